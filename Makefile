@@ -1,0 +1,70 @@
+# The targets make their own virtual environment and install what they need into it.
+#
+#   make demo              start the mail system, send mail through it, show what happens
+#   make check             style, types, unit tests, system tests without privileges
+#   make check-root        system tests as root: real ids, chroot, a real Postfix as peer
+#   make bench             measurements, beside a real Postfix where one is installed
+#   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
+#                          [INTERPRETER=] [DEPS=no]
+#   make lint              style and types only
+#   make docs              pages of docs/ that are made from the source
+#   make clean
+
+VENV   = .venv
+PY     = $(VENV)/bin/python
+STAMP  = $(VENV)/.complete
+PREFIX = /usr/local
+DEPS   = yes
+
+# Options of tests and bench: make check PYTEST="-x -k crash", make bench BENCH="--quick"
+PYTEST =
+BENCH  =
+
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo check check-root bench install lint docs unit system clean
+
+demo: $(STAMP)
+	$(PY) packaging/demo
+
+check: lint unit system
+
+check-root: $(STAMP)
+	@test "$$(id -u)" = 0 || { echo "make check-root: must run as root" >&2; exit 1; }
+	packaging/test-packages
+	$(PY) -m pytest tests/system -m root $(PYTEST)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff format --check . packaging/demo
+	$(VENV)/bin/ruff check . packaging/demo
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy setup.py packaging/install.py
+	$(VENV)/bin/mypy packaging/demo
+
+docs: $(STAMP)
+	$(PY) -m tests.messages_page
+
+unit: $(STAMP)
+	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/unit --loop=asyncio $(PYTEST)
+	$(PY) -m pytest tests/unit --loop=uvloop $(PYTEST)
+
+system: $(STAMP)
+	packaging/test-packages
+	$(PY) -m pytest tests/system -m "not root" $(PYTEST)
+
+bench: $(STAMP)
+	packaging/test-packages
+	$(PY) -m bench $(BENCH)
+
+install: $(STAMP)
+	$(PY) packaging/install.py --prefix="$(PREFIX)" --destdir="$(DESTDIR)" --deps=$(DEPS) \
+	    --sysconfdir="$(SYSCONFDIR)" --queue-directory="$(QUEUE_DIRECTORY)" \
+	    --data-directory="$(DATA_DIRECTORY)" --interpreter="$(INTERPRETER)"
+
+$(STAMP): pyproject.toml packaging/make-venv
+	packaging/make-venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
