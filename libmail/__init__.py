@@ -1,0 +1,1 @@
+"""What the daemons and commands of the mail system share."""

@@ -1,0 +1,1 @@
+"""Clients of the mail system's own services."""

@@ -1,0 +1,171 @@
+"""Submitting a message to cleanup(8).
+
+Called by: smtpd, pickup, bounce, local and whatever else makes mail. Asks: `public/cleanup`.
+
+    submission = await client.open(flags)
+    submission.envelope(envelope, recipients)
+    await submission.write(content)              # any number of times
+    result = await submission.finish()           # or: submission.abort()
+
+The content is a complete message in wire form (CRLF), not dot-stuffed. A small message reaches
+cleanup in one system call. `ServiceUnavailable` is always a temporary error; whoever sees it, or
+anything else, before `finish` has returned may not say that the message was accepted.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from libmail.ipc.codec import CHUNK_END, WireError, encode_chunk
+from libmail.ipc.messages import (
+    CODEC,
+    CleanupAbort,
+    CleanupOpen,
+    CleanupOpened,
+    CleanupResult,
+    Envelope,
+    QueueId,
+    Recipient,
+    Recipients,
+)
+from libmail.service.connection import AnswerLate, Connection, ConnectionLost
+from libmail.service.pool import ServicePool, ServiceUnavailable
+
+__all__ = ["CleanupClient", "Submission"]
+
+_BUFFER: Final = 1 << 16
+_RECIPIENTS: Final = 500  # in a frame
+
+
+class CleanupClient:
+    """Makes submissions over a pool of connections, which several clients may share."""
+
+    def __init__(self, pool: ServicePool, *, timeout: float = 3600.0) -> None:
+        """pool: to `public/cleanup`. timeout: `ipc_timeout`, seconds for each answer."""
+        self._pool = pool
+        self._timeout = timeout
+
+    async def open(self, flags: int) -> "Submission":
+        """Begin a message; flags: CleanupFlag bits. Raises ServiceUnavailable."""
+        while True:
+            connection, used = await self._pool.acquire()
+            try:
+                connection.send(CleanupOpen(flags))
+                opened = await self._pool.answer(connection, CleanupOpened, self._timeout)
+            except ConnectionLost as err:
+                self._pool.discard(connection)
+                if used and not isinstance(err, AnswerLate):  # the service may have retired since
+                    continue
+                raise ServiceUnavailable(f"{self._pool.path}: lost connection") from err
+            except WireError as err:
+                self._pool.discard(connection)
+                raise ServiceUnavailable(f"{self._pool.path}: {err}") from err
+            except BaseException:
+                self._pool.discard(connection)
+                raise
+            return Submission(self._pool, connection, opened.queue_id, self._timeout)
+
+
+class Submission:
+    """One message on its way to cleanup. Ends with `finish` or `abort`, whatever happens."""
+
+    __slots__ = ("_connection", "_parts", "_pool", "_size", "_timeout", "queue_id")
+
+    def __init__(
+        self, pool: ServicePool, connection: Connection, queue_id: QueueId, timeout: float
+    ) -> None:
+        self._pool = pool
+        self._connection: Connection | None = connection
+        self._timeout = timeout
+        self._parts: list[bytes] = []  # encoded, not sent yet
+        self._size = 0
+        self.queue_id = queue_id
+
+    def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
+        """The envelope; to be called once, before `write`.
+
+        Raises WireError when an address or attribute has a NUL.
+        """
+        self._add(CODEC.encode(envelope))
+        self.recipients(recipients)
+
+    def recipients(self, recipients: Iterable[Recipient]) -> None:
+        """More recipients, after the envelope and before the content. Raises WireError."""
+        rest = tuple(recipients)
+        while rest:
+            self._add(CODEC.encode(Recipients(rest[:_RECIPIENTS])))
+            rest = rest[_RECIPIENTS:]
+
+    def _add(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+
+    async def write(self, data: bytes) -> None:
+        """Append to the content; waits while cleanup is slow. Raises ServiceUnavailable."""
+        if not data:
+            return
+        self._add(encode_chunk(data))
+        if self._size >= _BUFFER:
+            connection = self._flush()
+            if not connection.write_paused:
+                return
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await connection.drain()
+            except (ConnectionLost, TimeoutError) as err:
+                raise self._lost() from err
+
+    def _flush(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            raise ServiceUnavailable(f"{self._pool.path}: lost connection")
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        try:
+            connection.write(data)
+        except ConnectionLost as err:
+            raise self._lost() from err
+        return connection
+
+    def _lost(self) -> ServiceUnavailable:
+        self._drop()
+        return ServiceUnavailable(f"{self._pool.path}: lost connection")
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.discard(connection)
+
+    async def finish(self) -> CleanupResult:
+        """End the content; with status 0 the message is on disk. Raises ServiceUnavailable."""
+        self._parts.append(CHUNK_END)
+        connection = self._flush()
+        try:
+            result = await self._pool.answer(connection, CleanupResult, self._timeout)
+        except (ConnectionLost, WireError) as err:
+            raise self._lost() from err
+        except BaseException:
+            self._drop()
+            raise
+        self._connection = None
+        self._pool.release(connection)
+        return result
+
+    def abort(self) -> None:
+        """Drop the message. Does nothing after the end of the submission.
+
+        cleanup gets to see what there is of it, and logs its Message-Id.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._parts.append(CODEC.encode(CleanupAbort()))
+        data = b"".join(self._parts)
+        self._parts.clear()
+        try:
+            connection.write(data)
+        except ConnectionLost:
+            self._pool.discard(connection)
+        else:
+            self._pool.release(connection)

@@ -1,0 +1,381 @@
+"""What all delivery agents share: requests in, one outcome a recipient out.
+
+An agent is a function that is given a `Delivery` and calls `finish` once for each recipient. That
+writes the log line, tells bounce(8), defer(8) or trace(8), and marks the recipient done in the
+queue file, in the order that docs/queue.md demands: the record for a report is on disk before the
+recipient is marked. What an agent forgets, or was about to do when it failed, is deferred.
+"""
+
+import fcntl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from libmail.ipc.messages import (
+    AgentReady,
+    BounceAppend,
+    BounceFlush,
+    BounceReply,
+    DeliverReply,
+    DeliverRequest,
+    DsnNotify,
+    Recipient,
+    Target,
+    TraceFlag,
+)
+from libmail.log import LOG
+from libmail.log.events import DeliveryStatus
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import QueueFile, QueueFileCorrupt
+from libmail.service.connection import Connection
+from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.skeleton import Handlers, Runtime, exchanges
+
+__all__ = [
+    "Bounced",
+    "Deferred",
+    "Delivery",
+    "DeliveryParams",
+    "Outcome",
+    "Reporters",
+    "Sent",
+    "delivery_handlers",
+]
+
+
+# Plain numbers: each operator of enum flags costs about as much as decoding a recipient.
+_SUCCESS: Final = int(DsnNotify.SUCCESS)
+_RECORD: Final = int(TraceFlag.RECORD)
+_VERIFY: Final = int(TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY)
+
+
+class Sent(NamedTuple):
+    """Delivered, or handed over.
+
+    dsn: RFC 3463 code. reason: in parentheses in the log. relay: "host[addr]:port", "local",
+    "none". action: what a report calls it. mta: remote MTA's name. diag_type/diag_text: "smtp" and
+    its reply, or "".
+    """
+
+    dsn: str
+    reason: str
+    relay: str
+    action: Literal["delivered", "relayed", "expanded", "deliverable"] = "relayed"
+    mta: str = ""
+    diag_type: str = ""
+    diag_text: str = ""
+    conn_use: int = 0
+
+
+class Deferred(NamedTuple):
+    """To be tried again; fields as in `Sent`, dsn 4.x.x."""
+
+    dsn: str
+    reason: str
+    relay: str
+    mta: str = ""
+    diag_type: str = ""
+    diag_text: str = ""
+    conn_use: int = 0
+
+
+class Bounced(NamedTuple):
+    """Failed for good; fields as in `Sent`, dsn 5.x.x."""
+
+    dsn: str
+    reason: str
+    relay: str
+    mta: str = ""
+    diag_type: str = ""
+    diag_text: str = ""
+    conn_use: int = 0
+
+
+Outcome: TypeAlias = Sent | Deferred | Bounced
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryParams:
+    """What the shared part of delivery agents reads."""
+
+    soft_bounce: bool
+    bounce_service_name: str
+    defer_service_name: str
+    trace_service_name: str
+    hash_queue_names: tuple[str, ...]
+    hash_queue_depth: int
+    ipc_timeout: float
+
+
+class Reporters:
+    """The services that keep what a report will tell, and the queue directory."""
+
+    def __init__(self, params: DeliveryParams) -> None:
+        self.soft_bounce: Final = params.soft_bounce
+        self.queue: Final = QueueDirectory(
+            frozenset(params.hash_queue_names), params.hash_queue_depth
+        )
+        timeout = params.ipc_timeout
+        self.bounce: Final = ServicePool(f"private/{params.bounce_service_name}", timeout=timeout)
+        self.defer: Final = ServicePool(f"private/{params.defer_service_name}", timeout=timeout)
+        self.trace: Final = ServicePool(f"private/{params.trace_service_name}", timeout=timeout)
+
+
+class Delivery:
+    """One request being worked on.
+
+    received: when the agent had the request (time.time). connected: when a connection was there,
+    set by the agent, for the delays in the log; 0: at once. verify_only: say whether the mail could
+    be delivered, but do not (sendmail -bv, address probes). destination_dsn/_reason: of a
+    destination that failed as a whole. deferred: some recipient is to be tried again.
+    """
+
+    def __init__(
+        self, request: DeliverRequest, file: QueueFile, reporters: Reporters, received: float
+    ) -> None:
+        self.request: Final = request
+        self.file: Final = file
+        self.reporters: Final = reporters
+        self.received: Final = received
+        self.verify_only: Final = request.flags & _VERIFY != 0
+        self.connected = 0.0
+        self.destination_dsn = ""
+        self.destination_reason = ""
+        self.deferred = False
+        self._open = {recipient.offset: recipient for recipient in request.recipients}
+
+    @property
+    def unfinished(self) -> list[Recipient]:
+        """Recipients without an outcome yet."""
+        return list(self._open.values())
+
+    def fail_destination(self, dsn: str, reason: str) -> None:
+        """The destination itself is in trouble: qmgr is to hold back other mail for it."""
+        self.destination_dsn, self.destination_reason = dsn, reason
+
+    async def finish_all(self, recipients: Iterable[Recipient], outcome: Outcome) -> None:
+        """The same outcome for several recipients."""
+        for recipient in recipients:
+            await self.finish(recipient, outcome)
+
+    async def finish(self, recipient: Recipient, outcome: Outcome) -> None:
+        """What happened to this recipient; to be called once for each."""
+        self.close(recipient, final=await self.report(recipient, outcome))
+
+    def close(self, recipient: Recipient, *, final: bool) -> None:
+        """The end of a recipient whose outcomes have been reported; final: nothing to try again."""
+        if not final:
+            self.deferred = True
+        elif recipient.offset:  # without a record of its own, the agent that passed it on marks it
+            self.file.mark_done(recipient)
+        self._open.pop(recipient.offset, None)
+
+    async def report(
+        self, recipient: Recipient, outcome: Outcome, *, return_to: str | None = None
+    ) -> bool:
+        """Log what happened to an address, and record it for a report.
+
+        recipient: one of the request, or what one of them was expanded to (aliases). return_to: who
+        is told at once of a failure where that is not the sender (owner of an alias). Returns
+        whether that is final, which is false also when it could not be recorded.
+        """
+        if isinstance(outcome, Bounced) and self.reporters.soft_bounce:
+            outcome = _soften(outcome)
+        if self.verify_only:
+            return await self._report_verify(recipient, outcome)
+        if isinstance(outcome, Sent):
+            return await self._report_sent(recipient, outcome)
+        if isinstance(outcome, Bounced):
+            if return_to is not None:
+                return await self._return_one(recipient, outcome, return_to)
+            return await self._report_bounced(recipient, outcome)
+        return await self._report_deferred(recipient, outcome)
+
+    async def record_expansion(self, recipient: Recipient, outcome: Sent) -> None:
+        """Have the success report tell what a recipient was expanded to; nothing is logged."""
+        if not await self._record(self.reporters.trace, recipient, outcome, outcome.action):
+            LOG.warning(f"{self.request.queue_id}: cannot record expansion for the report")
+
+    async def _return_one(self, recipient: Recipient, outcome: Bounced, return_to: str) -> bool:
+        """Tell somebody else than the sender about a failure."""
+        request = self.request
+        report = BounceFlush(
+            kind="one",
+            queue_name=request.queue_name,
+            queue_id=request.queue_id,
+            sender=return_to,
+            envelope_flags=request.envelope_flags,
+            dsn_envid=request.dsn_envid,
+            verp_delims="",
+            targets=(_target(recipient, outcome, "failed"),),
+        )
+        try:
+            reply = await self.reporters.bounce.call(report, BounceReply)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{request.queue_id}: {err}")
+            reply = BounceReply(-1, "")
+        if reply.status:
+            text = f"{outcome.reason} (bounce service unavailable)"
+            retry = Deferred(dsn="4.3.0", reason=text, relay=outcome.relay)
+            return await self._report_deferred(recipient, retry)
+        self._log(recipient, outcome, "bounced")
+        return True
+
+    async def _report_sent(self, recipient: Recipient, outcome: Sent) -> bool:
+        wanted = recipient.notify & _SUCCESS or self.request.flags & _RECORD
+        if wanted and not await self._record(
+            self.reporters.trace, recipient, outcome, outcome.action
+        ):
+            LOG.warning(f"{self.request.queue_id}: cannot record delivery for the report")
+        self._log(recipient, outcome, "sent")
+        return True
+
+    async def _report_bounced(self, recipient: Recipient, outcome: Bounced) -> bool:
+        # Also where the sender wants no report: the postmaster may.
+        if not await self._record(self.reporters.bounce, recipient, outcome, "failed"):
+            text = f"{outcome.reason} (bounce service unavailable)"
+            retry = Deferred(dsn="4.3.0", reason=text, relay=outcome.relay)
+            return await self._report_deferred(recipient, retry)
+        if self.request.flags & _RECORD:
+            await self._record(self.reporters.trace, recipient, outcome, "failed")
+        self._log(recipient, outcome, "bounced")
+        return True
+
+    async def _report_deferred(self, recipient: Recipient, outcome: Deferred) -> bool:
+        if not await self._record(self.reporters.defer, recipient, outcome, "delayed"):
+            LOG.warning(f"{self.request.queue_id}: cannot record why delivery is delayed")
+        if self.request.flags & _RECORD:
+            await self._record(self.reporters.trace, recipient, outcome, "delayed")
+        self._log(recipient, outcome, "deferred")
+        return False
+
+    async def _report_verify(self, recipient: Recipient, outcome: Outcome) -> bool:
+        word: Literal["deliverable", "undeliverable"] = (
+            "deliverable" if isinstance(outcome, Sent) else "undeliverable"
+        )
+        if not await self._record(self.reporters.trace, recipient, outcome, word):
+            retry = Deferred(dsn="4.3.0", reason="trace service unavailable", relay=outcome.relay)
+            return await self._report_deferred(recipient, retry)
+        self._log(recipient, outcome, word)
+        return True
+
+    async def _record(
+        self, pool: ServicePool, recipient: Recipient, outcome: Outcome, action: str
+    ) -> bool:
+        target = _target(recipient, outcome, action)
+        try:
+            reply = await pool.call(BounceAppend(self.request.queue_id, (target,)), BounceReply)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{self.request.queue_id}: {err}")
+            return False
+        return reply.status == 0
+
+    def _log(
+        self,
+        recipient: Recipient,
+        outcome: Outcome,
+        status: Literal["sent", "deferred", "bounced", "deliverable", "undeliverable"],
+    ) -> None:
+        request, now = self.request, time.time()
+        connected = self.connected or self.received
+        same = recipient.orig_rcpt == recipient.address
+        LOG.event(
+            DeliveryStatus(
+                queue_id=request.queue_id,
+                recipient=recipient.address,
+                orig_rcpt="" if same else recipient.orig_rcpt,
+                relay=outcome.relay,
+                conn_use=outcome.conn_use,
+                delay=now - request.arrival,
+                delays=(
+                    request.queued - request.arrival,
+                    self.received - request.queued,
+                    connected - self.received,
+                    now - connected,
+                ),
+                dsn=outcome.dsn,
+                status=status,
+                reason=outcome.reason,
+            )
+        )
+
+    def reply(self) -> DeliverReply:
+        """What to tell qmgr."""
+        return DeliverReply(self.deferred, self.destination_dsn, self.destination_reason)
+
+
+def _target(recipient: Recipient, outcome: Outcome, action: str) -> Target:
+    return Target(
+        address=recipient.address,
+        orig_rcpt=recipient.orig_rcpt,
+        dsn_orcpt=recipient.dsn_orcpt,
+        notify=recipient.notify,
+        offset=recipient.offset,
+        action=action,
+        status=outcome.dsn,
+        reason=outcome.reason,
+        mta=outcome.mta,
+        diag_type=outcome.diag_type,
+        diag_text=outcome.diag_text,
+        relay=outcome.relay,
+        time=time.time(),
+    )
+
+
+def _soften(outcome: Bounced) -> Deferred:
+    """soft_bounce: permanent failures are temporary."""
+    return Deferred(
+        dsn=f"4{outcome.dsn[1:]}",
+        reason=outcome.reason,
+        relay=outcome.relay,
+        mta=outcome.mta,
+        diag_type=outcome.diag_type,
+        diag_text=outcome.diag_text,
+        conn_use=outcome.conn_use,
+    )
+
+
+Agent = Callable[[Delivery], Awaitable[None]]
+
+
+async def _work(agent: Agent, delivery: Delivery) -> None:
+    """Run the agent; whatever it leaves without an outcome is deferred."""
+    try:
+        await agent(delivery)
+    except (OSError, QueueFileCorrupt, ServiceUnavailable) as err:
+        LOG.warning(f"{delivery.request.queue_id}: {err}")
+        reason = f"delivery failed: {getattr(err, 'strerror', None) or err}"
+    else:
+        reason = "delivery agent gave no result"
+    left = delivery.unfinished
+    if left:
+        await delivery.finish_all(left, Deferred(dsn="4.3.0", reason=reason, relay="none"))
+
+
+async def _deliver(agent: Agent, reporters: Reporters, request: DeliverRequest) -> DeliverReply:
+    path = reporters.queue.path(request.queue_name, request.queue_id)
+    try:
+        file = QueueFile(path, writable=True)
+    except (OSError, QueueFileCorrupt) as err:
+        LOG.warning(f"{request.queue_id}: open {path}: {err}")
+        return DeliverReply(True, "", "")
+    with file:
+        # Tells a restarted qmgr(8), which knows of no delivery, that there is one.
+        fcntl.flock(file.fd, fcntl.LOCK_SH)
+        delivery = Delivery(request, file, reporters, time.time())
+        await _work(agent, delivery)
+        return delivery.reply()
+
+
+def delivery_handlers(runtime: Runtime, agent: Agent, reporters: Reporters) -> Handlers:
+    """The handlers of a delivery agent."""
+
+    async def serve(connection: Connection) -> None:
+        await connection.opened()
+        connection.send(AgentReady())
+        while True:
+            request = await connection.receive_as(DeliverRequest)
+            connection.send(await _deliver(agent, reporters, request))
+
+    return Handlers(stream=exchanges(runtime, serve))

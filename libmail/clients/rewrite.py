@@ -1,0 +1,116 @@
+"""Questions to trivial-rewrite(8), with a cache in front.
+
+Called by: smtpd, cleanup, qmgr, local, bounce. Asks: `private/rewrite`.
+
+An address costs an exchange once in a while, not once a message; the same question asked by many
+at a time is one exchange.
+"""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from typing import Final, TypeVar
+
+from libmail.ipc.messages import (
+    ResolveFlag,
+    ResolveReply,
+    ResolveRequest,
+    RewriteReply,
+    RewriteRequest,
+)
+from libmail.service.pool import ServicePool
+from libmail.smtp.address import quote_local
+from libmail.tables.cache import ExpiringCache
+
+__all__ = ["RewriteClient"]
+
+_CACHE_SIZE: Final = 10_000
+_CACHE_LIFE: Final = 30.0
+# What trivial-rewrite(8) completes in no configuration.
+_COMPLETE: Final = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.-]+@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
+
+R = TypeVar("R")
+Pair = tuple[str, str]
+
+
+class RewriteClient:
+    """`rewrite` and `resolve`, see trivial-rewrite(8). Both raise ServiceUnavailable."""
+
+    def __init__(
+        self, pool: ServicePool, *, size: int = _CACHE_SIZE, life: float = _CACHE_LIFE
+    ) -> None:
+        """pool: to `private/rewrite`. size: answers kept of each kind. life: seconds they serve."""
+        self._pool = pool
+        self._rewritten: ExpiringCache[Pair, str] = ExpiringCache(size, life)
+        self._resolved: ExpiringCache[Pair, ResolveReply] = ExpiringCache(size, life)
+        self._rewriting: dict[Pair, asyncio.Task[str]] = {}
+        self._resolving: dict[Pair, asyncio.Task[ResolveReply]] = {}
+
+    async def rewrite(self, context: str, address: str) -> str:
+        """The complete address in internal form; context: "local" or "remote".
+
+        address: external form, as in a header or after RCPT TO.
+        """
+        key = (context, address)
+        known = self._rewritten.get(key)
+        if known is not None:
+            return known
+        return await _shared(self._rewriting, key, self._ask_rewrite(key))
+
+    async def _ask_rewrite(self, key: Pair) -> str:
+        reply = await self._pool.call(RewriteRequest(*key), RewriteReply)
+        self._rewritten.put(key, reply.address)
+        return reply.address
+
+    async def resolve(self, sender: str, address: str) -> ResolveReply:
+        """Where mail from sender to address goes; both in internal form.
+
+        An answer with the flag FAIL is not remembered.
+        """
+        key = (sender, address)
+        known = self._resolved.get(key)
+        if known is not None:
+            return known
+        return await _shared(self._resolving, key, self._ask_resolve(key))
+
+    async def resolve_completed(self, sender: str, address: str) -> ResolveReply:
+        """As `resolve`, of an address that a client may have given without a full domain."""
+        if not _COMPLETE.fullmatch(address):
+            address = await self.rewrite("local", quote_local(address))
+        return await self.resolve(sender, address)
+
+    def known_route(self, sender: str, address: str) -> ResolveReply | None:
+        """What `resolve` would answer at once, without asking; None if it would have to ask."""
+        return self._resolved.get((sender, address))
+
+    async def _ask_resolve(self, key: Pair) -> ResolveReply:
+        reply = await self._pool.call(ResolveRequest(*key), ResolveReply)
+        if not reply.flags & ResolveFlag.FAIL:
+            self._resolved.put(key, reply)
+        return reply
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._rewritten.clear()
+        self._resolved.clear()
+
+
+async def _shared(
+    running: dict[Pair, "asyncio.Task[R]"], key: Pair, question: Coroutine[object, object, R]
+) -> R:
+    """Await `question`, or the one of the same key that is on its way."""
+    task = running.get(key)
+    if task is not None:
+        question.close()
+        return await asyncio.shield(task)
+    task = asyncio.get_running_loop().create_task(question)
+    running[key] = task
+
+    def done(finished: "asyncio.Task[R]") -> None:
+        del running[key]
+        if not finished.cancelled():
+            finished.exception()  # whoever asked may have been cancelled
+
+    task.add_done_callback(done)
+    # The exchange is not cancelled with one of those who wait for it.
+    return await asyncio.shield(task)

@@ -1,0 +1,34 @@
+"""Name service: `resolver.Resolver` asks DNS, `native.NativeResolver` asks the system.
+
+Both are made before the jail.  `hostname` tells what a valid name or address is.
+"""
+
+from libmail.dns.answers import (
+    DnsAnswer,
+    DnsError,
+    DnsRecord,
+    Invalid,
+    NotFound,
+    NullMx,
+    TempFail,
+)
+from libmail.dns.hostname import (
+    literal_address,
+    valid_hostaddr,
+    valid_hostliteral,
+    valid_hostname,
+)
+
+__all__ = [
+    "DnsAnswer",
+    "DnsError",
+    "DnsRecord",
+    "Invalid",
+    "NotFound",
+    "NullMx",
+    "TempFail",
+    "literal_address",
+    "valid_hostaddr",
+    "valid_hostliteral",
+    "valid_hostname",
+]

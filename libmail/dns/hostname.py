@@ -1,0 +1,99 @@
+"""What is a host name, what is an address, what is an address literal.
+
+The checks are those that a mail system needs before it trusts a name from DNS or from a peer:
+RFC 1123 §2.1 with underscores, which exist in practice.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Final
+
+__all__ = [
+    "hostname_problem",
+    "literal_address",
+    "valid_hostaddr",
+    "valid_hostliteral",
+    "valid_hostname",
+    "valid_ipv4",
+    "valid_ipv6",
+]
+
+_MAX_NAME: Final = 255
+_MAX_LABEL: Final = 63
+_LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_GOOD: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_NUMERIC: Final = re.compile(r"[0-9.]*", re.ASCII)
+_INVALID_CHARACTER: Final = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
+_IPV6_PREFIX: Final = "ipv6:"
+
+
+def valid_hostname(name: str) -> bool:
+    """Tell whether the text is a host name in ASCII form, without a dot at the end."""
+    return (
+        len(name) <= _MAX_NAME
+        and _GOOD.fullmatch(name) is not None
+        and _NUMERIC.fullmatch(name) is None
+    )
+
+
+def hostname_problem(name: str) -> str:
+    """Say why a text is no host name, in the words of the log; "" for a good one."""
+    if valid_hostname(name):
+        return ""
+    if not name:
+        return "empty hostname"
+    if (bad := _INVALID_CHARACTER.search(name)) is not None:
+        return f"invalid character {ord(bad.group())}(decimal): {name}"
+    if "" in (labels := name.split(".")):
+        return f"misplaced delimiter: {name}"
+    if any(len(label) > _MAX_LABEL for label in labels):
+        return f"hostname label too long: {name}"
+    if any(label[0] == "-" or label[-1] == "-" for label in labels):
+        return f"misplaced hyphen: {name}"
+    if _NUMERIC.fullmatch(name):
+        return f"numeric hostname: {name}"
+    return f"bad length {len(name)} for {name[:100]}..."
+
+
+def valid_ipv4(text: str) -> bool:
+    """Tell whether the text is an IPv4 address: four decimal octets, the first not 0."""
+    try:
+        octets = socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return octets[0] != 0 or not any(octets)
+
+
+def valid_ipv6(text: str) -> bool:
+    """Tell whether the text is an IPv6 address, without a zone."""
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def valid_hostaddr(text: str) -> bool:
+    """Tell whether the text is an address, without brackets and prefix."""
+    return valid_ipv6(text) if ":" in text else valid_ipv4(text)
+
+
+def literal_address(text: str) -> str | None:
+    """Return the address of a literal, or None (RFC 5321 §4.1.3).
+
+    "[192.0.2.1]" gives "192.0.2.1", "[IPv6:2001:db8::1]" gives "2001:db8::1".
+    """
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner = text[1:-1]
+    if inner[: len(_IPV6_PREFIX)].lower() == _IPV6_PREFIX:
+        address = inner[len(_IPV6_PREFIX) :]
+        return address if valid_ipv6(address) else None
+    return inner if valid_ipv4(inner) else None
+
+
+def valid_hostliteral(text: str) -> bool:
+    """Tell whether the text is an address literal with its brackets."""
+    return literal_address(text) is not None

@@ -1,0 +1,351 @@
+"""The DNS resolver: MX, address and other records for daemons that run on asyncio.
+
+Needs: resolv.conf at construction, which is before the jail; after that only sockets.
+Called by smtp (destinations) and smtpd (client names, restrictions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from ipaddress import ip_address
+from pkgutil import iter_modules
+from typing import Final, Literal
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdata
+import dns.rdatatype
+import dns.rdtypes.ANY
+import dns.rdtypes.IN
+import dns.resolver
+from dns.rdataclass import RdataClass
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.ANY.TXT import TXT
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+from dns.rdtypes.IN.SRV import SRV
+
+from libmail.dns.answers import (
+    DnsAnswer,
+    DnsError,
+    DnsRecord,
+    Invalid,
+    NotFound,
+    NullMx,
+    TempFail,
+)
+from libmail.dns.hostname import valid_hostaddr, valid_hostname
+from libmail.log import LOG
+from libmail.tables.cache import ExpiringCache
+
+__all__ = ["Protocols", "Resolver", "ResolverTimes", "read_times"]
+
+Protocols = Literal["all", "ipv4", "ipv6"]
+
+_LATE_MODULES: Final = (
+    "concurrent.futures.thread",
+    "dns._asyncio_backend",
+    "dns.asyncquery",
+    "dns.edns",
+    "encodings.idna",
+    "encodings.punycode",
+)
+
+
+def _preload() -> None:
+    """Import what lookups would import later, behind the jail: also the type of every record.
+
+    Runs once, when this module is imported, so that forked processes share the memory.
+    """
+    for module in _LATE_MODULES:
+        import_module(module)
+    for package in (dns.rdtypes.ANY, dns.rdtypes.IN):
+        for found in iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(found.name)
+    # An OPT record has a size where others have a class: look types up now, in no class of theirs.
+    look_up: Callable[[RdataClass, RdataType], object] = dns.rdata.get_rdata_class
+    for rdtype in RdataType:
+        look_up(RdataClass.IN, rdtype)
+    # Newer versions can be told that there is nothing more to find.
+    load_all_types: object = getattr(dns.rdata, "load_all_types", None)
+    if callable(load_all_types):
+        load_all_types()
+
+
+_preload()
+
+_TIMES: Final = re.compile(r"\b(timeout|attempts):([0-9]{1,3})", re.ASCII)
+_MAX_CHAIN: Final = 10  # CNAME records that are followed
+_NEGATIVE_LIFE: Final = 5.0  # seconds
+_PAYLOAD: Final = 1232  # octets of a UDP reply, below any usual path MTU
+
+_NOT_FOUND: Final = "Host not found"
+_TRY_AGAIN: Final = "Host not found, try again"
+_NO_RECOVERY: Final = "Non-recoverable error"
+_NO_DATA: Final = "Host found but no data record of requested type"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverTimes:
+    """Time limits of resolv.conf(5): seconds a query, and attempts a server."""
+
+    timeout: float = 5.0
+    attempts: int = 2
+
+
+def read_times(text: str) -> ResolverTimes:
+    """Take the options timeout:N (1 to 30) and attempts:N (1 to 5) from a resolv.conf."""
+    options = " ".join(re.findall(r"(?m)^options[ \t]+(.*)$", text))
+    found = {name: int(digits) for name, digits in _TIMES.findall(options)}
+    return ResolverTimes(
+        timeout=float(min(max(found.get("timeout", 5), 1), 30)),
+        attempts=min(max(found.get("attempts", 2), 1), 5),
+    )
+
+
+def _error_text(name: str, rrtype: str, why: str) -> str:
+    return f"Host or domain name not found. Name service error for name={name} type={rrtype}: {why}"
+
+
+def _malformed(name: str, rrtype: str) -> Invalid:
+    text = _error_text(name, rrtype, "Malformed or unexpected name server reply")
+    return Invalid(name, rrtype, text)
+
+
+class Resolver:
+    """Asks the name servers of resolv.conf; remembers answers for some seconds."""
+
+    def __init__(
+        self,
+        resolv_conf: str = "/etc/resolv.conf",
+        *,
+        dnssec: bool = False,
+        cache_size: int = 5000,
+        cache_life: float = 30.0,
+    ) -> None:
+        """Read the configuration.
+
+        A missing file means a name server on this host, as for the C library.
+        dnssec: ask for validation.  cache_life: seconds an answer is used at most.
+        """
+        self._backend = dns.asyncbackend.get_backend("asyncio")
+        self._resolver = _configured(resolv_conf)
+        if dnssec:
+            self._resolver.use_edns(0, dns.flags.DO, _PAYLOAD)
+            self._resolver.flags = dns.flags.RD | dns.flags.AD
+        else:
+            self._resolver.use_edns(0, 0, _PAYLOAD)
+        self._answers: ExpiringCache[tuple[str, str], DnsAnswer | DnsError] = ExpiringCache(
+            cache_size, cache_life
+        )
+
+    def use_port(self, port: int) -> None:
+        """Ask the name servers on another port than 53."""
+        self._resolver.port = port
+
+    async def lookup(self, name: str, rrtype: str) -> DnsAnswer:
+        """Return the records of a name, following CNAME records.
+
+        name: host or domain, ASCII or Unicode.  rrtype: "MX", "A", "TXT"...
+        Raises `NotFound`, `TempFail`, `Invalid`.
+        """
+        key = (name.lower(), rrtype)
+        known = self._answers.get(key)
+        if known is None:
+            known = await self._ask(name, rrtype)
+            if isinstance(known, DnsAnswer):
+                self._answers.put(key, known, known.ttl)
+            elif not isinstance(known, TempFail):
+                self._answers.put(key, known, _NEGATIVE_LIFE)
+        if isinstance(known, DnsError):
+            raise known.again()
+        return known
+
+    async def _ask(self, name: str, rrtype: str) -> DnsAnswer | DnsError:
+        ascii_name = _to_ascii(name)
+        if not (valid_hostname(ascii_name) or valid_hostaddr(ascii_name)):
+            text = f"Name service error for {name}: invalid host or domain name"
+            return NotFound(name, rrtype, text, int(dns.rcode.NXDOMAIN))
+        wanted = ascii_name
+        validated = True
+        ttl = 1 << 30
+        for _ in range(_MAX_CHAIN):
+            try:
+                reply = await self._query(wanted, rrtype)
+            except DnsError as error:
+                return error
+            validated = validated and bool(reply.response.flags & dns.flags.AD)
+            ttl = min(ttl, reply.chaining_result.minimum_ttl)
+            if reply.rrset is not None:
+                return _answer(name, rrtype, reply, validated, ttl)
+            final = _text(reply.canonical_name)
+            if final.lower() == wanted.lower():
+                return NotFound(wanted, rrtype, _error_text(wanted, rrtype, _NO_DATA))
+            wanted = final
+        return _loop(name, rrtype)
+
+    async def _query(self, name: str, rrtype: str) -> dns.resolver.Answer:
+        try:
+            return await self._resolver.resolve(
+                dns.name.from_text(name),
+                rrtype,
+                search=False,
+                raise_on_no_answer=False,
+                backend=self._backend,
+            )
+        except dns.resolver.NXDOMAIN:
+            rcode = int(dns.rcode.NXDOMAIN)
+            raise NotFound(name, rrtype, _error_text(name, rrtype, _NOT_FOUND), rcode) from None
+        except dns.resolver.YXDOMAIN:
+            raise Invalid(name, rrtype, _error_text(name, rrtype, _NO_RECOVERY)) from None
+        except dns.resolver.NoNameservers as error:
+            raise _servers_failed(name, rrtype, error) from None
+        except (dns.exception.Timeout, dns.resolver.NoResolverConfiguration, OSError):
+            raise TempFail(name, rrtype, _error_text(name, rrtype, _TRY_AGAIN)) from None
+        except dns.exception.DNSException:
+            raise _malformed(name, rrtype) from None
+
+    async def mx(self, domain: str) -> DnsAnswer:
+        """Return the MX records of a domain, best preference first.
+
+        Raises as `lookup` does, and `NullMx` where the domain takes no mail (RFC 7505).
+        """
+        answer = await self.lookup(domain, "MX")
+        if any(not record.value for record in answer.records):
+            raise NullMx(domain, "MX", f"Domain {domain} does not accept mail (nullMX)")
+        return answer
+
+    async def addresses(self, host: str, protocols: Protocols = "all") -> tuple[DnsRecord, ...]:
+        """Return the A and AAAA records of a host; of an address, the address itself.
+
+        Records of one type are enough.  Without any, raises `TempFail` when one lookup may
+        succeed later, and otherwise what the last lookup raised.
+        """
+        if valid_hostaddr(host):
+            return (DnsRecord(host, "AAAA" if ":" in host else "A", 0, host),)
+        wanted = {"all": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}[protocols]
+        results = await asyncio.gather(*(self._lookup_or_error(host, t) for t in wanted))
+        found = [r for result in results if isinstance(result, DnsAnswer) for r in result.records]
+        if found:
+            return tuple(found)
+        errors = [result for result in results if isinstance(result, DnsError)]
+        temporary = [error for error in errors if isinstance(error, TempFail)]
+        raise (temporary or errors)[-1]
+
+    async def _lookup_or_error(self, host: str, rrtype: str) -> DnsAnswer | DnsError:
+        try:
+            return await self.lookup(host, rrtype)
+        except DnsError as error:
+            return error
+
+    async def reverse(self, address: str) -> DnsAnswer:
+        """Return the PTR records of an address.  Raises as `lookup` does."""
+        return await self.lookup(ip_address(address).reverse_pointer, "PTR")
+
+
+def _configured(resolv_conf: str) -> dns.asyncresolver.Resolver:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    try:
+        with open(resolv_conf, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        resolver.read_resolv_conf(resolv_conf)
+    except (OSError, dns.resolver.NoResolverConfiguration):
+        text = ""
+    times = read_times(text)
+    if not resolver.nameservers:
+        resolver.nameservers = ["127.0.0.1"]
+    resolver.timeout = times.timeout
+    resolver.lifetime = times.timeout * times.attempts * len(resolver.nameservers)
+    resolver.search = []
+    resolver.cache = None
+    return resolver
+
+
+def _to_ascii(name: str) -> str:
+    if name.isascii():
+        return name.removesuffix(".")
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True)
+
+
+def _loop(name: str, rrtype: str) -> NotFound:
+    LOG.warning(f"dns_lookup: Name server loop for {name}")
+    return NotFound(name, rrtype, f"Name server loop for {name}")
+
+
+def _servers_failed(name: str, rrtype: str, error: dns.resolver.NoNameservers) -> DnsError:
+    causes = [entry[3] for entry in error.kwargs.get("errors", ())]
+    if any(isinstance(cause, dns.message.ChainTooLong) for cause in causes):
+        return _loop(name, rrtype)
+    broken = (dns.exception.FormError, dns.name.BadLabelType, dns.name.BadPointer)
+    if causes and all(isinstance(cause, broken) for cause in causes):
+        return _malformed(name, rrtype)
+    return TempFail(name, rrtype, _error_text(name, rrtype, _TRY_AGAIN))
+
+
+def _answer(
+    name: str, rrtype: str, reply: dns.resolver.Answer, validated: bool, ttl: int
+) -> DnsAnswer | DnsError:
+    owner = _text(reply.canonical_name)
+    records = []
+    for rdata in reply.rrset or ():
+        record = _record(owner, rrtype, ttl, rdata)
+        if record is not None:
+            records.append(record)
+    if not records:
+        return _malformed(name, rrtype)
+    records.sort(key=lambda record: record.preference)
+    return DnsAnswer(name, owner, rrtype, tuple(records), validated, ttl)
+
+
+def _record(owner: str, rrtype: str, ttl: int, rdata: dns.rdata.Rdata) -> DnsRecord | None:
+    """Turn one record of a reply into ours; None, with a warning, for one that cannot be used."""
+    if isinstance(rdata, A | AAAA):
+        return DnsRecord(owner, rrtype, ttl, str(rdata.address))
+    if isinstance(rdata, TXT):
+        text = b"".join(rdata.strings).decode("utf-8", "surrogateescape")
+        return DnsRecord(owner, rrtype, ttl, text)
+    if isinstance(rdata, MX):
+        host = _host(owner, rrtype, _text(rdata.exchange))
+        return None if host is None else DnsRecord(owner, rrtype, ttl, host, rdata.preference)
+    if isinstance(rdata, SRV):
+        host = _host(owner, rrtype, _text(rdata.target))
+        if host is None:
+            return None
+        return DnsRecord(owner, rrtype, ttl, host, rdata.priority, rdata.weight, rdata.port)
+    if isinstance(rdata, PTR | CNAME | NS):
+        host = _host(owner, rrtype, _text(rdata.target))
+        return None if host is None else DnsRecord(owner, rrtype, ttl, host)
+    return DnsRecord(owner, rrtype, ttl, rdata.to_text())
+
+
+def _host(owner: str, rrtype: str, host: str) -> str | None:
+    if host in (".", "@", "") and rrtype in ("MX", "SRV"):
+        return ""  # "no service here", RFC 7505 and RFC 2782
+    where = f"in resource data of {rrtype} record for {owner}: {host[:100]}"
+    if valid_hostaddr(host):
+        LOG.warning(f"numeric domain name {where}")
+        return host
+    if valid_hostname(host):
+        return host
+    LOG.warning(f"malformed domain name {where}")
+    return None

@@ -1,0 +1,1 @@
+"""Delivery status: enhanced codes and the reports that tell senders what happened."""

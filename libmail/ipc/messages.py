@@ -1,0 +1,442 @@
+"""Every message that the programs of the mail system exchange, declared in one place.
+
+Each docstring names the direction. Field names are those of the log and of Postfix's own
+attributes. Addresses are in internal (unquoted) form, the null sender is "". Times are seconds
+since the epoch. Text is UTF-8 with surrogateescape.
+
+The exchanges, and the socket that they use:
+
+- submit mail, `public/cleanup`: CleanupOpen -> CleanupOpened; then Envelope, any number of
+  Recipients, content chunks up to the empty one -> CleanupResult. Until the end of the content
+  CleanupAbort (or a closed connection) drops the message;
+- local submission, `public/pickup`: SubmitOpen, Recipients..., chunks -> SubmitResult;
+- `private/rewrite`: RewriteRequest -> RewriteReply; ResolveRequest -> ResolveReply;
+- `public/qmgr`: NewMail (no answer), QueueFlush -> FlushReply; or trigger bytes from postkick(1);
+- `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
+- `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply.
+"""
+
+from enum import IntFlag
+from typing import Final, NamedTuple, NewType
+
+from libmail.ipc.codec import Codec
+
+__all__ = [
+    "CODEC",
+    "AgentReady",
+    "BounceAppend",
+    "BounceFlush",
+    "BounceReply",
+    "CleanupAbort",
+    "CleanupFlag",
+    "CleanupOpen",
+    "CleanupOpened",
+    "CleanupResult",
+    "CleanupStatus",
+    "DeliverFlag",
+    "DeliverReply",
+    "DeliverRequest",
+    "DsnNotify",
+    "Envelope",
+    "EnvelopeFlag",
+    "FlushReply",
+    "NewMail",
+    "Nexthop",
+    "QueueFlush",
+    "QueueId",
+    "Recipient",
+    "Recipients",
+    "ResolveFlag",
+    "ResolveReply",
+    "ResolveRequest",
+    "RewriteReply",
+    "RewriteRequest",
+    "SubmitOpen",
+    "SubmitResult",
+    "Target",
+    "TraceFlag",
+    "Transport",
+]
+
+QueueId = NewType("QueueId", str)  # file name in the queue, and the id in every log line
+Transport = NewType("Transport", str)  # master.cf service name: "smtp", "local"
+Nexthop = NewType("Nexthop", str)  # what follows the colon in transport:nexthop
+
+
+class DsnNotify(IntFlag):
+    """RFC 3461 §4.1 NOTIFY; 0: not given."""
+
+    NEVER = 1
+    SUCCESS = 2
+    FAILURE = 4
+    DELAY = 8
+
+
+class CleanupFlag(IntFlag):
+    """What cleanup(8) is asked to do with a message; see receive_override_options."""
+
+    BOUNCE = 1  # bounce a bad message rather than refuse it
+    FILTER = 2  # header_checks and body_checks
+    HOLD = 4  # place on hold
+    DISCARD = 8  # pretend success
+    BCC = 16  # automatic BCC recipients
+    MAP = 32  # canonical, virtual, masquerade
+    MILTER = 64
+    SMTPUTF8_AUTODETECT = 128
+    UNLIMITED = 256  # message_size_limit does not count: a notification
+
+
+class CleanupStatus(IntFlag):
+    """Why cleanup(8) refused a message; 0 is success. The highest-priority bit wins."""
+
+    BAD = 1  # the client broke the protocol
+    WRITE = 2  # queue file write error
+    SIZE = 4  # message too large
+    CONTENT = 8  # refused by a content rule; reason and dsn tell
+    HOPS = 16  # too many Received: headers
+    RECIPIENTS = 64  # no recipients
+    DEFER = 128  # a temporary failure; reason and dsn tell
+    SPACE = 256  # no room in the queue file system
+
+
+class EnvelopeFlag(IntFlag):
+    """Properties of a message that its envelope carries."""
+
+    SMTPUTF8 = 1  # SMTPUTF8 was requested (RFC 6531 §3.4)
+    EIGHTBIT = 2  # BODY=8BITMIME was given
+    VERIFY_ONLY = 4  # sendmail -bv: report, do not deliver
+    VERBOSE = 8  # sendmail -v: report deliveries too
+    LOCAL = 16  # sent from this machine, not by SMTP
+    VERP = 32
+    DSN_HEADERS = 64  # RET=HDRS
+    DSN_FULL = 128  # RET=FULL
+    REQUIRETLS = 256
+
+
+class Recipient(NamedTuple):
+    """One recipient of a message.
+
+    address: where to deliver. orig_rcpt: before aliases and rewriting, as the client gave it.
+    dsn_orcpt: the client's ORCPT, "type;xtext" as received, "" if none (RFC 3461 §4.2).
+    notify: DsnNotify bits. offset: of the record in the queue file; 0 before there is one.
+    """
+
+    address: str
+    orig_rcpt: str = ""
+    dsn_orcpt: str = ""
+    notify: int = 0
+    offset: int = 0
+
+
+class CleanupOpen(NamedTuple):
+    """smtpd, pickup, bounce, local -> cleanup: begin a message. flags: CleanupFlag bits."""
+
+    flags: int
+
+
+class CleanupOpened(NamedTuple):
+    """cleanup -> client: the queue file exists."""
+
+    queue_id: QueueId
+
+
+class CleanupAbort(NamedTuple):
+    """client -> cleanup: drop the message; the connection stays usable."""
+
+    reason: str = ""
+
+
+class Envelope(NamedTuple):
+    """client -> cleanup; kept in the queue file. Everything of a message but recipients, content.
+
+    sender: "" is the null sender. flags: EnvelopeFlag bits. cleanup_flags: CleanupFlag bits that
+    hold from now on (a restriction may have asked for HOLD or DISCARD since CleanupOpen).
+    arrival: when the message began to arrive. full_name: of the submitting user, for From:.
+    rewrite_context: "local" or the domain for remote header rewriting, "" for none.
+    content_filter: "transport:nexthop" of a FILTER action or parameter. redirect: the address of a
+    REDIRECT action. verp_delims: two characters. The client_ attributes describe the SMTP client
+    ("" for local mail); log_ attributes the origin of mail that came through a content filter
+    (XFORWARD), empty where there is none.
+    """
+
+    sender: str
+    flags: int = 0
+    cleanup_flags: int = 0
+    arrival: float = 0.0
+    full_name: str = ""
+    dsn_envid: str = ""
+    rewrite_context: str = "local"
+    content_filter: str = ""
+    redirect: str = ""
+    verp_delims: str = ""
+    client_name: str = ""
+    reverse_client_name: str = ""
+    client_address: str = ""
+    client_port: str = ""
+    helo_name: str = ""
+    protocol_name: str = ""
+    server_address: str = ""
+    server_port: str = ""
+    sasl_method: str = ""
+    sasl_username: str = ""
+    sasl_sender: str = ""
+    log_client_name: str = ""
+    log_client_address: str = ""
+    log_client_port: str = ""
+    log_helo_name: str = ""
+    log_protocol_name: str = ""
+    log_ident: str = ""
+    # Set by cleanup:
+    message_id: str = ""
+    warn_time: float = 0.0  # when a delay notice is due; 0 for none
+
+
+class Recipients(NamedTuple):
+    """client -> cleanup, sendmail -> pickup: some recipients, at most 500 at a time."""
+
+    recipients: tuple[Recipient, ...]
+
+
+class CleanupResult(NamedTuple):
+    """cleanup -> client: status 0: the message is on disk. dsn, reason: for a refusal."""
+
+    status: int
+    dsn: str
+    reason: str
+    queue_id: QueueId
+
+
+class SubmitOpen(NamedTuple):
+    """sendmail -> pickup: a message from the calling user, who is known from SO_PEERCRED.
+
+    sender: "" is the caller, unless null_sender. flags: EnvelopeFlag bits (sendmail -R, -bv, -v).
+    cleanup_flags: CleanupFlag bits.
+    """
+
+    sender: str
+    null_sender: bool
+    full_name: str
+    flags: int
+    dsn_envid: str
+    verp_delims: str
+    cleanup_flags: int
+
+
+class SubmitResult(NamedTuple):
+    """pickup -> sendmail. exit_status: 0 or a sysexits(3) code; the reason is one line."""
+
+    exit_status: int
+    reason: str
+    queue_id: QueueId
+
+
+class RewriteRequest(NamedTuple):
+    """cleanup, local, smtp -> trivial-rewrite. context: "local" or "remote"; address: external."""
+
+    context: str
+    address: str
+
+
+class RewriteReply(NamedTuple):
+    """trivial-rewrite -> client: the address in internal form, complete with its domain."""
+
+    address: str
+
+
+class ResolveFlag(IntFlag):
+    """What trivial-rewrite(8) found out about an address."""
+
+    FINAL = 1  # mydestination etc.: we are the final destination
+    ROUTED = 2  # sender-specified routing is left in the local part
+    ERROR = 4  # the address is bad
+    FAIL = 8  # the answer is not known now: try later
+    LOCAL = 256  # address class local
+    ALIAS = 512  # virtual_alias_domains
+    VIRTUAL = 1024  # virtual_mailbox_domains
+    RELAY = 2048  # relay_domains
+    DEFAULT = 4096
+
+
+class ResolveRequest(NamedTuple):
+    """smtpd, qmgr, cleanup -> trivial-rewrite: where does mail from sender to address go?"""
+
+    sender: str
+    address: str
+
+
+class ResolveReply(NamedTuple):
+    """trivial-rewrite -> client. flags: ResolveFlag bits; recipient: internal form."""
+
+    flags: int
+    transport: Transport
+    nexthop: Nexthop
+    recipient: str
+
+
+class NewMail(NamedTuple):
+    """cleanup -> qmgr: incoming/queue_id is complete. No answer."""
+
+    queue_id: QueueId
+
+
+class QueueFlush(NamedTuple):
+    """postqueue, flush -> qmgr: try to deliver one message now, "" for all."""
+
+    queue_id: QueueId
+
+
+class FlushReply(NamedTuple):
+    """qmgr -> client: reason is "" or says why this user may not ask for it."""
+
+    reason: str
+
+
+class TraceFlag(IntFlag):
+    """Which reports beyond the usual the sender asked for; DeliverRequest.flags too."""
+
+    USER_VERIFY = 1  # sendmail -bv: report only, do not deliver
+    RECORD = 2  # sendmail -v, DSN SUCCESS: record what happened in the trace log
+    MTA_VERIFY = 4  # address probe of verify(8)
+
+
+class DeliverFlag(IntFlag):
+    """How to deliver; the bits above those of TraceFlag."""
+
+    LAST = 256  # the destination has no more mail waiting: close the connection after it
+    KEEP = 512  # the destination has more mail waiting: keep the connection for it
+
+
+class AgentReady(NamedTuple):
+    """delivery agent -> qmgr, first on each connection: some process serves it.
+
+    Until then the connection may wait in the backlog of a service at its process limit, where a
+    request would be stuck while others overtake it.
+    """
+
+
+class DeliverRequest(NamedTuple):
+    """qmgr, local -> delivery agent: deliver one message to recipients that share a next hop.
+
+    local sends it for mailbox_transport and fallback_transport, with one recipient of offset 0.
+
+    flags: TraceFlag and DeliverFlag bits. envelope_flags: EnvelopeFlag bits. queued: when the
+    message entered the active queue; active: when this request left qmgr's waiting list. The
+    agent marks recipients done in the queue file itself.
+    """
+
+    flags: int
+    queue_name: str
+    queue_id: QueueId
+    transport: Transport
+    nexthop: Nexthop
+    sender: str
+    envelope_flags: int
+    dsn_envid: str
+    rewrite_context: str
+    size: int
+    arrival: float
+    queued: float
+    active: float
+    client_name: str
+    client_address: str
+    client_port: str
+    helo_name: str
+    protocol_name: str
+    sasl_method: str
+    sasl_username: str
+    sasl_sender: str
+    log_ident: str
+    recipients: tuple[Recipient, ...]
+
+
+class DeliverReply(NamedTuple):
+    """delivery agent -> qmgr.
+
+    deferred: some recipient is to be tried again. dsn, reason: "" unless the destination itself
+    (not a recipient) failed, in which case qmgr holds back other mail for it.
+    """
+
+    deferred: bool
+    dsn: str
+    reason: str
+
+
+class Target(NamedTuple):
+    """What happened to one recipient, as a report tells it (RFC 3464 §2.3).
+
+    action: failed, delayed, delivered, relayed, expanded, deliverable, undeliverable. mta: remote
+    MTA, "" if none. diag_type/diag_text: diagnostic code ("smtp", "550 5.1.1 ..."), "" if none.
+    """
+
+    address: str
+    orig_rcpt: str
+    dsn_orcpt: str
+    notify: int
+    offset: int
+    action: str
+    status: str
+    reason: str
+    mta: str = ""
+    diag_type: str = ""
+    diag_text: str = ""
+    relay: str = ""
+    time: float = 0.0
+
+
+class BounceAppend(NamedTuple):
+    """delivery agent, qmgr -> bounce/defer/trace: remember this for the report."""
+
+    queue_id: QueueId
+    targets: tuple[Target, ...]
+
+
+class BounceFlush(NamedTuple):
+    """qmgr -> bounce/defer/trace: send the report for a message.
+
+    kind: "bounce" (then the log is removed), "warn" (delay notice; the log stays), "trace",
+    "one" (no log: a single recipient's failure, in targets, is reported now, to `sender`, which may
+    be another than that of the message).
+    """
+
+    kind: str
+    queue_name: str
+    queue_id: QueueId
+    sender: str
+    envelope_flags: int
+    dsn_envid: str
+    verp_delims: str
+    targets: tuple[Target, ...]
+
+
+class BounceReply(NamedTuple):
+    """bounce -> client: 0, or a CleanupStatus when the record or report could not be written."""
+
+    status: int
+    reason: str
+
+
+CODEC: Final = Codec(
+    [
+        AgentReady,
+        BounceAppend,
+        BounceFlush,
+        BounceReply,
+        CleanupAbort,
+        CleanupOpen,
+        CleanupOpened,
+        CleanupResult,
+        DeliverReply,
+        DeliverRequest,
+        Envelope,
+        FlushReply,
+        NewMail,
+        QueueFlush,
+        Recipients,
+        ResolveReply,
+        ResolveRequest,
+        RewriteReply,
+        RewriteRequest,
+        SubmitOpen,
+        SubmitResult,
+    ]
+)

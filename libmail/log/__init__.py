@@ -1,0 +1,5 @@
+"""Logging: `LOG`, the process's logger, and the events that it renders."""
+
+from libmail.log.logger import LOG, Event, Fatal, Level, Logger, printable
+
+__all__ = ["LOG", "Event", "Fatal", "Level", "Logger", "printable"]

@@ -1,0 +1,24 @@
+"""A line of a command that ends or goes on with trouble, for the log of the mail system."""
+
+import sys
+
+from libmail.config import Config, ConfigError
+from libmail.log.logger import LOG, Fatal
+from libmail.log.setup import open_log
+
+__all__ = ["log_line"]
+
+
+def log_line(config: Config, program: str, text: str) -> None:
+    """Log `text`, which begins with "warning: " or "fatal: ".
+
+    For commands that load the rest of their logging only when there is something to log. What
+    cannot be logged is on standard error all the same; nothing is raised.
+    """
+    try:
+        open_log(config, program, alone=False)
+    except (ConfigError, Fatal) as err:
+        sys.stderr.write(f"{program}: {err}\n")
+        return
+    label, _, rest = text.partition(": ")
+    (LOG.fatal if label == "fatal" else LOG.warning)(rest)

@@ -1,0 +1,271 @@
+"""access(5) tables: how they are searched, and what their right-hand sides do."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from libmail.log import LOG
+from libmail.lookup.check import Check, Rule, split_dsn
+from libmail.lookup.context import LookupFailure
+from libmail.lookup.facts import (
+    CLIENT,
+    DUNNO,
+    HELO,
+    PERMIT,
+    RECIPIENT,
+    REVERSE_CLIENT,
+    SENDER,
+    Effect,
+    Outcome,
+    Subject,
+)
+from libmail.smtp.address import split_address
+from libmail.tables.maps import split_extension
+
+__all__ = [
+    "address_parents",
+    "check_client_access",
+    "check_etrn_access",
+    "check_helo_access",
+    "check_recipient_access",
+    "check_reverse_client_access",
+    "check_sender_access",
+    "domain_parents",
+    "host_action",
+]
+
+_DEPTH: Final = 10  # restriction lists within tables within lists
+
+
+def domain_parents(domain: str, *, dotted: bool) -> Iterator[tuple[str, bool]]:
+    """(key, is a part) for a domain and those above it; dotted: the latter as ".example.org"."""
+    yield domain, False
+    dot = domain.find(".", 1)
+    while dot >= 0:
+        parent = domain[dot if dotted else dot + 1 :]
+        if parent:
+            yield parent, True
+        dot = domain.find(".", dot + 1)
+
+
+def address_parents(address: str) -> Iterator[tuple[str, bool]]:
+    """(key, is a part) for an address and the networks that its text begins with."""
+    yield address, False
+    separator = ":" if ":" in address else "."
+    while separator in address:
+        address = address.rpartition(separator)[0].rstrip(":")
+        if address:
+            yield address, True
+
+
+def _dotted(check: Check) -> bool:
+    return "smtpd_access_maps" not in check.params.parent_domain_matches_subdomains
+
+
+async def _search(
+    check: Check, table: str, keys: Iterator[tuple[str, bool]], subject: Subject
+) -> Outcome | None:
+    """What the first key in the table leads to; None: no key is in it."""
+    for key, partial in keys:
+        value = await check.lookups.find(table, key, partial=partial)
+        if value is not None:
+            check.verdict.decided_by = f"{table} {key}"
+            return await act(check, subject, table, value)
+    return None
+
+
+async def host_action(
+    check: Check, subject: Subject, table: str, name: str, address: str
+) -> Outcome | None:
+    """Search for a host name (if any), then for an address (if any). Raises LookupFailure."""
+    if name:
+        found = await _search(check, table, domain_parents(name, dotted=_dotted(check)), subject)
+        if found is not None:
+            return found
+    if address:
+        return await _search(check, table, address_parents(address), subject)
+    return None
+
+
+async def check_client_access(check: Check, _: Subject, table: str) -> Outcome:
+    """check_client_access type:table."""
+    facts = check.facts
+    return await _host(check, CLIENT, table, facts.client_name, facts.client_address)
+
+
+async def check_reverse_client_access(check: Check, _: Subject, table: str) -> Outcome:
+    """check_reverse_client_hostname_access type:table."""
+    facts = check.facts
+    return await _host(check, REVERSE_CLIENT, table, facts.reverse_name, facts.client_address)
+
+
+async def _host(check: Check, subject: Subject, table: str, name: str, address: str) -> Outcome:
+    try:
+        found = await host_action(check, subject, table, name, address)
+    except LookupFailure:
+        return _unavailable(check, subject)
+    return DUNNO if found is None else found
+
+
+def _unavailable(check: Check, subject: Subject) -> Outcome:
+    """A table cannot be searched now."""
+    check.verdict.software = True
+    return check.reject(
+        subject, 451, "4.3.5", check.rejected(subject, "Server configuration error")
+    )
+
+
+async def check_helo_access(check: Check, _: Subject, table: str) -> Outcome:
+    """check_helo_access type:table."""
+    name = check.facts.helo_name
+    return await _host(check, HELO, table, name, "") if name else DUNNO
+
+
+async def check_etrn_access(check: Check, subject: Subject, table: str) -> Outcome:
+    """check_etrn_access type:table."""
+    return await _host(check, subject, table, check.name(subject), "")
+
+
+async def check_sender_access(check: Check, _: Subject, table: str) -> Outcome:
+    """check_sender_access type:table."""
+    if check.facts.sender is None:
+        return DUNNO
+    return await _mail(check, SENDER, table, check.facts.sender)
+
+
+async def check_recipient_access(check: Check, _: Subject, table: str) -> Outcome:
+    """check_recipient_access type:table."""
+    if not check.facts.recipient:
+        return DUNNO
+    return await _mail(check, RECIPIENT, table, check.facts.recipient)
+
+
+def _address_keys(check: Check, address: str) -> Iterator[tuple[str, bool]]:
+    if not address:
+        yield check.params.smtpd_null_access_lookup_key, False
+        return
+    local, domain = split_address(address)
+    base, extension = split_extension(local, check.params.recipient_delimiter)
+    yield address, False
+    if extension and domain:
+        yield f"{base}@{domain}", True
+    if domain:
+        for key, _ in domain_parents(domain, dotted=_dotted(check)):
+            yield key, True
+    yield f"{local}@", True
+    if extension:
+        yield f"{base}@", True
+
+
+async def _mail(check: Check, subject: Subject, table: str, address: str) -> Outcome:
+    try:
+        found = await _search(check, table, _address_keys(check, address), subject)
+    except LookupFailure:
+        return _unavailable(check, subject)
+    return DUNNO if found is None else found
+
+
+# actions
+
+
+async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome:
+    """Do what the right-hand side of a table says."""
+    word, _, text = value.strip().partition(" ")
+    word, text = word.upper(), text.strip()
+    if word in ("OK", "RELAY") or (word.isascii() and word.isdigit() and not _is_code(word)):
+        check.permitted_by = word
+        return PERMIT
+    if word == "DUNNO":
+        return DUNNO
+    if word in _REFUSALS:
+        return _refuse(check, subject, word, text)
+    if _is_code(word):
+        if not text and len(value.strip()) > 3:
+            return PERMIT
+        return _numeric(check, subject, int(word), text)
+    if word in _NOTES:
+        return _note(check, subject, table, word, text)
+    return await _restrictions(check, subject, table, value)
+
+
+def _is_code(word: str) -> bool:
+    return len(word) == 3 and word[0] in "45" and word.isascii() and word.isdigit()
+
+
+def _refuse(check: Check, subject: Subject, word: str, text: str) -> Outcome:
+    params = check.params
+    permanent = word == "REJECT"
+    code = params.access_map_reject_code if permanent else params.access_map_defer_code
+    dsn, reason = split_dsn(text, "5.7.1" if permanent else "4.7.1")
+    line = check.rejected(subject, reason or "Access denied")
+    if word == "DEFER_IF_PERMIT":
+        return check.want_defer_if_permit(subject, code, dsn, line)
+    if word == "DEFER_IF_REJECT":
+        return check.want_defer_if_reject(subject, code, dsn, line)
+    return check.reject(subject, code, dsn, line)
+
+
+def _numeric(check: Check, subject: Subject, code: int, text: str) -> Outcome:
+    dsn, reason = split_dsn(text, f"{code // 100}.7.1")
+    return check.reject(subject, code, dsn, check.rejected(subject, reason or "Access denied"))
+
+
+def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> Outcome:
+    """An action that does not decide."""
+    about = f"<{check.name(subject)}>: {subject.words}"
+    action = word.lower()
+    if word in ("WARN", "INFO"):
+        effect = Effect(action, text)
+    elif word in ("HOLD", "DISCARD"):
+        effect = Effect(action, f"{about} {text or f'triggers {word} action'}")
+    elif not _usable(check, table, word, text):
+        return DUNNO
+    elif word == "PREPEND":
+        effect = Effect(action, "", text)
+    else:
+        effect = Effect(action, f"{about} triggers {word} {text}", text)
+    check.verdict.effects.append(effect)
+    if word != "DISCARD":
+        return DUNNO
+    check.permitted_by = word
+    return PERMIT
+
+
+def _usable(check: Check, table: str, word: str, text: str) -> bool:
+    """Whether the argument of an action can be used; logs why not."""
+    if word == "PREPEND":
+        name, colon, _ = text.partition(":")
+        problem = "" if colon and name.strip() and " " not in name else "requires a header"
+        if check.facts.where == "END-OF-MESSAGE":
+            problem = "must be used before the message content is received"
+    elif word == "FILTER":
+        problem = "" if ":" in text else "requires transport:destination"
+    else:
+        problem = "" if "@" in text else "requires user@domain"
+    if problem:
+        LOG.warning(f'access table {table}: action {word} {problem}: "{text}"')
+    return not problem
+
+
+async def _restrictions(check: Check, subject: Subject, table: str, value: str) -> Outcome:
+    """A right-hand side that names restrictions."""
+    rules: list[Rule] = []
+    for name in value.replace(",", " ").split():
+        rule = check.by_name(name)
+        if rule is None:
+            LOG.warning(f'unknown smtpd restriction: "{name}"')
+            return check.reject_config()
+        rules.append(rule)
+    if check.depth >= _DEPTH:
+        LOG.warning(f'access table {table}: unreasonable restriction nesting: "{value}"')
+        return check.reject_config()
+    check.depth += 1
+    try:
+        return await check.run(tuple(rules), subject)
+    finally:
+        check.depth -= 1
+
+
+_REFUSALS: Final = frozenset({"REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT"})
+_NOTES: Final = frozenset(
+    {"WARN", "INFO", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"}
+)

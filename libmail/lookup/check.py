@@ -1,0 +1,243 @@
+"""One evaluation of restrictions: the state that they share, and how they refuse.
+
+A restriction is `async def name(check, subject, argument) -> Outcome`. It refuses with
+`check.reject`, which also knows about warn_if_reject, defer_if_reject and soft_bounce.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.ipc.messages import ResolveFlag, ResolveReply
+from libmail.log import LOG
+from libmail.lookup.context import LookupFailure, Lookups
+from libmail.lookup.facts import (
+    CLIENT,
+    DATA,
+    DUNNO,
+    END_OF_DATA,
+    HELO,
+    PERMIT,
+    RECIPIENT,
+    REVERSE_CLIENT,
+    SENDER,
+    Effect,
+    Facts,
+    Outcome,
+    Subject,
+    Verdict,
+)
+from libmail.lookup.params import RestrictionParams
+from libmail.smtp.reply import Reply
+
+__all__ = ["Check", "Restriction", "Rule", "fix_dsn", "split_dsn"]
+
+_DSN: Final = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
+_FAIL: Final = int(ResolveFlag.FAIL)  # a plain number: flags are looked at for each recipient
+# RFC 3463 address status, as it has to be for a sender, a recipient, anything else.
+_FOR_SENDER: Final[Mapping[str, str]] = {
+    "1.1": "1.7",
+    "1.2": "1.8",
+    "1.3": "1.7",
+    "1.4": "1.7",
+    "1.5": "1.0",
+    "1.6": "1.7",
+}
+_FOR_RECIPIENT: Final[Mapping[str, str]] = {"1.7": "1.3", "1.8": "1.2"}
+_ABOUT_CLIENT: Final = frozenset({"permit_mynetworks", "permit_inet_interfaces"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One restriction of a list, ready to be evaluated. text: as configured."""
+
+    text: str
+    restriction: "Restriction"
+    argument: str = ""
+
+
+Restriction = Callable[["Check", Subject, str], Awaitable[Outcome]]
+
+
+def split_dsn(text: str, default: str) -> tuple[str, str]:
+    """Split "5.7.1 text"; the status is `default` where the text begins with none."""
+    match = _DSN.match(text)
+    if match is None:
+        return default, text
+    return f"{match[1]}.{match[2]}.{match[3]}", text[match.end() :]
+
+
+def fix_dsn(dsn: str, code: int, subject: Subject) -> str:
+    """Give a status the class of the reply code, and the detail that fits what is refused."""
+    detail = dsn[2:]
+    if detail[:2] == "1." and len(detail) == 3:
+        if subject is SENDER:
+            mapped = _FOR_SENDER.get(detail, detail)
+        elif subject is RECIPIENT:
+            mapped = _FOR_RECIPIENT.get(detail, detail)
+        else:
+            mapped = "0.0"
+        if mapped != detail:
+            LOG.info(f"mapping DSN status {dsn} into {subject.words} status {dsn[:2]}{mapped}")
+            detail = mapped
+    return f"{code // 100}.{detail}"
+
+
+class Check:
+    """The evaluation of the restriction lists of one command.
+
+    by_name: finds a restriction that the right-hand side of an access table names.
+    """
+
+    __slots__ = (
+        "_by_name",
+        "_warning",
+        "defer_if_permit",
+        "defer_if_reject",
+        "depth",
+        "facts",
+        "lookups",
+        "params",
+        "permitted_by",
+        "unlisted",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        facts: Facts,
+        lookups: Lookups,
+        params: RestrictionParams,
+        by_name: Callable[[str], Rule | None],
+    ) -> None:
+        self.facts = facts
+        self.lookups = lookups
+        self.params = params
+        self._by_name = by_name
+        self.permitted_by = ""  # the word of an access table that permitted
+        self.depth = 0
+        self.verdict = Verdict()
+        self.defer_if_permit: Reply | None = None
+        self.defer_if_reject: Reply | None = None
+        self.unlisted = False  # the recipient was looked for in the tables of its class
+        self._warning = False
+
+    def by_name(self, name: str) -> Rule | None:
+        """The restriction of that name, if it can stand without an argument."""
+        return self._by_name(name)
+
+    # what is checked
+
+    def name(self, subject: Subject) -> str:
+        """What a reply calls the thing that is checked, without angle brackets."""
+        facts = self.facts
+        if subject is CLIENT:
+            return facts.client
+        if subject is REVERSE_CLIENT:
+            return f"{facts.reverse_name}[{facts.client_address}]"
+        if subject is HELO:
+            return facts.helo_name
+        if subject is SENDER:
+            return facts.sender or ""
+        if subject is DATA:
+            return "DATA"
+        if subject is END_OF_DATA:
+            return "END-OF-MESSAGE"
+        return facts.recipient or ""
+
+    def rejected(self, subject: Subject, reason: str) -> str:
+        """The usual text of a refusal."""
+        return f"<{self.name(subject)}>: {subject.words} rejected: {reason}"
+
+    # lists
+
+    async def run(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
+        """Evaluate a list; the first restriction that says something decides."""
+        for rule in rules:
+            outcome = await self._one(rule, subject)
+            if outcome is not DUNNO:
+                return outcome
+        return DUNNO
+
+    async def _one(self, rule: Rule, subject: Subject) -> Outcome:
+        if rule.text == "warn_if_reject":
+            self._warning = True
+            return DUNNO
+        outcome = await rule.restriction(self, subject, rule.argument)
+        self._warning = False
+        if isinstance(outcome, Reply):
+            self.verdict.decided_by = self.verdict.decided_by or rule.text
+        elif outcome is PERMIT:
+            self.verdict.decided_by = rule.text
+            self._log_permit(rule, subject)
+        return outcome
+
+    def _log_permit(self, rule: Rule, subject: Subject) -> None:
+        wanted = self.params.smtpd_log_access_permit_actions
+        if not wanted:
+            return
+        action = self.permitted_by or rule.text.partition(" ")[0]
+        if action.lower() in wanted or "static:all" in wanted:
+            about = subject if rule.text not in _ABOUT_CLIENT else CLIENT
+            source = f"from {rule.argument}" if self.permitted_by else ""
+            text = f"action={action} for {about.words}={self.name(about)} {source}"
+            self.verdict.effects.append(Effect("permit", text))
+        self.permitted_by = ""
+
+    # refusing
+
+    def reject(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
+        """Refuse, unless this is only to be warned about."""
+        return self._refuse(Reply(code, fix_dsn(dsn, code, subject), text))
+
+    def reject_config(self) -> Outcome:
+        """Refuse because of a mistake in the configuration."""
+        self.verdict.software = True
+        return self._refuse(Reply(451, "4.3.5", "Server configuration error"))
+
+    def reject_lookup(self, name: str) -> Outcome:
+        """Refuse because something could not be looked up."""
+        return self._refuse(Reply(451, "4.3.0", f"<{name}>: Temporary lookup failure"))
+
+    def _refuse(self, reply: Reply) -> Outcome:
+        if self.params.soft_bounce and reply.code >= 500:
+            reply = Reply(reply.code - 100, f"4{reply.dsn[1:]}", reply.text)
+        if self._warning:
+            self.verdict.effects.append(Effect("reject_warning", reply.line))
+            return DUNNO
+        if self.defer_if_reject is not None and reply.code >= 500:
+            reply = self.defer_if_reject
+        self.verdict.effects.append(Effect("reject", reply.line))
+        return reply
+
+    def want_defer_if_permit(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
+        """A permit from now on becomes this refusal."""
+        reply = Reply(code, fix_dsn(dsn, code, subject), text)
+        if self._warning:
+            self.verdict.effects.append(Effect("reject_warning", reply.line))
+        elif self.defer_if_permit is None:
+            self.defer_if_permit = reply
+        return DUNNO
+
+    def want_defer_if_reject(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
+        """A permanent refusal from now on becomes this one."""
+        if self.defer_if_reject is None and not self._warning:
+            self.defer_if_reject = Reply(code, fix_dsn(dsn, code, subject), text)
+        return DUNNO
+
+    def finish(self, outcome: Outcome) -> Outcome:
+        """The end of all lists: what a temporary error may have prevented, happens now."""
+        if isinstance(outcome, Reply) or self.defer_if_permit is None:
+            return outcome
+        self._warning = False
+        return self._refuse(self.defer_if_permit)
+
+    # addresses
+
+    async def resolve(self, address: str) -> ResolveReply:
+        """Where mail for an address goes. Raises LookupFailure."""
+        reply = await self.lookups.resolve(self.facts.sender or "", address)
+        if reply.flags & _FAIL:
+            raise LookupFailure(address)
+        return reply

@@ -1,0 +1,166 @@
+"""Restrictions on the client, its name, and the name in HELO or EHLO."""
+
+import re
+from typing import Final
+
+from libmail.dns.answers import DnsError, NotFound
+from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
+from libmail.lookup.check import Check
+from libmail.lookup.context import LookupFailure
+from libmail.lookup.facts import CLIENT, DUNNO, HELO, PERMIT, NameStatus, Outcome, Subject
+
+__all__ = [
+    "permit_inet_interfaces",
+    "permit_mynetworks",
+    "reject_invalid_helo_hostname",
+    "reject_non_fqdn_helo_hostname",
+    "reject_plaintext_session",
+    "reject_unauth_pipelining",
+    "reject_unknown_client_hostname",
+    "reject_unknown_forward_client_hostname",
+    "reject_unknown_helo_hostname",
+    "reject_unknown_reverse_client_hostname",
+    "tempfail",
+]
+
+_BRACKETS: Final = re.compile(r"\[.*\]", re.S)
+
+
+async def permit_mynetworks(check: Check, _: Subject, __: str) -> Outcome:
+    """The client is in mynetworks."""
+    return await _in_hosts(check, "mynetworks")
+
+
+async def permit_inet_interfaces(check: Check, _: Subject, __: str) -> Outcome:
+    """The client's address is one of ours."""
+    return await _in_hosts(check, "inet_interfaces")
+
+
+async def _in_hosts(check: Check, title: str) -> Outcome:
+    facts = check.facts
+    try:
+        found = await check.lookups.host_in_list(title, facts.client_name, facts.client_address)
+    except LookupFailure:
+        return check.reject_lookup(facts.client)
+    return PERMIT if found else DUNNO
+
+
+async def reject_unknown_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The client has no name that leads back to its address."""
+    return _unknown_client(check, check.facts.client_name == "unknown", "4.7.25", "hostname")
+
+
+async def reject_unknown_forward_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The client's name has no address."""
+    facts = check.facts
+    unknown = facts.client_name == "unknown" and facts.name_status is not NameStatus.FORGED
+    return _unknown_client(check, unknown, "4.7.25", "hostname")
+
+
+async def reject_unknown_reverse_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The client's address has no name."""
+    unknown = check.facts.reverse_name == "unknown"
+    status = check.facts.reverse_status
+    return _unknown_client(check, unknown, "4.7.1", "reverse hostname", status)
+
+
+def _unknown_client(
+    check: Check, unknown: bool, dsn: str, what: str, status: NameStatus | None = None
+) -> Outcome:
+    if not unknown:
+        return DUNNO
+    status = status or check.facts.name_status
+    code = 450 if status is NameStatus.TRY_AGAIN else check.params.unknown_client_reject_code
+    text = f"Client host rejected: cannot find your {what}, [{check.facts.client_address}]"
+    return check.reject(CLIENT, code, dsn, text)
+
+
+async def reject_unauth_pipelining(check: Check, subject: Subject, _: str) -> Outcome:
+    """The client sent commands ahead of our replies where it may not."""
+    if not check.facts.improper_pipelining:
+        return DUNNO
+    text = check.rejected(subject, "Improper use of SMTP command pipelining")
+    return check.reject(subject, 503, "5.5.0", text)
+
+
+async def reject_plaintext_session(check: Check, subject: Subject, _: str) -> Outcome:
+    """The session is not encrypted; no session is."""
+    text = check.rejected(subject, "Session encryption is required")
+    return check.reject(subject, check.params.plaintext_reject_code, "4.7.1", text)
+
+
+# HELO
+
+
+def _without_dot(name: str) -> str:
+    return name[:-1] if name.endswith(".") and len(name) > 1 else name
+
+
+async def reject_invalid_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The name is neither a host name nor an address literal."""
+    name = check.facts.helo_name
+    if not name:
+        return DUNNO
+    if _BRACKETS.fullmatch(name):
+        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    if valid_hostname(_without_dot(name)) or valid_hostaddr(name):
+        return DUNNO
+    text = check.rejected(HELO, "Invalid name")
+    return check.reject(HELO, check.params.invalid_hostname_reject_code, "5.5.2", text)
+
+
+def _bad_literal(check: Check) -> Outcome:
+    text = check.rejected(HELO, "invalid ip address")
+    return check.reject(HELO, check.params.invalid_hostname_reject_code, "5.5.2", text)
+
+
+async def reject_non_fqdn_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The name is neither a fully-qualified host name nor an address literal."""
+    name = check.facts.helo_name
+    if not name:
+        return DUNNO
+    if _BRACKETS.fullmatch(name):
+        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    name = _without_dot(name)
+    if valid_hostname(name) and "." in name and not valid_hostaddr(name):
+        return DUNNO
+    text = check.rejected(HELO, "need fully-qualified hostname")
+    return check.reject(HELO, check.params.non_fqdn_reject_code, "5.5.2", text)
+
+
+async def reject_unknown_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
+    """The name has neither an address nor an MX record."""
+    name = _without_dot(check.facts.helo_name)
+    if not name:
+        return DUNNO
+    if _BRACKETS.fullmatch(name):
+        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    failed: DnsError | None = None
+    for rrtype in ("A", "AAAA", "MX"):
+        try:
+            await check.lookups.dns(name, rrtype)
+        except NotFound:
+            continue
+        except DnsError as err:
+            failed = err
+        else:
+            return DUNNO
+    text = check.rejected(HELO, "Host not found")
+    if failed is not None:
+        action = check.params.unknown_helo_hostname_tempfail_action
+        return tempfail(check, HELO, action, "4.7.1", text)
+    return check.reject(HELO, check.params.unknown_hostname_reject_code, "4.7.1", text)
+
+
+def tempfail(check: Check, subject: Subject, action: str, dsn: str, text: str) -> Outcome:
+    """What a *_tempfail_action parameter says to do about a lookup that failed."""
+    if action in ("defer_if_permit", "defer_if_reject", "defer"):
+        if action == "defer":
+            return check.reject(subject, 450, dsn, text)
+        want = (
+            check.want_defer_if_permit
+            if action == "defer_if_permit"
+            else check.want_defer_if_reject
+        )
+        return want(subject, 450, dsn, text)
+    return check.reject(subject, 450, dsn, text)

@@ -1,0 +1,201 @@
+"""Block and allow lists in DNS: reject_rbl_client, reject_rhsbl_*, permit_dnswl_client, ...
+
+A list is `domain`, or `domain=pattern`, where the pattern says which of its addresses count:
+"127.0.0.[2..4;9]" (a value, or a list of values and ranges in brackets, at each position).
+"""
+
+import re
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from libmail.config.errors import ExpansionError
+from libmail.config.expand import expand
+from libmail.dns.answers import DnsError, NotFound
+from libmail.dns.hostname import valid_hostname
+from libmail.log import LOG
+from libmail.lookup.check import Check, Restriction, split_dsn
+from libmail.lookup.context import LookupFailure
+from libmail.lookup.facts import (
+    CLIENT,
+    DUNNO,
+    PERMIT,
+    RECIPIENT,
+    SENDER,
+    Outcome,
+    Subject,
+    named,
+)
+from libmail.smtp.address import split_address
+
+__all__ = [
+    "matches_pattern",
+    "permit_dnswl_client",
+    "permit_rhswl_client",
+    "reject_maps_rbl",
+    "reject_rbl_client",
+    "rhsbl",
+]
+
+_REASON_LIMIT: Final = 255
+_CODE: Final = re.compile(r"([45][0-9][0-9])[ \t]+(.*)", re.S)
+
+
+def _octet_matches(pattern: str, octet: int) -> bool:
+    """One position of a pattern: "2", or "[2..4;9]". Raises ValueError."""
+    for part in pattern.strip("[]").split(";"):
+        low, dots, high = part.partition("..")
+        if int(low) <= octet <= int(high if dots else low):
+            return True
+    return False
+
+
+def _positions(pattern: str) -> list[str]:
+    positions = re.findall(r"\[[0-9.;]*\]|[0-9]+", pattern)
+    if len(positions) != 4 or ".".join(positions) != pattern:
+        raise ValueError(pattern)
+    return positions
+
+
+def matches_pattern(pattern: str, address: str) -> bool:
+    """Whether an IPv4 address matches "127.0.0.[2..4;9]". Raises ValueError."""
+    octets = [int(octet) for octet in address.split(".")]
+    return all(map(_octet_matches, _positions(pattern), octets))
+
+
+def _reversed_address(address: str) -> str:
+    number = ip_address(address.partition("%")[0])
+    return number.reverse_pointer.rpartition(".")[0].rpartition(".")[0]
+
+
+async def _listed(check: Check, query: str, pattern: str) -> bool | None:
+    """Whether the list has the name with such an address; None: the answer is not known now."""
+    try:
+        records = await check.lookups.dns(query, "A")
+    except NotFound:
+        return False
+    except DnsError as err:
+        LOG.warning(f"{query}: RBL lookup error: {err.text}")
+        return None
+    try:
+        return not pattern or any(matches_pattern(pattern, record.value) for record in records)
+    except ValueError:
+        LOG.warning(f"bad address pattern in DNS list: {pattern}")
+        return None
+
+
+async def _reason(check: Check, query: str) -> str:
+    try:
+        records = await check.lookups.dns(query, "TXT")
+    except DnsError:
+        return ""
+    return records[0].value[:_REASON_LIMIT] if records else ""
+
+
+async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: str) -> Outcome:
+    """The refusal of something that is listed; the text is rbl_reply_maps' or the default."""
+    domain = zone.partition("=")[0]
+    template: str | None = None
+    if check.lookups.has("rbl_reply_maps"):
+        try:
+            for key in (zone, domain):
+                template = template or await check.lookups.find("rbl_reply_maps", key)
+        except LookupFailure:
+            return check.reject_lookup(zone)
+    values = await _values(check, subject, domain, query, what)
+    try:
+        text = expand(template or check.params.default_rbl_reply, values.get)
+    except ExpansionError as err:
+        LOG.warning(f"{zone}: {err}")
+        return check.reject_config()
+    match = _CODE.match(text)
+    code, rest = (int(match[1]), match[2]) if match else (check.params.maps_rbl_reject_code, text)
+    dsn, rest = split_dsn(rest, "5.7.1")
+    return check.reject(subject, code, dsn, rest)
+
+
+async def _values(
+    check: Check, subject: Subject, domain: str, query: str, what: str
+) -> dict[str, str]:
+    facts, params = check.facts, check.params
+    sender, recipient = facts.sender or "", facts.recipient or ""
+    return {
+        "client": facts.client,
+        "client_address": facts.client_address,
+        "client_name": facts.client_name,
+        "reverse_client_name": facts.reverse_name,
+        "helo_name": facts.helo_name,
+        "sender": sender or "<>",
+        "sender_name": split_address(sender)[0] or "<>",
+        "sender_domain": split_address(sender)[1],
+        "recipient": recipient,
+        "recipient_name": split_address(recipient)[0],
+        "recipient_domain": split_address(recipient)[1],
+        "rbl_code": str(params.maps_rbl_reject_code),
+        "rbl_domain": domain,
+        "rbl_what": what,
+        "rbl_class": subject.words,
+        "rbl_reason": await _reason(check, query),
+        "mail_name": params.mail_name,
+        "myhostname": params.myhostname,
+    }
+
+
+async def reject_rbl_client(check: Check, _: Subject, zone: str) -> Outcome:
+    """reject_rbl_client domain[=pattern]: the client's address is listed."""
+    address = check.facts.client_address
+    domain, _eq, pattern = zone.partition("=")
+    query = f"{_reversed_address(address)}.{domain}"
+    if not await _listed(check, query, pattern):
+        return DUNNO
+    return await _blocked(check, CLIENT, zone, query, address)
+
+
+async def reject_maps_rbl(check: Check, subject: Subject, _: str) -> Outcome:
+    """The old form: the lists are in maps_rbl_domains."""
+    for zone in check.params.maps_rbl_domains:
+        outcome = await reject_rbl_client(check, subject, zone)
+        if outcome is not DUNNO:
+            return outcome
+    return DUNNO
+
+
+async def permit_dnswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
+    """permit_dnswl_client domain[=pattern]: the client's address is listed."""
+    domain, _eq, pattern = zone.partition("=")
+    query = f"{_reversed_address(check.facts.client_address)}.{domain}"
+    return _permitted(check, subject, zone, await _listed(check, query, pattern))
+
+
+async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
+    """permit_rhswl_client domain[=pattern]: the client's verified name is listed."""
+    name = check.facts.client_name
+    if name == "unknown" or not valid_hostname(name):
+        return DUNNO
+    domain, _eq, pattern = zone.partition("=")
+    return _permitted(check, subject, zone, await _listed(check, f"{name}.{domain}", pattern))
+
+
+def _permitted(check: Check, subject: Subject, zone: str, listed: bool | None) -> Outcome:
+    if listed is None:
+        text = check.rejected(subject, f"Allowlist lookup error for {zone}")
+        return check.want_defer_if_reject(subject, 450, "4.7.1", text)
+    return PERMIT if listed else DUNNO
+
+
+def rhsbl(subject: Subject) -> Restriction:
+    """reject_rhsbl_* domain[=pattern] for a subject: the domain in question is listed."""
+    return partial(_rhsbl, subject)
+
+
+async def _rhsbl(subject: Subject, check: Check, _: Subject, zone: str) -> Outcome:
+    what = named(check.facts, subject)
+    name = split_address(what)[1] if subject in (SENDER, RECIPIENT) else what
+    name = name.removesuffix(".")
+    if not name or name == "unknown" or name.startswith("[") or not valid_hostname(name):
+        return DUNNO
+    domain, _eq, pattern = zone.partition("=")
+    query = f"{name}.{domain}"
+    if not await _listed(check, query, pattern):
+        return DUNNO
+    return await _blocked(check, subject, zone, query, what)

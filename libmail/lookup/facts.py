@@ -1,0 +1,133 @@
+"""What restrictions know about a session, and what they say about it."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final, TypeAlias
+
+from libmail.smtp.reply import Reply
+
+__all__ = [
+    "CLIENT",
+    "DATA",
+    "DUNNO",
+    "END_OF_DATA",
+    "ETRN",
+    "HELO",
+    "PERMIT",
+    "RECIPIENT",
+    "REVERSE_CLIENT",
+    "SENDER",
+    "Answer",
+    "Effect",
+    "Facts",
+    "NameStatus",
+    "Outcome",
+    "Subject",
+    "Verdict",
+    "named",
+]
+
+
+class NameStatus(Enum):
+    """How the lookup of a client's name ended."""
+
+    OK = auto()
+    NOT_FOUND = auto()
+    FORGED = auto()  # the name has addresses, but not this one
+    TRY_AGAIN = auto()
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a session. Addresses are in internal form, None: not given yet.
+
+    client_name: verified name, "unknown" without. reverse_name: the name of the address, not
+    verified. where: the command at hand, as the log names it. pipelined: the client sent more than
+    it may at this point. improper: it did so earlier.
+    """
+
+    client_name: str = "unknown"
+    client_address: str = ""
+    client_port: str = ""
+    reverse_name: str = "unknown"
+    name_status: NameStatus = NameStatus.OK
+    reverse_status: NameStatus = NameStatus.OK
+    server_address: str = ""
+    helo_name: str = ""
+    protocol: str = "SMTP"
+    sender: str | None = None
+    recipient: str | None = None
+    recipient_count: int = 0
+    where: str = "CONNECT"
+    improper_pipelining: bool = False
+
+    @property
+    def client(self) -> str:
+        """The client as replies and log lines name it."""
+        return f"{self.client_name}[{self.client_address}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a restriction is about: the words for it. `named` takes it from the facts."""
+
+    words: str
+
+
+CLIENT: Final = Subject("Client host")
+REVERSE_CLIENT: Final = Subject("Unverified Client host")
+HELO: Final = Subject("Helo command")
+SENDER: Final = Subject("Sender address")
+RECIPIENT: Final = Subject("Recipient address")
+ETRN: Final = Subject("Etrn command")
+DATA: Final = Subject("Data command")
+END_OF_DATA: Final = Subject("End-of-data")
+
+
+def named(facts: Facts, subject: Subject) -> str:
+    """The host name or address that a restriction about this subject looks at; "" for none."""
+    if subject is CLIENT:
+        return facts.client_name
+    if subject is REVERSE_CLIENT:
+        return facts.reverse_name
+    if subject is HELO:
+        return facts.helo_name
+    return (facts.sender if subject is SENDER else facts.recipient) or ""
+
+
+class Answer(Enum):
+    """A restriction that does not refuse."""
+
+    PERMIT = auto()  # ends the list
+    DUNNO = auto()  # the next one decides
+
+
+PERMIT: Final = Answer.PERMIT
+DUNNO: Final = Answer.DUNNO
+Outcome: TypeAlias = Answer | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Something that is to be done besides the reply.
+
+    action: "reject", "warn", "info", "hold", "discard", "filter", "redirect", "bcc", "prepend",
+    "permit", "reject_warning". text: for the log, "" for nothing. argument: of the action.
+    """
+
+    action: str
+    text: str = ""
+    argument: str = ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was decided: reply (None: go on), what else to do, and what decided.
+
+    software: a mistake of the configuration is behind it.
+    """
+
+    reply: Reply | None = None
+    effects: list[Effect] = field(default_factory=list)
+    decided_by: str = ""
+    software: bool = False

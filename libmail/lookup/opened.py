@@ -1,0 +1,89 @@
+"""Opening what restrictions look into, which happens before the jail."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.config import Config
+from libmail.config.interfaces import own_interfaces
+from libmail.dns.resolver import Resolver
+from libmail.log import LOG
+from libmail.lookup.context import Asked, LiveLookups, Resolve
+from libmail.lookup.params import RestrictionParams
+from libmail.lookup.restrictions import Restrictions, compile_lists
+from libmail.tables.maps import Maps
+from libmail.tables.match import AddressList, DomainList, StringList
+from libmail.tables.table import TableOptions
+
+__all__ = ["OpenedRestrictions", "direct_tables", "open_restrictions", "own_addresses"]
+
+_PROXY: Final = "proxy:"
+_MAPS: Final = (
+    "canonical_maps",
+    "local_recipient_maps",
+    "rbl_reply_maps",
+    "recipient_canonical_maps",
+    "relay_recipient_maps",
+    "sender_canonical_maps",
+    "virtual_alias_maps",
+    "virtual_mailbox_maps",
+)
+
+
+def direct_tables(specs: Sequence[str]) -> tuple[str, ...]:
+    """The tables behind `proxy:` ones; this process opens them itself, before its jail."""
+    return tuple(spec.removeprefix(_PROXY) for spec in specs)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRestrictions:
+    """Restrictions with their tables open. params: what they read."""
+
+    params: RestrictionParams
+    restrictions: Restrictions
+    maps: Mapping[str, Maps]
+    hosts: Mapping[str, AddressList]
+    resolver: Resolver | None
+
+    def lookups(self, resolve: Resolve, record: list[Asked] | None = None) -> LiveLookups:
+        """The lookup context. resolve: asks trivial-rewrite(8)."""
+        lists: dict[str, StringList | DomainList] = {}
+        return LiveLookups(self.maps, lists, self.hosts, self.resolver, resolve, record)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a table was replaced, so that a new process is needed to see it."""
+        return any(maps.replaced for maps in self.maps.values())
+
+
+def open_restrictions(
+    config: Config, params: RestrictionParams, *, guard: bool = True
+) -> OpenedRestrictions:
+    """Compile the lists of a configuration and open their tables. Raises Fatal, ConfigError."""
+    classes = {name: config.list(name) for name in params.smtpd_restriction_classes}
+    compiled = compile_lists(params, classes, guard=guard)
+    options = TableOptions(log=LOG, utf8=config.bool("smtputf8_enable"))
+    maps = {name: Maps(name, direct_tables(config.list(name)), options) for name in _MAPS}
+    for table in sorted(compiled.tables):
+        maps[table] = Maps(table, direct_tables((table,)), options)
+    parents = params.parent_domain_matches_subdomains
+    hosts = {
+        title: AddressList(title, specs, options, parent=title in parents)
+        for title, specs in (
+            ("mynetworks", params.mynetworks),
+            ("inet_interfaces", own_addresses(config)),
+            ("proxy_interfaces", config.list("proxy_interfaces")),
+            ("permit_mx_backup_networks", params.permit_mx_backup_networks),
+        )
+    }
+    return OpenedRestrictions(params, Restrictions(params, compiled), maps, hosts, Resolver())
+
+
+def own_addresses(config: Config) -> tuple[str, ...]:
+    """The addresses of this machine that inet_interfaces names, as items of a list of networks.
+
+    Raises ConfigError.
+    """
+    interfaces = own_interfaces(config.list("inet_interfaces"), config.list("inet_protocols"))
+    addresses = [interface.address for interface in interfaces]
+    return tuple(f"[{address}]" if address.version == 6 else str(address) for address in addresses)

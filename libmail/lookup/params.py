@@ -1,0 +1,68 @@
+"""The parameters that restrictions read."""
+
+from dataclasses import dataclass
+
+__all__ = ["RestrictionParams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestrictionParams:
+    """See postconf(5)."""
+
+    access_map_defer_code: int
+    access_map_reject_code: int
+    allow_untrusted_routing: bool
+    canonical_maps: tuple[str, ...]
+    default_rbl_reply: str
+    defer_code: int
+    invalid_hostname_reject_code: int
+    local_recipient_maps: tuple[str, ...]
+    mail_name: str
+    maps_rbl_domains: tuple[str, ...]
+    maps_rbl_reject_code: int
+    multi_recipient_bounce_reject_code: int
+    mydestination: tuple[str, ...]
+    mydomain: str
+    myhostname: str
+    mynetworks: tuple[str, ...]
+    myorigin: str
+    non_fqdn_reject_code: int
+    parent_domain_matches_subdomains: tuple[str, ...]
+    permit_mx_backup_networks: tuple[str, ...]
+    plaintext_reject_code: int
+    rbl_reply_maps: tuple[str, ...]
+    recipient_canonical_maps: tuple[str, ...]
+    recipient_delimiter: str
+    reject_code: int
+    reject_tempfail_action: str
+    relay_domains_reject_code: int
+    relay_recipient_maps: tuple[str, ...]
+    sender_canonical_maps: tuple[str, ...]
+    show_user_unknown_table_name: bool
+    smtpd_client_restrictions: tuple[str, ...]
+    smtpd_data_restrictions: tuple[str, ...]
+    smtpd_delay_reject: bool
+    smtpd_end_of_data_restrictions: tuple[str, ...]
+    smtpd_etrn_restrictions: tuple[str, ...]
+    smtpd_helo_restrictions: tuple[str, ...]
+    smtpd_log_access_permit_actions: tuple[str, ...]
+    smtpd_null_access_lookup_key: str
+    smtpd_recipient_restrictions: tuple[str, ...]
+    smtpd_reject_unlisted_recipient: bool
+    smtpd_reject_unlisted_sender: bool
+    smtpd_relay_before_recipient_restrictions: bool
+    smtpd_relay_restrictions: tuple[str, ...]
+    smtpd_restriction_classes: tuple[str, ...]
+    smtpd_sender_restrictions: tuple[str, ...]
+    soft_bounce: bool
+    unknown_address_reject_code: int
+    unknown_address_tempfail_action: str
+    unknown_client_reject_code: int
+    unknown_helo_hostname_tempfail_action: str
+    unknown_hostname_reject_code: int
+    unknown_local_recipient_reject_code: int
+    unknown_relay_recipient_reject_code: int
+    unknown_virtual_mailbox_reject_code: int
+    unknown_virtual_alias_reject_code: int
+    virtual_alias_maps: tuple[str, ...]
+    virtual_mailbox_maps: tuple[str, ...]

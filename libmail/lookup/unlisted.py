@@ -1,0 +1,106 @@
+"""Whether an address exists, as far as the tables of its class tell."""
+
+from typing import Final
+
+from libmail.ipc.messages import ResolveFlag, ResolveReply
+from libmail.lookup.check import Check, split_dsn
+from libmail.lookup.context import LookupFailure
+from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
+from libmail.smtp.address import split_address
+from libmail.tables.maps import AddressForms
+
+__all__ = ["check_listed", "reject_unlisted_recipient", "reject_unlisted_sender"]
+
+_LOCAL: Final = int(ResolveFlag.LOCAL)
+_ALIAS: Final = int(ResolveFlag.ALIAS)
+_VIRTUAL: Final = int(ResolveFlag.VIRTUAL)
+_RELAY: Final = int(ResolveFlag.RELAY)
+
+
+async def reject_unlisted_recipient(check: Check, _: Subject, __: str) -> Outcome:
+    """The recipient is not in the tables of its address class."""
+    recipient = check.facts.recipient
+    if recipient is None or check.unlisted:
+        return DUNNO
+    check.unlisted = True
+    return await check_listed(check, RECIPIENT, recipient)
+
+
+async def reject_unlisted_sender(check: Check, _: Subject, __: str) -> Outcome:
+    """The sender is not in the tables of its address class."""
+    sender = check.facts.sender
+    return await check_listed(check, SENDER, sender) if sender else DUNNO
+
+
+async def check_listed(check: Check, subject: Subject, address: str) -> Outcome:
+    """Refuse an address that is in none of the tables of its class."""
+    try:
+        return await _check(check, subject, address)
+    except LookupFailure:
+        return check.reject_lookup(address)
+
+
+async def _check(check: Check, subject: Subject, address: str) -> Outcome:
+    reply = await check.resolve(address)
+    recipient = reply.recipient or address
+    local = bool(reply.flags & _LOCAL) or _at_origin(check, recipient)
+    own = "sender_canonical_maps" if subject is SENDER else "recipient_canonical_maps"
+    for title in (own, "canonical_maps", "virtual_alias_maps"):
+        if check.lookups.has(title) and await _found(check, title, recipient, local):
+            return DUNNO
+    if reply.transport == "error":
+        return _error(check, subject, reply)
+    return await _class_tables(check, subject, reply, recipient)
+
+
+def _at_origin(check: Check, address: str) -> bool:
+    return split_address(address)[1].lower() == check.params.myorigin.lower()
+
+
+async def _found(check: Check, title: str, address: str, local: bool) -> bool:
+    delimiters = check.params.recipient_delimiter
+    forms = AddressForms.DEFAULT
+    found = await check.lookups.find_address(title, address, delimiters, forms, local=local)
+    return found is not None
+
+
+def _error(check: Check, subject: Subject, reply: ResolveReply) -> Outcome:
+    """What resolves to error(8) is known to be undeliverable."""
+    dsn, reason = split_dsn(reply.nexthop, "5.1.0" if subject is SENDER else "5.1.1")
+    alias = reply.flags & _ALIAS
+    code = check.params.unknown_virtual_alias_reject_code if alias else 550
+    if dsn.startswith("4") and code >= 500:
+        code -= 100
+    return check.reject(subject, code, dsn, check.rejected(subject, reason))
+
+
+async def _class_tables(
+    check: Check, subject: Subject, reply: ResolveReply, address: str
+) -> Outcome:
+    params = check.params
+    if reply.flags & _LOCAL:
+        title, words = "local_recipient_maps", "local recipient"
+        code = params.unknown_local_recipient_reject_code
+        if _always_local(address):
+            return DUNNO
+    elif reply.flags & _VIRTUAL:
+        title, words = "virtual_mailbox_maps", "virtual mailbox"
+        code = params.unknown_virtual_mailbox_reject_code
+    elif reply.flags & _RELAY:
+        title, words = "relay_recipient_maps", "relay recipient"
+        code = params.unknown_relay_recipient_reject_code
+    else:
+        return DUNNO
+    local = bool(reply.flags & _LOCAL)
+    if not check.lookups.has(title) or await _found(check, title, address, local):
+        return DUNNO
+    reason = (
+        f"User unknown in {words} table" if params.show_user_unknown_table_name else "User unknown"
+    )
+    dsn = "5.1.0" if subject is SENDER else "5.1.1"
+    return check.reject(subject, code, dsn, check.rejected(subject, reason))
+
+
+def _always_local(address: str) -> bool:
+    """postmaster and double-bounce exist, whatever the tables say (RFC 5321 §4.5.1)."""
+    return split_address(address)[0].lower() in ("postmaster", "double-bounce")

@@ -1,0 +1,1 @@
+"""Writing messages into mailboxes: mbox files and Maildirs."""

@@ -1,0 +1,259 @@
+"""Delivery to an mbox file: lock, append, and take back what could not be written whole."""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from libmail.log import LOG
+
+__all__ = [
+    "LockTimeout",
+    "MailboxTooLarge",
+    "MboxLocking",
+    "NotMailbox",
+    "NotOwner",
+    "append_to_mbox",
+]
+
+_FIRST_PAUSE: Final = 0.0005  # seconds
+_WRITE_AT_ONCE: Final = 1 << 20
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class LockTimeout(OSError):
+    """Others hold the mailbox for longer than we wait."""
+
+
+class NotMailbox(OSError):
+    """The name is not that of a file that mail may be appended to."""
+
+
+class NotOwner(OSError):
+    """The mailbox belongs to somebody else."""
+
+
+class MailboxTooLarge(OSError):
+    """The message does not fit below the size limit of the mailbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class MboxLocking:
+    """methods: any of fcntl, flock, dotlock; attempts, delay: deliver_lock_attempts and _delay (s);
+
+    stale: stale_lock_time (s), the age at which a lock file is taken to be forgotten.
+    """
+
+    methods: tuple[str, ...]
+    attempts: int = 20
+    delay: float = 1.0
+    stale: float = 500.0
+
+
+def _dotlock_once(lock: str, stale: float) -> bool:
+    try:
+        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            if time.time() - os.stat(lock).st_mtime > stale:
+                os.unlink(lock)
+        return False
+    return True
+
+
+def _fcntl_once(fd: int, method: str) -> bool:
+    lock = fcntl.lockf if method == "fcntl" else fcntl.flock
+    try:
+        lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _retry(attempt: Callable[[], bool], locking: MboxLocking, path: str, problem: str) -> None:
+    """Try until it works, for as long as `locking` says.
+
+    DIFFERS: from Postfix, which sleeps for the whole delay between attempts: pauses are short at
+    first and grow with the time that has passed, for most locks are held by a delivery like this
+    one, which takes milliseconds.
+    """
+    limit = locking.delay * max(locking.attempts - 1, 0)
+    waited = 0.0
+    while not attempt():
+        if waited >= limit:
+            raise LockTimeout(errno.EAGAIN, problem, path)
+        pause = min(max(_FIRST_PAUSE, waited / 10), locking.delay, limit - waited)
+        time.sleep(pause)
+        waited += pause
+
+
+def _take_dotlock(path: str, locking: MboxLocking, *, optional: bool) -> str | None:
+    """The name of the lock file that was made; None where none can be made, but need not be."""
+    lock = f"{path}.lock"
+    doing = f"unable to create lock file {lock}"
+    problem = f"{doing}: {os.strerror(errno.EEXIST)}"
+    try:
+        _retry(lambda: _dotlock_once(lock, locking.stale), locking, path, problem)
+    except LockTimeout:
+        raise
+    except OSError as err:
+        told = _told(err, doing, path)
+        if not optional:
+            raise told from err
+        LOG.warning(str(told.strerror))
+        return None
+    return lock
+
+
+def _told(err: OSError, doing: str, path: str) -> OSError:
+    """The error of a system call, with what we were about to do in its text."""
+    return OSError(err.errno, f"{doing}: {err.strerror}", path)
+
+
+@contextmanager
+def _dotlocked(path: str, locking: MboxLocking, *, optional: bool) -> Iterator[None]:
+    lock = None
+    if "dotlock" in locking.methods:
+        lock = _take_dotlock(path, locking, optional=optional)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.unlink(lock)
+
+
+def _lock(fd: int, path: str, locking: MboxLocking) -> None:
+    """The locks that end with the file descriptor."""
+    problem = f"unable to lock for exclusive access: {os.strerror(errno.EAGAIN)}"
+    for method in locking.methods:
+        if method != "dotlock":
+            _retry(partial(_fcntl_once, fd, method), locking, path, problem)
+
+
+def _trusted_link(path: str) -> bool:
+    """Whether a name is a symbolic link that only root can have put there."""
+    link = os.lstat(path)
+    folder = os.stat(os.path.dirname(path) or ".")
+    safe = folder.st_uid == 0 and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISLNK(link.st_mode) and link.st_uid == 0 and safe
+
+
+def _open_existing(path: str) -> int:
+    try:
+        return os.open(path, _FLAGS | os.O_NOFOLLOW)
+    except OSError as err:
+        if err.errno != errno.ELOOP or not _trusted_link(path):
+            raise
+        return os.open(path, _FLAGS)
+
+
+def _open(path: str, new_owner: tuple[int, int] | None) -> int:
+    """The file; made where there is none. Raises OSError with a text as Postfix's."""
+    try:
+        return _open_existing(path)
+    except FileNotFoundError:
+        pass
+    except OSError as err:
+        raise _told(err, "cannot open file", path) from err
+    try:
+        fd = os.open(path, _FLAGS | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as err:  # somebody was faster: next time
+        raise _told(BlockingIOError(errno.EAGAIN, err.strerror), "cannot open file", path) from err
+    except OSError as err:
+        raise _told(err, "cannot create file exclusively", path) from err
+    if new_owner is not None:
+        os.fchown(fd, *new_owner)
+    return fd
+
+
+def _check(status: os.stat_result, path: str, owner: int | None) -> None:
+    """Refuse what no mail is appended to."""
+    if not stat.S_ISREG(status.st_mode):
+        raise NotMailbox(errno.EPERM, f"destination {path} is not a regular file", path)
+    if status.st_nlink > 1:
+        raise NotMailbox(errno.EPERM, f"file has {status.st_nlink} hard links", path)
+    if owner is not None and status.st_uid != owner:
+        raise NotOwner(errno.EPERM, f"destination {path} is not owned by recipient", path)
+
+
+def _write(fd: int, path: str, pieces: Iterable[bytes], size: int, limit: int) -> None:
+    for piece in pieces:
+        size += len(piece)
+        if limit and size > limit:
+            problem = f"error writing message: {os.strerror(errno.EFBIG)}"
+            raise MailboxTooLarge(errno.EFBIG, problem, path)
+        view = memoryview(piece)
+        while view:
+            try:
+                view = view[os.write(fd, view[:_WRITE_AT_ONCE]) :]
+            except OSError as err:
+                raise _told(err, "error writing message", path) from err
+
+
+def _append(fd: int, path: str, pieces: Iterable[bytes], limit: int) -> None:
+    start = os.fstat(fd).st_size
+    try:
+        _write(fd, path, pieces, start, limit)
+        try:
+            os.fsync(fd)
+        except OSError as err:
+            raise _told(err, "error writing message", path) from err
+    except BaseException:
+        os.ftruncate(fd, start)
+        raise
+
+
+def append_to_mbox(
+    path: str,
+    pieces: Iterable[bytes],
+    locking: MboxLocking,
+    *,
+    size_limit: int = 0,
+    owner: int | None = None,
+    new_owner: tuple[int, int] | None = None,
+    special: bool = False,
+) -> None:
+    """Append `pieces` (From line, message, empty line) to the mailbox, durable after return.
+
+    Runs with the rights of the mailbox's owner; blocks while it waits for locks. size_limit: octets
+    of the whole mailbox, 0 for none. owner: user id that the file must have
+    (strict_mailbox_ownership). new_owner: user and group id that a new file gets. special: devices
+    and FIFOs will do, too, which are neither locked nor limited, and of a file only what locks can
+    be had. Raises OSError (LockTimeout,
+    NotMailbox, NotOwner, MailboxTooLarge), whose strerror is what a report says; the mailbox is
+    then as it was.
+    """
+    if special and not _regular(path):
+        _append_unlocked(path, pieces)
+        return
+    with _dotlocked(path, locking, optional=special):
+        fd = _open(path, new_owner)
+        try:
+            _check(os.fstat(fd), path, owner)
+            _lock(fd, path, locking)
+            _append(fd, path, pieces, size_limit)
+        finally:
+            os.close(fd)
+
+
+def _regular(path: str) -> bool:
+    """Whether there is an ordinary file of the name, or none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def _append_unlocked(path: str, pieces: Iterable[bytes]) -> None:
+    fd = _open(path, None)
+    try:
+        os.set_blocking(fd, True)
+        _write(fd, path, pieces, 0, 0)
+    finally:
+        os.close(fd)

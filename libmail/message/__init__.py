@@ -1,0 +1,1 @@
+"""Internet message format (RFC 5322) without I/O: headers, addresses, dates, content."""

@@ -1,0 +1,182 @@
+"""Header fields with addresses: finding the addresses, and putting others in their place.
+
+RFC 5322 §3.4 and §4.4: phrases, comments, groups, routes. What is no address list by that grammar
+is read as generously as the original reads it: words without a comma between them are addresses.
+"""
+
+import re
+from typing import Final
+
+from libmail.message.tokens import Kind, Token, external, internal, tokenize
+
+__all__ = ["AddressField", "Mailbox", "addresses_in", "complete"]
+
+_LINE: Final = 70
+_COMMA: Final = Token(Kind.SPECIAL, ",")
+_TIGHT: Final = frozenset(".@%!")
+
+# Fields that need no rewriting: a list of plain addresses, each with a domain of two or more
+# labels, bare or in angle brackets behind a phrase. Nothing quoted in the address, no route, no
+# comment, no group, nothing older. No two ways to match one text: linear in any text.
+# (Repetitions of groups are not possessive, which the re of Python 3.11.2 gets wrong.)
+_PHRASE: Final = rb'(?:[^\x00-\x08\x0b\x0c\x0e-\x1f"(),.:;<>@\\\[\]]|"[^"\\\x00-\x1f]*+")*'
+_ATOM: Final = rb"[A-Za-z0-9#$&'*+/=?^_`{|}~-]++"
+_LABEL: Final = rb"[A-Za-z0-9_-]++"
+_SPEC: Final = rb"%s(?:\.%s)*@%s(?:\.%s)+" % (_ATOM, _ATOM, _LABEL, _LABEL)
+_ITEM: Final = rb"\s*+(?:%s\s*+|%s<%s>\s*+)" % (_SPEC, _PHRASE, _SPEC)
+_COMPLETE: Final = re.compile(rb"%s(?:,%s)*" % (_ITEM, _ITEM))
+
+
+def complete(value: bytes) -> bool:
+    """Whether the value of an address field is in a standard form that rewriting leaves alone.
+
+    False only means that a closer look is needed.
+    """
+    return _COMPLETE.fullmatch(value) is not None
+
+
+class Mailbox:
+    """One address of a field. `address`, in external form, may be assigned to; "" is `<>`."""
+
+    __slots__ = ("address", "bracketed", "plain")
+
+    def __init__(self, tokens: list[Token], *, bracketed: bool) -> None:
+        self.address = external(tokens)
+        self.plain = internal(tokens)  # as it was, in internal form
+        self.bracketed = bracketed
+
+    def __str__(self) -> str:
+        return f"<{self.address}>" if self.bracketed else self.address
+
+
+class AddressField:
+    """The value of a header field, parsed. Takes any text."""
+
+    def __init__(self, value: str, limit: int = 10240) -> None:
+        """limit: of tokens, see header_address_token_limit; what exceeds it is dropped."""
+        self.nodes: list[Token | Mailbox] = []
+        self._run: list[Token] = []
+        self._parse(tokenize(value, limit))
+
+    @property
+    def mailboxes(self) -> list[Mailbox]:
+        """The addresses, in order."""
+        return [node for node in self.nodes if isinstance(node, Mailbox)]
+
+    def _parse(self, tokens: list[Token]) -> None:
+        ends = _bracket_ends(tokens)
+        last_end = max((at for at, token in enumerate(tokens) if _is(token, ";")), default=-1)
+        at, in_group = 0, False
+        while at < len(tokens):
+            token = tokens[at]
+            if _is(token, ",") or _is(token, ";"):
+                self._addresses()
+                self.nodes.append(token)
+                in_group = in_group and token.text == ","
+            elif _is(token, ":") and not in_group and at < last_end:
+                self._phrase()
+                self.nodes.append(token)
+                in_group = True
+            elif at in ends:
+                self._phrase()
+                inner = [t for t in tokens[at + 1 : ends[at]] if t.kind is not Kind.COMMENT]
+                self.nodes.append(Mailbox(inner, bracketed=True))
+                at = ends[at]
+            elif not _is(token, ">"):
+                self._run.append(token)
+            at += 1
+        self._addresses()
+
+    def _phrase(self) -> None:
+        """The words since the last separator were the name of a mailbox or group."""
+        self.nodes += self._run
+        self._run = []
+
+    def _addresses(self) -> None:
+        """The words since the last separator are addresses, or comments."""
+        run, self._run = self._run, []
+        current: list[Token] = []
+        comments: list[Token] = []
+        for token in run:
+            if token.kind is Kind.COMMENT:
+                comments.append(token)
+                continue
+            if current and _words(current[-1], token):
+                self._bare(current, comments)
+                current, comments = [], []
+            if not current:
+                self.nodes += comments
+                comments = []
+            current.append(token)
+        if current:
+            self._bare(current, comments)
+        else:
+            self.nodes += comments
+
+    def _bare(self, tokens: list[Token], comments: list[Token]) -> None:
+        previous = next((n for n in reversed(self.nodes) if not _is_comment(n)), _COMMA)
+        if isinstance(previous, Mailbox) or previous.text == ";":
+            self.nodes.append(_COMMA)
+        self.nodes.append(Mailbox(tokens, bracketed=False))
+        self.nodes += comments
+
+    def render(self, name: str) -> str:
+        """The field "name: value" in standard form, folded with CRLF and a tab at commas."""
+        lines = [""]
+        previous = ""
+        for node in self.nodes:
+            text = str(node)
+            special = isinstance(node, Token) and node.kind is Kind.SPECIAL
+            if lines[-1] and (previous == ":" or not (special or previous in _TIGHT)):
+                lines[-1] += " "
+            lines[-1] += text
+            previous = text if special else ""
+            if special and text == ",":
+                lines.append("")
+        if not lines[-1]:
+            lines.pop()
+        return _folded(f"{name}:", lines)
+
+
+def _folded(head: str, lines: list[str]) -> str:
+    parts = [head]
+    width = len(head)
+    for number, line in enumerate(lines):
+        if number and width + 1 + len(line) >= _LINE:
+            parts.append(f"\r\n\t{line}")
+            width = len(line)
+        else:
+            parts.append(f" {line}")
+            width += 1 + len(line)
+    return "".join(parts)
+
+
+def _is(token: Token, special: str) -> bool:
+    return token.kind is Kind.SPECIAL and token.text == special
+
+
+def _is_comment(node: Token | Mailbox) -> bool:
+    return isinstance(node, Token) and node.kind is Kind.COMMENT
+
+
+def _words(left: Token, right: Token) -> bool:
+    """Whether there is no operator between two tokens, so that an address ends there."""
+    return left.kind is not Kind.SPECIAL and right.kind is not Kind.SPECIAL
+
+
+def _bracket_ends(tokens: list[Token]) -> dict[int, int]:
+    """For each "<" that has one: where its ">" is."""
+    ends: dict[int, int] = {}
+    start = -1
+    for at, token in enumerate(tokens):
+        if _is(token, "<"):
+            start = at
+        elif _is(token, ">") and start >= 0:
+            ends[start] = at
+            start = -1
+    return ends
+
+
+def addresses_in(value: str, limit: int = 10240) -> list[str]:
+    """The addresses of a header field or command line argument, as they are, in external form."""
+    return [mailbox.address for mailbox in AddressField(value, limit).mailboxes if mailbox.address]

@@ -1,0 +1,136 @@
+r"""Cuts the text of an address, or of a header field with addresses, into tokens.
+
+RFC 5322 §3.2, with the obsolete forms of §4 and whatever else comes: any text gives tokens, nothing
+raises. Header fields and SMTP paths share this, so that both see the same address in a text.
+"""
+
+import re
+from enum import Enum
+from typing import Final, NamedTuple
+
+__all__ = ["Kind", "Token", "external", "internal", "tokenize"]
+
+
+class Kind(Enum):
+    """What a token is; `SPECIAL` covers every single character that separates."""
+
+    ATOM = "atom"
+    QUOTED = "quoted"
+    LITERAL = "literal"
+    COMMENT = "comment"
+    SPECIAL = "special"
+
+
+class Token(NamedTuple):
+    """text: for ATOM and QUOTED without quotes and backslashes, else as it was written.
+
+    spaced: there was white space in front of it.
+    """
+
+    kind: Kind
+    text: str
+    spaced: bool = False
+
+    def __str__(self) -> str:
+        """The external form."""
+        if self.kind is Kind.QUOTED or (self.kind is Kind.ATOM and not _ATEXT.fullmatch(self.text)):
+            return '"' + _ESCAPED.sub(r"\\\g<0>", self.text) + '"'
+        return self.text
+
+
+_ATEXT: Final = re.compile(r"[^\x00-\x20()<>@,;:\\\".\[\]!%\x7f]+")
+_ESCAPED: Final = re.compile(r'["\\\r]')
+_UNESCAPE: Final = re.compile(r"\\(.)", re.S)
+# "!" and "%" are operators of older address forms (user%host@relay, host!user).
+_TOKEN: Final = re.compile(
+    r"(?P<space>[ \t\r\n]+)"
+    r'|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?$))'
+    r"|(?P<literal>\[(?:[^\]\\]|\\.)*(?:\]|\\?$))"
+    r"|(?P<atom>(?:[^()<>@,;:\\\".\[\]!% \t\r\n]|\\.)+)"
+    r"|(?P<special>.)",
+    re.S,
+)
+_COMMENT_PART: Final = re.compile(r"[^()\\]++|\\.|[()\\]", re.S)
+
+
+def _comment_end(text: str, start: int) -> int:
+    """Where the comment that begins at `start` ends; comments nest."""
+    depth = 0
+    for part in _COMMENT_PART.finditer(text, start):
+        if part[0] == "(":
+            depth += 1
+        elif part[0] == ")":
+            depth -= 1
+            if depth == 0:
+                return part.end()
+    return len(text)
+
+
+def tokenize(text: str, limit: int = 10240) -> list[Token]:
+    """All tokens of `text`; at most `limit` (header_address_token_limit), the rest is dropped."""
+    tokens: list[Token] = []
+    at, spaced = 0, False
+    while at < len(text) and len(tokens) < limit:
+        found = _TOKEN.match(text, at)
+        if found is None:
+            break
+        at = found.end()
+        token: Token
+        match found.lastgroup:
+            case "space":
+                spaced = True
+                continue
+            case "atom":
+                word = found[0]
+                if "\\" in word:
+                    word = _UNESCAPE.sub(r"\1", word)
+                token = Token(Kind.ATOM, word, spaced)
+            case "quoted":
+                token = Token(Kind.QUOTED, _unquoted(found[0]), spaced)
+            case "literal":
+                closed = found[0] if found[0].endswith("]") else found[0] + "]"
+                token = Token(Kind.LITERAL, closed, spaced)
+            case _ if found[0] == "\\":
+                continue  # the last character, with nothing to escape
+            case _ if found[0] == "(":
+                at = _comment_end(text, found.start())
+                token = Token(Kind.COMMENT, _closed(text[found.start() : at]), spaced)
+            case _:
+                token = Token(Kind.SPECIAL, found[0], spaced)
+        tokens.append(token)
+        spaced = False
+    return tokens
+
+
+def _unquoted(text: str) -> str:
+    inner = text[1:-1] if len(text) > 1 and text.endswith('"') else text[1:]
+    return _UNESCAPE.sub(r"\1", inner) if "\\" in inner else inner
+
+
+def _closed(comment: str) -> str:
+    """A comment with the closing parentheses that it lacks."""
+    depth = 0
+    for part in _COMMENT_PART.finditer(comment):
+        depth += {"(": 1, ")": -1}.get(part[0], 0)
+    return comment + ")" * depth
+
+
+def external(tokens: list[Token]) -> str:
+    """The tokens of one address as text, quoted where they were or have to be."""
+    return "".join(
+        f" {token}" if _apart(tokens, at) else str(token) for at, token in enumerate(tokens)
+    )
+
+
+def internal(tokens: list[Token]) -> str:
+    """The tokens of one address as text without quotes."""
+    return "".join(
+        f" {token.text}" if _apart(tokens, at) else token.text for at, token in enumerate(tokens)
+    )
+
+
+def _apart(tokens: list[Token], at: int) -> bool:
+    """Whether a space keeps this token from the word in front of it."""
+    if at == 0 or tokens[at - 1].kind is Kind.SPECIAL:
+        return False
+    return tokens[at].kind is not Kind.SPECIAL or tokens[at].text == "<"

@@ -1,0 +1,1 @@
+"""Queue files, their names and their directories."""

@@ -1,0 +1,444 @@
+"""The queue file: a format in which message content is never copied or encoded line by line.
+
+    preamble   `PREAMBLE_SIZE` octets at offset 0, complete when the file is
+    header     the message header, wire form (CRLF), without the empty line after it
+    body       the rest, wire form, not dot-stuffed; begins with the empty line, if there is one
+    envelope   attributes of the message, then a record for each recipient
+
+Each part is an extent that the preamble points to, so that a part can be replaced by appending a
+new one. A recipient's record begins with a state octet, which is overwritten in place when the
+recipient is done:
+
+    state      1 octet: `TODO` or `DONE`
+    length     2 octets, big endian, of the rest
+    fields     address, orig_rcpt, dsn_orcpt, notify: NUL-terminated
+
+A file being written has mode 0600, a complete one 0700 (docs/queue.md tells the states). Times are
+seconds since the epoch.
+"""
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from enum import IntFlag
+from typing import Final, NamedTuple
+
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import CODEC, Envelope, QueueId, Recipient
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.ids import make_queue_id
+
+__all__ = [
+    "FORCED_EXPIRY",
+    "PREAMBLE_SIZE",
+    "ContentFlag",
+    "Extent",
+    "Preamble",
+    "QueueFile",
+    "QueueFileCorrupt",
+    "QueueFileWriter",
+]
+
+PREAMBLE_SIZE: Final = 128
+# Mode bit of a complete file that postsuper(1) -e sets: return the message at the next chance.
+FORCED_EXPIRY: Final = 0o010
+TODO: Final = b"R"
+DONE: Final = b"D"
+
+_MAGIC: Final = b"\x93MAILQ1\n"
+_LAYOUT: Final = struct.Struct("<8sII8QdII")
+_CHECKED: Final = _LAYOUT.size - 4
+_OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # never wait for a FIFO
+_FIRST_READ: Final = 16384
+_FLUSH_AT: Final = 1 << 18
+_MAX_RECORD: Final = 0xFFFF
+_MAX_ENVELOPE: Final = 1 << 20
+
+
+class QueueFileCorrupt(Exception):
+    """The file is no complete queue file; the text says what is wrong with it."""
+
+
+class ContentFlag(IntFlag):
+    """What scanning the content once has shown, so that delivery need not look again."""
+
+    EIGHTBIT_HEADER = 1
+    EIGHTBIT_BODY = 2
+    LONG_LINES = 4  # some line has more than 998 octets before CRLF
+    DOT_LINES = 8  # some line begins with a dot
+    MIME_CONTENT = 16  # has a MIME-Version or Content-Type header
+
+
+class Extent(NamedTuple):
+    """A part of the file, in octets."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + self.length
+
+
+class Preamble(NamedTuple):
+    """The fixed-size record that describes a queue file.
+
+    flags: ContentFlag bits. size: octets of header and body, as logged. attributes, recipients: the
+    two halves of the envelope. recipient_count: records in it, done or not.
+    """
+
+    flags: int
+    header: Extent
+    body: Extent
+    attributes: Extent
+    recipients: Extent
+    arrival: float
+    recipient_count: int
+
+    @property
+    def size(self) -> int:
+        """Octets of message content."""
+        return self.header.length + self.body.length
+
+    def encode(self) -> bytes:
+        """`PREAMBLE_SIZE` octets."""
+        data = _LAYOUT.pack(
+            _MAGIC,
+            1,
+            self.flags,
+            *self.header,
+            *self.body,
+            *self.attributes,
+            *self.recipients,
+            self.arrival,
+            self.recipient_count,
+            0,
+        )[:-4]
+        return (data + zlib.crc32(data).to_bytes(4, "little")).ljust(PREAMBLE_SIZE, b"\0")
+
+    @classmethod
+    def decode(cls, data: bytes, file_size: int) -> "Preamble":
+        """From the first octets of a file of this size. Raises QueueFileCorrupt."""
+        if len(data) < PREAMBLE_SIZE:
+            raise QueueFileCorrupt("file too short")
+        (magic, version, flags, at_header, header_length, at_body, body_length, at_attributes,
+         attributes_length, at_recipients, recipients_length, arrival, count, crc,
+        ) = _LAYOUT.unpack_from(data)  # fmt: skip
+        if magic != _MAGIC or version != 1:
+            raise QueueFileCorrupt("not a complete queue file")
+        if crc != zlib.crc32(data[:_CHECKED]):
+            raise QueueFileCorrupt("preamble checksum mismatch")
+        first = min(at_header, at_body, at_attributes, at_recipients)
+        end = max(at_header + header_length, at_body + body_length,
+                  at_attributes + attributes_length, at_recipients + recipients_length)  # fmt: skip
+        if first < PREAMBLE_SIZE or end > file_size:
+            raise QueueFileCorrupt(f"extent outside of the file of {file_size} octets")
+        if attributes_length > _MAX_ENVELOPE:
+            raise QueueFileCorrupt("envelope too large")
+        return cls(
+            flags,
+            Extent(at_header, header_length),
+            Extent(at_body, body_length),
+            Extent(at_attributes, attributes_length),
+            Extent(at_recipients, recipients_length),
+            arrival,
+            count,
+        )
+
+
+def _encode_recipient(recipient: Recipient) -> bytes:
+    fields = "\0".join(
+        (recipient.address, recipient.orig_rcpt, recipient.dsn_orcpt, str(recipient.notify), "")
+    )
+    data = fields.encode("utf-8", "surrogateescape")
+    if len(data) > _MAX_RECORD or data.count(0) != 4:
+        raise ValueError(f"bad recipient record: {recipient.address[:80]!r}")
+    return TODO + len(data).to_bytes(2, "big") + data
+
+
+def _decode_recipient(data: bytes, offset: int) -> Recipient:
+    try:
+        address, orig_rcpt, dsn_orcpt, notify, end = data.decode("utf-8", "surrogateescape").split(
+            "\0"
+        )
+        if end:
+            raise ValueError(end)
+        return Recipient(address, orig_rcpt, dsn_orcpt, int(notify), offset)
+    except ValueError:
+        raise QueueFileCorrupt(f"bad recipient record at offset {offset}") from None
+
+
+class QueueFileWriter:
+    """Writes one queue file: header, body, then `complete`, then fsync by the caller, `close`.
+
+    Small messages are written by one system call. The caller removes an unfinished file with
+    `discard`. Everything here raises OSError as it comes.
+    """
+
+    __slots__ = ("_directory", "_offset", "_pending", "_size", "body", "fd", "header", "queue_id",
+                 "queue_name")  # fmt: skip
+
+    def __init__(
+        self,
+        directory: QueueDirectory,
+        queue_name: str,
+        *,
+        long_ids: bool,
+        now: float | None = None,
+    ) -> None:
+        """Create an empty file in the queue; now: of the epoch, for its id."""
+        stamp = time.time_ns() // 1000 if now is None else int(now * 1e6)
+        seconds, microseconds = divmod(stamp, 1_000_000)
+        temporary = f"{queue_name}/{microseconds:06d}.{os.getpid()}"
+        while True:
+            try:
+                fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                break
+            except FileExistsError:
+                temporary += "x"
+        self.fd = fd
+        self.queue_id: QueueId = make_queue_id(
+            seconds, microseconds, os.fstat(fd).st_ino, long=long_ids
+        )
+        self.queue_name = queue_name
+        self._directory = directory
+        path = directory.path(queue_name, self.queue_id)
+        try:
+            os.rename(temporary, path)
+        except FileNotFoundError:
+            os.makedirs(directory.folder(queue_name, self.queue_id), 0o700, exist_ok=True)
+            os.rename(temporary, path)
+        self._pending: list[bytes] = [bytes(PREAMBLE_SIZE)]
+        self._size = PREAMBLE_SIZE  # of _pending
+        self._offset = 0  # of _pending in the file
+        self.header = Extent(PREAMBLE_SIZE, 0)
+        self.body = Extent(PREAMBLE_SIZE, 0)
+
+    @property
+    def path(self) -> str:
+        """Relative to the queue directory."""
+        return self._directory.path(self.queue_name, self.queue_id)
+
+    def write_header(self, data: bytes) -> None:
+        """The whole header, before any body."""
+        self.header = Extent(self._offset + self._size, len(data))
+        self._append(data)
+        self.body = Extent(self.header.end, 0)
+
+    def write_body(self, data: bytes) -> None:
+        """Append to the body."""
+        self._append(data)
+        self.body = Extent(self.body.offset, self.body.length + len(data))
+
+    def _append(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= _FLUSH_AT:
+            self._flush()
+
+    def _flush(self) -> None:
+        pending = self._pending
+        while self._size:
+            written = os.pwritev(self.fd, pending[:256], self._offset)
+            self._offset += written
+            self._size -= written
+            if not self._size:
+                break
+            taken = 0
+            while taken < len(pending) and written >= len(pending[taken]):
+                written -= len(pending[taken])
+                taken += 1
+            del pending[:taken]
+            if written:
+                pending[0] = pending[0][written:]
+        pending.clear()
+
+    def complete(
+        self,
+        envelope: Envelope,
+        recipients: Iterable[Recipient],
+        flags: int,
+        mode: int = 0o700,
+    ) -> Preamble:
+        """Write what is left and mark the file complete; durable only after fsync of `fd`.
+
+        flags: ContentFlag bits. mode: must have the owner's x bit; others than 0700 are for
+        maildrop.
+        """
+        attributes = CODEC.attributes(envelope)
+        start = self._offset + self._size
+        self._append(attributes)
+        records = [_encode_recipient(recipient) for recipient in recipients]
+        data = b"".join(records)
+        self._append(data)
+        preamble = Preamble(
+            flags,
+            self.header,
+            self.body,
+            Extent(start, len(attributes)),
+            Extent(start + len(attributes), len(data)),
+            envelope.arrival,
+            len(records),
+        )
+        if self._offset == 0 and self._pending:
+            self._pending[0] = preamble.encode()
+            self._flush()
+        else:
+            self._flush()
+            os.pwrite(self.fd, preamble.encode(), 0)
+        os.fchmod(self.fd, mode)
+        return preamble
+
+    def rename(self, queue_name: str) -> None:
+        """Move the file to another queue (hold)."""
+        self._directory.rename(self.queue_id, self.queue_name, queue_name)
+        self.queue_name = queue_name
+
+    def close(self) -> None:
+        """Close the file, which stays."""
+        os.close(self.fd)
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        os.close(self.fd)
+        self._directory.remove(self.queue_name, self.queue_id)
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without noting the time of access, which would put the inode into the journal again."""
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:  # perhaps only because the file is another user's
+        return os.open(path, flags)
+
+
+class QueueFile:
+    """A complete queue file, open for reading, or (writable) also for marking recipients.
+
+    The constructor raises OSError, or QueueFileCorrupt when the file is not complete; `envelope`
+    and the iterators raise QueueFileCorrupt too. A file smaller than 16 KiB is read by one system
+    call.
+    """
+
+    __slots__ = ("_head", "fd", "path", "preamble")
+
+    def __init__(self, path: str, *, writable: bool = False) -> None:
+        self.path = path
+        self.fd = _open(path, _OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
+        try:
+            self._head = os.pread(self.fd, _FIRST_READ, 0)
+            size = len(self._head)
+            if size == _FIRST_READ:
+                size = os.fstat(self.fd).st_size
+            self.preamble = Preamble.decode(self._head, size)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def __enter__(self) -> "QueueFile":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """These octets of the file. Raises QueueFileCorrupt when it has shrunk."""
+        if offset + length <= len(self._head):
+            return self._head[offset : offset + length]
+        data = os.pread(self.fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self.fd, length - len(data), offset + len(data))
+            if not more:
+                raise QueueFileCorrupt("unexpected end of file")
+            data += more
+        return data
+
+    def envelope(self) -> Envelope:
+        """The attributes of the message."""
+        try:
+            envelope = CODEC.decode(self.read(*self.preamble.attributes))
+        except WireError as err:
+            raise QueueFileCorrupt(f"bad envelope: {err}") from err
+        if not isinstance(envelope, Envelope):
+            raise QueueFileCorrupt("bad envelope: no Envelope")
+        return envelope
+
+    def recipients(self, start: int = 0, *, done: bool = False) -> Iterator[Recipient]:
+        """The recipients still to do, in order, each with its offset; done: those done instead.
+
+        start: the offset of a recipient after which to go on; 0 for all.
+        """
+        for recipient, state in self.recipient_states(start):
+            if (state == DONE) is done:
+                yield recipient
+
+    def recipient_states(self, start: int = 0) -> Iterator[tuple[Recipient, bytes]]:
+        """All recipients with their states, `TODO` or `DONE`."""
+        extent = self.preamble.recipients
+        data = self.read(*extent)
+        at = 0
+        if start:
+            at = start - extent.offset
+            at = _next_record(data, at, start)
+        while at < len(data):
+            after = _next_record(data, at, extent.offset + at)
+            state = data[at : at + 1]
+            yield _decode_recipient(data[at + 3 : after], extent.offset + at), state
+            at = after
+
+    def mark_done(self, recipient: Recipient) -> None:
+        """Overwrite the state of a recipient (from `recipients`) in place."""
+        os.pwrite(self.fd, DONE, recipient.offset)
+
+    def header(self) -> bytes:
+        """The message header, wire form."""
+        return self.read(*self.preamble.header)
+
+    def body(self, limit: int = _FLUSH_AT) -> Iterator[bytes]:
+        """The body in pieces of at most `limit` octets."""
+        offset, left = self.preamble.body
+        while left:
+            size = min(left, limit)
+            yield self.read(offset, size)
+            offset += size
+            left -= size
+
+    def small_content(self) -> bytes | None:
+        """Header and body, if they came with the first read; None if they did not."""
+        header, body = self.preamble.header, self.preamble.body
+        if body.end > len(self._head) or header.end > len(self._head):
+            return None
+        if body.offset == header.end:
+            return self._head[header.offset : body.end]
+        return self._head[header.offset : header.end] + self._head[body.offset : body.end]
+
+    def mark_warned(self) -> None:
+        """Make the envelope's warn_time negative in place: the delay notice was sent."""
+        offset, length = self.preamble.attributes
+        attributes = self.read(offset, length)
+        at = attributes.rfind(b"\0warn_time\0")
+        if at >= 0:
+            os.pwrite(self.fd, b"-", offset + at + len(b"\0warn_time\0"))
+
+    def replace_header(self, header: bytes, flags: int) -> None:
+        """Append another header and point the preamble to it (needs writable; no fsync)."""
+        offset = os.fstat(self.fd).st_size
+        os.pwrite(self.fd, header, offset)
+        self.preamble = self.preamble._replace(header=Extent(offset, len(header)), flags=flags)
+        os.pwrite(self.fd, self.preamble.encode(), 0)
+
+
+def _next_record(data: bytes, at: int, offset: int) -> int:
+    """Where the record after the one at `at` begins; offset: of `at` in the file, for messages."""
+    state = data[at : at + 1]
+    after = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")
+    if state not in (TODO, DONE) or after > len(data):
+        raise QueueFileCorrupt(f"bad recipient record at offset {offset}")
+    return after

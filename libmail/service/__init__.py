@@ -1,0 +1,1 @@
+"""What every daemon is built on: the skeleton, connections, clients of other services."""

@@ -1,0 +1,232 @@
+"""A connection between two programs of the mail system, on asyncio."""
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+from libmail.ipc.codec import CHUNK_END, Unframer, WireError, encode_chunk
+from libmail.ipc.messages import CODEC
+from libmail.service.wakeup import Wakeup
+
+__all__ = [
+    "UCRED",
+    "AnswerLate",
+    "Connection",
+    "ConnectionLost",
+    "Credentials",
+    "Trigger",
+    "peer_credentials",
+]
+
+_PAUSE_AT: Final = 1 << 20
+UCRED: Final = struct.Struct("iII")
+"""struct ucred: process, user and group id."""
+
+M = TypeVar("M")
+
+
+class ConnectionLost(Exception):
+    """The peer closed the connection, or it broke."""
+
+
+class AnswerLate(ConnectionLost):
+    """The connection was given up because nothing was received in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who is at the other end of a UNIX socket, says the kernel (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(sock: socket.socket) -> Credentials:
+    """Who connected to this UNIX socket."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    return Credentials(*UCRED.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Bytes that a trigger client wrote instead of a message, see postkick(1)."""
+
+    data: bytes
+
+
+class Connection(asyncio.Protocol):
+    """Sends and receives messages and content chunks; one task uses it at a time.
+
+    `receive` raises ConnectionLost at the end of the stream and WireError when the peer breaks
+    the protocol (the connection is then closed).
+    """
+
+    def __init__(self, path: str = "") -> None:
+        """path: of the socket, for messages in the log."""
+        self.path = path
+        self._transport: asyncio.Transport | None = None
+        self._unframer = Unframer(CODEC)
+        self._events: deque[object] = deque()
+        self._error: Exception | None = None
+        self._wakeup = Wakeup(asyncio.get_running_loop())
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._paused_reading = False
+        self._paused_writing = False
+        self._trigger = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._wakeup.wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._error is not None:
+            return
+        if (self._trigger or not self._unframer.pending) and (self._trigger or data[0] & 0x7F):
+            self._trigger = True
+            self._events.append(Trigger(data))
+        else:
+            self._unframer.receive_data(data)
+            if self._unframer.pending > _PAUSE_AT and not self._paused_reading:
+                self._paused_reading = True
+                self._require_transport().pause_reading()
+        self._wakeup.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        if self._error is None:
+            self._error = ConnectionLost(self.path)
+        self._transport = None
+        self._wakeup.wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._paused_writing = False
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _require_transport(self) -> asyncio.Transport:
+        if self._transport is None:
+            raise ConnectionLost(self.path)
+        return self._transport
+
+    # for its user
+
+    @property
+    def usable(self) -> bool:
+        """Whether another exchange may be tried: open, with nothing unexpected received."""
+        return (
+            self._transport is not None
+            and self._error is None
+            and not self._events
+            and not self._unframer.pending
+            and not self._transport.is_closing()
+        )
+
+    @property
+    def credentials(self) -> Credentials:
+        """The process and user at the other end when it connected."""
+        return peer_credentials(self._require_transport().get_extra_info("socket"))
+
+    async def opened(self) -> None:
+        """Wait until messages can be sent, in a session that has to send first."""
+        while self._transport is None and self._error is None:
+            await self._wakeup
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the peer is slow, so that `drain` would wait."""
+        return self._paused_writing
+
+    def received(self) -> object | None:
+        """As `receive`, without waiting: None if nothing complete has come.
+
+        Raises ConnectionLost, WireError.
+        """
+        if self._events:
+            return self._events.popleft()
+        try:
+            event = self._unframer.next_event()
+        except WireError as err:
+            self._error = err
+            self.close()
+            raise
+        if event is None and self._error is not None:
+            raise self._error
+        return event
+
+    async def receive(self) -> object:
+        """The next message, Chunk or Trigger. Raises ConnectionLost, WireError."""
+        while (event := self.received()) is None:
+            if self._paused_reading:
+                self._paused_reading = False
+                self._require_transport().resume_reading()
+            await self._wakeup
+        return event
+
+    async def receive_as(self, kind: type[M]) -> M:
+        """The next message, which must be of this type. Raises ConnectionLost, WireError."""
+        message = self.received()
+        if message is None:
+            message = await self.receive()
+        if isinstance(message, kind):
+            return message
+        self.close()
+        got = type(message).__name__
+        raise WireError(f"{self.path}: got {got}, expected {kind.__name__}")
+
+    def expire(self) -> None:
+        """Close at once; whoever waits for something gets AnswerLate."""
+        if self._error is None:
+            self._error = AnswerLate(self.path)
+        self.abort()
+        self._wakeup.wake()
+        self.resume_writing()
+
+    def send(self, message: object) -> None:
+        """Send a message. Raises ConnectionLost, WireError."""
+        self._require_transport().write(CODEC.encode(message))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that are encoded already. Raises ConnectionLost."""
+        self._require_transport().write(data)
+
+    async def send_content(self, data: bytes) -> None:
+        """Send a piece of content, waiting while the peer is slow. Raises ConnectionLost."""
+        self._require_transport().write(encode_chunk(data))
+        if self._paused_writing:
+            await self.drain()
+
+    def end_content(self) -> None:
+        """Say that the content is complete. Raises ConnectionLost."""
+        self._require_transport().write(CHUNK_END)
+
+    async def drain(self) -> None:
+        """Wait until the write buffer is short. Raises ConnectionLost."""
+        while self._paused_writing:
+            self._drain_waiter = asyncio.get_running_loop().create_future()
+            await self._drain_waiter
+        self._require_transport()
+
+    def close(self) -> None:
+        """Close after what is written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,510 @@
+"""The skeleton of every daemon: from fork to exit.
+
+In this order, see docs/architecture.md: `Service.prepare` reads parameters and opens what needs
+rights or the real file system, then the jail is entered, then the event loop runs `Service.start`,
+then connections are accepted. After the jail nothing is imported any more.
+
+A process serves up to `capacity` sessions at a time. A full one stops accepting and tells master(8)
+through the status socket, so that master starts another one while the limit allows.
+
+Setting MAIL_FORBID_LATE_IMPORTS in master's environment makes an import after the jail end the
+process with a panic; the tests do that.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from types import FrameType, ModuleType
+from typing import Final, Generic, NoReturn, TypeVar
+
+import uvloop
+
+from libmail.config import Config, ConfigError
+from libmail.ipc.codec import WireError
+from libmail.log import LOG, Fatal
+from libmail.privileges import Jail, enter_jail
+from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
+
+__all__ = [
+    "STATUS",
+    "Handlers",
+    "Launch",
+    "Runtime",
+    "Service",
+    "Startup",
+    "exchanges",
+    "run_service",
+]
+
+STATUS: Final = struct.Struct("=iIi")
+"""What a child tells master: process id, generation, and how it stands: 1: it can take a session;
+0: it cannot; -N: it is retiring and still serves N sessions."""
+
+_CREDENTIALS_SPACE: Final = socket.CMSG_SPACE(UCRED.size)
+_ACCEPT_BURST: Final = 32
+_FIFO_BURST: Final = 4096
+_ACCEPT_PAUSE: Final = 1.0  # seconds, when descriptors or memory are short
+_STOP_GRACE: Final = 5.0  # seconds that sessions get after SIGTERM
+_GC_THRESHOLDS: Final = (20_000, 20, 100)
+_FORBID_LATE_IMPORTS: Final = "MAIL_FORBID_LATE_IMPORTS"
+_TRACE_DEPTH: Final = 6  # innermost frames named in a panic
+
+J = TypeVar("J")
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What a daemon knows before the jail.
+
+    config: with this service's -o overrides. service: first column of master.cf. arguments: those
+    of the command, without -o and -v.
+    """
+
+    config: Config
+    service: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What a started daemon does when something happens.
+
+    stream: makes the protocol for a connection that was accepted; it (or its session) must call
+    `Runtime.session_ended` exactly once. datagram: takes one datagram, and whether its sender is
+    the mail system. drain: awaited before the
+    process exits, after the last session.
+    """
+
+    stream: Callable[[socket.socket], asyncio.Protocol] | None = None
+    datagram: Callable[[bytes, bool], None] | None = None
+    drain: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Generic[J]):
+    """A daemon program.
+
+    prepare: before the jail, returns what `start` needs. start: inside the event loop, after it.
+    one_client: sessions are served one at a time in a process, as the rights of a user are taken
+    on. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as users,
+    so it may not give up gaining rights. shared: one process serves many clients in Postfix, too,
+    so the maxproc column counts processes; see master.capacity. A permanent one is shared.
+    """
+
+    program: str
+    prepare: Callable[[Startup], J]
+    start: Callable[[J, "Runtime"], Awaitable[Handlers]]
+    one_client: bool = False
+    permanent: bool = False
+    commands: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How master starts a process of a service.
+
+    listeners: listening (or datagram) sockets, non-blocking. status: master's end of it tells that
+    master is alive. capacity: sessions at a time. max_use: sessions in a life, 0 for no limit.
+    max_idle: seconds without a session after which to exit, 0 for never. owner: user id of
+    mail_owner. fifos: descriptors of named pipes, from which triggers are read.
+    """
+
+    listeners: tuple[socket.socket, ...]
+    status: socket.socket
+    generation: int
+    capacity: int
+    max_use: int
+    max_idle: float
+    jail: Jail
+    owner: int
+    fifos: tuple[int, ...] = ()
+
+
+class Runtime:
+    """The process while it serves: sessions, background tasks, the end."""
+
+    def __init__(self, startup: Startup, launch: Launch) -> None:
+        self.config = startup.config
+        self.service = startup.service
+        self.trusted = frozenset((0, os.geteuid(), launch.owner))  # users that are the mail system
+        self.sessions = 0
+        self.retiring = asyncio.Event()  # no new sessions
+        self.stopping = asyncio.Event()  # sessions are to end soon: the system is being stopped
+        self._launch = launch
+        self._loop = asyncio.get_running_loop()
+        self._handlers = Handlers()
+        self._done = self._loop.create_future()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._used = 0
+        self._accepting = False
+        self._burst = 1  # connections to accept at a time
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._last_datagram = 0.0
+
+    # sessions
+
+    def session_ended(self) -> None:
+        """A session is over; called once for each connection that was accepted."""
+        self.sessions -= 1
+        if self.retiring.is_set():
+            self._tell_retiring()
+            self._finish_if_idle()
+            return
+        if not self._accepting:
+            self._resume_accepting()
+        if self.sessions == 0:
+            self._start_idle_timer()
+
+    def _begin_session(self) -> None:
+        self.sessions += 1
+        self._used += 1
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if self._launch.max_use and self._used >= self._launch.max_use:
+            self.retire()
+        elif self.sessions >= self._launch.capacity:
+            self._pause_accepting()
+
+    def _start_idle_timer(self) -> None:
+        if self._launch.max_idle and self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._launch.max_idle, self._idle)
+
+    def _idle(self) -> None:
+        """max_idle has passed without a session; a datagram is work, too."""
+        rest = self._last_datagram + self._launch.max_idle - self._loop.time()
+        if self._last_datagram and rest > 0:
+            self._idle_timer = self._loop.call_later(rest, self._idle)
+        else:
+            self.retire()
+
+    # tasks
+
+    def spawn(self, coroutine: Coroutine[object, object, object]) -> asyncio.Task[object]:
+        """Run a task that belongs to the process: if it fails, the process ends."""
+        task: asyncio.Task[object] = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the process because of a bug or a condition that it cannot work under."""
+        if not self._done.done():
+            self._done.set_exception(error)
+
+    # accepting
+
+    def _resume_accepting(self) -> None:
+        self._accepting = True
+        receive = self._accept if self._handlers.stream is not None else self._receive
+        for listener in self._launch.listeners:
+            self._loop.add_reader(listener.fileno(), receive, listener)
+        for fifo in self._launch.fifos:
+            self._loop.add_reader(fifo, self._read_fifo, fifo)
+        self._tell_master(1)
+
+    def _pause_accepting(self) -> None:
+        if not self._accepting:
+            return
+        self._accepting = False
+        for listener in self._launch.listeners:
+            self._loop.remove_reader(listener.fileno())
+        for fifo in self._launch.fifos:
+            self._loop.remove_reader(fifo)
+        self._tell_master(0)
+
+    def _tell_master(self, state: int) -> None:
+        try:
+            self._launch.status.send(STATUS.pack(os.getpid(), self._launch.generation, state))
+        except BlockingIOError:
+            pass  # master has not read for long: it will see that the sockets are served
+        except OSError:
+            self._master_gone()
+
+    def _tell_retiring(self) -> None:
+        """That, and with how many sessions: master may start another process for the rest."""
+        if self.sessions > 0:
+            self._tell_master(-self.sessions)
+
+    def _master_gone(self) -> None:
+        """master(8) has died: end like it, for what it guarded is not guarded any more."""
+        self._loop.remove_reader(self._launch.status.fileno())
+        self.stop()
+
+    def _accept(self, listener: socket.socket) -> None:
+        stream = self._handlers.stream
+        if stream is None:
+            return
+        for _ in range(self._burst):
+            if not self._accepting:
+                return
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                self._burst = 1
+                return
+            except OSError as err:
+                self._accept_failed(err)
+                return
+            self._begin_session()
+            self._attach(connection, stream)
+        # One client after the other costs no call in vain; when they come in crowds, take many.
+        self._burst = min(2 * self._burst, _ACCEPT_BURST)
+
+    def _accept_failed(self, err: OSError) -> None:
+        """Out of descriptors or memory: wait, rather than spin over a readable socket."""
+        LOG.warning(f"accept connection: {err.strerror}")
+        self._pause_accepting()
+        self._loop.call_later(_ACCEPT_PAUSE, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if not self._accepting and not self.retiring.is_set():
+            self._resume_accepting()
+
+    def _attach(
+        self, connection: socket.socket, stream: Callable[[socket.socket], asyncio.Protocol]
+    ) -> None:
+        protocol = stream(connection)
+        attaching = self._loop.connect_accepted_socket(lambda: protocol, connection)
+        self._advance(attaching, connection, protocol)
+
+    def _advance(
+        self,
+        attaching: Coroutine["asyncio.Future[None]", None, object],
+        connection: socket.socket,
+        protocol: asyncio.Protocol,
+    ) -> None:
+        """Go on by hand: the loop waits only once while it attaches, which is not worth a task."""
+        try:
+            waiter = attaching.send(None)
+        except StopIteration:
+            pass
+        except OSError as err:
+            connection.close()
+            protocol.connection_lost(err)
+        else:
+            waiter.add_done_callback(lambda _: self._advance(attaching, connection, protocol))
+
+    def _read_fifo(self, fifo: int) -> None:
+        """Hand on what was written to a named pipe as if it came over a connection."""
+        stream = self._handlers.stream
+        try:
+            data = os.read(fifo, _FIFO_BURST)
+        except OSError:
+            return
+        if stream is None or not data:
+            return
+        ours, theirs = socket.socketpair()
+        ours.send(data)
+        ours.close()
+        self._begin_session()
+        self._attach(theirs, stream)
+
+    def _receive(self, listener: socket.socket) -> None:
+        datagram = self._handlers.datagram
+        if datagram is None:
+            return
+        self._last_datagram = self._loop.time()
+        for _ in range(256):
+            try:
+                data, ancillary, _, _ = listener.recvmsg(1 << 18, _CREDENTIALS_SPACE)
+            except OSError:
+                return
+            datagram(data, self._is_trusted(ancillary))
+
+    def _is_trusted(self, ancillary: list[tuple[int, int, bytes]]) -> bool:
+        """Whether a datagram comes from the mail system, by the sender's SO_PASSCRED."""
+        return any(
+            level == socket.SOL_SOCKET
+            and kind == socket.SCM_CREDENTIALS
+            and UCRED.unpack(data)[1] in self.trusted
+            for level, kind, data in ancillary
+        )
+
+    # the end
+
+    def retire(self) -> None:
+        """Take no more sessions; exit when the last one has ended."""
+        if self.retiring.is_set():
+            return
+        self._pause_accepting()
+        self.retiring.set()
+        self._tell_retiring()
+        self._finish_if_idle()
+
+    def stop(self) -> None:
+        """The system is being stopped: let sessions end, but not for long."""
+        self.retire()
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self._loop.call_later(_STOP_GRACE, self._finish)
+
+    def _finish_if_idle(self) -> None:
+        if self.sessions <= 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """The loop caught an exception: a broken connection, or a bug."""
+        error = context.get("exception")
+        if isinstance(error, BaseException) and not isinstance(error, OSError):
+            self.fail(error)
+        else:
+            LOG.debug(f"{context.get('message')}: {error}")
+
+    async def run(self, start: Callable[["Runtime"], Awaitable[Handlers]]) -> None:
+        """Serve until the end."""
+        self._loop.set_exception_handler(self._callback_failed)
+        self._handlers = await start(self)
+        if self._handlers.datagram is not None:
+            for listener in self._launch.listeners:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._loop.add_signal_handler(signal.SIGTERM, self.stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self.retire)
+        self._loop.add_reader(self._launch.status.fileno(), self._master_gone)
+        self._resume_accepting()
+        self._start_idle_timer()
+        LOG.batch(self._loop.call_later)
+        try:
+            await self._done
+        finally:
+            LOG.batch(None)
+        if self._handlers.datagram is not None:
+            for listener in self._launch.listeners:
+                self._receive(listener)  # what arrived until now is this process's to do
+        if self._handlers.drain is not None:
+            await self._handlers.drain()
+
+
+def exchanges(
+    runtime: Runtime,
+    handle: Callable[[Connection], Awaitable[None]],
+    name: str = "",
+    *,
+    anyone: bool = False,
+) -> Callable[[socket.socket], asyncio.Protocol]:
+    """For `Handlers.stream`: run `handle` as the session of every connection.
+
+    handle: serves exchanges until `receive` raises ConnectionLost, which ends the session; a peer
+    that breaks the protocol is logged and dropped. anyone: users may connect too, and `handle`
+    decides by `Connection.credentials`; otherwise only the mail system itself and root may.
+    """
+    name = name or runtime.service
+
+    async def session(connection: Connection) -> None:
+        try:
+            await handle(connection)
+        except ConnectionLost:
+            pass
+        except WireError as err:
+            LOG.warning(f"{name}: client broke the protocol: {err}")
+        finally:
+            connection.close()
+            runtime.session_ended()
+
+    async def refuse(connection: Connection) -> None:
+        LOG.warning(f"{name}: connection from a user outside of the mail system")
+        try:
+            await connection.opened()
+            connection.close()
+        finally:
+            runtime.session_ended()
+
+    def accept(sock: socket.socket) -> asyncio.Protocol:
+        connection = Connection(name)
+        trusted = anyone or peer_credentials(sock).uid in runtime.trusted
+        runtime.spawn(session(connection) if trusted else refuse(connection))
+        return connection
+
+    return accept
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _NoImports:
+    """A finder of modules that ends the process: after the jail there may be no file to read.
+
+    It is asked only for modules that are not in memory yet. For tests.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by the import system."""
+        LOG.panic(f"late import of {name} at {_innermost(sys._getframe(1))}")
+        _exit(1)
+
+
+def _innermost(frame: FrameType | None) -> str:
+    """The places of the callers, outside the import machinery: "file:line file:line"."""
+    places: list[str] = []
+    while frame is not None and len(places) < _TRACE_DEPTH:
+        if "importlib" not in frame.f_code.co_filename:
+            places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " ".join(places)
+
+
+def _places(error: BaseException) -> str:
+    """Where an error was raised, outermost frame first: "file:line file:line"."""
+    places: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " ".join(places[-_TRACE_DEPTH:])
+
+
+def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoReturn:
+    """Be this daemon until the end of the process. The working directory is the queue directory."""
+    try:
+        prepared = service.prepare(startup)
+        _raise_descriptor_limit()
+        enter_jail(launch.jail)
+        gc.set_threshold(*_GC_THRESHOLDS)
+        if os.environ.get(_FORBID_LATE_IMPORTS):
+            sys.meta_path.insert(0, _NoImports())
+
+        async def main() -> None:
+            await Runtime(startup, launch).run(lambda runtime: service.start(prepared, runtime))
+
+        uvloop.install()
+        asyncio.run(main())
+    except (Fatal, ConfigError) as err:
+        LOG.fatal(str(err))
+        _exit(1)
+    except Exception as err:  # noqa: BLE001  the one top-level guard: say what died, let master count
+        LOG.panic(f"{type(err).__name__}: {err} ({_places(err)})")
+        _exit(1)
+    _exit(0)
+
+
+def _exit(status: int) -> NoReturn:
+    """Without clean-up handlers, which belong to the process that this one was forked from."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

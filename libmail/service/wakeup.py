@@ -1,0 +1,81 @@
+"""What a task waits for when only the event loop can wake it: data from the network, mostly.
+
+A future wakes its task through the loop's queue, and is made anew for each wait. A `Wakeup` is
+made once, and resumes the task at once, from the callback in which the data arrives: a session
+that answers dozens of commands saves a good part of its time.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """One task at a time may `await` it, again and again.
+
+    It has those parts of the interface of asyncio.Future that asyncio.Task uses.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_error", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Wakeup], object] | None = None
+        self._error: BaseException | None = None
+        self._loop = loop
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task waits."""
+        return self._callback is not None
+
+    def wake(self) -> None:
+        """Resume the task that waits, if any; only from a callback of the loop, not from a task."""
+        callback = self._callback
+        if callback is not None:
+            self._callback = None
+            callback(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the wait of the task end with an error, soon. Does nothing if none waits."""
+        if self._callback is not None:
+            self._error = error
+            self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        if self._error is not None:  # else it was delivered with something else that woke the task
+            self.wake()
+
+    # for the task
+
+    def __await__(self) -> Generator["Wakeup", None, None]:
+        """Wait until woken. Raises what `fail` was given."""
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the task."""
+        return self._loop
+
+    def add_done_callback(
+        self, callback: Callable[["Wakeup"], object], *, context: Context | None = None
+    ) -> None:
+        """Called by the task when it begins to wait."""
+        del context  # nothing here has context variables
+        self._callback = callback
+
+    def result(self) -> None:
+        """Called by the task when it is woken. Raises what `fail` was given."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def cancel(self, msg: object = None) -> bool:
+        """Called when the task is cancelled."""
+        del msg
+        if self._callback is None:
+            return False
+        self.fail(asyncio.CancelledError())
+        return True

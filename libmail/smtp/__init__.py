@@ -1,0 +1,1 @@
+"""SMTP without input and output: addresses, replies, and the cores of server and client."""

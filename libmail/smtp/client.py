@@ -1,0 +1,407 @@
+"""The client's side of SMTP and LMTP, without sockets: replies, EHLO keywords, one transaction.
+
+`ReplyReader` turns bytes into `ServerReply`s. `Extensions` is what a server offers. `Transaction`
+plans the commands of one message and says after each reply what is to be sent next; it pipelines
+where the server allows it (RFC 2920). `Phase` names what the conversation is at, in the words of
+the log.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+__all__ = [
+    "BODY",
+    "CONNECT",
+    "DATA",
+    "EHLO",
+    "END_OF_DATA",
+    "FINAL_RSET",
+    "GREETING",
+    "HELO",
+    "LHLO",
+    "MAIL",
+    "MAX_LINE",
+    "PHASES",
+    "QUIT",
+    "RCPT",
+    "RSET",
+    "Extensions",
+    "Next",
+    "Phase",
+    "ReplyReader",
+    "ReplyTooLong",
+    "ServerReply",
+    "Transaction",
+    "parse_extensions",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phase:
+    """A stage of the conversation.
+
+    timeout: the parameter that limits it. doing: completes "lost connection with X while".
+    command: completes "in reply to".
+    """
+
+    timeout: str
+    doing: str
+    command: str = ""
+
+
+CONNECT: Final = Phase("smtp_connect_timeout", "connecting")
+GREETING: Final = Phase("smtp_helo_timeout", "receiving the initial server greeting")
+EHLO: Final = Phase("smtp_helo_timeout", "performing the EHLO handshake")
+HELO: Final = Phase("smtp_helo_timeout", "performing the HELO handshake")
+LHLO: Final = Phase("smtp_helo_timeout", "performing the LHLO handshake")
+MAIL: Final = Phase("smtp_mail_timeout", "sending MAIL FROM", "MAIL FROM command")
+RCPT: Final = Phase("smtp_rcpt_timeout", "sending RCPT TO", "RCPT TO command")
+DATA: Final = Phase("smtp_data_init_timeout", "sending DATA command", "DATA command")
+BODY: Final = Phase("smtp_data_xfer_timeout", "sending message body", "unexpected server message")
+END_OF_DATA: Final = Phase(
+    "smtp_data_done_timeout",
+    "sending end of data -- message may be sent more than once",
+    "end of DATA command",
+)
+RSET: Final = Phase("smtp_rset_timeout", "sending RSET probe", "RSET command")
+FINAL_RSET: Final = Phase("smtp_rset_timeout", "sending final RSET", "final RSET command")
+QUIT: Final = Phase("smtp_quit_timeout", "sending QUIT", "QUIT command")
+
+PHASES: Final = (
+    CONNECT, GREETING, EHLO, HELO, LHLO, MAIL, RCPT, DATA, BODY, END_OF_DATA, RSET, FINAL_RSET,
+    QUIT,
+)  # fmt: skip
+
+# A reply without anything odd about it, in one go; [0-9]{3} then "-" or " " or the end of the line.
+_WHOLE_REPLY: Final = re.compile(rb"(?:[0-9]{3}-[^\n]*\n)*[0-9]{3}(?: [^\n]*|\r*)\n")
+_LINE: Final = re.compile(rb"([0-9]{3})(?:([ -])|\Z)([245]\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t]|\Z))?")
+MAX_LINE: Final = 2048  # octets of a line that are kept
+_MAX_REPLY: Final = 65536  # octets of a reply, and of what waits to be read
+_SHOWN: Final = 100  # characters of garbage for the log
+_PROTOCOL_ERROR: Final = "5.5.0"
+
+
+class ReplyTooLong(Exception):
+    """The server sends a reply without end."""
+
+
+class ServerReply(NamedTuple):
+    """A reply of a server, RFC 5321 §4.2.
+
+    code: 0 to 999. dsn: RFC 3463 status, "2.0.0" and so on by the code where the server gives
+    none of its class. lines: as received, with codes, without line ends. garbage: lines that are
+    no reply came with it.
+    """
+
+    code: int
+    dsn: str
+    lines: tuple[str, ...]
+    garbage: str = ""
+    cut: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole reply in one line."""
+        return self.lines[0] if len(self.lines) == 1 else " ".join(self.lines)
+
+    @property
+    def positive(self) -> bool:
+        """2xx: the command was carried out."""
+        return 200 <= self.code < 300
+
+
+def _status(code: bytes, dsn: bytes | None) -> str:
+    if dsn is not None and dsn[0] == code[0]:
+        return dsn.decode()
+    return f"{code[0] - 48}.0.0" if code[0] in b"245" else _PROTOCOL_ERROR
+
+
+def _decode(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(512)
+def _whole(data: bytes) -> ServerReply:
+    """The reply that is all of `data`, as `_WHOLE_REPLY` matches; servers repeat themselves."""
+    lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
+    lines.pop()
+    match = _LINE.match(lines[-1])
+    assert match is not None
+    return ServerReply(
+        int(match[1]), _status(match[1], match[3]), tuple([_decode(line) for line in lines])
+    )
+
+
+class ReplyReader:
+    """Bytes in, replies out. Keeps at most `_MAX_REPLY` octets, and lines cut to `MAX_LINE`."""
+
+    __slots__ = ("_at", "_buffer", "_cut", "_garbage", "_lines", "_size")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._at = 0  # what of the buffer has been read
+        self._lines: list[str] = []  # of the reply that is not complete
+        self._size = 0  # octets of them
+        self._garbage = ""
+        self._cut = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything was received that `next_reply` has not given out."""
+        return self._at < len(self._buffer) or bool(self._lines)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no more should be read from the server."""
+        return len(self._buffer) - self._at > _MAX_REPLY
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the server."""
+        rest = self._buffer[self._at :]
+        self._buffer, self._at = rest + data if rest else data, 0
+
+    def next_reply(self) -> ServerReply | None:
+        """The next complete reply, None when more bytes are needed. Raises ReplyTooLong."""
+        buffer, start = self._buffer, self._at
+        if start == len(buffer):
+            return None
+        if not self._lines:
+            whole = _WHOLE_REPLY.match(buffer, start)
+            if whole is not None and whole.end() - start <= MAX_LINE:
+                self._at = whole.end()
+                return _whole(whole[0])
+        while (end := buffer.find(b"\n", start)) >= 0:
+            line = buffer[start:end].rstrip(b"\r")
+            self._at = start = end + 1
+            match = _LINE.match(line)
+            self._keep(line)
+            if match is None:
+                self._garbage = self._garbage or self._lines[-1][:_SHOWN] or " "
+            elif match[2] != b"-":
+                return self._take(match)
+        if self.full:
+            raise ReplyTooLong
+        return None
+
+    def _keep(self, line: bytes) -> None:
+        self._size += len(line) + 2
+        if self._size > _MAX_REPLY:
+            raise ReplyTooLong
+        if len(line) > MAX_LINE:
+            line = line[:MAX_LINE]
+            self._cut = _decode(line[:30])
+        self._lines.append(_decode(line))
+
+    def _take(self, match: re.Match[bytes]) -> ServerReply:
+        reply = ServerReply(
+            int(match[1]),
+            _status(match[1], match[3]),
+            tuple(self._lines),
+            self._garbage,
+            self._cut,
+        )
+        self._lines, self._size = [], 0
+        self._garbage = self._cut = ""
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What a server offers.
+
+    size: its limit in octets, 0 for none. bad_size: SIZE with something else than a number; it
+    then counts as not offered, as without any value. auth: mechanisms.
+    """
+
+    esmtp: bool = False
+    pipelining: bool = False
+    eightbit: bool = False
+    dsn: bool = False
+    smtputf8: bool = False
+    chunking: bool = False
+    starttls: bool = False
+    size_offered: bool = False
+    size: int = 0
+    bad_size: str = ""
+    auth: tuple[str, ...] = ()
+    xforward: frozenset[str] = frozenset()
+
+
+def parse_extensions(reply: ServerReply, discard: Iterable[str] = ()) -> Extensions:
+    """The keywords in a positive answer to EHLO or LHLO, RFC 5321 §4.1.1.1.
+
+    discard: keywords to overlook, in any case.
+    """
+    ignored = {word.upper() for word in discard}
+    found: dict[str, list[str]] = {}
+    for line in reply.lines[1:]:
+        word, *values = line[4:].replace("AUTH=", "AUTH ", 1).split() or [""]
+        keyword = word.upper()
+        if keyword not in ignored:
+            found.setdefault(keyword, []).extend(values)
+    size = found.get("SIZE", [])
+    limit = size[0] if size else ""
+    good = limit.isascii() and limit.isdigit() and len(limit) < 19
+    return Extensions(
+        esmtp=True,
+        pipelining="PIPELINING" in found,
+        eightbit="8BITMIME" in found,
+        dsn="DSN" in found,
+        smtputf8="SMTPUTF8" in found,
+        chunking="CHUNKING" in found,
+        starttls="STARTTLS" in found,
+        size_offered=good,
+        size=int(limit) if good else 0,
+        bad_size="" if good else limit,
+        auth=tuple(found.get("AUTH", ())),
+        xforward=frozenset(value.upper() for value in found.get("XFORWARD", ())),
+    )
+
+
+class Next(Enum):
+    """What the client does next in a transaction."""
+
+    REPLY = 1  # await a reply: the phase tells of which command
+    CONTENT = 2  # send the content and the end of data, then call `content_sent`
+    NOTHING = 3  # the transaction is over: RSET, another one, or QUIT may follow
+    RESET = 4  # it is over, but the server has a half-done one: RSET before QUIT
+
+
+_REPLY_NEXT: Final = Next.REPLY  # members of enums are slow to find
+
+
+class Transaction:
+    """One message to one server: RSET (if asked for), MAIL, RCPT..., DATA, end of data.
+
+    Send `output()` whenever it is not empty; then do what `next` says. Replies go to `receive`.
+    Afterwards `mail`, `rcpt`, `data` and `final` hold the replies that decide about recipients:
+
+    mail: the refusal of MAIL, else None; it is for all recipients. rcpt: for each recipient its
+    reply, None while unknown. data: the refusal of DATA, for all accepted recipients. final: of
+    the end of data; one, or with LMTP one for each accepted recipient, in their order. probe: the
+    reply to RSET. closing: the server has said that it is about to hang up.
+    """
+
+    __slots__ = ("_accepted", "_lmtp", "_pipelining", "_received", "_sent", "_steps", "closing",
+                 "data", "final", "mail", "next", "probe", "rcpt")  # fmt: skip
+
+    def __init__(
+        self,
+        mail: bytes,
+        recipients: Sequence[bytes],
+        *,
+        pipelining: bool,
+        lmtp: bool = False,
+        reset: bool = False,
+        data: bool = True,
+    ) -> None:
+        """mail, recipients: commands, with CRLF. reset: begin with RSET (a reused session).
+
+        data: False for an address probe that ends after RCPT.
+        """
+        steps = [(RSET, b"RSET\r\n")] if reset else []
+        steps.append((MAIL, mail))
+        steps.extend([(RCPT, command) for command in recipients])
+        if data:
+            steps.append((DATA, b"DATA\r\n"))
+        self._steps: list[tuple[Phase, bytes]] = steps
+        self._pipelining = pipelining
+        self._lmtp = lmtp
+        self._sent = 0
+        self._received = 0
+        self._accepted = 0
+        self.next = _REPLY_NEXT
+        self.closing = False
+        self.probe: ServerReply | None = None
+        self.mail: ServerReply | None = None
+        self.rcpt: list[ServerReply | None] = [None] * len(recipients)
+        self.data: ServerReply | None = None
+        self.final: list[ServerReply] = []
+
+    @property
+    def phase(self) -> Phase:
+        """What a missing reply would be a reply to."""
+        if self._received < len(self._steps):
+            return self._steps[self._received][0]
+        return END_OF_DATA
+
+    def output(self) -> bytes:
+        """The commands to send now; b"" if there are none."""
+        steps = self._steps
+        if self._sent >= len(steps) or self.next is not _REPLY_NEXT:
+            return b""
+        if self._pipelining:
+            commands = b"".join([command for _, command in steps[self._sent :]])
+            self._sent = len(steps)
+            return commands
+        if self._sent > self._received:
+            return b""
+        self._sent += 1
+        return steps[self._sent - 1][1]
+
+    def receive(self, reply: ServerReply) -> None:
+        """Take the reply to the command that `phase` tells."""
+        phase = self.phase
+        if reply.code in (421, 521):
+            self.closing = True
+        if phase is END_OF_DATA:
+            self._receive_final(reply)
+            return
+        self._received += 1
+        if phase is RSET:
+            self.probe = reply
+        elif phase is MAIL:
+            self._receive_mail(reply)
+        elif phase is RCPT:
+            self._receive_rcpt(reply)
+        else:
+            self._receive_data(reply)
+        if self.next is _REPLY_NEXT and self._received == len(self._steps):
+            self.next = Next.RESET
+
+    def _receive_mail(self, reply: ServerReply) -> None:
+        if not reply.positive:
+            self.mail = reply
+            if not self._pipelining:
+                self.next = Next.RESET
+
+    def _receive_rcpt(self, reply: ServerReply) -> None:
+        index = self._received - 1 - (self._steps[0][0] is RSET) - 1
+        self.rcpt[index] = reply
+        if reply.positive and self.mail is None:
+            self._accepted += 1
+        last = index + 1 == len(self.rcpt)
+        if last and not self._accepted and not self._pipelining:
+            self.next = Next.RESET
+
+    def _receive_data(self, reply: ServerReply) -> None:
+        if 300 <= reply.code < 400:
+            self.next = Next.CONTENT
+            return
+        if self._accepted:
+            self.data = reply
+        self.next = Next.RESET
+
+    @property
+    def wanted(self) -> bool:
+        """With `Next.CONTENT`: some recipient was accepted; if not, only the dot is to be sent."""
+        return self._accepted > 0
+
+    def content_sent(self) -> None:
+        """The content and the final dot have been sent."""
+        if self._lmtp and not self._accepted:
+            # LMTP has a reply for each recipient, and there is none: RSET finds the next reply.
+            self.closing = True
+            self.next = Next.RESET
+        else:
+            self.next = Next.REPLY
+
+    def _receive_final(self, reply: ServerReply) -> None:
+        if self._accepted:
+            self.final.append(reply)
+        if not self._lmtp or len(self.final) >= self._accepted:
+            self.next = Next.NOTHING

@@ -1,0 +1,72 @@
+"""SMTP replies as values: code, enhanced status code and text; rendered and parsed in one place."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Reply", "ReplySyntax", "parse_reply"]
+
+# Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+#                                                                          RFC 5321 §4.2
+_LINE: Final = re.compile(r"([2-5][0-9][0-9])(?:[ -](.*))?", re.S)
+# status-code = class "." subject "." detail                                RFC 3463 §2
+_DSN: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
+
+
+class ReplySyntax(Exception):
+    """Bytes from a server are no SMTP reply. The text is the offending line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    r"""One reply, RFC 5321 §4.2.
+
+    code: 200 to 599. dsn: enhanced status code ("5.1.1", RFC 3463), "" for none, as in the banner,
+    the answer to EHLO and 3xx replies. text: without CR, "\n" between lines.
+    """
+
+    code: int
+    dsn: str
+    text: str
+
+    @property
+    def line(self) -> str:
+        r"""The reply as it stands in the log: "550 5.1.1 no such user", lines joined by "\n"."""
+        if self.dsn:
+            return f"{self.code} {self.dsn} {self.text}"
+        return f"{self.code} {self.text}"
+
+    def wire(self) -> bytes:
+        """The wire form; the enhanced status code stands on each line, RFC 2034 §3."""
+        dsn = f"{self.dsn} " if self.dsn else ""
+        if "\n" not in self.text:
+            return f"{self.code} {dsn}{self.text}\r\n".encode("utf-8", "surrogateescape")
+        *head, last = self.text.split("\n")
+        lines = [f"{self.code}-{dsn}{part}\r\n" for part in head]
+        lines.append(f"{self.code} {dsn}{last}\r\n")
+        return "".join(lines).encode("utf-8", "surrogateescape")
+
+    @property
+    def positive(self) -> bool:
+        """Whether the command was carried out, or may go on (2xx, 3xx)."""
+        return self.code < 400
+
+
+def parse_reply(lines: list[str]) -> Reply:
+    """Make a reply of its lines, which are without CRLF and hold the same code.
+
+    An enhanced status code counts when its class is that of the reply; it is taken off every line.
+    Raises ReplySyntax.
+    """
+    code, dsn, texts = 0, "", []
+    for line in lines:
+        if (match := _LINE.fullmatch(line)) is None:
+            raise ReplySyntax(line)
+        code, text = int(match[1]), match[2] or ""
+        status = _DSN.match(text)
+        if status is not None and status[1][0] == match[1][0]:
+            dsn, text = status[1], text[status.end() :]
+        texts.append(text)
+    if not texts:
+        raise ReplySyntax("")
+    return Reply(code, dsn, "\n".join(texts))

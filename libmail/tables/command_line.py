@@ -1,0 +1,258 @@
+"""The command line of postmap and postalias: options, checks, and the exit status."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gc
+import getopt
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from libmail.config import Config, ConfigError, open_config
+from libmail.log import LOG, Fatal
+from libmail.log.setup import open_log
+from libmail.tables.entries import EntryError
+from libmail.tables.maintenance import (
+    Dialect,
+    Target,
+    add,
+    build,
+    delete,
+    list_entries,
+    query,
+)
+from libmail.tables.message_keys import BODY, HEADER, message_keys
+from libmail.tables.registry import open_with
+from libmail.tables.table import Table, TableConfigError, TableError, TableOptions
+
+__all__ = ["Program", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One of the two programs.  letters: its options for getopt; usage: behind its name."""
+
+    name: str
+    letters: str
+    usage: str
+    dialect: Dialect
+
+
+@dataclass(slots=True)
+class _Request:
+    """What the command line asks for."""
+
+    flags: set[str] = field(default_factory=set)
+    query: str = ""
+    delete: str = ""
+    directory: str | None = None
+    null: bool = True
+    verbose: int = 0
+    tables: Sequence[str] = ()
+
+
+def run(program: Program, arguments: Sequence[str]) -> int:
+    """Run the program; return its exit status."""
+    # A short-lived program with many small objects, none of them in cycles.
+    gc.disable()
+    # Until main.cf says where the log is, mistakes only go to standard error.
+    LOG.open(lambda severity, head, text: None, program.name, echo=True)
+    try:
+        request = _parse(program, arguments)
+        config = open_config(request.directory, process_name=program.name)
+        open_log(config, program.name, echo=True, alone=False)
+        LOG.verbose = request.verbose
+        return _execute(program, request, config)
+    except getopt.GetoptError as error:
+        reason = "option requires an argument" if "requires" in error.msg else "invalid option"
+        sys.stderr.write(f"{program.name}: {reason} -- '{error.opt}'\n")
+        return _fatal(f"usage: {program.name} {program.usage}")
+    except (TableError, ConfigError, Fatal) as error:
+        return _fatal(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        gc.enable()
+
+
+def _fatal(text: str) -> int:
+    LOG.fatal(text)
+    return 1
+
+
+def _parse(program: Program, arguments: Sequence[str]) -> _Request:
+    options, rest = getopt.getopt(list(arguments), program.letters)
+    request = _Request(tables=rest)
+    for option, value in options:
+        letter = option[1]
+        if letter == "q":
+            request.query = value
+        elif letter == "d":
+            request.delete = value
+        elif letter == "c":
+            request.directory = value
+        elif letter in "nN":
+            request.null = letter == "N"
+        elif letter == "v":
+            request.verbose += 1
+        request.flags.add(letter)
+    _check(program, request)
+    return request
+
+
+def _check(program: Program, request: _Request) -> None:
+    usage = TableError(f"usage: {program.name} {program.usage}")
+    flags = request.flags
+    if len(flags & {"s", "q", "d"}) > 1:
+        raise TableError("specify only one of -s -q or -d")
+    if flags & {"b", "h", "m"} and request.query != "-":
+        raise TableError('specify -b -h or -m only with "-q -"')
+    if "m" in flags and not flags & {"b", "h"}:
+        raise TableError("specify -m only with -b or -h")
+    if not request.tables and "s" not in flags:
+        raise usage
+
+
+def _execute(program: Program, request: _Request, config: Config) -> int:
+    targets = [_target(request, config, text) for text in request.tables]
+    separator = program.dialect.separator
+    flags = request.flags
+    if "s" in flags:
+        for target in targets[:1]:
+            _show(_decoded(list_entries(target), request, target), request, separator)
+        return 0 if targets else 1
+    if "d" in flags:
+        keys = list(_stdin_lines()) if request.delete == "-" else [request.delete]
+        deleted = [delete(target, keys) for target in targets]
+        return 0 if any(deleted) else 1
+    if "q" in flags:
+        return _query(request, targets, separator)
+    for target in targets:
+        if "i" in flags:
+            add(target, program.dialect, _stdin_lines())
+        else:
+            build(target, program.dialect)
+    return 0
+
+
+def _target(request: _Request, config: Config, text: str) -> Target:
+    flags = request.flags
+    kind, colon, name = text.partition(":")
+    if not colon:
+        kind, name = config.text("default_database_type"), text
+    checks_message = bool(flags & {"b", "h"}) and "U" not in flags
+    utf8 = config.bool("smtputf8_enable") and "u" not in flags and not checks_message
+    reading = flags & {"s", "q", "d"}
+    if reading and not (kind and name):
+        raise TableConfigError(
+            f'open dictionary: expecting "type:name" form instead of "{kind}:{name}"'
+        )
+    return Target(
+        kind or config.text("default_database_type"),
+        name,
+        TableOptions(
+            fold="f" not in flags,
+            utf8=utf8,
+            strict=True,
+            map_size=config.int("lmdb_map_size"),
+        ),
+        null=request.null,
+        duplicates="replace" if "r" in flags else "ignore" if "w" in flags else "warn",
+        source_mode="p" not in flags,
+        source_owner="o" not in flags,
+        convert=_file_content if "F" in flags and not reading else None,
+    )
+
+
+def _file_content(value: str) -> str:
+    """Return the base64 form of the files that a value names (-F)."""
+    parts = []
+    for path in value.replace(",", " ").split():
+        try:
+            with open(path, "rb") as file:
+                parts.append(file.read())
+        except OSError as error:
+            reason = f"open {path}: {error.strerror}: skipping this entry"
+            raise EntryError(reason) from None
+    return base64.b64encode(b"\n".join(parts)).decode("ascii")
+
+
+def _decode(target: Target, key: str, value: str) -> str:
+    try:
+        data = base64.b64decode(value, validate=True)
+    except binascii.Error:
+        LOG.warning(f"table {target.spec}: key {key}: malformed BASE64 value: {value}")
+        raise TableError(f"table {target.spec}: query error") from None
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _decoded(
+    entries: Iterable[tuple[str, str]], request: _Request, target: Target
+) -> Iterator[tuple[str, str]]:
+    files = "F" in request.flags
+    for key, value in entries:
+        yield key, _decode(target, key, value) if files else value
+
+
+def _show(entries: Iterable[tuple[str, str]], request: _Request, separator: str) -> bool:
+    """Print entries, a line each; tell whether there was any."""
+    as_json = "j" in request.flags
+    shown = False
+    for key, value in entries:
+        text = json.dumps({key: value}, ensure_ascii=False) if as_json else key + separator + value
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        shown = True
+    sys.stdout.buffer.flush()
+    return shown
+
+
+def _stdin_lines() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _query(request: _Request, targets: Sequence[Target], separator: str) -> int:
+    # Tables open when they are asked for the first time: an early answer needs no later table.
+    tables: dict[str, Table] = {}
+    if request.query != "-":
+        answer = _first(request, targets, tables, request.query)
+        if answer is None:
+            return 1
+        if "j" in request.flags:
+            _show([(request.query, answer)], request, separator)
+        else:
+            _show([("", answer)], request, "")
+        return 0
+    answers = ((key, _first(request, targets, tables, key)) for key in _keys(request))
+    found = ((key, value) for key, value in answers if value is not None)
+    return 0 if _show(found, request, separator) else 1
+
+
+def _keys(request: _Request) -> Iterator[str]:
+    """Give the keys on standard input: its lines, or parts of the message that it is."""
+    flags = request.flags
+    if not flags & {"b", "h"}:
+        yield from _stdin_lines()
+        return
+    wanted = {kind for letter, kind in (("h", HEADER), ("b", BODY)) if letter in flags}
+    for kind, key in message_keys(_stdin_lines(), mime="m" in flags):
+        if kind in wanted:
+            yield key
+
+
+def _first(
+    request: _Request, targets: Sequence[Target], tables: dict[str, Table], key: str
+) -> str | None:
+    for target in targets:
+        table = tables.get(target.spec)
+        if table is None:
+            table = tables[target.spec] = open_with(target.spec, target.options)
+        value = query(target, table, key)
+        if value is not None:
+            return _decode(target, key, value) if "F" in request.flags else value
+    return None

@@ -1,0 +1,246 @@
+"""Building, querying, listing and changing tables: what postmap and postalias have in common.
+
+The two differ in how a line of the source becomes an entry, and in what stands between key and
+value in their output.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+from libmail.log import LOG, printable
+from libmail.tables.entries import EntryError
+from libmail.tables.lines import logical_lines
+from libmail.tables.lmdb_file import database_path, to_bytes
+from libmail.tables.lmdb_writer import LmdbWriter
+from libmail.tables.registry import TABLE_TYPES, open_with
+from libmail.tables.table import (
+    SequenceTable,
+    Table,
+    TableConfigError,
+    TableError,
+    TableOptions,
+    TableUnsupported,
+    fold_ascii,
+    is_utf8,
+    lookup_now,
+)
+
+__all__ = ["Dialect", "Target", "add", "build", "delete", "list_entries", "query"]
+
+_INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
+_NO_MAP: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a program reads its sources.
+
+    parse: a logical line to key, value and a remark for the log ("" for none); raises
+    `EntryError`.  separator: between key and value in the output.  fixed: entries of every table
+    whose keys and values have no null byte.
+    """
+
+    parse: Callable[[str], tuple[str, str, str]]
+    separator: str
+    fixed: Callable[[], Mapping[str, str]] = field(default=lambda: _NO_MAP)
+    always: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table, and how the command line asks to treat it.
+
+    null: keys and values end in a null byte (-N, and the default).  duplicates: "warn" keeps the
+    first entry of a key, "ignore" (-w) does so silently, "replace" (-r) keeps the last one.
+    source_rights: the new file gets the rights of its source (no -p), and is written as its owner
+    (no -o).  convert: changes a value on its way into the table (-F).
+    """
+
+    kind: str
+    name: str
+    options: TableOptions
+    null: bool = True
+    duplicates: str = "warn"
+    source_mode: bool = True
+    source_owner: bool = True
+    convert: Callable[[str], str] | None = None
+
+    @property
+    def spec(self) -> str:
+        """The table as "type:name"."""
+        return f"{self.kind}:{self.name}"
+
+
+def _writable(target: Target) -> str:
+    """Return the path of the indexed file.  Raises `TableConfigError` for other types."""
+    if target.kind in _INDEXED:
+        return database_path(target.name)
+    if target.kind in TABLE_TYPES:
+        raise TableConfigError(
+            f"unsupported dictionary type: {target.kind} does not support bulk-mode creation."
+        )
+    raise TableConfigError(
+        f"unsupported dictionary type: {target.kind}. "
+        f"Is the postfix-{target.kind} package installed?"
+    )
+
+
+def _read_entries(
+    target: Target, dialect: Dialect, source: str, lines: Iterable[str]
+) -> dict[str, str]:
+    """Read a source into folded keys and values, with the warnings that are due."""
+    options = target.options
+    entries: dict[str, str] = {}
+    for number, line in logical_lines(lines):
+        if options.utf8 and not is_utf8(line):
+            shown = printable(line.strip())
+            LOG.warning(f'{source}, line {number}: non-UTF-8 input "{shown}" -- ignoring this line')
+            continue
+        try:
+            key, value, remark = dialect.parse(line)
+            if target.convert is not None:
+                value = target.convert(value)
+        except EntryError as error:
+            LOG.warning(f"{source}, line {number}: {error}")
+            continue
+        if remark:
+            LOG.warning(f"{source}, line {number}: {remark}")
+        if options.fold:
+            key = key.lower() if key.isascii() else _fold(key, options)
+        if key in entries:
+            if target.duplicates == "warn":
+                LOG.warning(f'{target.spec}: duplicate entry: "{key}"')
+            if target.duplicates != "replace":
+                continue
+        entries[key] = value
+    return entries
+
+
+def _fold(key: str, options: TableOptions) -> str:
+    return key.casefold() if options.utf8 else fold_ascii(key)
+
+
+def _stored(target: Target, dialect: Dialect, entries: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Convert entries to what the file holds."""
+    end = b"\0" if target.null else b""
+    stored = {to_bytes(key) + end: to_bytes(value) + end for key, value in entries.items()}
+    for key, value in dialect.always.items():
+        stored.setdefault(to_bytes(key) + end, to_bytes(value) + end)
+    stored.update({to_bytes(key): to_bytes(value) for key, value in dialect.fixed().items()})
+    return stored
+
+
+def _open_source(path: str) -> TextIO:
+    try:
+        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+    except OSError as error:
+        raise TableConfigError(f"open {path}: {error.strerror}") from error
+
+
+def build(target: Target, dialect: Dialect) -> None:
+    """Make the table anew from its source file.  Raises `TableError`."""
+    with _open_source(target.name) as source:
+        status = os.fstat(source.fileno())
+        path = _writable(target)
+        mode = status.st_mode & 0o644 if target.source_mode else 0o644
+        with _acting_as_owner(status, wanted=target.source_owner):
+            try:
+                entries = _read_entries(target, dialect, target.name, source)
+            except OSError as error:
+                raise TableError(f"read {target.name}: {error.strerror}") from error
+            writer = LmdbWriter(target.spec, path, target.options.map_size, mode)
+            writer.rebuild(_stored(target, dialect, entries))
+        _not_older(path, status)
+
+
+def _not_older(path: str, source: os.stat_result) -> None:
+    """Date a table after its source: an older one looks outdated to the checks of `postfix`."""
+    if os.stat(path).st_mtime <= source.st_mtime <= time.time():
+        os.utime(path)
+
+
+@contextmanager
+def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
+    """Have the rights of the owner of the source inside the block, if we are root."""
+    if not wanted or source.st_uid == 0 or os.geteuid() != 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups([source.st_gid])
+    os.setegid(source.st_gid)
+    os.seteuid(source.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
+    """Add entries to the table, which need not exist yet.  Raises `TableError`."""
+    path = _writable(target)
+    entries = _read_entries(target, dialect, "stdin", lines)
+    writer = LmdbWriter(target.spec, path, target.options.map_size)
+    stored = _stored(target, dialect, entries)
+    own = {to_bytes(key) for key in dialect.fixed()}
+    end = b"\0" if target.null else b""
+    own.update(to_bytes(key) + end for key in dialect.always)
+    changes = {key: value for key, value in stored.items() if key not in own}
+    there = writer.add(changes, replace=target.duplicates == "replace", other=_other_form)
+    writer.add({key: stored[key] for key in own}, replace=True, other=_other_form)
+    if target.duplicates == "warn":
+        for key in there:
+            shown = key.removesuffix(b"\0").decode("utf-8", "surrogateescape")
+            LOG.warning(f'{target.spec}: duplicate entry: "{shown}"')
+
+
+def _other_form(key: bytes) -> bytes:
+    """Return the key as the other convention of null bytes has it."""
+    return key[:-1] if key.endswith(b"\0") else key + b"\0"
+
+
+def delete(target: Target, keys: Iterable[str]) -> bool:
+    """Delete entries; tell whether any of them was there.  Raises `TableError`."""
+    if target.kind not in _INDEXED:
+        if target.kind in ("texthash", "regexp", "pcre", "cidr"):
+            raise TableUnsupported(f"{target.spec} map requires O_RDONLY access mode")
+        raise TableUnsupported(f"table {target.spec}: delete operation is not supported")
+    path = _writable(target)
+    if not os.path.exists(path):
+        return False
+    options = target.options
+    folded = [to_bytes(_fold(key, options) if options.fold else key) for key in keys]
+    writer = LmdbWriter(target.spec, path, options.map_size)
+    return writer.delete([(key + b"\0", key) for key in folded]) > 0
+
+
+def query(target: Target, table: Table, key: str) -> str | None:
+    """Look up one key.  Raises `TableError` with the words of the log."""
+    try:
+        value = lookup_now(table, key)
+    except TableError as error:
+        reason = str(error).partition(" lookup error: ")[2]
+        if reason.startswith('key "'):
+            raise TableError(f"table {target.spec}: query error") from error
+        raise TableError(f"table {target.spec}: query error: {reason or error}") from error
+    if value == "":
+        LOG.warning(f"table {target.spec}: key {key}: empty string result is not allowed")
+        LOG.warning(f"table {target.spec} should return NO RESULT in case of NOT FOUND")
+    return value
+
+
+def list_entries(target: Target) -> Iterator[tuple[str, str]]:
+    """Give all entries of a table.  Raises `TableError`."""
+    table = open_with(target.spec, target.options)
+    if isinstance(table, SequenceTable):
+        return table.entries()
+    if target.kind == "fail":
+        raise TableError(f"table {target.spec}: sequence error: Application error")
+    raise TableUnsupported(f"table {target.spec}: sequence operation is not supported")

@@ -1,0 +1,39 @@
+"""pipemap:{type:name, ...} - the result of each table is the key for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libmail.tables.nested import inner_tables
+from libmail.tables.table import Table, TableOptions
+
+__all__ = ["PipeTable", "open_named"]
+
+
+class PipeTable:
+    """Tables in a row; the search ends without result where one of them has none."""
+
+    def __init__(self, spec: str, tables: Sequence[Table]) -> None:
+        self.spec = spec
+        self.pattern = all(table.pattern for table in tables)
+        self._tables = tables
+
+    async def lookup(self, key: str) -> str | None:
+        """Return the result of the last table, or None."""
+        current = key
+        for table in self._tables:
+            value = await table.lookup(current)
+            if value is None:
+                return None
+            current = value
+        return current
+
+    def close(self) -> None:
+        """Close the inner tables."""
+        for table in self._tables:
+            table.close()
+
+
+def open_named(kind: str, name: str, options: TableOptions) -> PipeTable:
+    """Open `pipemap:{...}`."""
+    return PipeTable(f"{kind}:{name}", inner_tables(kind, name, options))

@@ -1,0 +1,26 @@
+"""The stand-in for a table that could not be opened: every lookup is a temporary error."""
+
+from __future__ import annotations
+
+from libmail.tables.table import Log, TableRetry
+
+__all__ = ["UnavailableTable"]
+
+
+class UnavailableTable:
+    """A table that cannot be used.  The daemon lives on: other mail may not need the table."""
+
+    pattern = False
+
+    def __init__(self, spec: str, reason: str, log: Log) -> None:
+        self.spec = spec
+        self._reason = reason
+        self._log = log
+
+    async def lookup(self, key: str) -> str | None:
+        """Raise `TableRetry`, whatever the key."""
+        self._log.warning(f"{self.spec} is unavailable. {self._reason}")
+        raise TableRetry(f"table {self.spec} lookup error: {self._reason}")
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
