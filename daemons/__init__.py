@@ -1,0 +1,1 @@
+"""The daemon programs, one module or package each, named as in master.cf."""

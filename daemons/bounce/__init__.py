@@ -1,0 +1,162 @@
+"""bounce(8), defer(8), trace(8): remember what happened to recipients, and report it.
+
+called by: delivery agents, qmgr, cleanup. asks: nobody. writes: bounce/, defer/, trace/. tells:
+cleanup (notifications). needs: mail_owner, the queue.
+
+One program under three service names, each with a log directory of that name.
+"""
+
+from typing import Final
+
+from daemons.bounce.notify import DELAY, FAILURE, SUCCESS, VERIFY, Job, Notifier, read_original
+from daemons.bounce.params import BounceParams, Prepared, prepare
+from libmail.clients.cleanup import CleanupClient
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import (
+    BounceAppend,
+    BounceFlush,
+    BounceReply,
+    CleanupStatus,
+    DsnNotify,
+    EnvelopeFlag,
+    Target,
+)
+from libmail.log import LOG
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import QueueFileCorrupt
+from libmail.queue.ids import is_queue_id
+from libmail.queue.reasons import ReasonLog
+from libmail.service.connection import Connection
+from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.skeleton import Handlers, Runtime, Service, exchanges
+
+__all__ = ["SERVICE", "BounceParams"]
+
+_DONE: Final = BounceReply(0, "")
+_LOGS: Final = ("bounce", "defer", "trace")
+
+
+def _wanted(targets: list[Target], bit: DsnNotify, default: bool) -> list[Target]:
+    """Recipients whose NOTIFY asks for this kind of report (RFC 3461 §4.1)."""
+    return [t for t in targets if (bool(t.notify & bit) if t.notify else default)]
+
+
+class Reporter:
+    """Answers requests for one of the three services."""
+
+    def __init__(self, prepared: Prepared, service: str, notifier: Notifier) -> None:
+        params = prepared.params
+        self._params = params
+        self._prepared = prepared
+        self._notifier = notifier
+        self._queue = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
+        self._name = service if service in _LOGS else "bounce"
+        self._log = ReasonLog(self._queue, self._name)
+
+    async def serve(self, connection: Connection) -> None:
+        """Exchanges on one connection."""
+        while True:
+            request = await connection.receive()
+            if isinstance(request, BounceAppend):
+                connection.send(self._append(request))
+            elif isinstance(request, BounceFlush):
+                connection.send(await self._flush(request))
+            else:
+                raise WireError(f"unexpected {type(request).__name__}")
+
+    def _append(self, request: BounceAppend) -> BounceReply:
+        if not is_queue_id(request.queue_id):
+            return BounceReply(CleanupStatus.BAD, "bad queue id")
+        try:
+            self._log.append(request.queue_id, request.targets, sync=self._name != "defer")
+        except OSError as err:
+            LOG.warning(f"{request.queue_id}: append to {self._name} log: {err.strerror}")
+            return BounceReply(CleanupStatus.WRITE, err.strerror or "write error")
+        return _DONE
+
+    async def _flush(self, request: BounceFlush) -> BounceReply:
+        if not is_queue_id(request.queue_id):
+            return BounceReply(CleanupStatus.BAD, "bad queue id")
+        targets = list(request.targets) or self._log.read(request.queue_id)
+        try:
+            status = await self._report(request, targets)
+        except (OSError, QueueFileCorrupt, ServiceUnavailable) as err:
+            LOG.warning(f"{request.queue_id}: cannot send notification: {err}")
+            return BounceReply(CleanupStatus.DEFER, str(err))
+        if status:
+            LOG.warning(f"{request.queue_id}: cannot send notification: cleanup status {status}")
+            return BounceReply(status, "notification was not accepted")
+        if request.kind in ("bounce", "trace"):
+            self._log.remove(request.queue_id)
+        return _DONE
+
+    async def _report(self, request: BounceFlush, targets: list[Target]) -> int:
+        """Send what is to be sent. Returns 0 or a CleanupStatus."""
+        if request.kind == "warn":
+            return await self._delay(request, targets)
+        if request.kind == "trace":
+            return await self._trace(request, targets)
+        return await self._failure(request, targets)
+
+    async def _failure(self, request: BounceFlush, targets: list[Target]) -> int:
+        """To the sender if he wants it; what the postmaster is told does not depend on that."""
+        params, notifier = self._params, self._notifier
+        if not targets:
+            return 0
+        if request.sender.lower() == notifier.double_bounce_sender.lower():
+            LOG.warning(f"{request.queue_id}: undeliverable postmaster notification discarded")
+            return 0
+        path = self._queue.path(request.queue_name, request.queue_id)
+        if not request.sender:
+            if "2bounce" not in params.notify_classes:
+                return 0
+            original = read_original(request, path, params.bounce_size_limit, full=True)
+            recipient = self._prepared.double_notice_recipient
+            return await notifier.to_postmaster(FAILURE, original, targets, recipient)
+        wanted = _wanted(targets, DsnNotify.FAILURE, True)
+        if wanted:
+            original = read_original(request, path, params.bounce_size_limit, full=True)
+            status = await notifier.to_sender(FAILURE, original, wanted, request.sender)
+            if status:
+                return status
+        if "bounce" not in params.notify_classes:
+            return 0
+        copy = read_original(request, path, params.bounce_size_limit, full=False)
+        return await notifier.to_postmaster(FAILURE, copy, targets, params.bounce_notice_recipient)
+
+    async def _delay(self, request: BounceFlush, targets: list[Target]) -> int:
+        params, notifier = self._params, self._notifier
+        if not targets or request.sender.lower() in ("", notifier.double_bounce_sender.lower()):
+            return 0
+        path = self._queue.path(request.queue_name, request.queue_id)
+        original = read_original(request, path, params.bounce_size_limit, full=False)
+        wanted = _wanted(targets, DsnNotify.DELAY, True)
+        if wanted:
+            status = await notifier.to_sender(DELAY, original, wanted, request.sender)
+            if status:
+                return status
+        if "delay" not in params.notify_classes:
+            return 0
+        return await notifier.to_postmaster(DELAY, original, targets, params.delay_notice_recipient)
+
+    async def _trace(self, request: BounceFlush, targets: list[Target]) -> int:
+        asked = request.envelope_flags & (EnvelopeFlag.VERIFY_ONLY | EnvelopeFlag.VERBOSE)
+        job: Job = VERIFY if asked else SUCCESS
+        if not asked:
+            targets = _wanted(targets, DsnNotify.SUCCESS, False)
+        if not targets or request.sender in ("", self._notifier.double_bounce_sender):
+            return 0
+        path = self._queue.path(request.queue_name, request.queue_id)
+        original = read_original(request, path, self._params.bounce_size_limit, full=False)
+        return await self._notifier.to_sender(job, original, targets, request.sender)
+
+
+async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    params = prepared.params
+    pool = ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout)
+    notifier = Notifier(prepared, CleanupClient(pool, timeout=params.ipc_timeout))
+    reporter = Reporter(prepared, runtime.service, notifier)
+    return Handlers(stream=exchanges(runtime, reporter.serve))
+
+
+SERVICE: Final = Service("bounce", prepare, _start)

@@ -1,0 +1,82 @@
+"""What bounce(8) reads before the jail."""
+
+from dataclasses import dataclass
+
+from libmail.config import Config, ConfigError
+from libmail.dsn.templates import TemplateError, Templates, builtin_templates, parse_templates
+from libmail.log import LOG
+from libmail.service.skeleton import Startup
+
+__all__ = ["BounceParams", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class BounceParams:
+    """Parameters of bounce(8)."""
+
+    bounce_notice_recipient: str
+    bounce_size_limit: int
+    bounce_template_file: str
+    cleanup_service_name: str
+    delay_notice_recipient: str
+    double_bounce_sender: str
+    enable_threaded_bounces: bool
+    hash_queue_depth: int
+    hash_queue_names: tuple[str, ...]
+    internal_mail_filter_classes: tuple[str, ...]
+    ipc_timeout: float
+    mail_name: str
+    maximal_queue_lifetime: float
+    myhostname: str
+    myorigin: str
+    notify_classes: tuple[str, ...]
+    smtputf8_enable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """double_notice_recipient: 2bounce_notice_recipient. Texts of the templates are expanded."""
+
+    params: BounceParams
+    double_notice_recipient: str
+    templates: Templates
+    texts: dict[str, str]
+
+
+def _templates(path: str) -> Templates:
+    """A file that cannot be used is no reason to lose a report: the built-in texts serve."""
+    if not path:
+        return builtin_templates()
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return parse_templates(file.read(), path)
+    except OSError as err:
+        LOG.warning(f"open {path}: {err.strerror} -- using default templates")
+    except TemplateError as err:
+        LOG.warning(f"{err} -- using default templates")
+    return builtin_templates()
+
+
+def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, str]]:
+    templates = _templates(path)
+    try:
+        return templates, _texts(config, templates)
+    except ConfigError as err:
+        LOG.warning(f"{path}: {err} -- using default templates")
+    templates = builtin_templates()
+    return templates, _texts(config, templates)
+
+
+def _texts(config: Config, templates: Templates) -> dict[str, str]:
+    return {
+        name: getattr(templates, name).expanded(config.expand, config.seconds)
+        for name in ("failure", "delay", "success", "verify")
+    }
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read parameters and templates."""
+    config = startup.config
+    params = config.load(BounceParams)
+    templates, texts = _usable_templates(config, params.bounce_template_file)
+    return Prepared(params, config.text("2bounce_notice_recipient"), templates, texts)

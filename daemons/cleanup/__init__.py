@@ -1,0 +1,186 @@
+"""cleanup(8): make a message canonical and put it into the incoming queue.
+
+Called by: smtpd, pickup, bounce, local, over `public/cleanup`. Asks: rewrite, tables. Writes: the
+queue file. Tells: qmgr. Needs: the queue, tables.
+
+An exchange, see libmail.ipc.messages: CleanupOpen makes the file; Envelope, Recipients and content
+fill it; the CleanupResult after the content means, with status 0, that the message is on disk.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.mapping import AddressMapper, MappingTables
+from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.notify import QueueManager
+from daemons.cleanup.params import CleanupParams, HeaderParams, MappingParams
+from daemons.cleanup.recipients import BccTables
+from daemons.cleanup.reports import Reports
+from daemons.cleanup.status import no_space
+from libmail.clients.rewrite import RewriteClient
+from libmail.config.interfaces import own_interfaces
+from libmail.ipc.codec import Chunk, WireError
+from libmail.ipc.messages import CleanupAbort, CleanupOpen, CleanupOpened, Envelope, Recipients
+from libmail.log import LOG
+from libmail.queue.commit import GroupCommit
+from libmail.queue.directory import QueueDirectory
+from libmail.service.connection import Connection
+from libmail.service.pool import ServicePool
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.tables.destination import LocalDomains, proxy_addresses
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+from libmail.tables.table import TableOptions
+
+__all__ = ["SERVICE"]
+
+_SPACE_CHECK: Final = 1.0  # seconds for which an answer about free space is good
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was read and opened before the jail."""
+
+    params: CleanupParams
+    mapping: MappingParams
+    headers: HeaderParams
+    tables: MappingTables
+    bcc: BccTables
+
+    @property
+    def maps(self) -> tuple[Maps, ...]:
+        """All tables."""
+        both = (*self.tables, self.bcc.sender_bcc_maps, self.bcc.recipient_bcc_maps)
+        return tuple(table for table in both if isinstance(table, Maps) and table)
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read parameters, open tables."""
+    config = startup.config
+    params, mapping = config.load(CleanupParams), config.load(MappingParams)
+    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
+
+    def maps(title: str, specs: tuple[str, ...]) -> Maps:
+        return Maps(title, specs, options)
+
+    own = own_interfaces(mapping.inet_interfaces, mapping.inet_protocols)
+    tables = MappingTables(
+        local_domains=LocalDomains(
+            StringList("mydestination", mapping.mydestination, options),
+            [*(one.address for one in own), *proxy_addresses(mapping.proxy_interfaces)],
+        ),
+        canonical_maps=maps("canonical_maps", mapping.canonical_maps),
+        sender_canonical_maps=maps("sender_canonical_maps", mapping.sender_canonical_maps),
+        recipient_canonical_maps=maps("recipient_canonical_maps", mapping.recipient_canonical_maps),
+        masquerade_exceptions=StringList(
+            "masquerade_exceptions", mapping.masquerade_exceptions, options
+        ),
+        virtual_alias_maps=maps("virtual_alias_maps", mapping.virtual_alias_maps),
+    )
+    bcc = BccTables(
+        maps("sender_bcc_maps", params.sender_bcc_maps),
+        maps("recipient_bcc_maps", params.recipient_bcc_maps),
+    )
+    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc)
+
+
+async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    """Serve submissions."""
+    params = prepared.params
+
+    def pool(path: str) -> ServicePool:
+        return ServicePool(
+            path, idle=params.ipc_idle, life=params.ipc_ttl, timeout=params.ipc_timeout
+        )
+
+    rewriter = RewriteClient(pool(f"private/{params.rewrite_service_name}"))
+    mapper = AddressMapper(prepared.mapping, prepared.tables, rewriter)
+    shop = Workshop(
+        params=params,
+        directory=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
+        mapper=mapper,
+        editor=HeaderEditor(prepared.headers, mapper),
+        bcc=prepared.bcc,
+        commit=GroupCommit(),
+        reports=Reports(
+            pool(f"private/{params.bounce_service_name}"),
+            pool(f"private/{params.trace_service_name}"),
+        ),
+    )
+    qmgr = QueueManager(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
+    maps = prepared.maps
+    space = _FreeSpace(params.queue_minfree)
+
+    async def session(connection: Connection) -> None:
+        while True:
+            opened = await connection.receive_as(CleanupOpen)
+            try:
+                message = Message(shop, opened.flags)
+            except OSError as err:
+                LOG.warning(f"create file incoming: {err.strerror}")
+                return  # to the client, the service is not available now
+            if not space.enough():
+                message.refuse(no_space())
+            try:
+                await _exchange(connection, message, qmgr)
+            finally:
+                message.discard()
+            if maps and any(one.replaced for one in maps):
+                LOG.info("table has changed -- restarting")
+                runtime.retire()
+                return
+
+    return Handlers(stream=exchanges(runtime, session))
+
+
+async def _exchange(connection: Connection, message: Message, qmgr: QueueManager) -> None:
+    """One message, to its result or abort."""
+    connection.send(CleanupOpened(message.queue_id))
+    while True:
+        unit = connection.received()  # most often all is there
+        if unit is None:
+            unit = await connection.receive()
+        match unit:
+            case Chunk(data) if data:
+                await message.content(data)
+            case Chunk():
+                result = await message.finish()
+                if message.queued:
+                    qmgr.new_mail(message.queue_id)
+                    await qmgr.throttle()
+                connection.send(result)
+                return
+            case Envelope():
+                await message.envelope(unit)
+            case Recipients(recipients):
+                message.recipients(recipients)
+            case CleanupAbort():
+                return
+            case _:
+                raise WireError(f"unexpected {type(unit).__name__}")
+
+
+class _FreeSpace:
+    """queue_minfree: whether the queue file system has room; 0 does not ask."""
+
+    def __init__(self, minimum: int) -> None:
+        self._minimum = minimum
+        self._enough = True
+        self._checked = -_SPACE_CHECK
+
+    def enough(self) -> bool:
+        """Whether a message may be taken."""
+        if not self._minimum:
+            return True
+        now = time.monotonic()
+        if now - self._checked >= _SPACE_CHECK:
+            self._checked = now
+            status = os.statvfs("incoming")
+            self._enough = status.f_bavail * status.f_frsize >= self._minimum
+        return self._enough
+
+
+SERVICE: Final = Service("cleanup", prepare, start)

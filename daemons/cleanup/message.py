@@ -1,0 +1,340 @@
+"""One message on its way into the queue: from the file's creation to the answer.
+
+The order of writes: the file is created with mode 0600 in incoming, its content and envelope are
+written, it gets mode 0700, fsync; only then the client is told and qmgr may see it. Whatever fails
+before that removes the file.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.mapping import AddressMapper
+from daemons.cleanup.params import CleanupParams
+from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
+from daemons.cleanup.reports import Reports
+from daemons.cleanup.size import exceeds
+from daemons.cleanup.status import Refused, refused_by_system
+from libmail.ipc.messages import (
+    CleanupFlag,
+    CleanupResult,
+    CleanupStatus,
+    Envelope,
+    EnvelopeFlag,
+    Recipient,
+)
+from libmail.log import LOG
+from libmail.message.content import ContentScan, StrayFilter
+from libmail.message.headers import Field, fields, scan
+from libmail.queue.commit import GroupCommit
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import ContentFlag, QueueFileWriter
+
+__all__ = ["Message", "Workshop"]
+
+# As plain integers, which are much cheaper to test than members of an IntFlag.
+_BOUNCE: Final = int(CleanupFlag.BOUNCE)
+_DISCARD: Final = int(CleanupFlag.DISCARD)
+_HOLD: Final = int(CleanupFlag.HOLD)
+_MAP: Final = int(CleanupFlag.MAP)
+_UNLIMITED: Final = int(CleanupFlag.UNLIMITED)
+_SMTPUTF8_AUTODETECT: Final = int(CleanupFlag.SMTPUTF8_AUTODETECT)
+_EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
+_EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
+_LONG_LINES: Final = int(ContentFlag.LONG_LINES)
+_DOT_LINES: Final = int(ContentFlag.DOT_LINES)
+_MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
+_DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
+_LOCAL: Final = int(EnvelopeFlag.LOCAL)
+_SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+
+_MAX_HEADER: Final = 1 << 22  # octets; what is beyond is not looked at, and taken as it is
+_MAX_RECIPIENTS: Final = 1_000_000
+# Reasons for which the sender gets the message back, where the client asks for that.
+_BOUNCED: Final = (
+    CleanupStatus.SIZE | CleanupStatus.CONTENT | CleanupStatus.HOPS | CleanupStatus.RECIPIENTS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all messages of the process share."""
+
+    params: CleanupParams
+    directory: QueueDirectory
+    mapper: AddressMapper
+    editor: HeaderEditor
+    bcc: BccTables
+    commit: GroupCommit
+    reports: Reports
+
+
+class Message:
+    """One message. `finish` or `discard` ends it.
+
+    Problems are remembered, not raised: the client is told at the end of the content.
+    """
+
+    def __init__(self, shop: Workshop, flags: int) -> None:
+        """Create the queue file. Raises OSError."""
+        self._shop = shop
+        self._flags = flags
+        self._writer = QueueFileWriter(
+            shop.directory, "incoming", long_ids=shop.params.enable_long_queue_ids
+        )
+        self.queue_id = self._writer.queue_id
+        self._open = True
+        self.queued = False  # durable, and in the incoming queue
+        self._envelope: Envelope | None = None
+        self._recipients: list[Recipient] = []
+        self._expanded: RecipientList | None = None
+        self._refused: Refused | None = None
+        self._size = 0
+        self._limit = 0 if flags & _UNLIMITED else shop.params.message_size_limit
+        # of the content: the header until it is complete, then the last octets of the body
+        self._strays = StrayFilter() if shop.params.cleanup_replace_stray_cr_lf else None
+        self._scan = ContentScan()
+        self._header_done = False
+        self._head = b""
+        self._fields: list[Field] = []
+        self._fields_end = 0
+        self._tail = b""
+        self._content_flags = 0
+        self._message_id = ""
+
+    async def envelope(self, envelope: Envelope) -> None:
+        """The envelope, before recipients and content."""
+        self._flags |= envelope.cleanup_flags
+        if not envelope.arrival:
+            envelope = envelope._replace(arrival=time.time())
+        self._envelope = envelope
+        try:
+            sender = await map_sender(
+                self._shop.mapper, self._flags, self.queue_id, envelope.sender
+            )
+        except Refused as err:
+            self.refuse(err)
+        else:
+            if sender != envelope.sender:
+                self._envelope = envelope._replace(sender=sender)
+
+    def recipients(self, recipients: tuple[Recipient, ...]) -> None:
+        """Some recipients."""
+        if len(self._recipients) + len(recipients) > _MAX_RECIPIENTS:
+            self.refuse(Refused(CleanupStatus.BAD, "4.5.3", "too many recipients"))
+        elif self._refused is None or self._flags & _BOUNCE:
+            self._recipients += recipients
+
+    def refuse(self, err: Refused) -> None:
+        """Remember the first problem; the content that follows is not looked at."""
+        if self._refused is None:
+            self._refused = err
+            self._head = b""
+
+    # content
+
+    async def content(self, data: bytes) -> None:
+        """A piece of content."""
+        if self._refused is not None or self._flags & _DISCARD:
+            return
+        self._size += len(data)
+        try:
+            if self._expanded is None:
+                await self._expand_recipients()
+            await self._take(data if self._strays is None else self._strays.feed(data))
+            if self._limit and self._size > self._limit:
+                raise self._too_large()
+        except Refused as err:
+            self.refuse(err)
+        except OSError as err:
+            LOG.warning(f"{self.queue_id}: write queue file: {err.strerror}")
+            self.refuse(refused_by_system(err))
+
+    def _too_large(self) -> Refused:
+        LOG.warning(f"{self.queue_id}: queue file size limit exceeded")
+        return Refused(CleanupStatus.SIZE, "5.3.4", "message file too big")
+
+    async def _take(self, data: bytes) -> None:
+        if self._header_done:
+            self._body(data)
+            return
+        head = self._head = self._head + data if self._head else data
+        found, end, complete = scan(head, self._fields_end)
+        self._fields += found
+        self._fields_end = end
+        if complete or len(head) > _MAX_HEADER:
+            await self._end_header()
+
+    async def _end_header(self) -> None:
+        """The header is complete: head[:fields_end]."""
+        envelope, editor = self._require_envelope(), self._shop.editor
+        head, end = self._head, self._fields_end
+        try:
+            header, self._message_id, mime = await editor.edit(
+                head, self._fields, end, envelope, self.queue_id,
+                mapping=bool(self._flags & _MAP),
+            )  # fmt: skip
+        except Refused:
+            self._writer.write_header(head[:end])  # for the report to the sender
+            raise
+        self._header_done = True
+        self._head, self._fields = b"", []
+        self._scan.feed(header)
+        if self._scan.eightbit:
+            self._content_flags |= _EIGHTBIT_HEADER
+            self._scan.eightbit = False
+        if mime:
+            self._content_flags |= _MIME_CONTENT
+        self._writer.write_header(header)
+        rest = head[end:]
+        if rest and not rest.startswith(b"\r\n"):
+            editor.check_end_of_header()
+            rest = b"\r\n" + rest
+        self._body(rest)
+
+    def _body(self, data: bytes) -> None:
+        if data:
+            self._scan.feed(data)
+            self._tail = data[-2:] if len(data) > 1 else (self._tail + data)[-2:]
+            self._writer.write_body(data)
+
+    async def _end_content(self) -> None:
+        if self._strays is not None:
+            await self._take(self._strays.end())
+        if not self._header_done:
+            head = self._head
+            if head and not head.endswith(b"\n"):
+                head = self._head = head + b"\r\n"
+            self._fields += fields(head, self._fields_end)
+            if self._fields:
+                self._fields_end = self._fields[-1].end
+            await self._end_header()
+        elif self._tail and self._tail != b"\r\n":
+            self._body(b"\r\n")
+        scan = self._scan
+        if scan.eightbit:
+            self._content_flags |= _EIGHTBIT_BODY
+        if scan.long_lines:
+            self._content_flags |= _LONG_LINES
+        if scan.dots:
+            self._content_flags |= _DOT_LINES
+
+    def _require_envelope(self) -> Envelope:
+        if self._envelope is None:
+            raise Refused(CleanupStatus.BAD, "4.3.0", "internal protocol error")
+        return self._envelope
+
+    # the end
+
+    async def finish(self) -> CleanupResult:
+        """The content is complete: make the message durable, or say why not.
+
+        Afterwards the file is closed; with status 0 it stays, unless it was to be discarded.
+        """
+        try:
+            if self._refused is None and not self._flags & _DISCARD:
+                await self._end_content()
+            if self._flags & _DISCARD:
+                self.discard()
+            elif self._refused is None:
+                await self._commit()
+        except Refused as err:
+            self.refuse(err)
+        except OSError as err:
+            LOG.warning(f"{self.queue_id}: write queue file: {err.strerror}")
+            self.refuse(refused_by_system(err))
+        refused = self._refused
+        if refused is None or await self._bounce(refused):
+            return CleanupResult(0, "", "", self.queue_id)
+        self.discard()
+        return CleanupResult(int(refused.status), refused.dsn, refused.reason, self.queue_id)
+
+    async def _expand_recipients(self) -> RecipientList:
+        """All recipients are known: the content begins, or there is none."""
+        envelope, shop = self._require_envelope(), self._shop
+        local = bool(envelope.flags & _LOCAL)
+        found = RecipientList(
+            shop.params, shop.mapper, shop.bcc, self._flags, self.queue_id, local=local
+        )
+        await found.add_all(self._recipients, envelope.sender)
+        if envelope.redirect:
+            await found.redirect(envelope.redirect)
+        self._expanded = found
+        return found
+
+    async def _commit(self) -> None:
+        envelope, shop = self._require_envelope(), self._shop
+        found = self._expanded or await self._expand_recipients()
+        if not found.recipients:
+            raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
+        if found.expanded:
+            await shop.reports.expanded(self.queue_id, found.expanded)
+        writer = self._writer
+        size = writer.header.length + writer.body.length
+        if self._limit and exceeds(self._limit, size, self.queue_id, envelope, found.recipients):
+            raise self._too_large()
+        if self._flags & _HOLD:
+            writer.rename("hold")
+        writer.complete(
+            self._final_envelope(envelope, found.recipients),
+            found.recipients,
+            self._content_flags,
+        )
+        await shop.commit.fsync(writer.fd)
+        writer.close()
+        self._open = False
+        self.queued = writer.queue_name == "incoming"
+
+    def _final_envelope(self, envelope: Envelope, recipients: list[Recipient]) -> Envelope:
+        params = self._shop.params
+        flags = envelope.flags
+        if (
+            self._flags & _SMTPUTF8_AUTODETECT
+            and params.smtputf8_enable
+            and not flags & _SMTPUTF8
+            and (
+                self._content_flags & _EIGHTBIT_HEADER
+                or not envelope.sender.isascii()
+                or not all(recipient.address.isascii() for recipient in recipients)
+            )
+        ):
+            flags |= _SMTPUTF8
+        warn_time = envelope.warn_time
+        if params.delay_warning_time and not warn_time:
+            warn_time = envelope.arrival + params.delay_warning_time
+        return envelope._replace(flags=flags, message_id=self._message_id, warn_time=warn_time)
+
+    async def _bounce(self, err: Refused) -> bool:
+        """Return a bad message to its sender. False: not wanted, or failed."""
+        writer, envelope = self._writer, self._envelope
+        if envelope is None or not self._recipients:
+            return False
+        if not (err.status & _BOUNCED and self._flags & _BOUNCE):
+            return False
+        try:
+            writer.rename("hold")  # where bounce can read it and qmgr does not look
+            writer.complete(envelope, (), self._content_flags)
+        except OSError as system:
+            LOG.warning(f"{self.queue_id}: write queue file: {system.strerror}")
+            return False
+        if err.status is CleanupStatus.SIZE:  # what is too large is not sent back whole
+            envelope = envelope._replace(flags=envelope.flags | _DSN_HEADERS)
+        found = self._expanded
+        done = await self._shop.reports.bounce(
+            self.queue_id, writer.queue_name, envelope,
+            self._recipients if found is None else found.recipients, err,
+        )  # fmt: skip
+        if done:
+            self.discard()
+        return done
+
+    def discard(self) -> None:
+        """Remove the file, unless the message has been accepted. Never raises."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._writer.discard()
+        except OSError as err:
+            LOG.warning(f"{self.queue_id}: remove queue file: {err.strerror}")

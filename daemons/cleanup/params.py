@@ -1,0 +1,77 @@
+"""Parameters of cleanup(8)."""
+
+from dataclasses import dataclass
+
+__all__ = ["CleanupParams", "HeaderParams", "MappingParams"]
+
+
+@dataclass(frozen=True, slots=True)
+class MappingParams:
+    """How addresses are mapped."""
+
+    myorigin: str
+    mydestination: tuple[str, ...]
+    inet_interfaces: tuple[str, ...]
+    inet_protocols: tuple[str, ...]
+    proxy_interfaces: tuple[str, ...]
+    recipient_delimiter: str
+    propagate_unmatched_extensions: tuple[str, ...]
+    canonical_maps: tuple[str, ...]
+    canonical_classes: tuple[str, ...]
+    sender_canonical_maps: tuple[str, ...]
+    sender_canonical_classes: tuple[str, ...]
+    recipient_canonical_maps: tuple[str, ...]
+    recipient_canonical_classes: tuple[str, ...]
+    masquerade_domains: tuple[str, ...]
+    masquerade_classes: tuple[str, ...]
+    masquerade_exceptions: tuple[str, ...]
+    virtual_alias_maps: tuple[str, ...]
+    virtual_alias_expansion_limit: int
+    virtual_alias_recursion_limit: int
+    virtual_alias_address_length_limit: int
+    smtputf8_enable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderParams:
+    """What is done to the message header."""
+
+    myhostname: str
+    always_add_missing_headers: bool
+    undisclosed_recipients_header: str
+    header_from_format: str
+    full_name_encoding_charset: str
+    message_drop_headers: tuple[str, ...]
+    header_size_limit: int
+    header_address_token_limit: int
+    hopcount_limit: int
+    non_empty_end_of_header_action: str
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupParams:
+    """The rest: envelope, queue file, other services."""
+
+    always_bcc: str
+    sender_bcc_maps: tuple[str, ...]
+    recipient_bcc_maps: tuple[str, ...]
+    recipient_delimiter: str
+    empty_address_recipient: str
+    duplicate_filter_limit: int
+    enable_original_recipient: bool
+    message_size_limit: int
+    delay_warning_time: float
+    cleanup_replace_stray_cr_lf: bool
+    smtputf8_enable: bool
+    enable_long_queue_ids: bool
+    hash_queue_names: tuple[str, ...]
+    hash_queue_depth: int
+    queue_minfree: int
+    in_flow_delay: float
+    rewrite_service_name: str
+    queue_service_name: str
+    trace_service_name: str
+    bounce_service_name: str
+    ipc_idle: float
+    ipc_ttl: float
+    ipc_timeout: float

@@ -1,0 +1,136 @@
+"""The recipients of a message: completed, mapped, expanded, and none twice."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.cleanup.mapping import ENVELOPE_RECIPIENT, ENVELOPE_SENDER, AddressMapper
+from daemons.cleanup.params import CleanupParams
+from libmail.ipc.messages import CleanupFlag, DsnNotify, QueueId, Recipient, Target
+from libmail.smtp.address import quote_local, xtext_encode
+from libmail.tables.maps import Maps
+
+__all__ = ["BccTables", "RecipientList", "map_sender"]
+
+# As plain integers, which are much cheaper to test than members of an IntFlag.
+_BCC: Final = int(CleanupFlag.BCC)
+_MAP: Final = int(CleanupFlag.MAP)
+_SUCCESS: Final = int(DsnNotify.SUCCESS)
+_NEVER: Final = int(DsnNotify.NEVER)
+
+
+@dataclass(frozen=True, slots=True)
+class BccTables:
+    """The names are those of the parameters."""
+
+    sender_bcc_maps: Maps
+    recipient_bcc_maps: Maps
+
+
+async def map_sender(mapper: AddressMapper, flags: int, queue_id: QueueId, sender: str) -> str:
+    """The envelope sender in its final form. Raises Refused."""
+    if not sender:
+        return ""
+    address = await mapper.rewrite("local", queue_id, quote_local(sender))
+    if flags & _MAP:
+        address = await mapper.map_class(ENVELOPE_SENDER, queue_id, address)
+    return address
+
+
+class RecipientList:
+    """Collects the recipients of one message. Everything raises Refused.
+
+    recipients: the result. expanded: reports for senders who asked to be told of success, for
+    recipients that became others (RFC 3461 §5.2.7).
+    """
+
+    __slots__ = ("_bcc", "_flags", "_local", "_mapper", "_params", "_queue_id", "_seen", "expanded",
+                 "recipients")  # fmt: skip
+
+    def __init__(
+        self, params: CleanupParams, mapper: AddressMapper, bcc: BccTables, flags: int,
+        queue_id: QueueId, *, local: bool = False,
+    ) -> None:  # fmt: skip
+        """local: not by SMTP; what was completed then counts as the original address (RFC 3461)."""
+        self._params = params
+        self._mapper = mapper
+        self._bcc = bcc
+        self._flags = flags
+        self._queue_id = queue_id
+        self._local = local
+        self._seen: set[tuple[str, str, int, str]] = set()
+        self.recipients: list[Recipient] = []
+        self.expanded: list[Target] = []
+
+    async def add_all(self, recipients: Iterable[Recipient], sender: str) -> None:
+        """The client's recipients, then the automatic ones. sender: in its final form."""
+        bcc = self._flags & _BCC
+        for recipient in recipients:
+            address = await self._add(recipient)
+            if bcc and self._bcc.recipient_bcc_maps:
+                await self._add_found(self._bcc.recipient_bcc_maps, address)
+        if bcc and sender and self._bcc.sender_bcc_maps:
+            await self._add_found(self._bcc.sender_bcc_maps, sender)
+        if bcc and self._params.always_bcc:
+            await self._add_bcc(self._params.always_bcc)
+
+    async def redirect(self, address: str) -> None:
+        """This address instead of all recipients."""
+        complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
+        self.recipients = [Recipient(complete, address)]
+
+    async def _add_found(self, maps: Maps, address: str) -> None:
+        found = await self._mapper.find(maps, self._queue_id, address)
+        if found is not None:
+            await self._add_bcc(found)
+
+    async def _add_bcc(self, address: str) -> None:
+        """A copy that nobody is told of: NOTIFY=NEVER."""
+        await self._add(Recipient(address, address, "", _NEVER))
+
+    async def _add(self, recipient: Recipient) -> str:
+        """Returns the address before its aliases are expanded."""
+        mapper, queue_id = self._mapper, self._queue_id
+        original = recipient.address or self._params.empty_address_recipient
+        address = await mapper.rewrite("local", queue_id, quote_local(original))
+        targets = [address]
+        if self._flags & _MAP:
+            address = await mapper.map_class(ENVELOPE_RECIPIENT, queue_id, address)
+            targets = await mapper.expand(queue_id, address)
+        notify = recipient.notify
+        orig_rcpt = recipient.orig_rcpt or recipient.address
+        dsn_orcpt = recipient.dsn_orcpt
+        if self._local and not dsn_orcpt and orig_rcpt != address and address.isascii():
+            dsn_orcpt = f"rfc822;{xtext_encode(quote_local(address))}"
+        if notify & _SUCCESS and targets != [address]:
+            self._report_expansion(recipient, orig_rcpt, address)
+            notify = (notify & ~_SUCCESS) or _NEVER
+        if not self._params.enable_original_recipient:
+            orig_rcpt = ""
+        for target in targets:
+            self._append(Recipient(target, orig_rcpt, dsn_orcpt, notify))
+        return address
+
+    def _append(self, recipient: Recipient) -> None:
+        address, orig_rcpt, dsn_orcpt, notify, _ = recipient
+        key = (address.lower(), orig_rcpt.lower(), notify, dsn_orcpt.lower())
+        if key in self._seen:
+            return
+        limit = self._params.duplicate_filter_limit
+        if limit == 0 or len(self._seen) < limit:
+            self._seen.add(key)
+        self.recipients.append(recipient)
+
+    def _report_expansion(self, recipient: Recipient, orig_rcpt: str, address: str) -> None:
+        self.expanded.append(
+            Target(
+                address=address,
+                orig_rcpt=orig_rcpt,
+                dsn_orcpt=recipient.dsn_orcpt,
+                notify=recipient.notify,
+                offset=0,
+                action="expanded",
+                status="2.0.0",
+                reason="alias expanded",
+            )
+        )

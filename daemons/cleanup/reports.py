@@ -1,0 +1,103 @@
+"""What cleanup(8) has bounce(8) and trace(8) report to the sender."""
+
+import time
+from collections.abc import Sequence
+
+from daemons.cleanup.status import Refused
+from libmail.ipc.messages import (
+    BounceAppend,
+    BounceFlush,
+    BounceReply,
+    CleanupStatus,
+    Envelope,
+    QueueId,
+    Recipient,
+    Target,
+)
+from libmail.log import LOG
+from libmail.log.events import DeliveryStatus
+from libmail.service.pool import ServicePool, ServiceUnavailable
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Pools: to `private/bounce` and `private/trace`."""
+
+    def __init__(self, bounce: ServicePool, trace: ServicePool) -> None:
+        self._bounce = bounce
+        self._trace = trace
+
+    async def expanded(self, queue_id: QueueId, targets: Sequence[Target]) -> None:
+        """Record that recipients became others. Raises Refused when that fails."""
+        try:
+            reply = await self._trace.call(BounceAppend(queue_id, tuple(targets)), BounceReply)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{queue_id}: {err}")
+            raise _trouble() from err
+        if reply.status:
+            raise _trouble()
+
+    async def bounce(
+        self, queue_id: QueueId, queue_name: str, envelope: Envelope,
+        recipients: Sequence[Recipient], reason: Refused,
+    ) -> bool:  # fmt: skip
+        """Return the message to its sender; whether that is certain now."""
+        targets = tuple(
+            Target(
+                address=recipient.address,
+                orig_rcpt=recipient.orig_rcpt or recipient.address,
+                dsn_orcpt=recipient.dsn_orcpt,
+                notify=recipient.notify,
+                offset=0,
+                action="failed",
+                status=reason.dsn,
+                reason=reason.reason,
+            )
+            for recipient in recipients
+        )
+        flush = BounceFlush(
+            kind="bounce",
+            queue_name=queue_name,
+            queue_id=queue_id,
+            sender=envelope.sender,
+            envelope_flags=envelope.flags,
+            dsn_envid=envelope.dsn_envid,
+            verp_delims=envelope.verp_delims,
+            targets=(),
+        )
+        try:
+            reply = await self._bounce.call(BounceAppend(queue_id, targets), BounceReply)
+            if reply.status:
+                return False
+            _log_bounced(queue_id, envelope.arrival, recipients, reason)
+            reply = await self._bounce.call(flush, BounceReply)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{queue_id}: {err}")
+            return False
+        return not reply.status
+
+
+def _log_bounced(
+    queue_id: QueueId, arrival: float, recipients: Sequence[Recipient], reason: Refused
+) -> None:
+    delay = time.time() - arrival
+    for recipient in recipients:
+        LOG.event(
+            DeliveryStatus(
+                queue_id=queue_id,
+                recipient=recipient.address,
+                orig_rcpt=recipient.orig_rcpt if recipient.orig_rcpt != recipient.address else "",
+                relay="none",
+                conn_use=0,
+                delay=delay,
+                delays=(delay, 0.0, 0.0, 0.0),
+                dsn=reason.dsn,
+                status="bounced",
+                reason=reason.reason,
+            )
+        )
+
+
+def _trouble() -> Refused:
+    return Refused(CleanupStatus.DEFER, "4.3.0", "trace service failure")

@@ -1,0 +1,29 @@
+"""Why a message is not accepted, and the words that go with each CleanupStatus."""
+
+import errno
+
+from libmail.ipc.messages import CleanupStatus
+
+__all__ = ["Refused", "no_space", "refused_by_system"]
+
+
+class Refused(Exception):
+    """The message is not accepted. status, and dsn and reason for the client's reply."""
+
+    def __init__(self, status: CleanupStatus, dsn: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.dsn = dsn
+        self.reason = reason
+
+
+def no_space() -> Refused:
+    """The queue file system is full, or about to be."""
+    return Refused(CleanupStatus.SPACE, "4.3.1", "Insufficient system storage")
+
+
+def refused_by_system(err: OSError) -> Refused:
+    """For an error while the queue file was written."""
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space()
+    return Refused(CleanupStatus.WRITE, "4.3.0", "queue file write error")

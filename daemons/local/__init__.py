@@ -1,0 +1,65 @@
+"""local(8): deliver to the users of this system, and expand aliases.
+
+called by: qmgr, local. asks: alias_maps and the other tables, trivial-rewrite, the user database.
+writes: mailboxes, Maildirs, files, to commands; the done mark. tells: bounce, defer, trace; cleanup
+(what is forwarded), other delivery agents (mailbox_transport). needs: root, to act as users.
+
+One delivery at a time: while a process acts as a user, it must not serve another one. The work is
+in `recipient`; `stage` is what it hands from step to step.
+"""
+
+import re
+from typing import Final
+
+from daemons.local.params import Settings, prepare
+from daemons.local.recipient import Clients, RecipientDelivery
+from libmail.clients.cleanup import CleanupClient
+from libmail.clients.delivery import Delivery, Reporters, delivery_handlers
+from libmail.clients.rewrite import RewriteClient
+from libmail.log import LOG
+from libmail.message.addresses import addresses_in
+from libmail.service.pool import ServicePool
+from libmail.service.skeleton import Handlers, Runtime, Service
+from libmail.smtp.address import unquote
+
+__all__ = ["SERVICE"]
+
+_DELIVERED_TO: Final = re.compile(
+    rb"^Delivered-To:(.*(?:\r\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE
+)
+
+
+def _loops(header: bytes) -> frozenset[str]:
+    """The addresses to which a message was delivered before, in lower case."""
+    found = _DELIVERED_TO.findall(header)
+    return frozenset(
+        unquote(address).lower()
+        for value in found
+        for address in addresses_in(value.decode("utf-8", "surrogateescape"))
+    )
+
+
+async def _start(settings: Settings, runtime: Runtime) -> Handlers:
+    params = settings.params
+    clients = Clients(
+        RewriteClient(
+            ServicePool(f"private/{params.rewrite_service_name}", timeout=params.ipc_timeout)
+        ),
+        CleanupClient(
+            ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout),
+            timeout=params.ipc_timeout,
+        ),
+    )
+
+    async def agent(delivery: Delivery) -> None:
+        loops = _loops(delivery.file.header())
+        for recipient in delivery.request.recipients:
+            await RecipientDelivery(settings, clients, delivery, loops).deliver(recipient)
+        if any(maps.replaced for maps in settings.tables):
+            LOG.info("table has changed -- restarting")
+            runtime.retire()
+
+    return delivery_handlers(runtime, agent, Reporters(settings.delivery))
+
+
+SERVICE: Final = Service("local", prepare, _start, one_client=True, commands=True)

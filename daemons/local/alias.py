@@ -1,0 +1,94 @@
+"""aliases(5): looking up a name, and what its owner- companion changes."""
+
+from dataclasses import replace
+
+from daemons.local.params import AliasTable, Settings
+from daemons.local.stage import MAX_LEVEL, Expansion, Origin, Stage, members_of
+from daemons.local.user import user_of_id
+from libmail.clients.delivery import Bounced, Deferred, Outcome
+from libmail.clients.rewrite import RewriteClient
+from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
+from libmail.smtp.address import quote_local
+from libmail.tables.table import TableRetry
+
+__all__ = ["Aliased", "find_alias"]
+
+Aliased = Expansion | Outcome | None
+
+
+async def find_alias(
+    settings: Settings, rewrite: RewriteClient, stage: Stage, name: str
+) -> Aliased:
+    """Expand `name`; None where there is no such alias.
+
+    rewrite: makes the address of an owner complete. An alias that names itself means the user of
+    that name; other loops end by their depth.
+    """
+    if stage.expanded == name:
+        return None
+    try:
+        for table in settings.aliases:
+            value = await table.maps.find(name)
+            if value is not None:
+                found = _expand(settings, stage, name, value, table)
+                if isinstance(found, Expansion):
+                    owned = await _owned(settings, rewrite, found.stage, name)
+                    return replace(found, stage=owned)
+                return found
+    except (TableRetry, ServiceUnavailable) as err:
+        LOG.warning(str(err))
+        return Deferred(dsn="4.3.0", reason="alias database unavailable", relay="local")
+    return None
+
+
+def _expand(
+    settings: Settings, stage: Stage, name: str, value: str, table: AliasTable
+) -> Expansion | Outcome:
+    if stage.level > MAX_LEVEL:
+        LOG.warning(f"recipient nesting limit exceeded for {stage.recipient.address}")
+        return Bounced(dsn="5.4.6", reason="recipient nesting limit exceeded", relay="local")
+    rights = None
+    if table.owner:
+        rights = user_of_id(table.owner)
+        if rights is None:
+            LOG.warning(f"cannot find alias database owner for {table.maps.tables[0].spec}")
+            return Deferred(dsn="4.3.0", reason="cannot find alias database owner", relay="local")
+    members = members_of(value)
+    if not members:
+        LOG.warning(f'no recipient in alias lookup result for "{name}"')
+        return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
+    inner = stage._replace(expanded=name, origin=Origin.ALIAS, rights=rights, level=stage.level + 1)
+    if not settings.params.frozen_delivered_to:
+        inner = inner._replace(delivered_to=stage.recipient.address)
+    return Expansion(inner, members)
+
+
+async def _owned(settings: Settings, rewrite: RewriteClient, stage: Stage, name: str) -> Stage:
+    """Have failures told to owner-name, if there is such an alias.
+
+    Raises TableRetry, ServiceUnavailable.
+    """
+    params = settings.params
+    special = name.startswith("owner-") or name.endswith("-request")
+    owner = f"owner-{name}"
+    value = None if params.owner_request_special and special else await _find(settings, owner)
+    if value is None:
+        return stage._replace(owner="") if params.reset_owner_alias else stage
+    sender = quote_local(owner)
+    if params.expand_owner_alias:
+        members = members_of(value)
+        if members:
+            sender = members[0].address
+    sender = await rewrite.rewrite("local", sender)
+    # For the members this is another message, which nobody addressed to something else before.
+    recipient = stage.recipient._replace(orig_rcpt="", dsn_orcpt="")
+    return stage._replace(owner=owner, sender=sender, recipient=recipient)
+
+
+async def _find(settings: Settings, name: str) -> str | None:
+    for table in settings.aliases:
+        value = await table.maps.find(name)
+        if value is not None:
+            return value
+    return None

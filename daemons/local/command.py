@@ -1,0 +1,129 @@
+"""Giving a message to a command: mailbox_command, or "|command" of an alias or .forward."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from daemons.local.expansion import expanded, values_of
+from daemons.local.mailbox import cannot_act, command_content
+from daemons.local.params import Settings
+from daemons.local.stage import Stage
+from daemons.local.user import CannotAct, User, acting
+from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.command_runner import CommandFailed, judge, resolve_argv, run_command, sanitised
+from libmail.config import ConfigError
+from libmail.log import LOG
+
+__all__ = ["deliver_to_command", "deliver_to_user_command"]
+
+_PATH: Final = "/usr/bin:/bin"
+_PAIR: Final = re.compile(r"\s*\{\s*(.*?)\s*\}\s*", re.S)
+
+
+def _exported(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """export_environment: names, and name=value pairs, perhaps in braces."""
+    for item in names:
+        braces = _PAIR.fullmatch(item)
+        name, equals, value = (braces[1] if braces else item).partition("=")
+        if equals:
+            yield name, value
+        elif name in os.environ:
+            yield name, os.environ[name]
+
+
+def _environment(
+    settings: Settings, stage: Stage, delivery: Delivery, user: User
+) -> dict[str, str]:
+    request = delivery.request
+    said = {
+        "HOME": user.home,
+        "SHELL": user.shell,
+        "LOGNAME": stage.user,
+        "USER": stage.user,
+        "SENDER": stage.sender,
+        "RECIPIENT": stage.recipient.address,
+        "ORIGINAL_RECIPIENT": stage.recipient.orig_rcpt,
+        "LOCAL": stage.local,
+        "EXTENSION": stage.extension,
+        "DOMAIN": stage.domain,
+        "CLIENT_ADDRESS": request.client_address,
+        "CLIENT_HELO": request.helo_name,
+        "CLIENT_HOSTNAME": request.client_name,
+        "CLIENT_PROTOCOL": request.protocol_name,
+        "SASL_METHOD": request.sasl_method,
+        "SASL_SENDER": request.sasl_sender,
+        "SASL_USERNAME": request.sasl_username,
+        "ENVID": request.dsn_envid,
+    }
+    allowed = frozenset(settings.params.command_expansion_filter)
+    environment = {"PATH": _PATH}
+    environment.update(_exported(settings.params.export_environment))
+    environment.update({name: sanitised(text, allowed) for name, text in said.items() if text})
+    return environment
+
+
+async def deliver_to_command(
+    settings: Settings, stage: Stage, delivery: Delivery, command: str
+) -> Outcome:
+    """A "|command" that an alias or .forward names; command: without the bar."""
+    if stage.origin.value not in settings.params.allow_mail_to_commands:
+        return Bounced(dsn="5.7.1", reason="mail to command is restricted", relay="local")
+    return await _deliver(settings, stage, delivery, command, settings.rights_of(stage))
+
+
+async def deliver_to_user_command(
+    settings: Settings, stage: Stage, delivery: Delivery, command: str
+) -> Outcome:
+    """mailbox_command, or what mailbox_command_maps says; stage.rights is the user."""
+    return await _deliver(settings, stage, delivery, command, settings.rights_of(stage))
+
+
+def _folder(settings: Settings, stage: Stage, user: User) -> str | None:
+    """command_execution_directory. Raises ConfigError."""
+    text = settings.params.command_execution_directory
+    if not text:
+        return None
+    allowed = settings.params.execution_directory_expansion_filter
+    return expanded(text, values_of(stage, user), allowed)
+
+
+async def _deliver(
+    settings: Settings, stage: Stage, delivery: Delivery, command: str, user: User
+) -> Outcome:
+    if delivery.verify_only:
+        reason = f"delivers to command: {command}"
+        return Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
+    params = settings.params
+    try:
+        with acting(user.identity):
+            pass  # a command cannot be run as somebody whom we cannot be
+        result = await run_command(
+            resolve_argv(command, params.local_command_shell),
+            command_content(settings, stage, delivery),
+            user.identity,
+            _environment(settings, stage, delivery, user),
+            program="local",
+            folder=_folder(settings, stage, user),
+            time_limit=params.command_time_limit,
+        )
+    except CannotAct as err:
+        return cannot_act(err)
+    except ConfigError as err:
+        LOG.warning(str(err))
+        return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
+    except CommandFailed as err:
+        LOG.warning(str(err))
+        return Deferred(dsn="4.3.0", reason=str(err), relay="local")
+    verdict = judge(command, result)
+    if verdict.kind == "sent":
+        reason = f"delivered to command: {command}"
+        return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
+    failed = Deferred if verdict.kind == "deferred" else Bounced
+    return failed(
+        dsn=verdict.dsn,
+        reason=verdict.reason,
+        relay="local",
+        diag_type="x-unix",
+        diag_text=verdict.detail or verdict.reason,
+    )

@@ -1,0 +1,83 @@
+"""~/.forward: where a user wants the mail to go."""
+
+import os
+import stat
+
+from daemons.local.expansion import expanded, values_of
+from daemons.local.lines import read_members
+from daemons.local.params import Settings
+from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
+from daemons.local.user import User, acting
+from libmail.config import ConfigError
+from libmail.log import LOG
+
+__all__ = ["read_forward"]
+
+
+def _paths(settings: Settings, stage: Stage, user: User) -> list[str]:
+    values = values_of(stage, user)
+    allowed = settings.params.forward_expansion_filter
+    paths = []
+    for item in settings.params.forward_path.replace(",", " ").split():
+        try:
+            path = expanded(item, values, allowed)
+        except ConfigError as err:
+            LOG.warning(f"forward_path: {err}")
+            continue
+        if path:
+            paths.append(path)
+    return paths
+
+
+def _usable(path: str, user: User) -> bool:
+    """Whether there is such a file, and nobody else can have put it there. Raises CannotAct."""
+    try:
+        with acting(user.identity):
+            status = os.lstat(path)
+    except OSError:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        LOG.warning(f"file {path} is not a regular file")
+    elif status.st_uid not in (0, user.identity.uid):
+        LOG.warning(f"file {path} has bad owner uid {status.st_uid}")
+    elif status.st_mode & stat.S_IWOTH:
+        LOG.warning(f"file {path} is world writable")
+    else:
+        return True
+    return False
+
+
+def read_forward(
+    settings: Settings, stage: Stage, user: User | None, seen: SeenFilter
+) -> Expansion | None:
+    """Expand the first .forward file of the user that can be used; None to use the mailbox.
+
+    So it is for a user who is named in the own file, and with an empty file. Raises CannotAct.
+    """
+    if user is None:
+        return None
+    for path in _paths(settings, stage, user):
+        if not _usable(path, user):
+            continue
+        if seen.been_here("forward", path):
+            return None
+        try:
+            members = read_members(path, user.identity, settings.params.line_length_limit)
+        except OSError as err:
+            LOG.warning(f"cannot open file {path}: {err.strerror}")
+            return None
+        if not members:
+            return None
+        inner = stage._replace(
+            origin=Origin.FORWARD,
+            owner=stage.user,
+            expanded=stage.local,
+            rights=user,
+            level=stage.level + 1,
+        )
+        if not settings.params.frozen_delivered_to:
+            inner = inner._replace(delivered_to=stage.recipient.address)
+        if "forward" in settings.params.propagate_unmatched_extensions:
+            return Expansion(inner, members)
+        return Expansion(inner._replace(unmatched=""), members)
+    return None

@@ -1,0 +1,214 @@
+"""Appending a message to a user's mailbox, or to a file that an alias names."""
+
+import errno
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from daemons.local.params import Settings
+from daemons.local.stage import Stage
+from daemons.local.user import ROOT, CannotAct, User, acting
+from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.log import LOG
+from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
+from libmail.mailbox.maildir import deliver_to_maildir
+from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
+from libmail.privileges import Identity
+from libmail.smtp.address import quote_local
+
+__all__ = ["cannot_act", "command_content", "deliver_to_file", "deliver_to_user"]
+
+_FULL: Final = (errno.EFBIG, errno.EDQUOT)
+# What is likely to be better later. A mailbox that cannot be opened is not: so it is in Postfix.
+_TEMPORARY: Final = frozenset(
+    (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOLCK,
+     errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT)
+)  # fmt: skip
+_BIFF_PORT: Final = 512
+
+
+def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
+    wanted = context in settings.params.prepend_delivered_header
+    return delivery_headers(
+        sender=quote_local(stage.sender),
+        orig_rcpt=quote_local(stage.recipient.orig_rcpt),
+        delivered_to=quote_local(stage.delivered_to) if wanted else "",
+    )
+
+
+def _mbox_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
+    start = mbox_from_line(quote_local(stage.sender), time.ctime())
+    pieces = map(quote_from, local_lines(delivery.file))
+    yield start + _headers(settings, stage, "file") + next(pieces, b"")
+    yield from pieces
+    yield b"\n"
+
+
+def _maildir_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
+    yield _headers(settings, stage, "file")
+    yield from local_lines(delivery.file)
+
+
+def command_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
+    """The message as commands get it."""
+    start = mbox_from_line(quote_local(stage.sender), time.ctime())
+    yield start + _headers(settings, stage, "command")
+    yield from local_lines(delivery.file)
+
+
+def cannot_act(err: CannotAct) -> Deferred:
+    """The outcome where this process may not have the rights of the user."""
+    LOG.warning(str(err))
+    return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
+
+
+def _failure(err: OSError, prefix: str) -> Outcome:
+    reason = prefix + (err.strerror or str(err))
+    if isinstance(err, NotMailbox):
+        return Bounced(dsn="5.2.0", reason=reason, relay="local")
+    if isinstance(err, MailboxTooLarge) or err.errno == errno.EFBIG:
+        return Bounced(dsn="5.2.2", reason=reason, relay="local")
+    if isinstance(err, NotOwner):
+        LOG.warning('specify "strict_mailbox_ownership = no" to ignore mailbox ownership mismatch')
+        return Deferred(dsn="4.2.0", reason=reason, relay="local")
+    if isinstance(err, LockTimeout) or err.errno in _TEMPORARY:
+        full = err.errno in _FULL
+        return Deferred(dsn="4.2.2" if full else "4.2.0", reason=reason, relay="local")
+    return Bounced(dsn="5.2.0", reason=reason, relay="local")
+
+
+def _spool_rights(directory: str, user: User) -> tuple[Identity, tuple[int, int] | None]:
+    """Whose rights a mailbox in the spool directory takes, and whom to give a new one.
+
+    As the directory is made: everybody's, a group's (mail), or nobody's but root's.
+    """
+    me = user.identity
+    status = os.stat(directory)
+    if status.st_mode & stat.S_IWOTH:
+        return me, None
+    if status.st_mode & stat.S_IWGRP:
+        group = status.st_gid
+        return Identity(me.name, me.uid, group, (group,)), None
+    return ROOT, (me.uid, me.gid)
+
+
+def deliver_to_user(settings: Settings, stage: Stage, delivery: Delivery, user: User) -> Outcome:
+    """home_mailbox or mail_spool_directory. Blocks while the mailbox is locked."""
+    params = settings.params
+    if params.home_mailbox:
+        path = f"{user.home}/{params.home_mailbox}"
+    elif params.mail_spool_directory.endswith("/"):
+        path = f"{params.mail_spool_directory}{stage.user}/"
+    else:
+        path = f"{params.mail_spool_directory}/{stage.user}"
+    try:
+        if path.endswith("/"):
+            return _to_maildir(settings, stage, delivery, path, user.identity)
+        return _to_mbox(settings, stage, delivery, path, user)
+    except CannotAct as err:
+        return cannot_act(err)
+
+
+def _to_maildir(
+    settings: Settings, stage: Stage, delivery: Delivery, path: str, identity: Identity
+) -> Outcome:
+    if delivery.verify_only:
+        return _deliverable("delivers to maildir")
+    params = settings.params
+    pieces = _maildir_content(settings, stage, delivery)
+    try:
+        with acting(identity):
+            deliver_to_maildir(
+                path.rstrip("/"), pieces, params.myhostname, size_limit=params.mailbox_size_limit
+            )
+    except OSError as err:
+        if err.errno == errno.EACCES:
+            who = f"UID/GID={identity.uid}/{identity.gid}"
+            LOG.warning(f"maildir access problem for {who}: {err.strerror}")
+            LOG.warning("perhaps you need to create the maildirs in advance")
+        return _failure(err, "maildir delivery failed: ")
+    return _delivered("delivered to maildir")
+
+
+def _to_mbox(
+    settings: Settings, stage: Stage, delivery: Delivery, path: str, user: User
+) -> Outcome:
+    if delivery.verify_only:
+        return _deliverable("delivers to mailbox")
+    params = settings.params
+    try:
+        if params.home_mailbox or not settings.is_root:
+            rights, new_owner = user.identity, None
+        else:
+            rights, new_owner = _spool_rights(params.mail_spool_directory, user)
+        with acting(rights):
+            append_to_mbox(
+                path,
+                _mbox_content(settings, stage, delivery),
+                settings.locking,
+                size_limit=params.mailbox_size_limit,
+                owner=user.identity.uid if params.strict_mailbox_ownership else None,
+                new_owner=new_owner,
+            )
+    except OSError as err:
+        prefix = f"cannot update mailbox {path} for user {stage.user}. "
+        return _failure(err, prefix)
+    if params.biff:
+        _notify(stage.user, path)
+    return _delivered("delivered to mailbox")
+
+
+def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: str) -> Outcome:
+    """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
+    params = settings.params
+    if stage.origin.value not in params.allow_mail_to_files:
+        return Bounced(dsn="5.7.1", reason="mail to file is restricted", relay="local")
+    rights = settings.rights_of(stage).identity
+    try:
+        if path.endswith("/"):
+            return _to_maildir(settings, stage, delivery, path, rights)
+        if delivery.verify_only:
+            return _deliverable(f"delivers to file: {path}")
+        with acting(rights):
+            if _executable(path):
+                reason = f"cannot append message to file {path}: file is executable"
+                return Bounced(dsn="5.7.1", reason=reason, relay="local")
+            append_to_mbox(
+                path,
+                _mbox_content(settings, stage, delivery),
+                settings.locking,
+                size_limit=params.mailbox_size_limit,
+                special=True,
+            )
+    except CannotAct as err:
+        return cannot_act(err)
+    except OSError as err:
+        return _failure(err, f"cannot append message to file {path}: ")
+    return _delivered(f"delivered to file: {path}")
+
+
+def _executable(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
+
+
+def _delivered(reason: str) -> Sent:
+    return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
+
+
+def _deliverable(reason: str) -> Sent:
+    return Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
+
+
+def _notify(name: str, path: str) -> None:
+    """Tell comsat(8) of new mail: "user@offset", a datagram to this host."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as biff:
+        # No reader, no harm: nothing tells us whether anybody listens.
+        biff.sendto(f"{name}@{os.stat(path).st_size}".encode(), ("127.0.0.1", _BIFF_PORT))

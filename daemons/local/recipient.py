@@ -1,0 +1,348 @@
+"""The way of one recipient: aliases, .forward, mailbox, unknown - in this order, and recursively.
+
+What an alias or a .forward file names is delivered at once if it is a local address, a file or a
+command; everything else leaves as a new message, when all the rest went well. So do the members of
+a list that has an owner, and of :include: files, so that one of them in trouble does not have the
+list expanded again. A recipient is done when nothing that it was expanded to is to be tried again.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.local.alias import find_alias
+from daemons.local.command import deliver_to_command, deliver_to_user_command
+from daemons.local.dotforward import read_forward
+from daemons.local.expansion import expanded, values_of
+from daemons.local.forward import Forwarder
+from daemons.local.handover import hand_over
+from daemons.local.include import read_include
+from daemons.local.mailbox import cannot_act, deliver_to_file, deliver_to_user
+from daemons.local.params import Settings
+from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
+from daemons.local.user import CannotAct, User, acting, find_user
+from libmail.clients.cleanup import CleanupClient
+from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.clients.rewrite import RewriteClient
+from libmail.config import ConfigError
+from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
+from libmail.log import LOG
+from libmail.message.addresses import Mailbox
+from libmail.service.pool import ServiceUnavailable
+from libmail.smtp.address import quote_local, split_address, unquote
+from libmail.tables.maps import Maps
+from libmail.tables.table import TableRetry
+
+__all__ = ["Clients", "RecipientDelivery"]
+
+_INCLUDE: Final = ":include:"
+_REQUIRED: Final = ("mailer-daemon", "postmaster")
+_DOUBLE_BOUNCE: Final = "double-bounce"
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The services that local(8) asks."""
+
+    rewrite: RewriteClient
+    cleanup: CleanupClient
+
+
+class RecipientDelivery:
+    """Delivers to one recipient of a request. The methods return whether that is final."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clients: Clients,
+        delivery: Delivery,
+        loops: frozenset[str],
+    ) -> None:
+        """loops: the addresses in the message's Delivered-To headers, in lower case."""
+        self._settings = settings
+        self._params = settings.params
+        self._clients = clients
+        self._delivery = delivery
+        self._loops = loops
+        self._seen = SeenFilter(settings.params.duplicate_filter_limit)
+        self._told = False  # of an expansion, to who wants to hear of success
+        self._forwarder = Forwarder(settings, clients.cleanup)
+
+    async def deliver(self, recipient: Recipient) -> None:
+        """Serve the recipient to its end."""
+        request = self._delivery.request
+        stage = Stage(recipient, request.sender, recipient.address)
+        final = await self._recipient(stage, recipient.address)
+        if final:
+            if self._told:
+                recipient = _without_success(recipient)
+            for outcome in await self._forwarder.send(self._delivery):
+                final = await self._report_for(recipient, outcome) and final
+        self._delivery.close(recipient, final=final)
+
+    async def _report(self, stage: Stage, outcome: Outcome) -> bool:
+        # What fails in a list is the business of its owner.
+        return_to = stage.sender if stage.sender != self._delivery.request.sender else None
+        return await self._report_for(stage.recipient, outcome, return_to)
+
+    async def _report_for(
+        self, recipient: Recipient, outcome: Outcome, return_to: str | None = None
+    ) -> bool:
+        service = self._delivery.request.transport
+        if service != outcome.relay:  # the log names the service, of which there may be several
+            outcome = outcome._replace(relay=service)
+        return await self._delivery.report(recipient, outcome, return_to=return_to)
+
+    async def _recipient(self, stage: Stage, address: str) -> bool:
+        """One local address: break loops, then the search order."""
+        stage = stage.at(address, self._params.recipient_delimiter)
+        if address.lower() in self._loops:
+            reason = f"mail forwarding loop for {address}"
+            looped = Bounced(dsn="5.4.6", reason=reason, relay="local")
+            return await self._report_for(stage.recipient, looped)
+        if "/" in stage.extension:
+            LOG.warning(
+                f"{self._delivery.request.queue_id}: address with illegal extension: {stage.local}"
+            )
+            stage = stage._replace(extension="")
+        if stage.local.startswith("\\"):
+            plain = stage._replace(local=stage.local[1:], user=stage.user[1:])
+            return await self._user(plain, find_user(plain.user))
+        aliased = await self._alias(stage)
+        if aliased is not None:
+            return aliased
+        stage = stage._replace(unmatched=stage.extension and stage.delimiter + stage.extension)
+        if stage.origin is Origin.INCLUDE or (stage.owner and stage.owner != stage.user):
+            return await self._indirect(stage)
+        return await self._user_or_forward(stage)
+
+    async def _alias(self, stage: Stage) -> bool | None:
+        """None where neither the local part nor the user is an alias."""
+        stage = stage._replace(unmatched="")
+        found = await find_alias(self._settings, self._clients.rewrite, stage, stage.local)
+        if found is None and stage.user != stage.local:
+            if "alias" in self._params.propagate_unmatched_extensions:
+                stage = stage._replace(unmatched=stage.delimiter + stage.extension)
+            found = await find_alias(self._settings, self._clients.rewrite, stage, stage.user)
+        return None if found is None else await self._expansion(stage, found)
+
+    async def _user_or_forward(self, stage: Stage) -> bool:
+        user = find_user(stage.user)
+        if user is not None and self._params.require_home_directory:
+            problem = _home_problem(user)
+            if problem is not None:
+                return await self._report(stage, problem)
+        try:
+            found = read_forward(self._settings, stage, user, self._seen)
+        except CannotAct as err:
+            return await self._report(stage, cannot_act(err))
+        if found is not None:
+            return await self._expansion(stage, found)
+        return await self._user(stage, user)
+
+    async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
+        """Deliver to all members."""
+        if not isinstance(found, Expansion):
+            return await self._report(stage, found)
+        inner, recipient = found.stage, stage.recipient
+        if recipient.notify & DsnNotify.SUCCESS and found.stage.origin is not Origin.INCLUDE:
+            inner = await self._tell_expansion(recipient, inner)
+        final = True
+        for member in found.members:
+            final = await self._member(inner, member) and final
+        return final
+
+    async def _tell_expansion(self, recipient: Recipient, inner: Stage) -> Stage:
+        """Success is reported here: what the members get asks for no such report (RFC 3461 §5)."""
+        owned = inner.owner and inner.origin is Origin.ALIAS
+        outcome = Sent(
+            dsn="2.0.0",
+            reason="alias expanded",
+            relay="local",
+            action="delivered" if owned else "expanded",
+        )
+        told = recipient._replace(orig_rcpt=inner.recipient.orig_rcpt)
+        await self._delivery.record_expansion(told, outcome)
+        self._told = True
+        return inner._replace(recipient=_without_success(inner.recipient))
+
+    async def _member(self, stage: Stage, member: Mailbox) -> bool:
+        """One destination that an alias, .forward or :include: file names."""
+        text = member.plain
+        if text.startswith("/"):
+            return await self._file(stage, text)
+        if text.startswith("|"):
+            return await self._command(stage, text[1:].strip())
+        if text.lower().startswith(_INCLUDE):
+            return await self._include(stage, text[len(_INCLUDE) :])
+        return await self._address(stage, member.address)
+
+    async def _file(self, stage: Stage, path: str) -> bool:
+        rights = self._settings.rights_of(stage).identity
+        if self._seen.been_here("file", rights.uid, path):
+            return True
+        outcome = deliver_to_file(self._settings, stage, self._delivery, path)
+        return await self._report(stage, outcome)
+
+    async def _command(self, stage: Stage, command: str) -> bool:
+        rights = self._settings.rights_of(stage).identity
+        if self._seen.been_here("command", rights.uid, command):
+            return True
+        outcome = await deliver_to_command(self._settings, stage, self._delivery, command)
+        return await self._report(stage, outcome)
+
+    async def _include(self, stage: Stage, path: str) -> bool:
+        if self._seen.been_here("include", stage.rights and stage.rights.identity.uid, path):
+            return True
+        if "include" not in self._params.propagate_unmatched_extensions:
+            stage = stage._replace(unmatched="")
+        return await self._expansion(stage, read_include(self._settings, stage, path))
+
+    async def _address(self, stage: Stage, written: str) -> bool:
+        """An address as it is written: make it complete, and find out who delivers to it."""
+        try:
+            address = await self._clients.rewrite.rewrite("local", written)
+            route = await self._clients.rewrite.resolve(stage.sender, address)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{self._delivery.request.queue_id}: {err}")
+            problem: Outcome = Deferred(
+                dsn="4.3.0", reason="address resolver unavailable", relay="local"
+            )
+            return await self._report(stage, problem)
+        if route.flags & ResolveFlag.FAIL:
+            problem = Deferred(dsn="4.3.0", reason="address resolver failure", relay="local")
+            return await self._report(stage, problem)
+        if route.flags & ResolveFlag.ERROR:
+            reason = f"bad recipient address syntax: {unquote(written)}"
+            problem = Bounced(dsn="5.1.3", reason=reason, relay="local")
+            return await self._report(stage, problem)
+        address = _extended(route.recipient, stage.unmatched)
+        if route.transport == self._delivery.request.transport:
+            return await self._recipient(stage, address)
+        recipient = stage.recipient._replace(address=address)
+        return await self._indirect(stage._replace(recipient=recipient))
+
+    async def _indirect(self, stage: Stage) -> bool:
+        """Forward in a new message, at the end."""
+        address = stage.recipient.address
+        if self._seen.been_here("indirect", stage.sender, address):
+            return True
+        if self._delivery.verify_only:
+            reason = f"forwards to {address}"
+            return await self._report(
+                stage, Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
+            )
+        self._forwarder.add(stage)
+        return True
+
+    async def _user(self, stage: Stage, user: User | None) -> bool:
+        """The mailbox of a user, however it is reached, or what is done about unknown users."""
+        if self._seen.been_here("mailbox", stage.local):
+            return True
+        params = self._params
+        spec = await self._lookup(self._settings.mailbox_transports, stage.user)
+        if isinstance(spec, Deferred):
+            return await self._report(stage, spec)
+        if spec := spec or params.mailbox_transport:
+            return await self._pass(stage, spec)
+        if user is None:
+            return await self._unknown(stage)
+        command = await self._lookup(self._settings.mailbox_commands, stage.user)
+        if isinstance(command, Deferred):
+            return await self._report(stage, command)
+        stage = stage._replace(rights=user)
+        if command := command or params.mailbox_command:
+            outcome = await deliver_to_user_command(self._settings, stage, self._delivery, command)
+        else:
+            outcome = deliver_to_user(self._settings, stage, self._delivery, user)
+        return await self._report(stage, outcome)
+
+    async def _unknown(self, stage: Stage) -> bool:
+        params = self._params
+        spec = await self._lookup(self._settings.fallback_transports, stage.user)
+        if isinstance(spec, Deferred):
+            return await self._report(stage, spec)
+        if spec := spec or params.fallback_transport:
+            return await self._pass(stage, spec)
+        if stage.user in (*_REQUIRED, _DOUBLE_BOUNCE):
+            return await self._report(stage, _discarded(stage.user))
+        if params.luser_relay:
+            return await self._relay_unknown(stage)
+        reason = f'unknown user: "{stage.user}"'
+        return await self._report(stage, Bounced(dsn="5.1.1", reason=reason, relay="local"))
+
+    async def _relay_unknown(self, stage: Stage) -> bool:
+        """luser_relay."""
+        try:
+            relay = expanded(self._params.luser_relay, values_of(stage, None), "")
+        except ConfigError as err:
+            LOG.warning(f"luser_relay: {err}")
+            relay = None
+        if not relay:
+            reason = "mail system configuration error"
+            return await self._report(stage, Deferred(dsn="4.3.5", reason=reason, relay="local"))
+        if self._seen.been_here("luser_relay", relay):
+            reason = f'unknown user: "{stage.user}"'
+            return await self._report(stage, Bounced(dsn="5.1.1", reason=reason, relay="local"))
+        return await self._address(stage._replace(unmatched=""), quote_local(relay))
+
+    async def _pass(self, stage: Stage, spec: str) -> bool:
+        if spec.partition(":")[0] == self._delivery.request.transport:
+            # It would come back here, and to one more process each time.
+            LOG.warning(f"{stage.local}: transport {spec} would pass mail to itself")
+            reason = "mail system configuration error"
+            return await self._report(stage, Deferred(dsn="4.3.5", reason=reason, relay="local"))
+        try:
+            return await hand_over(
+                self._delivery, stage.recipient, stage.sender, spec, self._params.ipc_timeout
+            )
+        except ServiceUnavailable as err:
+            LOG.warning(f"{self._delivery.request.queue_id}: {err}")
+            reason = "mail transport unavailable"
+            return await self._report(stage, Deferred(dsn="4.3.0", reason=reason, relay="local"))
+
+    async def _lookup(self, maps: Maps, user: str) -> str | Deferred | None:
+        if not maps:
+            return None
+        try:
+            return await maps.find(user)
+        except TableRetry as err:
+            LOG.warning(str(err))
+            return Deferred(dsn="4.3.0", reason=f"{maps.title} lookup failure", relay="local")
+
+
+def _without_success(recipient: Recipient) -> Recipient:
+    """The recipient, without asking for a report of success."""
+    notify = recipient.notify & ~DsnNotify.SUCCESS
+    return recipient._replace(notify=notify or (DsnNotify.NEVER if recipient.notify else 0))
+
+
+def _discarded(name: str) -> Sent:
+    """What must have a reader is not returned, which would only make more of it."""
+    if name == _DOUBLE_BOUNCE:
+        reason = "undeliverable postmaster notification discarded"
+    else:
+        LOG.warning(f"required alias not found: {name}")
+        reason = "discarded"
+    return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
+
+
+def _extended(address: str, extension: str) -> str:
+    """The address with an extension ("+foo") put behind its local part."""
+    if not extension:
+        return address
+    local, domain = split_address(address)
+    return f"{local}{extension}@{domain}" if domain else local + extension
+
+
+def _home_problem(user: User) -> Deferred | None:
+    """require_home_directory."""
+    try:
+        with acting(user.identity):
+            os.stat(user.home)
+    except CannotAct as err:
+        return cannot_act(err)
+    except OSError as err:
+        reason = f"cannot access home directory {user.home}: {err.strerror}"
+        return Deferred(dsn="4.3.0", reason=reason, relay="local")
+    return None

@@ -1,0 +1,42 @@
+"""What pickup(8) reads before the jail."""
+
+from dataclasses import dataclass
+
+from libmail.service.authorization import AuthorizedUsers
+from libmail.service.skeleton import Startup
+
+__all__ = ["PickupParams", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class PickupParams:
+    """Parameters of pickup(8)."""
+
+    authorized_submit_users: str
+    cleanup_service_name: str
+    content_filter: str
+    ipc_timeout: float
+    mail_name: str
+    mail_owner: str
+    message_size_limit: int
+    milter_default_action: str
+    myhostname: str
+    non_smtpd_milters: tuple[str, ...]
+    receive_override_options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Parameters and what was opened for them."""
+
+    params: PickupParams
+    users: AuthorizedUsers
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read parameters, open tables."""
+    params = startup.config.load(PickupParams)
+    users = AuthorizedUsers(
+        "authorized_submit_users", params.authorized_submit_users, "submit mail"
+    )
+    return Prepared(params, users)

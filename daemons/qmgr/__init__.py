@@ -1,0 +1,184 @@
+"""qmgr(8): the queue manager, the one process that decides when mail is delivered.
+
+Called by: cleanup (NewMail), showq and flush (QueueFlush), master and postkick(1) (trigger bytes).
+Asks: trivial-rewrite where each recipient goes; the delivery agents on `private/<transport>` to
+deliver. Writes: moves files between incoming, active, deferred and corrupt, and removes them.
+Tells: bounce, defer and trace to send their reports. Needs: the queue directories, `private/`; no
+network.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.qmgr.agents import AgentTimes
+from daemons.qmgr.backoff import Backoff
+from daemons.qmgr.clog import ClogWarnings
+from daemons.qmgr.closing import Closing, Reporters
+from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.qmgr.manager import ManagerRules, QueueManager
+from daemons.qmgr.params import LimitsCache, QmgrParams
+from daemons.qmgr.routing import RoutingRules
+from daemons.qmgr.scheduler import Scheduler
+from daemons.qmgr.store import Store
+from libmail.clients.rewrite import RewriteClient
+from libmail.config import read_master_cf
+from libmail.log import LOG
+from libmail.queue.directory import QueueDirectory
+from libmail.service.authorization import AuthorizedUsers
+from libmail.service.pool import ServicePool
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+
+__all__ = ["SERVICE"]
+
+_RETRY: Final = "retry"  # the service that defers; its name is no parameter
+_LOCK_RETRY: Final = 0.05
+_STOP_GRACE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known before the jail."""
+
+    params: QmgrParams
+    limits: LimitsCache
+    flushers: AuthorizedUsers
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read the parameters, those of every possible transport too, so that a bad one is fatal."""
+    limits = LimitsCache(startup.config)
+    for entry in read_master_cf(startup.config.directory):
+        if entry.type == "unix":
+            limits.of(entry.name)
+    params = startup.config.load(QmgrParams)
+    flushers = AuthorizedUsers(
+        "authorized_flush_users", params.authorized_flush_users, "flush the mail queue"
+    )
+    return Prepared(params, limits, flushers)
+
+
+def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
+    params, limits = prepared.params, prepared.limits
+    directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
+
+    def pool(name: str) -> ServicePool:
+        return ServicePool(
+            f"private/{name}", idle=params.ipc_idle, life=params.ipc_ttl, timeout=params.ipc_timeout
+        )
+
+    store = Store(directory)
+    reporters = Reporters(
+        pool(params.bounce_service_name),
+        pool(params.defer_service_name),
+        pool(params.trace_service_name),
+    )
+    backoff = Backoff(
+        params.minimal_backoff_time,
+        params.maximal_backoff_time,
+        params.maximal_queue_lifetime,
+        params.bounce_queue_lifetime,
+    )
+    return QueueManager(
+        ManagerRules(
+            active_limit=params.qmgr_message_active_limit,
+            recipient_limit=params.qmgr_message_recipient_limit,
+            recipient_minimum=params.qmgr_message_recipient_minimum,
+            confirm_cleared=params.confirm_delay_cleared,
+            feedback_debug=params.destination_concurrency_feedback_debug,
+            retry_delay=params.minimal_backoff_time,
+            agent_times=AgentTimes(
+                idle=params.ipc_idle,
+                life=params.ipc_ttl,
+                greeting=params.qmgr_daemon_timeout,
+                answer=params.daemon_timeout,
+            ),
+        ),
+        RoutingRules(
+            error_transport=params.error_service_name,
+            retry_transport=_RETRY,
+            default_filter_nexthop=params.default_filter_nexthop,
+            defer_transports=frozenset(params.defer_transports),
+            double_bounce_sender=params.double_bounce_sender,
+            recipient_delimiter=params.recipient_delimiter,
+            limits=limits.of,
+        ),
+        Scheduler(
+            limits.of,
+            dead_time=params.minimal_backoff_time,
+            retry_time=params.transport_retry_time,
+            dead_limit=params.qmgr_message_recipient_limit,
+        ),
+        store,
+        RewriteClient(pool(params.rewrite_service_name)),
+        Closing(store, reporters, backoff),
+        ClogWarnings(
+            params.qmgr_message_active_limit,
+            params.qmgr_clog_warn_time if params.helpful_warnings else 0,
+        ),
+        runtime.spawn,
+    )
+
+
+async def _own_queue() -> None:
+    """Wait until no other queue manager is at work: the one before this may still be ending."""
+    folder = os.open("active", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(_LOCK_RETRY)
+        else:
+            return  # the lock lasts as long as the process, and so does the descriptor
+
+
+async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    """Serve until the generation ends."""
+    manager = _manager(prepared, runtime)
+    clients: set[FrontConnection] = set()
+
+    def ended(client: FrontConnection) -> None:
+        clients.discard(client)
+        runtime.session_ended()
+
+    handlers = FrontHandlers(
+        manager.new_mail,
+        manager.flush,
+        manager.trigger,
+        ended,
+        prepared.flushers.refusal,
+        runtime.spawn,
+    )
+
+    def stream(sock: socket.socket) -> asyncio.Protocol:
+        client = FrontConnection(sock, handlers)
+        clients.add(client)
+        return client
+
+    async def run() -> None:
+        await _own_queue()
+        manager.begin()
+        # What the process before this was told as it ended, it may not have read.
+        asyncio.get_running_loop().call_later(_STOP_GRACE + 1, manager.trigger, "I")
+        while True:
+            manager.trigger("D")
+            await asyncio.sleep(prepared.params.queue_run_delay)
+
+    async def retire() -> None:
+        await runtime.retiring.wait()
+        for client in list(clients):  # they connect to the next generation
+            client.close()
+
+    async def drain() -> None:
+        await manager.stop(_STOP_GRACE)
+
+    runtime.spawn(run())
+    runtime.spawn(retire())
+    LOG.debug("started")
+    return Handlers(stream=stream, drain=drain)
+
+
+SERVICE: Final = Service("qmgr", prepare, start, permanent=True)

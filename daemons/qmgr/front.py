@@ -1,0 +1,123 @@
+"""The socket `public/qmgr`: announcements of mail, flush requests and trigger bytes.
+
+Users may ask for what concerns when mail is delivered (postqueue(1), postkick(1)) if
+authorized_flush_users lists them; only the mail system itself and root announce mail.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final, cast
+
+from libmail.ipc.codec import Unframer, WireError
+from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
+from libmail.log import LOG
+from libmail.queue.ids import is_queue_id
+
+_UCRED: Final = struct.Struct("iII")
+_TRIGGERS: Final = "AFDIW"  # in the order in which they take effect
+
+
+@dataclass(frozen=True, slots=True)
+class FrontHandlers:
+    """new_mail, flush ("" for all): of messages. trigger: one of the bytes of qmgr(8), TRIGGERS.
+
+    ended: the connection is closed. refusal: why the user of this number may not flush the queue,
+    or "". spawn: runs a task.
+    """
+
+    new_mail: Callable[[QueueId], None]
+    flush: Callable[[QueueId], None]
+    trigger: Callable[[str], None]
+    ended: Callable[["FrontConnection"], None]
+    refusal: Callable[[int], Awaitable[str]]
+    spawn: Callable[[Coroutine[object, object, object]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Triggers:
+    """Bytes that a trigger client wrote."""
+
+    letters: str
+
+
+class FrontConnection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, sock: socket.socket, handlers: FrontHandlers) -> None:
+        self._handlers = handlers
+        self._unframer = Unframer(CODEC)
+        self._transport: asyncio.Transport | None = None
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        self._uid: int = _UCRED.unpack(credentials)[1]
+        # Others could announce a file that is still being written.
+        self._trusted = self._uid in (0, os.geteuid())
+        self._deciding = False  # whether a user may ask
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if not self._unframer.pending and data[0] & 0x7F:
+            self._ask(_Triggers(data.decode("ascii", "replace")))
+            return
+        self._unframer.receive_data(data)
+        try:
+            for message in self._unframer:
+                self._receive(message)
+        except WireError as err:
+            LOG.warning(f"qmgr: client broke the protocol: {err}")
+            self.close()
+
+    def _receive(self, message: object) -> None:
+        if isinstance(message, QueueFlush):
+            if message.queue_id and not is_queue_id(message.queue_id):
+                raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
+            self._ask(message)
+        elif isinstance(message, NewMail) and self._trusted:
+            if not is_queue_id(message.queue_id):
+                raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
+            self._handlers.new_mail(message.queue_id)
+        else:
+            raise WireError(f"unexpected {type(message).__name__} from user id {self._uid}")
+
+    def _ask(self, request: "QueueFlush | _Triggers") -> None:
+        """Carry out what users may ask for, too; theirs are decided one at a time."""
+        if self._trusted:
+            self._carry_out(request, "")
+        elif not self._deciding:
+            self._deciding = True
+            self._handlers.spawn(self._decide(request))
+
+    async def _decide(self, request: "QueueFlush | _Triggers") -> None:
+        refusal = await self._handlers.refusal(self._uid)
+        self._deciding = False
+        self._carry_out(request, refusal)
+
+    def _carry_out(self, request: "QueueFlush | _Triggers", refusal: str) -> None:
+        if isinstance(request, QueueFlush):
+            if not refusal:
+                self._handlers.flush(request.queue_id)
+            if self._transport is not None:
+                self._transport.write(CODEC.encode(FlushReply(refusal)))
+        elif refusal:
+            LOG.warning(f"qmgr: {refusal}")
+        else:
+            for letter in _TRIGGERS:
+                if letter in request.letters:
+                    self._handlers.trigger(letter)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._transport = None
+        self._handlers.ended(self)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,124 @@
+"""Where each recipient of a message goes: a decision over what trivial-rewrite(8) says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from daemons.qmgr.message import Message
+from daemons.qmgr.params import TransportLimits
+from libmail.ipc.messages import (
+    Nexthop,
+    Recipient,
+    ResolveFlag,
+    ResolveReply,
+    Transport,
+)
+
+# Plain numbers: the operators of IntFlag are slow, and this runs for every recipient.
+_FAIL: Final = ResolveFlag.FAIL.value
+_ERROR: Final = ResolveFlag.ERROR.value
+_LOCAL: Final = ResolveFlag.LOCAL.value
+
+DEFERRED_TRANSPORT: Final = "4.3.2 deferred transport"
+RESOLVER_FAILURE: Final = "4.3.0 address resolver failure"
+FORCED_EXPIRY: Final = "4.7.0 message is administratively expired"
+BAD_ADDRESS: Final = "5.1.3 bad address syntax"
+NULL_RECIPIENT: Final = "5.1.3 null recipient address"
+
+
+class Route(NamedTuple):
+    """destination: name of the queue of SCHEDULER_README, whose deliveries are counted together."""
+
+    transport: str
+    nexthop: Nexthop
+    destination: str
+    recipient: Recipient
+
+
+class Discard(NamedTuple):
+    """A notice that postmaster could not be told of, sent to the address for those."""
+
+    recipient: Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRules:
+    """The parameters that count here, and the limits of a transport."""
+
+    error_transport: str
+    retry_transport: str
+    default_filter_nexthop: str
+    defer_transports: frozenset[str]
+    double_bounce_sender: str
+    recipient_delimiter: str
+    limits: Callable[[str], TransportLimits]
+
+    def retry(self, reason: str, recipient: Recipient) -> Route:
+        """Through the agent that defers; reason: "4.x.x text"."""
+        return Route(self.retry_transport, Nexthop(reason), reason, recipient)
+
+    def bounce(self, reason: str, recipient: Recipient) -> Route:
+        """Through the agent that bounces; reason: "5.x.x text"."""
+        return Route(self.error_transport, Nexthop(reason), reason, recipient)
+
+
+def needs_resolver(message: Message) -> bool:
+    """Whether the route depends on trivial-rewrite(8)."""
+    return not message.envelope.content_filter and not message.forced_expiry
+
+
+def route(
+    rules: RoutingRules, message: Message, recipient: Recipient, reply: ResolveReply | None
+) -> Route | Discard:
+    """reply: None when nothing was asked (see `needs_resolver`)."""
+    if message.forced_expiry:
+        return rules.retry(FORCED_EXPIRY, recipient)
+    if reply is None:
+        transport, _, nexthop = message.envelope.content_filter.partition(":")
+        nexthop = nexthop or rules.default_filter_nexthop or recipient.address.rpartition("@")[2]
+        return _to(rules, message, transport, Nexthop(nexthop), recipient)
+    flags = reply.flags
+    if flags & _FAIL:
+        return rules.retry(RESOLVER_FAILURE, recipient)
+    if flags & _ERROR:
+        return rules.bounce(BAD_ADDRESS, recipient)
+    if not reply.recipient:
+        return rules.bounce(NULL_RECIPIENT, recipient)
+    if reply.recipient != recipient.address:
+        recipient = recipient._replace(address=reply.recipient)
+    if flags & _LOCAL:
+        local = recipient.address.rpartition("@")[0] or recipient.address
+        if local.lower() == rules.double_bounce_sender.lower():
+            return Discard(recipient)
+    return _to(rules, message, reply.transport, reply.nexthop, recipient)
+
+
+def _to(
+    rules: RoutingRules,
+    message: Message,
+    transport: Transport | str,
+    nexthop: Nexthop,
+    recipient: Recipient,
+) -> Route:
+    if transport in rules.defer_transports and not message.flush:
+        return rules.retry(DEFERRED_TRANSPORT, recipient)
+    destination: str = nexthop
+    if (
+        transport not in (rules.error_transport, rules.retry_transport)
+        and rules.limits(transport).recipient_limit == 1
+    ):
+        destination = mailbox_of(recipient.address, rules.recipient_delimiter)
+    return Route(transport, nexthop, destination, recipient)
+
+
+def mailbox_of(address: str, delimiters: str) -> str:
+    """The address without extension, in lower case: what "one recipient" is for a limit of 1."""
+    local, at, domain = address.rpartition("@")
+    if not at:
+        local, domain = address, ""
+    for char in delimiters:
+        cut = local.find(char, 1)
+        if cut > 0:
+            local = local[:cut]
+            break
+    return f"{local}{at}{domain}".lower()

@@ -1,0 +1,183 @@
+"""The steps of a message through the queue directories, see docs/queue.md.
+
+Each method is one legal step, or a harmless no-op when the file has vanished (postsuper -d).
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, NamedTuple
+
+from daemons.qmgr.message import Message
+from libmail.ipc.messages import EnvelopeFlag, QueueId, Recipient, TraceFlag
+from libmail.log import LOG
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import FORCED_EXPIRY, QueueFile, QueueFileCorrupt
+
+# Plain numbers: the operators of IntFlag are slow.
+_VERIFY_ONLY: Final = EnvelopeFlag.VERIFY_ONLY.value
+_VERBOSE: Final = EnvelopeFlag.VERBOSE.value
+_USER_VERIFY: Final = TraceFlag.USER_VERIFY.value
+_RECORD: Final = TraceFlag.RECORD.value
+
+
+class StillDelivering(Exception):
+    """An agent of an earlier queue manager is at work on the message."""
+
+
+class Read(NamedTuple):
+    """A message and the recipients to begin with; total: of all, done or not."""
+
+    message: Message
+    recipients: list[Recipient]
+    total: int
+
+
+class Store:
+    """The queue as qmgr(8) uses it."""
+
+    def __init__(self, directory: QueueDirectory) -> None:
+        self.directory = directory
+        self._recovered: set[QueueId] = set()
+
+    def recover(self) -> int:
+        """After start: active -> incoming for every file. Returns how many there were.
+
+        Their reports on deferral are of an earlier try.
+        """
+        for entry in list(self.directory.scan("active")):
+            queue_id = QueueId(entry.name)
+            if self.move(queue_id, "active", "incoming"):
+                self._recovered.add(queue_id)
+                self.directory.remove("defer", queue_id)
+        return len(self._recovered)
+
+    def activate(self, queue_id: QueueId, queue_name: str) -> bool:
+        """incoming or deferred -> active. Returns whether the file was there."""
+        if not self.move(queue_id, queue_name, "active"):
+            return False
+        if queue_name == "deferred":
+            self.directory.remove("defer", queue_id)  # of an earlier try
+        return True
+
+    def move(self, queue_id: QueueId, old: str, new: str) -> bool:
+        """Rename; False if the file is not in `old`."""
+        try:
+            self.directory.rename(queue_id, old, new)
+        except FileNotFoundError:
+            return False
+        except OSError as err:
+            LOG.warning(f"{queue_id}: rename from {old} to {new}: {err.strerror}")
+            return False
+        return True
+
+    def read(self, queue_id: QueueId, now: float, limit: int) -> Read:
+        """Read a file of the active queue, with at most `limit` recipients.
+
+        Raises OSError, QueueFileCorrupt, StillDelivering.
+        """
+        with QueueFile(self.directory.path("active", queue_id)) as file:
+            if queue_id in self._recovered:
+                self._check_idle(queue_id, file)
+            preamble = file.preamble
+            envelope = file.envelope()
+            recipients = list(islice(file.recipients(), limit + 1))
+        message = Message(
+            queue_id=queue_id,
+            envelope=envelope,
+            size=preamble.size,
+            arrival=preamble.arrival,
+            queued=now,
+            tflags=_trace_flags(envelope.flags),
+        )
+        if len(recipients) > limit:
+            del recipients[limit:]
+            _more_to_read(message, recipients, preamble.recipient_count - limit)
+        return Read(message, recipients, preamble.recipient_count)
+
+    def _check_idle(self, queue_id: QueueId, file: QueueFile) -> None:
+        try:
+            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StillDelivering from None
+        self._recovered.discard(queue_id)
+
+    def read_more(self, message: Message, limit: int) -> list[Recipient]:
+        """The next recipients. Raises OSError, QueueFileCorrupt."""
+        with QueueFile(self.directory.path("active", message.queue_id)) as file:
+            recipients = list(islice(file.recipients(message.next_offset), limit + 1))
+        if len(recipients) > limit:
+            del recipients[limit:]
+            _more_to_read(message, recipients, max(1, message.unread - limit))
+        else:
+            message.next_offset = message.unread = 0
+        return recipients
+
+    def mark_done(self, message: Message, recipients: Iterable[Recipient]) -> None:
+        """Recipients that need no delivery. A vanished file is no error. Raises OSError."""
+        try:
+            with QueueFile(self.directory.path("active", message.queue_id), writable=True) as file:
+                for recipient in recipients:
+                    file.mark_done(recipient)
+        except FileNotFoundError:
+            return
+
+    def mark_warned(self, message: Message) -> None:
+        """Remember that a delay notice was sent."""
+        path = self.directory.path("active", message.queue_id)
+        try:
+            with QueueFile(path, writable=True) as file:
+                file.mark_warned()
+        except (OSError, QueueFileCorrupt) as err:
+            LOG.warning(f"update queue file {path}: {err}")
+
+    def has_log(self, kind: str, queue_id: QueueId) -> bool:
+        """Whether there is a bounce, defer or trace log for the message."""
+        return os.access(self.directory.path(kind, queue_id), os.F_OK)
+
+    def expiry_forced(self, queue_id: QueueId) -> bool:
+        """Whether postsuper -e was called for a message of the active queue."""
+        try:
+            return bool(os.stat(self.directory.path("active", queue_id)).st_mode & FORCED_EXPIRY)
+        except OSError:
+            return False
+
+    def defer(self, queue_id: QueueId, next_try: float) -> None:
+        """active -> deferred, to be tried again at next_try (of the epoch)."""
+        path = self.directory.path("active", queue_id)
+        try:
+            os.utime(path, (next_try, next_try))
+        except FileNotFoundError:
+            return
+        except OSError as err:
+            LOG.warning(f"{queue_id}: update {path} time stamps: {err.strerror}")
+        self.move(queue_id, "active", "deferred")
+
+    def remove(self, queue_id: QueueId) -> bool:
+        """The last step: every recipient is done, every report is sent."""
+        try:
+            return self.directory.remove("active", queue_id)
+        except OSError as err:
+            LOG.warning(f"{queue_id}: remove from active: {err.strerror}")
+            return False
+
+    def set_aside(self, queue_id: QueueId, reason: str) -> None:
+        """active -> corrupt."""
+        LOG.warning(f"{queue_id}: corrupted queue file: {reason}")
+        LOG.warning(f'saving corrupt file "{queue_id}" from queue "active" to queue "corrupt"')
+        self.move(queue_id, "active", "corrupt")
+
+
+def _more_to_read(message: Message, recipients: list[Recipient], unread: int) -> None:
+    message.next_offset = recipients[-1].offset
+    message.unread = max(1, unread)
+
+
+def _trace_flags(envelope_flags: int) -> int:
+    flags = 0
+    if envelope_flags & _VERIFY_ONLY:
+        flags |= _USER_VERIFY
+    if envelope_flags & _VERBOSE:
+        flags |= _RECORD
+    return flags

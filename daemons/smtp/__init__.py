@@ -1,0 +1,137 @@
+"""smtp(8): deliver mail to other systems by SMTP, or by LMTP under the name lmtp(8).
+
+called by: qmgr. asks: DNS. writes: the done marks. tells: bounce, defer, trace.
+needs: the queue, the network; nothing of the file system but tables.
+
+One process has many deliveries under way, each a task of its own; sessions are kept for the next
+message to the same destination where qmgr says that there is one.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.smtp.delivery import Attempt, Surroundings
+from daemons.smtp.destination import Lookups, service_port
+from daemons.smtp.generic import GenericMaps
+from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.secrecy import Secrecy
+from daemons.smtp.settings import Settings, SmtpParams, load_settings
+from libmail.clients.delivery import (
+    Deferred,
+    Delivery,
+    DeliveryParams,
+    Reporters,
+    delivery_handlers,
+)
+from libmail.config.interfaces import address_families, own_interfaces
+from libmail.dns.resolver import Protocols
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+from libmail.tables.table import TableRetry
+
+__all__ = ["SERVICE", "Prepared", "prepare", "start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is made before the jail."""
+
+    settings: Settings
+    delivery: DeliveryParams
+    lookups: Lookups
+    default_port: int
+    discard_maps: Maps
+    generic: GenericMaps
+    cached_destinations: StringList
+    secrecy: Secrecy
+
+
+def _own_addresses(params: SmtpParams) -> frozenset[str]:
+    found = own_interfaces(params.inet_interfaces, params.inet_protocols)
+    if params.proxy_interfaces:
+        found += own_interfaces(params.proxy_interfaces, params.inet_protocols)
+    return frozenset(str(one.address) for one in found)
+
+
+def _protocols(params: SmtpParams) -> Protocols:
+    versions = address_families(params.inet_protocols)
+    if versions == (4,):
+        return "ipv4"
+    return "ipv6" if versions == (6,) else "all"
+
+
+def _generic(params: SmtpParams, prefix: str) -> GenericMaps:
+    local = (params.myorigin, *params.mydestination)
+    return GenericMaps(
+        Maps(f"{prefix}_generic_maps", params.smtp_generic_maps),
+        delimiters=params.recipient_delimiter,
+        propagate="generic" in params.propagate_unmatched_extensions,
+        local=frozenset(domain.lower() for domain in local),
+    )
+
+
+def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
+    """For `Service`."""
+    settings = load_settings(startup.config, startup.arguments, lmtp=lmtp)
+    params = settings.params
+    prefix = "lmtp" if lmtp else "smtp"
+    return Prepared(
+        settings,
+        startup.config.load(DeliveryParams),
+        Lookups(params, _protocols(params), _own_addresses(params)),
+        service_port(params.smtp_tcp_port),
+        Maps(
+            f"{prefix}_discard_{'lhlo' if lmtp else 'ehlo'}_keyword_address_maps",
+            params.smtp_discard_ehlo_keyword_address_maps,
+        ),
+        _generic(params, prefix),
+        StringList(
+            f"{prefix}_connection_cache_destinations", params.smtp_connection_cache_destinations
+        ),
+        Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps)),
+    )
+
+
+async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
+    """The message with its addresses as others are to see them. Raises TableRetry."""
+    generic = prepared.generic
+    request = delivery.request
+    addresses = {request.sender, *(recipient.address for recipient in request.recipients)}
+    mapped = {address: await generic.map(address) for address in addresses}
+    header = await generic.map_header(delivery.file.header())
+    return Outgoing(delivery, prepared.settings, mapped, header)
+
+
+async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    """For `Service`."""
+    around = Surroundings(
+        prepared.settings,
+        prepared.lookups,
+        prepared.default_port,
+        prepared.discard_maps,
+        prepared.cached_destinations,
+        prepared.secrecy,
+    )
+
+    async def agent(delivery: Delivery) -> None:
+        if not prepared.generic:
+            outgoing = Outgoing(delivery, prepared.settings, {}, None)
+        else:
+            try:
+                outgoing = await _outgoing(delivery, prepared)
+            except TableRetry as error:
+                outcome = Deferred(dsn="4.3.0", reason=f"local data error: {error}", relay="none")
+                await delivery.finish_all(delivery.unfinished, outcome)
+                return
+        await Attempt(delivery, outgoing, around).run()
+
+    handlers = delivery_handlers(runtime, agent, Reporters(prepared.delivery))
+
+    async def drain() -> None:
+        around.cache.close()
+
+    return Handlers(stream=handlers.stream, datagram=handlers.datagram, drain=drain)
+
+
+SERVICE: Final = Service("smtp", prepare, start)

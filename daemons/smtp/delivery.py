@@ -1,0 +1,500 @@
+"""One delivery request: over the servers of its destinations until no recipient is left."""
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final, Literal
+
+from daemons.smtp.cache import SessionCache
+from daemons.smtp.destination import (
+    BadDestination,
+    Destination,
+    LookupFailed,
+    Lookups,
+    Server,
+    parse_destination,
+    split_destinations,
+)
+from daemons.smtp.failure import Failure, Lost, SiteFailed, lost, said
+from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.poller import Poller
+from daemons.smtp.secrecy import NO_TLS, Secrecy
+from daemons.smtp.session import Session
+from daemons.smtp.settings import Settings
+from daemons.smtp.wire import Wire
+from libmail.clients.delivery import Delivery, Sent
+from libmail.ipc.messages import DeliverFlag, DsnNotify, Recipient
+from libmail.log import LOG
+from libmail.smtp.client import (
+    BODY,
+    DATA,
+    END_OF_DATA,
+    MAIL,
+    RCPT,
+    RSET,
+    Extensions,
+    Next,
+    ServerReply,
+    Transaction,
+    parse_extensions,
+)
+from libmail.smtp.client_commands import UnsafeAddress
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+from libmail.tables.table import TableRetry
+
+__all__ = ["Attempt", "Surroundings"]
+
+_NO_REASON: Final = Failure("4.3.0", "server unavailable or unable to receive mail")
+_SUCCESS: Final = int(DsnNotify.SUCCESS)
+_KEEP: Final = int(DeliverFlag.KEEP)
+
+
+class Surroundings:
+    """What all deliveries of the process share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lookups: Lookups,
+        default_port: int,
+        discard_maps: Maps,
+        cached_destinations: StringList,
+        secrecy: Secrecy,
+    ) -> None:
+        self.settings = settings
+        self.lookups = lookups
+        self.default_port = default_port
+        self.discard_maps = discard_maps
+        self.cached_destinations = cached_destinations
+        self.secrecy = secrecy
+        self.cache = SessionCache(settings.params)
+        self._poller: Poller | None = None
+        # Servers of one kind answer EHLO alike, message after message.
+        self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
+        self.extensions = lru_cache(256)(parse_extensions)
+
+    @property
+    def poller(self) -> Poller:
+        """Of the running event loop."""
+        if self._poller is None:
+            self._poller = Poller(asyncio.get_running_loop())
+        return self._poller
+
+    async def discard(self, address: str) -> tuple[str, ...]:
+        """EHLO keywords to overlook from this server. Raises TableRetry."""
+        found = await self.discard_maps.find(address)
+        if found is not None:
+            return tuple(re.split(r"[\s,]+", found))
+        return self.settings.params.smtp_discard_ehlo_keywords
+
+
+class Attempt:
+    """The work on one request."""
+
+    def __init__(self, delivery: Delivery, outgoing: Outgoing, around: Surroundings) -> None:
+        self._delivery = delivery
+        self._request = delivery.request
+        self._outgoing = outgoing
+        self._around = around
+        self._settings = around.settings
+        self._left = list(delivery.request.recipients)
+        self._why: Failure | None = None
+        self._probe = delivery.verify_only
+        self._keep = False
+        self._last = False  # no other server is left to try
+
+    async def run(self) -> None:
+        """Give every recipient an outcome."""
+        params = self._settings.params
+        texts = split_destinations(self._request.nexthop)
+        if params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
+            self._keep = True
+        elif self._around.cached_destinations:
+            self._keep = await self._around.cached_destinations.match(self._request.nexthop)
+        fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
+        while texts and self._left:
+            text = texts.pop(0)
+            if not texts:
+                texts, fallback = fallback, []
+            among_mx = await self._try_destination(text, last=not texts)
+            if among_mx:
+                # A fallback relay that is another MX host would send the mail back to us.
+                texts = [one for one in texts if one not in params.smtp_fallback_relay]
+                fallback = []
+        if self._left:
+            await self._give_up()
+
+    # servers
+
+    async def _try_destination(self, text: str, *, last: bool) -> bool:
+        """Returns whether this system is an MX host of the destination."""
+        lmtp = self._settings.lmtp
+        try:
+            destination = parse_destination(text, self._around.default_port, lmtp=lmtp)
+        except BadDestination as error:
+            LOG.warning(str(error))
+            self._why = Failure("4.3.5", "Server configuration error", site=True)
+            return False
+        if self._around.secrecy and not destination.path and await self._must_wait(text):
+            return False
+        key = f"{text.lower()}\0{destination.port}"
+        cache = self._around.cache
+        if cache and await self._reuse(key, key, last=False):
+            return False
+        if destination.path:
+            await self._try_path(destination.path, key, last=last)
+            return False
+        detect = not lmtp and destination.port == self._around.default_port
+        try:
+            servers, among_mx = await self._around.lookups.servers(destination, loop_detect=detect)
+        except LookupFailed as error:
+            self._why = error.failure
+            return error.loop
+        await self._try_servers(servers, destination, key, last=last)
+        return among_mx
+
+    async def _must_wait(self, text: str) -> bool:
+        """Whether this destination must not get mail in the clear; then that is the reason."""
+        try:
+            if not await self._around.secrecy.demands_tls(text):
+                return False
+            reason = NO_TLS
+        except TableRetry as error:
+            reason = f"TLS policy lookup error for {text}: {error}"
+        self._why = Failure("4.7.5", reason, site=True)
+        return True
+
+    async def _try_servers(
+        self, servers: Sequence[Server], destination: Destination, key: str, *, last: bool
+    ) -> None:
+        sessions = self._settings.params.smtp_mx_session_limit
+        detect = not self._settings.lmtp and destination.port == self._around.default_port
+        for number, server in enumerate(servers, 1):
+            final = last and (number == len(servers) or sessions == 1)
+            where = f"{server.address}\0{destination.port}"
+            if self._around.cache and await self._reuse(where, key, last=final):
+                return
+            session = await self._connect(server, destination.port)
+            if session is None:
+                continue
+            self._last = final
+            await self._serve(session, (key, where), loop_detect=detect)
+            sessions -= 1
+            if not self._left or sessions == 0:
+                return
+
+    async def _reuse(self, key: str, also: str, *, last: bool) -> bool:
+        """Use sessions that were kept. Returns whether that was all there was to do."""
+        while self._left and (session := self._around.cache.take(key)) is not None:
+            self._last = last
+            keys = (also, key) if also != key else (key, f"{session.address}\0{session.port}")
+            await self._transact(session, keys)
+        return not self._left
+
+    async def _connect(self, server: Server, port: int) -> Session | None:
+        """None, with the reason remembered, for a server that cannot be reached."""
+        params = self._settings.params
+        family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
+        bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
+        wire = None
+        try:
+            wire = Wire(
+                self._around.poller,
+                family,
+                self._settings.limits,
+                per_request=params.smtp_per_request_deadline,
+                bind=bind,
+            )
+            await wire.connect((server.address, port))
+        except OSError as error:
+            if wire is not None:
+                wire.close()
+            reason = f"connect to {server.host}[{server.address}]:{port}: {error.strerror}"
+            self._unreachable(reason)
+            return None
+        return Session(wire, server.host, server.address, port)
+
+    def _unreachable(self, reason: str) -> None:
+        LOG.info(reason)
+        self._why = Failure("4.4.1", reason, site=True)
+
+    async def _try_path(self, path: str, key: str, *, last: bool) -> None:
+        host = self._settings.params.myhostname
+        wire = Wire(
+            self._around.poller,
+            socket.AF_UNIX,
+            self._settings.limits,
+            per_request=self._settings.params.smtp_per_request_deadline,
+        )
+        try:
+            await wire.connect(path)
+        except OSError as error:
+            wire.close()
+            self._unreachable(f"connect to {host}[{path}]: {error.strerror}")
+            return
+        self._last = last
+        await self._serve(Session(wire, host, path, 0), (key,), loop_detect=False)
+
+    async def _serve(self, session: Session, keys: tuple[str, ...], *, loop_detect: bool) -> None:
+        """Greet a new server and give it the message."""
+        try:
+            discard = self._settings.params.smtp_discard_ehlo_keywords
+            if self._around.discard_maps.tables:
+                discard = await self._around.discard(session.address)
+            await session.greet(
+                self._settings,
+                lambda reply: self._around.extensions(reply, discard),
+                self._request.nexthop,
+                loop_detect=loop_detect,
+            )
+        except TableRetry:
+            session.wire.close()
+            await self._fail(self._left, Failure("4.3.0", "table lookup error"), session)
+        except Lost as error:
+            session.wire.close()
+            await self._fail(self._left, lost(session, error), session)
+        except SiteFailed as error:
+            await session.quit(skip_response=self._settings.params.smtp_skip_quit_response)
+            await self._fail(self._left, error.failure, session)
+        else:
+            await self._transact(session, keys)
+
+    # one transaction
+
+    async def _transact(self, session: Session, keys: tuple[str, ...]) -> None:
+        self._delivery.connected = time.time()
+        session.uses += 1
+        reused = session.uses > 1
+        offered = session.extensions
+        params = self._settings.params
+        keep = self._keep and self._around.cache.fit(session)
+        try:
+            obstacle = self._outgoing.obstacle(session, offered)
+            mail = self._outgoing.mail(offered)
+            rcpts = self._outgoing.rcpts(self._left, offered)
+        except UnsafeAddress:
+            obstacle = Failure("5.1.3", "bad address syntax")
+            mail, rcpts = b"", []
+        if obstacle is not None:
+            await session.quit(skip_response=params.smtp_skip_quit_response)
+            await self._fail(self._left, obstacle, session)
+            return
+        transaction = Transaction(
+            mail,
+            rcpts,
+            pipelining=offered.pipelining,
+            lmtp=self._settings.lmtp,
+            reset=reused,
+            data=not self._probe or params.smtp_address_verify_target == "data",
+        )
+        failure: Failure | None = None
+        early_quit = not keep and offered.pipelining
+        try:
+            await self._converse(session, transaction, b"QUIT\r\n" if early_quit else b"")
+        except Lost as error:
+            session.wire.close()
+            if reused and transaction.phase is RSET:
+                return  # the kept session had ended; that says nothing about the server
+            failure = lost(session, error)
+        except _Interrupted as error:
+            session.wire.close()
+            failure = said(session, error.reply, BODY)
+        if reused and transaction.probe is not None and not transaction.probe.positive:
+            await session.quit(skip_response=True)
+            return
+        await self._settle(session, transaction, failure)
+        if failure is None:
+            await self._part(session, transaction, keys, keep=keep)
+
+    async def _converse(self, session: Session, transaction: Transaction, after: bytes) -> None:
+        """Let the transaction take its course. Raises Lost, _Interrupted."""
+        wire, queue_id = session.wire, self._request.queue_id
+        awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
+        while True:
+            if commands := transaction.output():
+                wire.send(commands)
+            if transaction.next is awaited:
+                transaction.receive(await session.reply(transaction.phase, queue_id))
+            elif transaction.next is content and not self._probe:
+                await self._send_content(session, transaction, after)
+                transaction.content_sent()
+            else:
+                return
+
+    async def _send_content(self, session: Session, transaction: Transaction, after: bytes) -> None:
+        wire = session.wire
+        if not transaction.wanted:
+            wire.send(b".\r\n" + after)
+            return
+        content = self._outgoing.content(self._left, session.extensions)
+        try:
+            await content.send(wire, after)
+        except Lost as error:
+            reply = wire.received_reply()
+            if reply is not None and not error.timed_out and reply.code >= 400:
+                raise _Interrupted(reply) from None
+            raise
+
+    async def _part(
+        self, session: Session, transaction: Transaction, keys: tuple[str, ...], *, keep: bool
+    ) -> None:
+        """Keep the session for later, or say goodbye."""
+        params = self._settings.params
+        if transaction.next is Next.CONTENT:
+            session.wire.close()  # a probe: there is no other way out of DATA without a message
+            return
+        if transaction.next is Next.NOTHING and not keep and session.extensions.pipelining:
+            if not params.smtp_skip_quit_response:
+                await session.await_goodbye()
+            session.wire.close()
+            return
+        if transaction.next is Next.RESET and not await session.reset():
+            session.wire.close()
+        elif keep and session.wire.quiet and not transaction.closing:
+            self._around.cache.put(session, keys)
+        else:
+            await session.quit(skip_response=params.smtp_skip_quit_response)
+
+    async def _settle(
+        self, session: Session, transaction: Transaction, failure: Failure | None
+    ) -> None:
+        """Outcomes for the recipients that the transaction has decided about."""
+        recipients = list(self._left)
+        if transaction.mail is not None:
+            await self._fail(recipients, said(session, transaction.mail, MAIL), session)
+            return
+        accepted: list[Recipient] = []
+        undecided: list[Recipient] = []
+        for recipient, reply in zip(recipients, transaction.rcpt, strict=True):
+            if reply is None:
+                undecided.append(recipient)
+            elif reply.positive:
+                accepted.append(recipient)
+            else:
+                await self._fail([recipient], said(session, reply, RCPT), session)
+        if transaction.data is not None:
+            await self._fail(accepted, said(session, transaction.data, DATA), session)
+            return
+        if self._probe and failure is None:
+            await self._deliverable(session, transaction, accepted)
+            return
+        decided = await self._settle_final(session, transaction.final, accepted)
+        undecided = accepted[decided:] + undecided
+        if undecided:
+            await self._fail(undecided, failure or _NO_REASON, session)
+
+    async def _settle_final(
+        self, session: Session, final: Sequence[ServerReply], accepted: Sequence[Recipient]
+    ) -> int:
+        """The replies to the end of data. Returns for how many recipients there was one."""
+        if not final:
+            return 0
+        if not self._settings.lmtp:
+            if final[0].positive:
+                for recipient in accepted:
+                    await self._sent(recipient, final[0], session)
+            else:
+                await self._fail(accepted, said(session, final[0], END_OF_DATA), session)
+            return len(accepted)
+        for recipient, reply in zip(accepted, final, strict=False):
+            if reply.positive:
+                await self._sent(recipient, reply, session)
+            else:
+                await self._fail([recipient], said(session, reply, END_OF_DATA), session)
+        return len(final)
+
+    # outcomes
+
+    async def _sent(self, recipient: Recipient, reply: ServerReply, session: Session) -> None:
+        final = self._settings.flags.final and not session.extensions.dsn
+        if session.extensions.dsn and recipient.notify & _SUCCESS:
+            # The server reports success itself, RFC 3461 §5.2.1.
+            recipient = recipient._replace(notify=recipient.notify - _SUCCESS)
+        await self._accepted(recipient, reply, session, "delivered" if final else "relayed")
+
+    async def _deliverable(
+        self, session: Session, transaction: Transaction, accepted: Sequence[Recipient]
+    ) -> None:
+        replies = [reply for reply in transaction.rcpt if reply is not None and reply.positive]
+        for recipient, reply in zip(accepted, replies, strict=True):
+            await self._accepted(recipient, reply, session, "deliverable")
+
+    async def _accepted(
+        self,
+        recipient: Recipient,
+        reply: ServerReply,
+        session: Session,
+        action: Literal["delivered", "relayed", "deliverable"],
+    ) -> None:
+        """The server has said yes."""
+        outcome = Sent(
+            dsn=reply.dsn,
+            reason=reply.text,
+            relay=session.relay,
+            action=action,
+            mta=session.host,
+            diag_type="smtp",
+            diag_text=reply.text,
+            conn_use=session.uses,
+        )
+        await self._delivery.finish(recipient, outcome)
+        self._drop(recipient)
+
+    async def _fail(
+        self, recipients: Iterable[Recipient], failure: Failure, session: Session
+    ) -> None:
+        """Defer or bounce, or leave the recipients to the next server."""
+        recipients = list(recipients)
+        if not recipients:
+            return
+        self._why = failure
+        if not self._last and (failure.temporary or self._delivery.reporters.soft_bounce):
+            LOG.info(f"{self._request.queue_id}: {failure.reason}")
+            return
+        if failure.site and failure.temporary:
+            self._delivery.fail_destination(failure.dsn, failure.reason)
+        await self._finish(recipients, failure, session.relay, session.uses)
+
+    async def _finish(
+        self, recipients: Sequence[Recipient], failure: Failure, relay: str, uses: int
+    ) -> None:
+        outcome = failure.outcome(relay, uses)
+        for recipient in recipients:
+            await self._delivery.finish(recipient, outcome)
+            self._drop(recipient)
+
+    def _drop(self, recipient: Recipient) -> None:
+        self._left = [one for one in self._left if one.offset != recipient.offset]
+
+    async def _give_up(self) -> None:
+        """No server is left."""
+        params = self._settings.params
+        failure = self._why or _NO_REASON
+        if not failure.temporary and not self._settings.lmtp:
+            relay = params.relayhost
+            culprit = ""
+            if params.smtp_fallback_relay:
+                culprit = "smtp_fallback_relay"
+            elif relay and self._request.nexthop == relay:
+                culprit = "relayhost"
+            if culprit:
+                # It did not resolve, or it is this system: the mail is not to blame.
+                LOG.warning(f"{culprit} configuration problem")
+                failure = Failure("4.3.5", failure.reason, failure.mta, failure.diagnostic, True)
+        if failure.temporary:
+            self._delivery.fail_destination(failure.dsn, failure.reason)
+        if not self._delivery.connected:
+            self._delivery.connected = time.time()
+        await self._finish(self._left, failure, "none", 0)
+
+
+class _Interrupted(Exception):
+    """The server replied before it had all of the content, and hung up."""
+
+    def __init__(self, reply: ServerReply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply

@@ -1,0 +1,98 @@
+"""Why mail was not delivered, in the words of the log, and with the status of a report."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from libmail.clients.delivery import Bounced, Deferred
+from libmail.smtp.client import Phase, ServerReply
+
+__all__ = ["Failure", "Lost", "Named", "SiteFailed", "lost", "refused", "said"]
+
+
+class Named(Protocol):
+    """A server. name: "host[address]". host: its name."""
+
+    @property
+    def host(self) -> str:
+        """The name, or the address of a server that was given by address."""
+
+    @property
+    def name(self) -> str:
+        """host[address]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A reason. mta, diagnostic: of the server that gave it. site: the destination as a whole is
+    in trouble, not this message."""
+
+    dsn: str
+    reason: str
+    mta: str = ""
+    diagnostic: str = ""
+    site: bool = False
+
+    @property
+    def temporary(self) -> bool:
+        """Whether another server, or a later attempt, may succeed."""
+        return self.dsn.startswith("4")
+
+    def outcome(self, relay: str, conn_use: int = 0) -> Bounced | Deferred:
+        """For a recipient. relay: "host[address]:port" or "none"."""
+        kind = Deferred if self.temporary else Bounced
+        return kind(
+            dsn=self.dsn,
+            reason=self.reason,
+            relay=relay,
+            mta=self.mta,
+            diag_type="smtp" if self.diagnostic else "",
+            diag_text=self.diagnostic,
+            conn_use=conn_use,
+        )
+
+
+class Lost(Exception):
+    """The server went away, or time ran out, in this phase."""
+
+    def __init__(self, phase: Phase, *, timed_out: bool = False) -> None:
+        super().__init__(phase.doing)
+        self.phase = phase
+        self.timed_out = timed_out
+
+
+class SiteFailed(Exception):
+    """This server takes no mail from us."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def lost(server: Named, error: Lost) -> Failure:
+    """The conversation broke off."""
+    if error.timed_out:
+        text = f"conversation with {server.name} timed out while {error.phase.doing}"
+    else:
+        text = f"lost connection with {server.name} while {error.phase.doing}"
+    return Failure("4.4.2", text, site=True)
+
+
+def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failure:
+    """The server does not want to talk at all. soften: a 5xx greeting counts as temporary."""
+    text = f"host {server.name} refused to talk to me: {reply.text}"
+    failure = _answered(server, reply, text, site=True)
+    if soften and not failure.temporary:
+        return Failure(f"4{failure.dsn[1:]}", failure.reason, failure.mta, failure.diagnostic, True)
+    return failure
+
+
+def said(server: Named, reply: ServerReply, phase: Phase) -> Failure:
+    """The server refused a command."""
+    text = f"host {server.name} said: {reply.text} (in reply to {phase.command})"
+    return _answered(server, reply, text)
+
+
+def _answered(server: Named, reply: ServerReply, text: str, *, site: bool = False) -> Failure:
+    if reply.dsn[0] not in "45":
+        return Failure("5.5.0", f"Protocol error: {text}", server.host, reply.text, site)
+    return Failure(reply.dsn, text, server.host, reply.text, site)

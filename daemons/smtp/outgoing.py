@@ -1,0 +1,128 @@
+"""A message as one server gets it: its commands and content, by what the server offers."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from daemons.smtp.content import Content
+from daemons.smtp.downgrade import downgrade
+from daemons.smtp.failure import Failure, Named
+from daemons.smtp.settings import Flags, Settings
+from libmail.clients.delivery import Delivery
+from libmail.ipc.messages import EnvelopeFlag, Recipient
+from libmail.queue.file import ContentFlag
+from libmail.smtp.address import quote_local
+from libmail.smtp.client import Extensions
+from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
+
+__all__ = ["Outgoing"]
+
+# Plain numbers: operators of enum flags cost more than all else here.
+_SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
+_DSN_FULL: Final = int(EnvelopeFlag.DSN_FULL)
+_DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
+_EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
+_NO_FLAGS: Final = Flags()
+_EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
+
+
+class Outgoing:
+    """addresses: envelope addresses as smtp_generic_maps make them, where they differ.
+
+    header: the rewritten header, None if it goes out as it is in the file.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        settings: Settings,
+        addresses: dict[str, str],
+        header: bytes | None,
+    ) -> None:
+        self._delivery = delivery
+        self._settings = settings
+        self._addresses = addresses
+        self._header = header
+
+    def obstacle(self, server: Named, offered: Extensions) -> Failure | None:
+        """Why this server cannot take the message."""
+        size = self._delivery.request.size
+        if offered.size and size > offered.size:
+            text = f"message size {size} exceeds size limit {offered.size} of server {server.name}"
+            return Failure("5.3.4", text)
+        if not offered.smtputf8 and self._needs_smtputf8():
+            text = f"SMTPUTF8 is required, but was not offered by host {server.name}"
+            return Failure("5.6.7", text)
+        return None
+
+    def _needs_smtputf8(self) -> bool:
+        request = self._delivery.request
+        if not request.envelope_flags & _SMTPUTF8:
+            return False
+        return (
+            bool(int(self._delivery.file.preamble.flags) & _EIGHTBIT_HEADER)
+            or not request.sender.isascii()
+            or any(not recipient.address.isascii() for recipient in request.recipients)
+        )
+
+    def mail(self, offered: Extensions) -> bytes:
+        """The MAIL command. Raises UnsafeAddress."""
+        request = self._delivery.request
+        flags = request.envelope_flags
+        ret = "FULL" if flags & _DSN_FULL else ""
+        sender = Sender(
+            self._addresses.get(request.sender, request.sender),
+            request.size,
+            "8BITMIME" if flags & _EIGHTBIT else "",
+            bool(flags & _SMTPUTF8),
+            request.dsn_envid,
+            ret or ("HDRS" if flags & _DSN_HEADERS else ""),
+        )
+        return mail_command(sender, offered, quote=self._settings.params.smtp_quote_rfc821_envelope)
+
+    def rcpts(self, recipients: Sequence[Recipient], offered: Extensions) -> list[bytes]:
+        """The RCPT commands. Raises UnsafeAddress."""
+        quote = self._settings.params.smtp_quote_rfc821_envelope
+        utf8 = bool(self._delivery.request.envelope_flags & _SMTPUTF8)
+        return [
+            rcpt_command(
+                self._addresses.get(recipient.address, recipient.address),
+                offered,
+                orcpt=recipient.dsn_orcpt,
+                orig_rcpt=recipient.orig_rcpt,
+                notify=recipient.notify,
+                smtputf8=utf8,
+                quote=quote,
+            )
+            for recipient in recipients
+        ]
+
+    def content(self, recipients: Sequence[Recipient], offered: Extensions) -> Content:
+        """What follows DATA."""
+        flags = int(self._delivery.file.preamble.flags)
+        convert = (
+            flags & _EIGHTBIT_BODY
+            and not offered.eightbit
+            and not self._settings.params.disable_mime_output_conversion
+        )
+        return Content(
+            self._delivery.file,
+            convert=downgrade if convert else None,
+            prefix=self._prefix(recipients[0]) if recipients else b"",
+            header=self._header,
+            line_limit=self._settings.params.smtp_line_length_limit,
+        )
+
+    def _prefix(self, recipient: Recipient) -> bytes:
+        """Header lines of flags=DOR; the recipient is the only one then."""
+        flags = self._settings.flags
+        if flags == _NO_FLAGS:
+            return b""
+        text = ""
+        if flags.return_path:
+            text += f"Return-Path: <{quote_local(self._delivery.request.sender)}>\r\n"
+        if flags.original_to:
+            text += f"X-Original-To: {quote_local(recipient.orig_rcpt or recipient.address)}\r\n"
+        if flags.delivered_to:
+            text += f"Delivered-To: {quote_local(recipient.address)}\r\n"
+        return text.encode("utf-8", "surrogateescape")

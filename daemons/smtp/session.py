@@ -1,0 +1,153 @@
+"""A session with one server: greeting, EHLO or HELO, transactions, the end."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from daemons.smtp.failure import Failure, Lost, SiteFailed, refused
+from daemons.smtp.settings import Settings
+from daemons.smtp.wire import Wire
+from libmail.log import LOG
+from libmail.smtp.client import (
+    EHLO,
+    FINAL_RSET,
+    GREETING,
+    HELO,
+    LHLO,
+    MAX_LINE,
+    QUIT,
+    Extensions,
+    Phase,
+    ServerReply,
+)
+
+__all__ = ["Session"]
+
+_NO_EXTENSIONS: Final = Extensions()
+
+
+class Session:
+    """An open connection to a server, and what is known of it.
+
+    host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
+    with the port, as logged. uses: transactions. born: monotonic time.
+    """
+
+    __slots__ = ("address", "born", "extensions", "host", "name", "port", "relay", "uses",
+                 "wire")  # fmt: skip
+
+    def __init__(self, wire: Wire, host: str, address: str, port: int) -> None:
+        """port: 0 for a UNIX socket."""
+        self.wire = wire
+        self.host = host
+        self.address = address
+        self.port = port
+        self.name = f"{host}[{address}]"
+        self.relay = f"{self.name}:{port}" if port else self.name
+        self.extensions = _NO_EXTENSIONS
+        self.uses = 0
+        self.born = time.monotonic()
+
+    async def reply(self, phase: Phase, queue_id: str = "") -> ServerReply:
+        """The next reply; odd ones are logged. Raises Lost."""
+        reply = await self.wire.reply(phase)
+        if reply.garbage or reply.cut:
+            self._complain(reply, queue_id)
+        return reply
+
+    def _complain(self, reply: ServerReply, queue_id: str) -> None:
+        if reply.cut:
+            LOG.warning(f"{self.relay}: response longer than {MAX_LINE}: {reply.cut}...")
+        if reply.garbage and self.extensions.pipelining:
+            # From here on it is a guess which reply answers which command.
+            LOG.warning(f"{queue_id}: non-ESMTP response from {self.relay}: {reply.garbage}")
+            LOG.warning(
+                "to prevent loss of mail, turn off command pipelining for "
+                f"{self.address} with the smtp_discard_ehlo_keyword_address_maps parameter"
+            )
+
+    def _offered(self, extensions: Extensions) -> None:
+        self.extensions = extensions
+        if extensions.bad_size:
+            LOG.warning(f'bad EHLO SIZE limit "{extensions.bad_size}" from {self.relay}')
+
+    async def greet(
+        self,
+        settings: Settings,
+        extensions: Callable[[ServerReply], Extensions],
+        nexthop: str,
+        *,
+        loop_detect: bool,
+    ) -> None:
+        """Await the greeting and introduce ourselves. Raises Lost, SiteFailed.
+
+        extensions: finds the keywords in the answer to EHLO. loop_detect: the server may turn out
+        to be this system.
+        """
+        params = settings.params
+        greeting = await self.reply(GREETING)
+        if not greeting.positive:
+            raise SiteFailed(refused(self, greeting, soften=params.smtp_skip_5xx_greeting))
+        words = greeting.text[4:].split()
+        if loop_detect and words and words[0].lower() == params.myhostname.lower():
+            LOG.warning(f"host {self.name} greeted me with my own hostname {params.myhostname}")
+        if settings.lmtp:
+            reply = await self._hello("LHLO", LHLO, params.smtp_helo_name)
+            if not reply.positive:
+                raise SiteFailed(refused(self, reply))
+            self._offered(extensions(reply))
+            return
+        announced = any(word.upper() == "ESMTP" for word in words)
+        wanted = (announced or params.smtp_always_send_ehlo) and not params.smtp_never_send_ehlo
+        reply = await self._introduce(params.smtp_helo_name, extensions, esmtp=wanted)
+        if loop_detect:
+            self._detect_loop(reply, params.myhostname, nexthop)
+
+    async def _introduce(
+        self, name: str, extensions: Callable[[ServerReply], Extensions], *, esmtp: bool
+    ) -> ServerReply:
+        if esmtp:
+            reply = await self._hello("EHLO", EHLO, name)
+            if reply.positive:
+                self._offered(extensions(reply))
+                return reply
+            if reply.code == 421:
+                raise SiteFailed(refused(self, reply))
+        reply = await self._hello("HELO", HELO, name)
+        if not reply.positive:
+            raise SiteFailed(refused(self, reply))
+        return reply
+
+    async def _hello(self, verb: str, phase: Phase, name: str) -> ServerReply:
+        self.wire.send(f"{verb} {name}\r\n".encode())
+        return await self.reply(phase)
+
+    def _detect_loop(self, reply: ServerReply, myhostname: str, nexthop: str) -> None:
+        words = reply.lines[0][4:].split()
+        if words and words[0].lower() == myhostname.lower():
+            LOG.warning(f"host {self.name} replied to HELO/EHLO with my own hostname {myhostname}")
+            raise SiteFailed(
+                Failure("5.4.6", f"mail for {nexthop} loops back to myself", site=True)
+            )
+
+    async def reset(self) -> bool:
+        """End a half-done transaction. Returns whether the server agreed."""
+        self.wire.send(b"RSET\r\n")
+        try:
+            return (await self.wire.reply(FINAL_RSET)).positive
+        except Lost:
+            return False
+
+    async def await_goodbye(self) -> None:
+        """Wait for the answer to a QUIT that was sent."""
+        try:
+            await self.wire.reply(QUIT)
+        except Lost:
+            pass  # all is done with this server
+
+    async def quit(self, *, skip_response: bool) -> None:
+        """Say goodbye and close. skip_response: do not wait for the answer."""
+        self.wire.send(b"QUIT\r\n")
+        if not skip_response:
+            await self.await_goodbye()
+        self.wire.close()

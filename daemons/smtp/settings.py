@@ -1,0 +1,112 @@
+"""The parameters of smtp(8) and lmtp(8), read once before the jail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple
+
+from libmail.config import Config
+from libmail.log import Fatal
+from libmail.smtp.client import PHASES, Phase
+
+__all__ = ["Flags", "Settings", "SmtpParams", "load_settings"]
+
+_FLAGS: Final = frozenset("DORX")
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpParams:
+    """Named as in main.cf; lmtp(8) takes lmtp_xxx for each smtp_xxx."""
+
+    best_mx_transport: str
+    disable_dns_lookups: bool
+    disable_mime_output_conversion: bool
+    ignore_mx_lookup_error: bool
+    inet_interfaces: tuple[str, ...]
+    inet_protocols: tuple[str, ...]
+    mydestination: tuple[str, ...]
+    myhostname: str
+    myorigin: str
+    propagate_unmatched_extensions: tuple[str, ...]
+    proxy_interfaces: tuple[str, ...]
+    recipient_delimiter: str
+    relayhost: str
+    smtp_address_preference: str
+    smtp_address_verify_target: str
+    smtp_always_send_ehlo: bool
+    smtp_balance_inet_protocols: bool
+    smtp_bind_address: str
+    smtp_bind_address6: str
+    smtp_connect_timeout: float
+    smtp_connection_cache_destinations: tuple[str, ...]
+    smtp_connection_cache_on_demand: bool
+    smtp_connection_cache_time_limit: float
+    smtp_connection_reuse_count_limit: int
+    smtp_connection_reuse_time_limit: float
+    smtp_data_done_timeout: float
+    smtp_data_init_timeout: float
+    smtp_data_xfer_timeout: float
+    smtp_defer_if_no_mx_address_found: bool
+    smtp_discard_ehlo_keyword_address_maps: tuple[str, ...]
+    smtp_discard_ehlo_keywords: tuple[str, ...]
+    smtp_dns_support_level: str
+    smtp_enforce_tls: bool
+    smtp_fallback_relay: tuple[str, ...]
+    smtp_generic_maps: tuple[str, ...]
+    smtp_helo_name: str
+    smtp_helo_timeout: float
+    smtp_host_lookup: tuple[str, ...]
+    smtp_line_length_limit: int
+    smtp_mail_timeout: float
+    smtp_min_data_rate: int
+    smtp_mx_address_limit: int
+    smtp_mx_session_limit: int
+    smtp_never_send_ehlo: bool
+    smtp_per_request_deadline: bool
+    smtp_quit_timeout: float
+    smtp_quote_rfc821_envelope: bool
+    smtp_randomize_addresses: bool
+    smtp_rcpt_timeout: float
+    smtp_rset_timeout: float
+    smtp_skip_5xx_greeting: bool
+    smtp_skip_quit_response: bool
+    smtp_tcp_port: str
+    smtp_tls_policy_maps: tuple[str, ...]
+    smtp_tls_security_level: str
+
+
+class Flags(NamedTuple):
+    """flags=DORX in master.cf: header lines to put in front, and that the delivery is final."""
+
+    delivered_to: bool = False
+    original_to: bool = False
+    return_path: bool = False
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """params: of the program that runs. limits: seconds for each phase, 0 for none."""
+
+    lmtp: bool
+    params: SmtpParams
+    flags: Flags
+    limits: Mapping[Phase, float]
+
+
+def _parse_flags(arguments: tuple[str, ...]) -> Flags:
+    letters = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != "flags" or not equals or not _FLAGS.issuperset(value):
+            raise Fatal(f"unknown attribute name: {argument}")
+        letters += value
+    return Flags("D" in letters, "O" in letters, "R" in letters, "X" in letters)
+
+
+def load_settings(config: Config, arguments: tuple[str, ...], *, lmtp: bool) -> Settings:
+    """Raises ConfigError and Fatal for what cannot be used."""
+    prefix = ("smtp_", "lmtp_") if lmtp else None
+    params = config.load(SmtpParams, prefix)
+    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    limits = {phase: float(values[phase.timeout]) for phase in PHASES}
+    return Settings(lmtp, params, _parse_flags(arguments), limits)

@@ -1,0 +1,323 @@
+"""The socket of a session: connect, send, read replies, each within the time limit of its phase.
+
+It uses the descriptor itself rather than an asyncio transport: a fresh connection costs fewer
+calls, commands go out at once, and sendfile(2) needs no detour. One task uses it at a time.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from daemons.smtp.failure import Lost
+from daemons.smtp.poller import READ, WRITE, Poller
+from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
+
+__all__ = ["Address", "Wire"]
+
+_RECEIVE: Final = 16384
+_SENDFILE: Final = 1 << 20
+_KIND: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+Address = tuple[str, int] | str
+
+
+class Wire:
+    """A connection to a server. Errors of the connection are raised as Lost."""
+
+    __slots__ = ("_eof", "_error", "_events", "_fd", "_limits", "_out", "_paused", "_per_request",
+                 "_poller", "_reader", "_socket", "_waiter", "_writing", "deadline")  # fmt: skip
+
+    def __init__(
+        self,
+        poller: Poller,
+        family: int,
+        limits: Mapping[Phase, float],
+        *,
+        per_request: bool = False,
+        bind: str = "",
+    ) -> None:
+        """Make the socket. limits: seconds for each phase. bind: source address.
+
+        per_request: a time limit holds for a whole reply, however slowly it trickles in.
+        Raises OSError.
+        """
+        self._poller = poller
+        self._socket = socket.SocketType(family, _KIND)  # what socket.socket is built upon
+        self._fd = self._socket.fileno()
+        self._limits = limits
+        self._per_request = per_request
+        self._reader = ReplyReader()
+        self._out = b""
+        self._eof = False
+        self._error: OSError | None = None
+        self._paused = True
+        self._writing = False
+        self._events = 0  # that the poller watches for
+        self._waiter: asyncio.Future[None] | None = None
+        self.deadline = 0.0
+        if bind:
+            try:
+                self._socket.bind((bind, 0))
+            except OSError:
+                self._socket.close()
+                raise
+
+    # waiting
+
+    async def _wait(self) -> None:
+        """Until something happens to the socket. Raises TimeoutError."""
+        waiter = self._waiter = self._poller.loop.create_future()
+        await waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def expire(self) -> None:
+        """For the poller."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(TimeoutError())
+
+    def ready(self, events: int) -> None:
+        """For the poller."""
+        if events != READ and self._events & WRITE:
+            if self._out:
+                self._flush()
+            else:
+                self._wake()
+        if events != WRITE and not self._paused:
+            self._readable()
+
+    def _watch(self) -> None:
+        """Have the poller watch for what is of interest now."""
+        events = 0 if self._paused else READ
+        if self._writing or self._out:
+            events |= WRITE
+        before, self._events = self._events, events
+        if events == before:
+            return
+        if not before:
+            self._poller.watch(self._fd, events, self)
+        elif events:
+            self._poller.change(self._fd, events)
+        else:
+            self._poller.unwatch(self._fd)
+
+    # connecting
+
+    async def connect(self, address: Address) -> None:
+        """Connect. Raises OSError.
+
+        The server speaks first: that there is something to read, or an error, is usually all that
+        has to be waited for, with one registration at the event loop. What the server says, or
+        that it hung up, comes from `reply`.
+        """
+        code = self._socket.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            if 0 < self._limits[CONNECT] <= self._limits[GREETING]:
+                self._resume_reading()
+                await self._await_first_words()
+                return
+            # The greeting has the shorter limit, so it must be known when its time begins.
+            code = await self._await_connection()
+        if code:
+            raise OSError(code, os.strerror(code))
+        self._resume_reading()
+
+    async def _await_first_words(self) -> None:
+        self._poller.limit(self, self._limits[CONNECT])
+        try:
+            await self._wait()
+        except TimeoutError:
+            if self._established():
+                return
+            raise _timed_out() from None
+        if self._error is not None and self._error.errno != errno.ECONNRESET:
+            raise self._error
+
+    async def _await_connection(self) -> int:
+        self._poller.limit(self, self._limits[CONNECT])
+        self._writing = True
+        self._watch()
+        try:
+            await self._wait()
+        except TimeoutError:
+            raise _timed_out() from None
+        finally:
+            self._writing = False
+            self._watch()
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _established(self) -> bool:
+        try:
+            self._socket.getpeername()
+        except OSError:
+            return False
+        return True
+
+    # reading
+
+    def _resume_reading(self) -> None:
+        if self._paused and not self._eof:
+            self._paused = False
+            self._watch()
+
+    def _pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._watch()
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._error = error
+            data = b""
+        if data:
+            self._reader.receive_data(data)
+            if self._reader.full:
+                self._pause_reading()
+        else:
+            self._pause_reading()
+            self._eof = True
+        if not self._writing:
+            self._wake()
+
+    @property
+    def quiet(self) -> bool:
+        """Open, and nothing unexpected was received: fit for another transaction."""
+        return not self._eof and not self._reader.pending and not self._out
+
+    async def reply(self, phase: Phase) -> ServerReply:
+        """The next reply. Raises Lost."""
+        reply = self.next_reply(phase)
+        if reply is not None:
+            return reply
+        poller, seconds = self._poller, self._limits[phase]
+        poller.limit(self, seconds)
+        while True:
+            self._waiter = poller.loop.create_future()
+            try:
+                await self._waiter
+            except TimeoutError:
+                raise Lost(phase, timed_out=True) from None
+            reply = self.next_reply(phase)
+            if reply is not None:
+                return reply
+            if not self._per_request:
+                poller.limit(self, seconds)
+
+    def next_reply(self, phase: Phase) -> ServerReply | None:
+        """The next reply, if it is there already. Raises Lost."""
+        try:
+            reply = self._reader.next_reply()
+        except ReplyTooLong:
+            raise Lost(phase) from None
+        if reply is None:
+            if self._eof:
+                raise Lost(phase)
+            if self._paused:
+                self._resume_reading()
+        return reply
+
+    def received_reply(self) -> ServerReply | None:
+        """A reply that is there already, without waiting; for what comes unasked."""
+        try:
+            return self._reader.next_reply()
+        except ReplyTooLong:
+            return None
+
+    # writing
+
+    def send(self, data: bytes) -> None:
+        """Send commands, now as far as possible. An error shows up when the reply is awaited."""
+        if self._out:
+            self._out += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # what the server said last may still be there to be read
+        if sent < len(data):
+            self._out = data[sent:]
+            self._watch()
+
+    def _flush(self) -> None:
+        try:
+            sent = self._socket.send(self._out)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._out)
+        self._out = self._out[sent:]
+        if not self._out:
+            self._watch()
+
+    async def _writable(self, phase: Phase) -> None:
+        self._poller.limit(self, self._limits[phase])
+        self._writing = True
+        self._watch()
+        try:
+            await self._wait()
+        except TimeoutError:
+            raise Lost(phase, timed_out=True) from None
+        finally:
+            self._writing = False
+            self._watch()
+
+    async def send_all(self, data: bytes, phase: Phase) -> None:
+        """Send content, waiting while the server is slow. Raises Lost."""
+        view: bytes | memoryview = data
+        while view:
+            try:
+                sent = self._socket.send(view)
+            except BlockingIOError:
+                await self._writable(phase)
+                continue
+            except OSError:
+                raise Lost(phase) from None
+            if sent == len(view):
+                return
+            view = memoryview(view)[sent:]
+
+    async def sendfile(self, fd: int, offset: int, length: int, phase: Phase) -> None:
+        """Send octets of a file. Raises Lost; OSError when the file ends early."""
+        end = offset + length
+        while offset < end:
+            try:
+                sent = os.sendfile(self._fd, fd, offset, min(end - offset, _SENDFILE))
+            except BlockingIOError:
+                await self._writable(phase)
+                continue
+            except (BrokenPipeError, ConnectionError, TimeoutError):
+                raise Lost(phase) from None
+            if not sent:
+                raise OSError(5, "unexpected end of queue file")
+            offset += sent
+
+    def send_at_once(self) -> None:
+        """Do not hold back small pieces (TCP_NODELAY), for content that goes out in several."""
+        if self._socket.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._events:
+            self._events = 0
+            self._poller.forget(self._fd)
+        self._paused = self._eof = True
+        self._out = b""
+        self._socket.close()
+
+
+def _timed_out() -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

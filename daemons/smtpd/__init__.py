@@ -1,0 +1,106 @@
+"""smtpd(8): takes mail by SMTP.
+
+Called by: clients in the network; sendmail -bs through `run_standalone`. Asks: trivial-rewrite
+(which address is where), cleanup (takes the message, and answers when it is on disk), DNS and the
+system for the names of clients. Writes: nothing itself. Tells: nobody.
+
+Needs: its tables open before the jail; after it public/cleanup, private/rewrite and the network.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from daemons.smtpd.channel import ClientChannel
+from daemons.smtpd.peer import plain_address
+from daemons.smtpd.server import Prepared, Server, open_tables
+from daemons.smtpd.session import Session
+from daemons.smtpd.standalone import run_standalone
+from daemons.smtpd.verbs import VERBS
+from libmail.clients.cleanup import CleanupClient
+from libmail.clients.rewrite import RewriteClient
+from libmail.service.pool import ServicePool
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+
+__all__ = ["SERVICE", "run_standalone"]
+
+_TICK: Final = 1.0  # seconds between looks at the time limits of sessions
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read the configuration and open the tables, before the jail."""
+    return open_tables(startup.config)
+
+
+def make_server(prepared: Prepared) -> Server:
+    """The part that sessions share, inside the event loop."""
+    params = prepared.params
+    limits = {"idle": params.ipc_idle, "life": params.ipc_ttl, "timeout": params.ipc_timeout}
+    rewrite = ServicePool(f"private/{params.rewrite_service_name}", **limits)
+    cleanup = ServicePool(f"public/{params.cleanup_service_name}", **limits)
+    return Server(
+        prepared, RewriteClient(rewrite), CleanupClient(cleanup, timeout=params.ipc_timeout)
+    )
+
+
+async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    """Begin to serve."""
+    front = Front(make_server(prepared), runtime)
+    return Handlers(stream=front.accept)
+
+
+class Front:
+    """Makes a session of each connection, and watches over their time limits."""
+
+    def __init__(self, server: Server, runtime: Runtime) -> None:
+        self._server = server
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self._channels: set[ClientChannel] = set()
+        self._ticking = False
+        runtime.spawn(self._stop())
+
+    def accept(self, _: socket.socket) -> asyncio.Protocol:
+        """A client has connected."""
+        limit = self._server.params.smtpd_timeout
+        return ClientChannel(self._loop, limit, self._connected, self._never_connected)
+
+    def _never_connected(self, _: ClientChannel) -> None:
+        self._runtime.session_ended()
+
+    def _connected(self, channel: ClientChannel) -> None:
+        self._channels.add(channel)
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(_TICK, self._tick)
+        self._runtime.spawn(self._serve(channel))
+
+    async def _serve(self, channel: ClientChannel) -> None:
+        try:
+            address, port = channel.client_address()
+            if address:  # else it is gone already
+                await Session(self._server, channel, VERBS, plain_address(address), port).run()
+        finally:
+            channel.close()
+            self._channels.discard(channel)
+            self._runtime.session_ended()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        for channel in self._channels:
+            channel.check_deadline(now)
+        if self._server.prepared.restrictions.replaced:
+            self._runtime.retire()  # a new process opens the new tables
+        self._ticking = bool(self._channels)
+        if self._ticking:
+            self._loop.call_later(_TICK, self._tick)
+
+    async def _stop(self) -> None:
+        """When the system stops: end the sessions that wait for a command."""
+        await self._runtime.stopping.wait()
+        self._server.stopping = True
+        for channel in self._channels:
+            channel.stop()
+
+
+SERVICE: Final = Service("smtpd", prepare, start)

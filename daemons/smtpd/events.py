@@ -1,0 +1,109 @@
+"""The log lines of smtpd(8) that log analysers read."""
+
+from typing import Literal, NamedTuple
+
+from libmail.log import LOG
+
+__all__ = [
+    "ClientLine",
+    "ConnectLine",
+    "DisconnectLine",
+    "ImproperPipelining",
+    "SessionLine",
+    "SessionLost",
+]
+
+
+class ConnectLine(NamedTuple):
+    """A client has connected. client: name[address]."""
+
+    client: str
+
+    def text(self) -> str:
+        """`connect from host[1.2.3.4]`."""
+        return f"connect from {self.client}"
+
+
+class DisconnectLine(NamedTuple):
+    """A session is over. commands: (name, successes, total) of those that were used."""
+
+    client: str
+    commands: tuple[tuple[str, int, int], ...]
+
+    def text(self) -> str:
+        """`disconnect from host[1.2.3.4] ehlo=1 mail=0/1 commands=1/2`."""
+        parts = [_count(name, good, total) for name, good, total in self.commands]
+        good = sum(command[1] for command in self.commands)
+        total = sum(command[2] for command in self.commands)
+        return " ".join([f"disconnect from {self.client}", *parts, _count("commands", good, total)])
+
+
+def _count(name: str, good: int, total: int) -> str:
+    return f"{name}={good}" if good == total else f"{name}={good}/{total}"
+
+
+class SessionLost(NamedTuple):
+    """A session ended in another way than with QUIT. octets: of content, where in content."""
+
+    reason: Literal["lost connection", "timeout", "too many errors"]
+    where: str
+    client: str
+    octets: int | None = None
+
+    def text(self) -> str:
+        """`lost connection after DATA (512 bytes) from host[1.2.3.4]`."""
+        octets = "" if self.octets is None else f" ({self.octets} bytes)"
+        return f"{self.reason} after {self.where}{octets} from {self.client}"
+
+
+class ImproperPipelining(NamedTuple):
+    """The client sent more than it may. data: the beginning of it, escaped."""
+
+    where: str
+    client: str
+    data: str
+
+    def text(self) -> str:
+        r"""`improper command pipelining after EHLO from host[1.2.3.4]: MAIL ...\r\n`."""
+        return f"improper command pipelining after {self.where} from {self.client}: {self.data}"
+
+
+class ClientLine(NamedTuple):
+    """A message begins."""
+
+    queue_id: str
+    client: str
+
+    def text(self) -> str:
+        """`ID: client=host[1.2.3.4]`."""
+        return f"{self.queue_id}: client={self.client}"
+
+
+class SessionLine(NamedTuple):
+    """A restriction did something: action reject, warn, hold, ... sender, recipient: None: none.
+
+    queue_id: "" before the first recipient. what: reply or explanation.
+    """
+
+    queue_id: str
+    action: str
+    where: str
+    client: str
+    what: str
+    sender: str | None
+    recipient: str | None
+    protocol: str
+    helo_name: str
+
+    def text(self) -> str:
+        """`NOQUEUE: reject: RCPT from h[1.2.3.4]: 554 5.7.1 ...; from=<a> to=<b> proto=ESMTP`."""
+        parts = [f"{self.queue_id or 'NOQUEUE'}: {self.action}: {self.where} from {self.client}:"]
+        parts.append(self.what.replace("\n", " ") + ";")
+        if self.sender is not None:
+            parts.append(f"from=<{LOG.address(self.sender)}>")
+        if self.recipient is not None:
+            parts.append(f"to=<{LOG.address(self.recipient)}>")
+        parts.append(f"proto={self.protocol}")
+        if self.helo_name:
+            parts.append(f"helo=<{self.helo_name}>")
+        return " ".join(parts)

@@ -1,0 +1,65 @@
+"""The parameters that smtpd(8) reads, besides those of the restrictions."""
+
+from dataclasses import dataclass
+
+__all__ = ["SmtpdParams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpdParams:
+    """See postconf(5)."""
+
+    cleanup_service_name: str
+    content_filter: str
+    disable_vrfy_command: bool
+    double_bounce_sender: str
+    error_notice_recipient: str
+    fast_flush_domains: tuple[str, ...]
+    inet_protocols: tuple[str, ...]
+    ipc_idle: float
+    ipc_timeout: float
+    ipc_ttl: float
+    line_length_limit: int
+    local_header_rewrite_clients: tuple[str, ...]
+    mail_name: str
+    message_size_limit: int
+    milter_default_action: str
+    myhostname: str
+    notify_classes: tuple[str, ...]
+    pickup_service_name: str
+    queue_minfree: int
+    receive_override_options: tuple[str, ...]
+    remote_header_rewrite_domain: str
+    rewrite_service_name: str
+    smtpd_banner: str
+    smtpd_client_port_logging: bool
+    smtpd_command_filter: tuple[str, ...]
+    smtpd_delay_open_until_valid_rcpt: bool
+    smtpd_discard_ehlo_keyword_address_maps: tuple[str, ...]
+    smtpd_discard_ehlo_keywords: tuple[str, ...]
+    smtpd_enforce_tls: bool
+    smtpd_error_sleep_time: float
+    smtpd_forbid_bare_newline: str
+    smtpd_forbid_bare_newline_exclusions: tuple[str, ...]
+    smtpd_forbid_bare_newline_reject_code: int
+    smtpd_forbid_unauth_pipelining: bool
+    smtpd_forbidden_commands: tuple[str, ...]
+    smtpd_hard_error_limit: int
+    smtpd_helo_required: bool
+    smtpd_hide_client_session: bool
+    smtpd_history_flush_threshold: int
+    smtpd_junk_command_limit: int
+    smtpd_milter_maps: tuple[str, ...]
+    smtpd_milters: tuple[str, ...]
+    smtpd_noop_commands: tuple[str, ...]
+    smtpd_peername_lookup: bool
+    smtpd_recipient_limit: int
+    smtpd_recipient_overshoot_limit: int
+    smtpd_reject_footer: str
+    smtpd_soft_error_limit: int
+    smtpd_timeout: float
+    smtpd_tls_security_level: str
+    smtpd_tls_wrappermode: bool
+    smtputf8_enable: bool
+    strict_rfc821_envelopes: bool
+    strict_smtputf8: bool

@@ -1,0 +1,89 @@
+"""The name of a client: looked up by its address, and believed if it leads back there."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.dns.answers import DnsError, NotFound
+from libmail.dns.hostname import valid_hostaddr, valid_hostname
+from libmail.dns.native import NativeResolver
+from libmail.dns.resolver import Protocols
+from libmail.log import LOG
+from libmail.lookup.facts import NameStatus
+from libmail.tables.cache import ExpiringCache
+
+__all__ = ["Peer", "PeerNames", "plain_address"]
+
+UNKNOWN: Final = "unknown"
+_CACHE_SIZE: Final = 5000
+_CACHE_LIFE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """name: verified, or "unknown". reverse_name: what the address leads to, or "unknown"."""
+
+    name: str
+    reverse_name: str
+    name_status: NameStatus
+    reverse_status: NameStatus
+
+
+_NAMELESS: Final = Peer(UNKNOWN, UNKNOWN, NameStatus.NOT_FOUND, NameStatus.NOT_FOUND)
+
+
+def plain_address(address: str) -> str:
+    """An address without zone; an IPv4 address in IPv6 clothes is an IPv4 address."""
+    address = address.partition("%")[0]
+    if address.lower().startswith("::ffff:") and "." in address:
+        return address[7:]
+    return address
+
+
+class PeerNames:
+    """Looks names up, and remembers them for some seconds."""
+
+    def __init__(self, resolver: NativeResolver, protocols: Protocols, *, lookup: bool) -> None:
+        """lookup: smtpd_peername_lookup."""
+        self._protocols = protocols
+        self._resolver = resolver
+        self._lookup = lookup
+        self._peers: ExpiringCache[str, Peer] = ExpiringCache(_CACHE_SIZE, _CACHE_LIFE)
+
+    def known(self, address: str) -> Peer | None:
+        """What is remembered, without waiting."""
+        return self._peers.get(address) if self._lookup else _NAMELESS
+
+    async def find(self, address: str) -> Peer:
+        """The name of an address; failures are told in the result, and logged."""
+        peer = await self._find(address)
+        if peer.name_status is not NameStatus.TRY_AGAIN:
+            self._peers.put(address, peer)
+        return peer
+
+    async def _find(self, address: str) -> Peer:
+        try:
+            name = await self._resolver.name(address)
+        except NotFound:
+            return _NAMELESS
+        except DnsError:
+            return Peer(UNKNOWN, UNKNOWN, NameStatus.TRY_AGAIN, NameStatus.TRY_AGAIN)
+        if valid_hostaddr(name):
+            LOG.warning(f"numeric hostname: {name}")
+            return _NAMELESS
+        if not valid_hostname(name):
+            return _NAMELESS
+        return await self._verify(address, name)
+
+    async def _verify(self, address: str, name: str) -> Peer:
+        """Whether the name leads back to the address."""
+        try:
+            addresses = await self._resolver.addresses(name, self._protocols)
+        except DnsError as err:
+            reason = err.text.rpartition(": ")[2]
+            LOG.warning(f"hostname {name} does not resolve to address {address}: {reason}")
+            status = NameStatus.NOT_FOUND if isinstance(err, NotFound) else NameStatus.TRY_AGAIN
+            return Peer(UNKNOWN, name, status, NameStatus.OK)
+        if address not in map(plain_address, addresses):
+            LOG.warning(f"hostname {name} does not resolve to address {address}")
+            return Peer(UNKNOWN, name, NameStatus.FORGED, NameStatus.OK)
+        return Peer(name, name, NameStatus.OK, NameStatus.OK)

@@ -1,0 +1,85 @@
+"""One mail transaction: from MAIL to the end of the content."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from libmail.ipc.messages import CleanupResult, Envelope, QueueId, Recipient, ResolveReply
+
+__all__ = ["Extras", "MailClient", "Resolver", "Submission", "Transaction"]
+
+
+class Submission(Protocol):
+    """A message on its way; see libmail.clients.cleanup."""
+
+    queue_id: QueueId
+
+    def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
+        """The envelope, before the content."""
+
+    async def write(self, data: bytes) -> None:
+        """Append to the content. Raises ServiceUnavailable."""
+
+    async def finish(self) -> CleanupResult:
+        """End the content. Raises ServiceUnavailable."""
+
+    def abort(self) -> None:
+        """Drop the message."""
+
+
+class MailClient(Protocol):
+    """Where messages go: cleanup(8), or pickup(8) for a local user."""
+
+    async def open(self, flags: int) -> Submission:
+        """Begin a message. Raises ServiceUnavailable."""
+
+
+class Resolver(Protocol):
+    """Tells where an address is; see libmail.clients.rewrite."""
+
+    async def resolve(self, sender: str, address: str) -> ResolveReply:
+        """Where mail for an address goes. Raises ServiceUnavailable."""
+
+    async def resolve_completed(self, sender: str, address: str) -> ResolveReply:
+        """As `resolve`, of an address as a client gave it."""
+
+
+@dataclass(slots=True)
+class Extras:
+    """What restrictions asked to be done with the message."""
+
+    cleanup_flags: int = 0
+    content_filter: str = ""
+    redirect: str = ""
+    bcc: list[str] = field(default_factory=list)
+    prepend: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """sender: internal form. flags: EnvelopeFlag bits. arrival: time.time() of MAIL.
+
+    submission: to cleanup, from the first accepted recipient on. overshoot: recipients beyond the
+    limit. chunks: octets of BDAT so far, None before the first; failed: a chunk was refused.
+    """
+
+    sender: str
+    flags: int
+    dsn_envid: str
+    arrival: float
+    recipients: list[Recipient] = field(default_factory=list)
+    submission: Submission | None = None
+    overshoot: int = 0
+    size: int = 0
+    chunks: int | None = None
+    failed: bool = False
+    too_large: bool = False
+    lost: bool = False  # cleanup cannot be reached any more
+    begun: bool = False  # the head of the message was written
+    held: bytes = b""  # content that is not enough to begin with
+
+    def abort(self) -> None:
+        """Drop the message."""
+        submission, self.submission = self.submission, None
+        if submission is not None:
+            submission.abort()

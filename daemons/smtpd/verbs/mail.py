@@ -1,0 +1,215 @@
+"""MAIL, RFC 5321 §4.1.1.2, with SIZE, BODY, SMTPUTF8 and the DSN parameters."""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.smtpd.session import Answer, Session
+from daemons.smtpd.transaction import Transaction
+from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
+from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
+from libmail.smtp.address import (
+    AddressSyntax,
+    XtextError,
+    parse_parameters,
+    parse_path,
+    quote_local,
+    xtext_decode,
+)
+from libmail.smtp.reply import Reply
+
+__all__ = ["address_problem", "mail", "path_of"]
+
+_OK: Final = Reply(250, "2.1.0", "Ok")
+_ENVID_LIMIT: Final = 100  # RFC 3461 §4.4
+_ERROR: Final = int(ResolveFlag.ERROR)
+_LARGEST: Final = 2**63 - 1
+_RET: Final = {"HDRS": EnvelopeFlag.DSN_HEADERS, "FULL": EnvelopeFlag.DSN_FULL}
+
+
+class _Refused(Exception):
+    """A parameter cannot be taken."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+@dataclass(slots=True)
+class _Options:
+    """What the parameters said; None: not given."""
+
+    flags: int = 0
+    size: int = 0
+    ret: bool = False
+    envid: str | None = None
+
+
+async def mail(session: Session, argument: str) -> Answer:
+    """MAIL FROM:<path> parameters."""
+    server, facts = session.server, session.facts
+    if server.params.smtpd_helo_required and not facts.helo_name:
+        return Reply(503, "5.5.1", "Error: send HELO/EHLO first")
+    if session.transaction is not None:
+        return Reply(503, "5.5.1", "Error: nested MAIL command")
+    if argument[:5].upper() != "FROM:" or not argument[5:].strip():
+        return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
+    wants_utf8 = "SMTPUTF8" in argument.upper().split()
+    try:
+        sender, rest = path_of(session, argument[5:], "MAIL", utf8=wants_utf8)
+        options = _options(session, rest) if rest else _Options()
+    except AddressSyntax:
+        return Reply(501, "5.1.7", "Bad sender address syntax")
+    except _Refused as err:
+        return err.reply
+    refused = await _decide(session, sender, options)
+    if refused is not None:
+        facts.sender = None
+        return refused
+    transaction = Transaction(sender, options.flags, options.envid or "", time.time())
+    session.transaction = transaction
+    if server.params.smtpd_delay_open_until_valid_rcpt:
+        return _OK
+    try:
+        await session.open_submission(transaction)
+    except ServiceUnavailable as err:
+        LOG.warning(f"cannot begin a message: {err}")
+        session.drop_transaction()
+        return Reply(451, "4.3.0", "Error: queue file write error")
+    return _OK
+
+
+def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str, str]:
+    """The address and the parameters behind it; logs what is none. Raises AddressSyntax."""
+    params = session.server.params
+    allowed = utf8 or not params.strict_smtputf8 or not params.smtputf8_enable
+    try:
+        address, rest = parse_path(text, utf8=allowed, strict=params.strict_rfc821_envelopes)
+    except AddressSyntax as err:
+        LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
+        raise
+    if address.endswith("@"):
+        LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {text}")
+        raise AddressSyntax(text)
+    return address, rest
+
+
+def _options(session: Session, text: str) -> _Options:
+    """Raises _Refused."""
+    options = _Options()
+    for name, value in parse_parameters(text):
+        if value is None:
+            if name != "SMTPUTF8" or not session.server.params.smtputf8_enable:
+                raise _Refused(_unsupported(text, name, value))
+            options.flags |= EnvelopeFlag.SMTPUTF8
+        elif name == "SIZE":
+            options.size = _size(value)
+        elif name == "BODY" and value.upper() in ("7BIT", "8BITMIME"):
+            if value.upper() == "8BITMIME":
+                options.flags |= EnvelopeFlag.EIGHTBIT
+        elif name == "AUTH":
+            continue  # RFC 4954 §5; nobody is authenticated, so nobody is believed
+        elif name in ("RET", "ENVID"):
+            _dsn_option(session, options, name, value)
+        else:
+            raise _Refused(_unsupported(text, name, value))
+    return options
+
+
+def _unsupported(text: str, name: str, value: str | None) -> Reply:
+    """The refusal of a parameter, as the client spelled it."""
+    wanted = name.upper() if value is None else f"{name}={value}".upper()
+    given = next((word for word in text.split() if word.upper() == wanted), name)
+    return Reply(555, "5.5.4", f"Unsupported option: {given}")
+
+
+def _size(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise _Refused(Reply(501, "5.5.4", "Bad message size syntax"))
+    if len(value) > 19 or int(value) > _LARGEST:
+        raise _Refused(Reply(552, "5.3.4", "Message size exceeds file system imposed limit"))
+    return int(value)
+
+
+def _dsn_option(session: Session, options: _Options, name: str, value: str) -> None:
+    """RET and ENVID, RFC 3461 §4.3 and §4.4. Raises _Refused."""
+    if "DSN" in session.discard:
+        raise _Refused(Reply(501, "5.7.1", "DSN support is disabled"))
+    bad = _Refused(Reply(501, "5.5.4", f"Bad {name} parameter syntax"))
+    if name == "RET":
+        flag = _RET.get(value.upper())
+        if flag is None or options.ret:
+            raise bad
+        options.ret = True
+        options.flags |= flag
+        return
+    if not value or len(value) > _ENVID_LIMIT or options.envid is not None:
+        raise bad
+    try:
+        options.envid = xtext_decode(value)
+    except XtextError:
+        raise bad from None
+    if not options.envid.isprintable():
+        raise bad
+
+
+async def _decide(session: Session, sender: str, options: _Options) -> Reply | None:
+    server, facts = session.server, session.facts
+    facts.sender = sender
+    refused = _no_room(session, options.size)
+    if refused is not None:
+        session.log("reject", refused.line)
+        return refused
+    if server.has_milters:
+        refused = await _unfiltered(session)
+        if refused is not None:
+            return refused
+    verdict = await server.mail(facts)
+    session.carry_out(verdict)
+    if verdict.reply is not None:
+        return verdict.reply
+    bad = Reply(501, "5.1.7", "Bad sender address syntax")
+    return await address_problem(session, sender, bad) if sender else None
+
+
+async def _unfiltered(session: Session) -> Reply | None:
+    """The refusal of mail that a Milter should see."""
+    decision = await session.server.unfiltered(session.facts.client_address)
+    if decision.reply is not None:
+        session.log("milter-reject", decision.reply.line)
+    elif decision.hold:
+        session.hold("milter triggers HOLD action")
+    return decision.reply
+
+
+def _no_room(session: Session, size: int) -> Reply | None:
+    """Why a message of that announced size cannot be taken."""
+    params = session.server.params
+    limit = params.message_size_limit
+    if limit and size > limit:
+        return Reply(552, "5.3.4", "Message size exceeds fixed limit")
+    free = session.server.free_space()
+    if params.queue_minfree and free < params.queue_minfree:
+        LOG.warning(f"not enough free space in mail queue: {free} bytes < queue_minfree")
+    elif limit and free < 1.5 * limit:
+        LOG.warning(f"not enough free space in mail queue: {free} bytes < 1.5*message size limit")
+    elif size <= free:
+        return None
+    session.error_mask.add("resource")
+    return Reply(452, "4.3.1", "Insufficient system storage")
+
+
+async def address_problem(session: Session, address: str, bad: Reply) -> Reply | None:
+    """The refusal of an address that cannot be one (`bad`), or is not known to be one."""
+    try:
+        resolved = await session.server.rewrite.resolve("", address)
+    except ServiceUnavailable as err:
+        LOG.warning(f"resolve {address}: {err}")
+        return Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure")
+    if resolved.flags & _ERROR:
+        where = session.facts.where
+        shown = quote_local(address) if where == "VRFY" else f"<{quote_local(address)}>"
+        LOG.warning(f"Illegal address syntax from {session.client} in {where} command: {shown}")
+        return bad
+    return None

@@ -1,0 +1,52 @@
+"""RSET, NOOP, QUIT, HELP, and commands of features that are off."""
+
+from typing import Final
+
+from daemons.smtpd.session import Answer, Session
+from libmail.smtp.reply import Reply
+
+__all__ = ["auth", "help_", "noop", "not_here", "quit_", "rset", "unauthorized"]
+
+_OK: Final = Reply(250, "2.0.0", "Ok")
+
+
+async def rset(session: Session, argument: str) -> Answer:
+    """RSET: forget the transaction."""
+    if argument:
+        return Reply(501, "5.5.4", "Syntax: RSET")
+    session.drop_transaction()
+    return _OK
+
+
+async def noop(_: Session, __: str) -> Answer:
+    """NOOP: nothing."""
+    return _OK
+
+
+async def quit_(_: Session, __: str) -> Answer:
+    """QUIT: the end."""
+    return Reply(221, "2.0.0", "Bye")
+
+
+async def help_(session: Session, _: str) -> Answer:
+    """HELP: the commands that there are."""
+    off = (not_here, unauthorized, auth)
+    names = sorted(verb.name for verb in session.verbs.values() if verb.run not in off)
+    return Reply(214, "2.0.0", f"Commands: {' '.join(names)}")
+
+
+async def not_here(_: Session, __: str) -> Answer:
+    """A command of a feature that is off."""
+    return Reply(502, "5.5.1", "Error: command not implemented")
+
+
+async def unauthorized(session: Session, _: str) -> Answer:
+    """A command that only certain clients may give, of whom there are none."""
+    if session.transaction is not None:
+        return Reply(503, "5.5.1", "Error: MAIL transaction in progress")
+    return Reply(550, "5.7.0", "Error: insufficient authorization")
+
+
+async def auth(_: Session, __: str) -> Answer:
+    """AUTH: nobody can authenticate."""
+    return Reply(503, "5.5.1", "Error: authentication not enabled")

@@ -1,0 +1,165 @@
+"""RCPT, RFC 5321 §4.1.1.3, with the DSN parameters; VRFY."""
+
+import re
+from typing import Final
+
+from daemons.smtpd.session import Answer, Session, Uncounted
+from daemons.smtpd.transaction import Transaction
+from daemons.smtpd.verbs.mail import address_problem, path_of
+from libmail.ipc.messages import CleanupFlag, DsnNotify, EnvelopeFlag, Recipient
+from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
+from libmail.smtp.address import AddressSyntax, XtextError, parse_parameters, xtext_decode
+from libmail.smtp.reply import Reply
+
+__all__ = ["rcpt", "vrfy"]
+
+_OK: Final = Reply(250, "2.1.5", "Ok")
+_BAD: Final = Reply(501, "5.1.3", "Bad recipient address syntax")
+_TOO_MANY: Final = Reply(452, "4.5.3", "Error: too many recipients")
+_DISCARD: Final = int(CleanupFlag.DISCARD)
+_SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_NOTIFY: Final = {
+    "SUCCESS": DsnNotify.SUCCESS,
+    "FAILURE": DsnNotify.FAILURE,
+    "DELAY": DsnNotify.DELAY,
+}
+# original-recipient-address = atom ";" xtext                               RFC 3461 §4.2
+_ORCPT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*);(.*)", re.S)
+_ORCPT_LIMIT: Final = 500
+
+
+class _BadOption(Exception):
+    """A parameter cannot be taken; the text names it."""
+
+
+async def rcpt(session: Session, argument: str) -> Answer:
+    """RCPT TO:<path> parameters."""
+    transaction = session.transaction
+    if transaction is None:
+        return Reply(503, "5.5.1", "Error: need MAIL command")
+    if argument[:3].upper() != "TO:" or not argument[3:].strip():
+        return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+    utf8 = bool(transaction.flags & _SMTPUTF8)
+    try:
+        address, rest = path_of(session, argument[3:], "RCPT", utf8=utf8)
+        if not address:
+            return _BAD
+        notify, orcpt = _options(rest) if rest else (0, "")
+    except AddressSyntax:
+        return _BAD
+    except _BadOption as err:
+        name = str(err)
+        if name in ("NOTIFY", "ORCPT"):
+            return Reply(501, "5.5.4", f"Error: Bad {name} parameter syntax")
+        return Reply(555, "5.5.4", f"Unsupported option: {name}")
+    if rest and "DSN" in session.discard:
+        return Reply(501, "5.7.1", "DSN support is disabled")
+    return await _add(session, transaction, Recipient(address, address, orcpt, notify))
+
+
+async def _add(session: Session, transaction: Transaction, recipient: Recipient) -> Answer:
+    server, facts = session.server, session.facts
+    limit = server.params.smtpd_recipient_limit
+    if limit and len(transaction.recipients) >= limit:
+        transaction.overshoot += 1
+        if transaction.overshoot > server.params.smtpd_recipient_overshoot_limit:
+            return _TOO_MANY
+        return Uncounted(_TOO_MANY)
+    facts.recipient = recipient.address
+    refused = await _decide(session, recipient.address)
+    if refused is None:
+        try:
+            await session.open_submission(transaction)
+        except ServiceUnavailable as err:
+            LOG.warning(f"cannot begin a message: {err}")
+            session.error_mask.add("resource")
+            refused = Reply(451, "4.3.0", "Error: queue file write error")
+    if refused is not None:
+        facts.recipient = None
+        return refused
+    transaction.recipients.append(recipient)
+    facts.recipient_count += 1
+    # Later log lines and the Received: header name the recipient only while it is the only one.
+    facts.recipient = recipient.address if facts.recipient_count == 1 else None
+    return _OK
+
+
+async def _decide(session: Session, address: str) -> Reply | None:
+    problem = await address_problem(session, address, _BAD)
+    if problem is not None:
+        return problem
+    if session.extras.cleanup_flags & _DISCARD:
+        return None  # nothing of this message is delivered anyway
+    verdict = await session.server.recipient(session.facts)
+    session.carry_out(verdict)
+    return verdict.reply
+
+
+def _options(text: str) -> tuple[int, str]:
+    """(DsnNotify bits, ORCPT). Raises _BadOption."""
+    notify, orcpt, seen = 0, "", set[str]()
+    for name, value in parse_parameters(text):
+        if name not in ("NOTIFY", "ORCPT") or value is None:
+            word = next((w for w in text.split() if w.upper().startswith(name.upper())), name)
+            raise _BadOption(word)
+        if name in seen:
+            raise _BadOption(name)
+        seen.add(name)
+        if name == "NOTIFY":
+            notify = _notify(value)
+        else:
+            orcpt = _orcpt(value)
+    return notify, orcpt
+
+
+def _notify(value: str) -> int:
+    if value.upper() == "NEVER":
+        return DsnNotify.NEVER
+    bits = 0
+    for word in value.upper().split(","):
+        bit = _NOTIFY.get(word)
+        if bit is None or bits & bit:
+            if word and word != "NEVER" and bit is None:
+                LOG.warning(f'unknown DSN NOTIFY command value "{word}" in "{value}"')
+            raise _BadOption("NOTIFY")
+        bits |= bit
+    return bits
+
+
+def _orcpt(value: str) -> str:
+    match = _ORCPT.fullmatch(value)
+    if match is None or len(value) > _ORCPT_LIMIT:
+        raise _BadOption("ORCPT")
+    if match[1].lower() != "utf-8":
+        try:
+            xtext_decode(match[2])
+        except XtextError:
+            raise _BadOption("ORCPT") from None
+    return value
+
+
+async def vrfy(session: Session, argument: str) -> Answer:
+    """VRFY address [SMTPUTF8]: whether mail for it would be refused."""
+    params, facts = session.server.params, session.facts
+    if params.disable_vrfy_command:
+        return Reply(502, "5.5.1", "VRFY command is disabled")
+    if params.smtpd_helo_required and not facts.helo_name:
+        return Reply(503, "5.5.1", "Error: send HELO/EHLO first")
+    words = argument.split()
+    utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8"
+    text = argument.rpartition(" ")[0].strip() if utf8 else argument
+    if not text:
+        return Reply(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]")
+    try:
+        address, rest = path_of(session, text, "VRFY", utf8=utf8)
+    except AddressSyntax:
+        return _BAD
+    if rest or not address:
+        LOG.warning(f"Illegal address syntax from {session.client} in VRFY command: {text}")
+        return _BAD
+    kept = facts.sender, facts.recipient
+    facts.sender, facts.recipient = None, address
+    refused = await _decide(session, address)
+    facts.sender, facts.recipient = kept
+    return Reply(252, "2.0.0", text) if refused is None else refused

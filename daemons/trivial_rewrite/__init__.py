@@ -1,0 +1,102 @@
+"""trivial-rewrite(8): complete addresses, and say where they go.
+
+Called by: smtpd, cleanup, qmgr, local, bounce, over `private/rewrite`. Asks: the tables of
+transport(5) and the lists of domains. Writes: nothing. Needs: the tables.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from daemons.trivial_rewrite.params import ResolveParams, RewriteParams
+from daemons.trivial_rewrite.resolve import Resolver, Tables
+from daemons.trivial_rewrite.rewrite import Rewriter
+from libmail.config.interfaces import own_interfaces
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import ResolveRequest, RewriteReply, RewriteRequest
+from libmail.log import LOG
+from libmail.service.connection import Connection
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.tables.destination import LocalDomains, proxy_addresses
+from libmail.tables.maps import Maps
+from libmail.tables.match import DomainList, StringList
+from libmail.tables.table import TableOptions
+
+__all__ = ["SERVICE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was opened before the jail."""
+
+    rewriter: Rewriter
+    resolver: Resolver
+    maps: tuple[Maps, ...]
+
+
+def prepare(startup: Startup) -> Prepared:
+    """Read parameters, open tables."""
+    params = startup.config.load(ResolveParams)
+    rewriter = Rewriter(startup.config.load(RewriteParams))
+    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
+
+    def strings(name: str, specs: tuple[str, ...]) -> StringList:
+        return StringList(name, specs, options)
+
+    def maps(name: str, specs: tuple[str, ...]) -> Maps:
+        return Maps(name, specs, options)
+
+    tables = Tables(
+        local_domains=LocalDomains(
+            strings("mydestination", params.mydestination), _own_addresses(params)
+        ),
+        virtual_alias_domains=strings("virtual_alias_domains", params.virtual_alias_domains),
+        virtual_mailbox_domains=strings("virtual_mailbox_domains", params.virtual_mailbox_domains),
+        relay_domains=DomainList(
+            "relay_domains",
+            params.relay_domains,
+            options,
+            parent="relay_domains" in params.parent_domain_matches_subdomains,
+        ),
+        transport_maps=maps("transport_maps", params.transport_maps),
+        relocated_maps=maps("relocated_maps", params.relocated_maps),
+        sender_dependent_relayhost_maps=maps(
+            "sender_dependent_relayhost_maps", params.sender_dependent_relayhost_maps
+        ),
+        sender_dependent_default_transport_maps=maps(
+            "sender_dependent_default_transport_maps",
+            params.sender_dependent_default_transport_maps,
+        ),
+    )
+    opened = tuple(table for table in tables if isinstance(table, Maps))
+    return Prepared(rewriter, Resolver(params, tables), opened)
+
+
+def _own_addresses(params: ResolveParams) -> list[IPv4Address | IPv6Address]:
+    own = own_interfaces(params.inet_interfaces, params.inet_protocols)
+    return [*(one.address for one in own), *proxy_addresses(params.proxy_interfaces)]
+
+
+async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    """Serve questions."""
+
+    async def session(connection: Connection) -> None:
+        while True:
+            message = await connection.receive()
+            match message:
+                case RewriteRequest(context, address):
+                    rewritten = prepared.rewriter.rewrite(context, address)
+                    connection.send(RewriteReply(rewritten))
+                case ResolveRequest(sender, address):
+                    connection.send(await prepared.resolver.resolve(sender, address))
+                case _:
+                    raise WireError(f"unexpected {type(message).__name__}")
+            if any(maps.replaced for maps in prepared.maps):
+                LOG.info("table has changed -- restarting")
+                runtime.retire()
+                return
+
+    return Handlers(stream=exchanges(runtime, session))
+
+
+SERVICE: Final = Service("trivial-rewrite", prepare, start, shared=True)

@@ -1,0 +1,303 @@
+"""Resolving an address: address class, transport, next hop.
+
+A decision over `Tables`, which a daemon answers from real tables and `postfix explain` from ones
+that record what was asked. Source: trivial-rewrite(8), transport(5), ADDRESS_CLASS_README.
+"""
+
+import re
+from typing import Final, NamedTuple, Protocol
+
+from daemons.trivial_rewrite.forms import domain_at, is_special, strip_route, to_domain_form
+from daemons.trivial_rewrite.params import ResolveParams
+from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
+from libmail.log import LOG
+from libmail.message.tokens import Kind, Token, internal, tokenize
+from libmail.smtp.address import quote_local
+from libmail.tables.destination import literal_address
+from libmail.tables.maps import AddressForms, Found, split_extension
+from libmail.tables.table import TableRetry
+
+__all__ = ["Resolver", "Tables"]
+
+_ERROR: Final = "error"
+_BAD_SYNTAX: Final = "5.1.3 bad address syntax"
+_DUNNO: Final = "DUNNO"
+_SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
+# RFC 1123 §2.1, and the underscore that hosts have in spite of it.
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.A)
+_NUMERIC: Final = re.compile(r"[0-9.]+", re.A)
+_MAX_STRIPS: Final = 100  # local domains taken off one address: user%a%b@c@d ...
+
+
+class List(Protocol):
+    """A match list."""
+
+    async def match(self, text: str, /) -> bool:
+        """Raises TableRetry."""
+
+
+class Maps(Protocol):
+    """The tables of one parameter."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+
+    async def search(self, key: str, *, partial: bool = False) -> Found | None:
+        """Raises TableRetry."""
+
+    async def find_address(
+        self,
+        address: str,
+        delimiters: str = "",
+        forms: AddressForms = AddressForms.DEFAULT,
+        *,
+        local: bool = False,
+    ) -> Found | None:
+        """Raises TableRetry."""
+
+
+class Tables(NamedTuple):
+    """What the decision is made from; the names are those of the parameters."""
+
+    local_domains: List
+    virtual_alias_domains: List
+    virtual_mailbox_domains: List
+    relay_domains: List
+    transport_maps: Maps
+    relocated_maps: Maps
+    sender_dependent_relayhost_maps: Maps
+    sender_dependent_default_transport_maps: Maps
+
+
+class Parsed(NamedTuple):
+    """An address without the domains that are this machine's.
+
+    local: the domain is one of this machine's. bad: the address cannot be used. implied: there
+    was no domain.
+    """
+
+    user: str
+    domain: str
+    local: bool
+    routed: bool
+    bad: bool = False
+    implied: bool = False
+
+    @property
+    def address(self) -> str:
+        """Internal form."""
+        return f"{self.user}@{self.domain}"
+
+
+class Route(NamedTuple):
+    """transport and nexthop as a parameter or table gives them; "" where it says nothing."""
+
+    transport: str
+    nexthop: str
+
+
+def split_route(text: str) -> Route:
+    """Split "transport:nexthop"; both parts may be empty."""
+    transport, _, nexthop = text.partition(":")
+    return Route(transport.strip(), nexthop.strip())
+
+
+class Resolver:
+    """See trivial-rewrite(8), "resolve"."""
+
+    def __init__(self, params: ResolveParams, tables: Tables) -> None:
+        self._params = params
+        self._tables = tables
+        self._parent_transport = "transport_maps" in params.parent_domain_matches_subdomains
+
+    async def resolve(self, sender: str, address: str) -> ResolveReply:
+        """Where mail goes. Never raises for a table: the flag FAIL says that nothing is known."""
+        try:
+            parsed = await self._parse(address)
+            if parsed.bad:
+                return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
+            return await self._route(sender, parsed)
+        except TableRetry as err:
+            LOG.warning(f"{err}")
+            return _reply(ResolveFlag.FAIL, "", "", address)
+
+    # the address
+
+    async def _parse(self, address: str) -> Parsed:
+        params = self._params
+        if not address:
+            return Parsed(
+                params.empty_address_recipient, params.myhostname, True, False, implied=True
+            )
+        text = address if params.resolve_dequoted_address else quote_local(address)
+        tokens = strip_route([t for t in tokenize(text) if t.kind is not Kind.COMMENT])
+        saved = ""
+        for _ in range(_MAX_STRIPS):
+            at = domain_at(tokens)
+            if at < 0:
+                form = to_domain_form(
+                    tokens, bang=params.swap_bangpath, percent=params.allow_percent_hack
+                )
+                if form is None:
+                    user = internal(tokens) or params.empty_address_recipient
+                    domain = saved or params.myhostname
+                    return self._checked(Parsed(user, domain, True, False, implied=not saved))
+                tokens = form
+                continue
+            domain = internal(tokens[at + 1 :]).rstrip(".")
+            if not domain and not params.resolve_null_domain:
+                break
+            if domain and not await self._tables.local_domains.match(self._literal(domain)):
+                user = internal(tokens[:at])
+                routed = any(self._is_routing(token) for token in tokens[:at])
+                return self._checked(Parsed(user, self._literal(domain), False, routed))
+            saved = saved or domain
+            tokens = tokens[:at]
+        return Parsed(address, "", False, False, bad=True)
+
+    def _literal(self, domain: str) -> str:
+        """An address without brackets gets them if resolve_numeric_domain says so."""
+        if self._params.resolve_numeric_domain and literal_address(f"[{domain}]"):
+            return f"[{domain}]"
+        return domain
+
+    def _is_routing(self, token: Token) -> bool:
+        return (
+            is_special(token, "@")
+            or (self._params.allow_percent_hack and is_special(token, "%"))
+            or (self._params.swap_bangpath and is_special(token, "!"))
+        )
+
+    def _checked(self, parsed: Parsed) -> Parsed:
+        bad = parsed.user.startswith("-") and not self._params.allow_min_user
+        if not bad and not parsed.local:
+            bad = not self._valid_domain(parsed.domain)
+        return parsed._replace(bad=True) if bad else parsed
+
+    def _valid_domain(self, domain: str) -> bool:
+        if domain.startswith("["):
+            return literal_address(domain) is not None
+        if len(domain) > 255 or _NUMERIC.fullmatch(domain):
+            return False
+        if not domain.isascii():
+            if not self._params.smtputf8_enable:
+                return False
+            try:
+                domain = domain.encode("idna").decode("ascii")
+            except UnicodeError:
+                return False
+        return all(_LABEL.fullmatch(label) for label in domain.split("."))
+
+    # the route
+
+    async def _route(self, sender: str, parsed: Parsed) -> ResolveReply:
+        flags, route = await self._by_class(sender, parsed)
+        if parsed.routed:
+            flags |= ResolveFlag.ROUTED
+        route = await self._by_table(parsed, route)
+        found = await self._tables.relocated_maps.find_address(
+            parsed.address, self._params.recipient_delimiter, local=parsed.local
+        )
+        if found is not None:
+            prefix = "5.1.6 User has moved to " if self._params.relocated_prefix_enable else ""
+            route = Route(_ERROR, prefix + found.value)
+        return _reply(flags, *route, parsed.address)
+
+    async def _by_class(self, sender: str, parsed: Parsed) -> tuple[ResolveFlag, Route]:
+        params, tables, domain = self._params, self._tables, parsed.domain
+        if parsed.local:
+            if params.helpful_warnings and not parsed.implied:
+                await self._warn_of_overlap(domain, "mydestination")
+            flags = ResolveFlag.LOCAL | ResolveFlag.FINAL
+            return flags, _completed(params.local_transport, domain)
+        if await tables.virtual_alias_domains.match(domain):
+            if params.helpful_warnings:
+                await self._warn_of_overlap(domain, "virtual_alias_domains")
+            which = " in virtual alias table" if params.show_user_unknown_table_name else ""
+            flags = ResolveFlag.ALIAS | ResolveFlag.FINAL
+            return flags, Route(_ERROR, f"5.1.1 User unknown{which}")
+        if await tables.virtual_mailbox_domains.match(domain):
+            if params.helpful_warnings:
+                await self._warn_of_overlap(domain, "virtual_mailbox_domains")
+            flags = ResolveFlag.VIRTUAL | ResolveFlag.FINAL
+            return flags, _completed(params.virtual_transport, domain)
+        if await tables.relay_domains.match(domain):
+            route = split_route(params.relay_transport)
+            return ResolveFlag.RELAY, await self._by_relayhost(sender, route, domain)
+        route = split_route(await self._default_transport(sender))
+        return ResolveFlag.DEFAULT, await self._by_relayhost(sender, route, domain)
+
+    async def _warn_of_overlap(self, domain: str, used: str) -> None:
+        """Say that a domain is in two classes, of which the first one counts."""
+        tables = self._tables
+        others: list[tuple[str, List]] = []
+        if used == "mydestination":
+            others.append(("virtual_alias_domains", tables.virtual_alias_domains))
+        if used != "virtual_mailbox_domains":
+            others.append(("virtual_mailbox_domains", tables.virtual_mailbox_domains))
+        if used != "mydestination":
+            others.append(("relay_domains", tables.relay_domains))
+        for name, domains in others:
+            if await domains.match(domain):
+                LOG.warning(f"do not list domain {domain} in BOTH {used} and {name}")
+
+    async def _default_transport(self, sender: str) -> str:
+        key = sender or self._params.empty_address_default_transport_maps_lookup_key
+        maps = self._tables.sender_dependent_default_transport_maps
+        return await self._by_sender(maps, key) or self._params.default_transport
+
+    async def _by_relayhost(self, sender: str, route: Route, domain: str) -> Route:
+        """Without a next hop of the transport's own, that of the sender, or relayhost."""
+        if route.nexthop:
+            return route
+        key = sender or self._params.empty_address_relayhost_maps_lookup_key
+        relay = await self._by_sender(self._tables.sender_dependent_relayhost_maps, key)
+        return Route(route.transport, relay or self._params.relayhost or domain)
+
+    async def _by_sender(self, maps: Maps, key: str) -> str:
+        found = await maps.find_address(key, self._params.recipient_delimiter, _SENDER_FORMS)
+        return "" if found is None or found.value.upper() == _DUNNO else found.value
+
+    async def _by_table(self, parsed: Parsed, route: Route) -> Route:
+        text = await self._transport(parsed)
+        if text is None:
+            return route
+        found = split_route(text)
+        if found.transport:
+            return Route(found.transport, found.nexthop or parsed.domain)
+        return Route(route.transport, found.nexthop or route.nexthop)
+
+    async def _transport(self, parsed: Parsed) -> str | None:
+        """What transport(5) says."""
+        maps = self._tables.transport_maps
+        if not maps:
+            return None
+        for key, full in self._transport_keys(parsed):
+            found = await maps.search(key, partial=not full)
+            if found is not None:
+                return found.value
+        return None
+
+    def _transport_keys(self, parsed: Parsed) -> list[tuple[str, bool]]:
+        """The keys in order of transport(5), and whether patterns are asked for them."""
+        keys = [(parsed.address, True)]
+        base, extension = split_extension(parsed.user, self._params.recipient_delimiter)
+        if extension:
+            keys.append((f"{base}@{parsed.domain}", False))
+        keys.append((parsed.domain, False))
+        if not parsed.domain.startswith("["):
+            dot = parsed.domain.find(".", 1)
+            while dot >= 0:
+                keys.append((parsed.domain[dot + self._parent_transport :], False))
+                dot = parsed.domain.find(".", dot + 1)
+        keys.append(("*", False))
+        return keys
+
+
+def _completed(text: str, domain: str) -> Route:
+    route = split_route(text)
+    return Route(route.transport, route.nexthop or domain)
+
+
+def _reply(flags: ResolveFlag, transport: str, nexthop: str, recipient: str) -> ResolveReply:
+    return ResolveReply(int(flags), Transport(transport), Nexthop(nexthop), recipient)

@@ -1,0 +1,209 @@
+"""virtual(8): deliver to mailboxes that tables name, not the user database.
+
+called by: qmgr. asks: virtual_mailbox_maps, virtual_uid_maps, virtual_gid_maps. writes: mailboxes,
+the done mark. tells: bounce, defer, trace. needs: root, to act as the owners of mailboxes.
+
+One delivery at a time: while a process acts as a user, it must not serve another one.
+"""
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.clients.delivery import (
+    Bounced,
+    Deferred,
+    Delivery,
+    DeliveryParams,
+    Outcome,
+    Reporters,
+    Sent,
+    delivery_handlers,
+)
+from libmail.ipc.messages import Recipient
+from libmail.log import LOG, Fatal
+from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
+from libmail.mailbox.maildir import deliver_to_maildir
+from libmail.mailbox.mbox import MboxLocking, append_to_mbox
+from libmail.privileges import Identity, acting_as
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+from libmail.smtp.address import quote_local
+from libmail.tables.maps import Maps
+from libmail.tables.table import TableRetry
+
+__all__ = ["SERVICE"]
+
+_RELAY: Final = "virtual"
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualParams:
+    """Parameters of virtual(8)."""
+
+    virtual_mailbox_maps: str
+    virtual_mailbox_base: str
+    virtual_mailbox_limit: int
+    virtual_mailbox_lock: tuple[str, ...]
+    virtual_uid_maps: str
+    virtual_gid_maps: str
+    virtual_minimum_uid: int
+    recipient_delimiter: str
+    message_size_limit: int
+    deliver_lock_attempts: int
+    deliver_lock_delay: float
+    stale_lock_time: float
+    strict_mailbox_ownership: bool
+    myhostname: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is opened before the jail."""
+
+    params: VirtualParams
+    delivery: DeliveryParams
+    mailboxes: Maps
+    uids: Maps
+    gids: Maps
+
+
+class ConfigurationProblem(Exception):
+    """A table gives something unusable; the text is for the log, the mail waits."""
+
+
+def _prepare(startup: Startup) -> Prepared:
+    params = startup.config.load(VirtualParams)
+    if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
+        raise Fatal(
+            "main.cf configuration error: virtual_mailbox_limit is smaller than message_size_limit"
+        )
+    return Prepared(
+        params,
+        startup.config.load(DeliveryParams),
+        Maps("virtual_mailbox_maps", params.virtual_mailbox_maps),
+        Maps("virtual_uid_maps", params.virtual_uid_maps),
+        Maps("virtual_gid_maps", params.virtual_gid_maps),
+    )
+
+
+class MailboxDelivery:
+    """Delivers one recipient after the other into virtual mailboxes."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._params = prepared.params
+        self._prepared = prepared
+        self._locking = MboxLocking(
+            prepared.params.virtual_mailbox_lock,
+            prepared.params.deliver_lock_attempts,
+            prepared.params.deliver_lock_delay,
+            prepared.params.stale_lock_time,
+        )
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Serve a request."""
+        for recipient in delivery.request.recipients:
+            await delivery.finish(recipient, await self._outcome(delivery, recipient))
+
+    async def _outcome(self, delivery: Delivery, recipient: Recipient) -> Outcome:
+        address = recipient.address.lower()
+        try:
+            mailbox = await self._find(self._prepared.mailboxes, address)
+            if mailbox is None:
+                return Bounced(
+                    dsn="5.1.1", reason=f'unknown user: "{recipient.address}"', relay=_RELAY
+                )
+            owner = await self._owner(address, recipient.address)
+        except TableRetry as err:
+            LOG.warning(f"{delivery.request.queue_id}: {err}")
+            return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
+        except ConfigurationProblem as err:
+            LOG.warning(str(err))
+            return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
+        base = self._params.virtual_mailbox_base
+        path = f"{base.rstrip('/')}/{mailbox}" if base else mailbox
+        if delivery.verify_only:
+            kind = "maildir" if path.endswith("/") else "mailbox"
+            return Sent(
+                dsn="2.0.0", reason=f"delivers to {kind}", relay=_RELAY, action="deliverable"
+            )
+        return self._write(delivery, recipient, path, owner)
+
+    async def _find(self, maps: Maps, address: str) -> str | None:
+        found = await maps.find_address(address, self._params.recipient_delimiter)
+        return None if found is None else found.value
+
+    async def _owner(self, address: str, shown: str) -> Identity:
+        """Whom to act as. Raises ConfigurationProblem, TableRetry."""
+        numbers = []
+        for title, maps, least in (
+            ("virtual_uid_maps", self._prepared.uids, self._params.virtual_minimum_uid),
+            ("virtual_gid_maps", self._prepared.gids, 1),
+        ):
+            value = await self._find(maps, address)
+            if value is None:
+                raise ConfigurationProblem(f"recipient {shown}: not found in {title}")
+            if not (value.isascii() and value.isdigit()) or int(value) < least:
+                kind = title[8:11]
+                raise ConfigurationProblem(f"recipient {shown}: bad {kind} {value} in {title}")
+            numbers.append(int(value))
+        uid, gid = numbers
+        return Identity(f"uid {uid}", uid, gid, (gid,))
+
+    def _write(
+        self, delivery: Delivery, recipient: Recipient, path: str, owner: Identity
+    ) -> Outcome:
+        maildir = path.endswith("/")
+        headers = delivery_headers(
+            sender=quote_local(delivery.request.sender),
+            orig_rcpt=quote_local(recipient.orig_rcpt),
+            delivered_to=quote_local(recipient.address),
+        )
+        try:
+            with acting_as(owner):
+                if maildir:
+                    lines = (headers, *local_lines(delivery.file))
+                    deliver_to_maildir(path.rstrip("/"), lines, self._params.myhostname)
+                else:
+                    self._append(delivery, path, headers, owner)
+        except OSError as err:
+            return self._failure(err, path, maildir)
+        kind = "maildir" if maildir else "mailbox"
+        return Sent(dsn="2.0.0", reason=f"delivered to {kind}", relay=_RELAY, action="delivered")
+
+    def _append(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
+        if self._params.strict_mailbox_ownership:
+            _check_owner(path, owner)
+        start = mbox_from_line(quote_local(delivery.request.sender), time.ctime())
+        pieces = (start, headers, *map(quote_from, local_lines(delivery.file)), b"\n")
+        append_to_mbox(path, pieces, self._locking, size_limit=self._params.virtual_mailbox_limit)
+
+    @staticmethod
+    def _failure(err: OSError, path: str, maildir: bool) -> Outcome:
+        text = err.strerror or str(err)
+        if maildir:
+            reason = f"maildir delivery failed: {text}"
+        else:
+            reason = f"delivery failed to mailbox {path}: {text}"
+        if err.errno == errno.EFBIG:
+            return Bounced(dsn="5.2.2", reason=reason, relay=_RELAY)
+        return Deferred(dsn="4.2.0", reason=reason, relay=_RELAY)
+
+
+def _check_owner(path: str, owner: Identity) -> None:
+    """strict_mailbox_ownership. Raises PermissionError."""
+    try:
+        uid = os.stat(path).st_uid
+    except FileNotFoundError:
+        return
+    if uid != owner.uid:
+        raise PermissionError(errno.EPERM, f"destination is not owned by {owner.name}", path)
+
+
+async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    agent = MailboxDelivery(prepared)
+    return delivery_handlers(runtime, agent.deliver, Reporters(prepared.delivery))
+
+
+SERVICE: Final = Service("virtual", _prepare, _start, one_client=True)

@@ -1,0 +1,133 @@
+"""What master does with one entry of master.cf: programs, limits, options, decided at (re)load."""
+
+import os
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.config import Config, ServiceEntry
+from libmail.privileges import Identity, Jail
+from libmail.service.skeleton import Service
+from master.capacity import NO_LIMIT, Limit, limit_of
+from master.endpoints import Endpoint
+from master.preload import load_program
+
+__all__ = ["Plan", "is_disabled", "plan_of"]
+
+_OTHER_DESCRIPTORS: Final = 100  # of a process: tables, other services, queue files
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run a service.
+
+    config: with the -o options. program: None for one that is executed. path: of the program, as
+    the log names it. limit, max_use, max_idle, throttle_time: see master.capacity and the
+    parameters (times in seconds).
+    """
+
+    entry: ServiceEntry
+    config: Config
+    program: Service[object] | None
+    path: str
+    limit: Limit
+    max_use: int
+    max_idle: float
+    throttle_time: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(name, type): what identifies a service over reloads."""
+        return self.entry.name, self.entry.type
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        entry = self.entry
+        place = f"{entry.file}: line {entry.line}"
+        return Endpoint(entry.name, entry.type, entry.private, place)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Those of the command without the -v options, which `verbosity` counts."""
+        return tuple(word for word in self.entry.args if not _is_verbose(word))
+
+    @property
+    def verbosity(self) -> int:
+        """How many -v options there are."""
+        return sum(word.count("v") for word in self.entry.args if _is_verbose(word))
+
+    def options(self, listeners: int) -> list[str]:
+        """The command and the options that tell a process what service it is (and ps, too)."""
+        entry = self.entry
+        words = [entry.command]
+        words += {1: ["-l"], 0: ["-z"]}.get(-1 if entry.maxproc is None else entry.maxproc, [])
+        words += ["-n", entry.name] if entry.name != entry.command else []
+        words += ["-t", entry.type]
+        words += ["-u"] if entry.unprivileged else []
+        words += ["-c"] if entry.chroot else []
+        words += ["-s", str(listeners)] if listeners > 1 else []
+        return words
+
+    def jail(self, owner: Identity, queue_directory: str, *, privileged: bool) -> Jail:
+        """What a process of this service keeps. privileged: whether master can give anything up."""
+        commands = self.program is None or self.program.commands
+        if not privileged:
+            return Jail(None, None, no_new_privs=not commands)
+        return Jail(
+            queue_directory if self.entry.chroot else None,
+            owner if self.entry.unprivileged else None,
+            no_new_privs=not commands,
+        )
+
+
+def _is_verbose(word: str) -> bool:
+    return word.startswith("-v") and not word.strip("-v")
+
+
+def _most_sessions() -> int:
+    """Sessions for which a process has descriptors: children raise their limit to the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return NO_LIMIT if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_DESCRIPTORS)
+
+
+def plan_of(entry: ServiceEntry, config: Config) -> Plan:
+    """Decide. Raises ConfigError, Fatal."""
+    own = config.override(entry.overrides, service_name=entry.name)
+    program = load_program(entry.command)
+    sessions = own.family("_sessions_per_process", _family_name(entry))
+    limit = limit_of(
+        entry.maxproc,
+        default_process_limit=config.int("default_process_limit"),
+        sessions_per_process=min(sessions if isinstance(sessions, int) else 1, _most_sessions()),
+        one_client=program is None or program.one_client,
+        shared=program is not None and (program.shared or program.permanent),
+    )
+    resident = program is not None and program.permanent
+    return Plan(
+        entry=entry,
+        config=own,
+        program=program,
+        path=os.path.join(config.text("daemon_directory"), entry.command),
+        limit=limit,
+        max_use=0 if resident else own.int("max_use"),
+        max_idle=0.0 if resident else own.seconds("max_idle"),
+        throttle_time=own.seconds("service_throttle_time"),
+    )
+
+
+def _family_name(entry: ServiceEntry) -> str:
+    """The name that begins NAME_sessions_per_process: of an address, that of the program."""
+    if entry.type == "inet" and not entry.name.isidentifier():
+        return entry.command
+    return entry.name
+
+
+def is_disabled(entry: ServiceEntry, patterns: Sequence[str]) -> bool:
+    """Whether master_service_disable names the service: `type`, `name/type`, `!` for "not so"."""
+    for pattern in patterns:
+        wanted = pattern.removeprefix("!").lower()
+        if wanted in (entry.type.lower(), f"{entry.name}/{entry.type}".lower()):
+            return not pattern.startswith("!")
+    return False

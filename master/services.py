@@ -1,0 +1,84 @@
+"""A service while the system runs: its sockets, its processes, and whether it may have more."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from libmail.log import LOG
+from master.children import Child
+from master.endpoints import Listener, Network
+from master.plan import Plan
+from master.throttle import CrashPolicy
+from master.timers import Timer
+
+__all__ = ["Service"]
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """State of one service. It changes only through the supervisor.
+
+    network: what inet sockets were opened for. children: by process id, old generations included.
+    watched: whether the loop waits for clients. in_use: whether a process was ever started.
+    throttle: the end of the time in which no process may be started.
+    """
+
+    plan: Plan
+    network: Network
+    listeners: list[Listener]
+    children: dict[int, Child] = field(default_factory=dict)
+    crashes: CrashPolicy = field(default_factory=CrashPolicy)
+    watched: bool = False
+    in_use: bool = False
+    wakeup: Timer | None = None
+    throttle: Timer | None = None
+
+    def current(self, generation: int) -> Iterator[Child]:
+        """The processes that count: those started since the last reload."""
+        return (child for child in self.children.values() if child.generation == generation)
+
+    def capacity_for_one_more(self, generation: int) -> int:
+        """The clients that a further process may serve; 0: none is wanted or allowed now."""
+        current = list(self.current(generation))
+        if self.throttle is not None or any(child.available for child in current):
+            return 0
+        return self.plan.limit.next_capacity(child.held for child in current)
+
+    def pause_after(self, child: Child, status: int) -> float:
+        """Told that a process has ended: seconds for which to start no other one. Logs a crash."""
+        code = os.waitstatus_to_exitcode(status)
+        if child.told_to_end and code <= 0:
+            return 0.0
+        if code != 0:
+            how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+            LOG.warning(f"process {self.plan.path} pid {child.pid} {how}")
+        elif child.served:
+            self.crashes.went_well()
+            return 0.0
+        return self.crashes.pause_after(
+            served=child.served or code == 0,
+            killed=code == -signal.SIGKILL,
+            life=time.monotonic() - child.started,
+            throttle_time=self.plan.throttle_time,
+        )
+
+    def end_throttle(self) -> None:
+        """Processes may be started again."""
+        if self.throttle is not None:
+            self.throttle.cancelled = True
+            self.throttle = None
+
+    def cancel_wakeup(self) -> None:
+        """Forget the timer."""
+        if self.wakeup is not None:
+            self.wakeup.cancelled = True
+            self.wakeup = None
+
+    def close(self) -> None:
+        """Listen no more; the processes are left alone."""
+        self.cancel_wakeup()
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []

@@ -1,0 +1,440 @@
+"""The loop of master(8): clients that wait, processes that end, timers, signals.
+
+One thread that never waits but in `select`, no event-loop library: a fork from here is a fork
+from a quiet process. Signal handlers only note the signal; the loop acts on it.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Final, NoReturn
+
+from libmail.config import Config, ConfigError, ServiceEntry
+from libmail.log import LOG, Fatal
+from libmail.privileges import Identity
+from master.children import Child, Surroundings, become_foreign, become_service
+from master.endpoints import Network, network_of, open_endpoint
+from master.plan import Plan, is_disabled, plan_of
+from master.preload import freeze, load_for
+from master.services import Service
+from master.timers import Timers
+from master.wakeup import wake
+
+__all__ = ["Configuration", "Instance", "Supervisor"]
+
+_SIGNALS: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+)
+_STOP_LIMIT: Final = 7.0  # seconds for processes to end; the skeleton gives sessions 5
+_LOG_LIMIT: Final = 2.0  # seconds for postlogd, after all others
+_WAKEUP_LINGER: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """main.cf and master.cf as read at one time."""
+
+    main: Config
+    entries: tuple[ServiceEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What stays as it is while master lives.
+
+    owner: mail_owner. privileged: master runs as root. verbosity: its -v options. read: reads the
+    configuration anew; raises ConfigError. log_directly: opens LOG for the time without postlogd.
+    locks: descriptors of the lock files.
+    """
+
+    owner: Identity
+    queue_directory: str
+    privileged: bool
+    verbosity: int
+    read: Callable[[], Configuration]
+    log_directly: Callable[[Config], None]
+    locks: tuple[int, ...]
+
+
+class Supervisor:
+    """All services. Opening sockets is in the constructor: raises Fatal, ConfigError."""
+
+    def __init__(self, instance: Instance, configuration: Configuration) -> None:
+        self._instance = instance
+        self._main = configuration.main
+        self._services: dict[tuple[str, str], Service] = {}
+        self._parents: dict[int, Service] = {}
+        self._generation = 1
+        self._selector = selectors.DefaultSelector()
+        self._timers = Timers(time.monotonic)
+        self._signals: list[int] = []
+        self._stopping = False
+        self._log_ends = False
+        self._finished = False
+        self._flow = os.pipe()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._open(configuration)
+
+    # services
+
+    def _open(self, configuration: Configuration) -> None:
+        """At the start, where any mistake is fatal. Raises Fatal, ConfigError."""
+        network = network_of(configuration.main)
+        for plan in _plans(configuration):
+            self._add(plan, network)
+        load_for(configuration.main)
+        freeze()
+
+    def _add(self, plan: Plan, network: Network) -> None:
+        listeners = open_endpoint(plan.endpoint, network, self._instance.owner)
+        self._services[plan.key] = Service(plan, network, listeners)
+
+    def _start(self, service: Service) -> None:
+        """Begin to wait for clients and to wake it up."""
+        self._refresh(service)
+        if service.plan.entry.wakeup:
+            self._wake(service)
+
+    def _refresh(self, service: Service) -> None:
+        """Wait for clients exactly when a process could be started for one."""
+        wanted = not self._stopping and service.capacity_for_one_more(self._generation) > 0
+        if wanted == service.watched:
+            return
+        service.watched = wanted
+        for listener in service.listeners:
+            if wanted:
+                action = partial(self._client_waits, service)
+                self._selector.register(listener, selectors.EVENT_READ, action)
+            else:
+                self._selector.unregister(listener)
+
+    def _client_waits(self, service: Service) -> None:
+        if service.watched:
+            self._spawn(service)
+
+    def _wake(self, service: Service) -> None:
+        plan = service.plan
+        service.wakeup = self._timers.after(plan.entry.wakeup, partial(self._wake, service))
+        if service.throttle is not None or (plan.entry.wakeup_if_used and not service.in_use):
+            return
+        connecting = wake(plan, service.listeners)
+        if connecting is not None:
+            self._timers.after(_WAKEUP_LINGER, connecting.close)
+
+    # processes
+
+    def _spawn(self, service: Service) -> None:
+        capacity = service.capacity_for_one_more(self._generation)
+        if capacity <= 0:
+            self._refresh(service)
+            return
+        ours, theirs = socket.socketpair()
+        plan = service.plan
+        given = Surroundings(
+            status=theirs,
+            listeners=service.listeners,
+            flow=self._flow,
+            generation=self._generation,
+            capacity=capacity,
+            verbosity=self._instance.verbosity,
+            jail=plan.jail(
+                self._instance.owner,
+                self._instance.queue_directory,
+                privileged=self._instance.privileged,
+            ),
+            owner=self._instance.owner.uid,
+        )
+        # No signal may reach the child while it still has master's handlers.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError as err:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            ours.close()
+            theirs.close()
+            LOG.warning(f"fork: {err.strerror}")
+            self._throttle(service, plan.throttle_time)
+            return
+        if pid == 0:
+            self._become(service, given, ours, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+        ours.setblocking(False)
+        child = Child(pid, ours, self._generation, capacity, foreign=plan.program is None)
+        service.children[pid] = child
+        service.in_use = True
+        self._parents[pid] = service
+        self._selector.register(
+            ours, selectors.EVENT_READ, partial(self._status_came, service, child)
+        )
+        self._refresh(service)
+
+    def _become(
+        self,
+        service: Service,
+        given: Surroundings,
+        ours: socket.socket,
+        mask: set[int | signal.Signals],
+    ) -> NoReturn:
+        """In the child: leave behind what is master's, and be the service."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            LOG.forked()
+            program = service.plan.program
+            if program is None:
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                become_foreign(service.plan, given)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for master
+            ours.close()
+            self._close_all_but(service)
+            given.status.setblocking(False)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            become_service(service.plan, program, given)
+        except (Fatal, ConfigError) as err:
+            LOG.fatal(str(err))
+        except Exception as err:  # noqa: BLE001  nothing of master may go on in the child
+            LOG.panic(f"{service.plan.path}: {type(err).__name__}: {err}")
+        finally:
+            os._exit(1)
+
+    def _close_all_but(self, kept: Service) -> None:
+        """Close sockets that belong to master or to other services."""
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+        for fd in (*self._flow, *self._instance.locks):
+            os.close(fd)
+        for service in self._services.values():
+            for child in service.children.values():
+                child.close()
+            if service is not kept:
+                service.close()
+
+    def _status_came(self, service: Service, child: Child) -> None:
+        if not child.read_status():
+            self._forget_status(child)
+        self._refresh(service)
+
+    def _forget_status(self, child: Child) -> None:
+        if child.status is not None:
+            self._selector.unregister(child.status)
+            child.close()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            service = self._parents.pop(pid, None)
+            if service is not None:  # else: an orphan that init, which we are, inherited
+                self._ended(service, service.children.pop(pid), status)
+
+    def _ended(self, service: Service, child: Child, status: int) -> None:
+        if child.status is not None:
+            child.read_status()
+            self._forget_status(child)
+        pause = service.pause_after(child, status)
+        if pause and child.generation == self._generation and not self._stopping:
+            if pause >= service.plan.throttle_time:
+                LOG.warning(f"{service.plan.path}: bad command startup -- throttling")
+            self._throttle(service, pause)
+        self._refresh(service)
+
+    def _throttle(self, service: Service, seconds: float) -> None:
+        service.throttle = self._timers.after(seconds, partial(self._release, service))
+        self._refresh(service)
+
+    def _release(self, service: Service) -> None:
+        service.end_throttle()
+        self._refresh(service)
+
+    # reload
+
+    def _reload(self) -> None:
+        instance = self._instance
+        try:
+            configuration = instance.read()
+            plans = _plans(configuration)
+            network = network_of(configuration.main)
+            if configuration.main.text("queue_directory") != instance.queue_directory:
+                raise Fatal("queue_directory has changed, which takes a stop and a start")
+        except (ConfigError, Fatal) as err:
+            LOG.error(f"reload: {err} -- going on with the old configuration")
+            return
+        self._main = configuration.main
+        version = self._main.text("mail_version")
+        LOG.info(f"reload -- version {version}, configuration {self._main.directory}")
+        self._generation += 1
+        for service in self._services.values():
+            self._retire_children(service, signal.SIGHUP)
+        self._replace(plans, network)
+        load_for(configuration.main)
+        freeze()
+        for service in self._services.values():
+            self._start(service)
+
+    def _retire_children(self, service: Service, number: signal.Signals) -> None:
+        """Let the processes of a service end when their sessions do."""
+        service.cancel_wakeup()
+        for child in service.children.values():
+            if child.foreign:
+                self._forget_status(child)
+                child.told_to_end = True
+            else:
+                child.kill(number)
+
+    def _replace(self, plans: list[Plan], network: Network) -> None:
+        wanted = {plan.key for plan in plans}
+        for key in [key for key in self._services if key not in wanted]:
+            gone = self._services.pop(key)
+            self._unwatch(gone)
+            for child in gone.children.values():
+                child.kill(signal.SIGTERM)
+            gone.close()
+        for plan in plans:
+            service = self._services.get(plan.key)
+            if service is not None and _same_sockets(service, plan, network):
+                service.plan = plan
+                service.end_throttle()
+                continue
+            if service is not None:
+                self._unwatch(service)
+                service.close()
+            try:
+                self._add(plan, network)
+            except Fatal as err:
+                LOG.error(f"reload: {err} -- service {plan.entry.name} is not available")
+
+    def _unwatch(self, service: Service) -> None:
+        if service.watched:
+            service.watched = False
+            for listener in service.listeners:
+                self._selector.unregister(listener)
+
+    # the end
+
+    def _stop(self, number: int) -> None:
+        """Ask all processes to end, those of postlogd last, and end when they have."""
+        if self._stopping:
+            return
+        LOG.info(f"terminating on signal {number}")
+        self._stopping = True
+        for service in self._services.values():
+            service.cancel_wakeup()
+            self._refresh(service)
+            if not self._is_log(service):
+                for child in service.children.values():
+                    child.kill(signal.SIGTERM)
+        self._timers.after(_STOP_LIMIT, self._kill)
+
+    def _kill(self) -> None:
+        for service in self._services.values():
+            if not self._is_log(service):
+                for child in service.children.values():
+                    child.kill(signal.SIGKILL)
+
+    def _abort(self, number: int) -> None:
+        self._stop(number)
+        self._kill()
+
+    def _is_log(self, service: Service) -> bool:
+        name = self._main.text("postlog_service_name")
+        return service.plan.key == (name, "unix-dgram")
+
+    def _check_stopped(self) -> None:
+        """Go from one step of the end to the next."""
+        left = {pid for pid, service in self._parents.items() if not self._is_log(service)}
+        if left:
+            return
+        if not self._parents:
+            self._finished = True
+        elif not self._log_ends:
+            self._log_ends = True
+            self._instance.log_directly(self._main)
+            for service in self._parents.values():
+                for child in service.children.values():
+                    child.kill(signal.SIGTERM)
+            self._timers.after(_LOG_LIMIT, self._finish)
+
+    def _finish(self) -> None:
+        self._finished = True
+
+    # the loop
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self._signals.append(number)
+
+    def _handle_signals(self) -> None:
+        try:
+            self._wake_read.recv(512)
+        except BlockingIOError:
+            pass
+        while self._signals:
+            number = self._signals.pop(0)
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGHUP:
+                if not self._stopping:
+                    self._reload()
+            elif number == signal.SIGQUIT:
+                self._abort(number)
+            else:
+                self._stop(number)
+
+    def run(self, started: Callable[[], None], *, life: float = 0.0) -> None:
+        """Serve until the system is stopped. started: called when all sockets are served.
+
+        life: seconds after which to stop, 0 for none.
+        """
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._handle_signals)
+        version = self._main.text("mail_version")
+        LOG.info(f"daemon started -- version {version}, configuration {self._main.directory}")
+        for service in self._services.values():
+            self._start(service)
+        if life:
+            self._timers.after(life, partial(self._stop, signal.SIGALRM))
+        started()
+        while not self._finished:
+            for key, _ in self._selector.select(self._timers.pause()):
+                key.data()
+            self._timers.run()
+            if self._stopping:
+                self._check_stopped()
+
+
+def _plans(configuration: Configuration) -> list[Plan]:
+    disabled = configuration.main.list("master_service_disable")
+    return [
+        plan_of(entry, configuration.main)
+        for entry in configuration.entries
+        if not is_disabled(entry, disabled)
+    ]
+
+
+def _same_sockets(service: Service, plan: Plan, network: Network) -> bool:
+    """Whether a reload can keep the service's sockets; always with those of the queue directory."""
+    if service.plan.entry.private != plan.entry.private:
+        return False
+    return plan.entry.type != "inet" or service.network == network
