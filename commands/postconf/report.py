@@ -1,0 +1,59 @@
+"""What postconf writes: results to standard output, warnings to standard error."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+from libmail.config.main_cf import SPACES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["fold_words", "print_lines", "printable", "squeeze", "warn"]
+
+LINE_LIMIT = 80
+INDENT = "    "
+
+
+def printable(text: str) -> str:
+    """The text with everything that could disturb a terminal as question marks."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)
+
+
+def warn(text: str) -> None:
+    """Write a warning."""
+    sys.stdout.flush()
+    sys.stderr.write(f"postconf: warning: {printable(text)}\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Write results; octets that are no text come out as they were read."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def squeeze(value: str) -> str:
+    """The words of a value with one space between them."""
+    return " ".join(_words(value))
+
+
+def fold_words(text: str) -> str:
+    """The words in lines of less than 80 characters where possible, the later ones indented."""
+    line, *words = _words(text) or [""]
+    lines: list[str] = []
+    for word in words:
+        if len(line) + 1 + len(word) < LINE_LIMIT:
+            line = f"{line} {word}"
+        else:
+            lines.append(line)
+            line = INDENT + word
+    return "\n".join([*lines, line])
+
+
+def _words(text: str) -> list[str]:
+    for space in SPACES:
+        text = text.replace(space, " ")
+    return [word for word in text.split(" ") if word]

@@ -1,0 +1,81 @@
+"""postfix(1): start and stop the mail system, and look after it.
+
+Asks: master(8), by its pid file, its lock and signals. Writes: missing directories of the queue.
+control: what the commands do; directories: postfix check; rotation: postfix logrotate; report:
+what is said.
+"""
+
+import getopt
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from commands.postfix import control
+from commands.postfix.report import fatal, open_report
+from commands.postfix.rotation import rotate
+from libmail.config import Config, ConfigError, open_config
+from libmail.log import Fatal
+
+__all__ = ["main"]
+
+_USAGE = "usage: postfix [-c config_dir] [-Dv] command"
+_COMMANDS: dict[str, Callable[[Config], object]] = {
+    "abort": control.abort,
+    "check": control.check,
+    "drain": control.drain,
+    "flush": control.flush,
+    "logrotate": rotate,
+    "quick-stop": control.stop,
+    "reload": control.reload,
+    "set-permissions": control.set_permissions,
+    "stop": control.stop,
+}
+_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def _open(directory: str | None) -> Config:
+    """Main.cf, and the directory of it for all programs that are started. Raises ConfigError."""
+    if directory is not None:
+        os.environ["MAIL_CONFIG"] = os.path.abspath(directory)
+    config = open_config(process_name="postfix")
+    os.environ["MAIL_CONFIG"] = config.directory
+    os.environ.setdefault("PATH", _PATH)
+    return config
+
+
+def _run(config: Config, command: str, options: list[str]) -> int:
+    if command == "start":
+        control.start(config, options)
+    elif command == "start-fg":
+        control.start_foreground(config, options)
+    elif command == "status":
+        return control.status(config)
+    elif command in _COMMANDS:
+        _COMMANDS[command](config)
+    else:
+        raise Fatal(
+            f"unknown command: '{command}'. Usage: postfix start (or stop, reload, abort, flush, "
+            "check, status, set-permissions, logrotate)"
+        )
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run postfix; returns the exit status. arguments: without the program's name."""
+    try:
+        pairs, words = getopt.getopt(arguments, "c:Dv")
+        if len(words) != 1:
+            raise Fatal(_USAGE)
+        config = _open(dict(pairs).get("-c"))
+        open_report(config)
+    except getopt.GetoptError as err:
+        sys.stderr.write(f"postfix: invalid option -- '{err.opt}'\npostfix: fatal: {_USAGE}\n")
+        return 1
+    except (Fatal, ConfigError) as err:
+        sys.stderr.write(f"postfix: fatal: {err}\n")
+        return 1
+    try:
+        return _run(config, words[0], [name for name, _ in pairs if name in ("-D", "-v")])
+    except (Fatal, ConfigError) as err:
+        fatal(str(err))
+        return 1

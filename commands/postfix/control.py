@@ -1,0 +1,200 @@
+"""Starting and stopping master(8), and asking whether it runs."""
+
+import os
+import signal
+import subprocess
+import time
+from typing import NoReturn
+
+from commands.postfix.directories import check_ownership, create_missing, repair
+from commands.postfix.effects import missing_programs, settings_without_effect
+from commands.postfix.report import info, warning
+from libmail.config import Config, read_master_cf
+from libmail.log import Fatal
+from libmail.service.account import mail_account
+from libmail.service.master_lock import PID_FILE, is_running, read_pid
+
+__all__ = [
+    "abort",
+    "check",
+    "drain",
+    "flush",
+    "reload",
+    "set_permissions",
+    "start",
+    "start_foreground",
+    "status",
+    "stop",
+]
+
+_NOT_RUNNING = "the Postfix mail system is not running"
+_POLL = 0.02  # seconds
+_STOP_LIMIT = 10.0  # seconds; master gives its children 7, and postlogd 2 more
+
+
+def _pid_file(config: Config) -> str:
+    return f"{config.text('queue_directory')}/{PID_FILE}"
+
+
+def _runs(config: Config) -> bool:
+    path = _pid_file(config)
+    try:
+        return is_running(path)
+    except OSError as err:
+        raise Fatal(f"open lock file {path}: {err.strerror}") from err
+
+
+def _signal_master(config: Config, number: signal.Signals, doing: str) -> int:
+    """Send a signal to the running master; its process id. Raises Fatal."""
+    if not _runs(config):
+        raise Fatal(_NOT_RUNNING)
+    info(doing)
+    pid = read_pid(_pid_file(config))
+    try:
+        os.kill(pid, number)
+    except OSError as err:
+        raise Fatal(f"kill {pid}: {err.strerror}") from err
+    return pid
+
+
+def check_configuration(config: Config) -> None:
+    """What must be right before a start. Raises Fatal, ConfigError."""
+    owner, privileged = mail_account(config)
+    for name, what in (("command", "command"), ("daemon", "daemon")):
+        path = config.text(f"{name}_directory")
+        if not os.path.isdir(path):
+            raise Fatal(f"no Postfix {what} directory {path}!")
+    master = config.text("daemon_directory") + "/master"
+    if not os.access(master, os.X_OK):
+        raise Fatal(f"no Postfix master program {master}!")
+    if not os.path.exists(f"{config.directory}/master.cf"):
+        raise Fatal(f"no {config.directory}/master.cf file found")
+    entries = read_master_cf(config.directory)
+    postlog = config.text("postlog_service_name")
+    wanted = (postlog, "unix-dgram")
+    if config.text("maillog_file") and wanted not in ((one.name, one.type) for one in entries):
+        raise Fatal(f"missing '{postlog}' service in master.cf - it is needed for maillog_file")
+    create_missing(config, owner, privileged=privileged)
+
+
+def warn_without_effect(config: Config) -> None:
+    """Warn about what is configured and will not be done. Raises ConfigError."""
+    entries = read_master_cf(config.directory)
+    for text in settings_without_effect(config, entries):
+        warning(text)
+    for text in missing_programs(config, entries):
+        warning(text)
+
+
+def check(config: Config) -> None:
+    """Create directories, complain about owners and permissions. Raises Fatal, ConfigError."""
+    check_configuration(config)
+    warn_without_effect(config)
+    owner, privileged = mail_account(config)
+    check_ownership(config, owner, privileged=privileged)
+
+
+def set_permissions(config: Config) -> None:
+    """Give the directories their owners and permissions. Raises Fatal, ConfigError."""
+    check_configuration(config)
+    owner, privileged = mail_account(config)
+    repair(config, owner, privileged=privileged)
+
+
+def _prepare_start(config: Config) -> None:
+    if _runs(config):
+        raise Fatal("the Postfix mail system is already running")
+    check_configuration(config)
+    warn_without_effect(config)
+    info("starting the Postfix mail system")
+
+
+def start(config: Config, options: list[str]) -> None:
+    """Start master as a daemon; returns when it serves. Raises Fatal, ConfigError.
+
+    options: -v and the like for master.
+    """
+    _prepare_start(config)
+    if config.text("maillog_file").startswith("/dev/std"):
+        raise Fatal('to write logs to standard output, use "postfix start-fg"')
+    program = config.text("daemon_directory") + "/master"
+    done = subprocess.run([program, "-w", *options], check=False)
+    if done.returncode != 0:
+        raise Fatal("mail system startup failed")
+    owner, privileged = mail_account(config)
+    check_ownership(config, owner, privileged=privileged)
+
+
+def start_foreground(config: Config, options: list[str]) -> NoReturn:
+    """Become master. Raises Fatal, ConfigError."""
+    _prepare_start(config)
+    if config.text("multi_instance_directories"):
+        raise Fatal("start-fg does not support multi_instance_directories")
+    program = config.text("daemon_directory") + "/master"
+    mode = "-i" if os.getpid() == 1 else "-d"
+    try:
+        os.execv(program, [program, mode, *options])
+    except OSError as err:
+        raise Fatal(f"cannot start-fg the master daemon: {err.strerror}") from err
+
+
+def stop(config: Config) -> None:
+    """Stop, and wait until it has. Raises Fatal."""
+    pid = _signal_master(config, signal.SIGTERM, "stopping the Postfix mail system")
+    begin = time.monotonic()
+    reported = 1.0
+    while _runs(config):
+        passed = time.monotonic() - begin
+        if passed > _STOP_LIMIT:
+            warning("stopping the Postfix mail system with force")
+            _kill_all(pid)
+            return
+        if passed > reported:
+            info("waiting for the Postfix mail system to terminate")
+            reported += 1.0
+        time.sleep(_POLL)
+
+
+def _kill_all(pid: int) -> None:
+    """kill -9 of master and, where it has a process group of its own, of all that it started."""
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def abort(config: Config) -> None:
+    """End everything now. Raises Fatal."""
+    _signal_master(config, signal.SIGQUIT, "aborting the Postfix mail system")
+
+
+def drain(config: Config) -> None:
+    """End master alone: its processes notice, and end when their sessions do. Raises Fatal."""
+    _signal_master(config, signal.SIGKILL, "stopping the Postfix mail system")
+
+
+def reload(config: Config) -> None:
+    """Make master read its configuration, if it can be read. Raises Fatal, ConfigError."""
+    warn_without_effect(config)
+    _signal_master(config, signal.SIGHUP, "refreshing the Postfix mail system")
+
+
+def status(config: Config) -> int:
+    """Say whether the system runs; exit status 1 if not. Raises Fatal."""
+    if _runs(config):
+        info(f"the Postfix mail system is running: PID: {read_pid(_pid_file(config))}")
+        return 0
+    info(_NOT_RUNNING)
+    return 1
+
+
+def flush(config: Config) -> NoReturn:
+    """Have postqueue(1) ask for the delivery of all queued mail. Raises Fatal."""
+    program = config.text("command_directory") + "/postqueue"
+    try:
+        os.execv(program, [program, "-f"])
+    except OSError as err:
+        raise Fatal(f"{program}: {err.strerror}") from err

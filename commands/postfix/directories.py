@@ -1,0 +1,131 @@
+"""The directories of the mail system: created where missing, and looked at by `postfix check`.
+
+There are no set-gid programs: so users may enter `public`, where sockets are, and may add files
+to `maildrop`, where they can neither list nor remove another's. Files there inherit the group of
+mail_owner, by which pickup(8) may read them, and no other user may.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from commands.postfix.report import info, warning
+from libmail.config import Config
+from libmail.log import Fatal
+from libmail.privileges import Identity
+
+__all__ = ["check_ownership", "create_missing", "repair"]
+
+_PRIVATE = (
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
+    "saved", "trace",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """path: absolute. own: belongs to mail_owner, not to root. group: to its group, too."""
+
+    path: str
+    mode: int
+    own: bool
+    group: bool = False
+
+    def belongs_to(self, owner: Identity) -> tuple[int, int]:
+        """User and group for chown(2), -1: as it is."""
+        return owner.uid if self.own else 0, owner.gid if self.group else -1
+
+
+def directories(config: Config) -> list[Directory]:
+    """All that must exist, parents first."""
+    queue = config.text("queue_directory")
+    return [
+        Directory(queue, 0o755, own=False),
+        Directory(f"{queue}/pid", 0o755, own=False),
+        *(Directory(f"{queue}/{name}", 0o700, own=True) for name in _PRIVATE),
+        Directory(f"{queue}/maildrop", 0o3733, own=True, group=True),
+        Directory(f"{queue}/public", 0o711, own=True),
+        Directory(config.text("data_directory"), 0o700, own=True),
+    ]
+
+
+def create_missing(config: Config, owner: Identity, *, privileged: bool) -> None:
+    """Make the directories, and open maildrop and public to users. Raises Fatal.
+
+    privileged: this is root, who gives them to their owners.
+    """
+    for wanted in directories(config):
+        try:
+            if not os.path.isdir(wanted.path):
+                _create(wanted, owner, privileged=privileged)
+            elif wanted.path.endswith(("/maildrop", "/public")):
+                _open_to_users(wanted, owner, privileged=privileged)
+        except OSError as err:
+            raise Fatal(
+                f"unable to create missing queue directories: {wanted.path}: {err.strerror}"
+            ) from err
+
+
+def repair(config: Config, owner: Identity, *, privileged: bool) -> None:
+    """Set owner and mode of all directories that exist. Raises Fatal."""
+    for wanted in directories(config):
+        try:
+            if privileged:
+                os.chown(wanted.path, *wanted.belongs_to(owner), follow_symlinks=False)
+            os.chmod(wanted.path, wanted.mode)
+        except OSError as err:
+            raise Fatal(f"set-permissions: {wanted.path}: {err.strerror}") from err
+
+
+def _create(wanted: Directory, owner: Identity, *, privileged: bool) -> None:
+    os.mkdir(wanted.path, 0o700)
+    if privileged and wanted.own:
+        os.chown(wanted.path, *wanted.belongs_to(owner), follow_symlinks=False)
+    os.chmod(wanted.path, wanted.mode)
+
+
+def _open_to_users(wanted: Directory, owner: Identity, *, privileged: bool) -> None:
+    """A queue that set-gid programs used has them closed to everybody but a group."""
+    found = os.lstat(wanted.path)
+    if privileged and wanted.group and found.st_gid != owner.gid:
+        os.chown(wanted.path, -1, owner.gid, follow_symlinks=False)
+        info(f"setting the group of {wanted.path} to {owner.gid}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & wanted.mode != wanted.mode:
+        os.chmod(wanted.path, mode | wanted.mode)
+        info(f"setting permissions of {wanted.path} to {mode | wanted.mode:o}")
+
+
+def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> None:
+    """Warn about what others could change, and about messages that are damaged."""
+    queue, data = config.text("queue_directory"), config.text("data_directory")
+    if privileged:
+        for name in ("config_directory", "daemon_directory", "command_directory"):
+            for path in _files(config.text(name)):
+                _check(path, 0, "root")
+        _check(queue, 0, "root")
+        _check(f"{queue}/pid", 0, "root")
+        for wanted in directories(config):
+            if wanted.own:
+                _check(wanted.path, owner.uid, owner.name, writable=wanted.mode & 0o022)
+        for path in _files(data):
+            _check(path, owner.uid, owner.name)
+    for path in _files(f"{queue}/corrupt"):
+        warning(f"damaged message: {os.path.relpath(path, queue)}")
+
+
+def _files(directory: str) -> Iterator[str]:
+    for folder, _, names in os.walk(directory):
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def _check(path: str, uid: int, name: str, *, writable: int = 0) -> None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return  # it has gone meanwhile
+    if found.st_uid != uid:
+        warning(f"not owned by {name}: {path}")
+    if found.st_mode & 0o022 & ~writable and not stat.S_ISLNK(found.st_mode):
+        warning(f"group or other writable: {path}")

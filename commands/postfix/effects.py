@@ -1,0 +1,63 @@
+"""What the configuration asks for and this system does not do: nobody shall find out by accident.
+
+Settings of parameters without effect, and services whose program does not exist.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+from libmail.config import Config, ConfigError, ServiceEntry
+from libmail.config.declared import find
+from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING, undeclared
+
+__all__ = ["missing_programs", "settings_without_effect"]
+
+
+def settings_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """A line for each setting of main.cf and of master.cf that differs from its default."""
+    unknown = undeclared()
+    for name in config.names():
+        remark = _remark(name, unknown)
+        if remark and _differs(config, name, unknown):
+            file, line = config.origin(name) or ("", 0)
+            yield f"{file}, line {line}: {name}: {remark}"
+    for entry in entries:
+        own = config.override(entry.overrides, service_name=entry.name)
+        for name in dict(entry.overrides):
+            remark = _remark(name, unknown)
+            if remark and _differs(own, name, unknown):
+                yield f"{entry.file}, line {entry.line}: {name}: {remark}"
+
+
+def _remark(name: str, unknown: dict[str, str]) -> str:
+    """What is to be said about a parameter; "" if it does what it should."""
+    if name in NEVER:
+        return "this parameter has no effect"
+    if name in NOT_YET or name in unknown:
+        return "this parameter has no effect yet"
+    return PROTECTING.get(name, "")
+
+
+def _differs(config: Config, name: str, unknown: dict[str, str]) -> bool:
+    declared = find(name)
+    default = declared.default if declared is not None else unknown[name]
+    try:
+        return config.text(name).split() != config.expand(default).split()
+    except ConfigError:
+        return True  # whoever reads it complains
+
+
+def missing_programs(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """A line for each service whose program neither is built in nor can be executed."""
+    directory = config.text("daemon_directory")
+    for entry in entries:
+        path = os.path.join(directory, entry.command)
+        if not _is_built_in(entry.command) and not os.access(path, os.X_OK):
+            place = f"{entry.file}, line {entry.line}"
+            yield f"{place}: service {entry.name}: {path}: no such program"
+
+
+def _is_built_in(command: str) -> bool:
+    name = command.replace("-", "_")
+    return name.isidentifier() and find_spec(f"daemons.{name}") is not None

@@ -1,0 +1,77 @@
+"""postkick(1): send a request, usually one letter, to a service of the mail system.
+
+Tells: any service, through its socket (or fifo) in the public or private directory.
+"""
+
+import getopt
+import os
+import socket
+import stat
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from libmail.config import Config, ConfigError, open_config
+from libmail.log import Fatal, printable
+
+__all__ = ["main"]
+
+_USAGE: Final = "usage: postkick [-c config_dir] [-v] class service request"
+_CLASSES: Final = ("public", "private")
+
+
+def kick(config: Config, kind: str, service: str, request: bytes) -> None:
+    """Send the request. Raises Fatal.
+
+    Waits while the service has no room for it, for application_event_drain_time at most.
+    """
+    if kind not in _CLASSES or "/" in service:
+        raise Fatal(f"Cannot contact class {kind} service {service} - perhaps the mail system is "
+                    "down")  # fmt: skip
+    path = f"{config.text('queue_directory')}/{kind}/{service}"
+    limit = config.seconds("application_event_drain_time")
+    try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            _write(path, request)
+        else:
+            _send(path, request, limit)
+    except OSError as err:
+        raise Fatal(
+            f"Cannot contact class {kind} service {service} - perhaps the mail system is down "
+            f"({err.strerror or err})"
+        ) from err
+
+
+def _write(path: str, request: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, request)
+    finally:
+        os.close(fd)
+
+
+def _send(path: str, request: bytes, limit: float) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+        client.settimeout(limit)
+        client.connect(path)
+        client.sendall(request)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run postkick; returns the exit status. arguments: without the program's name."""
+    try:
+        pairs, words = getopt.getopt(arguments, "c:v")
+        if len(words) != 3:
+            raise Fatal(_USAGE)
+        config = open_config(dict(pairs).get("-c"), process_name="postkick")
+        kind, service, request = words
+        if ("-v", "") in pairs:
+            sys.stderr.write(f"postkick: {kind}/{service}: {printable(request)}\n")
+        kick(config, kind, service, os.fsencode(request))
+    except getopt.GetoptError as err:
+        sys.stderr.write(f"postkick: invalid option -- '{err.opt}'\npostkick: fatal: {_USAGE}\n")
+        return 1
+    except (Fatal, ConfigError) as err:
+        sys.stderr.write(f"postkick: fatal: {err}\n")
+        return 1
+    return 0

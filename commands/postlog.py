@@ -1,0 +1,72 @@
+"""postlog(1): write lines into the log of the mail system, for scripts.
+
+Tells: postlogd(8) or syslog. Reads: standard input, if no text is given.
+"""
+
+import getopt
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from libmail.config import Config, ConfigError, open_config
+from libmail.log import LOG, Fatal, printable
+from libmail.log.setup import open_log
+
+__all__ = ["main"]
+
+_USAGE: Final = "usage: postlog [-c config_dir] [-p priority] [-t tag] [-v] [text]"
+_PRIORITIES: Final[Mapping[str, tuple[str, Callable[[str], None]]]] = {
+    "info": ("", LOG.info),
+    "warn": ("warning: ", LOG.warning),
+    "warning": ("warning: ", LOG.warning),
+    "error": ("error: ", LOG.error),
+    "fatal": ("fatal: ", LOG.fatal),
+    "panic": ("panic: ", LOG.panic),
+}
+_PAUSE: Final = 1.0  # seconds after fatal and panic, so that a script cannot fail in a tight loop
+
+
+def log_lines(priority: str, tag: str, lines: Iterable[str]) -> None:
+    """Log each; also show it to somebody at a terminal."""
+    label, log = _PRIORITIES[priority]
+    terminal = sys.stderr.isatty()
+    for line in lines:
+        text = line.rstrip("\n")
+        log(text)
+        if terminal:
+            sys.stderr.write(f"{tag}: {label}{printable(text)}\n")
+        if priority in ("fatal", "panic"):
+            time.sleep(_PAUSE)
+
+
+def _open(directory: str | None) -> Config:
+    if directory is not None:
+        os.environ["MAIL_CONFIG"] = directory
+    return open_config(process_name="postlog")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run postlog; returns the exit status. arguments: without the program's name."""
+    try:
+        pairs, words = getopt.getopt(arguments, "c:ip:t:v")
+        given = dict(pairs)
+        priority = given.get("-p", "info").lower()
+        if priority not in _PRIORITIES:
+            raise Fatal(f"unknown priority: {priority}")
+        config = _open(given.get("-c"))
+        tag = given.get("-t") or config.text("syslog_name") + "/postlog"
+        open_log(config, "postlog", tag=tag)
+    except getopt.GetoptError as err:
+        sys.stderr.write(f"postlog: invalid option -- '{err.opt}'\npostlog: fatal: {_USAGE}\n")
+        return 1
+    except (Fatal, ConfigError) as err:
+        sys.stderr.write(f"postlog: fatal: {err}\n")
+        return 1
+    if words:
+        log_lines(priority, tag, [" ".join(words)])
+        return 0
+    with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as lines:
+        log_lines(priority, tag, lines)
+    return 0

@@ -1,0 +1,252 @@
+"""postsuper(1): delete, hold, release, requeue and expire mail, and tidy up the queue."""
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from libmail.config import ConfigError, open_config
+from libmail.ipc.messages import QueueId
+from libmail.log import LOG
+from libmail.log.setup import open_log
+from libmail.privileges import Jail, enter_jail, identity_of
+from libmail.queue.directory import MESSAGE_QUEUES, QueueDirectory
+from libmail.queue.file import FORCED_EXPIRY
+from libmail.queue.ids import is_queue_id
+
+__all__ = ["main"]
+
+_USAGE: Final = (
+    "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)] [-f "
+    "queue_id (expire)] [-h queue_id (hold)] [-H queue_id (un-hold)] [-p (purge temporary "
+    "files)] [-r queue_id (requeue)] [-s (structure fix)] [-S (redundant structure fix)] [-v "
+    "(verbose)] [queue...]"
+)
+_QUEUES: Final = ("maildrop", "incoming", "active", "deferred", "hold")
+_LOGS: Final = ("bounce", "defer", "trace")
+_STALE: Final = 7 * 86400.0  # seconds after which a file that was not finished never will be
+
+
+class Failure(Exception):
+    """The text after "fatal: "."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostsuperParams:
+    """Parameters of postsuper(1)."""
+
+    hash_queue_depth: int
+    hash_queue_names: tuple[str, ...]
+    mail_owner: str
+    queue_directory: str
+
+
+@dataclass(slots=True)
+class Orders:
+    """What the command line asks for, in its order. tasks: (letter, queue id, ALL or -)."""
+
+    tasks: list[tuple[str, str]] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
+    config_directory: str | None = None
+
+
+def _parse(argv: Sequence[str]) -> Orders:
+    orders = Orders()
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            orders.queues.append(word)
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "cdefhHr":
+                value = word[at:] or next(words, None)
+                if value is None:
+                    _complain(f"option requires an argument -- '{letter}'")
+                    raise Failure(_USAGE)
+                if letter == "c":
+                    orders.config_directory = value
+                else:
+                    orders.tasks.append((letter, value))
+                break
+            if letter in "psS":
+                orders.tasks.append((letter.lower(), ""))
+            elif letter != "v":
+                _complain(f"invalid option -- '{letter}'")
+                raise Failure(_USAGE)
+    for queue in orders.queues:
+        if queue not in MESSAGE_QUEUES:
+            raise Failure(f"invalid queue name: {queue}")
+    return orders
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"postsuper: {text}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is done to one message. queues: where it may be; done, total: words of the log."""
+
+    queues: tuple[str, ...]
+    apply: Callable[[QueueDirectory, str, QueueId], bool]
+    done: str
+    total: str
+
+
+def _delete(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+    for log in _LOGS:
+        directory.remove(log, queue_id)
+    return directory.remove(queue_name, queue_id)
+
+
+def _move(target: str) -> Callable[[QueueDirectory, str, QueueId], bool]:
+    def move(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+        try:
+            path = directory.rename(queue_id, queue_name, target)
+            os.utime(path)  # due now
+        except FileNotFoundError:
+            return False
+        return True
+
+    return move
+
+
+def _expire(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+    path = directory.path(queue_name, queue_id)
+    try:
+        mode = os.stat(path, follow_symlinks=False).st_mode
+        if not mode & stat.S_IXUSR or mode & FORCED_EXPIRY:
+            return False
+        os.chmod(path, stat.S_IMODE(mode) | FORCED_EXPIRY)
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+_ACTIONS: Final = {
+    "d": Action(_QUEUES, _delete, "removed", "Deleted"),
+    "h": Action(("maildrop", "incoming", "active", "deferred"), _move("hold"),
+                "placed on hold", "Placed on hold"),
+    "H": Action(("hold",), _move("deferred"), "released from hold", "Released from hold"),
+    "r": Action(("hold", "incoming", "active", "deferred"), _move("maildrop"),
+                "requeued", "Requeued"),
+    "e": Action(("incoming", "active", "deferred"), _expire, "expired", "Force-expired"),
+    "f": Action(("incoming", "active", "deferred", "hold"), _expire, "expired", "Force-expired"),
+}  # fmt: skip
+
+
+def _named(words: Iterable[str]) -> Iterator[QueueId]:
+    for word in words:
+        name = word.strip()
+        if is_queue_id(name):
+            yield QueueId(name)
+        elif name:
+            LOG.warning(f"invalid mail queue id: {name}")
+
+
+def _one(directory: QueueDirectory, action: Action, queues: Iterable[str], name: QueueId) -> int:
+    for queue_name in queues:
+        if action.apply(directory, queue_name, name):
+            _report(f"{name}: {action.done}")
+            if action.apply is _expire:
+                _release_expired(directory, queue_name, name)
+            return 1
+    return 0
+
+
+def _release_expired(directory: QueueDirectory, queue_name: str, name: QueueId) -> None:
+    """-f: mail on hold is released, or it would never be looked at."""
+    if queue_name == "hold":
+        _move("deferred")(directory, queue_name, name)
+
+
+def _all(directory: QueueDirectory, action: Action, queues: Iterable[str]) -> int:
+    count = 0
+    for queue_name in queues:
+        for entry in list(directory.scan(queue_name)):
+            count += action.apply(directory, queue_name, QueueId(entry.name))
+    return count
+
+
+def _perform(directory: QueueDirectory, letter: str, what: str, chosen: list[str]) -> None:
+    action = _ACTIONS[letter]
+    queues = [name for name in action.queues if not chosen or name in chosen]
+    if what == "ALL":
+        count = _all(directory, action, queues)
+    else:
+        words = sys.stdin if what == "-" else [what]
+        count = sum(_one(directory, action, queues, name) for name in _named(words))
+    plural = "" if count == 1 else "s"
+    _report(f"{action.total}: {count} message{plural}")
+
+
+def _report(text: str) -> None:
+    LOG.info(text)
+    _complain(text)
+
+
+def _purge(queues: Iterable[str]) -> None:
+    """Remove files that were begun and never finished."""
+    limit = time.time() - _STALE
+    for queue_name in queues:
+        with suppress(FileNotFoundError), os.scandir(queue_name) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    unfinished = stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IXUSR
+                    if unfinished and status.st_mtime < limit:
+                        os.unlink(entry.path)
+
+
+def _repair(directory: QueueDirectory, queues: Iterable[str]) -> None:
+    """Move files to where `hash_queue_names` and `hash_queue_depth` want them."""
+    for queue_name in queues:
+        for entry in list(directory.scan(queue_name)):
+            queue_id = QueueId(entry.name)
+            path = directory.path(queue_name, queue_id)
+            if entry.path == path:
+                continue
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.rename(entry.path, path)
+
+
+def _run(orders: Orders) -> None:
+    config = open_config(orders.config_directory, process_name="postsuper")
+    params = config.load(PostsuperParams)
+    owner = identity_of(params.mail_owner)
+    if os.geteuid() not in (0, owner.uid):
+        raise Failure("use of this command is reserved for the superuser")
+    open_log(config, "postsuper", echo=True)
+    os.chdir(params.queue_directory)
+    if os.geteuid() == 0 and owner.uid != 0:
+        enter_jail(Jail(None, owner, no_new_privs=True))
+    directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
+    for letter, what in orders.tasks or [("s", ""), ("p", "")]:
+        if letter == "p":
+            _purge(orders.queues or _QUEUES)
+        elif letter == "s":
+            _repair(directory, orders.queues or (*_QUEUES, *_LOGS))
+        else:
+            _perform(directory, letter, what, orders.queues)
+
+
+def main(argv: Sequence[str]) -> int:
+    """argv: without the program name."""
+    try:
+        _run(_parse(argv))
+    except (Failure, ConfigError) as err:
+        _complain(f"fatal: {err}")
+        return 1
+    except KeyError as err:
+        _complain(f"fatal: file main.cf: parameter mail_owner: unknown user: {err}")
+        return 1
+    except OSError as err:
+        _complain(f"fatal: {err.filename}: {err.strerror}")
+        return 1
+    return 0

@@ -1,0 +1,295 @@
+"""sendmail(1), mailq(1), newaliases(1): the interface that programs expect to submit mail by.
+
+An ordinary program without rights: pickup(8) learns from the kernel who calls. While the mail
+system is down, the message is left in the maildrop directory. Exit codes are those of sysexits(3).
+
+Programs wait for it, so it loads what it needs when it needs it: no typing, dataclasses, re or enum
+on the way of an ordinary message.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from itertools import chain
+
+from commands.sendmail.bits import VERBOSE, VERIFY_ONLY
+from commands.sendmail.content import header_recipients, probe, read_header, wire_pieces
+from commands.sendmail.options import Mode, Options, UsageError, parse
+from libmail.config import Config, ConfigError, open_config
+from libmail.ipc.blocking import BlockingConnection, ServiceDown
+from libmail.ipc.frames import WireError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import NoReturn
+
+__all__ = ["main"]
+
+EX_OK = 0
+EX_OSERR = 71
+EX_TEMPFAIL = 75
+TOO_BIG = "message file too big"
+_BATCH = 500
+_READ_AHEAD = 1 << 17
+_NO_ADDRESSES = "Recipient addresses must be specified on the command line or via the -t option"
+_NO_HEADER_ADDRESSES = "No recipient addresses found in message header"
+# What makes an address that has the same internal form, and needs no parser to see it.
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-@.")
+
+
+class Failure(Exception):
+    """The command ends: exit status and the text after "fatal: "."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+class Message:
+    """What is to be submitted. pieces: the content in wire form."""
+
+    __slots__ = ("full_name", "null_sender", "options", "pieces", "recipients", "sender")
+
+    def __init__(
+        self, options: Options, sender: str, full_name: str, recipients: list[str],
+        pieces: Iterator[bytes],
+    ) -> None:  # fmt: skip
+        self.options = options
+        self.sender = sender
+        self.null_sender = not sender
+        self.full_name = full_name
+        self.recipients = recipients
+        self.pieces = pieces
+
+
+def _account() -> tuple[str, str]:
+    """Login and full name of the caller; "&" in the latter stands for the former."""
+    uid = os.getuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        raise Failure(EX_OSERR, f"unable to find account of user id {uid}") from None
+    gecos = entry.pw_gecos.partition(",")[0]
+    return entry.pw_name, gecos.replace("&", entry.pw_name.capitalize())
+
+
+def _addresses(texts: Iterable[str]) -> list[str]:
+    """The addresses in command-line words or header values, in internal form."""
+    found: list[str] = []
+    for text in texts:
+        if is_plain_address(text):
+            found.append(text)
+        else:
+            from libmail.message.addresses import addresses_in
+            from libmail.smtp.address import unquote
+
+            found += filter(None, map(unquote, addresses_in(text)))
+    return found
+
+
+def is_plain_address(text: str) -> bool:
+    """Whether `text` is one address with nothing to parse: atoms with dots, at most one "@"."""
+    return (
+        _PLAIN.issuperset(text)
+        and text.count("@") < 2
+        and all(part and "." not in (part[0], part[-1]) for part in text.split("@"))
+        and ".." not in text
+    )
+
+
+def _sender(text: str | None, login: str) -> str:
+    """The envelope sender in internal form, "" for the null sender."""
+    if text is None:
+        return login
+    found = _addresses([text])
+    return found[0] if found else ""
+
+
+def _message(options: Options) -> Message:
+    login, gecos = _account()
+    full_name = options.full_name
+    if full_name is None:
+        full_name = os.environ.get("NAME", "") or gecos
+    sender = _sender(options.sender, login)
+    addresses = _addresses(options.recipients)
+    pieces: Iterator[bytes]
+    if options.flags & VERIFY_ONLY:
+        pieces = _probe(sender, addresses)
+    else:
+        pieces = wire_pieces(_read_stdin, stop_at_dot=not options.ignore_dots)
+    if options.extract:
+        start = read_header(pieces)
+        addresses += _addresses(header_recipients(start))
+        pieces = chain((start,), pieces)
+    if not addresses:
+        missing = _NO_HEADER_ADDRESSES if options.extract else _NO_ADDRESSES
+        raise Failure(EX_TEMPFAIL, f"{login}({os.getuid()}): {missing}")
+    return Message(options, sender, full_name, addresses, pieces)
+
+
+def _probe(sender: str, recipients: list[str]) -> Iterator[bytes]:
+    from libmail.smtp.address import quote_local
+
+    yield probe(quote_local(sender), [quote_local(recipient) for recipient in recipients])
+
+
+def _read_stdin(size: int) -> bytes:
+    return os.read(0, size)
+
+
+def _submit(config: Config, message: Message) -> None:
+    """Hand the message to pickup, or leave it in maildrop. Raises Failure."""
+    service = f"public/{config.text('pickup_service_name')}"
+    message.pieces = _read_ahead(message.pieces)
+    try:
+        connection = BlockingConnection(
+            f"{config.text('queue_directory')}/{service}", config.seconds("ipc_timeout")
+        )
+    except ServiceDown as err:
+        _drop(config, message, f"warning: unable to look up {service}: {err}")
+        return
+    try:
+        try:
+            _send(connection, message)
+        except BrokenPipeError:
+            pass  # pickup has refused the message before it had taken all of it, and says why
+        result = connection.receive("SubmitResult")
+        status = int(result["exit_status"])
+        reason = result["reason"]
+    except (OSError, WireError, KeyError, ValueError) as err:
+        raise Failure(EX_TEMPFAIL, f"mail submission failed: {err}") from err
+    finally:
+        connection.close()
+    if status:
+        if reason.endswith(TOO_BIG):
+            _say(config, "postdrop", f"warning: uid={os.getuid()}: File too large")
+        raise Failure(status, reason)
+
+
+def _read_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, after the first have been read: pickup is not to wait for who types a message."""
+    read = []
+    size = 0
+    for piece in pieces:
+        read.append(piece)
+        size += len(piece)
+        if size >= _READ_AHEAD:
+            break
+    return chain((b"".join(read),), pieces)
+
+
+def _send(connection: BlockingConnection, message: Message) -> None:
+    options = message.options
+    connection.send(
+        "SubmitOpen",
+        sender=message.sender,
+        null_sender=message.null_sender,
+        full_name=message.full_name,
+        flags=options.flags,
+        dsn_envid=options.envid,
+        verp_delims=options.verp,
+        cleanup_flags=0,
+    )
+    recipients = [(address, address, "", options.notify, 0) for address in message.recipients]
+    for start in range(0, len(recipients), _BATCH):
+        connection.send("Recipients", recipients=recipients[start : start + _BATCH])
+    connection.send_content(message.pieces)
+
+
+def _drop(config: Config, message: Message, why: str) -> None:
+    """Leave the message in maildrop, on disk. why: a warning. Raises Failure."""
+    from commands.sendmail.maildrop import NotAllowed, TooBig, check_user, leave_in_maildrop
+
+    try:
+        check_user(config)
+        _say(config, "postdrop", why)
+        leave_in_maildrop(config, message)
+    except NotAllowed as err:
+        raise Failure(EX_TEMPFAIL, str(err)) from err
+    except TooBig as err:
+        uid = os.getuid()
+        _say(config, "postdrop", f"warning: uid={uid}: File too large")
+        raise Failure(EX_TEMPFAIL, f"{message.sender}({uid}): {TOO_BIG}") from err
+    except OSError as err:
+        text = f"mail submission failed: {err.filename or 'maildrop'}: {err.strerror}"
+        raise Failure(EX_TEMPFAIL, text) from err
+
+
+def _say(config: Config | None, program: str, text: str) -> None:
+    """To standard error, and to the log if there is one."""
+    sys.stderr.write(f"{program}: {text}\n")
+    if config is not None:
+        from libmail.log.commands import log_line
+
+        log_line(config, program, text)
+
+
+def _execute(path: str, *arguments: str) -> NoReturn:
+    try:
+        os.execv(path, [os.path.basename(path), *arguments])
+    except OSError as err:
+        raise Failure(EX_OSERR, f"execute {path}: {err.strerror}") from err
+
+
+def _other_mode(options: Options, config: Config) -> NoReturn:
+    """Everything but submission is the work of another program."""
+    commands = config.text("command_directory")
+    directory = ("-c", config.directory)
+    mode = options.mode
+    if mode == Mode.SMTP:
+        os.environ["MAIL_CONFIG"] = config.directory
+        _execute(f"{config.text('daemon_directory')}/smtpd", "-S")
+    elif mode == Mode.LIST:
+        _execute(f"{commands}/postqueue", *directory, "-p")
+    elif mode == Mode.FLUSH:
+        _execute(f"{commands}/postqueue", *directory, "-f")
+    elif mode == Mode.FLUSH_ID:
+        _execute(f"{commands}/postqueue", *directory, "-i", options.site)
+    elif mode == Mode.FLUSH_SITE:
+        _execute(f"{commands}/postqueue", *directory, "-s", options.site)
+    elif mode == Mode.ALIASES:
+        databases = config.list("alias_database")
+        if not databases:
+            raise SystemExit(EX_OK)
+        _execute(f"{commands}/postalias", *directory, *databases)
+    elif mode == Mode.FOREGROUND:
+        _execute(f"{commands}/postfix", *directory, "start-fg")
+    _execute(f"{commands}/postfix", *directory, "start")
+
+
+def _run(options: Options, config: Config) -> None:
+    for warning in options.warnings:
+        _say(config, "sendmail", f"warning: {warning}")
+    if options.mode != Mode.SUBMIT:
+        _other_mode(options, config)
+    message = _message(options)
+    _submit(config, message)
+    if options.flags & (VERIFY_ONLY | VERBOSE):
+        print(f"Mail Delivery Status Report will be mailed to <{message.sender}>.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """argv: without the program name, which is taken from sys.argv[0]."""
+    config: Config | None = None
+    try:
+        options = parse(os.path.basename(sys.argv[0]), list(argv))
+        config = open_config(options.config_directory, process_name="sendmail")
+        _run(options, config)
+    except UsageError as err:
+        if err.detail:
+            sys.stderr.write(f"sendmail: {err.detail}\n")
+        sys.stderr.write(f"sendmail: fatal: {err.text}\n")
+    except ConfigError as err:
+        sys.stderr.write(f"sendmail: fatal: {err}\n")
+    except WireError as err:  # a NUL in an argument cannot be; one in the environment neither
+        _say(config, "sendmail", f"fatal: {err}")
+    except Failure as err:
+        _say(config, "sendmail", f"fatal: {err.text}")
+        return err.status
+    else:
+        return EX_OK
+    return EX_TEMPFAIL

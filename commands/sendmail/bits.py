@@ -1,0 +1,27 @@
+"""Values of `EnvelopeFlag` and `DsnNotify` (libmail.ipc.messages) that sendmail(1) needs.
+
+Plain numbers, because those classes take longer to load than the command to run.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DSN_FULL",
+    "DSN_HEADERS",
+    "EIGHTBIT",
+    "NOTIFY",
+    "NOTIFY_NEVER",
+    "VERBOSE",
+    "VERIFY_ONLY",
+    "VERP",
+]
+
+EIGHTBIT = 2
+VERIFY_ONLY = 4
+VERBOSE = 8
+VERP = 32
+DSN_HEADERS = 64
+DSN_FULL = 128
+
+NOTIFY_NEVER = 1
+NOTIFY = {"never": NOTIFY_NEVER, "success": 2, "failure": 4, "delay": 8}

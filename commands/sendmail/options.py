@@ -1,0 +1,257 @@
+"""The command line of sendmail(1), with Sendmail's habits: clustered and attached options."""
+
+from __future__ import annotations
+
+from commands.sendmail.bits import (
+    DSN_FULL,
+    DSN_HEADERS,
+    EIGHTBIT,
+    NOTIFY,
+    NOTIFY_NEVER,
+    VERBOSE,
+    VERIFY_ONLY,
+    VERP,
+)
+
+__all__ = ["Mode", "Options", "UsageError", "parse"]
+
+# "q" takes no argument from the next word.
+_WITH_ARGUMENT = frozenset("ABCFLNORVXbcfhprqoe")
+_FLAGS = frozenset("GIUaimnstvx")
+
+
+class UsageError(Exception):
+    """The command line makes no sense; `text` tells, `detail` comes before it, or is ""."""
+
+    def __init__(self, text: str = "usage: sendmail [options]", detail: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.detail = detail
+
+
+class Mode:
+    """What the command is asked to do."""
+
+    SUBMIT = "submit"
+    SMTP = "smtp"  # -bs: speak SMTP on standard input and output
+    LIST = "list"  # -bp, mailq
+    ALIASES = "aliases"  # -bi, -I, newaliases
+    DAEMON = "daemon"  # -bd, -bl
+    FLUSH = "flush"  # -q
+    FLUSH_ID = "flush-id"  # -qI
+    FLUSH_SITE = "flush-site"  # -qR
+    FOREGROUND = "foreground"  # -bD
+
+
+_MODES = {
+    "m": Mode.SUBMIT,
+    "a": Mode.SUBMIT,
+    "v": Mode.SUBMIT,
+    "s": Mode.SMTP,
+    "p": Mode.LIST,
+    "i": Mode.ALIASES,
+    "d": Mode.DAEMON,
+    "l": Mode.DAEMON,
+    "D": Mode.FOREGROUND,
+}
+
+
+class Options:
+    """What the command line says.
+
+    sender: None if not given. full_name: None for that of the user database. flags, notify: see
+    `bits`. warnings: what was not understood and is ignored.
+    """
+
+    __slots__ = (
+        "config_directory",
+        "envid",
+        "extract",
+        "flags",
+        "full_name",
+        "ignore_dots",
+        "mode",
+        "notify",
+        "recipients",
+        "sender",
+        "site",
+        "verbose",
+        "verp",
+        "warnings",
+    )
+
+    def __init__(self) -> None:
+        self.mode: str = Mode.SUBMIT
+        self.sender: str | None = None
+        self.full_name: str | None = None
+        self.extract = False
+        self.ignore_dots = False
+        self.flags = 0
+        self.notify = 0
+        self.envid = ""
+        self.verp = ""
+        self.site = ""
+        self.config_directory: str | None = None
+        self.verbose = 0
+        self.recipients: list[str] = []
+        self.warnings: list[str] = []
+
+
+def _split(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Options as (letter, argument), and the rest. Options may follow recipients."""
+    options: list[tuple[str, str]] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            rest += words
+            break
+        if not word.startswith("-") or word == "-":
+            rest.append(word)
+            continue
+        at = 1
+        while at < len(word):
+            letter = word[at]
+            at += 1
+            if letter in _FLAGS:
+                options.append((letter, ""))
+            elif letter in _WITH_ARGUMENT:
+                argument = word[at:]
+                if not argument and letter not in "q":
+                    following = next(words, None)
+                    if following is None:
+                        raise UsageError(detail=f"option requires an argument -- '{letter}'")
+                    argument = following
+                options.append((letter, argument))
+                break
+            else:
+                raise UsageError(detail=f"invalid option -- '{letter}'")
+    return options, rest
+
+
+def _notify(options: Options, text: str) -> None:
+    bits = 0
+    words = text.lower().replace(" ", "").split(",")
+    for word in words:
+        if word not in NOTIFY:
+            options.warnings.append(f'unknown DSN NOTIFY command value "{word}" in "{text}"')
+            bits = 0
+            break
+        bits |= NOTIFY[word]
+    if not bits or (bits & NOTIFY_NEVER and len(words) > 1):
+        options.warnings.append("bad -N option value -- ignored")
+        return
+    options.notify = bits
+
+
+def _body(options: Options, text: str) -> None:
+    if text.upper() == "8BITMIME":
+        options.flags |= EIGHTBIT
+
+
+def _mode(options: Options, text: str) -> None:
+    mode = _MODES.get(text[:1])
+    if mode is None:
+        raise UsageError(f"unsupported: -b{text}")
+    options.mode = mode
+    if text.startswith("v"):
+        options.flags |= VERIFY_ONLY
+
+
+def _old_option(options: Options, text: str) -> None:
+    """-oX: the few that still mean something."""
+    if text.startswith("i"):
+        options.ignore_dots = True
+    elif text.startswith("8"):
+        options.flags |= EIGHTBIT
+    elif text.startswith("f"):
+        options.sender = text[1:]
+
+
+def _return(options: Options, text: str) -> None:
+    bits = {"full": DSN_FULL, "hdrs": DSN_HEADERS}.get(text.lower())
+    if bits is None:
+        options.warnings.append("bad -R option value -- ignored")
+        return
+    options.flags = options.flags & ~(DSN_FULL | DSN_HEADERS) | bits
+
+
+def _configuration(options: Options, text: str) -> None:
+    """-C: a directory, or the main.cf in it."""
+    folder, _, name = text.rpartition("/")
+    options.config_directory = (folder or ".") if name == "main.cf" else text
+
+
+def _queue(options: Options, text: str) -> None:
+    if text[:1] == "I":
+        options.mode, options.site = Mode.FLUSH_ID, text[1:]
+    elif text[:1] == "R":
+        options.mode, options.site = Mode.FLUSH_SITE, text[1:]
+    elif text[:1].isdigit() or text[:1] == "p":
+        pass  # an interval for -bd, which master.cf knows
+    elif not text:
+        options.mode = Mode.FLUSH
+    else:
+        raise UsageError(f"-q{text} is not implemented")
+
+
+def _extension(options: Options, text: str) -> None:
+    """-XV: variable envelope return paths, with two delimiters or the configured ones."""
+    if text[:1] == "V":
+        options.flags |= VERP
+        options.verp = text[1:]
+
+
+def _apply(options: Options, letter: str, argument: str) -> None:
+    if letter in "fr":
+        options.sender = argument
+    elif letter == "F":
+        options.full_name = argument
+    elif letter == "t":
+        options.extract = True
+    elif letter == "i":
+        options.ignore_dots = True
+    elif letter == "v":
+        options.verbose += 1
+    elif letter == "I":
+        options.mode = Mode.ALIASES
+    elif letter == "V":
+        options.envid = argument
+    else:
+        handler = _HANDLERS.get(letter)
+        if handler is not None:
+            handler(options, argument)
+
+
+_HANDLERS = {
+    "B": _body,
+    "C": _configuration,
+    "N": _notify,
+    "b": _mode,
+    "o": _old_option,
+    "R": _return,
+    "q": _queue,
+    "X": _extension,
+}
+
+
+def parse(name: str, argv: list[str]) -> Options:
+    """name: how the command was called (sendmail, mailq, newaliases). Raises UsageError.
+
+    Options that only Sendmail itself had a use for are accepted and ignored (sendmail(1)).
+    """
+    options = Options()
+    if name == "mailq":
+        options.mode = Mode.LIST
+    elif name == "newaliases":
+        options.mode = Mode.ALIASES
+    pairs, options.recipients = _split(argv)
+    for letter, argument in pairs:
+        _apply(options, letter, argument)
+    if options.flags & VERIFY_ONLY:
+        for letter, used in (("N", options.notify), ("t", options.extract)):
+            if used:
+                raise UsageError(f"-{letter} option cannot be used with -bv")
+    if options.verbose and options.mode == Mode.SUBMIT:
+        options.flags |= VERBOSE
+    return options
