@@ -1,0 +1,129 @@
+"""make bench: the same loads on this mail system and on a real Postfix, alternating.
+
+Both get the same main.cf where that is possible, queues on the same file system, logs
+through maillog_file; fsync is on everywhere. Real Postfix needs root; without it only our
+figures are taken. Every figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from bench import table
+from bench.idle import idle_sessions, raise_descriptor_limit
+from bench.loads import Load, Ports, loads, routes, settings, sinks, smtp_source
+from bench.measure import Result, measure, median
+from tests.system.harness import POSTFIX_DAEMONS, Instance, MailSystem, RealPostfix
+from tests.system.processes import proportional_memory
+
+IDLE = "idle"
+OURS, POSTFIX = "ours", "postfix"
+
+
+def arguments() -> argparse.Namespace:
+    names = [load.name for load in loads(1)] + [IDLE]
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, a quarter of the mail")
+    parser.add_argument("--rounds", type=int, help="rounds of each row, default 3")
+    parser.add_argument("--scale", type=float, help="part of the usual amount of mail")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW")
+    parser.add_argument("--only", choices=(OURS, POSTFIX), help="measure one side")
+    parser.add_argument("--sessions", type=int, default=10_000, help="idle sessions")
+    parser.add_argument("--directory", default="/var/tmp", help="where queues and mailboxes are")
+    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.scale = options.scale or (0.25 if options.quick else 1.0)
+    return options
+
+
+def sides(only: str | None) -> list[str]:
+    """Which systems can be measured here."""
+    wanted = [only] if only else [OURS, POSTFIX]
+    if POSTFIX in wanted and os.geteuid() != 0:
+        print("not root: real Postfix cannot be started, only our figures are taken")
+        wanted.remove(POSTFIX)
+    elif POSTFIX in wanted and not (POSTFIX_DAEMONS / "master").exists():
+        print("no Postfix installed, only our figures are taken")
+        wanted.remove(POSTFIX)
+    return wanted
+
+
+@contextlib.contextmanager
+def running(side: str, ports: Ports) -> Iterator[MailSystem]:
+    """A fresh mail system that has already delivered a little."""
+    system: MailSystem
+    if side == OURS:
+        system = Instance(main=settings(), privileged=os.geteuid() == 0, name="bench.test")
+    else:
+        system = RealPostfix(main=settings(), name="bench.test")
+    (system.config_directory / "transport").write_text(routes(ports))
+    try:
+        system.start()
+        measure(system, smtp_source(20, 1024, "x@discard.test"), 20, 20)
+        yield system
+        for line in system.problems()[:5]:
+            print(f"  {side} logged: {line}")
+    finally:
+        system.stop(check=False)
+
+
+def run_load(load: Load, names: list[str], ports: Ports, rounds: int) -> dict[str, Result]:
+    """Rounds of one row, the sides taking turns."""
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    with contextlib.ExitStack() as stack:
+        systems = {name: stack.enter_context(running(name, ports)) for name in names}
+        for _ in range(rounds):
+            for name, system in systems.items():
+                deliveries = load.messages * load.fanout
+                result = measure(system, load.traffic, load.messages, deliveries)
+                results[name].append(result)
+    return {name: median(taken) for name, taken in results.items()}
+
+
+def run_idle(names: list[str], ports: Ports, wanted: int, messages: int) -> dict[str, Result]:
+    """Holds sessions and, where the server still takes new ones, sends mail meanwhile."""
+    results = {}
+    for name in names:
+        with running(name, ports) as system, idle_sessions(system, wanted) as held:
+            note = f"{held} held"
+            if held == wanted:
+                traffic = smtp_source(messages, 4096, "x@relay.test")
+                result = measure(system, traffic, messages, messages)
+                results[name] = Result(result.rate, result.user, result.system, result.memory, note)
+            else:
+                memory = proportional_memory(system.pids())
+                results[name] = Result(0.0, 0.0, 0.0, memory, note + ", no mail meanwhile")
+    return results
+
+
+def main() -> int:
+    options = arguments()
+    if options.list:
+        for load in loads(1):
+            print(f"{load.name:12}{load.title}")
+        print(f"{IDLE:12}idle sessions held while mail is relayed")
+        return 0
+    raise_descriptor_limit()
+    tempfile.tempdir = options.directory
+    names = sides(options.only)
+    print(table.surroundings(options.rounds, options.scale))
+    print(table.head(names))
+    with sinks() as ports:
+        for load in loads(options.scale):
+            if load.name in options.rows:
+                print(table.row(load.title, run_load(load, names, ports, options.rounds)))
+        if IDLE in options.rows:
+            messages = max(20, int(1000 * options.scale))
+            results = run_idle(names, ports, options.sessions, messages)
+            print(table.row(f"relay beside {options.sessions} idle sessions", results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
