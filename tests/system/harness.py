@@ -1,0 +1,466 @@
+"""Runs a mail system for a test: directories, configuration, start, traffic, log, stop.
+
+`Instance` is ours, from an installation that the session's first test makes; `RealPostfix` is
+Debian's, behind the same interface, as a peer and to try the tests themselves.
+
+Each has a directory of its own with a short name (UNIX socket names are limited to 107 bytes)
+that every account may enter, free ports on 127.0.0.1, and leaves no process behind. After
+stop() a `warning`, `error`, `fatal` or `panic` in its log that was not announced by allow()
+fails the test.
+
+Rootless is the default. As root that means: under the account nobody. Real Postfix
+and `privileged=True` need root.
+"""
+
+from __future__ import annotations
+
+import functools
+import grp
+import os
+import pwd
+import re
+import shutil
+import smtplib
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.system.processes import is_listening, kill_session, read_process, session_members
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+POSTFIX_DAEMONS: Final = Path("/usr/lib/postfix/sbin")
+PROBLEM: Final = re.compile(r"\[\d+\]: (?:\w+: )?(?:warning|error|fatal|panic): ")
+QUEUES: Final = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
+
+# A Maildir and an mbox file.
+VIRTUAL_MAILBOXES: Final = "inline:{ {alice@virtual.test=alice/}, {bob@virtual.test=bob} }"
+
+SERVICES: Final = """\
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+showq unix n - n - - showq
+smtp unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+local unix - n n - - local
+virtual unix - n n - - virtual
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+# Services that real Postfix has and wants, and we do not have yet.
+POSTFIX_SERVICES: Final = """\
+tlsmgr unix - - n 1000? 1 tlsmgr
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+"""
+
+
+_GIVEN_PORTS: Final[set[int]] = set()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody uses now, and that was not given to anybody here before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        if port not in _GIVEN_PORTS:
+            _GIVEN_PORTS.add(port)
+            return port
+
+
+def need_tool(name: str) -> str:
+    """Path of a command. Without it the test is skipped, and with CI=true it fails."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        explanation = f"{name} is not installed (packaging/test-packages installs it)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(explanation)
+        pytest.skip(explanation)
+    return path
+
+
+def reachable_interpreter() -> str:
+    """The interpreter of the tests, or the system's of the same version if other accounts
+    cannot enter its directory (pyenv in root's home)."""
+    real = Path(os.path.realpath(sys.executable))
+    if os.geteuid() != 0 or all(folder.stat().st_mode & 1 for folder in [real, *real.parents]):
+        return str(real)
+    system = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    if not system.exists():
+        pytest.skip(f"{real} cannot be executed by other accounts")
+    return str(system)
+
+
+@functools.cache
+def installation() -> Path:
+    """Prefix of an installation of the tree, made once a session, removed at its end."""
+    top = Path(tempfile.mkdtemp(prefix="mi-"))
+    top.chmod(0o755)
+    import atexit
+
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
+    command = [sys.executable, str(ROOT / "packaging/install.py"), f"--prefix={top}"]
+    subprocess.run([*command, f"--interpreter={reachable_interpreter()}"], check=True)
+    return top
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a queue file is a complete message; not when it has gone meanwhile."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & stat.S_IXUSR)
+
+
+class MailSystem:
+    """One mail system with directories, ports and a log of its own.
+
+    main: parameters in addition to the usual ones, None removes one. master: lines in
+    addition to the usual services; "-name/type" removes one. smtp_port: where smtpd
+    listens. user: the account of mailboxes and of rootless mode.
+    """
+
+    command_directory: Path
+    daemon_directory: Path
+    services = SERVICES
+
+    def __init__(
+        self,
+        *,
+        main: Mapping[str, str | None] | None = None,
+        master: Sequence[str] = (),
+        privileged: bool = False,
+        name: str = "mail.test",
+    ) -> None:
+        if privileged and os.geteuid() != 0:
+            pytest.skip("needs root")
+        self.privileged = privileged
+        self.name = name
+        self.smtp_port = free_port()
+        self.top = Path(tempfile.mkdtemp(prefix="mt-"))
+        self.user = self._user()
+        self.session = 0
+        self._allowed: list[re.Pattern[str]] = []
+        self._directories()
+        self.main = self._usual_main()
+        self.master = dict(
+            self._entry(line)
+            for line in [
+                f"127.0.0.1:{self.smtp_port} inet n - n - - smtpd",
+                *self.services.splitlines(),
+            ]
+        )
+        self.configure(main or {}, master)
+
+    # -- places -----------------------------------------------------------------------
+
+    @property
+    def config_directory(self) -> Path:
+        return self.top / "etc"
+
+    @property
+    def queue_directory(self) -> Path:
+        return self.top / "queue"
+
+    @property
+    def log(self) -> Path:
+        return self.top / "log/maillog"
+
+    @property
+    def mailbox(self) -> Path:
+        """The mbox file of self.user."""
+        return self.top / "mail" / self.user.pw_name
+
+    def _user(self) -> pwd.struct_passwd:
+        return pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+
+    def _directories(self) -> None:
+        self.top.chmod(0o755)
+        owner = pwd.getpwnam("postfix") if self.privileged else self.user
+        for name in ("etc", "queue", "data", "log", "mail", "vmail", "home"):
+            (self.top / name).mkdir(mode=0o755)
+        if os.geteuid() != 0:
+            return
+        own = ("data",) if self.privileged else ("etc", "queue", "data", "log")
+        for name in own:
+            os.chown(self.top / name, owner.pw_uid, owner.pw_gid)
+        for name in ("vmail", "home"):
+            os.chown(self.top / name, self.user.pw_uid, self.user.pw_gid)
+        (self.top / "mail").chmod(0o1777)
+
+    # -- configuration ----------------------------------------------------------------
+
+    def _usual_main(self) -> dict[str, str]:
+        group = "postdrop" if self.privileged else grp.getgrgid(self.user.pw_gid).gr_name
+        return {
+            "compatibility_level": "3.6",
+            "import_environment": "MAIL_CONFIG MAIL_FORBID_LATE_IMPORTS=1",
+            "queue_directory": str(self.queue_directory),
+            "data_directory": str(self.top / "data"),
+            "command_directory": str(self.command_directory),
+            "daemon_directory": str(self.daemon_directory),
+            "mail_owner": "postfix" if self.privileged else self.user.pw_name,
+            "setgid_group": group,
+            "maillog_file": str(self.log),
+            "maillog_file_prefixes": str(self.top),
+            "mail_spool_directory": f"{self.top}/mail",
+            "default_database_type": "lmdb",
+            "myhostname": self.name,
+            "mydomain": self.name,
+            "myorigin": "$myhostname",
+            "mydestination": "$myhostname, localhost",
+            "mynetworks": "127.0.0.0/8",
+            "inet_interfaces": "127.0.0.1",
+            "inet_protocols": "ipv4",
+            "alias_maps": "",
+            "alias_database": "",
+            "biff": "no",
+            "virtual_mailbox_domains": "virtual.test",
+            "virtual_mailbox_base": f"{self.top}/vmail",
+            "virtual_mailbox_maps": VIRTUAL_MAILBOXES,
+            "virtual_minimum_uid": str(min(100, self.user.pw_uid)),
+            "virtual_uid_maps": f"static:{self.user.pw_uid}",
+            "virtual_gid_maps": f"static:{self.user.pw_gid}",
+        }
+
+    @staticmethod
+    def _entry(line: str) -> tuple[str, str]:
+        words = line.split()
+        return "/".join(words[:2]), line
+
+    def configure(self, main: Mapping[str, str | None], master: Sequence[str] = ()) -> None:
+        """Changes parameters and services and writes both files."""
+        for name, value in main.items():
+            self.main.pop(name, None)
+            if value is not None:
+                self.main[name] = value
+        for line in master:
+            if line.startswith("-"):
+                self.master.pop(line[1:])
+            else:
+                self.master.update([self._entry(line)])
+        text = "".join(f"{name} = {value}\n" for name, value in self.main.items())
+        (self.config_directory / "main.cf").write_text(text)
+        text = "".join(f"{line}\n" for line in self.master.values())
+        (self.config_directory / "master.cf").write_text(text)
+
+    def route(self, domain: str, nexthop: str) -> None:
+        """Sends mail for a domain to "transport:nexthop"; before start()."""
+        old = self.main.get("transport_maps", "inline:{ }").removesuffix("}")
+        self.configure({"transport_maps": f"{old}{{{domain}={nexthop}}} }}"})
+
+    # -- life -------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: str,
+        *arguments: str,
+        stdin: bytes = b"",
+        user: pwd.struct_passwd | None = None,
+        timeout: float = 60.0,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs one of the commands of this mail system, or an absolute path.
+
+        user: whose ids to take on; default: those that the mail system is started with.
+        """
+        account = user or (None if self.privileged else self.user)
+        environment = {
+            "PATH": f"{self.command_directory}:/usr/bin:/bin:/usr/sbin:/sbin",
+            "MAIL_CONFIG": str(self.config_directory),
+            "LC_ALL": "C.UTF-8",
+            "HOME": str(self.top / "home"),
+        }
+        path = command if command.startswith("/") else str(self.command_directory / command)
+        change = account is not None and os.geteuid() == 0
+        return subprocess.run(
+            [path, *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            env=environment,
+            cwd="/",
+            user=account.pw_uid if change and account else None,
+            group=account.pw_gid if change and account else None,
+            extra_groups=[] if change else None,
+        )
+
+    def start(self, timeout: float = 20.0) -> None:
+        """postfix start, and waits until smtpd's port is open."""
+        done = self.run("postfix", "-c", str(self.config_directory), "start")
+        assert done.returncode == 0, (done.stdout, done.stderr, self.log_text()[-4000:])
+        deadline = time.monotonic() + timeout
+        while not (self.master_pid() and is_listening(self.smtp_port)):
+            assert time.monotonic() < deadline, f"does not listen: {self.log_text()[-4000:]}"
+            time.sleep(0.01)
+        self.session = self.master_pid() or 0
+
+    def stop(self, check: bool = True) -> None:
+        """Stops it, removes its directories and, with check, complains about the log."""
+        left: list[str] = []
+        try:
+            if self.session:
+                self.run("postfix", "-c", str(self.config_directory), "stop")
+                deadline = time.monotonic() + 10
+                while (members := session_members(self.session)) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                left = [process.title() for process in members]
+                kill_session(self.session)
+            problems, log = self.problems(), self.log_text()[-4000:]
+        finally:
+            shutil.rmtree(self.top, ignore_errors=True)
+        if check:
+            assert not left, f"processes left after postfix stop: {left}"
+            assert not problems, "\n".join([*problems[:20], "--- end of log ---", log])
+
+    def kill_all(self) -> None:
+        """kill -9 of master and everything it started."""
+        kill_session(self.session)
+        self.session = 0
+
+    def master_pid(self) -> int | None:
+        try:
+            pid = int((self.queue_directory / "pid/master.pid").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+        process = read_process(pid)
+        return pid if process and process.state != "Z" else None
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in session_members(self.session)]
+
+    # -- traffic ----------------------------------------------------------------------
+
+    def smtp(self, timeout: float = 60.0) -> smtplib.SMTP:
+        """A client that is connected; use as a context manager."""
+        return smtplib.SMTP("127.0.0.1", self.smtp_port, "client.test", timeout)
+
+    def send(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
+        """One message by SMTP; content with CRLF line ends, as smtplib makes them."""
+        with self.smtp() as client:
+            assert not client.sendmail(sender, list(recipients), content)
+
+    def sendmail(self, *arguments: str, stdin: bytes) -> None:
+        """One message by the sendmail command."""
+        done = self.run("sendmail", *arguments, stdin=stdin)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+
+    def queued(self) -> list[Path]:
+        """The queue files of messages that were accepted: complete ones, mode 0700.
+
+        A file that a crash left incomplete stays for a while; nobody was promised anything.
+        """
+        folders = (self.queue_directory / name for name in QUEUES)
+        return [path for folder in folders for path in folder.rglob("*") if is_complete(path)]
+
+    def wait_for_queue_empty(self, timeout: float = 30.0) -> None:
+        """Raises TimeoutError that shows the queue and the end of the log."""
+        deadline = time.monotonic() + timeout
+        while queued := self.queued():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"still queued: {queued}\n{self.log_text()[-4000:]}")
+            time.sleep(0.02)
+
+    def maildir(self, name: str) -> list[bytes]:
+        """The messages in a virtual Maildir."""
+        return [path.read_bytes() for path in sorted((self.top / "vmail" / name / "new").iterdir())]
+
+    # -- log --------------------------------------------------------------------------
+
+    def log_text(self) -> str:
+        try:
+            return self.log.read_text("utf-8", "backslashreplace")
+        except OSError:
+            return ""
+
+    def log_lines(self, pattern: str = "") -> list[str]:
+        """Lines of the log that contain the regular expression."""
+        wanted = re.compile(pattern)
+        return [line for line in self.log_text().splitlines() if wanted.search(line)]
+
+    def wait_for_log(self, pattern: str, timeout: float = 20.0, count: int = 1) -> str:
+        """The first of `count` lines, which are written a moment after they are logged."""
+        deadline = time.monotonic() + timeout
+        while len(found := self.log_lines(pattern)) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not in the log: {pattern}\n{self.log_text()[-4000:]}")
+            time.sleep(0.02)
+        return found[0]
+
+    def allow(self, pattern: str) -> None:
+        """Announces a problem that the log may show."""
+        self._allowed.append(re.compile(pattern))
+
+    def problems(self) -> list[str]:
+        lines = (line for line in self.log_text().splitlines() if PROBLEM.search(line))
+        return [line for line in lines if not any(p.search(line) for p in self._allowed)]
+
+
+class Instance(MailSystem):
+    """Our mail system, from the installation of this session."""
+
+    def __init__(
+        self,
+        *,
+        main: Mapping[str, str | None] | None = None,
+        master: Sequence[str] = (),
+        privileged: bool = False,
+        name: str = "mail.test",
+    ) -> None:
+        prefix = installation()
+        self.command_directory = prefix / "sbin"
+        self.daemon_directory = prefix / "libexec/postfix"
+        super().__init__(main=main, master=master, privileged=privileged, name=name)
+
+
+class RealPostfix(MailSystem):
+    """Debian's Postfix. Needs root."""
+
+    command_directory = Path("/usr/sbin")
+    daemon_directory = POSTFIX_DAEMONS
+    services = SERVICES + POSTFIX_SERVICES
+
+    def __init__(
+        self,
+        *,
+        main: Mapping[str, str | None] | None = None,
+        master: Sequence[str] = (),
+        name: str = "mail.test",
+    ) -> None:
+        if not (POSTFIX_DAEMONS / "master").exists():
+            need_tool(str(POSTFIX_DAEMONS / "master"))
+        usual: dict[str, str | None] = {
+            "setgid_group": "postdrop",
+            "smtp_tls_security_level": "",
+            "shlib_directory": "/usr/lib/postfix",
+            "meta_directory": "/etc/postfix",
+            "sendmail_path": "/usr/sbin/sendmail",
+            "html_directory": "no",
+            "readme_directory": "no",
+        }
+        super().__init__(main={**usual, **(main or {})}, master=master, privileged=True, name=name)
+        # Its commands write to the log under other ids than its postlogd.
+        self.log.touch()
+        self.log.chmod(0o666)
+        self.allow(r"not owned by (?:root|postfix)")
+        self.allow("symlink leaves directory")

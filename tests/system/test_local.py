@@ -1,0 +1,133 @@
+"""local(8) in a running system: aliases, .forward, commands, other transports, rights."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import MakeSystem
+from tests.system.harness import MailSystem
+
+MESSAGE = b"Subject: test\r\n\r\nFrom the start\r\n"
+
+
+def wait_for(path: Path, text: bytes) -> bytes:
+    """The file's content, as soon as it has `text`."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        content = path.read_bytes() if path.exists() else b""
+        if text in content:
+            return content
+        time.sleep(0.05)
+    raise AssertionError(f"{path}: no {text!r}")
+
+
+def send(system: MailSystem, *names: str, content: bytes = MESSAGE) -> None:
+    system.send("sender@client.test", [f"{name}@{system.name}" for name in names], content)
+
+
+def test_aliases(make_system: MakeSystem) -> None:
+    system = make_system()
+    me = system.user.pw_name
+    out = system.top / "home"
+    members = system.config_directory / "members"
+    members.write_text(f"# the list\n{me}\n")
+    system.configure(
+        {
+            "alias_maps": "inline:{"
+            f"{{group={me}, {me}@{system.name}}} "
+            f"{{list=:include:{members}}} {{owner-list={me}}} "
+            f'{{pipe="|cat >{out}/pipe"}} {{file={out}/file}} {{fail="|echo no; exit 69"}} '
+            "}"
+        }
+    )
+    system.start()
+    send(system, "group", "list", "pipe", "file")
+    system.wait_for_queue_empty()
+    mailbox = system.mailbox.read_bytes()
+    assert mailbox.count(b"\nX-Original-To: group@mail.test\nDelivered-To: group@mail.test\n") == 1
+    assert mailbox.count(b"\nReturn-Path: <owner-list@mail.test>\n") == 1
+    assert b"\nDelivered-To: list@mail.test\n" in mailbox
+    assert mailbox.count(b"\n>From the start\n\n") == 2
+    assert (out / "pipe").read_bytes().endswith(b"\n\nFrom the start\n")
+    assert (out / "file").read_bytes().endswith(b"\n\n>From the start\n\n")
+    system.wait_for_log(r"to=<list@mail.test>, relay=local, .*\(forwarded as \w+\)")
+    system.send(f"{me}@{system.name}", [f"fail@{system.name}"], MESSAGE)
+    wait_for(system.mailbox, b"service unavailable. Command output: no")
+    system.wait_for_queue_empty()
+
+
+def test_other_transport_and_unknown(make_system: MakeSystem) -> None:
+    system = make_system(
+        main={"local_recipient_maps": "", "recipient_delimiter": "+"},
+        master=["folder unix - n n - - local -o fallback_transport= -o mailbox_transport_maps="],
+    )
+    me = system.user.pw_name
+    system.configure(
+        {"fallback_transport": "folder", "mailbox_transport_maps": f"inline:{{{me}=folder}}"}
+    )
+    system.start()
+    send(system, f"{me}+x", "nosuch")
+    system.wait_for_log(rf"passing <{me}\+x@mail.test> to transport=folder")
+    system.wait_for_log(rf"to=<{me}\+x@mail.test>, relay=folder, .*\(delivered to mailbox\)")
+    system.wait_for_log(r'to=<nosuch@mail.test>, relay=folder, .*unknown user: "nosuch"')
+    system.wait_for_queue_empty()
+    assert system.mailbox.read_bytes().count(b"\nFrom ") == 0
+
+
+def test_slow_command_disturbs_nobody(make_system: MakeSystem) -> None:
+    system = make_system(main={"command_time_limit": "3s"})
+    me = system.user.pw_name
+    system.configure({"alias_maps": 'inline:{{slow="|sleep 60"} {loop=loop2} {loop2=loop}}'})
+    system.allow("recipient nesting limit exceeded")
+    system.start()
+    send(system, "slow", "loop")
+    began = time.monotonic()
+    send(system, me)
+    wait_for(system.mailbox, b">From the start")
+    assert time.monotonic() - began < 2.5
+    system.wait_for_log('Command time limit exceeded: "sleep 60"')
+    system.wait_for_queue_empty()
+
+
+@pytest.mark.root
+def test_rights(make_system: MakeSystem, short_tmp: Path) -> None:
+    """Each delivery has the rights of its user, and no others."""
+    system = make_system(privileged=True)
+    me = system.user
+    forward = short_tmp / "forward"
+    forward.write_text(
+        f'\\{me.pw_name}, "|id >{short_tmp}/id; cat /etc/shadow >>{short_tmp}/id 2>&1"\n'
+    )
+    os.chown(forward, me.pw_uid, me.pw_gid)
+    os.chown(short_tmp, me.pw_uid, me.pw_gid)
+    daemon = pwd.getpwnam("daemon")
+    system.configure(
+        {
+            "forward_path": f"{short_tmp}/forward",
+            "alias_maps": (
+                f"inline:{{{{file={short_tmp}/other}} {{theirs=:include:{short_tmp}/list}}}}"
+            ),
+            "default_privs": "daemon",
+            "allow_mail_to_files": "alias, include",
+        }
+    )
+    (short_tmp / "list").write_text(f"{short_tmp}/mine\n")
+    os.chown(short_tmp / "list", me.pw_uid, me.pw_gid)
+    system.start()
+    send(system, me.pw_name, "file", "theirs")
+    system.wait_for_log(r"to=<file@mail.test>.*cannot create file exclusively: Permission denied")
+    system.wait_for_log(rf"delivered to file: {short_tmp}/mine")
+    system.allow("unable to create lock file")
+    told = wait_for(short_tmp / "id", b"Permission denied").decode()
+    assert told.startswith(f"uid={me.pw_uid}({me.pw_name}) gid={me.pw_gid}(")
+    assert "groups=" not in told.split(" gid=")[1].replace(f"groups={me.pw_gid}(", "")
+    assert (short_tmp / "mine").stat().st_uid == me.pw_uid
+    assert system.mailbox.stat().st_uid == me.pw_uid
+    assert system.mailbox.stat().st_mode & 0o777 == 0o600
+    assert not (short_tmp / "other").exists()
+    assert daemon.pw_uid != me.pw_uid

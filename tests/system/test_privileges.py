@@ -1,0 +1,140 @@
+"""As root: who the processes are, where they are, and what they could still become."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import MakeSystem
+from tests.system.harness import MailSystem, installation
+from tests.system.processes import Process, session_members
+
+pytestmark = pytest.mark.root
+
+# Services that act as other users and so stay root (unpriv column "n").
+PRIVILEGED = {"local", "virtual", "pipe", "spawn"}
+
+# Opens files by their full names while it runs, so master.cf says "n" for it.
+NEVER_CHROOTED = {"postlogd"}
+
+
+def status(pid: int) -> dict[str, list[str]]:
+    """/proc/PID/status, proc(5), as words by field."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
+
+
+def service_of(process: Process) -> str:
+    """The program, which is the first word of the process title."""
+    words = process.title().split()
+    return Path(words[0]).name.rstrip(":") if words else ""
+
+
+def run_everything(system: MailSystem) -> None:
+    """Makes every kind of service start."""
+    system.configure({"virtual_alias_maps": "inline:{ {fan@mail.test=alice@virtual.test} }"})
+    system.route("discard.test", "discard:")
+    system.route("error.test", "error:5.1.1 not here")
+    system.start()
+    system.sendmail("-f", "", "fan@mail.test", stdin=b"Subject: x\n\nx\n")
+    # smtpd would refuse the recipient in error.test
+    system.sendmail("-f", "alice@virtual.test", "x@error.test", stdin=b"Subject: x\n\nx\n")
+    recipients = ["alice@virtual.test", "x@discard.test", f"{system.user.pw_name}@mail.test"]
+    system.send("alice@virtual.test", recipients, b"Subject: x\r\n\r\nx\r\n")
+    system.run("mailq")
+    system.wait_for_log("bounce.*sender non-delivery")
+    system.wait_for_queue_empty()
+
+
+@pytest.mark.parametrize("chroot", ["n", "y"])
+def test_services_have_given_up_root(make_system: MakeSystem, chroot: str) -> None:
+    system = make_system(privileged=True)
+    lines = []
+    for line in system.master.values():
+        words = line.split()
+        if words[7] not in PRIVILEGED | NEVER_CHROOTED:
+            words[4] = chroot
+        lines.append(" ".join(words))
+    system.configure({}, lines)
+    run_everything(system)
+    owner = pwd.getpwnam("postfix")
+    seen = set()
+    for process in session_members(system.session):
+        service = service_of(process)
+        if process.pid == system.session or service in PRIVILEGED:
+            continue
+        facts = status(process.pid)
+        seen.add(service)
+        assert facts["Uid"] == [str(owner.pw_uid)] * 4, process.title()
+        assert facts["Gid"] == [str(owner.pw_gid)] * 4, process.title()
+        assert facts["Groups"] in ([], [str(owner.pw_gid)]), process.title()
+        assert facts["CapEff"] == facts["CapPrm"] == ["0" * 16], process.title()
+        assert facts["NoNewPrivs"] == ["1"], process.title()
+        jailed = chroot == "y" and service not in NEVER_CHROOTED
+        root = str(system.queue_directory) if jailed else "/"
+        assert os.readlink(f"/proc/{process.pid}/root") == root, process.title()
+    assert {"smtpd", "cleanup", "qmgr", "pickup", "trivial-rewrite"} <= seen
+
+
+def test_mailboxes_belong_to_their_users(make_system: MakeSystem) -> None:
+    system = make_system(privileged=True)
+    run_everything(system)
+    assert system.mailbox.stat().st_uid == system.user.pw_uid
+    assert stat.S_IMODE(system.mailbox.stat().st_mode) == 0o600
+    message = next((system.top / "vmail/alice/new").iterdir())
+    assert message.stat().st_uid == system.user.pw_uid
+
+
+def test_nothing_installed_is_set_uid_or_set_gid() -> None:
+    special = stat.S_ISUID | stat.S_ISGID
+    files = [path for path in installation().rglob("*") if not path.is_symlink()]
+    assert files
+    assert [path for path in files if path.stat().st_mode & special] == []
+    assert [path for path in files if path.stat().st_mode & stat.S_IWOTH] == []
+
+
+def test_the_queue_is_closed_to_other_users(make_system: MakeSystem) -> None:
+    system = make_system(privileged=True)
+    system.start()
+    for name in ("incoming", "active", "deferred", "hold", "private"):
+        mode = (system.queue_directory / name).stat().st_mode
+        assert stat.S_IMODE(mode) & 0o077 == 0, name
+    maildrop = (system.queue_directory / "maildrop").stat()
+    assert stat.S_IMODE(maildrop.st_mode) == 0o3733
+    assert maildrop.st_gid == pwd.getpwnam("postfix").pw_gid
+
+
+def test_mail_left_while_the_system_is_down(make_system: MakeSystem) -> None:
+    system = make_system(privileged=True)
+    system.allow("unable to look up public/pickup")
+    assert system.run("postfix", "check").returncode == 0
+    user, other = pwd.getpwnam("nobody"), pwd.getpwnam("games")
+    content = b"Subject: left\n\nx\n"
+    done = system.run("sendmail", "-f", "me@x.test", "alice@virtual.test", stdin=content, user=user)
+    assert done.returncode == 0, done.stderr
+    (left,) = (system.queue_directory / "maildrop").iterdir()
+    assert left.stat().st_uid == user.pw_uid
+    assert left.stat().st_gid == pwd.getpwnam("postfix").pw_gid
+    assert stat.S_IMODE(left.stat().st_mode) == 0o740
+    for command in (["/bin/cat", str(left)], ["/bin/ls", str(left.parent)]):
+        assert system.run(*command, user=other).returncode != 0, command
+    assert system.run("/bin/rm", "-f", str(left), user=other).returncode != 0
+    system.start()
+    system.wait_for_queue_empty()
+    assert [b"Subject: left" in message for message in system.maildir("alice")] == [True]
+
+
+def test_the_maildrop_of_a_postfix_is_adapted(make_system: MakeSystem) -> None:
+    system = make_system(privileged=True)
+    maildrop = system.queue_directory / "maildrop"
+    maildrop.mkdir()
+    os.chown(maildrop, pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid)
+    maildrop.chmod(0o1730)
+    system.start()
+    assert stat.S_IMODE(maildrop.stat().st_mode) == 0o3733
+    assert maildrop.stat().st_gid == pwd.getpwnam("postfix").pw_gid

@@ -1,0 +1,98 @@
+"""The queue manager of a real instance: deferral, back-off, flush, expiry, reload, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.harness import Instance, free_port
+from tests.system.processes import session_members
+from tests.system.sink import PythonSink
+
+MESSAGE = b"Subject: test\r\n\r\nbody\r\n"
+
+
+@pytest.fixture
+def system() -> Iterator[Instance]:
+    """With mail for down.test going to a port where nobody listens."""
+    system = Instance(main={"queue_run_delay": "1s", "minimal_backoff_time": "1s"})
+    system.allow("connect to")
+    try:
+        yield system
+    finally:
+        system.stop()
+
+
+def deferred(system: Instance) -> list[os.stat_result]:
+    folder = system.queue_directory / "deferred"
+    return [path.stat() for path in folder.rglob("*") if path.is_file()]
+
+
+def wait_deferred(system: Instance) -> None:
+    deadline = time.monotonic() + 20
+    while not deferred(system):
+        assert time.monotonic() < deadline, system.log_text()[-4000:]
+        time.sleep(0.02)
+
+
+def qmgr_pid(system: Instance) -> int:
+    """The process id of the queue manager; waits for one that master is about to start."""
+    deadline = time.monotonic() + 20
+    while True:
+        for process in session_members(system.session):
+            if "qmgr" in process.title():
+                return process.pid
+        assert time.monotonic() < deadline, system.log_text()[-4000:]
+        time.sleep(0.02)
+
+
+def test_mail_for_a_host_that_is_down_is_deferred_and_tried_again(system: Instance) -> None:
+    port = free_port()
+    system.route("down.test", f"smtp:[127.0.0.1]:{port}")
+    system.start()
+    system.send("a@mail.test", ["b@down.test"], MESSAGE)
+    wait_deferred(system)
+    line = system.wait_for_log(r"status=deferred")
+    assert "to=<b@down.test>" in line
+    with PythonSink(port) as sink:
+        system.wait_for_queue_empty()
+        assert len(sink.messages) == 1
+    system.wait_for_log(r"qmgr\[\d+\]: \w+: removed")
+
+
+def test_killed_queue_manager_loses_nothing(system: Instance) -> None:
+    system.start()
+    for number in range(10):
+        system.send("a@mail.test", ["alice@virtual.test"], MESSAGE)
+        if number in (3, 6):
+            os.kill(qmgr_pid(system), signal.SIGKILL)
+            system.allow("killed by signal 9")
+    system.wait_for_queue_empty()
+    assert len(system.maildir("alice")) >= 10
+
+
+def test_reload_hands_the_queue_over(system: Instance) -> None:
+    system.start()
+    old = 0
+    for number in range(10):
+        system.send("a@mail.test", ["alice@virtual.test"], MESSAGE)
+        if number == 4:
+            old = qmgr_pid(system)
+            system.run("postfix", "reload")
+    system.wait_for_queue_empty()
+    assert len(system.maildir("alice")) == 10
+    assert qmgr_pid(system) != old
+
+
+def test_expired_mail_is_returned(system: Instance) -> None:
+    system.configure({"maximal_queue_lifetime": "0", "virtual_alias_maps": ""})
+    system.route("down.test", f"smtp:[127.0.0.1]:{free_port()}")
+    system.start()
+    system.send("alice@virtual.test", ["b@down.test"], MESSAGE)
+    system.wait_for_log(r"from=<alice@virtual.test>, status=expired, returned to sender")
+    system.wait_for_queue_empty()
+    assert b"b@down.test" in system.maildir("alice")[0]

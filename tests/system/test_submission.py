@@ -1,0 +1,65 @@
+"""What local programs see when a message is not taken, and what the log has."""
+
+from __future__ import annotations
+
+import os
+
+from tests.system.conftest import MakeSystem
+
+
+def test_too_large(make_system: MakeSystem) -> None:
+    system = make_system(main={"message_size_limit": "2000"})
+    system.allow("File too large")
+    system.allow("fatal: me@x.test.* message file too big")
+    system.start()
+    content = b"Subject: large\n\n" + b"x" * 70 + b"\n"
+    done = system.run("sendmail", "-f", "me@x.test", "a@virtual.test", stdin=content * 10_000)
+    uid = system.user.pw_uid if os.geteuid() == 0 else os.geteuid()
+    assert done.returncode == 75
+    assert done.stderr.decode().splitlines()[-2:] == [
+        f"postdrop: warning: uid={uid}: File too large",
+        f"sendmail: fatal: me@x.test({uid}): message file too big",
+    ]
+    assert not system.queued()
+    assert not system.log_lines("bounce|warning: .*(pickup|cleanup)")
+
+
+def test_too_many_hops(make_system: MakeSystem) -> None:
+    system = make_system(main={"hopcount_limit": "2"})
+    system.allow("hopcount exceeded")
+    system.start()
+    content = b"Received: x\n" * 4 + b"Subject: loops\n\nx\n"
+    system.sendmail("-f", "alice@virtual.test", "a@x.test", "b@x.test", stdin=content)
+    system.wait_for_queue_empty()
+    system.wait_for_log("to=<alice@virtual.test>.*status=sent")
+    for recipient in ("a@x.test", "b@x.test"):
+        system.wait_for_log(
+            f"cleanup.*: [0-9A-F]+: to=<{recipient}>, relay=none, delay=[0-9.]+, "
+            "delays=[0-9.]+/0/0/0, dsn=5.4.0, status=bounced .too many hops.$"
+        )
+
+
+def test_milters_down(make_system: MakeSystem) -> None:
+    """Mail that Milters should see is not taken by default."""
+    settings = {"non_smtpd_milters": "inet:127.0.0.1:1", "milter_default_action": "tempfail"}
+    system = make_system(main=settings)
+    system.allow("non_smtpd_milters: there are no Milters yet")
+    system.allow("fatal: 4.7.1 Service unavailable - try again later")
+    system.start()
+    done = system.run("sendmail", "a@virtual.test", stdin=b"Subject: x\n\nx\n")
+    assert done.returncode == 75
+    assert b"4.7.1 Service unavailable - try again later" in done.stderr
+    system.wait_for_log("pickup.*milter-reject: 4.7.1 Service unavailable")
+
+
+def test_settings_without_effect(make_system: MakeSystem) -> None:
+    system = make_system(
+        main={"header_checks": "regexp:/none"},
+        master=["tlsmgr unix - - n 1000? 1 tlsmgr"],
+    )
+    system.allow("header_checks: this parameter has no effect yet")
+    system.allow("service tlsmgr: .*/tlsmgr: no such program")
+    system.start()
+    for pattern in (r"main.cf, line \d+: header_checks: this", "service tlsmgr: .*no such program"):
+        system.wait_for_log(f"warning: .*{pattern}")
+        assert len(system.log_lines(pattern)) == 1

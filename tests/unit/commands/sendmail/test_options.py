@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from commands.sendmail import bits
+from commands.sendmail.options import Mode, Options, UsageError, parse
+from libmail.ipc.messages import DsnNotify, EnvelopeFlag
+
+
+def test_bits_are_those_of_the_wire() -> None:
+    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "VERP", "DSN_HEADERS", "DSN_FULL"):
+        assert getattr(bits, name) == EnvelopeFlag[name]
+    assert {bit.name.lower(): bit for bit in DsnNotify if bit.name} == bits.NOTIFY
+    assert bits.NOTIFY_NEVER == DsnNotify.NEVER
+
+
+CASES: list[tuple[str, dict[str, object]]] = [
+    ("a@b c@d", {"recipients": ["a@b", "c@d"], "mode": Mode.SUBMIT}),
+    ("-t -oi", {"extract": True, "ignore_dots": True}),
+    ("-ti", {"extract": True, "ignore_dots": True}),
+    ("-f me a@b", {"sender": "me", "recipients": ["a@b"]}),
+    ("-fme a@b -- -x", {"sender": "me", "recipients": ["a@b", "-x"]}),
+    ("-Fname -r me", {"full_name": "name", "sender": "me"}),
+    ("-N success,delay x", {"notify": 10}),
+    ("-N never,delay x", {"notify": 0}),
+    ("-N foo x", {"notify": 0, "warnings": [
+        'unknown DSN NOTIFY command value "foo" in "foo"', "bad -N option value -- ignored"]}),
+    ("-R hdrs x", {"flags": bits.DSN_HEADERS}),
+    ("-R hdrs -R full x", {"flags": bits.DSN_FULL}),
+    ("-R foo x", {"flags": 0, "warnings": ["bad -R option value -- ignored"]}),
+    ("-V id x", {"envid": "id"}),
+    ("-XV+= x", {"flags": bits.VERP, "verp": "+="}),
+    ("-bv x", {"flags": bits.VERIFY_ONLY}),
+    ("-v x", {"flags": bits.VERBOSE}),
+    ("-B8BITMIME x", {"flags": bits.EIGHTBIT}),
+    ("-bp", {"mode": Mode.LIST}),
+    ("-bs", {"mode": Mode.SMTP}),
+    ("-bi", {"mode": Mode.ALIASES}),
+    ("-q", {"mode": Mode.FLUSH}),
+    ("-q15m -bd", {"mode": Mode.DAEMON}),
+    ("-qIabc", {"mode": Mode.FLUSH_ID, "site": "abc"}),
+    ("-qRb.c", {"mode": Mode.FLUSH_SITE, "site": "b.c"}),
+    ("-C /etc/x x", {"config_directory": "/etc/x"}),
+    ("-C /etc/x/main.cf x", {"config_directory": "/etc/x"}),
+    ("-C main.cf x", {"config_directory": "."}),
+    ("-G -n -m -om -em -h3 -Am x", {"recipients": ["x"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "want"), CASES, ids=[c[0] for c in CASES])
+def test_parse(words: str, want: dict[str, object]) -> None:
+    options = parse("sendmail", words.split())
+    assert {name: getattr(options, name) for name in want} == want
+
+
+def test_empty_arguments_count() -> None:
+    assert parse("sendmail", ["-f", "", "a@b"]).sender == ""
+    assert parse("sendmail", ["-F", "", "a@b"]).full_name == ""
+
+
+@pytest.mark.parametrize(("name", "mode"), [("mailq", Mode.LIST), ("newaliases", Mode.ALIASES)])
+def test_other_names(name: str, mode: str) -> None:
+    assert parse(name, []).mode == mode
+
+
+MISTAKES = [
+    ("-z", "invalid option -- 'z'", "usage: sendmail [options]"),
+    ("-f", "option requires an argument -- 'f'", "usage: sendmail [options]"),
+    ("-bq x", "", "unsupported: -bq"),
+    ("-qX", "", "-qX is not implemented"),
+    ("-bv -N never x", "", "-N option cannot be used with -bv"),
+    ("-bv -t", "", "-t option cannot be used with -bv"),
+]
+
+
+@pytest.mark.parametrize(("words", "detail", "text"), MISTAKES, ids=[c[0] for c in MISTAKES])
+def test_mistakes(words: str, detail: str, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("sendmail", words.split())
+    assert (caught.value.detail, caught.value.text) == (detail, text)
+
+
+def test_nothing_is_shared() -> None:
+    Options().recipients.append("x")
+    assert Options().recipients == []

@@ -1,0 +1,219 @@
+"""A message from its envelope to the queue file."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.params import CleanupParams
+from daemons.cleanup.recipients import BccTables
+from daemons.cleanup.reports import Reports
+from libmail.ipc.messages import (
+    CleanupFlag,
+    CleanupResult,
+    CleanupStatus,
+    Envelope,
+    EnvelopeFlag,
+    Recipient,
+)
+from libmail.queue.commit import GroupCommit
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.service.pool import ServicePool
+from libmail.tables.maps import Maps
+from tests.unit.daemons.cleanup.conftest import HEADERS, MakeMapper
+
+PARAMS = CleanupParams(
+    always_bcc="archive@example.test",
+    sender_bcc_maps=(),
+    recipient_bcc_maps=(),
+    recipient_delimiter="",
+    empty_address_recipient="MAILER-DAEMON",
+    duplicate_filter_limit=1000,
+    enable_original_recipient=True,
+    message_size_limit=3_000_000,
+    delay_warning_time=3600.0,
+    cleanup_replace_stray_cr_lf=True,
+    smtputf8_enable=True,
+    enable_long_queue_ids=False,
+    hash_queue_names=(),
+    hash_queue_depth=1,
+    queue_minfree=0,
+    in_flow_delay=1.0,
+    rewrite_service_name="rewrite",
+    queue_service_name="qmgr",
+    trace_service_name="trace",
+    bounce_service_name="bounce",
+    ipc_idle=5.0,
+    ipc_ttl=1000.0,
+    ipc_timeout=1.0,
+)
+HEADER = b"Message-Id: <x@y>\r\nDate: d\r\nFrom: a@b.c\r\n"
+ENVELOPE = Envelope(sender="s", arrival=1000.0)
+ALICE = Recipient("alice@example.test", "alice@example.test")
+
+
+@pytest.fixture(autouse=True)
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("incoming", "hold"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def submit(
+    make_mapper: MakeMapper,
+    *content: bytes,
+    flags: int = CleanupFlag.MAP,
+    envelope: Envelope = ENVELOPE,
+    recipients: tuple[Recipient, ...] = (ALICE,),
+) -> CleanupResult:
+    async def run() -> CleanupResult:
+        mapper = make_mapper()
+        shop = Workshop(
+            PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
+            BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
+        )  # fmt: skip
+        message = Message(shop, flags)
+        await message.envelope(envelope)
+        message.recipients(recipients)
+        for piece in content:
+            await message.content(piece)
+        result = await message.finish()
+        discarded = flags & CleanupFlag.DISCARD or envelope.cleanup_flags & CleanupFlag.HOLD
+        assert message.queued == (result.status == 0 and not discarded)
+        message.discard()
+        return result
+
+    return asyncio.run(run())
+
+
+def read(result: CleanupResult, queue_name: str = "incoming") -> tuple[QueueFile, bytes]:
+    assert (result.status, result.reason) == (0, "")
+    file = QueueFile(f"{queue_name}/{result.queue_id}")
+    return file, file.header() + b"".join(file.body())
+
+
+def test_small_message(make_mapper: MakeMapper) -> None:
+    file, content = read(submit(make_mapper, HEADER + b"\r\nbody\r\n.dot\r\n"))
+    assert content == HEADER + b"\r\nbody\r\n.dot\r\n"
+    assert file.header() == HEADER
+    assert file.preamble.flags == ContentFlag.DOT_LINES
+    envelope = file.envelope()
+    assert (envelope.sender, envelope.message_id) == ("s@example.test", "<x@y>")
+    assert envelope.warn_time == 4600.0
+    assert [r.address for r in file.recipients()] == ["alice@example.test"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_pieces_make_no_difference(make_mapper: MakeMapper, size: int) -> None:
+    data = HEADER + b"Content-Type: text/plain\r\n\r\nb\xe4\r\n" + b"x" * 1000 + b"\r\nend"
+    file, content = read(
+        submit(make_mapper, *[data[at : at + size] for at in range(0, len(data), size)])
+    )
+    assert content == data + b"\r\n"
+    flags = ContentFlag.EIGHTBIT_BODY | ContentFlag.LONG_LINES | ContentFlag.MIME_CONTENT
+    assert file.preamble.flags == flags
+
+
+@pytest.mark.parametrize(
+    ("data", "content"),
+    [
+        (HEADER + b"no field\r\n", HEADER + b"\r\nno field\r\n"),
+        (HEADER, HEADER),
+        (HEADER[:-2], HEADER),
+        (HEADER + b"\r\na\rb\nc\r\n", HEADER + b"\r\na b c\r\n"),
+    ],
+)
+def test_odd_content(make_mapper: MakeMapper, data: bytes, content: bytes) -> None:
+    assert read(submit(make_mapper, data))[1] == content
+
+
+def test_completed_address_is_the_original_of_local_mail(make_mapper: MakeMapper) -> None:
+    recipients = (ALICE, Recipient("b b", "b b"), Recipient("c", "c", "rfc822;orig"))
+    for flags, want in ((EnvelopeFlag.LOCAL, 'rfc822;"b+20b"@example.test'), (0, "")):
+        result = submit(
+            make_mapper, HEADER, flags=0, envelope=ENVELOPE._replace(flags=int(flags)),
+            recipients=recipients,
+        )  # fmt: skip
+        originals = [r.dsn_orcpt for r in read(result)[0].recipients()]
+        assert originals == ["", want, "rfc822;orig"]
+
+
+def test_nothing_is_done_with_mail_to_discard(make_mapper: MakeMapper) -> None:
+    too_large = b"x" * (PARAMS.message_size_limit + 1)
+    result = submit(make_mapper, too_large, flags=CleanupFlag.DISCARD)
+    assert (result.status, list(Path("incoming").iterdir())) == (0, [])
+
+
+def test_a_notification_may_be_as_large_as_it_is(make_mapper: MakeMapper) -> None:
+    data = HEADER + b"\r\n" + b"x" * PARAMS.message_size_limit
+    read(submit(make_mapper, data, flags=CleanupFlag.UNLIMITED))
+
+
+def test_duplicates_and_copies(make_mapper: MakeMapper) -> None:
+    again = Recipient("Alice@example.test", "alice@example.test")
+    other = Recipient("alice@example.test", "root@example.test")
+    result = submit(
+        make_mapper, HEADER, flags=CleanupFlag.BCC, recipients=(ALICE, again, other, Recipient(""))
+    )
+    assert [(r.address, r.orig_rcpt, r.notify) for r in read(result)[0].recipients()] == [
+        ("alice@example.test", "alice@example.test", 0),
+        ("alice@example.test", "root@example.test", 0),
+        ("MAILER-DAEMON@example.test", "", 0),
+        ("archive@example.test", "archive@example.test", 1),
+    ]
+
+
+def test_hold(make_mapper: MakeMapper) -> None:
+    result = submit(make_mapper, HEADER, envelope=ENVELOPE._replace(cleanup_flags=CleanupFlag.HOLD))
+    assert [r.address for r in read(result, "hold")[0].recipients()] == ["alice@example.test"]
+
+
+def test_redirect(make_mapper: MakeMapper) -> None:
+    result = submit(make_mapper, HEADER, envelope=ENVELOPE._replace(redirect="bob"))
+    assert [r.address for r in read(result)[0].recipients()] == ["bob@example.test"]
+
+
+def test_smtputf8_is_detected(make_mapper: MakeMapper) -> None:
+    data = HEADER + "Subject: ä\r\n".encode()
+    file, _ = read(submit(make_mapper, data, flags=CleanupFlag.SMTPUTF8_AUTODETECT))
+    assert file.envelope().flags == 1
+    assert file.preamble.flags == ContentFlag.EIGHTBIT_HEADER
+
+
+@pytest.mark.parametrize(
+    ("content", "recipients", "status", "dsn"),
+    [
+        ([HEADER] + [b"x" * 100_000 + b"\r\n"] * 31, (ALICE,), CleanupStatus.SIZE, "5.3.4"),
+        ([HEADER + b"\r\n" + b"x" * 2_999_800], (ALICE,), CleanupStatus.SIZE, "5.3.4"),
+        ([b"Received: x\r\n" * 51], (ALICE,), CleanupStatus.HOPS, "5.4.0"),
+        ([HEADER], (), CleanupStatus.RECIPIENTS, "5.1.0"),
+    ],
+)
+def test_refused(
+    make_mapper: MakeMapper, queue: Path, content: list[bytes], recipients: tuple[Recipient, ...],
+    status: CleanupStatus, dsn: str,
+) -> None:  # fmt: skip
+    result = submit(make_mapper, *content, recipients=recipients)
+    assert (result.status, result.dsn) == (status, dsn)
+    assert not os.listdir(queue / "incoming")
+
+
+def test_discard(make_mapper: MakeMapper, queue: Path) -> None:
+    assert submit(make_mapper, HEADER, flags=CleanupFlag.DISCARD).status == 0
+    assert not os.listdir(queue / "incoming")
+
+
+def test_no_space(make_mapper: MakeMapper, queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(QueueFileWriter, "complete", full)
+    result = submit(make_mapper, HEADER)
+    assert (result.status, result.dsn) == (CleanupStatus.SPACE, "4.3.1")
+    assert not os.listdir(queue / "incoming")

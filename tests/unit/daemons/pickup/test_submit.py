@@ -1,0 +1,72 @@
+"""Submissions that end before cleanup has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from daemons.pickup.params import Prepared
+from daemons.pickup.submit import Origin, Submitter
+from libmail.clients.cleanup import CleanupClient, Submission
+from libmail.ipc.messages import CleanupFlag, Envelope, SubmitResult
+from libmail.service.authorization import AuthorizedUsers
+from libmail.service.pool import ServicePool
+from tests.unit.daemons.pickup.test_maildrop import PARAMS
+
+MILTER = ("inet:127.0.0.1:1",)
+
+
+class Asked(Exception):
+    """It came as far as cleanup."""
+
+
+class FakeCleanup(CleanupClient):
+    async def open(self, flags: int) -> Submission:
+        raise Asked(flags)
+
+
+def submitter(action: str, options: tuple[str, ...] = ()) -> Submitter:
+    params = replace(
+        PARAMS,
+        milter_default_action=action,
+        non_smtpd_milters=MILTER,
+        receive_override_options=options,
+    )
+    users = AuthorizedUsers("p", "static:anyone", "submit mail")
+    return Submitter(Prepared(params, users), FakeCleanup(ServicePool("public/cleanup")))
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def submit(one: Submitter) -> SubmitResult:
+    return asyncio.run(one.submit(Origin(7), Envelope("a@b"), (), nothing()))
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "reason"),
+    [
+        ("tempfail", 75, "4.7.1 Service unavailable - try again later"),
+        ("shutdown", 75, "4.7.1 Service unavailable - try again later"),
+        ("nonsense", 75, "4.3.5 Server configuration problem - try again later"),
+        ("reject", 65, "5.5.0 Service unavailable"),
+    ],
+)
+def test_milters_down(action: str, status: int, reason: str) -> None:
+    result = submit(submitter(action))
+    assert (result.exit_status, result.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("action", "options"), [("accept", ()), ("quarantine", ()), ("reject", ("no_milters",))]
+)
+def test_passes(action: str, options: tuple[str, ...]) -> None:
+    one = submitter(action, options)
+    assert bool(one.flags & CleanupFlag.HOLD) == (action == "quarantine")
+    with pytest.raises(Asked):
+        submit(one)

@@ -1,0 +1,262 @@
+"""A delivery without a mail system around it, and a server that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from daemons.smtp.delivery import Attempt, Surroundings
+from daemons.smtp.destination import Lookups
+from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.secrecy import Secrecy
+from daemons.smtp.settings import Flags, Settings, SmtpParams
+from libmail.clients.delivery import Delivery, Outcome, Reporters
+from libmail.config import open_config
+from libmail.ipc.messages import (
+    BounceAppend,
+    BounceReply,
+    DeliverRequest,
+    Envelope,
+    Nexthop,
+    Recipient,
+    Transport,
+)
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.smtp.client import PHASES
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+
+HEADER = b"Subject: test\r\nFrom: a@example.org\r\n"
+BODY = b"\r\nhello\r\n"
+CLOSE = "!close"
+HANG = "!hang"
+EHLO = "250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 10240000\r\n250 DSN"
+PLAIN_EHLO = "250 sink.test"
+USUAL = {
+    "CONNECT": "220 sink.test ESMTP",
+    "EHLO": EHLO,
+    "LHLO": EHLO,
+    "HELO": "250 sink.test",
+    "MAIL": "250 2.1.0 Ok",
+    "RCPT": "250 2.1.5 Ok",
+    "DATA": "354 go on",
+    ".": "250 2.0.0 Ok: queued as 1",
+    "RSET": "250 2.0.0 Ok",
+    "QUIT": "221 2.0.0 Bye",
+}
+
+
+@dataclass
+class Server:
+    """script: reply by verb, or by the whole command line; CLOSE and HANG are actions."""
+
+    script: Mapping[str, str] = field(default_factory=dict)
+    lmtp: bool = False
+    delay: float = 0.0  # seconds before the reply to DATA
+    sessions: list[list[str]] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    open_now: int = 0
+    open_most: int = 0
+    port: int = 0
+
+    def reply(self, line: str) -> str:
+        verb = line.split()[0].upper()
+        return self.script.get(line, self.script.get(verb, USUAL.get(verb, "502 5.5.2 what")))
+
+    async def _say(self, writer: asyncio.StreamWriter, line: str) -> bool:
+        reply = self.reply(line)
+        if reply == CLOSE:
+            return False
+        if reply == HANG:
+            await asyncio.sleep(30)
+            return False
+        writer.write(reply.encode() + b"\r\n")
+        return True
+
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines: list[str] = []
+        self.sessions.append(lines)
+        self.open_now += 1
+        self.open_most = max(self.open_most, self.open_now)
+        try:
+            await self._talk(reader, writer, lines)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open_now -= 1
+            writer.close()
+
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lines: list[str]
+    ) -> None:
+        if not await self._say(writer, "CONNECT"):
+            return
+        accepted = 0
+        while data := await reader.readline():
+            line = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            lines.append(line)
+            verb = line.split()[0].upper()
+            if verb == "DATA" and self.delay:
+                await asyncio.sleep(self.delay)
+            if not await self._say(writer, line):
+                return
+            if verb == "MAIL":
+                accepted = 0
+            elif verb == "RCPT" and self.reply(line).startswith("2"):
+                accepted += 1
+            elif verb == "DATA" and self.reply(line).startswith("3"):
+                await self._content(reader, lines)
+                for _ in range(accepted if self.lmtp else 1):
+                    if not await self._say(writer, "."):
+                        return
+            elif verb == "QUIT":
+                return
+
+    async def _content(self, reader: asyncio.StreamReader, lines: list[str]) -> None:
+        content = []
+        while (line := await reader.readline()) != b".\r\n":
+            if not line:
+                raise ConnectionResetError
+            content.append(line)
+        self.contents.append(b"".join(content))
+        lines.append(".")
+
+    async def __aenter__(self) -> Server:
+        self._server = await asyncio.start_server(
+            self.session, "127.0.0.1", self.port, limit=1 << 20, backlog=500
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+
+class FakePool:
+    """Takes every record."""
+
+    def __init__(self) -> None:
+        self.records: list[BounceAppend] = []
+
+    async def call(self, request: object, kind: type[BounceReply]) -> BounceReply:
+        assert isinstance(request, BounceAppend)
+        self.records.append(request)
+        return BounceReply(0, "")
+
+
+@dataclass
+class FakeReporters:
+    soft_bounce: bool = False
+    bounce: FakePool = field(default_factory=FakePool)
+    defer: FakePool = field(default_factory=FakePool)
+    trace: FakePool = field(default_factory=FakePool)
+
+
+class RecordedDelivery(Delivery):
+    """Remembers the outcome of each recipient."""
+
+    def __init__(
+        self, request: DeliverRequest, file: QueueFile, reporters: Reporters, received: float
+    ) -> None:
+        super().__init__(request, file, reporters, received)
+        self.outcomes: dict[str, Outcome] = {}
+
+    async def finish(self, recipient: Recipient, outcome: Outcome) -> None:
+        assert recipient.address not in self.outcomes, "two outcomes for a recipient"
+        self.outcomes[recipient.address] = outcome
+        await super().finish(recipient, outcome)
+
+
+class Bench:
+    """Makes deliveries in a queue directory, which is the working directory."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lmtp: bool = False,
+        flags: Flags | None = None,
+        own: frozenset[str] = frozenset(),
+        limit: float | None = None,
+        **values: str,
+    ) -> None:
+        os.chdir(folder)
+        Path("active").mkdir(exist_ok=True)
+        pairs = {"myhostname": "mail.test", "inet_protocols": "ipv4", **values}
+        (folder / "main.cf").write_text("".join(f"{n} = {v}\n" for n, v in pairs.items()))
+        config = open_config(str(folder))
+        params = config.load(SmtpParams, ("smtp_", "lmtp_") if lmtp else None)
+        limits = {phase: limit or float(getattr(params, phase.timeout)) for phase in PHASES}
+        self.settings = Settings(lmtp, params, flags or Flags(), limits)
+        self.lookups = Lookups(params, "ipv4", own)
+        self.around = Surroundings(
+            self.settings,
+            self.lookups,
+            25,
+            Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
+            StringList("cached", params.smtp_connection_cache_destinations),
+            Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
+        )
+        self.reporters = FakeReporters()
+
+    def delivery(
+        self,
+        nexthop: str,
+        recipients: tuple[str, ...] | tuple[Recipient, ...] = ("b@example.org",),
+        *,
+        header: bytes = HEADER,
+        body: bytes = BODY,
+        content_flags: int = 0,
+        sender: str = "a@example.org",
+        **values: Any,
+    ) -> Delivery:
+        listed = tuple(r if isinstance(r, Recipient) else Recipient(r, r) for r in recipients)
+        writer = QueueFileWriter(QueueDirectory(), "active", long_ids=True)
+        writer.write_header(header)
+        writer.write_body(body)
+        writer.complete(Envelope(sender=sender), listed, ContentFlag(content_flags))
+        writer.close()
+        file = QueueFile(writer.path, writable=True)
+        now = time.time()
+        request = DeliverRequest(
+            flags=0,
+            queue_name="active",
+            queue_id=writer.queue_id,
+            transport=Transport("smtp"),
+            nexthop=Nexthop(nexthop),
+            sender=sender,
+            envelope_flags=0,
+            dsn_envid="",
+            rewrite_context="local",
+            size=file.preamble.size,
+            arrival=now,
+            queued=now,
+            active=now,
+            client_name="",
+            client_address="",
+            client_port="",
+            helo_name="",
+            protocol_name="",
+            sasl_method="",
+            sasl_username="",
+            sasl_sender="",
+            log_ident="",
+            recipients=tuple(file.recipients()),
+        )._replace(**values)
+        return RecordedDelivery(request, file, cast(Reporters, self.reporters), now)
+
+    async def run(self, delivery: Delivery) -> dict[str, Outcome]:
+        assert isinstance(delivery, RecordedDelivery)
+        outgoing = Outgoing(delivery, self.settings, {}, None)
+        try:
+            await Attempt(delivery, outgoing, self.around).run()
+        finally:
+            delivery.file.close()
+        assert not delivery.unfinished
+        return delivery.outcomes

@@ -1,0 +1,189 @@
+"""From a next hop to the servers to try."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from daemons.smtp.destination import (
+    BadDestination,
+    Destination,
+    LookupFailed,
+    Lookups,
+    Server,
+    parse_destination,
+    select_servers,
+    split_destinations,
+)
+from daemons.smtp.settings import SmtpParams
+from libmail.config import open_config
+from libmail.dns import DnsAnswer, DnsError, DnsRecord, NotFound, NullMx, TempFail
+
+DESTINATIONS = [
+    ("example.org", False, Destination("example.org", 25)),
+    ("example.org:587", False, Destination("example.org", 587)),
+    ("[mx.example.org]", False, Destination("mx.example.org", 25, True)),
+    ("[192.0.2.1]:26", False, Destination("192.0.2.1", 26, True)),
+    ("[2001:db8::1]:26", False, Destination("2001:db8::1", 26, True)),
+    ("[ipv6:2001:db8::1]", False, Destination("2001:db8::1", 25, True)),
+    ("2001:db8::1", False, Destination("2001:db8::1", 25)),
+    ("unix:private/lmtp", True, Destination(path="private/lmtp")),
+    ("inet:host:24", True, Destination("host", 24, True)),
+    ("inet:[::1]", True, Destination("::1", 25, True)),
+    ("host", True, Destination("host", 25, True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "lmtp", "want"), DESTINATIONS, ids=[case[0] for case in DESTINATIONS]
+)
+def test_destination(text: str, lmtp: bool, want: Destination) -> None:
+    assert parse_destination(text, 25, lmtp=lmtp) == want
+
+
+@pytest.mark.parametrize("text", ["[host", "[host]25", "host:0", "host:70000", "[]", ":25", "h:?"])
+def test_bad_destination(text: str) -> None:
+    with pytest.raises(BadDestination):
+        parse_destination(text, 25, lmtp=False)
+
+
+def test_list() -> None:
+    assert split_destinations("[a]:25, b,c  d") == ["[a]:25", "b", "c", "d"]
+
+
+FOUR = [Server("a", "192.0.2.1", 10), Server("b", "192.0.2.2", 20)]
+SIX = [Server("a", "::1", 10), Server("b", "::2", 20)]
+ORDERS = [
+    ("by rank", [FOUR[1], FOUR[0]], "any", 0, ["192.0.2.1", "192.0.2.2"]),
+    ("ipv6 first", [*FOUR, *SIX], "ipv6", 0, ["::1", "192.0.2.1", "::2", "192.0.2.2"]),
+    ("ipv4 first", [*SIX, *FOUR], "ipv4", 0, ["192.0.2.1", "::1", "192.0.2.2", "::2"]),
+    ("limit", FOUR, "any", 1, ["192.0.2.1"]),
+    (
+        "balance",
+        [*[Server("a", f"::{n}", 1) for n in range(1, 9)], *FOUR],
+        "any",
+        4,
+        ["::1", "::2", "192.0.2.1", "192.0.2.2"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("found", "preference", "limit", "want"),
+    [case[1:] for case in ORDERS],
+    ids=[case[0] for case in ORDERS],
+)
+def test_order(found: list[Server], preference: str, limit: int, want: list[str]) -> None:
+    servers = select_servers(
+        found,
+        preference=preference,
+        randomize=False,
+        balance=True,
+        limit=limit,
+        shuffle=random.Random(1),
+    )
+    assert [server.address for server in servers] == want
+
+
+def test_equal_rank_is_shuffled() -> None:
+    found = [Server("a", f"192.0.2.{n}", 1) for n in range(1, 6)]
+    first = {
+        select_servers(
+            found,
+            preference="any",
+            randomize=True,
+            balance=True,
+            limit=0,
+            shuffle=random.Random(seed),
+        )[0].address
+        for seed in range(50)
+    }
+    assert len(first) == 5
+
+
+class FakeResolver:
+    """mx: by domain. hosts: addresses by name."""
+
+    def __init__(
+        self, mx: dict[str, list[tuple[int, str]] | DnsError], hosts: dict[str, list[str]]
+    ) -> None:
+        self._mx, self._hosts = mx, hosts
+
+    async def mx(self, domain: str) -> DnsAnswer:
+        found = self._mx.get(domain, NotFound(domain, "MX", f"no MX {domain}"))
+        if isinstance(found, DnsError):
+            raise found
+        records = [DnsRecord(domain, "MX", 1, host, rank) for rank, host in sorted(found)]
+        return DnsAnswer(domain, domain, "MX", tuple(records), False, 1)
+
+    async def addresses(self, host: str, protocols: str = "all") -> Sequence[DnsRecord]:
+        if host not in self._hosts:
+            raise NotFound(host, "A", f"no A {host}", 3)
+        return [DnsRecord(host, "A", 1, address) for address in self._hosts[host]]
+
+
+HOSTS = {"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"], "me": ["192.0.2.99"], "plain": ["192.0.2.7"]}
+MX: dict[str, list[tuple[int, str]] | DnsError] = {
+    "two": [(20, "mx2"), (10, "mx1")],
+    "backup": [(20, "me"), (10, "mx1"), (30, "mx2")],
+    "mine": [(10, "me"), (20, "mx2")],
+    "lost": [(10, "gone"), (20, "me")],
+    "gone": [(10, "nowhere")],
+    "null": NullMx("null", "MX", "Domain null does not accept mail (nullMX)"),
+    "busy": TempFail("busy", "MX", "try again"),
+}
+
+
+def servers(folder: Path, nexthop: str, **values: str) -> tuple[list[str], bool]:
+    pairs = {"inet_protocols": "ipv4", "smtp_randomize_addresses": "no", **values}
+    (folder / "main.cf").write_text("".join(f"{n} = {v}\n" for n, v in pairs.items()))
+    params = open_config(str(folder)).load(SmtpParams)
+    lookups = Lookups(params, "ipv4", frozenset(["192.0.2.99"]))
+    object.__setattr__(lookups, "_resolver", FakeResolver(MX, HOSTS))
+    destination = parse_destination(nexthop, 25, lmtp=False)
+    found, among = asyncio.run(lookups.servers(destination, loop_detect=destination.port == 25))
+    return [server.address for server in found], among
+
+
+FOUND = [
+    ("two", ["192.0.2.1", "192.0.2.2"], False),
+    ("[mx2]", ["192.0.2.2"], False),
+    ("[192.0.2.50]", ["192.0.2.50"], False),
+    ("192.0.2.50", ["192.0.2.50"], False),
+    ("plain", ["192.0.2.7"], False),
+    ("backup", ["192.0.2.1"], True),
+    ("mine:26", ["192.0.2.99", "192.0.2.2"], False),
+]
+
+
+@pytest.mark.parametrize(("nexthop", "want", "among"), FOUND, ids=[case[0] for case in FOUND])
+def test_servers(tmp_path: Path, nexthop: str, want: list[str], among: bool) -> None:
+    assert servers(tmp_path, nexthop) == (want, among)
+
+
+FAILURES = [
+    ("mine", {}, "5.4.6", "mail for mine loops back to myself"),
+    ("[me]", {}, "5.4.6", "mail for me loops back to myself"),
+    ("lost", {}, "4.4.4", "unable to find primary relay for lost"),
+    ("gone", {}, "5.4.4", "no A nowhere"),
+    ("gone", {"smtp_defer_if_no_mx_address_found": "yes"}, "4.4.4", "no A nowhere"),
+    ("nosuch", {}, "5.4.4", "no A nosuch"),
+    ("null", {}, "5.1.0", "Domain null does not accept mail (nullMX)"),
+    ("busy", {}, "4.4.3", "try again"),
+    ("busy", {"ignore_mx_lookup_error": "yes"}, "5.4.4", "no A busy"),
+]
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "values", "dsn", "reason"), FAILURES, ids=[f"{c[0]}-{c[2]}" for c in FAILURES]
+)
+def test_no_servers(
+    tmp_path: Path, nexthop: str, values: dict[str, str], dsn: str, reason: str
+) -> None:
+    with pytest.raises(LookupFailed) as caught:
+        servers(tmp_path, nexthop, **values)
+    assert (caught.value.failure.dsn, caught.value.failure.reason) == (dsn, reason)

@@ -1,0 +1,191 @@
+"""What the real trivial-rewrite(8) decides, recorded from `sendmail -bv`."""
+
+import asyncio
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from daemons.trivial_rewrite.params import ResolveParams
+from daemons.trivial_rewrite.resolve import Resolver, Tables
+from libmail.ipc.messages import ResolveFlag as F
+from libmail.ipc.messages import ResolveReply
+from libmail.tables.destination import LocalDomains
+from libmail.tables.maps import Maps
+from libmail.tables.match import DomainList, StringList
+from libmail.tables.table import TableOptions
+
+PARAMS = ResolveParams(
+    myhostname="mail.example.test",
+    mydestination=("example.test", "both.test"),
+    inet_interfaces=("127.0.0.1",),
+    inet_protocols=("ipv4",),
+    proxy_interfaces=(),
+    virtual_alias_domains=("alias.test", "both.test"),
+    virtual_mailbox_domains=("vmail.test",),
+    relay_domains=("relay.test", "alias.test"),
+    parent_domain_matches_subdomains=("relay_domains",),
+    local_transport="local:mail.example.test",
+    virtual_transport="virtual",
+    relay_transport="relay",
+    default_transport="smtp",
+    relayhost="[relay.host]:99",
+    transport_maps=(
+        "inline:{ {tp.test=smtp:foo} {empty.test=:} {nh.test=:[nh]:1} {only.test=slow}"
+        " {.sub.test=slow:sub} {u@tp.test=error:no such} {plus@tp.test=discard:} }",
+    ),
+    relocated_maps=("inline:{moved@example.test=new@place.test}",),
+    relocated_prefix_enable=True,
+    sender_dependent_relayhost_maps=(
+        "inline:{ {me@example.org=[sdr]:25} {@sd.test=DUNNO} {<>=[nullrelay]} }",
+    ),
+    sender_dependent_default_transport_maps=("inline:{dt@example.org=slow:next}",),
+    empty_address_relayhost_maps_lookup_key="<>",
+    empty_address_default_transport_maps_lookup_key="<>",
+    empty_address_recipient="MAILER-DAEMON",
+    recipient_delimiter="+",
+    resolve_dequoted_address=True,
+    resolve_null_domain=False,
+    resolve_numeric_domain=False,
+    swap_bangpath=True,
+    allow_percent_hack=True,
+    allow_min_user=False,
+    smtputf8_enable=True,
+    show_user_unknown_table_name=True,
+    helpful_warnings=True,
+)
+RELAY = "[relay.host]:99"
+
+
+class Lines:
+    """A log that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.lines.append(text)
+
+    error = warning
+
+
+def tables(params: ResolveParams) -> Tables:
+    options = TableOptions(log=Lines())
+    return Tables(
+        LocalDomains(
+            StringList("mydestination", params.mydestination, options),
+            [ip_address("127.0.0.1"), ip_address("::1")],
+        ),
+        StringList("virtual_alias_domains", params.virtual_alias_domains, options),
+        StringList("virtual_mailbox_domains", params.virtual_mailbox_domains, options),
+        DomainList("relay_domains", params.relay_domains, options, parent=True),
+        Maps("transport_maps", params.transport_maps, options),
+        Maps("relocated_maps", params.relocated_maps, options),
+        Maps("sender_dependent_relayhost_maps", params.sender_dependent_relayhost_maps, options),
+        Maps(
+            "sender_dependent_default_transport_maps",
+            params.sender_dependent_default_transport_maps,
+            options,
+        ),
+    )
+
+
+def resolve(address: str, sender: str = "s@o.test", params: ResolveParams = PARAMS) -> ResolveReply:
+    return asyncio.run(Resolver(params, tables(params)).resolve(sender, address))
+
+
+LOCAL = F.LOCAL | F.FINAL
+BAD = (F.ERROR | F.DEFAULT, "error", "5.1.3 bad address syntax")
+
+
+@pytest.mark.parametrize(
+    ("address", "flags", "transport", "nexthop", "recipient"),
+    [
+        ("u@example.test", LOCAL, "local", "mail.example.test", "u@example.test"),
+        ("u%remote.test@example.test", F.DEFAULT, "smtp", RELAY, "u@remote.test"),
+        ("host!u@example.test", F.DEFAULT, "smtp", RELAY, "u@host"),
+        ("a%b@relay.test", F.RELAY | F.ROUTED, "relay", RELAY, "a%b@relay.test"),
+        ("u@x.relay.test", F.RELAY, "relay", RELAY, "u@x.relay.test"),
+        ("u@vmail.test", F.VIRTUAL | F.FINAL, "virtual", "vmail.test", "u@vmail.test"),
+        ("u@alias.test", F.ALIAS | F.FINAL, "error",
+         "5.1.1 User unknown in virtual alias table", "u@alias.test"),
+        ("u@default.test", F.DEFAULT, "smtp", RELAY, "u@default.test"),
+        ("u@both.test", LOCAL, "local", "mail.example.test", "u@both.test"),
+        ("@example.test", LOCAL, "local", "mail.example.test", "MAILER-DAEMON@example.test"),
+        ("", LOCAL, "local", "mail.example.test", "MAILER-DAEMON@mail.example.test"),
+        ("u@[127.0.0.1]", LOCAL, "local", "mail.example.test", "u@[127.0.0.1]"),
+        ("u@[IPv6:::1]", LOCAL, "local", "mail.example.test", "u@[IPv6:::1]"),
+        ("u@[192.0.2.7]", F.DEFAULT, "smtp", RELAY, "u@[192.0.2.7]"),
+        ("u@under_score.test", F.DEFAULT, "smtp", RELAY, "u@under_score.test"),
+        ("a@b@example.test", F.DEFAULT, "smtp", RELAY, "a@b"),
+        ("a b@example.test", LOCAL, "local", "mail.example.test", "a b@example.test"),
+        ("a@b@c.test", F.DEFAULT | F.ROUTED, "smtp", RELAY, "a@b@c.test"),
+        ("moved@example.test", LOCAL, "error", "5.1.6 User has moved to new@place.test",
+         "moved@example.test"),
+        ("u@tp.test", F.DEFAULT, "error", "no such", "u@tp.test"),
+        ("v@tp.test", F.DEFAULT, "smtp", "foo", "v@tp.test"),
+        ("plus+x@tp.test", F.DEFAULT, "discard", "tp.test", "plus+x@tp.test"),
+        ("x@empty.test", F.DEFAULT, "smtp", RELAY, "x@empty.test"),
+        ("x@nh.test", F.DEFAULT, "smtp", "[nh]:1", "x@nh.test"),
+        ("x@only.test", F.DEFAULT, "slow", "only.test", "x@only.test"),
+        ("x@a.sub.test", F.DEFAULT, "slow", "sub", "x@a.sub.test"),
+        ("x@sub.test", F.DEFAULT, "smtp", RELAY, "x@sub.test"),
+        ("u@bücher.test", F.DEFAULT, "smtp", RELAY, "u@bücher.test"),
+        *[
+            (address, *BAD, address)
+            for address in ("u@", "u@1.2.3.4", "u@[bad]", "u@[bad", "u@host..bad",
+                            "-d@example.test", "u@-bad.test", "u@" + "x" * 64 + ".test")
+        ],
+    ],
+)  # fmt: skip
+def test_resolve(address: str, flags: F, transport: str, nexthop: str, recipient: str) -> None:
+    assert resolve(address) == (int(flags), transport, nexthop, recipient)
+
+
+@pytest.mark.parametrize(
+    ("sender", "address", "transport", "nexthop"),
+    [
+        ("me@example.org", "x@d.test", "smtp", "[sdr]:25"),
+        ("me@example.org", "x@relay.test", "relay", "[sdr]:25"),
+        ("y@sd.test", "x@d.test", "smtp", RELAY),
+        ("", "x@d.test", "smtp", "[nullrelay]"),
+        ("dt@example.org", "x@d.test", "slow", "next"),
+        ("dt@example.org", "x@relay.test", "relay", RELAY),
+    ],
+)
+def test_by_sender(sender: str, address: str, transport: str, nexthop: str) -> None:
+    reply = resolve(address, sender)
+    assert (reply.transport, reply.nexthop) == (transport, nexthop)
+
+
+def test_failing_table_is_no_answer() -> None:
+    params = replace(PARAMS, transport_maps=("fail:broken",))
+    assert resolve("x@d.test", params=params).flags == F.FAIL
+
+
+def test_resolve_numeric_domain() -> None:
+    params = replace(PARAMS, resolve_numeric_domain=True)
+    assert resolve("u@192.0.2.7", params=params).recipient == "u@[192.0.2.7]"
+
+
+def test_resolve_null_domain() -> None:
+    params = replace(PARAMS, resolve_null_domain=True)
+    assert resolve("u@", params=params).recipient == "u@mail.example.test"
+
+
+def test_quoted_address_stays_whole() -> None:
+    params = replace(PARAMS, resolve_dequoted_address=False)
+    assert resolve("a@b@example.test", params=params) == (
+        int(LOCAL), "local", "mail.example.test", "a@b@example.test",
+    )  # fmt: skip
+
+
+def test_warns_of_a_domain_in_two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Lines()
+    monkeypatch.setattr("daemons.trivial_rewrite.resolve.LOG", log)
+    resolve("u@both.test")
+    resolve("u@alias.test")
+    assert log.lines == [
+        "do not list domain both.test in BOTH mydestination and virtual_alias_domains",
+        "do not list domain alias.test in BOTH virtual_alias_domains and relay_domains",
+    ]

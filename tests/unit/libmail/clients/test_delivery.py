@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from daemons import discard, error
+from libmail.clients.delivery import (
+    Bounced,
+    Deferred,
+    Delivery,
+    DeliveryParams,
+    Reporters,
+    Sent,
+    _deliver,
+)
+from libmail.ipc.messages import (
+    BounceAppend,
+    BounceReply,
+    DeliverReply,
+    DeliverRequest,
+    DsnNotify,
+    Envelope,
+    Nexthop,
+    QueueId,
+    Recipient,
+    TraceFlag,
+    Transport,
+)
+from libmail.log import LOG
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.service.pool import ServiceUnavailable
+
+QUEUE = QueueDirectory(frozenset())
+
+
+class World:
+    """A message with two recipients, and services that remember what they were told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, soft: bool = False) -> None:
+        writer = QueueFileWriter(QUEUE, "active", long_ids=False)
+        writer.write_header(b"Subject: x\r\n")
+        todo = [Recipient("a@b", "a@b"), Recipient("c@d", "c@d", "", int(DsnNotify.SUCCESS))]
+        writer.complete(Envelope("me@x", arrival=1.0), todo, ContentFlag(0))
+        writer.close()
+        self.queue_id = writer.queue_id
+        self.told: list[tuple[str, str, str]] = []
+        self.down: set[str] = set()
+        self.logged: list[str] = []
+        LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
+        params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0)
+        self.reporters = Reporters(params)
+        for name in ("bounce", "defer", "trace"):
+            monkeypatch.setattr(getattr(self.reporters, name), "call", self.service(name))
+
+    def service(self, name: str) -> object:
+        async def call(request: BounceAppend, reply: type[BounceReply]) -> BounceReply:
+            if name in self.down:
+                raise ServiceUnavailable(f"{name} is down")
+            self.told += [(name, t.address, f"{t.action} {t.status}") for t in request.targets]
+            return BounceReply(0, "")
+
+        return call
+
+    def request(self, nexthop: str = "", flags: int = 0) -> DeliverRequest:
+        with QueueFile(f"active/{self.queue_id}") as file:
+            recipients = tuple(file.recipients())
+        return DeliverRequest(
+            flags, "active", self.queue_id, Transport("t"), Nexthop(nexthop), "me@x", 0, "",
+            "local", 12, 1.0, 2.0, 3.0, "", "", "", "", "", "", "", "", "", recipients,
+        )  # fmt: skip
+
+    def left(self) -> list[str]:
+        with QueueFile(f"active/{self.queue_id}") as file:
+            return [recipient.address for recipient in file.recipients()]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "active").mkdir()
+    return World(monkeypatch)
+
+
+def run(world: World, agent: object, request: DeliverRequest) -> DeliverReply:
+    return asyncio.run(_deliver(agent, world.reporters, request))  # type: ignore[arg-type]
+
+
+def test_error_returns(world: World) -> None:
+    reply = run(world, error._return, world.request("5.1.2 closed"))
+    assert reply == DeliverReply(False, "", "")
+    assert world.left() == []
+    assert world.told == [("bounce", "a@b", "failed 5.1.2"), ("bounce", "c@d", "failed 5.1.2")]
+    assert "to=<a@b>, relay=none, " in world.logged[0]
+    assert world.logged[0].endswith("dsn=5.1.2, status=bounced (closed)")
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "dsn", "reason"),
+    [("4.4.9 not now", "4.4.9", "not now"), ("later", "4.0.0", "later")],
+)
+def test_error_defers(world: World, nexthop: str, dsn: str, reason: str) -> None:
+    reply = run(world, error._defer, world.request(nexthop))
+    assert reply.deferred
+    assert world.left() == ["a@b", "c@d"]
+    assert world.told[0] == ("defer", "a@b", f"delayed {dsn}")
+    assert world.logged[0].endswith(f"dsn={dsn}, status=deferred ({reason})")
+
+
+def test_discard(world: World) -> None:
+    reply = run(world, discard._discard, world.request("silently"))
+    assert not reply.deferred
+    assert world.left() == []
+    assert world.told == [("trace", "c@d", "delivered 2.0.0")]
+    assert world.logged[0].endswith("dsn=2.0.0, status=sent (silently)")
+
+
+def test_verify_only_is_recorded_and_nothing_else(world: World) -> None:
+    run(world, error._return, world.request("5.1.2 closed", TraceFlag.USER_VERIFY))
+    assert {name for name, _, _ in world.told} == {"trace"}
+    assert world.told[0][2] == "undeliverable 5.1.2"
+    assert world.left() == []
+
+
+def test_what_cannot_be_recorded_is_tried_again(world: World) -> None:
+    world.down.add("bounce")
+    assert run(world, error._return, world.request("5.1.2 closed")).deferred
+    assert world.left() == ["a@b", "c@d"]
+    assert world.told[0] == ("defer", "a@b", "delayed 4.3.0")
+
+
+def test_soft_bounce(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, soft=True)
+    assert run(world, error._return, world.request("5.1.2 closed")).deferred
+    assert world.told[0] == ("defer", "a@b", "delayed 4.1.2")
+
+
+def test_what_an_agent_leaves_is_deferred(world: World) -> None:
+    async def agent(delivery: Delivery) -> None:
+        sent = Sent(dsn="2.0.0", reason="ok", relay="r")
+        await delivery.finish(delivery.request.recipients[0], sent)
+        raise OSError(28, "No space left on device")
+
+    assert run(world, agent, world.request()).deferred
+    assert world.left() == ["c@d"]
+    assert world.logged[-1].endswith("status=deferred (delivery failed: No space left on device)")
+
+
+def test_destination_failure_is_told(world: World) -> None:
+    async def agent(delivery: Delivery) -> None:
+        delivery.fail_destination("4.4.1", "refused")
+        outcome = Deferred(dsn="4.4.1", reason="refused", relay="none")
+        await delivery.finish_all(delivery.unfinished, outcome)
+
+    assert run(world, agent, world.request()) == DeliverReply(True, "4.4.1", "refused")
+
+
+def test_vanished_file(world: World) -> None:
+    request = world.request()._replace(queue_id=QueueId("ABCDEF12"))
+    assert run(world, error._return, request) == DeliverReply(True, "", "")
+
+
+def test_outcomes_are_values() -> None:
+    assert Bounced(dsn="5.0.0", reason="r", relay="none") == Bounced(
+        dsn="5.0.0", reason="r", relay="none"
+    )

@@ -1,0 +1,92 @@
+"""A name server for tests: answers from text records on a loopback UDP port."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+
+class FakeServer:
+    """Records are lines such as "a.test 60 IN MX 10 mx.a.test."; owners without dot at the end.
+
+    "broken.test SERVFAIL", "silent.test TIMEOUT" and "odd.test GARBAGE" are special.
+    """
+
+    def __init__(self, records: Iterable[str]) -> None:
+        self._sets: dict[tuple[str, str], list[str]] = {}
+        self._special: dict[str, str] = {}
+        self._names: set[str] = set()
+        self.queries: list[tuple[str, str]] = []
+        for line in records:
+            owner, kind, *rest = line.split(None, 2)
+            if kind in ("SERVFAIL", "TIMEOUT", "GARBAGE"):
+                self._special[owner] = kind
+            else:
+                self._sets.setdefault((owner, kind), []).append(rest[0])
+                self._names.add(owner)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            data, peer = self._socket.recvfrom(4096)
+            if not data:
+                return
+            reply = self._reply(dns.message.from_wire(data))
+            if reply is not None:
+                self._socket.sendto(reply, peer)
+
+    def _reply(self, query: dns.message.Message) -> bytes | None:
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True).lower()
+        kind = dns.rdatatype.to_text(question.rdtype)
+        self.queries.append((name, kind))
+        special = self._special.get(name, "")
+        if special == "TIMEOUT":
+            return None
+        reply = dns.message.make_response(query, recursion_available=True)
+        if special == "GARBAGE":
+            return reply.to_wire()[:12] + b"\xff\xff\xff"
+        if special:
+            reply.set_rcode(dns.rcode.SERVFAIL)
+            return reply.to_wire()
+        if query.flags & dns.flags.AD:
+            reply.flags |= dns.flags.AD
+        if name not in self._names:
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        for found in (kind, "CNAME"):
+            if (name, found) in self._sets:
+                data = self._sets[name, found]
+                reply.answer.append(
+                    dns.rrset.from_text_list(question.name, 60, dns.rdataclass.IN, found, data)
+                )
+                break
+        return reply.to_wire()

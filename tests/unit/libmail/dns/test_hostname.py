@@ -1,0 +1,86 @@
+"""Host names, addresses and address literals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libmail.dns.hostname import (
+    hostname_problem,
+    literal_address,
+    valid_hostaddr,
+    valid_hostliteral,
+    valid_hostname,
+)
+
+NAMES = [
+    ("example.org", ""),
+    ("a_b.example.org", ""),
+    ("_25._tcp.example.org", ""),
+    ("1a", ""),
+    ("a" * 63 + ".org", ""),
+    ("", "empty hostname"),
+    ("a..b", "misplaced delimiter: a..b"),
+    (".a", "misplaced delimiter: .a"),
+    ("a.", "misplaced delimiter: a."),
+    ("-a.b", "misplaced hyphen: -a.b"),
+    ("a-.b", "misplaced hyphen: a-.b"),
+    ("a" * 64, "hostname label too long: " + "a" * 64),
+    ("192.0.2.1", "numeric hostname: 192.0.2.1"),
+    ("a b", "invalid character 32(decimal): a b"),
+    ("bücher", "invalid character 252(decimal): bücher"),
+]
+
+
+@pytest.mark.parametrize(("name", "problem"), NAMES)
+def test_hostname(name: str, problem: str) -> None:
+    assert hostname_problem(name) == problem
+    assert valid_hostname(name) is not bool(problem)
+
+
+def test_long_name() -> None:
+    assert "bad length" in hostname_problem(".".join(["abcdefg"] * 40))
+
+
+@given(st.text("a1-_. é", max_size=80))
+def test_there_is_a_reason_for_every_refusal(name: str) -> None:
+    assert valid_hostname(name) is not bool(hostname_problem(name))
+
+
+ADDRESSES = [
+    ("192.0.2.1", True),
+    ("0.0.0.0", True),
+    ("0.1.2.3", False),
+    ("192.0.2.256", False),
+    ("192.0.2", False),
+    ("192.0.2.1.5", False),
+    ("::1", True),
+    ("2001:db8::1", True),
+    ("1::2::3", False),
+    ("fe80::1%eth0", False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize(("text", "want"), ADDRESSES)
+def test_address(text: str, want: bool) -> None:
+    assert valid_hostaddr(text) is want
+
+
+LITERALS = [
+    ("[192.0.2.1]", "192.0.2.1"),
+    ("[IPv6:2001:db8::1]", "2001:db8::1"),
+    ("[ipv6:::1]", "::1"),
+    ("[::1]", None),
+    ("[IPv6:192.0.2.1]", None),
+    ("[example.org]", None),
+    ("192.0.2.1", None),
+    ("[192.0.2.300]", None),
+]
+
+
+@pytest.mark.parametrize(("text", "want"), LITERALS)
+def test_literal(text: str, want: str | None) -> None:
+    assert literal_address(text) == want
+    assert valid_hostliteral(text) is (want is not None)

@@ -1,0 +1,260 @@
+"""The resolver against a fake name server: answers, the words of errors, caching, the jail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from libmail.dns import DnsError, Invalid, NotFound, NullMx, TempFail
+from libmail.dns.resolver import Protocols, Resolver, ResolverTimes, read_times
+from tests.unit.libmail.dns.fake_server import FakeServer
+
+T = TypeVar("T")
+
+RECORDS = [
+    "a.test MX 20 mx2.a.test.",
+    "a.test MX 10 mx1.a.test.",
+    'a.test TXT "one" "two"',
+    "mx1.a.test A 192.0.2.1",
+    "mx1.a.test AAAA 2001:db8::1",
+    "mx2.a.test A 192.0.2.2",
+    "alias.test CNAME a.test.",
+    "loop1.test CNAME loop2.test.",
+    "loop2.test CNAME loop1.test.",
+    "null.test MX 0 .",
+    "num.test MX 10 192.0.2.9.",
+    "bad.test MX 10 -bad-.test.",
+    "half.test MX 10 -bad-.test.",
+    "half.test MX 20 mx2.a.test.",
+    "noaddr.test TXT x",
+    "broken.test SERVFAIL",
+    "silent.test TIMEOUT",
+    "odd.test GARBAGE",
+    "1.2.0.192.in-addr.arpa PTR mx1.a.test.",
+    "xn--bcher-kva.test A 192.0.2.7",
+    "_sip._tcp.a.test SRV 1 2 5060 mx1.a.test.",
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer(RECORDS) as running:
+        yield running
+
+
+@pytest.fixture
+def make(server: FakeServer, tmp_path: Path) -> Callable[..., Resolver]:
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+
+    def build(*, dnssec: bool = False) -> Resolver:
+        resolver = Resolver(str(conf), dnssec=dnssec)
+        resolver.use_port(server.port)
+        return resolver
+
+    return build
+
+
+def run(work: Coroutine[None, None, T]) -> T:
+    return asyncio.run(work)
+
+
+def test_mx_sorted_by_preference(make: Callable[..., Resolver]) -> None:
+    answer = run(make().mx("a.test"))
+    assert [(r.value, r.preference) for r in answer.records] == [
+        ("mx1.a.test", 10),
+        ("mx2.a.test", 20),
+    ]
+    assert answer.final == "a.test"
+    assert answer.ttl == 60
+    assert not answer.validated
+
+
+def test_cname_is_followed(make: Callable[..., Resolver]) -> None:
+    answer = run(make().lookup("alias.test", "TXT"))
+    assert answer.final == "a.test"
+    assert [r.value for r in answer.records] == ["onetwo"]
+
+
+def test_validated(make: Callable[..., Resolver]) -> None:
+    assert run(make(dnssec=True).lookup("mx1.a.test", "A")).validated
+
+
+def test_srv_and_reverse(make: Callable[..., Resolver]) -> None:
+    record = run(make().lookup("_sip._tcp.a.test", "SRV")).records[0]
+    assert (record.value, record.preference, record.weight, record.port) == (
+        "mx1.a.test",
+        1,
+        2,
+        5060,
+    )
+    assert run(make().reverse("192.0.2.1")).records[0].value == "mx1.a.test"
+
+
+def test_unicode_name(make: Callable[..., Resolver]) -> None:
+    assert run(make().lookup("bücher.test", "A")).records[0].value == "192.0.2.7"
+
+
+PREFIX = "Host or domain name not found. Name service error for name="
+ERRORS: list[tuple[str, str, type[DnsError], int, str]] = [
+    ("nx.test", "MX", NotFound, 3, f"{PREFIX}nx.test type=MX: Host not found"),
+    (
+        "noaddr.test",
+        "A",
+        NotFound,
+        0,
+        f"{PREFIX}noaddr.test type=A: Host found but no data record of requested type",
+    ),
+    (
+        "broken.test",
+        "MX",
+        TempFail,
+        0,
+        f"{PREFIX}broken.test type=MX: Host not found, try again",
+    ),
+    ("silent.test", "A", TempFail, 0, f"{PREFIX}silent.test type=A: Host not found, try again"),
+    (
+        "bad.test",
+        "MX",
+        Invalid,
+        0,
+        f"{PREFIX}bad.test type=MX: Malformed or unexpected name server reply",
+    ),
+    ("loop1.test", "A", NotFound, 0, "Name server loop for loop1.test"),
+    (
+        "a..b",
+        "A",
+        NotFound,
+        3,
+        "Name service error for a..b: invalid host or domain name",
+    ),
+    ("null.test", "MX", NullMx, 0, "Domain null.test does not accept mail (nullMX)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "rrtype", "kind", "rcode", "text"), ERRORS, ids=[case[0] for case in ERRORS]
+)
+def test_errors(
+    make: Callable[..., Resolver],
+    name: str,
+    rrtype: str,
+    kind: type[DnsError],
+    rcode: int,
+    text: str,
+) -> None:
+    resolver = make()
+    with pytest.raises(DnsError) as caught:
+        run(resolver.mx(name) if rrtype == "MX" else resolver.lookup(name, rrtype))
+    assert type(caught.value) is kind
+    assert (caught.value.text, caught.value.rcode) == (text, rcode)
+
+
+def test_garbage_is_no_permanent_error(make: Callable[..., Resolver]) -> None:
+    with pytest.raises((TempFail, Invalid)):
+        run(make().lookup("odd.test", "A"))
+
+
+def test_bad_record_does_not_hide_good_one(make: Callable[..., Resolver]) -> None:
+    assert [r.value for r in run(make().mx("half.test")).records] == ["mx2.a.test"]
+    assert [r.value for r in run(make().mx("num.test")).records] == ["192.0.2.9"]
+
+
+ADDRESSES: list[tuple[str, Protocols, list[str]]] = [
+    ("mx1.a.test", "all", ["192.0.2.1", "2001:db8::1"]),
+    ("mx1.a.test", "ipv4", ["192.0.2.1"]),
+    ("mx1.a.test", "ipv6", ["2001:db8::1"]),
+    ("mx2.a.test", "all", ["192.0.2.2"]),
+    ("192.0.2.9", "all", ["192.0.2.9"]),
+]
+
+
+@pytest.mark.parametrize(("host", "protocols", "want"), ADDRESSES)
+def test_addresses(
+    make: Callable[..., Resolver], host: str, protocols: Protocols, want: list[str]
+) -> None:
+    assert [r.value for r in run(make().addresses(host, protocols))] == want
+
+
+def test_address_error_names_the_last_type(make: Callable[..., Resolver]) -> None:
+    with pytest.raises(NotFound, match=r"name=nx\.test type=AAAA: Host not found"):
+        run(make().addresses("nx.test"))
+
+
+def test_answers_and_absence_are_remembered(
+    make: Callable[..., Resolver], server: FakeServer
+) -> None:
+    async def ask() -> None:
+        resolver = make()
+        for _ in range(3):
+            await resolver.lookup("MX1.a.test", "A")
+            with pytest.raises(NotFound):
+                await resolver.lookup("gone.test", "A")
+
+    server.queries.clear()
+    run(ask())
+    assert sorted(server.queries) == [("gone.test", "A"), ("mx1.a.test", "A")]
+
+
+TIMES = [
+    ("", ResolverTimes(5.0, 2)),
+    ("options timeout:1 attempts:3", ResolverTimes(1.0, 3)),
+    ("nameserver 1.1.1.1\noptions rotate timeout:99\noptions attempts:0\n", ResolverTimes(30.0, 1)),
+    ("# options timeout:1", ResolverTimes(5.0, 2)),
+]
+
+
+@pytest.mark.parametrize(("text", "want"), TIMES)
+def test_read_times(text: str, want: ResolverTimes) -> None:
+    assert read_times(text) == want
+
+
+LATE = """
+import asyncio, os, sys
+from libmail.dns import DnsError
+from libmail.dns.native import NativeResolver
+from libmail.dns.resolver import Resolver
+resolver, native = Resolver(sys.argv[1]), NativeResolver()
+resolver.use_port(int(sys.argv[2]))
+late = []
+async def ask(names):
+    for name in names:
+        for rrtype in ("MX", "A", "AAAA", "TXT", "PTR"):
+            try:
+                await resolver.lookup(name, rrtype)
+            except DnsError:
+                pass
+    print(await native.addresses("localhost", "ipv4"), await native.name("127.0.0.1"))
+factory = asyncio.new_event_loop
+if sys.argv[3] == "uvloop":
+    from uvloop import new_event_loop as factory
+runner = asyncio.Runner(loop_factory=factory)
+runner.get_loop()
+before = set(sys.modules)
+def hook(event, args):
+    if event == "open" and str(args[0]).endswith((".py", ".pyc", ".so")):
+        late.append(args[0])
+sys.addaudithook(hook)
+runner.run(ask(["a.test", "alias.test", "nx.test", "broken.test", "bücher.test"]))
+print(sorted(set(sys.modules) - before), late)
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_no_module_is_loaded_by_lookups(server: FakeServer, tmp_path: Path, loop: str) -> None:
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    command = [sys.executable, "-c", LATE, str(conf), str(server.port), loop]
+    # In its debug mode asyncio reads source files, for the stacks that it might print.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=20, env=environment
+    )
+    assert done.stdout.splitlines() == ["('127.0.0.1',) localhost", "[] []"], done.stderr

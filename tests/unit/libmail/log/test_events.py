@@ -1,0 +1,45 @@
+"""The words of the standard log lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from libmail.ipc.messages import QueueId
+from libmail.log import LOG, Event
+from libmail.log.events import DeliveryStatus, Pickup, QueueActive, QueueExpired
+
+ID = QueueId("ABC123")
+ODD = '"odd \\" one"@a.test'
+PLAIN = 'odd " one@a.test'
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            DeliveryStatus(
+                ID, PLAIN, PLAIN, "none", 0, 1.0, (0.1, 0.2, 0.3, 0.4), "2.0.0", "sent", "ok"
+            ),
+            f"to=<{ODD}>, orig_to=<{ODD}>, relay=none, delay=1, delays=0.1/0.2/0.3/0.4,"
+            " dsn=2.0.0, status=sent (ok)",
+        ),
+        (Pickup(ID, 0, PLAIN, ""), f"uid=0 from=<{ODD}>"),
+        (QueueActive(ID, PLAIN, 5, 1), f"from=<{ODD}>, size=5, nrcpt=1 (queue active)"),
+        (QueueActive(ID, "", 5, 1), "from=<>, size=5, nrcpt=1 (queue active)"),
+        (
+            QueueExpired(ID, PLAIN, "expired"),
+            f"from=<{ODD}>, status=expired, returned to sender",
+        ),
+    ],
+)
+def test_addresses_are_in_external_form(event: Event, text: str) -> None:
+    assert event.text() == f"{ID}: {text}"
+
+
+def test_internal_form() -> None:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text), "x", internal_addresses=True)
+    LOG.event(Pickup(ID, 0, PLAIN, ""))
+    LOG.open(lambda severity, head, text: lines.append(text), "x")
+    LOG.event(Pickup(ID, 0, PLAIN, ""))
+    assert lines == [f"{ID}: uid=0 from=<{PLAIN}>", f"{ID}: uid=0 from=<{ODD}>"]

@@ -1,0 +1,286 @@
+"""Restrictions decided over a context that is made of dictionaries, and over its recording."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
+
+import pytest
+
+from libmail.config import Config
+from libmail.config.main_cf import Entry
+from libmail.dns.answers import DnsRecord, NotFound, TempFail
+from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
+from libmail.log import Fatal
+from libmail.lookup.access import address_parents, domain_parents
+from libmail.lookup.context import Asked, LiveLookups, Lookups, ReplayedLookups
+from libmail.lookup.dnslists import matches_pattern
+from libmail.lookup.facts import Facts, NameStatus, Verdict
+from libmail.lookup.params import RestrictionParams
+from libmail.lookup.restrictions import Restrictions, compile_lists
+from libmail.tables.maps import Maps
+from libmail.tables.match import AddressList
+
+OURS = {"example.test": ResolveFlag.LOCAL, "relayed.test": ResolveFlag.RELAY}
+
+
+async def resolve(sender: str, address: str) -> ResolveReply:
+    domain = address.rpartition("@")[2]
+    if domain == "fail.test":
+        return ResolveReply(int(ResolveFlag.FAIL), Transport(""), Nexthop(""), address)
+    flag = OURS.get(domain, ResolveFlag.DEFAULT)
+    return ResolveReply(int(flag), Transport("smtp"), Nexthop(domain), address)
+
+
+@dataclass
+class FakeDns:
+    """records: (name, type) to values; a name in `broken` has no answer now."""
+
+    records: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
+
+    async def lookup(self, name: str, rrtype: str) -> SimpleNamespace:
+        if name in self.broken:
+            raise TempFail(name, rrtype, "try again")
+        values = self.records.get((name, rrtype))
+        if not values:
+            raise NotFound(name, rrtype, "not found")
+        return SimpleNamespace(records=tuple(DnsRecord(name, rrtype, 60, v) for v in values))
+
+
+DNS = FakeDns(
+    {
+        ("known.test", "A"): ("192.0.2.1",),
+        ("2.113.0.203.rbl.test", "A"): ("127.0.0.2",),
+        ("2.113.0.203.rbl.test", "TXT"): ("see there",),
+        ("null.test", "MX"): ("",),
+        ("mxhost.test", "MX"): ("mx.mxhost.test",),
+        ("mx.mxhost.test", "A"): ("192.0.2.66",),
+    },
+    frozenset({"broken.test"}),
+)
+
+
+class World:
+    """A configuration with its tables open, and the facts of a session."""
+
+    def __init__(self, settings: Mapping[str, str], **facts: object) -> None:
+        values = {
+            "compatibility_level": "3.6",
+            "myhostname": "mail.example.test",
+            "mydomain": "example.test",
+            "mynetworks": "127.0.0.0/8",
+            "relay_domains": "relayed.test",
+            "virtual_mailbox_domains": "",
+            "local_recipient_maps": "inline:{alice=x}",
+            "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
+            **settings,
+        }
+        config = Config("", [Entry(name, value, "", 0) for name, value in values.items()])
+        params = config.load(RestrictionParams)
+        classes = {name: config.list(name) for name in params.smtpd_restriction_classes}
+        compiled = compile_lists(params, classes)
+        titles: tuple[str, ...] = (
+            "canonical_maps",
+            "recipient_canonical_maps",
+            "sender_canonical_maps",
+        )
+        titles += ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
+        titles += ("local_recipient_maps", "rbl_reply_maps")
+        self.maps = {title: Maps(title, config.list(title)) for title in titles}
+        self.maps |= {table: Maps(table, [table]) for table in compiled.tables}
+        self.hosts = {"mynetworks": AddressList("mynetworks", params.mynetworks)}
+        self.hosts["inet_interfaces"] = AddressList("inet_interfaces", "192.0.2.9")
+        self.restrictions = Restrictions(params, compiled)
+        self.facts = Facts(
+            client_address="203.0.113.2",
+            helo_name="client.known.test",
+            protocol="ESMTP",
+            sender="a@known.test",
+            recipient="alice@example.test",
+            where="RCPT",
+        )
+        for name, value in facts.items():
+            setattr(self.facts, name, value)
+        self.asked: list[Asked] = []
+
+    def live(self) -> LiveLookups:
+        return LiveLookups(self.maps, {}, self.hosts, DNS, resolve, self.asked)  # type: ignore[arg-type]
+
+    def replayed(self) -> ReplayedLookups:
+        titles = [title for title, maps in self.maps.items() if maps]
+        return ReplayedLookups(self.asked, titles, 0.0)
+
+    def decide(self, lookups: Lookups) -> Verdict:
+        return asyncio.run(self.restrictions.recipient(self.facts, lookups))
+
+
+def answer(verdict: Verdict) -> str:
+    return "" if verdict.reply is None else verdict.reply.line
+
+
+RCPT = "smtpd_recipient_restrictions"
+CLIENT = "smtpd_client_restrictions"
+CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
+    "known recipient": ({}, {}, ""),
+    "relaying": (
+        {},
+        {"recipient": "x@other.test"},
+        "554 5.7.1 <x@other.test>: Relay access denied",
+    ),
+    "relay domain": ({}, {"recipient": "x@relayed.test"}, ""),
+    "mynetworks": ({}, {"recipient": "x@other.test", "client_address": "127.0.0.1"}, ""),
+    "resolver down": (
+        {},
+        {"recipient": "x@fail.test"},
+        "451 4.3.0 <x@fail.test>: Temporary lookup failure",
+    ),
+    "unknown user": (
+        {},
+        {"recipient": "x@example.test"},
+        "550 5.1.1 <x@example.test>: Recipient address rejected:"
+        " User unknown in local recipient table",
+    ),
+    "postmaster": ({}, {"recipient": "postmaster@example.test"}, ""),
+    "soft_bounce": (
+        {"soft_bounce": "yes", RCPT: "reject"},
+        {},
+        "454 4.7.1 <alice@example.test>: Recipient address rejected: Access denied",
+    ),
+    "class": (
+        {"smtpd_restriction_classes": "strict", "strict": "reject", RCPT: "strict"},
+        {},
+        "554 5.7.1 <alice@example.test>: Recipient address rejected: Access denied",
+    ),
+    "unknown name": ({RCPT: "nonsense"}, {}, "451 4.3.5 Server configuration error"),
+    "warn_if_reject": ({RCPT: "warn_if_reject, reject"}, {}, ""),
+    "client by network": (
+        {CLIENT: "check_client_access inline:{203.0.113=REJECT}"},
+        {},
+        "554 5.7.1 <unknown[203.0.113.2]>: Client host rejected: Access denied",
+    ),
+    "null sender": (
+        {"smtpd_sender_restrictions": "inline:{<>=REJECT}"},
+        {"sender": ""},
+        "554 5.7.1 <>: Sender address rejected: Access denied",
+    ),
+    "table failure": (
+        {"smtpd_sender_restrictions": "check_sender_access fail:x"},
+        {},
+        "451 4.3.5 <a@known.test>: Sender address rejected: Server configuration error",
+    ),
+    "defer_if_permit": (
+        {RCPT: "defer_if_permit, permit"},
+        {},
+        "450 4.7.0 <alice@example.test>: Recipient address rejected: defer_if_permit requested",
+    ),
+    "defer_if_reject": (
+        {RCPT: "defer_if_reject, reject"},
+        {},
+        "450 4.7.0 <alice@example.test>: Recipient address rejected: defer_if_reject requested",
+    ),
+    "dsn of a sender": (
+        {"smtpd_sender_restrictions": "inline:{ {known.test=550 5.1.1 no} }"},
+        {},
+        "550 5.1.7 <a@known.test>: Sender address rejected: no",
+    ),
+    "rbl": (
+        {CLIENT: "reject_rbl_client rbl.test=127.0.0.[1..3]"},
+        {},
+        "554 5.7.1 Service unavailable; Client host [203.0.113.2] blocked using rbl.test;"
+        " see there",
+    ),
+    "sender domain": (
+        {"smtpd_sender_restrictions": "reject_unknown_sender_domain"},
+        {"sender": "a@nowhere.test"},
+        "450 4.1.8 <a@nowhere.test>: Sender address rejected: Domain not found",
+    ),
+    "null MX": (
+        {"smtpd_sender_restrictions": "reject_unknown_sender_domain"},
+        {"sender": "a@null.test"},
+        "550 5.7.27 <a@null.test>: Sender address rejected:"
+        " Domain null.test does not accept mail (nullMX)",
+    ),
+    "DNS down": (
+        {
+            "smtpd_sender_restrictions": "reject_unknown_sender_domain",
+            "unknown_address_reject_code": "550",
+        },
+        {"sender": "a@broken.test"},
+        "450 4.1.8 <a@broken.test>: Sender address rejected: Domain not found",
+    ),
+    "mx access": (
+        {"smtpd_sender_restrictions": "check_sender_mx_access inline:{192.0.2.66=REJECT}"},
+        {"sender": "a@mxhost.test"},
+        "554 5.7.1 <a@mxhost.test>: Sender address rejected: Access denied",
+    ),
+    "helo": (
+        {"smtpd_helo_restrictions": "reject_non_fqdn_helo_hostname"},
+        {"helo_name": "short"},
+        "504 5.5.2 <short>: Helo command rejected: need fully-qualified hostname",
+    ),
+    "client name": (
+        {CLIENT: "reject_unknown_client_hostname", "unknown_client_reject_code": "550"},
+        {"name_status": NameStatus.NOT_FOUND},
+        "550 5.7.25 Client host rejected: cannot find your hostname, [203.0.113.2]",
+    ),
+    "client name, temporarily": (
+        {CLIENT: "reject_unknown_client_hostname", "unknown_client_reject_code": "550"},
+        {"name_status": NameStatus.TRY_AGAIN},
+        "450 4.7.25 Client host rejected: cannot find your hostname, [203.0.113.2]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "facts", "want"), CASES.values(), ids=CASES)
+def test_recipient(settings: dict[str, str], facts: dict[str, object], want: str) -> None:
+    world = World(settings, **facts)
+    verdict = world.decide(world.live())
+    assert answer(verdict) == want
+    # The same again from what was recorded, without tables, DNS and services.
+    assert world.decide(world.replayed()) == verdict
+
+
+def test_what_decided_is_told() -> None:
+    world = World({CLIENT: "check_client_access inline:{203.0.113=REJECT}"})
+    verdict = world.decide(world.live())
+    assert verdict.decided_by == "inline:{203.0.113=REJECT} 203.0.113"
+    assert [effect.action for effect in verdict.effects] == ["reject"]
+
+
+def test_actions_are_told_and_not_done() -> None:
+    table = "inline:{ {alice@example.test=HOLD kept back} {example.test=REJECT} }"
+    world = World({RCPT: table.replace("} {", "}, {")})
+    verdict = world.decide(world.live())
+    assert verdict.reply is None
+    effects = [(effect.action, effect.text) for effect in verdict.effects]
+    assert effects == [("hold", "<alice@example.test>: Recipient address kept back")]
+
+
+def test_relay_control_has_to_be_somewhere() -> None:
+    with pytest.raises(Fatal):
+        World({"smtpd_relay_restrictions": "permit", RCPT: "warn_if_reject, reject"})
+
+
+def test_parents() -> None:
+    assert [key for key, _ in domain_parents("a.b.c", dotted=False)] == ["a.b.c", "b.c", "c"]
+    assert [key for key, _ in domain_parents("a.b.c", dotted=True)] == ["a.b.c", ".b.c", ".c"]
+    assert [key for key, _ in address_parents("1.2.3.4")] == ["1.2.3.4", "1.2.3", "1.2", "1"]
+    assert [key for key, _ in address_parents("2001:db8::1")] == ["2001:db8::1", "2001:db8", "2001"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "want"),
+    [
+        ("127.0.0.2", "127.0.0.2", True),
+        ("127.0.0.[2..4;9]", "127.0.0.9", True),
+        ("127.0.0.[2..4;9]", "127.0.0.5", False),
+    ],
+)
+def test_list_patterns(pattern: str, address: str, want: bool) -> None:
+    assert matches_pattern(pattern, address) is want
+
+
+def test_every_parameter_is_declared() -> None:
+    Config("", []).load(RestrictionParams)
+    assert fields(RestrictionParams)

@@ -1,0 +1,34 @@
+"""Maildirs: a message appears whole, or not at all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from libmail.mailbox.maildir import deliver_to_maildir
+
+
+def test_deliver(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "Maildir"
+    for number in range(3):
+        deliver_to_maildir(str(folder), (b"one", str(number).encode()), "host.test")
+    new = sorted((folder / "new").iterdir())
+    assert sorted(file.read_bytes() for file in new) == [b"one0", b"one1", b"one2"]
+    assert all(re.fullmatch(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d+\.host\.test", f.name) for f in new)
+    assert not list((folder / "tmp").iterdir())
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_size_limit(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="error writing message: File too large"):
+        deliver_to_maildir(str(tmp_path / "m"), (b"12", b"345"), "h", size_limit=4)
+    assert not list((tmp_path / "m/tmp").iterdir())
+    assert not list((tmp_path / "m/new").iterdir())
+
+
+def test_cannot_create(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"")
+    with pytest.raises(OSError, match=r"create maildir file .*/m/tmp/\d+\.P\d+\.h: Not a dir"):
+        deliver_to_maildir(str(tmp_path / "m"), (b"x",), "h")

@@ -1,0 +1,115 @@
+"""mbox files: what is appended, what is refused, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from libmail.mailbox.mbox import (
+    LockTimeout,
+    MailboxTooLarge,
+    MboxLocking,
+    NotMailbox,
+    NotOwner,
+    append_to_mbox,
+)
+
+ALL = MboxLocking(("flock", "dotlock"), attempts=2, delay=0.01)
+
+
+def test_append(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    append_to_mbox(str(path), (b"one", b"two"), ALL)
+    append_to_mbox(str(path), (b"three",), ALL, owner=os.geteuid())
+    assert path.read_bytes() == b"onetwothree"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["box"]
+
+
+def test_size_limit_takes_back(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    path.write_bytes(b"12345")
+    with pytest.raises(MailboxTooLarge) as caught:
+        append_to_mbox(str(path), (b"12", b"3456"), ALL, size_limit=10)
+    assert caught.value.strerror == "error writing message: File too large"
+    assert path.read_bytes() == b"12345"
+    assert os.listdir(tmp_path) == ["box"]
+
+
+def test_broken_content_takes_back(tmp_path: Path) -> None:
+    def broken() -> object:
+        yield b"half"
+        raise RuntimeError
+
+    path = tmp_path / "box"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError):
+        append_to_mbox(str(path), broken(), ALL)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+
+
+def test_dotlock_of_others(tmp_path: Path) -> None:
+    path, lock = tmp_path / "box", tmp_path / "box.lock"
+    lock.touch()
+    with pytest.raises(LockTimeout) as caught:
+        append_to_mbox(str(path), (b"x",), ALL)
+    assert caught.value.strerror == f"unable to create lock file {lock}: File exists"
+    assert not path.exists()
+    os.utime(lock, (1, 1))
+    append_to_mbox(str(path), (b"x",), ALL)
+    assert os.listdir(tmp_path) == ["box"]
+
+
+def test_kernel_lock_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    path.touch()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LockTimeout, match="unable to lock for exclusive access"):
+            append_to_mbox(str(path), (b"x",), ALL)
+    assert os.listdir(tmp_path) == ["box"]
+
+
+def test_not_a_mailbox(tmp_path: Path) -> None:
+    folder, linked, two, fifo = (tmp_path / name for name in ("dir", "link", "two", "fifo"))
+    folder.mkdir()
+    with pytest.raises(OSError, match="cannot open file: Is a directory"):
+        append_to_mbox(str(folder), (b"x",), ALL)
+    linked.symlink_to(two)
+    tmp_path.chmod(0o777)  # anybody may have made the link
+    two.write_bytes(b"")
+    with pytest.raises(OSError, match="cannot open file"):
+        append_to_mbox(str(linked), (b"x",), ALL)
+    os.link(two, tmp_path / "three")
+    with pytest.raises(NotMailbox, match="file has 2 hard links"):
+        append_to_mbox(str(two), (b"x",), ALL)
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="cannot open file"):
+        append_to_mbox(str(fifo), (b"x",), ALL)
+
+
+def test_owner(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    path.touch()
+    with pytest.raises(NotOwner) as caught:
+        append_to_mbox(str(path), (b"x",), ALL, owner=os.geteuid() + 1)
+    assert caught.value.strerror == f"destination {path} is not owned by recipient"
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "box"
+    flock = MboxLocking(("flock",))
+    with pytest.raises(OSError, match="cannot create file exclusively: No such file"):
+        append_to_mbox(str(path), (b"x",), flock)
+    with pytest.raises(OSError, match=r"unable to create lock file .*/box\.lock: No such file"):
+        append_to_mbox(str(path), (b"x",), ALL)
+
+
+def test_special(tmp_path: Path) -> None:
+    append_to_mbox("/dev/null", (b"x" * 100,), ALL, special=True, size_limit=10)
+    path = tmp_path / "file"
+    append_to_mbox(str(path), (b"x",), ALL, special=True)
+    assert path.read_bytes() == b"x"

@@ -1,0 +1,97 @@
+"""Fields as the real cleanup(8) left them, recorded from it, with identity as rewriting."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from libmail.message.addresses import AddressField, addresses_in, complete
+from libmail.message.tokens import external, internal, tokenize
+from libmail.smtp.address import quote_local, unquote
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses", "rendered"),
+    [
+        (
+            'plain (a comment) , "Quoted Name"   <bare>,   Joe Q. Public <joe>',
+            ["plain", "bare", "joe"],
+            'X: plain (a comment), "Quoted Name" <bare>, Joe Q.Public <joe>',
+        ),
+        (
+            "  A Group : one , two@x.test ,, Three Words <@r1,@r2:three> ; , four",
+            ["one", "two@x.test", "@r1,@r2:three", "four"],
+            "X: A Group: one, two@x.test, , Three Words <@r1,@r2:three>;, four",
+        ),
+        ("a b@c d", ["a", "b@c", "d"], "X: a, b@c, d"),
+        ('"x\\"y" <"q s"@x>', ['"q s"@x'], 'X: "x\\"y" <"q s"@x>'),
+        ("(only comment), <>", [], "X: (only comment), <>"),
+        ("me @ example . com", ["me@example.com"], "X: me@example.com"),
+        ("a;b, c@d;", ["a", "b", "c@d"], "X: a;, b, c@d;"),
+        ("<one> <two>", ["one", "two"], "X: <one> <two>"),
+        ('"foo"bar@x.y', ['"foo"', "bar@x.y"], 'X: "foo", bar@x.y'),
+        ("x<y>z", ["y", "z"], "X: x <y>, z"),
+        ("a:b:c", ["a:b:c"], "X: a:b:c"),
+        ("<a@b> trailing words", ["a@b", "trailing", "words"], "X: <a@b>, trailing, words"),
+        ("user@[1.2.3.4]x", ["user@[1.2.3.4]", "x"], "X: user@[1.2.3.4], x"),
+        ("undisclosed:;", [], "X: undisclosed: ;"),
+    ],
+)
+def test_field(value: str, addresses: list[str], rendered: str) -> None:
+    field = AddressField(value)
+    assert [mailbox.address for mailbox in field.mailboxes if mailbox.address] == addresses
+    assert field.render("X") == rendered
+
+
+def test_folding() -> None:
+    """Lines break at commas, where they would get longer than 69 characters."""
+    field = AddressField('"quoted local"@example.test, <user@short>, user@host.example.test,a@b')
+    assert field.render("To") == (
+        'To: "quoted local"@example.test, <user@short>,\r\n\tuser@host.example.test, a@b'
+    )
+    field = AddressField("user@short, host!user@example.test, user%host@example.test")
+    assert "\r\n" not in field.render("Reply-To")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b" a.b@c.d\r\n", True),
+        (b' Joe Doe <a@b.c>, "D. Oe" <d@e.f>,\r\n\tg@h.i\r\n', True),
+        ("Jörg <a@b.c>".encode(), True),
+        (b"a@b", False),
+        (b"a", False),
+        (b"a@b.c (comment)", False),
+        (b"a!b@c.d", False),
+        (b"a%b@c.d", False),
+        (b"<@r:a@b.c>", False),
+        (b'"a"@b.c', False),
+        (b"a@b.c.", False),
+        (b"a..b@c.d", False),
+        (b"group: a@b.c;", False),
+        (b"a@b.c d@e.f", False),
+        (b"", False),
+    ],
+)
+def test_complete(value: bytes, expected: bool) -> None:
+    assert complete(value) is expected
+
+
+@given(st.text(alphabet=' \t"\\()<>@,;:.[]!%ab\r\n\udc80'))
+@settings(max_examples=300)
+@example("\\%<")
+@example(":()\\")
+def test_any_text_gives_tokens_and_addresses(text: str) -> None:
+    tokens = tokenize(text)
+    external(tokens)
+    internal(tokens)
+    once = AddressField(text)
+    again = AddressField(once.render("X")[2:])
+    assert [m.address for m in again.mailboxes] == [m.address for m in once.mailboxes]
+    addresses_in(text)
+
+
+@given(st.binary())
+def test_what_is_complete_stays_the_same(data: bytes) -> None:
+    if complete(data):
+        for address in addresses_in(data.decode("utf-8", "surrogateescape")):
+            assert quote_local(unquote(address)) == address

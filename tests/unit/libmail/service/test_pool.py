@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from libmail.ipc.codec import Chunk, WireError
+from libmail.ipc.messages import FlushReply, NewMail, QueueFlush, QueueId
+from libmail.service.connection import Connection, ConnectionLost, Trigger
+from libmail.service.pool import ServicePool, ServiceUnavailable
+
+Serve = Callable[[Connection], Awaitable[None]]
+
+
+def with_service(path: Path, serve: Serve, client: Callable[[str], Awaitable[None]]) -> int:
+    """Run a client against a service; returns the number of connections."""
+
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        sessions: list[asyncio.Task[None]] = []
+
+        async def session(connection: Connection) -> None:
+            try:
+                await serve(connection)
+            except (ConnectionLost, WireError):
+                pass
+            connection.close()
+
+        def accept() -> Connection:
+            connection = Connection("test")
+            sessions.append(loop.create_task(session(connection)))
+            return connection
+
+        server = await loop.create_unix_server(accept, str(path / "s"))
+        async with asyncio.timeout(10):
+            await client(str(path / "s"))
+            server.close()
+            await server.wait_closed()
+            await asyncio.gather(*sessions)
+        return len(sessions)
+
+    return asyncio.run(run())
+
+
+async def answer(connection: Connection) -> None:
+    while True:
+        request = await connection.receive_as(QueueFlush)
+        connection.send(FlushReply(request.queue_id))
+
+
+def test_a_connection_is_used_again(short_tmp: Path) -> None:
+    async def client(path: str) -> None:
+        pool = ServicePool(path)
+        for name in ("A", "B", "C"):
+            assert await pool.call(QueueFlush(QueueId(name)), FlushReply) == FlushReply(name)
+        pool.close()
+
+    assert with_service(short_tmp, answer, client) == 1
+
+
+def test_a_service_that_retired_is_asked_anew(short_tmp: Path) -> None:
+    async def once(connection: Connection) -> None:
+        await connection.receive_as(QueueFlush)
+        connection.send(FlushReply("x"))
+
+    async def client(path: str) -> None:
+        pool = ServicePool(path)
+        for _ in range(3):
+            await pool.call(QueueFlush(QueueId("")), FlushReply)
+        pool.close()
+
+    assert with_service(short_tmp, once, client) == 3
+
+
+async def _hang_up(connection: Connection) -> None:
+    await connection.receive()
+
+
+async def _garbage(connection: Connection) -> None:
+    await connection.receive()
+    connection.write(b"\0\0\0\3abc")
+
+
+async def _another(connection: Connection) -> None:
+    await connection.receive()
+    connection.send(NewMail(QueueId("A")))
+
+
+async def _silence(connection: Connection) -> None:
+    await connection.receive()
+    await connection.receive()
+
+
+@pytest.mark.parametrize("serve", [_hang_up, _garbage, _another, _silence])
+def test_no_answer_is_a_temporary_error(short_tmp: Path, serve: Serve) -> None:
+    async def client(path: str) -> None:
+        pool = ServicePool(path, timeout=0.2)
+        with pytest.raises(ServiceUnavailable):
+            await pool.call(QueueFlush(QueueId("")), FlushReply)
+
+    with_service(short_tmp, serve, client)
+
+
+def test_nobody_listens(short_tmp: Path) -> None:
+    async def run() -> None:
+        with pytest.raises(ServiceUnavailable, match="No such file or directory"):
+            await ServicePool(str(short_tmp / "nothing"), timeout=0.1).connect()
+
+    asyncio.run(run())
+
+
+def test_content_triggers_and_credentials(short_tmp: Path) -> None:
+    seen: list[object] = []
+
+    async def serve(connection: Connection) -> None:
+        await connection.opened()
+        seen.append(connection.credentials.uid)
+        while True:
+            seen.append(await connection.receive())
+
+    async def client(path: str) -> None:
+        pool = ServicePool(path)
+        async with pool.connection() as connection:
+            await connection.send_content(b"x" * 600_000)
+            connection.end_content()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"W")
+        writer.close()
+        await writer.wait_closed()
+        del reader
+        pool.close()
+
+    with_service(short_tmp, serve, client)
+    assert seen.count(os.getuid()) == 2
+    assert Trigger(b"W") in seen
+    content = [item.data for item in seen if isinstance(item, Chunk)]
+    assert b"".join(content) == b"x" * 600_000
+    assert content[-1] == b""

@@ -1,0 +1,239 @@
+"""A process of a service: capacity, retiring, idle time, fifos, datagrams, the end of master."""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from libmail.config import Config
+from libmail.privileges import Jail
+from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup
+
+FREE, FULL = 1, 0
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it gets; "bug" is one."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if data == b"bug":
+            self._runtime.fail(RuntimeError("bug"))
+        elif self._transport is not None:
+            self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._runtime.session_ended()
+
+
+class Process:
+    """A running Runtime, and its master's view."""
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 2,
+        max_use: int = 0,
+        max_idle: float = 0.0,
+        datagrams: list[bytes] | None = None,
+    ) -> None:
+        self.master, status = socket.socketpair()
+        self.master.setblocking(False)
+        status.setblocking(False)
+        self.top = Path(tempfile.mkdtemp(prefix="mail-"))
+        kind = socket.SOCK_STREAM if datagrams is None else socket.SOCK_DGRAM
+        self.listener = socket.socket(socket.AF_UNIX, kind)
+        self.listener.bind(str(self.top / "s"))
+        if datagrams is None:
+            self.listener.listen(10)
+        self.listener.setblocking(False)
+        os.mkfifo(self.top / "f")
+        self.fifo = os.open(self.top / "f", os.O_RDWR | os.O_NONBLOCK)
+        self._status = status
+        self._datagrams = datagrams
+        launch = Launch(
+            listeners=(self.listener,),
+            status=status,
+            generation=3,
+            capacity=capacity,
+            max_use=max_use,
+            max_idle=max_idle,
+            jail=Jail(None, None, no_new_privs=False),
+            owner=os.getuid(),
+            fifos=(self.fifo,),
+        )
+        self.runtime = Runtime(Startup(Config("/etc/postfix"), "test", ()), launch)
+
+    async def _start(self, runtime: Runtime) -> Handlers:
+        datagrams = self._datagrams
+        if datagrams is not None:
+            return Handlers(datagram=lambda data, _: datagrams.append(data))
+        return Handlers(stream=lambda _: Echo(runtime))
+
+    async def run(self) -> None:
+        await self.runtime.run(self._start)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(str(self.top / "s"))
+
+    async def states(self, count: int) -> list[int]:
+        """The next messages to master."""
+        loop = asyncio.get_running_loop()
+        found: list[int] = []
+        async with asyncio.timeout(5):
+            while len(found) < count:
+                data = await loop.sock_recv(self.master, STATUS.size)
+                pid, generation, state = STATUS.unpack(data)
+                assert (pid, generation) == (os.getpid(), 3)
+                found.append(state)
+        return found
+
+    def close(self) -> None:
+        for one in (self.master, self._status, self.listener):
+            one.close()
+        os.close(self.fifo)
+        for name in ("s", "f"):
+            (self.top / name).unlink()
+        self.top.rmdir()
+
+
+def run(test: Callable[[], Coroutine[object, object, None]]) -> None:
+    asyncio.run(test())
+
+
+async def ended(task: "asyncio.Task[None]") -> None:
+    async with asyncio.timeout(5):
+        await task
+
+
+def test_a_full_process_tells_master_and_takes_no_more() -> None:
+    async def test() -> None:
+        process = Process(capacity=2)
+        serving = asyncio.create_task(process.run())
+        assert await process.states(1) == [FREE]
+        clients = [await process.connect() for _ in range(3)]
+        assert await process.states(1) == [FULL]
+        assert process.runtime.sessions == 2
+        clients[0][1].close()
+        assert await process.states(2) == [FREE, FULL]
+        clients[2][1].write(b"hello")
+        async with asyncio.timeout(5):
+            assert await clients[2][0].read(5) == b"hello"
+        process.runtime.retire()
+        assert await process.states(1) == [-2]
+        clients[1][1].close()
+        assert await process.states(1) == [-1]
+        assert not serving.done()
+        clients[2][1].close()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
+def test_max_use_retires() -> None:
+    async def test() -> None:
+        process = Process(capacity=5, max_use=2)
+        serving = asyncio.create_task(process.run())
+        clients = [await process.connect() for _ in range(2)]
+        assert await process.states(3) == [FREE, FULL, -2]
+        for _, writer in clients:
+            writer.close()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
+def test_max_idle_retires() -> None:
+    async def test() -> None:
+        process = Process(max_idle=0.05)
+        await ended(asyncio.create_task(process.run()))
+        assert await process.states(2) == [FREE, FULL]
+        process.close()
+
+    run(test)
+
+
+def test_datagrams_are_work_and_those_at_the_end_are_read() -> None:
+    async def test() -> None:
+        got: list[bytes] = []
+        process = Process(max_idle=0.2, datagrams=got)
+        serving = asyncio.create_task(process.run())
+        await process.states(1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.connect(str(process.top / "s"))
+            for number in range(4):
+                client.send(b"%d" % number)
+                await asyncio.sleep(0.1)
+            assert not serving.done()
+            process.runtime.retire()
+            client.send(b"last")
+        await ended(serving)
+        assert got == [b"0", b"1", b"2", b"3", b"last"]
+        process.close()
+
+    run(test)
+
+
+def test_what_is_written_to_a_fifo_comes_as_a_session() -> None:
+    async def test() -> None:
+        got: list[bytes] = []
+
+        class Reader(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                got.append(data)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                process.runtime.session_ended()
+                process.runtime.retire()
+
+        async def start(runtime: Runtime) -> Handlers:
+            return Handlers(stream=lambda _: Reader())
+
+        process = Process()
+        serving = asyncio.create_task(process.runtime.run(start))
+        await process.states(1)
+        os.write(process.fifo, b"W")
+        await ended(serving)
+        assert got == [b"W"]
+        process.close()
+
+    run(test)
+
+
+def test_a_bug_ends_the_process() -> None:
+    async def test() -> None:
+        process = Process()
+        serving = asyncio.create_task(process.run())
+        _, writer = await process.connect()
+        writer.write(b"bug")
+        with pytest.raises(RuntimeError, match=r"^bug$"):
+            await ended(serving)
+        writer.close()
+        process.close()
+
+    run(test)
+
+
+def test_the_end_of_master_is_the_end() -> None:
+    async def test() -> None:
+        process = Process()
+        serving = asyncio.create_task(process.run())
+        await process.states(1)
+        process.master.close()
+        await ended(serving)
+        process.close()
+
+    run(test)
