@@ -17,6 +17,7 @@ from libmail.queue.queued import QueuedMessage
 from libmail.service.authorization import AuthorizedUsers
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
 
@@ -44,7 +45,10 @@ class Prepared:
 def _prepare(startup: Startup) -> Prepared:
     params = startup.config.load(ShowqParams)
     users = AuthorizedUsers(
-        "authorized_mailq_users", params.authorized_mailq_users, "view the mail queue"
+        "authorized_mailq_users",
+        params.authorized_mailq_users,
+        "view the mail queue",
+        TableOptions.of(startup.config),
     )
     return Prepared(params, users)
 

@@ -31,7 +31,7 @@ from libmail.privileges import Identity, acting_as
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.smtp.address import quote_local
 from libmail.tables.maps import Maps
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableOptions, TableRetry
 
 __all__ = ["SERVICE"]
 
@@ -79,12 +79,13 @@ def _prepare(startup: Startup) -> Prepared:
         raise Fatal(
             "main.cf configuration error: virtual_mailbox_limit is smaller than message_size_limit"
         )
+    options = TableOptions.of(startup.config, sensitive=True)
     return Prepared(
         params,
         startup.config.load(DeliveryParams),
-        Maps("virtual_mailbox_maps", params.virtual_mailbox_maps),
-        Maps("virtual_uid_maps", params.virtual_uid_maps),
-        Maps("virtual_gid_maps", params.virtual_gid_maps),
+        Maps("virtual_mailbox_maps", params.virtual_mailbox_maps, options),
+        Maps("virtual_uid_maps", params.virtual_uid_maps, options),
+        Maps("virtual_gid_maps", params.virtual_gid_maps, options),
     )
 
 

@@ -61,7 +61,7 @@ def prepare(startup: Startup) -> Prepared:
     """Read parameters, open tables."""
     config = startup.config
     params, mapping = config.load(CleanupParams), config.load(MappingParams)
-    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
+    options = TableOptions.of(startup.config)
 
     def maps(title: str, specs: tuple[str, ...]) -> Maps:
         return Maps(title, specs, options)

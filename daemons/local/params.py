@@ -8,7 +8,7 @@ from typing import Final
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
 from libmail.clients.delivery import DeliveryParams
-from libmail.log import LOG, Fatal
+from libmail.log import Fatal
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup
 from libmail.tables.maps import Maps
@@ -65,7 +65,6 @@ class LocalParams:
     require_home_directory: bool
     reset_owner_alias: bool
     rewrite_service_name: str
-    smtputf8_enable: bool
     stale_lock_time: float
     strict_mailbox_ownership: bool
 
@@ -148,7 +147,7 @@ def prepare(startup: Startup) -> Settings:
         raise Fatal(
             "main.cf configuration error: mailbox_size_limit is smaller than message_size_limit"
         )
-    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
+    options = TableOptions.of(startup.config, sensitive=True)
     # What may name commands and files has to come from the table itself, not through a proxy.
     specs = tuple(spec.removeprefix(_PROXY) for spec in params.alias_maps)
     is_root = os.geteuid() == 0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from libmail.service.authorization import AuthorizedUsers
 from libmail.service.skeleton import Startup
+from libmail.tables.table import TableOptions
 
 __all__ = ["PickupParams", "Prepared", "prepare"]
 
@@ -37,6 +38,9 @@ def prepare(startup: Startup) -> Prepared:
     """Read parameters, open tables."""
     params = startup.config.load(PickupParams)
     users = AuthorizedUsers(
-        "authorized_submit_users", params.authorized_submit_users, "submit mail"
+        "authorized_submit_users",
+        params.authorized_submit_users,
+        "submit mail",
+        TableOptions.of(startup.config),
     )
     return Prepared(params, users)

@@ -31,6 +31,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.service.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
 
@@ -56,7 +57,10 @@ def prepare(startup: Startup) -> Prepared:
             limits.of(entry.name)
     params = startup.config.load(QmgrParams)
     flushers = AuthorizedUsers(
-        "authorized_flush_users", params.authorized_flush_users, "flush the mail queue"
+        "authorized_flush_users",
+        params.authorized_flush_users,
+        "flush the mail queue",
+        TableOptions.of(startup.config),
     )
     return Prepared(params, limits, flushers)
 

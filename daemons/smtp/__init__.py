@@ -28,7 +28,7 @@ from libmail.dns.resolver import Protocols
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableOptions, TableRetry
 
 __all__ = ["SERVICE", "Prepared", "prepare", "start"]
 
@@ -61,10 +61,10 @@ def _protocols(params: SmtpParams) -> Protocols:
     return "ipv6" if versions == (6,) else "all"
 
 
-def _generic(params: SmtpParams, prefix: str) -> GenericMaps:
+def _generic(params: SmtpParams, prefix: str, options: TableOptions) -> GenericMaps:
     local = (params.myorigin, *params.mydestination)
     return GenericMaps(
-        Maps(f"{prefix}_generic_maps", params.smtp_generic_maps),
+        Maps(f"{prefix}_generic_maps", params.smtp_generic_maps, options),
         delimiters=params.recipient_delimiter,
         propagate="generic" in params.propagate_unmatched_extensions,
         local=frozenset(domain.lower() for domain in local),
@@ -76,6 +76,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     settings = load_settings(startup.config, startup.arguments, lmtp=lmtp)
     params = settings.params
     prefix = "lmtp" if lmtp else "smtp"
+    options = TableOptions.of(startup.config)
     return Prepared(
         settings,
         startup.config.load(DeliveryParams),
@@ -84,12 +85,15 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
         Maps(
             f"{prefix}_discard_{'lhlo' if lmtp else 'ehlo'}_keyword_address_maps",
             params.smtp_discard_ehlo_keyword_address_maps,
+            options,
         ),
-        _generic(params, prefix),
+        _generic(params, prefix, options),
         StringList(
-            f"{prefix}_connection_cache_destinations", params.smtp_connection_cache_destinations
+            f"{prefix}_connection_cache_destinations",
+            params.smtp_connection_cache_destinations,
+            options,
         ),
-        Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps)),
+        Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options)),
     )
 
 

@@ -84,7 +84,7 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
     if stand_alone:
         config = config.override(_UNRESTRICTED)
     params = config.load(SmtpdParams)
-    options = TableOptions(log=LOG, utf8=params.smtputf8_enable)
+    options = TableOptions.of(config)
     restriction_params = config.load(RestrictionParams)
     parents = restriction_params.parent_domain_matches_subdomains
     exclusions = "smtpd_forbid_bare_newline_exclusions"

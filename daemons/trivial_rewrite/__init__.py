@@ -38,7 +38,7 @@ def prepare(startup: Startup) -> Prepared:
     """Read parameters, open tables."""
     params = startup.config.load(ResolveParams)
     rewriter = Rewriter(startup.config.load(RewriteParams))
-    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
+    options = TableOptions.of(startup.config)
 
     def strings(name: str, specs: tuple[str, ...]) -> StringList:
         return StringList(name, specs, options)

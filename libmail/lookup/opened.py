@@ -7,7 +7,6 @@ from typing import Final
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
 from libmail.dns.resolver import Resolver
-from libmail.log import LOG
 from libmail.lookup.context import Asked, LiveLookups, Resolve
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.restrictions import Restrictions, compile_lists
@@ -62,7 +61,7 @@ def open_restrictions(
     """Compile the lists of a configuration and open their tables. Raises Fatal, ConfigError."""
     classes = {name: config.list(name) for name in params.smtpd_restriction_classes}
     compiled = compile_lists(params, classes, guard=guard)
-    options = TableOptions(log=LOG, utf8=config.bool("smtputf8_enable"))
+    options = TableOptions.of(config)
     maps = {name: Maps(name, direct_tables(config.list(name)), options) for name in _MAPS}
     for table in sorted(compiled.tables):
         maps[table] = Maps(table, direct_tables((table,)), options)

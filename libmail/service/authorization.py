@@ -9,7 +9,7 @@ import pwd
 
 from libmail.log import LOG
 from libmail.tables.match import StringList
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableOptions, TableRetry
 
 __all__ = ["AuthorizedUsers", "user_name"]
 
@@ -27,11 +27,13 @@ def user_name(uid: int) -> str:
 class AuthorizedUsers:
     """The users that a parameter lists."""
 
-    def __init__(self, parameter: str, value: str, action: str) -> None:
+    def __init__(
+        self, parameter: str, value: str, action: str, options: TableOptions | None = None
+    ) -> None:
         """action: what they may do, as in "User bob(2002) is not allowed to ..."."""
         self._action = action
         self._everyone = value == _ANYONE
-        self._users = StringList(parameter, value)
+        self._users = StringList(parameter, value, options)
 
     async def allows(self, uid: int) -> bool:
         """Whether this user may. Raises TableRetry."""

@@ -160,6 +160,7 @@ def _target(request: _Request, config: Config, text: str) -> Target:
             utf8=utf8,
             strict=True,
             map_size=config.int("lmdb_map_size"),
+            config=config,
         ),
         null=request.null,
         duplicates="replace" if "r" in flags else "ignore" if "w" in flags else "warn",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
+from libmail.config.core import Config
 from libmail.log import LOG, printable
 
 __all__ = [
@@ -100,6 +101,9 @@ class Replaceable(Protocol):
         """True: another file has the name now, and this process cannot open it."""
 
 
+_DEFAULTS: Final = Config("")
+
+
 @dataclass(frozen=True, slots=True)
 class TableOptions:
     """How a table is opened.
@@ -109,6 +113,9 @@ class TableOptions:
     strict: a table that cannot be opened raises `TableConfigError` (commands); otherwise the
         error is logged and every lookup raises `TableRetry` (daemons).
     map_size: initial size limit of an LMDB table in bytes (lmdb_map_size).
+    config: main.cf, for what table types read there; by default all parameters have defaults.
+    sensitive: values name users, files or commands. So tables are refused whose answers nobody
+        vouches for (tcp, socketmap, memcache), and one behind `proxy:` is opened directly.
     """
 
     fold: bool = True
@@ -116,6 +123,13 @@ class TableOptions:
     strict: bool = False
     map_size: int = 16777216
     log: Log = LOG
+    config: Config = _DEFAULTS
+    sensitive: bool = False
+
+    @classmethod
+    def of(cls, config: Config, *, sensitive: bool = False) -> TableOptions:
+        """How a daemon with this configuration opens tables."""
+        return cls(utf8=config.bool("smtputf8_enable"), config=config, sensitive=sensitive)
 
 
 KeyFilter = Callable[[str], str | None]
