@@ -8,40 +8,37 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from libmail.config import Config, ConfigError, ServiceEntry
-from libmail.config.declared import find
-from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING, undeclared
+from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING
 
 __all__ = ["missing_programs", "settings_without_effect"]
 
 
 def settings_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     """A line for each setting of main.cf and of master.cf that differs from its default."""
-    unknown = undeclared()
     for name in config.names():
-        remark = _remark(name, unknown)
-        if remark and _differs(config, name, unknown):
+        remark = _remark(name)
+        if remark and _differs(config, name):
             file, line = config.origin(name) or ("", 0)
             yield f"{file}, line {line}: {name}: {remark}"
     for entry in entries:
         own = config.override(entry.overrides, service_name=entry.name)
         for name in dict(entry.overrides):
-            remark = _remark(name, unknown)
-            if remark and _differs(own, name, unknown):
+            remark = _remark(name)
+            if remark and _differs(own, name):
                 yield f"{entry.file}, line {entry.line}: {name}: {remark}"
 
 
-def _remark(name: str, unknown: dict[str, str]) -> str:
+def _remark(name: str) -> str:
     """What is to be said about a parameter; "" if it does what it should."""
     if name in NEVER:
         return "this parameter has no effect"
-    if name in NOT_YET or name in unknown:
+    if name in NOT_YET:
         return "this parameter has no effect yet"
     return PROTECTING.get(name, "")
 
 
-def _differs(config: Config, name: str, unknown: dict[str, str]) -> bool:
-    declared = find(name)
-    default = declared.default if declared is not None else unknown[name]
+def _differs(config: Config, name: str) -> bool:
+    default = config.default(name) or ""
     try:
         return config.text(name).split() != config.expand(default).split()
     except ConfigError:

@@ -50,16 +50,18 @@ class Kind:
 
 
 class Parameter:
-    """One declaration. default: main.cf text, expanded like a user's. programs: readers ("*")."""
+    """One declaration. default: main.cf text, expanded like a user's. programs: readers ("*").
 
-    __slots__ = ("default", "doc", "kind", "name", "programs")
+    What it is for says libmail/config/parameters/docs, of which postconf(5) is made.
+    """
 
-    def __init__(self, name: str, kind: Kind, default: str, programs: str, doc: str) -> None:
+    __slots__ = ("default", "kind", "name", "programs")
+
+    def __init__(self, name: str, kind: Kind, default: str, programs: str) -> None:
         self.name = name
         self.kind = kind
         self.default = default
         self.programs = programs
-        self.doc = doc
 
 
 def by_name(*parameters: Parameter) -> dict[str, Parameter]:

@@ -19,8 +19,8 @@ __all__ = ["AREAS", "all_parameters", "find"]
 
 AREAS = (
     "common", "services", "networks", "master", "smtpd", "smtpd_access", "cleanup", "rewrite",
-    "qmgr", "smtp", "lmtp", "local", "virtual", "bounce", "verify", "proxymap",
-    "tls", "milter",
+    "qmgr", "smtp", "local", "virtual", "bounce", "verify", "proxymap",
+    "tls_client", "tls_server", "tls", "sasl", "lmtp", "milter", "postscreen",
 )  # fmt: skip
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from libmail.config.declare import Parameter, by_name
-from libmail.config.parameters import smtp
+from libmail.config.parameters import sasl, smtp, tls_client
 
 __all__ = ["PARAMETERS"]
 
-_TWINS = smtp.PARAMETERS
+_TWINS = smtp.PARAMETERS | tls_client.PARAMETERS | sasl.PARAMETERS
 
 
 def _like(name: str, twin: str, default: str) -> Parameter:
-    doc = f"As {twin}, for LMTP. {_TWINS[twin].doc}"
-    return Parameter(name, _TWINS[twin].kind, default, "lmtp", doc)
+    return Parameter(name, _TWINS[twin].kind, default, "lmtp")
 
 
 PARAMETERS = by_name(
@@ -42,6 +41,7 @@ PARAMETERS = by_name(
     _like("lmtp_dns_reply_filter", "smtp_dns_reply_filter", ""),
     _like("lmtp_dns_resolver_options", "smtp_dns_resolver_options", ""),
     _like("lmtp_dns_support_level", "smtp_dns_support_level", ""),
+    _like("lmtp_enforce_tls", "smtp_enforce_tls", "no"),
     _like("lmtp_fallback_relay", "smtp_fallback_relay", ""),
     _like("lmtp_generic_maps", "smtp_generic_maps", ""),
     _like("lmtp_header_checks", "smtp_header_checks", ""),
@@ -49,6 +49,7 @@ PARAMETERS = by_name(
     _like("lmtp_lhlo_name", "smtp_helo_name", "$myhostname"),
     _like("lmtp_lhlo_timeout", "smtp_helo_timeout", "300s"),
     _like("lmtp_line_length_limit", "smtp_line_length_limit", "998"),
+    _like("lmtp_log_tls_feature_status", "smtp_log_tls_feature_status", "yes"),
     _like("lmtp_mail_timeout", "smtp_mail_timeout", "300s"),
     _like("lmtp_mime_header_checks", "smtp_mime_header_checks", ""),
     _like("lmtp_min_data_rate", "smtp_min_data_rate", "500"),
@@ -68,10 +69,70 @@ PARAMETERS = by_name(
     _like("lmtp_reply_filter", "smtp_reply_filter", ""),
     _like("lmtp_requiretls_policy", "smtp_requiretls_policy", "opportunistic"),
     _like("lmtp_rset_timeout", "smtp_rset_timeout", "20s"),
+    _like("lmtp_sasl_auth_cache_name", "smtp_sasl_auth_cache_name", ""),
+    _like("lmtp_sasl_auth_cache_time", "smtp_sasl_auth_cache_time", "90d"),
+    _like("lmtp_sasl_auth_enable", "smtp_sasl_auth_enable", "no"),
+    _like("lmtp_sasl_auth_soft_bounce", "smtp_sasl_auth_soft_bounce", "yes"),
+    _like("lmtp_sasl_mechanism_filter", "smtp_sasl_mechanism_filter", ""),
+    _like("lmtp_sasl_password_maps", "smtp_sasl_password_maps", ""),
+    _like("lmtp_sasl_password_result_delimiter", "smtp_sasl_password_result_delimiter", ":"),
+    _like("lmtp_sasl_path", "smtp_sasl_path", ""),
+    _like("lmtp_sasl_security_options", "smtp_sasl_security_options", "noplaintext, noanonymous"),
+    _like("lmtp_sasl_tls_security_options", "smtp_sasl_tls_security_options",
+          "$lmtp_sasl_security_options"),
+    _like("lmtp_sasl_tls_verified_security_options", "smtp_sasl_tls_verified_security_options",
+          "$lmtp_sasl_tls_security_options"),
+    _like("lmtp_sasl_type", "smtp_sasl_type", "cyrus"),
     _like("lmtp_send_dummy_mail_auth", "smtp_send_dummy_mail_auth", "no"),
     _like("lmtp_send_xforward_command", "smtp_send_xforward_command", "no"),
+    _like("lmtp_sender_dependent_authentication", "smtp_sender_dependent_authentication", "no"),
     _like("lmtp_skip_5xx_greeting", "smtp_skip_5xx_greeting", "yes"),
     _like("lmtp_skip_quit_response", "smtp_skip_quit_response", "no"),
+    _like("lmtp_starttls_timeout", "smtp_starttls_timeout", "300s"),
     _like("lmtp_tcp_port", "smtp_tcp_port", "24"),
+    _like("lmtp_tls_block_early_mail_reply", "smtp_tls_block_early_mail_reply", "no"),
+    _like("lmtp_tls_CAfile", "smtp_tls_CAfile", ""),
+    _like("lmtp_tls_CApath", "smtp_tls_CApath", ""),
+    _like("lmtp_tls_cert_file", "smtp_tls_cert_file", ""),
+    _like("lmtp_tls_chain_files", "smtp_tls_chain_files", ""),
+    _like("lmtp_tls_ciphers", "smtp_tls_ciphers", "medium"),
+    _like("lmtp_tls_connection_reuse", "smtp_tls_connection_reuse", "no"),
+    _like("lmtp_tls_dcert_file", "smtp_tls_dcert_file", ""),
+    _like("lmtp_tls_dkey_file", "smtp_tls_dkey_file", "$lmtp_tls_dcert_file"),
+    _like("lmtp_tls_eccert_file", "smtp_tls_eccert_file", ""),
+    _like("lmtp_tls_eckey_file", "smtp_tls_eckey_file", "$lmtp_tls_eccert_file"),
+    _like("lmtp_tls_enable_rpk", "smtp_tls_enable_rpk", "no"),
+    _like("lmtp_tls_enforce_peername", "smtp_tls_enforce_peername", "yes"),
+    _like("lmtp_tls_enforce_sts_mx_patterns", "smtp_tls_enforce_sts_mx_patterns", "yes"),
+    _like("lmtp_tls_exclude_ciphers", "smtp_tls_exclude_ciphers", ""),
+    _like("lmtp_tls_fingerprint_cert_match", "smtp_tls_fingerprint_cert_match", ""),
+    _like("lmtp_tls_fingerprint_digest", "smtp_tls_fingerprint_digest",
+          "${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}"),
+    _like("lmtp_tls_force_insecure_host_tlsa_lookup", "smtp_tls_force_insecure_host_tlsa_lookup",
+          "no"),
+    _like("lmtp_tls_key_file", "smtp_tls_key_file", "$lmtp_tls_cert_file"),
+    _like("lmtp_tls_loglevel", "smtp_tls_loglevel", "0"),
+    _like("lmtp_tls_loglevel_maps", "smtp_tls_loglevel_maps", ""),
+    _like("lmtp_tls_mandatory_ciphers", "smtp_tls_mandatory_ciphers", "medium"),
+    _like("lmtp_tls_mandatory_exclude_ciphers", "smtp_tls_mandatory_exclude_ciphers", ""),
+    _like("lmtp_tls_mandatory_protocols", "smtp_tls_mandatory_protocols", ">=TLSv1"),
+    _like("lmtp_tls_note_starttls_offer", "smtp_tls_note_starttls_offer", "no"),
+    _like("lmtp_tls_per_site", "smtp_tls_per_site", ""),
+    _like("lmtp_tls_policy_maps", "smtp_tls_policy_maps", ""),
+    _like("lmtp_tls_protocols", "smtp_tls_protocols", ">=TLSv1"),
+    _like("lmtp_tls_scert_verifydepth", "smtp_tls_scert_verifydepth", "9"),
+    _like("lmtp_tls_secure_cert_match", "smtp_tls_secure_cert_match", "nexthop"),
+    _like("lmtp_tls_security_level", "smtp_tls_security_level", ""),
+    _like("lmtp_tls_servername", "smtp_tls_servername", ""),
+    _like("lmtp_tls_session_cache_database", "smtp_tls_session_cache_database", ""),
+    _like("lmtp_tls_session_cache_timeout", "smtp_tls_session_cache_timeout", "3600s"),
+    _like("lmtp_tls_trace_size_limit", "smtp_tls_trace_size_limit", "102400"),
+    _like("lmtp_tls_trust_anchor_file", "smtp_tls_trust_anchor_file", ""),
+    _like("lmtp_tls_verify_cert_match", "smtp_tls_verify_cert_match", "hostname"),
+    _like("lmtp_tls_wrappermode", "smtp_tls_wrappermode", "no"),
+    _like("lmtp_tlsrpt_enable", "smtp_tlsrpt_enable", "no"),
+    _like("lmtp_tlsrpt_skip_reused_handshakes", "smtp_tlsrpt_skip_reused_handshakes", "no"),
+    _like("lmtp_tlsrpt_socket_name", "smtp_tlsrpt_socket_name", ""),
+    _like("lmtp_use_tls", "smtp_use_tls", "no"),
     _like("lmtp_xforward_timeout", "smtp_xforward_timeout", "300s"),
 )  # fmt: skip

@@ -1,19 +1,34 @@
-"""Milters: filters that see mail while it is received."""
+"""Milters: filters that see mail while it is received, and change it."""
 
 from __future__ import annotations
 
-from libmail.config.declare import LIST, STR, Parameter, by_name
+from libmail.config.declare import LIST, STR, TIME, Parameter, by_name
 
 __all__ = ["PARAMETERS"]
 
 PARAMETERS = by_name(
-    Parameter("milter_default_action", STR(1), "shutdown", "smtpd pickup",
-              "What happens to mail while a Milter cannot be asked: accept, reject, tempfail, "
-              "quarantine, shutdown."),
-    Parameter("non_smtpd_milters", LIST, "", "pickup",
-              "Milters for mail that does not arrive by SMTP."),
-    Parameter("smtpd_milter_maps", LIST, "", "smtpd",
-              "Tables with the Milters by client address, instead of smtpd_milters; or DISABLE."),
-    Parameter("smtpd_milters", LIST, "", "smtpd",
-              "Milters for mail that arrives by SMTP."),
+    Parameter("milter_command_timeout", TIME("s", 1), "30s", "smtpd pickup"),
+    Parameter("milter_connect_macros", STR(), "j {daemon_name} {daemon_addr} v _", "smtpd pickup"),
+    Parameter("milter_connect_timeout", TIME("s", 1), "30s", "smtpd pickup"),
+    Parameter("milter_content_timeout", TIME("s", 1), "300s", "smtpd pickup"),
+    Parameter("milter_data_macros", STR(), "i", "smtpd pickup"),
+    Parameter("milter_default_action", STR(1), "shutdown", "smtpd pickup"),
+    Parameter("milter_end_of_data_macros", STR(), "i", "smtpd pickup"),
+    Parameter("milter_end_of_header_macros", STR(), "i", "smtpd pickup"),
+    Parameter("milter_header_checks", LIST, "", "smtpd pickup"),
+    Parameter("milter_helo_macros", STR(),
+              "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}", "smtpd pickup"),
+    Parameter("milter_macro_daemon_name", STR(), "$myhostname", "smtpd pickup"),
+    Parameter("milter_macro_defaults", LIST, "", "smtpd pickup"),
+    Parameter("milter_macro_v", STR(), "$mail_name $mail_version", "smtpd pickup"),
+    Parameter("milter_mail_macros", STR(),
+              "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
+              "smtpd pickup"),
+    Parameter("milter_protocol", STR(1), "6", "smtpd pickup"),
+    Parameter("milter_rcpt_macros", STR(),
+              "i {rcpt_addr} {rcpt_host} {rcpt_mailer}", "smtpd pickup"),
+    Parameter("milter_unknown_command_macros", STR(), "", "smtpd pickup"),
+    Parameter("non_smtpd_milters", LIST, "", "pickup"),
+    Parameter("smtpd_milter_maps", LIST, "", "smtpd"),
+    Parameter("smtpd_milters", LIST, "", "smtpd"),
 )  # fmt: skip

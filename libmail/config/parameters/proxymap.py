@@ -53,12 +53,8 @@ PARAMETERS = by_name(
               "$authorized_submit_users $smtpd_authorized_verp_clients "
               "$smtpd_authorized_xclient_hosts $smtpd_authorized_xforward_hosts "
               "$lmtp_tls_loglevel_maps $postscreen_tls_loglevel_maps "
-              "$smtp_tls_loglevel_maps $smtpd_tls_loglevel_maps",
-              "proxymap",
-              "Tables (and parameters that name them) that may be read through proxymap."),
+              "$smtp_tls_loglevel_maps $smtpd_tls_loglevel_maps", "proxymap"),
     Parameter("proxy_write_maps", LIST,
               "$smtp_sasl_auth_cache_name $lmtp_sasl_auth_cache_name $address_verify_map "
-              "$postscreen_cache_map",
-              "proxymap",
-              "Tables that may be changed through proxywrite."),
+              "$postscreen_cache_map", "proxymap"),
 )  # fmt: skip

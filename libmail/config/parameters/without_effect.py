@@ -1,22 +1,138 @@
 """Parameters of Postfix that do nothing here, so that whoever sets one can be told.
 
 A name leaves this module when a program reads it; a test compares. Loaded only where it is
-needed: by postfix(1).
+needed: by postfix(1), and for the manual page.
 """
 
 from __future__ import annotations
 
-from libmail.config.main_cf import parse_main_cf
-
-__all__ = ["FOR_INSTALLERS", "NEVER", "NOT_YET", "PROTECTING", "undeclared"]
+__all__ = ["FOR_INSTALLERS", "NEVER", "NOT_YET", "PROTECTING"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-NOT_YET = _words(
-    """
+_TLS = """
+    lmtp_log_tls_feature_status lmtp_starttls_timeout lmtp_tls_block_early_mail_reply
+    lmtp_tls_CAfile lmtp_tls_CApath lmtp_tls_cert_file lmtp_tls_chain_files lmtp_tls_ciphers
+    lmtp_tls_connection_reuse lmtp_tls_dcert_file lmtp_tls_dkey_file lmtp_tls_eccert_file
+    lmtp_tls_eckey_file lmtp_tls_enable_rpk lmtp_tls_enforce_peername
+    lmtp_tls_enforce_sts_mx_patterns lmtp_tls_exclude_ciphers lmtp_tls_fingerprint_cert_match
+    lmtp_tls_fingerprint_digest lmtp_tls_force_insecure_host_tlsa_lookup lmtp_tls_key_file
+    lmtp_tls_loglevel lmtp_tls_loglevel_maps lmtp_tls_mandatory_ciphers
+    lmtp_tls_mandatory_exclude_ciphers lmtp_tls_mandatory_protocols lmtp_tls_note_starttls_offer
+    lmtp_tls_per_site lmtp_tls_protocols lmtp_tls_scert_verifydepth lmtp_tls_secure_cert_match
+    lmtp_tls_servername lmtp_tls_session_cache_database lmtp_tls_session_cache_timeout
+    lmtp_tls_trace_size_limit lmtp_tls_trust_anchor_file lmtp_tls_verify_cert_match
+    lmtp_tls_wrappermode lmtp_tlsrpt_enable lmtp_tlsrpt_skip_reused_handshakes
+    lmtp_tlsrpt_socket_name lmtp_use_tls smtp_log_tls_feature_status smtp_starttls_timeout
+    smtp_tls_block_early_mail_reply smtp_tls_CAfile smtp_tls_CApath smtp_tls_cert_file
+    smtp_tls_chain_files smtp_tls_ciphers smtp_tls_connection_reuse
+    smtp_tls_dane_insecure_mx_policy smtp_tls_dcert_file smtp_tls_dkey_file smtp_tls_eccert_file
+    smtp_tls_eckey_file smtp_tls_enable_rpk smtp_tls_enforce_peername
+    smtp_tls_enforce_sts_mx_patterns smtp_tls_exclude_ciphers smtp_tls_fingerprint_cert_match
+    smtp_tls_fingerprint_digest smtp_tls_force_insecure_host_tlsa_lookup smtp_tls_key_file
+    smtp_tls_loglevel smtp_tls_loglevel_maps smtp_tls_mandatory_ciphers
+    smtp_tls_mandatory_exclude_ciphers smtp_tls_mandatory_protocols smtp_tls_note_starttls_offer
+    smtp_tls_per_site smtp_tls_protocols smtp_tls_scert_verifydepth smtp_tls_secure_cert_match
+    smtp_tls_servername smtp_tls_session_cache_database smtp_tls_session_cache_timeout
+    smtp_tls_trace_size_limit smtp_tls_trust_anchor_file smtp_tls_verify_cert_match
+    smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
+    smtp_tlsrpt_socket_name smtp_use_tls smtpd_client_new_tls_session_rate_limit
+    smtpd_starttls_timeout smtpd_tls_always_issue_session_ids smtpd_tls_ask_ccert
+    smtpd_tls_auth_only smtpd_tls_CAfile smtpd_tls_CApath smtpd_tls_ccert_verifydepth
+    smtpd_tls_cert_file smtpd_tls_chain_files smtpd_tls_ciphers smtpd_tls_dcert_file
+    smtpd_tls_dh1024_param_file smtpd_tls_dh512_param_file smtpd_tls_dkey_file
+    smtpd_tls_eccert_file smtpd_tls_eckey_file smtpd_tls_eecdh_grade smtpd_tls_enable_rpk
+    smtpd_tls_exclude_ciphers smtpd_tls_fingerprint_digest smtpd_tls_key_file smtpd_tls_loglevel
+    smtpd_tls_loglevel_maps smtpd_tls_mandatory_ciphers smtpd_tls_mandatory_exclude_ciphers
+    smtpd_tls_mandatory_protocols smtpd_tls_protocols smtpd_tls_received_header
+    smtpd_tls_req_ccert smtpd_tls_session_cache_database smtpd_tls_session_cache_timeout
+    smtpd_tls_trace_size_limit smtpd_use_tls tls_append_default_CA tls_config_file
+    tls_config_name tls_daemon_random_bytes tls_dane_digests tls_disable_workarounds
+    tls_eecdh_auto_curves tls_eecdh_strong_curve tls_eecdh_ultra_curve tls_export_cipherlist
+    tls_fast_shutdown_enable tls_ffdhe_auto_groups tls_high_cipherlist tls_low_cipherlist
+    tls_medium_cipherlist tls_null_cipherlist tls_preempt_cipherlist tls_random_bytes
+    tls_random_exchange_name tls_random_prng_update_period tls_random_reseed_period
+    tls_random_source tls_server_sni_maps tls_session_ticket_cipher tls_ssl_options
+    tls_trace_rate_limit tls_trust_server_ccerts tls_wildcard_matches_multiple_labels
+    tlsmgr_service_name tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
+    tlsproxy_client_chain_files tlsproxy_client_dcert_file tlsproxy_client_dkey_file
+    tlsproxy_client_eccert_file tlsproxy_client_eckey_file tlsproxy_client_enforce_tls
+    tlsproxy_client_fingerprint_digest tlsproxy_client_key_file tlsproxy_client_loglevel
+    tlsproxy_client_per_site tlsproxy_client_policy_maps tlsproxy_client_scert_verifydepth
+    tlsproxy_client_security_level tlsproxy_client_use_tls tlsproxy_enforce_tls
+    tlsproxy_service_name tlsproxy_tls_always_issue_session_ids tlsproxy_tls_ask_ccert
+    tlsproxy_tls_CAfile tlsproxy_tls_CApath tlsproxy_tls_ccert_verifydepth
+    tlsproxy_tls_cert_file tlsproxy_tls_chain_files tlsproxy_tls_ciphers tlsproxy_tls_dcert_file
+    tlsproxy_tls_dh1024_param_file tlsproxy_tls_dh512_param_file tlsproxy_tls_dkey_file
+    tlsproxy_tls_eccert_file tlsproxy_tls_eckey_file tlsproxy_tls_eecdh_grade
+    tlsproxy_tls_enable_rpk tlsproxy_tls_exclude_ciphers tlsproxy_tls_fingerprint_digest
+    tlsproxy_tls_key_file tlsproxy_tls_loglevel tlsproxy_tls_mandatory_ciphers
+    tlsproxy_tls_mandatory_exclude_ciphers tlsproxy_tls_mandatory_protocols
+    tlsproxy_tls_protocols tlsproxy_tls_req_ccert tlsproxy_tls_security_level tlsproxy_use_tls
+    tlsproxy_watchdog_timeout
+"""
+
+_SASL = """
+    broken_sasl_auth_clients cyrus_sasl_config_path lmtp_sasl_auth_cache_name
+    lmtp_sasl_auth_cache_time lmtp_sasl_auth_enable lmtp_sasl_auth_soft_bounce
+    lmtp_sasl_mechanism_filter lmtp_sasl_password_maps lmtp_sasl_password_result_delimiter
+    lmtp_sasl_path lmtp_sasl_security_options lmtp_sasl_tls_security_options
+    lmtp_sasl_tls_verified_security_options lmtp_sasl_type lmtp_sender_dependent_authentication
+    send_cyrus_sasl_authzid smtp_sasl_auth_cache_name smtp_sasl_auth_cache_time
+    smtp_sasl_auth_enable smtp_sasl_auth_soft_bounce smtp_sasl_mechanism_filter
+    smtp_sasl_password_maps smtp_sasl_password_result_delimiter smtp_sasl_path
+    smtp_sasl_security_options smtp_sasl_tls_security_options
+    smtp_sasl_tls_verified_security_options smtp_sasl_type smtp_sender_dependent_authentication
+    smtpd_sasl_auth_enable smtpd_sasl_authenticated_header smtpd_sasl_exceptions_networks
+    smtpd_sasl_local_domain smtpd_sasl_mechanism_filter smtpd_sasl_path
+    smtpd_sasl_response_limit smtpd_sasl_security_options smtpd_sasl_service
+    smtpd_sasl_tls_security_options smtpd_sasl_type
+"""
+
+_MILTERS = """
+    milter_command_timeout milter_connect_macros milter_connect_timeout milter_content_timeout
+    milter_data_macros milter_end_of_data_macros milter_end_of_header_macros
+    milter_header_checks milter_helo_macros milter_macro_daemon_name milter_macro_defaults
+    milter_macro_v milter_mail_macros milter_protocol milter_rcpt_macros
+    milter_unknown_command_macros
+"""
+
+_POSTSCREEN = """
+    dnsblog_reply_delay dnsblog_service_name postscreen_access_list
+    postscreen_allowlist_interfaces postscreen_bare_newline_action
+    postscreen_bare_newline_enable postscreen_bare_newline_ttl postscreen_cache_cleanup_interval
+    postscreen_cache_map postscreen_cache_retention_time
+    postscreen_client_connection_count_limit postscreen_command_count_limit
+    postscreen_command_filter postscreen_command_time_limit postscreen_denylist_action
+    postscreen_disable_vrfy_command postscreen_discard_ehlo_keyword_address_maps
+    postscreen_discard_ehlo_keywords postscreen_dnsbl_action
+    postscreen_dnsbl_allowlist_threshold postscreen_dnsbl_max_ttl postscreen_dnsbl_min_ttl
+    postscreen_dnsbl_reply_map postscreen_dnsbl_sites postscreen_dnsbl_threshold
+    postscreen_dnsbl_timeout postscreen_enforce_tls postscreen_expansion_filter
+    postscreen_forbidden_commands postscreen_greet_action postscreen_greet_banner
+    postscreen_greet_ttl postscreen_greet_wait postscreen_helo_required
+    postscreen_non_smtp_command_action postscreen_non_smtp_command_enable
+    postscreen_non_smtp_command_ttl postscreen_pipelining_action postscreen_pipelining_enable
+    postscreen_pipelining_ttl postscreen_post_queue_limit postscreen_pre_queue_limit
+    postscreen_reject_footer postscreen_reject_footer_maps postscreen_starttls_timeout
+    postscreen_tls_always_issue_session_ids postscreen_tls_ask_ccert postscreen_tls_CAfile
+    postscreen_tls_CApath postscreen_tls_ccert_verifydepth postscreen_tls_cert_file
+    postscreen_tls_chain_files postscreen_tls_ciphers postscreen_tls_dcert_file
+    postscreen_tls_dh1024_param_file postscreen_tls_dh512_param_file postscreen_tls_dkey_file
+    postscreen_tls_eccert_file postscreen_tls_eckey_file postscreen_tls_eecdh_grade
+    postscreen_tls_enable_rpk postscreen_tls_exclude_ciphers postscreen_tls_fingerprint_digest
+    postscreen_tls_key_file postscreen_tls_loglevel postscreen_tls_loglevel_maps
+    postscreen_tls_mandatory_ciphers postscreen_tls_mandatory_exclude_ciphers
+    postscreen_tls_mandatory_protocols postscreen_tls_protocols postscreen_tls_req_ccert
+    postscreen_tls_security_level postscreen_tls_trace_size_limit
+    postscreen_upstream_proxy_protocol postscreen_upstream_proxy_timeout postscreen_use_tls
+    postscreen_watchdog_timeout smtpd_service_name
+"""
+
+_VERIFICATION = """
     address_verify_cache_cleanup_interval address_verify_default_transport
     address_verify_local_transport address_verify_map address_verify_negative_cache
     address_verify_negative_expire_time address_verify_negative_refresh_time
@@ -26,60 +142,124 @@ NOT_YET = _words(
     address_verify_sender_dependent_default_transport_maps
     address_verify_sender_dependent_relayhost_maps address_verify_sender_ttl
     address_verify_service_name address_verify_transport_maps address_verify_virtual_transport
-    allow_srv_lookup_fallback alternate_config_directories anvil_rate_time_unit
-    anvil_status_update_time authorized_verp_clients body_checks body_checks_size_limit
-    daemon_table_open_error_is_fatal debug_peer_level debug_peer_list default_cache_db_type
-    default_delivery_status_filter default_verp_delimiters delay_logging_resolution_limit
-    detect_8bit_encoding_header disable_mime_input_processing disable_verp_bounces
-    dns_ncache_ttl_fix_enable dnssec_probe empty_address_local_login_sender_maps_lookup_key
-    enable_idna2003_compatibility fast_flush_purge_time
-    fast_flush_refresh_time flush_service_name force_mime_input_conversion header_checks
-    ignore_srv_lookup_error lmtp_assume_final lmtp_bind_address_enforce
-    lmtp_body_checks lmtp_cname_overrides_servername lmtp_delivery_status_filter
-    lmtp_dns_reply_filter lmtp_dns_resolver_options lmtp_header_checks lmtp_mime_header_checks
-    lmtp_nested_header_checks lmtp_pix_workaround_delay_time lmtp_pix_workaround_maps
-    lmtp_pix_workaround_threshold_time lmtp_pix_workarounds lmtp_reply_filter
-    lmtp_requiretls_policy lmtp_send_dummy_mail_auth lmtp_send_xforward_command
-    lmtp_xforward_timeout local_delivery_status_filter local_login_sender_maps
-    message_reject_characters message_strip_characters mime_boundary_length_limit
-    mime_header_checks mime_nesting_limit multi_instance_enable multi_instance_group
-    multi_instance_wrapper nested_header_checks pipe_delivery_status_filter
-    postlogd_watchdog_timeout postmulti_control_commands postmulti_start_commands
-    postmulti_stop_commands postscreen_watchdog_timeout proxy_read_maps proxy_write_maps
-    proxymap_service_name proxywrite_service_name qmqpd_authorized_clients
-    qmqpd_client_port_logging qmqpd_error_delay qmqpd_timeout relay_clientcerts
-    requiretls_enable requiretls_esmtp_header requiretls_redact_dsn respectful_logging
-    sendmail_fix_line_endings smtp_bind_address_enforce smtp_body_checks
-    smtp_cname_overrides_servername smtp_delivery_status_filter smtp_dns_reply_filter
-    smtp_dns_resolver_options smtp_header_checks smtp_mime_header_checks
-    smtp_nested_header_checks smtp_pix_workaround_delay_time smtp_pix_workaround_maps
-    smtp_pix_workaround_threshold_time smtp_pix_workarounds smtp_reply_filter
-    smtp_requiretls_policy smtp_send_dummy_mail_auth smtp_send_xforward_command
-    smtp_xforward_timeout smtpd_authorized_verp_clients smtpd_authorized_xclient_hosts
-    smtpd_authorized_xforward_hosts smtpd_client_auth_rate_limit
+    unverified_recipient_defer_code unverified_recipient_reject_code
+    unverified_recipient_reject_reason unverified_recipient_tempfail_action
+    unverified_sender_defer_code unverified_sender_reject_code unverified_sender_reject_reason
+    unverified_sender_tempfail_action
+"""
+
+_RATES = """
+    anvil_rate_time_unit anvil_status_update_time smtpd_client_auth_rate_limit
     smtpd_client_connection_count_limit smtpd_client_connection_rate_limit
     smtpd_client_event_limit_exceptions smtpd_client_ipv4_prefix_length
     smtpd_client_ipv6_prefix_length smtpd_client_message_rate_limit
-    smtpd_client_new_tls_session_rate_limit smtpd_client_recipient_rate_limit
-    smtpd_dns_reply_filter smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
+    smtpd_client_recipient_rate_limit
+"""
+
+_CHECKS = """
+    body_checks body_checks_size_limit detect_8bit_encoding_header disable_mime_input_processing
+    force_mime_input_conversion header_checks lmtp_body_checks lmtp_header_checks
+    lmtp_mime_header_checks lmtp_nested_header_checks message_reject_characters
+    message_strip_characters mime_boundary_length_limit mime_header_checks mime_nesting_limit
+    nested_header_checks smtp_body_checks smtp_header_checks smtp_mime_header_checks
+    smtp_nested_header_checks strict_7bit_headers strict_8bitmime strict_8bitmime_body
+    strict_mime_encoding_domain
+"""
+
+_FILTERS = """
+    default_delivery_status_filter lmtp_delivery_status_filter lmtp_dns_reply_filter
+    lmtp_reply_filter local_delivery_status_filter pipe_delivery_status_filter
+    smtp_delivery_status_filter smtp_dns_reply_filter smtp_reply_filter smtpd_dns_reply_filter
+    smtpd_reject_filter_maps smtpd_reject_footer_maps virtual_delivery_status_filter
+"""
+
+_POLICY = """
     smtpd_policy_service_default_action smtpd_policy_service_max_idle
     smtpd_policy_service_max_ttl smtpd_policy_service_policy_context
     smtpd_policy_service_request_limit smtpd_policy_service_retry_delay
     smtpd_policy_service_timeout smtpd_policy_service_try_limit smtpd_proxy_ehlo
-    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout smtpd_reject_filter_maps
-    smtpd_reject_footer_maps smtpd_sender_login_maps smtpd_service_name
-    smtpd_upstream_proxy_protocol smtpd_upstream_proxy_timeout smtputf8_autodetect_classes
-    socketmap_max_query_size socketmap_max_reply_size strict_7bit_headers strict_8bitmime
-    strict_8bitmime_body strict_mime_encoding_domain tcp_windowsize tls_required_enable
-    tlsmgr_service_name tlsproxy_service_name unverified_recipient_defer_code
-    unverified_recipient_reject_code unverified_recipient_reject_reason
-    unverified_recipient_tempfail_action unverified_sender_defer_code
-    unverified_sender_reject_code unverified_sender_reject_reason
-    unverified_sender_tempfail_action use_srv_lookup verp_delimiter_filter
-    virtual_delivery_status_filter
-    """
+    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout smtpd_upstream_proxy_protocol
+    smtpd_upstream_proxy_timeout
+"""
+
+_INSTANCES = """
+    multi_instance_enable multi_instance_group multi_instance_wrapper postmulti_control_commands
+    postmulti_start_commands postmulti_stop_commands
+"""
+
+_VERP = """
+    default_verp_delimiters disable_verp_bounces
+    smtpd_authorized_verp_clients verp_delimiter_filter
+"""
+
+_FLUSH = """
+    fast_flush_purge_time fast_flush_refresh_time flush_service_name
+"""
+
+_PIX = """
+    lmtp_pix_workaround_delay_time lmtp_pix_workaround_maps lmtp_pix_workaround_threshold_time
+    lmtp_pix_workarounds smtp_pix_workaround_delay_time smtp_pix_workaround_maps
+    smtp_pix_workaround_threshold_time smtp_pix_workarounds
+"""
+
+_REQUIRETLS = """
+    lmtp_requiretls_policy requiretls_enable requiretls_esmtp_header requiretls_redact_dsn
+    smtp_requiretls_policy tls_required_enable
+"""
+
+_SRV = """
+    allow_srv_lookup_fallback dns_ncache_ttl_fix_enable dnssec_probe ignore_srv_lookup_error
+    lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
+"""
+
+_PROXYMAP = """
+    proxy_read_maps proxy_write_maps proxymap_service_name proxywrite_service_name
+    socketmap_max_query_size socketmap_max_reply_size
+"""
+
+_XCLIENT = """
+    lmtp_send_xforward_command lmtp_xforward_timeout smtp_send_xforward_command
+    smtp_xforward_timeout smtpd_authorized_xclient_hosts smtpd_authorized_xforward_hosts
+"""
+
+_QMQP = """
+    qmqpd_authorized_clients qmqpd_client_port_logging qmqpd_error_delay qmqpd_timeout
+"""
+
+_OTHER = """
+    alternate_config_directories daemon_table_open_error_is_fatal debug_peer_level
+    debug_peer_list default_cache_db_type delay_logging_resolution_limit
+    empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
+    lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
+    lmtp_send_dummy_mail_auth local_login_sender_maps postlogd_watchdog_timeout
+    relay_clientcerts respectful_logging sendmail_fix_line_endings smtp_bind_address_enforce
+    smtp_cname_overrides_servername smtp_send_dummy_mail_auth smtpd_expansion_filter
+    smtpd_min_data_rate smtpd_per_request_deadline smtpd_sender_login_maps
+    smtputf8_autodetect_classes tcp_windowsize
+"""
+
+NOT_YET = _words(
+    _TLS
+    + _SASL
+    + _MILTERS
+    + _POSTSCREEN
+    + _VERIFICATION
+    + _RATES
+    + _CHECKS
+    + _FILTERS
+    + _POLICY
+    + _INSTANCES
+    + _VERP
+    + _FLUSH
+    + _PIX
+    + _REQUIRETLS
+    + _SRV
+    + _PROXYMAP
+    + _XCLIENT
+    + _QMQP
+    + _OTHER
 )
-"""Declared ones, of features that are not there yet."""
+"""Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(
     """
@@ -93,7 +273,7 @@ NEVER = _words(
     sun_mailtool_compatibility trigger_timeout
     """
 )
-"""Declared ones, of what this system does not need."""
+"""Those of what this system does not need."""
 
 FOR_INSTALLERS = _words(
     """
@@ -101,7 +281,7 @@ FOR_INSTALLERS = _words(
     openssl_path readme_directory sample_directory sendmail_path setgid_group shlib_directory
     """
 )
-"""Declared ones that only installers and scripts ask for, in Postfix, too."""
+"""Those that only installers and scripts ask for, in Postfix, too."""
 
 PROTECTING = {
     **dict.fromkeys(
@@ -119,345 +299,3 @@ PROTECTING = {
     ),
 }  # fmt: skip
 """Those whose features are not there yet, and which nevertheless keep mail from harm: a remark."""
-
-# As in main.cf: a line that begins with white space continues the one before.
-_UNDECLARED = """
-broken_sasl_auth_clients = no
-cyrus_sasl_config_path =
-dnsblog_reply_delay = 0s
-dnsblog_service_name = dnsblog
-lmtp_log_tls_feature_status = yes
-lmtp_sasl_auth_cache_name =
-lmtp_sasl_auth_cache_time = 90d
-lmtp_sasl_auth_enable = no
-lmtp_sasl_auth_soft_bounce = yes
-lmtp_sasl_mechanism_filter =
-lmtp_sasl_password_maps =
-lmtp_sasl_password_result_delimiter = :
-lmtp_sasl_path =
-lmtp_sasl_security_options = noplaintext, noanonymous
-lmtp_sasl_tls_security_options = $lmtp_sasl_security_options
-lmtp_sasl_tls_verified_security_options = $lmtp_sasl_tls_security_options
-lmtp_sasl_type = cyrus
-lmtp_sender_dependent_authentication = no
-lmtp_starttls_timeout = 300s
-lmtp_tls_CAfile =
-lmtp_tls_CApath =
-lmtp_tls_block_early_mail_reply = no
-lmtp_tls_cert_file =
-lmtp_tls_chain_files =
-lmtp_tls_ciphers = medium
-lmtp_tls_connection_reuse = no
-lmtp_tls_dcert_file =
-lmtp_tls_dkey_file = $lmtp_tls_dcert_file
-lmtp_tls_eccert_file =
-lmtp_tls_eckey_file = $lmtp_tls_eccert_file
-lmtp_tls_enable_rpk = no
-lmtp_tls_enforce_peername = yes
-lmtp_tls_enforce_sts_mx_patterns = yes
-lmtp_tls_exclude_ciphers =
-lmtp_tls_fingerprint_cert_match =
-lmtp_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}
-lmtp_tls_force_insecure_host_tlsa_lookup = no
-lmtp_tls_key_file = $lmtp_tls_cert_file
-lmtp_tls_loglevel = 0
-lmtp_tls_loglevel_maps =
-lmtp_tls_mandatory_ciphers = medium
-lmtp_tls_mandatory_exclude_ciphers =
-lmtp_tls_mandatory_protocols = >=TLSv1
-lmtp_tls_note_starttls_offer = no
-lmtp_tls_per_site =
-lmtp_tls_protocols = >=TLSv1
-lmtp_tls_scert_verifydepth = 9
-lmtp_tls_secure_cert_match = nexthop
-lmtp_tls_servername =
-lmtp_tls_session_cache_database =
-lmtp_tls_session_cache_timeout = 3600s
-lmtp_tls_trace_size_limit = 102400
-lmtp_tls_trust_anchor_file =
-lmtp_tls_verify_cert_match = hostname
-lmtp_tls_wrappermode = no
-lmtp_tlsrpt_enable = no
-lmtp_tlsrpt_skip_reused_handshakes = no
-lmtp_tlsrpt_socket_name =
-lmtp_use_tls = no
-milter_command_timeout = 30s
-milter_connect_macros = j {daemon_name} {daemon_addr} v _
-milter_connect_timeout = 30s
-milter_content_timeout = 300s
-milter_data_macros = i
-milter_end_of_data_macros = i
-milter_end_of_header_macros = i
-milter_header_checks =
-milter_helo_macros = {tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}
-milter_macro_daemon_name = $myhostname
-milter_macro_defaults =
-milter_macro_v = $mail_name $mail_version
-milter_mail_macros = i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host}
-    {mail_mailer}
-milter_protocol = 6
-milter_rcpt_macros = i {rcpt_addr} {rcpt_host} {rcpt_mailer}
-milter_unknown_command_macros =
-postscreen_access_list = permit_mynetworks
-postscreen_allowlist_interfaces =
-    ${postscreen_whitelist_interfaces?{$postscreen_whitelist_interfaces}:{static:all}}
-postscreen_bare_newline_action = ignore
-postscreen_bare_newline_enable = no
-postscreen_bare_newline_ttl = 30d
-postscreen_cache_cleanup_interval = 12h
-postscreen_cache_map = $default_cache_db_type:$data_directory/postscreen_cache
-postscreen_cache_retention_time = 7d
-postscreen_client_connection_count_limit = $smtpd_client_connection_count_limit
-postscreen_command_count_limit = 20
-postscreen_command_filter =
-postscreen_command_time_limit = ${stress?{10}:{300}}s
-postscreen_denylist_action =
-    ${postscreen_blacklist_action?{$postscreen_blacklist_action}:{ignore}}
-postscreen_disable_vrfy_command = $disable_vrfy_command
-postscreen_discard_ehlo_keyword_address_maps = $smtpd_discard_ehlo_keyword_address_maps
-postscreen_discard_ehlo_keywords = $smtpd_discard_ehlo_keywords
-postscreen_dnsbl_action = ignore
-postscreen_dnsbl_allowlist_threshold =
-    ${postscreen_dnsbl_whitelist_threshold?{$postscreen_dnsbl_whitelist_threshold}:{0}}
-postscreen_dnsbl_max_ttl = ${postscreen_dnsbl_ttl?{$postscreen_dnsbl_ttl}:{1}}h
-postscreen_dnsbl_min_ttl = 60s
-postscreen_dnsbl_reply_map =
-postscreen_dnsbl_sites =
-postscreen_dnsbl_threshold = 1
-postscreen_dnsbl_timeout = 10s
-postscreen_enforce_tls = $smtpd_enforce_tls
-postscreen_expansion_filter = $smtpd_expansion_filter
-postscreen_forbidden_commands = $smtpd_forbidden_commands
-postscreen_greet_action = ignore
-postscreen_greet_banner = $smtpd_banner
-postscreen_greet_ttl = 1d
-postscreen_greet_wait = ${stress?{2}:{6}}s
-postscreen_helo_required = $smtpd_helo_required
-postscreen_non_smtp_command_action = drop
-postscreen_non_smtp_command_enable = no
-postscreen_non_smtp_command_ttl = 30d
-postscreen_pipelining_action = enforce
-postscreen_pipelining_enable = no
-postscreen_pipelining_ttl = 30d
-postscreen_post_queue_limit = $default_process_limit
-postscreen_pre_queue_limit = $default_process_limit
-postscreen_reject_footer = $smtpd_reject_footer
-postscreen_reject_footer_maps = $smtpd_reject_footer_maps
-postscreen_starttls_timeout = $smtpd_starttls_timeout
-postscreen_tls_CAfile = $smtpd_tls_CAfile
-postscreen_tls_CApath = $smtpd_tls_CApath
-postscreen_tls_always_issue_session_ids = $smtpd_tls_always_issue_session_ids
-postscreen_tls_ask_ccert = $smtpd_tls_ask_ccert
-postscreen_tls_ccert_verifydepth = $smtpd_tls_ccert_verifydepth
-postscreen_tls_cert_file = $smtpd_tls_cert_file
-postscreen_tls_chain_files = $smtpd_tls_chain_files
-postscreen_tls_ciphers = $smtpd_tls_ciphers
-postscreen_tls_dcert_file = $smtpd_tls_dcert_file
-postscreen_tls_dh1024_param_file = $smtpd_tls_dh1024_param_file
-postscreen_tls_dh512_param_file = $smtpd_tls_dh512_param_file
-postscreen_tls_dkey_file = $smtpd_tls_dkey_file
-postscreen_tls_eccert_file = $smtpd_tls_eccert_file
-postscreen_tls_eckey_file = $smtpd_tls_eckey_file
-postscreen_tls_eecdh_grade = $smtpd_tls_eecdh_grade
-postscreen_tls_enable_rpk = $smtpd_tls_enable_rpk
-postscreen_tls_exclude_ciphers = $smtpd_tls_exclude_ciphers
-postscreen_tls_fingerprint_digest = $smtpd_tls_fingerprint_digest
-postscreen_tls_key_file = $smtpd_tls_key_file
-postscreen_tls_loglevel = $smtpd_tls_loglevel
-postscreen_tls_loglevel_maps = $smtpd_tls_loglevel_maps
-postscreen_tls_mandatory_ciphers = $smtpd_tls_mandatory_ciphers
-postscreen_tls_mandatory_exclude_ciphers = $smtpd_tls_mandatory_exclude_ciphers
-postscreen_tls_mandatory_protocols = $smtpd_tls_mandatory_protocols
-postscreen_tls_protocols = $smtpd_tls_protocols
-postscreen_tls_req_ccert = $smtpd_tls_req_ccert
-postscreen_tls_security_level = $smtpd_tls_security_level
-postscreen_tls_trace_size_limit = $smtpd_tls_trace_size_limit
-postscreen_upstream_proxy_protocol =
-postscreen_upstream_proxy_timeout = 5s
-postscreen_use_tls = $smtpd_use_tls
-send_cyrus_sasl_authzid = no
-smtp_log_tls_feature_status = yes
-smtp_sasl_auth_cache_name =
-smtp_sasl_auth_cache_time = 90d
-smtp_sasl_auth_enable = no
-smtp_sasl_auth_soft_bounce = yes
-smtp_sasl_mechanism_filter =
-smtp_sasl_password_maps =
-smtp_sasl_password_result_delimiter = :
-smtp_sasl_path =
-smtp_sasl_security_options = noplaintext, noanonymous
-smtp_sasl_tls_security_options = $smtp_sasl_security_options
-smtp_sasl_tls_verified_security_options = $smtp_sasl_tls_security_options
-smtp_sasl_type = cyrus
-smtp_sender_dependent_authentication = no
-smtp_starttls_timeout = 300s
-smtp_tls_CAfile =
-smtp_tls_CApath =
-smtp_tls_block_early_mail_reply = no
-smtp_tls_cert_file =
-smtp_tls_chain_files =
-smtp_tls_ciphers = medium
-smtp_tls_connection_reuse = no
-smtp_tls_dane_insecure_mx_policy = dane
-smtp_tls_dcert_file =
-smtp_tls_dkey_file = $smtp_tls_dcert_file
-smtp_tls_eccert_file =
-smtp_tls_eckey_file = $smtp_tls_eccert_file
-smtp_tls_enable_rpk = no
-smtp_tls_enforce_peername = yes
-smtp_tls_enforce_sts_mx_patterns = yes
-smtp_tls_exclude_ciphers =
-smtp_tls_fingerprint_cert_match =
-smtp_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}
-smtp_tls_force_insecure_host_tlsa_lookup = no
-smtp_tls_key_file = $smtp_tls_cert_file
-smtp_tls_loglevel = 0
-smtp_tls_loglevel_maps =
-smtp_tls_mandatory_ciphers = medium
-smtp_tls_mandatory_exclude_ciphers =
-smtp_tls_mandatory_protocols = >=TLSv1
-smtp_tls_note_starttls_offer = no
-smtp_tls_per_site =
-smtp_tls_protocols = >=TLSv1
-smtp_tls_scert_verifydepth = 9
-smtp_tls_secure_cert_match = nexthop, dot-nexthop
-smtp_tls_servername =
-smtp_tls_session_cache_database =
-smtp_tls_session_cache_timeout = 3600s
-smtp_tls_trace_size_limit = 102400
-smtp_tls_trust_anchor_file =
-smtp_tls_verify_cert_match = hostname
-smtp_tls_wrappermode = no
-smtp_tlsrpt_enable = no
-smtp_tlsrpt_skip_reused_handshakes = no
-smtp_tlsrpt_socket_name =
-smtp_use_tls = no
-smtpd_sasl_auth_enable = no
-smtpd_sasl_authenticated_header = no
-smtpd_sasl_exceptions_networks =
-smtpd_sasl_local_domain =
-smtpd_sasl_mechanism_filter = !external, static:rest
-smtpd_sasl_path = smtpd
-smtpd_sasl_response_limit = 12288
-smtpd_sasl_security_options = noanonymous
-smtpd_sasl_service = smtp
-smtpd_sasl_tls_security_options = $smtpd_sasl_security_options
-smtpd_sasl_type = cyrus
-smtpd_starttls_timeout = ${stress?{10}:{300}}s
-smtpd_tls_CAfile =
-smtpd_tls_CApath =
-smtpd_tls_always_issue_session_ids = yes
-smtpd_tls_ask_ccert = no
-smtpd_tls_auth_only = no
-smtpd_tls_ccert_verifydepth = 9
-smtpd_tls_cert_file =
-smtpd_tls_chain_files =
-smtpd_tls_ciphers = medium
-smtpd_tls_dcert_file =
-smtpd_tls_dh1024_param_file =
-smtpd_tls_dh512_param_file =
-smtpd_tls_dkey_file = $smtpd_tls_dcert_file
-smtpd_tls_eccert_file =
-smtpd_tls_eckey_file = $smtpd_tls_eccert_file
-smtpd_tls_eecdh_grade = auto
-smtpd_tls_enable_rpk = no
-smtpd_tls_exclude_ciphers =
-smtpd_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}
-smtpd_tls_key_file = $smtpd_tls_cert_file
-smtpd_tls_loglevel = 0
-smtpd_tls_loglevel_maps =
-smtpd_tls_mandatory_ciphers = medium
-smtpd_tls_mandatory_exclude_ciphers =
-smtpd_tls_mandatory_protocols = >=TLSv1
-smtpd_tls_protocols = >=TLSv1
-smtpd_tls_received_header = no
-smtpd_tls_req_ccert = no
-smtpd_tls_session_cache_database =
-smtpd_tls_session_cache_timeout = 3600s
-smtpd_tls_trace_size_limit = 102400
-smtpd_use_tls = no
-tls_append_default_CA = no
-tls_config_file = default
-tls_config_name =
-tls_daemon_random_bytes = 32
-tls_dane_digests = sha512 sha256
-tls_disable_workarounds =
-tls_eecdh_auto_curves = X25519 X448 prime256v1 secp384r1 secp521r1
-tls_eecdh_strong_curve = prime256v1
-tls_eecdh_ultra_curve = secp384r1
-tls_export_cipherlist =
-tls_fast_shutdown_enable = yes
-tls_ffdhe_auto_groups = ffdhe2048 ffdhe3072
-tls_high_cipherlist =
-    aNULL:-aNULL:HIGH:!SEED:!IDEA:!3DES:!RC2:!RC4:!RC5:!kDH:!kECDH:!aDSS:!MD5:@STRENGTH
-tls_low_cipherlist =
-tls_medium_cipherlist =
-    aNULL:-aNULL:HIGH:MEDIUM:!SEED:!IDEA:!3DES:!RC2:!RC4:!RC5:!kDH:!kECDH:!aDSS:!MD5:+RC4:@STRENGTH
-tls_null_cipherlist = eNULL:!kDH:!kECDH:!aDSS:!MD5:!aNULL
-tls_preempt_cipherlist = no
-tls_random_bytes = 32
-tls_random_exchange_name = ${data_directory}/prng_exch
-tls_random_prng_update_period = 3600s
-tls_random_reseed_period = 3600s
-tls_random_source = dev:/dev/urandom
-tls_server_sni_maps =
-tls_session_ticket_cipher = aes-256-cbc
-tls_ssl_options =
-tls_trace_rate_limit = 1
-tls_trust_server_ccerts = no
-tls_wildcard_matches_multiple_labels = yes
-tlsproxy_client_CAfile = $smtp_tls_CAfile
-tlsproxy_client_CApath = $smtp_tls_CApath
-tlsproxy_client_cert_file = $smtp_tls_cert_file
-tlsproxy_client_chain_files = $smtp_tls_chain_files
-tlsproxy_client_dcert_file = $smtp_tls_dcert_file
-tlsproxy_client_dkey_file = $smtp_tls_dkey_file
-tlsproxy_client_eccert_file = $smtp_tls_eccert_file
-tlsproxy_client_eckey_file = $smtp_tls_eckey_file
-tlsproxy_client_enforce_tls = $smtp_enforce_tls
-tlsproxy_client_fingerprint_digest = $smtp_tls_fingerprint_digest
-tlsproxy_client_key_file = $smtp_tls_key_file
-tlsproxy_client_loglevel = $smtp_tls_loglevel
-tlsproxy_client_per_site = $smtp_tls_per_site
-tlsproxy_client_policy_maps =
-    ${tlsproxy_client_policy?{$tlsproxy_client_policy}:{$smtp_tls_policy_maps}}
-tlsproxy_client_scert_verifydepth = $smtp_tls_scert_verifydepth
-tlsproxy_client_security_level =
-    ${tlsproxy_client_level?{$tlsproxy_client_level}:{$smtp_tls_security_level}}
-tlsproxy_client_use_tls = $smtp_use_tls
-tlsproxy_enforce_tls = $smtpd_enforce_tls
-tlsproxy_tls_CAfile = $smtpd_tls_CAfile
-tlsproxy_tls_CApath = $smtpd_tls_CApath
-tlsproxy_tls_always_issue_session_ids = $smtpd_tls_always_issue_session_ids
-tlsproxy_tls_ask_ccert = $smtpd_tls_ask_ccert
-tlsproxy_tls_ccert_verifydepth = $smtpd_tls_ccert_verifydepth
-tlsproxy_tls_cert_file = $smtpd_tls_cert_file
-tlsproxy_tls_chain_files = $smtpd_tls_chain_files
-tlsproxy_tls_ciphers = $smtpd_tls_ciphers
-tlsproxy_tls_dcert_file = $smtpd_tls_dcert_file
-tlsproxy_tls_dh1024_param_file = $smtpd_tls_dh1024_param_file
-tlsproxy_tls_dh512_param_file = $smtpd_tls_dh512_param_file
-tlsproxy_tls_dkey_file = $smtpd_tls_dkey_file
-tlsproxy_tls_eccert_file = $smtpd_tls_eccert_file
-tlsproxy_tls_eckey_file = $smtpd_tls_eckey_file
-tlsproxy_tls_eecdh_grade = $smtpd_tls_eecdh_grade
-tlsproxy_tls_enable_rpk = $smtpd_tls_enable_rpk
-tlsproxy_tls_exclude_ciphers = $smtpd_tls_exclude_ciphers
-tlsproxy_tls_fingerprint_digest = $smtpd_tls_fingerprint_digest
-tlsproxy_tls_key_file = $smtpd_tls_key_file
-tlsproxy_tls_loglevel = $smtpd_tls_loglevel
-tlsproxy_tls_mandatory_ciphers = $smtpd_tls_mandatory_ciphers
-tlsproxy_tls_mandatory_exclude_ciphers = $smtpd_tls_mandatory_exclude_ciphers
-tlsproxy_tls_mandatory_protocols = $smtpd_tls_mandatory_protocols
-tlsproxy_tls_protocols = $smtpd_tls_protocols
-tlsproxy_tls_req_ccert = $smtpd_tls_req_ccert
-tlsproxy_tls_security_level = $smtpd_tls_security_level
-tlsproxy_use_tls = $smtpd_use_tls
-tlsproxy_watchdog_timeout = 10s
-"""
-
-
-def undeclared() -> dict[str, str]:
-    """Those that are not declared yet, with their defaults as main.cf text."""
-    entries, _ = parse_main_cf(_UNDECLARED, "")
-    return {entry.name: entry.value for entry in entries}
