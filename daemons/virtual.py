@@ -22,6 +22,7 @@ from libmail.clients.delivery import (
     Sent,
     delivery_handlers,
 )
+from libmail.clients.status_filter import StatusFilter
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
@@ -42,6 +43,7 @@ _RELAY: Final = "virtual"
 class VirtualParams:
     """Parameters of virtual(8)."""
 
+    virtual_delivery_status_filter: tuple[str, ...]
     virtual_mailbox_maps: str
     virtual_mailbox_base: str
     virtual_mailbox_limit: int
@@ -64,6 +66,7 @@ class Prepared:
 
     params: VirtualParams
     delivery: DeliveryParams
+    status_filter: StatusFilter
     mailboxes: Maps
     uids: Maps
     gids: Maps
@@ -83,6 +86,9 @@ def _prepare(startup: Startup) -> Prepared:
     return Prepared(
         params,
         startup.config.load(DeliveryParams),
+        StatusFilter(
+            Maps("virtual_delivery_status_filter", params.virtual_delivery_status_filter, options)
+        ),
         Maps("virtual_mailbox_maps", params.virtual_mailbox_maps, options),
         Maps("virtual_uid_maps", params.virtual_uid_maps, options),
         Maps("virtual_gid_maps", params.virtual_gid_maps, options),
@@ -204,7 +210,8 @@ def _check_owner(path: str, owner: Identity) -> None:
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     agent = MailboxDelivery(prepared)
-    return delivery_handlers(runtime, agent.deliver, Reporters(prepared.delivery))
+    reporters = Reporters(prepared.delivery, prepared.status_filter)
+    return delivery_handlers(runtime, agent.deliver, reporters)
 
 
 SERVICE: Final = Service("virtual", _prepare, _start, one_client=True)

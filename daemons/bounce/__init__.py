@@ -119,6 +119,9 @@ class Reporter:
             status = await notifier.to_sender(FAILURE, original, wanted, request.sender)
             if status:
                 return status
+        else:
+            original = read_original(request, path, params.bounce_size_limit, full=False)
+            await notifier.to_nobody(FAILURE, original)
         if "bounce" not in params.notify_classes:
             return 0
         copy = read_original(request, path, params.bounce_size_limit, full=False)
@@ -135,6 +138,8 @@ class Reporter:
             status = await notifier.to_sender(DELAY, original, wanted, request.sender)
             if status:
                 return status
+        else:
+            await notifier.to_nobody(DELAY, original)
         if "delay" not in params.notify_classes:
             return 0
         return await notifier.to_postmaster(DELAY, original, targets, params.delay_notice_recipient)

@@ -110,6 +110,19 @@ class Notifier:
             text="", automatic="auto-generated", who="postmaster",
         )  # fmt: skip
 
+    async def to_nobody(self, job: Job, original: Original) -> None:
+        """Begin a report and drop it: log analysers know the line that cleanup logs then."""
+        submission = await self._cleanup.open(self._flags)
+        try:
+            notice = self._notice(
+                job, original, "", self.template(job).subject, "", "auto-replied",
+                submission.queue_id,
+            )  # fmt: skip
+            submission.envelope(self._envelope("", original), ())
+            await submission.write(compose(notice, original, ()))
+        finally:
+            submission.abort()
+
     async def _send(
         self,
         job: Job,

@@ -59,7 +59,7 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
             LOG.info("table has changed -- restarting")
             runtime.retire()
 
-    return delivery_handlers(runtime, agent, Reporters(settings.delivery))
+    return delivery_handlers(runtime, agent, Reporters(settings.delivery, settings.status_filter))
 
 
 SERVICE: Final = Service("local", prepare, _start, one_client=True, commands=True)

@@ -8,6 +8,7 @@ from typing import Final
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
 from libmail.clients.delivery import DeliveryParams
+from libmail.clients.status_filter import StatusFilter
 from libmail.log import Fatal
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup
@@ -47,6 +48,7 @@ class LocalParams:
     ipc_timeout: float
     line_length_limit: int
     local_command_shell: str
+    local_delivery_status_filter: tuple[str, ...]
     luser_relay: str
     mail_name: str
     mail_spool_directory: str
@@ -86,6 +88,7 @@ class Settings:
 
     params: LocalParams
     delivery: DeliveryParams
+    status_filter: StatusFilter
     aliases: tuple[AliasTable, ...]
     mailbox_transports: Maps
     mailbox_commands: Maps
@@ -111,6 +114,7 @@ class Settings:
             self.mailbox_transports,
             self.mailbox_commands,
             self.fallback_transports,
+            self.status_filter.maps,
         )
 
 
@@ -154,6 +158,9 @@ def prepare(startup: Startup) -> Settings:
     return Settings(
         params=params,
         delivery=startup.config.load(DeliveryParams),
+        status_filter=StatusFilter(
+            Maps("local_delivery_status_filter", params.local_delivery_status_filter, options)
+        ),
         aliases=tuple(
             AliasTable(Maps("alias_maps", (spec,), options), _file_owner(spec)) for spec in specs
         ),

@@ -23,6 +23,7 @@ from libmail.clients.delivery import (
     Reporters,
     delivery_handlers,
 )
+from libmail.clients.status_filter import StatusFilter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.resolver import Protocols
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -39,6 +40,7 @@ class Prepared:
 
     settings: Settings
     delivery: DeliveryParams
+    status_filter: StatusFilter
     lookups: Lookups
     default_port: int
     discard_maps: Maps
@@ -80,6 +82,9 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     return Prepared(
         settings,
         startup.config.load(DeliveryParams),
+        StatusFilter(
+            Maps(f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter, options)
+        ),
         Lookups(params, _protocols(params), _own_addresses(params)),
         service_port(params.smtp_tcp_port),
         Maps(
@@ -130,7 +135,8 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                 return
         await Attempt(delivery, outgoing, around).run()
 
-    handlers = delivery_handlers(runtime, agent, Reporters(prepared.delivery))
+    reporters = Reporters(prepared.delivery, prepared.status_filter)
+    handlers = delivery_handlers(runtime, agent, reporters)
 
     async def drain() -> None:
         around.cache.close()

@@ -46,6 +46,7 @@ class SmtpParams:
     smtp_data_init_timeout: float
     smtp_data_xfer_timeout: float
     smtp_defer_if_no_mx_address_found: bool
+    smtp_delivery_status_filter: tuple[str, ...]
     smtp_discard_ehlo_keyword_address_maps: tuple[str, ...]
     smtp_discard_ehlo_keywords: tuple[str, ...]
     smtp_dns_support_level: str

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from daemons.trivial_rewrite.forms import domain_at, is_special, strip_route, to_domain_form
 from daemons.trivial_rewrite.params import ResolveParams
+from libmail.dns.hostname import hostaddr_problem
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG
 from libmail.message.tokens import Kind, Token, internal, tokenize
@@ -144,7 +145,7 @@ class Resolver:
                     return self._checked(Parsed(user, domain, True, False, implied=not saved))
                 tokens = form
                 continue
-            domain = internal(tokens[at + 1 :]).rstrip(".")
+            domain = internal(tokens[at + 1 :]).removesuffix(".")
             if not domain and not params.resolve_null_domain:
                 break
             if domain and not await self._tables.local_domains.match(self._literal(domain)):
@@ -176,7 +177,7 @@ class Resolver:
 
     def _valid_domain(self, domain: str) -> bool:
         if domain.startswith("["):
-            return literal_address(domain) is not None
+            return self._valid_literal(domain)
         if len(domain) > 255 or _NUMERIC.fullmatch(domain):
             return False
         if not domain.isascii():
@@ -187,6 +188,16 @@ class Resolver:
             except UnicodeError:
                 return False
         return all(_LABEL.fullmatch(label) for label in domain.split("."))
+
+    @staticmethod
+    def _valid_literal(domain: str) -> bool:
+        if not domain.endswith("]"):
+            return False
+        ipv6 = domain[1:6].lower() == "ipv6:"
+        problem = hostaddr_problem(domain[6 if ipv6 else 1 : -1], ipv6=ipv6)
+        if problem:
+            LOG.warning(problem)
+        return not problem
 
     # the route
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from libmail.clients.status_filter import StatusFilter
 from libmail.ipc.messages import (
     AgentReady,
     BounceAppend,
@@ -111,8 +112,9 @@ class DeliveryParams:
 class Reporters:
     """The services that keep what a report will tell, and the queue directory."""
 
-    def __init__(self, params: DeliveryParams) -> None:
+    def __init__(self, params: DeliveryParams, status_filter: StatusFilter | None = None) -> None:
         self.soft_bounce: Final = params.soft_bounce
+        self.status_filter: Final = status_filter or None
         self.queue: Final = QueueDirectory(
             frozenset(params.hash_queue_names), params.hash_queue_depth
         )
@@ -180,6 +182,8 @@ class Delivery:
         is told at once of a failure where that is not the sender (owner of an alias). Returns
         whether that is final, which is false also when it could not be recorded.
         """
+        if self.reporters.status_filter is not None:
+            outcome = await _filtered(outcome, self.reporters.status_filter)
         if isinstance(outcome, Bounced) and self.reporters.soft_bounce:
             outcome = _soften(outcome)
         if self.verify_only:
@@ -334,6 +338,15 @@ def _soften(outcome: Bounced) -> Deferred:
         diag_text=outcome.diag_text,
         conn_use=outcome.conn_use,
     )
+
+
+async def _filtered(outcome: Outcome, status_filter: StatusFilter) -> Outcome:
+    """Only code and text change, and with the code whether a failure is final."""
+    dsn, reason = await status_filter.replace(outcome.dsn, outcome.reason)
+    if isinstance(outcome, Sent):
+        return outcome._replace(dsn=dsn, reason=reason)
+    kind = Bounced if dsn.startswith("5") else Deferred
+    return kind(*outcome)._replace(dsn=dsn, reason=reason)
 
 
 Agent = Callable[[Delivery], Awaitable[None]]

@@ -11,6 +11,7 @@ import socket
 from typing import Final
 
 __all__ = [
+    "hostaddr_problem",
     "hostname_problem",
     "literal_address",
     "valid_hostaddr",
@@ -22,6 +23,8 @@ __all__ = [
 
 _MAX_NAME: Final = 255
 _MAX_LABEL: Final = 63
+_MAX_OCTET: Final = 3  # digits
+_MAX_COLONS: Final = 7
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _GOOD: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _NUMERIC: Final = re.compile(r"[0-9.]*", re.ASCII)
@@ -78,6 +81,47 @@ def valid_ipv6(text: str) -> bool:
 def valid_hostaddr(text: str) -> bool:
     """Tell whether the text is an address, without brackets and prefix."""
     return valid_ipv6(text) if ":" in text else valid_ipv4(text)
+
+
+def hostaddr_problem(text: str, *, ipv6: bool) -> str:
+    """Say why a text is no address, in the words of the log; "" for a good one."""
+    if valid_ipv6(text) if ipv6 else valid_ipv4(text):
+        return ""
+    return _ipv6_problem(text) if ipv6 else _ipv4_problem(text)
+
+
+def _ipv4_problem(text: str) -> str:
+    who = "valid_ipv4_hostaddr"
+    if (bad := re.search(r"[^0-9.]", text)) is not None:
+        return f"{who}: invalid character {ord(bad.group())}(decimal): {text}"
+    if text.startswith(".") or text.endswith(".") or ".." in text:
+        return f"{who}: misplaced dot: {text}"
+    octets = text.split(".") if text else []
+    if any(len(octet) > _MAX_OCTET or int(octet) > 255 for octet in octets):
+        return f"{who}: invalid octet value: {text}"
+    if len(octets) == 4 and int(octets[0]) == 0:
+        return f"{who}: bad initial octet value: {text}"
+    return f"{who}: invalid octet count: {text}"
+
+
+def _ipv6_problem(text: str) -> str:
+    who = "valid_ipv6_hostaddr"
+    if (bad := re.search(r"[^0-9A-Fa-f:.]", text)) is not None:
+        return f"{who}: invalid character {ord(bad.group())}(decimal) in IPv6 address: {text}"
+    if text.count("::") + text.count(":::") > 1:
+        return f"{who}: too many `::' in IPv6 address: {text}"
+    if text.count(":") < 2:
+        return f"{who}: too few `:' in IPv6 address: {text}"
+    if text[0] == ":" and text[1] != ":":
+        return f"{who}: bad null first field in IPv6 address: {text}"
+    if text[-1] == ":" and text[-2] != ":":
+        return f"{who}: bad null last field in IPv6 address: {text}"
+    tail = text[text.rfind(":") + 1 :]
+    if "." in tail and not valid_ipv4(tail):
+        return _ipv4_problem(tail)
+    if text.count(":") > _MAX_COLONS:
+        return f"{who}: too many `:' in IPv6 address: {text}"
+    return f"{who}: malformed IPv6 address: {text}"
 
 
 def literal_address(text: str) -> str | None:

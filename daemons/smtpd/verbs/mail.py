@@ -203,7 +203,7 @@ def _no_room(session: Session, size: int) -> Reply | None:
 async def address_problem(session: Session, address: str, bad: Reply) -> Reply | None:
     """The refusal of an address that cannot be one (`bad`), or is not known to be one."""
     try:
-        resolved = await session.server.rewrite.resolve("", address)
+        resolved = await session.server.rewrite.resolve_completed("", address)
     except ServiceUnavailable as err:
         LOG.warning(f"resolve {address}: {err}")
         return Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure")

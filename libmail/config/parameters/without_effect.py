@@ -167,10 +167,8 @@ _CHECKS = """
 """
 
 _FILTERS = """
-    default_delivery_status_filter lmtp_delivery_status_filter lmtp_dns_reply_filter
-    lmtp_reply_filter local_delivery_status_filter pipe_delivery_status_filter
-    smtp_delivery_status_filter smtp_dns_reply_filter smtp_reply_filter smtpd_dns_reply_filter
-    smtpd_reject_filter_maps smtpd_reject_footer_maps virtual_delivery_status_filter
+    lmtp_dns_reply_filter lmtp_reply_filter pipe_delivery_status_filter smtp_dns_reply_filter
+    smtp_reply_filter smtpd_dns_reply_filter smtpd_reject_filter_maps smtpd_reject_footer_maps
 """
 
 _POLICY = """

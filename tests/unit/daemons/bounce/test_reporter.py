@@ -60,6 +60,7 @@ class FakeNotifier(Notifier):
     def __init__(self, prepared: Prepared) -> None:
         super().__init__(prepared, CleanupClient(ServicePool("public/cleanup")))
         self.sent: list[tuple[str, str, list[str], bool]] = []
+        self.begun: list[str] = []
         self.status = 0
         self.down = False
 
@@ -67,6 +68,9 @@ class FakeNotifier(Notifier):
         self, job: Job, original: Original, targets: Sequence[Target], recipient: str
     ) -> int:
         return await self.to_postmaster(job, original, targets, recipient)
+
+    async def to_nobody(self, job: Job, original: Original) -> None:
+        self.begun.append(job.name)
 
     async def to_postmaster(
         self, job: Job, original: Original, targets: Sequence[Target], recipient: str
@@ -123,6 +127,18 @@ def test_failure(message: QueueId) -> None:
     assert world.flush("bounce", message) == 0
     assert world.notifier.sent == [("me@x", "failure", ["x@y"], True)]
     assert not world.has_log(message)
+
+
+def test_unwanted_reports_are_begun_and_dropped(message: QueueId) -> None:
+    world = World()
+    world.append(NEVER, queue_id=message)
+    assert world.flush("bounce", message) == 0
+    assert (world.notifier.begun, world.notifier.sent) == (["failure"], [])
+    assert not world.has_log(message)
+    late = World("defer")
+    late.append(NEVER._replace(action="delayed"), queue_id=message)
+    assert late.flush("warn", message) == 0
+    assert (late.notifier.begun, late.notifier.sent) == (["delay"], [])
 
 
 def test_postmaster_is_told_of_all(message: QueueId) -> None:

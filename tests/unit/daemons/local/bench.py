@@ -17,6 +17,7 @@ from daemons.local.user import default_user
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import Delivery, DeliveryParams, Outcome, Reporters
 from libmail.clients.rewrite import RewriteClient
+from libmail.clients.status_filter import StatusFilter
 from libmail.config import open_config
 from libmail.ipc.messages import (
     CleanupResult,
@@ -150,6 +151,7 @@ class Bench:
         self.settings = Settings(
             params=params,
             delivery=config.load(DeliveryParams),
+            status_filter=StatusFilter(Maps("local_delivery_status_filter", ())),
             aliases=(AliasTable(Maps("alias_maps", (f"inline:{{ {entries}}}",)), 0),)
             if aliases
             else (),

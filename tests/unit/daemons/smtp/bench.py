@@ -16,6 +16,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Flags, Settings, SmtpParams
 from libmail.clients.delivery import Delivery, Outcome, Reporters
+from libmail.clients.status_filter import StatusFilter
 from libmail.config import open_config
 from libmail.ipc.messages import (
     BounceAppend,
@@ -153,6 +154,7 @@ class FakePool:
 @dataclass
 class FakeReporters:
     soft_bounce: bool = False
+    status_filter: StatusFilter | None = None
     bounce: FakePool = field(default_factory=FakePool)
     defer: FakePool = field(default_factory=FakePool)
     trace: FakePool = field(default_factory=FakePool)

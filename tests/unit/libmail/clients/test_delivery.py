@@ -15,6 +15,7 @@ from libmail.clients.delivery import (
     Sent,
     _deliver,
 )
+from libmail.clients.status_filter import StatusFilter
 from libmail.ipc.messages import (
     BounceAppend,
     BounceReply,
@@ -32,6 +33,7 @@ from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServiceUnavailable
+from libmail.tables.maps import Maps
 
 QUEUE = QueueDirectory(frozenset())
 
@@ -39,7 +41,13 @@ QUEUE = QueueDirectory(frozenset())
 class World:
     """A message with two recipients, and services that remember what they were told."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, soft: bool = False) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        soft: bool = False,
+        status_filter: StatusFilter | None = None,
+    ) -> None:
         writer = QueueFileWriter(QUEUE, "active", long_ids=False)
         writer.write_header(b"Subject: x\r\n")
         todo = [Recipient("a@b", "a@b"), Recipient("c@d", "c@d", "", int(DsnNotify.SUCCESS))]
@@ -51,7 +59,7 @@ class World:
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
         params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0)
-        self.reporters = Reporters(params)
+        self.reporters = Reporters(params, status_filter)
         for name in ("bounce", "defer", "trace"):
             monkeypatch.setattr(getattr(self.reporters, name), "call", self.service(name))
 
@@ -135,6 +143,42 @@ def test_soft_bounce(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, soft=True)
     assert run(world, error._return, world.request("5.1.2 closed")).deferred
     assert world.told[0] == ("defer", "a@b", "delayed 4.1.2")
+
+
+@pytest.mark.parametrize(
+    ("rule", "soft", "told", "line"),
+    [
+        ("5.1.2 closed=4.1.9 soon", False, "delayed 4.1.9", "dsn=4.1.9, status=deferred (soon)"),
+        ("5.1.2 closed=5.7.0", False, "failed 5.7.0", "dsn=5.7.0, status=bounced (closed)"),
+        ("5.1.2 closed=2.0.0 ok", False, "failed 5.1.2", "dsn=5.1.2, status=bounced (closed)"),
+        ("5.1.2 closed=5.0.1 a", True, "delayed 4.0.1", "dsn=4.0.1, status=deferred (a)"),
+        ("other=5.0.1 a", False, "failed 5.1.2", "dsn=5.1.2, status=bounced (closed)"),
+    ],
+)
+def test_status_filter(
+    world: World, monkeypatch: pytest.MonkeyPatch, rule: str, soft: bool, told: str, line: str
+) -> None:
+    maps = Maps("error_delivery_status_filter", (f"inline:{{{{{rule}}}}}",))
+    world = World(monkeypatch, soft=soft, status_filter=StatusFilter(maps))
+    run(world, error._return, world.request("5.1.2 closed"))
+    assert [one for _, address, one in world.told if address == "a@b"] == [told]
+    assert world.logged[-1].endswith(line)
+
+
+def test_success_stays_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = Maps("discard_delivery_status_filter", ("static:{5.0.0 no}",))
+    world = World(monkeypatch, status_filter=StatusFilter(maps))
+    run(world, discard._discard, world.request("silently"))
+    assert world.logged[0].endswith("discard_delivery_status_filter: bad status code: 5.0.0 no")
+    assert world.logged[1].endswith("dsn=2.0.0, status=sent (silently)")
+
+
+def test_a_filter_that_fails_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = Maps("discard_delivery_status_filter", ("fail:broken",))
+    world = World(monkeypatch, status_filter=StatusFilter(maps))
+    run(world, discard._discard, world.request("silently"))
+    assert world.left() == []
+    assert world.logged[-1].endswith("dsn=2.0.0, status=sent (silently)")
 
 
 def test_what_an_agent_leaves_is_deferred(world: World) -> None:

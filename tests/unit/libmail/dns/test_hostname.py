@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.dns.hostname import (
+    hostaddr_problem,
     hostname_problem,
     literal_address,
     valid_hostaddr,
     valid_hostliteral,
     valid_hostname,
+    valid_ipv4,
+    valid_ipv6,
 )
 
 NAMES = [
@@ -66,6 +69,42 @@ ADDRESSES = [
 @pytest.mark.parametrize(("text", "want"), ADDRESSES)
 def test_address(text: str, want: bool) -> None:
     assert valid_hostaddr(text) is want
+
+
+PROBLEMS = [
+    ("192.0.2.1", False, ""),
+    ("foo", False, "valid_ipv4_hostaddr: invalid character 102(decimal): foo"),
+    ("1..2.3", False, "valid_ipv4_hostaddr: misplaced dot: 1..2.3"),
+    (".1.2.3", False, "valid_ipv4_hostaddr: misplaced dot: .1.2.3"),
+    ("999.1.1.1", False, "valid_ipv4_hostaddr: invalid octet value: 999.1.1.1"),
+    ("0.1.2.3", False, "valid_ipv4_hostaddr: bad initial octet value: 0.1.2.3"),
+    ("1.2.3", False, "valid_ipv4_hostaddr: invalid octet count: 1.2.3"),
+    ("", False, "valid_ipv4_hostaddr: invalid octet count: "),
+    ("2001:db8::1", True, ""),
+    ("no", True, "valid_ipv6_hostaddr: invalid character 110(decimal) in IPv6 address: no"),
+    ("1::2::3", True, "valid_ipv6_hostaddr: too many `::' in IPv6 address: 1::2::3"),
+    ("1:::2", True, "valid_ipv6_hostaddr: too many `::' in IPv6 address: 1:::2"),
+    ("", True, "valid_ipv6_hostaddr: too few `:' in IPv6 address: "),
+    (":", True, "valid_ipv6_hostaddr: too few `:' in IPv6 address: :"),
+    (":1:2", True, "valid_ipv6_hostaddr: bad null first field in IPv6 address: :1:2"),
+    ("1:2:", True, "valid_ipv6_hostaddr: bad null last field in IPv6 address: 1:2:"),
+    ("::1.2.3", True, "valid_ipv4_hostaddr: invalid octet count: 1.2.3"),
+    ("1:2:3:4:5:6:7:8:9", True,
+     "valid_ipv6_hostaddr: too many `:' in IPv6 address: 1:2:3:4:5:6:7:8:9"),
+    ("12345::1", True, "valid_ipv6_hostaddr: malformed IPv6 address: 12345::1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "ipv6", "want"), PROBLEMS)
+def test_address_problem(text: str, ipv6: bool, want: str) -> None:
+    assert hostaddr_problem(text, ipv6=ipv6) == want
+
+
+@given(st.text("0123456789abcdef:.[]%", max_size=20), st.booleans())
+def test_address_problem_takes_any_text(text: str, ipv6: bool) -> None:
+    assert bool(hostaddr_problem(text, ipv6=ipv6)) is not (
+        valid_ipv6(text) if ipv6 else valid_ipv4(text)
+    )
 
 
 LITERALS = [
