@@ -128,16 +128,30 @@ def _list(config: Config, action: str) -> None:
 
 
 def _flush(config: Config, queue_id: str) -> None:
-    service = f"public/{config.text('queue_service_name')}"
+    _request(config, config.text("queue_service_name"), "QueueFlush", queue_id=queue_id)
+
+
+def _flush_site(config: Config, site: str) -> None:
+    from libmail.dns.hostname import valid_hostliteral, valid_hostname
+
+    if not (valid_hostname(site) or valid_hostliteral(site)):
+        raise Failure(f'Cannot flush mail queue - invalid destination: "{site}"')
+    _request(config, config.text("flush_service_name"), "FlushSite", site=site)
+
+
+def _request(config: Config, service: str, request: str, **attributes: str) -> None:
+    """Ask a service for deliveries. Raises Failure."""
+    path = f"public/{service}"
     try:
         connection = BlockingConnection(
-            f"{config.text('queue_directory')}/{service}", config.seconds("ipc_timeout")
+            f"{config.text('queue_directory')}/{path}", config.seconds("ipc_timeout")
         )
     except ServiceDown as err:
-        _warn(config, f"unable to look up {service}: {err}")
+        if err.missing:
+            _warn(config, f"unable to look up {path}: {err}")
         raise Failure("Cannot flush mail queue - mail system is down") from err
     try:
-        connection.send("QueueFlush", queue_id=queue_id)
+        connection.send(request, **attributes)
         reason = connection.receive("FlushReply")["reason"]
     except (OSError, WireError, KeyError) as err:
         raise Failure(f"Cannot flush mail queue - {err}", EX_TEMPFAIL) from err
@@ -163,23 +177,14 @@ def _run(order: Order, config: Config) -> None:
         from libmail.queue.ids import is_queue_id
 
         if not is_queue_id(order.argument):
-            raise Failure(f"Cannot flush queue ID - invalid queue ID: {order.argument}")
+            raise Failure(f'Cannot flush queue ID - invalid name: "{order.argument}"')
         _flush(config, order.argument)
     elif order.action == "s":
-        _flush_site(order.argument)
+        _flush_site(config, order.argument)
     elif order.action == "f":
         _flush(config, "")
     else:
         raise Failure(_USAGE)
-
-
-def _flush_site(site: str) -> None:
-    """Raises Failure, as no destination has a list of its mail."""
-    from libmail.dns.hostname import valid_hostliteral, valid_hostname
-
-    if not (valid_hostname(site) or valid_hostliteral(site)):
-        raise Failure(f'Cannot flush mail queue - invalid destination: "{site}"')
-    raise Failure(f'Flush service is not configured for destination "{site}"')
 
 
 def main(argv: Sequence[str]) -> int:

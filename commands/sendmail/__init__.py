@@ -150,7 +150,9 @@ def _submit(config: Config, message: Message) -> None:
             f"{config.text('queue_directory')}/{service}", config.seconds("ipc_timeout")
         )
     except ServiceDown as err:
-        _drop(config, message, f"warning: unable to look up {service}: {err}")
+        _drop(
+            config, message, f"warning: unable to look up {service}: {err}" if err.missing else ""
+        )
         return
     try:
         try:
@@ -201,12 +203,13 @@ def _send(connection: BlockingConnection, message: Message) -> None:
 
 
 def _drop(config: Config, message: Message, why: str) -> None:
-    """Leave the message in maildrop, on disk. why: a warning. Raises Failure."""
+    """Leave the message in maildrop, on disk. why: a warning, or "". Raises Failure."""
     from commands.sendmail.maildrop import NotAllowed, TooBig, check_user, leave_in_maildrop
 
     try:
         check_user(config)
-        _say(config, "postdrop", why)
+        if why:
+            _say(config, "postdrop", why)
         leave_in_maildrop(config, message)
     except NotAllowed as err:
         raise Failure(EX_TEMPFAIL, str(err)) from err

@@ -185,8 +185,12 @@ def _configuration(options: Options, text: str) -> None:
 def _queue(options: Options, text: str) -> None:
     if text[:1] == "I":
         options.mode, options.site = Mode.FLUSH_ID, text[1:]
+        if not options.site:
+            raise UsageError("specify: -qIqueueid")
     elif text[:1] == "R":
         options.mode, options.site = Mode.FLUSH_SITE, text[1:]
+        if not options.site:
+            raise UsageError("specify: -qRsitename")
     elif text[:1].isdigit() or text[:1] == "p":
         pass  # an interval for -bd, which master.cf knows
     elif not text:

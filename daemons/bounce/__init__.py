@@ -1,7 +1,7 @@
 """bounce(8), defer(8), trace(8): remember what happened to recipients, and report it.
 
 called by: delivery agents, qmgr, cleanup. asks: nobody. writes: bounce/, defer/, trace/. tells:
-cleanup (notifications). needs: mail_owner, the queue.
+cleanup (notifications), flush (what was deferred for a site). needs: mail_owner, the queue.
 
 One program under three service names, each with a log directory of that name.
 """
@@ -11,6 +11,7 @@ from typing import Final
 from daemons.bounce.notify import DELAY, FAILURE, SUCCESS, VERIFY, Job, Notifier, read_original
 from daemons.bounce.params import BounceParams, Prepared, prepare
 from libmail.clients.cleanup import CleanupClient
+from libmail.clients.flush import FlushClient
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
     BounceAppend,
@@ -52,13 +53,18 @@ class Reporter:
         self._queue = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
         self._name = service if service in _LOGS else "bounce"
         self._log = ReasonLog(self._queue, self._name)
+        self._flush_service = FlushClient(prepared.flush_params, prepared.flush_domains)
 
     async def serve(self, connection: Connection) -> None:
         """Exchanges on one connection."""
         while True:
             request = await connection.receive()
             if isinstance(request, BounceAppend):
-                connection.send(self._append(request))
+                reply = self._append(request)
+                if self._name == "defer" and not reply.status:
+                    addresses = [target.address for target in request.targets]
+                    await self._flush_service.deferred(request.queue_id, addresses)
+                connection.send(reply)
             elif isinstance(request, BounceFlush):
                 connection.send(await self._flush(request))
             else:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.config import Config, ConfigError
 from libmail.dsn.templates import TemplateError, Templates, builtin_templates, parse_templates
 from libmail.log import LOG
 from libmail.service.skeleton import Startup
+from libmail.tables.match import DomainList
 
 __all__ = ["BounceParams", "Prepared", "prepare"]
 
@@ -41,6 +43,8 @@ class Prepared:
     double_notice_recipient: str
     templates: Templates
     texts: dict[str, str]
+    flush_params: FlushClientParams
+    flush_domains: DomainList
 
 
 def _templates(path: str) -> Templates:
@@ -79,4 +83,12 @@ def prepare(startup: Startup) -> Prepared:
     config = startup.config
     params = config.load(BounceParams)
     templates, texts = _usable_templates(config, params.bounce_template_file)
-    return Prepared(params, config.text("2bounce_notice_recipient"), templates, texts)
+    flush_params = config.load(FlushClientParams)
+    return Prepared(
+        params,
+        config.text("2bounce_notice_recipient"),
+        templates,
+        texts,
+        flush_params,
+        flush_domains(flush_params),
+    )

@@ -35,9 +35,14 @@ def prepare(startup: Startup) -> Prepared:
 def make_server(prepared: Prepared) -> Server:
     """The part that sessions share, inside the event loop."""
     params = prepared.params
-    limits = {"idle": params.ipc_idle, "life": params.ipc_ttl, "timeout": params.ipc_timeout}
-    rewrite = ServicePool(f"private/{params.rewrite_service_name}", **limits)
-    cleanup = ServicePool(f"public/{params.cleanup_service_name}", **limits)
+
+    def pool(path: str) -> ServicePool:
+        return ServicePool(
+            path, idle=params.ipc_idle, life=params.ipc_ttl, timeout=params.ipc_timeout
+        )
+
+    rewrite = pool(f"private/{params.rewrite_service_name}")
+    cleanup = pool(f"public/{params.cleanup_service_name}")
     return Server(
         prepared, RewriteClient(rewrite), CleanupClient(cleanup, timeout=params.ipc_timeout)
     )

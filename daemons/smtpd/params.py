@@ -14,7 +14,6 @@ class SmtpdParams:
     disable_vrfy_command: bool
     double_bounce_sender: str
     error_notice_recipient: str
-    fast_flush_domains: tuple[str, ...]
     inet_protocols: tuple[str, ...]
     ipc_idle: float
     ipc_timeout: float

@@ -9,6 +9,7 @@ from daemons.smtpd.ehlo import ehlo_reply, keyword_set
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.transaction import MailClient, Resolver
+from libmail.clients.flush import FlushClient, FlushClientParams, flush_domains
 from libmail.config import Config
 from libmail.config.declare import split_list
 from libmail.dns.native import NativeResolver
@@ -71,6 +72,7 @@ class Prepared:
     newline_exclusions: AddressList
     address_map: Maps
     milter_maps: Maps
+    flush_params: FlushClientParams
     flush_domains: DomainList
     resolver: NativeResolver
 
@@ -86,6 +88,7 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
     params = config.load(SmtpdParams)
     options = TableOptions.of(config)
     restriction_params = config.load(RestrictionParams)
+    flush_params = config.load(FlushClientParams)
     parents = restriction_params.parent_domain_matches_subdomains
     exclusions = "smtpd_forbid_bare_newline_exclusions"
     return Prepared(
@@ -108,12 +111,8 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
         ),
         Maps("local_header_rewrite_clients", _address_maps(params), options),
         Maps("smtpd_milter_maps", params.smtpd_milter_maps, options),
-        DomainList(
-            "fast_flush_domains",
-            params.fast_flush_domains,
-            options,
-            parent="fast_flush_domains" in parents,
-        ),
+        flush_params,
+        flush_domains(flush_params),
         NativeResolver(),
     )
 
@@ -151,6 +150,7 @@ class Server:
     stopping: bool = False
     peers: PeerNames = field(init=False)
     lookups: Lookups = field(init=False)
+    flush: FlushClient = field(init=False)
     params: SmtpdParams = field(init=False)
     cleanup_flags: int = field(init=False)
     check_unlisted: bool = field(init=False)
@@ -172,6 +172,7 @@ class Server:
         lookup = params.smtpd_peername_lookup
         self.peers = PeerNames(prepared.resolver, _protocols(params), lookup=lookup)
         self.lookups = prepared.restrictions.lookups(self.rewrite.resolve_completed)
+        self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP | CleanupFlag.MILTER
         for word in params.receive_override_options:
             if word not in _OVERRIDES:

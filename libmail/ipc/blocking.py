@@ -27,7 +27,14 @@ __all__ = ["BlockingConnection", "ServiceDown"]
 
 
 class ServiceDown(Exception):
-    """The service cannot be reached; the text says why, as strerror(3)."""
+    """The service cannot be reached; the text says why, as strerror(3).
+
+    missing: there is no socket, as before the first start; else nobody listens.
+    """
+
+    def __init__(self, text: str, *, missing: bool) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 class BlockingConnection:
@@ -42,7 +49,8 @@ class BlockingConnection:
             self._socket.connect(path)
         except OSError as err:
             self._socket.close()
-            raise ServiceDown(err.strerror or str(err)) from err
+            missing = isinstance(err, FileNotFoundError)
+            raise ServiceDown(err.strerror or str(err), missing=missing) from err
 
     def send(self, name: str, **attributes: Value) -> None:
         """Send a message, as `frames.frame` encodes it."""

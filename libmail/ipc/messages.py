@@ -12,6 +12,7 @@ The exchanges, and the socket that they use:
 - local submission, `public/pickup`: SubmitOpen, Recipients..., chunks -> SubmitResult;
 - `private/rewrite`: RewriteRequest -> RewriteReply; ResolveRequest -> ResolveReply;
 - `public/qmgr`: NewMail (no answer), QueueFlush -> FlushReply; or trigger bytes from postkick(1);
+- `public/flush`: FlushAdd, FlushSite -> FlushReply; or a wake-up from master;
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply.
 """
@@ -39,7 +40,9 @@ __all__ = [
     "DsnNotify",
     "Envelope",
     "EnvelopeFlag",
+    "FlushAdd",
     "FlushReply",
+    "FlushSite",
     "NewMail",
     "Nexthop",
     "QueueFlush",
@@ -285,8 +288,21 @@ class QueueFlush(NamedTuple):
     queue_id: QueueId
 
 
+class FlushAdd(NamedTuple):
+    """defer -> flush: a message was deferred for a recipient at this site."""
+
+    site: str
+    queue_id: QueueId
+
+
+class FlushSite(NamedTuple):
+    """smtpd (ETRN), postqueue -> flush: have the deferred mail for a site delivered now."""
+
+    site: str
+
+
 class FlushReply(NamedTuple):
-    """qmgr -> client: reason is "" or says why this user may not ask for it."""
+    """qmgr, flush -> client: reason is "" or says why that was not done."""
 
     reason: str
 
@@ -428,7 +444,9 @@ CODEC: Final = Codec(
         DeliverReply,
         DeliverRequest,
         Envelope,
+        FlushAdd,
         FlushReply,
+        FlushSite,
         NewMail,
         QueueFlush,
         Recipients,

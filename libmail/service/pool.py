@@ -26,13 +26,21 @@ class ServicePool:
     """Connections to the service at `path`, kept for `idle` seconds after their last use.
 
     idle: `ipc_idle`; life: `ipc_ttl`, after which a connection is not used again; timeout:
-    `ipc_timeout`, for connecting and for an answer; all in seconds.
+    `ipc_timeout`, for connecting and for an answer; all in seconds. wait: for a service that is not
+    up, until then; False: what needs it can be done without.
     """
 
     def __init__(
-        self, path: str, *, idle: float = 5.0, life: float = 1000.0, timeout: float = 3600.0
+        self,
+        path: str,
+        *,
+        idle: float = 5.0,
+        life: float = 1000.0,
+        timeout: float = 3600.0,
+        wait: bool = True,
     ) -> None:
         self.path = path
+        self._wait = wait
         self._idle_limit = idle
         self._life = life
         self._timeout = timeout
@@ -45,7 +53,7 @@ class ServicePool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def connect(self) -> Connection:
-        """A fresh connection; waits for a service that is not up. Raises ServiceUnavailable."""
+        """A fresh connection; may wait for a service that is not up. Raises ServiceUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
@@ -54,7 +62,7 @@ class ServicePool:
                     lambda: Connection(self.path), self.path
                 )
             except _CONNECT_ERRORS as err:
-                if loop.time() + _RETRY_DELAY > deadline:
+                if not self._wait or loop.time() + _RETRY_DELAY > deadline:
                     raise ServiceUnavailable(f"connect to {self.path}: {err.strerror}") from err
                 await asyncio.sleep(_RETRY_DELAY)
             except OSError as err:

@@ -51,6 +51,7 @@ rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
+flush unix n - n 1000? 0 flush
 showq unix n - n - - showq
 smtp unix - - n - - smtp
 error unix - - n - - error
@@ -65,7 +66,6 @@ postlog unix-dgram n - n - 1 postlogd
 POSTFIX_SERVICES: Final = """\
 tlsmgr unix - - n 1000? 1 tlsmgr
 verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
 anvil unix - - n - 1 anvil
@@ -379,6 +379,19 @@ class MailSystem:
         while queued := self.queued():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"still queued: {queued}\n{self.log_text()[-4000:]}")
+            time.sleep(0.02)
+
+    def wait_for_deferred(self, count: int, timeout: float = 30.0) -> None:
+        """Waits until the queue has that many messages, all of them deferred."""
+        deadline = time.monotonic() + timeout
+        folder = self.queue_directory / "deferred"
+        while True:
+            queued = self.queued()
+            deferred = [path for path in queued if folder in path.parents]
+            if len(queued) == len(deferred) == count:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not {count} deferred: {queued}\n{self.log_text()[-4000:]}")
             time.sleep(0.02)
 
     def maildir(self, name: str) -> list[bytes]:

@@ -28,6 +28,7 @@ DAEMONS = [
     "cleanup",
     "discard",
     "error",
+    "flush",
     "local",
     "master",
     "pickup",

@@ -3,8 +3,9 @@
 from typing import Final
 
 from daemons.smtpd.session import Answer, Session
-from libmail.dns.hostname import valid_hostliteral, valid_hostname
+from libmail.clients.flush import is_site
 from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.tables.table import TableRetry
 
@@ -23,7 +24,7 @@ async def etrn(session: Session, argument: str) -> Answer:
     if len(argument.split()) != 1:
         return Reply(500, "", "Syntax: ETRN domain")
     site = argument[1:] if argument[0] in "@#" else argument
-    if not valid_hostname(site) and not valid_hostliteral(site):
+    if not is_site(site):
         return Reply(501, "", "Error: invalid parameter syntax")
     facts.recipient = site  # what the restrictions are about; it is no recipient for the log
     try:
@@ -37,12 +38,18 @@ async def etrn(session: Session, argument: str) -> Answer:
 
 
 async def _queue_run(session: Session, site: str) -> Reply:
-    """Only sites that fast_flush_domains names can be flushed, by flush(8)."""
+    """Only sites that fast_flush_domains lists can be flushed."""
+    flush = session.server.flush
     try:
-        if not await session.server.prepared.flush_domains.match(site):
+        if not await flush.knows(site):
             LOG.warning(f"reject: ETRN {site[:_SHOWN]}... from {session.client}")
             return Reply(459, "", f"<{site}>: service unavailable")
+        problem = await flush.send_site(site)
     except TableRetry as err:
-        LOG.warning(f"fast_flush_domains: {err}")
-    LOG.warning("unable to talk to fast flush service")
+        problem = f"fast_flush_domains: {err}"
+    except ServiceUnavailable as err:
+        problem = f"unable to talk to fast flush service: {err}"
+    if not problem:
+        return Reply(250, "", "Queuing started")
+    LOG.warning(problem)
     return Reply(458, "", "Unable to queue messages")

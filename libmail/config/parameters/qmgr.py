@@ -26,7 +26,7 @@ PARAMETERS = by_name(
     Parameter("default_transport_rate_delay", TIME("s"), "0s", "qmgr"),
     Parameter("defer_transports", LIST, "", "qmgr"),
     Parameter("destination_concurrency_feedback_debug", BOOL, "no", "qmgr"),
-    Parameter("fast_flush_domains", LIST, "$relay_domains", "smtpd qmgr flush"),
+    Parameter("fast_flush_domains", LIST, "$relay_domains", "smtpd bounce flush"),
     Parameter("fast_flush_purge_time", TIME("d", 1), "7d", "flush"),
     Parameter("fast_flush_refresh_time", TIME("h", 1), "12h", "flush"),
     Parameter("local_destination_concurrency_limit", INT(), "2", "qmgr"),

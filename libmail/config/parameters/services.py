@@ -14,7 +14,7 @@ PARAMETERS = by_name(
     Parameter("defer_service_name", STR(1), "defer", "*"),
     Parameter("dnsblog_service_name", STR(1), "dnsblog", "postscreen"),
     Parameter("error_service_name", STR(1), "error", "qmgr"),
-    Parameter("flush_service_name", STR(1), "flush", "smtpd qmgr postqueue"),
+    Parameter("flush_service_name", STR(1), "flush", "smtpd bounce postqueue"),
     Parameter("pickup_service_name", STR(1), "pickup", "sendmail postdrop"),
     Parameter("proxymap_service_name", STR(1), "proxymap", "*"),
     Parameter("proxywrite_service_name", STR(1), "proxywrite", "*"),

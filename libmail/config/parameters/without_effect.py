@@ -190,10 +190,6 @@ _VERP = """
     smtpd_authorized_verp_clients verp_delimiter_filter
 """
 
-_FLUSH = """
-    fast_flush_purge_time fast_flush_refresh_time flush_service_name
-"""
-
 _PIX = """
     lmtp_pix_workaround_delay_time lmtp_pix_workaround_maps lmtp_pix_workaround_threshold_time
     lmtp_pix_workarounds smtp_pix_workaround_delay_time smtp_pix_workaround_maps
@@ -248,7 +244,6 @@ NOT_YET = _words(
     + _POLICY
     + _INSTANCES
     + _VERP
-    + _FLUSH
     + _PIX
     + _REQUIRETLS
     + _SRV

@@ -11,6 +11,7 @@ from daemons.bounce import Reporter
 from daemons.bounce.notify import Job, Notifier, read_original
 from daemons.bounce.params import BounceParams, Prepared
 from libmail.clients.cleanup import CleanupClient
+from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.dsn.report import Original
 from libmail.dsn.templates import builtin_templates
 from libmail.ipc.messages import (
@@ -49,6 +50,7 @@ PARAMS = BounceParams(
     notify_classes=("resource",),
     smtputf8_enable=True,
 )
+FLUSH = FlushClientParams(("flushed.test",), "flush", 5.0, (), True)
 FAILED = Target("x@y", "x@y", "", 0, 0, "failed", "5.1.1", "no")
 NEVER = FAILED._replace(address="never@y", notify=int(DsnNotify.NEVER))
 SUCCESS = FAILED._replace(address="good@y", action="relayed", notify=int(DsnNotify.SUCCESS))
@@ -85,7 +87,7 @@ class FakeNotifier(Notifier):
 class World:
     def __init__(self, service: str = "bounce", *classes: str) -> None:
         params = replace(PARAMS, notify_classes=classes)
-        prepared = Prepared(params, "doubles", builtin_templates(), {})
+        prepared = Prepared(params, "doubles", builtin_templates(), {}, FLUSH, flush_domains(FLUSH))
         self.notifier = FakeNotifier(prepared)
         self.reporter = Reporter(prepared, service, self.notifier)
         self.service = service

@@ -1,0 +1,75 @@
+"""What smtpd(8) and defer(8) tell flush(8), and which sites it knows at all.
+
+Called by: smtpd, bounce (as defer). Asks: `public/flush`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.dns.hostname import valid_hostliteral, valid_hostname
+from libmail.ipc.messages import FlushAdd, FlushReply, FlushSite, QueueId
+from libmail.log import LOG
+from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.tables.match import DomainList
+from libmail.tables.table import TableOptions, TableRetry
+
+__all__ = ["FlushClient", "FlushClientParams", "flush_domains", "is_site"]
+
+_PATIENCE: Final = 10.0  # seconds; a record is not worth holding up deliveries for longer
+
+
+@dataclass(frozen=True, slots=True)
+class FlushClientParams:
+    """Which destinations have a record of their deferred mail, and who keeps it."""
+
+    fast_flush_domains: tuple[str, ...]
+    flush_service_name: str
+    ipc_timeout: float
+    parent_domain_matches_subdomains: tuple[str, ...]
+    smtputf8_enable: bool
+
+
+def flush_domains(params: FlushClientParams) -> DomainList:
+    """`fast_flush_domains`, opened; before the jail."""
+    return DomainList(
+        "fast_flush_domains",
+        params.fast_flush_domains,
+        TableOptions(log=LOG, utf8=params.smtputf8_enable),
+        parent="fast_flush_domains" in params.parent_domain_matches_subdomains,
+    )
+
+
+def is_site(text: str) -> bool:
+    """Whether the text is a host name or an address literal, as ETRN takes it (RFC 1985 §5.1)."""
+    return valid_hostname(text) or valid_hostliteral(text)
+
+
+class FlushClient:
+    """params, domains: of `FlushClientParams` and `flush_domains`."""
+
+    def __init__(self, params: FlushClientParams, domains: DomainList) -> None:
+        path = f"public/{params.flush_service_name}"
+        self._domains = domains
+        self._sites = ServicePool(path, timeout=params.ipc_timeout, wait=False)
+        self._records = ServicePool(path, timeout=min(_PATIENCE, params.ipc_timeout), wait=False)
+
+    async def knows(self, site: str) -> bool:
+        """Whether `fast_flush_domains` lists the site. Raises TableRetry."""
+        return await self._domains.match(site)
+
+    async def deferred(self, queue_id: QueueId, addresses: Iterable[str]) -> None:
+        """A message was deferred for these recipients. A failure is logged; no mail is lost."""
+        if not self._domains:
+            return
+        sites = {address.rpartition("@")[2].lower() for address in addresses if "@" in address}
+        for site in sites:
+            try:
+                if is_site(site) and await self.knows(site):
+                    await self._records.call(FlushAdd(site, queue_id), FlushReply)
+            except (TableRetry, ServiceUnavailable) as err:
+                LOG.warning(f"{queue_id}: not recorded as deferred for {site}: {err}")
+
+    async def send_site(self, site: str) -> str:
+        """Have the mail for a site delivered now; "" or why not. Raises ServiceUnavailable."""
+        return (await self._sites.call(FlushSite(site), FlushReply)).reason
