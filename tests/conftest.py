@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TIME_LIMIT: Final = 300  # seconds
 
@@ -23,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes says something about the machine only.
+    settings.register_profile(
+        "any machine",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=bool(os.environ.get("CI")),
+    )
+    settings.load_profile("any machine")
     # Tests that start an interpreter of their own, in whatever directory, find the tree.
     os.environ["PYTHONPATH"] = str(config.rootpath)
     if config.getoption("--loop") == "uvloop":

@@ -50,12 +50,6 @@ class Prepared:
     tables: MappingTables
     bcc: BccTables
 
-    @property
-    def maps(self) -> tuple[Maps, ...]:
-        """All tables."""
-        both = (*self.tables, self.bcc.sender_bcc_maps, self.bcc.recipient_bcc_maps)
-        return tuple(table for table in both if isinstance(table, Maps) and table)
-
 
 def prepare(startup: Startup) -> Prepared:
     """Read parameters, open tables."""
@@ -111,7 +105,6 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         ),
     )
     qmgr = QueueManager(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
-    maps = prepared.maps
     space = _FreeSpace(params.queue_minfree)
 
     async def session(connection: Connection) -> None:
@@ -128,10 +121,6 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                 await _exchange(connection, message, qmgr)
             finally:
                 message.discard()
-            if maps and any(one.replaced for one in maps):
-                LOG.info("table has changed -- restarting")
-                runtime.retire()
-                return
 
     return Handlers(stream=exchanges(runtime, session))
 

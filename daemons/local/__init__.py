@@ -16,7 +16,6 @@ from daemons.local.recipient import Clients, RecipientDelivery
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import Delivery, Reporters, delivery_handlers
 from libmail.clients.rewrite import RewriteClient
-from libmail.log import LOG
 from libmail.message.addresses import addresses_in
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service
@@ -55,9 +54,6 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
         loops = _loops(delivery.file.header())
         for recipient in delivery.request.recipients:
             await RecipientDelivery(settings, clients, delivery, loops).deliver(recipient)
-        if any(maps.replaced for maps in settings.tables):
-            LOG.info("table has changed -- restarting")
-            runtime.retire()
 
     return delivery_handlers(runtime, agent, Reporters(settings.delivery, settings.status_filter))
 

@@ -106,17 +106,6 @@ class Settings:
             return replace(rights, identity=self.default.identity)
         return rights
 
-    @property
-    def tables(self) -> tuple[Maps, ...]:
-        """All tables."""
-        return (
-            *(alias.maps for alias in self.aliases),
-            self.mailbox_transports,
-            self.mailbox_commands,
-            self.fallback_transports,
-            self.status_filter.maps,
-        )
-
 
 def _file_owner(spec: str) -> int:
     """Who can change a table: the owner of its file; root, if it is no file or in main.cf."""

@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from daemons.qmgr.scheduler import Entry
 from libmail.ipc.codec import Unframer, WireError
-from libmail.ipc.messages import CODEC, AgentReady, DeliverReply
+from libmail.ipc.messages import CODEC, AgentReady, DeliverReply, Leaving
 
 _MOST_PENDING: Final = 20  # connections that wait for an agent
 _BACKLOG_PAUSE: Final = 1.0  # seconds, when the agents' listen queue is full
@@ -53,7 +53,7 @@ class Dispatch:
 class AgentConnection(asyncio.Protocol):
     """One connection; entry: what is being delivered over it."""
 
-    __slots__ = ("_pool", "_unframer", "born", "entry", "ready", "since", "transport")
+    __slots__ = ("_pool", "_unframer", "born", "entry", "leaving", "ready", "since", "transport")
 
     def __init__(self, pool: "AgentPool", now: float) -> None:
         self._pool = pool
@@ -61,6 +61,7 @@ class AgentConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.entry: Entry | None = None
         self.ready = False
+        self.leaving = False
         self.born = now
         self.since = now  # of the last request or reply
 
@@ -77,6 +78,8 @@ class AgentConnection(asyncio.Protocol):
                     self._pool.on_reply(self, event)
                 elif isinstance(event, AgentReady) and not self.ready:
                     self._pool.on_ready(self)
+                elif isinstance(event, Leaving):
+                    self._pool.on_leaving(self)
                 else:
                     raise WireError(f"unexpected {type(event).__name__}")
         except WireError as err:
@@ -193,13 +196,20 @@ class AgentPool:
         if entry is not None:
             self._dispatch.replied(entry, reply)
         now = connection.since = self._loop.time()
-        if now - connection.born > self._times.life:
+        if connection.leaving or now - connection.born > self._times.life:
             self._close(connection)
             self.wake()
         elif self._assign(connection):
             self.wake()  # the window may be wider now
         else:
             self._idle.append(connection)
+
+    def on_leaving(self, connection: AgentConnection) -> None:
+        """The agent's process makes room for another one, after the delivery at hand."""
+        connection.leaving = True
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._close(connection)
 
     def on_broken(self, connection: AgentConnection, reason: str) -> None:
         """An agent does not keep to the protocol."""

@@ -94,8 +94,6 @@ class Front:
         now = self._loop.time()
         for channel in self._channels:
             channel.check_deadline(now)
-        if self._server.prepared.restrictions.replaced:
-            self._runtime.retire()  # a new process opens the new tables
         self._ticking = bool(self._channels)
         if self._ticking:
             self._loop.call_later(_TICK, self._tick)

@@ -14,7 +14,6 @@ from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.config.interfaces import own_interfaces
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import ResolveRequest, RewriteReply, RewriteRequest
-from libmail.log import LOG
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
 from libmail.tables.destination import LocalDomains, proxy_addresses
@@ -31,7 +30,6 @@ class Prepared:
 
     rewriter: Rewriter
     resolver: Resolver
-    maps: tuple[Maps, ...]
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -68,8 +66,7 @@ def prepare(startup: Startup) -> Prepared:
             params.sender_dependent_default_transport_maps,
         ),
     )
-    opened = tuple(table for table in tables if isinstance(table, Maps))
-    return Prepared(rewriter, Resolver(params, tables), opened)
+    return Prepared(rewriter, Resolver(params, tables))
 
 
 def _own_addresses(params: ResolveParams) -> list[IPv4Address | IPv6Address]:
@@ -91,10 +88,6 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                     connection.send(await prepared.resolver.resolve(sender, address))
                 case _:
                     raise WireError(f"unexpected {type(message).__name__}")
-            if any(maps.replaced for maps in prepared.maps):
-                LOG.info("table has changed -- restarting")
-                runtime.retire()
-                return
 
     return Handlers(stream=exchanges(runtime, session))
 

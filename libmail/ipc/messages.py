@@ -43,6 +43,7 @@ __all__ = [
     "FlushAdd",
     "FlushReply",
     "FlushSite",
+    "Leaving",
     "NewMail",
     "Nexthop",
     "QueueFlush",
@@ -330,6 +331,13 @@ class AgentReady(NamedTuple):
     """
 
 
+class Leaving(NamedTuple):
+    """service -> client, once, whenever: the process makes room for a successor.
+
+    It still completes what was begun or is on its way; the client then uses another connection.
+    """
+
+
 class DeliverRequest(NamedTuple):
     """qmgr, local -> delivery agent: deliver one message to recipients that share a next hop.
 
@@ -434,6 +442,7 @@ class BounceReply(NamedTuple):
 CODEC: Final = Codec(
     [
         AgentReady,
+        Leaving,
         BounceAppend,
         BounceFlush,
         BounceReply,

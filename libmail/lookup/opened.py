@@ -49,11 +49,6 @@ class OpenedRestrictions:
         lists: dict[str, StringList | DomainList] = {}
         return LiveLookups(self.maps, lists, self.hosts, self.resolver, resolve, record)
 
-    @property
-    def replaced(self) -> bool:
-        """Whether a table was replaced, so that a new process is needed to see it."""
-        return any(maps.replaced for maps in self.maps.values())
-
 
 def open_restrictions(
     config: Config, params: RestrictionParams, *, guard: bool = True

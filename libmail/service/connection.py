@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from libmail.ipc.codec import CHUNK_END, Unframer, WireError, encode_chunk
-from libmail.ipc.messages import CODEC
+from libmail.ipc.messages import CODEC, Leaving
 from libmail.service.wakeup import Wakeup
 
 __all__ = [
@@ -77,12 +77,15 @@ class Connection(asyncio.Protocol):
         self._paused_reading = False
         self._paused_writing = False
         self._trigger = False
+        self._leaving = False
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
+        if self._leaving:
+            self.send(Leaving())
         self._wakeup.wake()
 
     def data_received(self, data: bytes) -> None:
@@ -131,6 +134,7 @@ class Connection(asyncio.Protocol):
         return (
             self._transport is not None
             and self._error is None
+            and not self._leaving
             and not self._events
             and not self._unframer.pending
             and not self._transport.is_closing()
@@ -160,6 +164,9 @@ class Connection(asyncio.Protocol):
             return self._events.popleft()
         try:
             event = self._unframer.next_event()
+            if isinstance(event, Leaving):
+                self._leaving = True
+                event = self._unframer.next_event()
         except WireError as err:
             self._error = err
             self.close()
@@ -187,6 +194,12 @@ class Connection(asyncio.Protocol):
         self.close()
         got = type(message).__name__
         raise WireError(f"{self.path}: got {got}, expected {kind.__name__}")
+
+    def leave(self) -> None:
+        """Of a service: ask the client to use another connection for its next exchange."""
+        self._leaving = True
+        if self._transport is not None:
+            self.send(Leaving())
 
     def expire(self) -> None:
         """Close at once; whoever waits for something gets AnswerLate."""

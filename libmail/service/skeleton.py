@@ -32,6 +32,7 @@ from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
+from libmail.tables.freshness import outdated
 
 __all__ = [
     "STATUS",
@@ -52,6 +53,7 @@ _CREDENTIALS_SPACE: Final = socket.CMSG_SPACE(UCRED.size)
 _ACCEPT_BURST: Final = 32
 _FIFO_BURST: Final = 4096
 _ACCEPT_PAUSE: Final = 1.0  # seconds, when descriptors or memory are short
+_TABLES_CHECK: Final = 1.0  # seconds between looks for tables that have changed
 _STOP_GRACE: Final = 5.0  # seconds that sessions get after SIGTERM
 _GC_THRESHOLDS: Final = (20_000, 20, 100)
 _FORBID_LATE_IMPORTS: Final = "MAIL_FORBID_LATE_IMPORTS"
@@ -148,6 +150,8 @@ class Runtime:
         self._accepting = False
         self._burst = 1  # connections to accept at a time
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._tables_timer: asyncio.TimerHandle | None = None
+        self._told_to_leave: list[Callable[[], None]] = []
         self._last_datagram = 0.0
 
     # sessions
@@ -186,6 +190,23 @@ class Runtime:
             self._idle_timer = self._loop.call_later(rest, self._idle)
         else:
             self.retire()
+
+    # tables
+
+    def _tables_changed(self) -> bool:
+        """Retire if this process reads a table that is another one by now."""
+        path = outdated()
+        if not path:
+            return False
+        LOG.info(f"table {path} has changed -- restarting")
+        self.retire()
+        return True
+
+    def _check_tables(self) -> None:
+        """Look, and look again as long as there is somebody to serve."""
+        self._tables_timer = None
+        if not self.retiring.is_set() and not self._tables_changed() and self.sessions:
+            self._tables_timer = self._loop.call_later(_TABLES_CHECK, self._check_tables)
 
     # tasks
 
@@ -252,6 +273,8 @@ class Runtime:
         stream = self._handlers.stream
         if stream is None:
             return
+        if self._tables_timer is None:
+            self._check_tables()
         for _ in range(self._burst):
             if not self._accepting:
                 return
@@ -344,10 +367,16 @@ class Runtime:
         """Take no more sessions; exit when the last one has ended."""
         if self.retiring.is_set():
             return
+        self.retiring.set()  # first: what follows may find that master is gone, and come here
         self._pause_accepting()
-        self.retiring.set()
         self._tell_retiring()
+        for tell in self._told_to_leave:
+            tell()
         self._finish_if_idle()
+
+    def on_retiring(self, tell: Callable[[], None]) -> None:
+        """Call this when no more sessions are taken."""
+        self._told_to_leave.append(tell)
 
     def stop(self) -> None:
         """The system is being stopped: let sessions end, but not for long."""
@@ -410,8 +439,17 @@ def exchanges(
     decides by `Connection.credentials`; otherwise only the mail system itself and root may.
     """
     name = name or runtime.service
+    connections: set[Connection] = set()
+
+    def leave() -> None:
+        for connection in connections:
+            connection.leave()
+
+    if not anyone:  # clients of the mail system keep connections for their next exchange
+        runtime.on_retiring(leave)
 
     async def session(connection: Connection) -> None:
+        connections.add(connection)
         try:
             await handle(connection)
         except ConnectionLost:
@@ -419,6 +457,7 @@ def exchanges(
         except WireError as err:
             LOG.warning(f"{name}: client broke the protocol: {err}")
         finally:
+            connections.discard(connection)
             connection.close()
             runtime.session_ended()
 

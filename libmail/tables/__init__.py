@@ -8,7 +8,6 @@ from libmail.tables.braces import split_list
 from libmail.tables.registry import TABLE_TYPES, open_table, open_with
 from libmail.tables.table import (
     Log,
-    Replaceable,
     SequenceTable,
     Table,
     TableConfigError,
@@ -22,7 +21,6 @@ from libmail.tables.table import (
 __all__ = [
     "TABLE_TYPES",
     "Log",
-    "Replaceable",
     "SequenceTable",
     "Table",
     "TableConfigError",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from libmail.tables.braces import split_list, strip_braces
+from libmail.tables.freshness import read_source
 from libmail.tables.table import TableConfigError
 
 __all__ = ["logical_lines", "read_rules"]
@@ -48,7 +49,7 @@ def read_rules(kind: str, name: str) -> list[tuple[int, str]]:
     if name.startswith("{"):
         return _inline_rules(kind, name)
     try:
-        with open(name, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with read_source(name) as file:
             return list(logical_lines(file))
     except OSError as error:
         raise TableConfigError(f"open {name}: {error.strerror}") from error

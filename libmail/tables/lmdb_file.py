@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary, finalize
 
 import lmdb
 
+from libmail.tables.freshness import register
 from libmail.tables.table import (
     TableConfigError,
     TableOptions,
@@ -51,6 +52,7 @@ class OpenFile:
     """An open LMDB file for reading."""
 
     def __init__(self, path: str, map_size: int) -> None:
+        self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(self.fd)
@@ -65,6 +67,12 @@ class OpenFile:
             raise
         # Runs when the last table that shares the file is gone.
         finalize(self, _close, self._environment, self.fd)
+        register(self)
+
+    @property
+    def replaced(self) -> bool:
+        """True: the file lost its name to another one.  A change in place is seen at once."""
+        return os.fstat(self.fd).st_nlink == 0
 
     def _begin(self) -> lmdb.Transaction:
         """Begin to read; the library keeps the finished transaction and renews it."""
@@ -169,11 +177,6 @@ class LmdbTable:
     def look_again(self) -> None:
         """Look for a replaced file at the next lookup, not only after a second."""
         self._next_check = 0.0
-
-    @property
-    def replaced(self) -> bool:
-        """True: the file lost its name to another one that this process cannot open."""
-        return self._file is not None and os.fstat(self._file.fd).st_nlink == 0
 
     async def lookup(self, key: str) -> str | None:
         """Return the value of the key, or None.  Raises `TableRetry`."""

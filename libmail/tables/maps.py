@@ -13,7 +13,7 @@ from enum import Flag, auto
 from libmail.quoting import quote_local
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
-from libmail.tables.table import Replaceable, Table, TableError, TableOptions, TableRetry
+from libmail.tables.table import Table, TableError, TableOptions, TableRetry
 
 __all__ = ["AddressForms", "Found", "Maps", "address_keys", "split_extension"]
 
@@ -178,11 +178,6 @@ class Maps:
             if found is not None:
                 return Found(found.value, key, found.spec, extension)
         return None
-
-    @property
-    def replaced(self) -> bool:
-        """True: the file of some table was replaced, and only a new process can open it."""
-        return any(isinstance(table, Replaceable) and table.replaced for table in self.tables)
 
     def close(self) -> None:
         """Close all tables."""

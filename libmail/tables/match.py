@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from libmail.tables.braces import split_list
+from libmail.tables.freshness import read_source
 from libmail.tables.lines import logical_lines
 from libmail.tables.networks import Network, NetworkError, parse_address, parse_network
 from libmail.tables.registry import open_with
@@ -54,7 +55,7 @@ def _file_items(path: str, options: TableOptions, negated: bool, depth: int) -> 
     try:
         if depth >= _MAX_DEPTH:
             raise OSError(0, "too many files within files")
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with read_source(path) as file:
             lines = [text for _, text in logical_lines(file)]
     except OSError as error:
         problem = f"open file {path}: {error.strerror}"

@@ -18,7 +18,6 @@ from libmail.log import LOG, printable
 __all__ = [
     "KeyFilter",
     "Log",
-    "Replaceable",
     "SequenceTable",
     "Table",
     "TableConfigError",
@@ -90,15 +89,6 @@ class SequenceTable(Protocol):
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Give all entries, in the table's own order."""
-
-
-@runtime_checkable
-class Replaceable(Protocol):
-    """A table over a file that may be replaced while the table is open."""
-
-    @property
-    def replaced(self) -> bool:
-        """True: another file has the name now, and this process cannot open it."""
 
 
 _DEFAULTS: Final = Config("")

@@ -6,6 +6,7 @@ from typing import Final
 
 from libmail.log import printable
 from libmail.tables.entries import EntryError, parse_entry
+from libmail.tables.freshness import read_source
 from libmail.tables.lines import logical_lines
 from libmail.tables.memory import MemoryTable
 from libmail.tables.table import (
@@ -30,7 +31,7 @@ def open_named(kind: str, name: str, options: TableOptions) -> MemoryTable:
     ready = key_filter(f"{kind}:{name}", options)
     entries: dict[str, str] = {}
     try:
-        with open(name, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with read_source(name) as file:
             for number, line in logical_lines(file):
                 _add(entries, f"{name}, line {number}", line, ready, options)
     except OSError as error:

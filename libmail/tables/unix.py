@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from libmail.tables.freshness import register
 from libmail.tables.table import (
     KeyFilter,
     TableConfigError,
@@ -39,11 +40,12 @@ class UnixTable:
         self.spec = spec
         self._find = find
         self._ready = ready
-        self._path = path
+        self.path = path
         self._lines = _read(path)
         self._only_files = _only_files(os.path.basename(path))
         self._opened = time.monotonic()
         self._outdated = False
+        register(self)
 
     async def lookup(self, key: str) -> str | None:
         """Return the line of the user or group, or None. Raises TableRetry in a jail."""
@@ -53,7 +55,7 @@ class UnixTable:
         try:
             return self._find(name)
         except KeyError:
-            if os.path.exists(self._path):
+            if os.path.exists(self.path):
                 return None
         return self._from_jail(name)
 
@@ -62,7 +64,7 @@ class UnixTable:
         if line is None:
             self._outdated = time.monotonic() - self._opened > _FRESH
             if self._outdated or not self._only_files:
-                raise TableRetry(f"{self.spec}: {self._path} cannot be seen from the jail")
+                raise TableRetry(f"{self.spec}: {self.path} cannot be seen from the jail")
         return line
 
     @property

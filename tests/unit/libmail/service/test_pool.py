@@ -51,6 +51,41 @@ async def answer(connection: Connection) -> None:
         connection.send(FlushReply(request.queue_id))
 
 
+def test_a_service_that_leaves_completes_what_it_was_asked(short_tmp: Path) -> None:
+    async def serve(connection: Connection) -> None:
+        request = await connection.receive_as(QueueFlush)
+        connection.leave()
+        connection.send(FlushReply(request.queue_id))
+        await answer(connection)
+
+    async def client(path: str) -> None:
+        pool = ServicePool(path)
+        for name in ("A", "B", "C"):
+            assert await pool.call(QueueFlush(QueueId(name)), FlushReply) == FlushReply(name)
+        pool.close()
+
+    assert with_service(short_tmp, serve, client) == 3
+
+
+def test_a_service_that_leaves_between_exchanges(short_tmp: Path) -> None:
+    services: list[Connection] = []
+
+    async def serve(connection: Connection) -> None:
+        services.append(connection)
+        await answer(connection)
+
+    async def client(path: str) -> None:
+        pool = ServicePool(path)
+        assert await pool.call(QueueFlush(QueueId("A")), FlushReply) == FlushReply("A")
+        services[0].leave()
+        await asyncio.sleep(0)  # or not yet read: either way it is answered
+        assert await pool.call(QueueFlush(QueueId("B")), FlushReply) == FlushReply("B")
+        assert await pool.call(QueueFlush(QueueId("C")), FlushReply) == FlushReply("C")
+        pool.close()
+
+    assert with_service(short_tmp, serve, client) == 2
+
+
 def test_a_connection_is_used_again(short_tmp: Path) -> None:
     async def client(path: str) -> None:
         pool = ServicePool(path)

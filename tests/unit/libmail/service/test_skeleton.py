@@ -166,6 +166,25 @@ def test_max_idle_retires() -> None:
     run(test)
 
 
+def test_a_table_that_changed_is_left_to_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = ""
+    monkeypatch.setattr("libmail.service.skeleton.outdated", lambda: changed)
+
+    async def test() -> None:
+        nonlocal changed
+        process = Process()
+        serving = asyncio.create_task(process.run())
+        assert await process.states(1) == [FREE]
+        changed = "/etc/postfix/access"
+        _, writer = await process.connect()
+        await ended(serving)  # the client waits for another process
+        assert await process.states(1) == [FULL]
+        writer.close()
+        process.close()
+
+    run(test)
+
+
 def test_datagrams_are_work_and_those_at_the_end_are_read() -> None:
     async def test() -> None:
         got: list[bytes] = []

@@ -12,6 +12,7 @@ import lmdb
 import pytest
 
 from libmail.tables import TableRetry, lookup_now, open_table
+from libmail.tables.freshness import outdated
 from libmail.tables.lmdb_file import LmdbTable, OpenFile, to_bytes, to_text
 from libmail.tables.lmdb_writer import LmdbWriter
 from libmail.tables.table import TableError, TableOptions
@@ -89,10 +90,10 @@ def test_a_replaced_file_is_noticed(writer: LmdbWriter, tmp_path: Path) -> None:
     assert lookup_now(table, "a") == "1"
     LmdbWriter("lmdb:u", str(tmp_path / "u.lmdb"), SMALL).rebuild(entries("a=2"))
     os.rename(tmp_path / "u.lmdb", tmp_path / "t.lmdb")
-    assert table.replaced
+    assert outdated() == str(tmp_path / "t.lmdb")
     table.look_again()
     assert lookup_now(table, "a") == "2"
-    assert not table.replaced
+    assert outdated() == ""
 
 
 def test_a_removed_file_is_still_used(writer: LmdbWriter, tmp_path: Path) -> None:
