@@ -47,7 +47,7 @@ PARAMETERS = by_name(
     Parameter("postscreen_expansion_filter", RAW, "$smtpd_expansion_filter", "postscreen"),
     Parameter("postscreen_forbidden_commands", LIST, "$smtpd_forbidden_commands", "postscreen"),
     Parameter("postscreen_greet_action", ENUM("ignore enforce drop"), "ignore", "postscreen"),
-    Parameter("postscreen_greet_banner", STR(1), "$smtpd_banner", "postscreen"),
+    Parameter("postscreen_greet_banner", STR(), "$smtpd_banner", "postscreen"),
     Parameter("postscreen_greet_ttl", TIME("d", 1), "1d", "postscreen"),
     Parameter("postscreen_greet_wait", TIME("s", 1), "${stress?{2}:{6}}s", "postscreen"),
     Parameter("postscreen_helo_required", BOOL, "$smtpd_helo_required", "postscreen"),
