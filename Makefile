@@ -7,7 +7,7 @@
 #   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
 #                          [INTERPRETER=] [DEPS=no]
 #   make lint              style and types only
-#   make docs              pages of docs/ that are made from the source
+#   make docs              pages of docs/ and man/ that are made from the source
 #   make clean
 
 VENV   = .venv
@@ -43,6 +43,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(PY) -m tests.messages_page
+	$(PY) -m tests.postconf_page
 
 unit: $(STAMP)
 	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/unit --loop=asyncio $(PYTEST)

@@ -103,13 +103,15 @@ def INT(low: int = 0, high: int = MAX_INT) -> Kind:
             raise ValueError(f"invalid {name} parameter value {bound}")
         return value
 
-    return Kind("int", "int", f"a whole number from {low} to {high}", parse)
+    bounds = f" from {low} to {high}" if high < MAX_INT else f", at least {low}"
+    return Kind("int", "int", f"a whole number{bounds}", parse)
 
 
 def SIZE(low: int = 0) -> Kind:
     """A number of octets, at least low."""
     kind = INT(low, MAX_SIZE)
-    return Kind("size", "int", f"a number of octets, at least {low}", kind.parse)
+    bound = f", at least {low}" if low else ""
+    return Kind("size", "int", f"a number of octets{bound}", kind.parse)
 
 
 def TIME(unit: str = "s", low: float = 0) -> Kind:
@@ -127,7 +129,8 @@ def TIME(unit: str = "s", low: float = 0) -> Kind:
             raise ValueError(f"invalid {name} parameter value {count * factor} {bound}")
         return float(count * factor)
 
-    allowed = f"a number with unit s, m, h, d or w (none: {unit}), at least {low:g} seconds"
+    shortest = f", at least {low:g} seconds" if low > 1 else ", not 0" if low else ""
+    allowed = f"a number with unit s, m, h, d or w (none: {unit}){shortest}"
     return Kind("time", "float", allowed, parse)
 
 
@@ -139,7 +142,8 @@ def STR(shortest: int = 0) -> Kind:
             raise ValueError(f"bad string length {len(text)} < {shortest}: {name} = {text}")
         return text
 
-    return Kind("str", "str", f"text of at least {shortest} characters", parse)
+    length = {0: "", 1: ", not empty"}.get(shortest, f" of at least {shortest} characters")
+    return Kind("str", "str", f"text{length}", parse)
 
 
 def ENUM(words: str) -> Kind:

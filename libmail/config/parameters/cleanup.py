@@ -41,7 +41,7 @@ PARAMETERS = by_name(
     Parameter("mime_header_checks", LIST, "$header_checks", "cleanup"),
     Parameter("mime_nesting_limit", INT(1), "100", "cleanup"),
     Parameter("nested_header_checks", LIST, "$header_checks", "cleanup"),
-    Parameter("non_empty_end_of_header_action", ENUM("fix_quietly add_separator reject"),
+    Parameter("non_empty_end_of_header_action", ENUM("fix_quietly add_header reject"),
               "fix_quietly", "cleanup"),
     Parameter("queue_file_attribute_count_limit", INT(1), "100", "cleanup"),
     Parameter("recipient_bcc_maps", LIST, "", "cleanup"),

@@ -1,0 +1,26 @@
+"""Manual pages are correct for both formatters that systems have."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import need_tool
+
+MANUAL = Path(__file__).resolve().parents[2] / "man"
+PAGES = sorted(MANUAL.rglob("*.[158]"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["mandoc -T lint -W warning", "groff -man -T utf8 -ww -z"],
+    ids=["mandoc", "groff"],
+)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_formatters_have_nothing_to_say(command: str, page: Path) -> None:
+    program, *arguments = command.split()
+    line = [need_tool(program), *arguments, str(page)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
