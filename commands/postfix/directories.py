@@ -113,6 +113,8 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
             _check(path, owner.uid, owner.name)
     for path in _files(f"{queue}/corrupt"):
         warning(f"damaged message: {os.path.relpath(path, queue)}")
+    if any(os.path.basename(path) != "record" for path in _files(f"{queue}/import")):
+        warning("an import was interrupted: run postsuper --import again")
 
 
 def _files(directory: str) -> Iterator[str]:

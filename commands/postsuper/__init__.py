@@ -1,4 +1,7 @@
-"""postsuper(1): delete, hold, release, requeue and expire mail, and tidy up the queue."""
+"""postsuper(1): delete, hold, release, requeue and expire mail, and tidy up the queue.
+
+Ours: `--import DIR` takes over the queue of an original Postfix (importing, spool, staging).
+"""
 
 import os
 import stat
@@ -9,25 +12,30 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from libmail.config import ConfigError, open_config
+from commands.postsuper.importing import ImportParams, Tally, import_spool
+from commands.postsuper.spool import Spool, SpoolError
+from commands.postsuper.staging import ImportUnderWay
+from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.log.setup import open_log
-from libmail.privileges import Jail, enter_jail, identity_of
-from libmail.queue.directory import MESSAGE_QUEUES, QueueDirectory
+from libmail.privileges import Identity, Jail, enter_jail, identity_of
+from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY
 from libmail.queue.ids import is_queue_id
 
 __all__ = ["main"]
 
 _USAGE: Final = (
-    "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)] [-f "
-    "queue_id (expire)] [-h queue_id (hold)] [-H queue_id (un-hold)] [-p (purge temporary "
-    "files)] [-r queue_id (requeue)] [-s (structure fix)] [-S (redundant structure fix)] [-v "
-    "(verbose)] [queue...]"
+    "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)] [-f queue_id "
+    "(expire and/or un-hold)] [-h queue_id (hold)] [-H queue_id (un-hold)] [-p (purge temporary "
+    "files)] [-r queue_id (requeue)] [-s (structure fix)] [-S (redundant structure fix)][-v "
+    "(verbose)] [--import directory (of a stopped Postfix)] [queue...]"
 )
 _QUEUES: Final = ("maildrop", "incoming", "active", "deferred", "hold")
 _LOGS: Final = ("bounce", "defer", "trace")
+_NAMES: Final = frozenset((*_QUEUES, *_LOGS, "flush"))
+_IMPORT: Final = "--import"
 _STALE: Final = 7 * 86400.0  # seconds after which a file that was not finished never will be
 
 
@@ -47,11 +55,15 @@ class PostsuperParams:
 
 @dataclass(slots=True)
 class Orders:
-    """What the command line asks for, in its order. tasks: (letter, queue id, ALL or -)."""
+    """What the command line asks for, in its order. tasks: (letter, queue id, ALL or -).
+
+    import_from: directory of a queue to import; None for the usual work.
+    """
 
     tasks: list[tuple[str, str]] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     config_directory: str | None = None
+    import_from: str | None = None
 
 
 def _parse(argv: Sequence[str]) -> Orders:
@@ -60,6 +72,12 @@ def _parse(argv: Sequence[str]) -> Orders:
     for word in words:
         if not word.startswith("-") or word == "-":
             orders.queues.append(word)
+            continue
+        if word == _IMPORT or word.startswith(f"{_IMPORT}="):
+            orders.import_from = word[len(_IMPORT) + 1 :] or next(words, None)
+            if orders.import_from is None:
+                _complain(f"option requires an argument -- '{_IMPORT}'")
+                raise Failure(_USAGE)
             continue
         for at, letter in enumerate(word[1:], 2):
             if letter in "cdefhHr":
@@ -78,8 +96,10 @@ def _parse(argv: Sequence[str]) -> Orders:
                 _complain(f"invalid option -- '{letter}'")
                 raise Failure(_USAGE)
     for queue in orders.queues:
-        if queue not in MESSAGE_QUEUES:
-            raise Failure(f"invalid queue name: {queue}")
+        if queue not in _NAMES:
+            raise Failure(f"invalid directory name: {queue}")
+    if orders.import_from is not None and (orders.tasks or orders.queues):
+        raise Failure(f"{_IMPORT} goes with no other option, and takes all queues")
     return orders
 
 
@@ -89,12 +109,16 @@ def _complain(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is done to one message. queues: where it may be; done, total: words of the log."""
+    """What is done to one message. queues: where it may be; done, total: words of the log.
+
+    then: another action that follows for all, or "".
+    """
 
     queues: tuple[str, ...]
     apply: Callable[[QueueDirectory, str, QueueId], bool]
     done: str
     total: str
+    then: str = ""
 
 
 def _delete(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
@@ -130,13 +154,14 @@ def _expire(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bo
 
 _ACTIONS: Final = {
     "d": Action(_QUEUES, _delete, "removed", "Deleted"),
-    "h": Action(("maildrop", "incoming", "active", "deferred"), _move("hold"),
+    "h": Action(("incoming", "active", "deferred"), _move("hold"),
                 "placed on hold", "Placed on hold"),
     "H": Action(("hold",), _move("deferred"), "released from hold", "Released from hold"),
     "r": Action(("hold", "incoming", "active", "deferred"), _move("maildrop"),
                 "requeued", "Requeued"),
-    "e": Action(("incoming", "active", "deferred"), _expire, "expired", "Force-expired"),
-    "f": Action(("incoming", "active", "deferred", "hold"), _expire, "expired", "Force-expired"),
+    "e": Action(("hold", "incoming", "active", "deferred"), _expire, "expired", "Force-expired"),
+    "f": Action(("hold", "incoming", "active", "deferred"), _expire, "expired", "Force-expired",
+                then="H"),
 }  # fmt: skip
 
 
@@ -145,7 +170,7 @@ def _named(words: Iterable[str]) -> Iterator[QueueId]:
         name = word.strip()
         if is_queue_id(name):
             yield QueueId(name)
-        elif name:
+        elif name and not name.isalnum():
             LOG.warning(f"invalid mail queue id: {name}")
 
 
@@ -153,16 +178,8 @@ def _one(directory: QueueDirectory, action: Action, queues: Iterable[str], name:
     for queue_name in queues:
         if action.apply(directory, queue_name, name):
             _report(f"{name}: {action.done}")
-            if action.apply is _expire:
-                _release_expired(directory, queue_name, name)
             return 1
     return 0
-
-
-def _release_expired(directory: QueueDirectory, queue_name: str, name: QueueId) -> None:
-    """-f: mail on hold is released, or it would never be looked at."""
-    if queue_name == "hold":
-        _move("deferred")(directory, queue_name, name)
 
 
 def _all(directory: QueueDirectory, action: Action, queues: Iterable[str]) -> int:
@@ -174,15 +191,20 @@ def _all(directory: QueueDirectory, action: Action, queues: Iterable[str]) -> in
 
 
 def _perform(directory: QueueDirectory, letter: str, what: str, chosen: list[str]) -> None:
-    action = _ACTIONS[letter]
-    queues = [name for name in action.queues if not chosen or name in chosen]
-    if what == "ALL":
-        count = _all(directory, action, queues)
-    else:
-        words = sys.stdin if what == "-" else [what]
-        count = sum(_one(directory, action, queues, name) for name in _named(words))
-    plural = "" if count == 1 else "s"
-    _report(f"{action.total}: {count} message{plural}")
+    names = [] if what == "ALL" else list(_named(sys.stdin if what == "-" else [what]))
+    while letter:
+        action = _ACTIONS[letter]
+        queues = [name for name in action.queues if not chosen or name in chosen]
+        if what == "ALL":
+            count = _all(directory, action, queues)
+        else:
+            count = sum(_one(directory, action, queues, name) for name in names)
+        _report(f"{action.total}: {_messages(count)}")
+        letter = action.then
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
 
 
 def _report(text: str) -> None:
@@ -216,18 +238,58 @@ def _repair(directory: QueueDirectory, queues: Iterable[str]) -> None:
                 os.rename(entry.path, path)
 
 
-def _run(orders: Orders) -> None:
+def _import(top: str, directory: QueueDirectory, config: Config, owner: Identity) -> int:
+    """Import a queue; the exit status. Raises Failure, OSError, ConfigError."""
+    privileged = os.geteuid() == 0 and owner.uid != 0
+    params = config.load(ImportParams)
+    try:
+        spool = Spool(top)
+        try:
+            tally = import_spool(spool, directory, params, owner, privileged=privileged)
+        finally:
+            spool.close()
+    except SpoolError as err:
+        raise Failure(str(err)) from err
+    except ImportUnderWay as err:
+        raise Failure("another import into this queue is under way") from err
+    return _report_import(tally)
+
+
+def _report_import(tally: Tally) -> int:
+    _report(f"Imported: {_messages(tally.imported)}")
+    for count, what in (
+        (tally.known, "Imported before"),
+        (tally.unfinished, "Never received completely, left out"),
+        (tally.probes, "Address probes, left out"),
+        (tally.failed, "Not imported"),
+    ):
+        if count:
+            _report(f"{what}: {_messages(count)}")
+    return 1 if tally.failed else 0
+
+
+def _run(orders: Orders) -> int:
     config = open_config(orders.config_directory, process_name="postsuper")
     params = config.load(PostsuperParams)
     owner = identity_of(params.mail_owner)
     if os.geteuid() not in (0, owner.uid):
         raise Failure("use of this command is reserved for the superuser")
     open_log(config, "postsuper", echo=True)
+    source = os.path.abspath(orders.import_from) if orders.import_from is not None else ""
     os.chdir(params.queue_directory)
+    directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
+    if source:
+        return _import(source, directory, config, owner)
     if os.geteuid() == 0 and owner.uid != 0:
         enter_jail(Jail(None, owner, no_new_privs=True))
-    directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
-    for letter, what in orders.tasks or [("s", ""), ("p", "")]:
+    _maintain(orders, directory)
+    return 0
+
+
+def _maintain(orders: Orders, directory: QueueDirectory) -> None:
+    """The queue is put in order before anything else is done to it."""
+    tasks = sorted(orders.tasks, key=lambda task: task[0] not in "ps")
+    for letter, what in tasks or [("s", ""), ("p", "")]:
         if letter == "p":
             _purge(orders.queues or _QUEUES)
         elif letter == "s":
@@ -239,7 +301,7 @@ def _run(orders: Orders) -> None:
 def main(argv: Sequence[str]) -> int:
     """argv: without the program name."""
     try:
-        _run(_parse(argv))
+        return _run(_parse(argv))
     except (Failure, ConfigError) as err:
         _complain(f"fatal: {err}")
         return 1
@@ -249,4 +311,3 @@ def main(argv: Sequence[str]) -> int:
     except OSError as err:
         _complain(f"fatal: {err.filename}: {err.strerror}")
         return 1
-    return 0
