@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from commands.postconf.report import INDENT, LINE_LIMIT, fold_words, squeeze, warn
 from libmail.config import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
-from libmail.config.master_cf import COLUMNS, SERVICE_TYPES, split_words, ungroup
+from libmail.config.master_cf import COLUMNS, SERVICE_TYPES, options_end, split_words, ungroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,7 +51,8 @@ class MasterLine:
     def options(self) -> dict[str, str]:
         """The `-o name=value` settings, by name."""
         found: dict[str, str] = {}
-        for before, arg in zip(self.args, self.args[1:], strict=False):
+        options = self.args[: options_end(self.args)]
+        for before, arg in pairwise(options):
             if before == "-o" and "=" in arg:
                 name, _, value = arg.partition("=")
                 found[name] = value
@@ -60,7 +62,8 @@ class MasterLine:
         """The entry with the option changed or added, or (value None) without it."""
         args: list[str] = []
         done = False
-        for arg in self.args:
+        end = options_end(self.args)
+        for arg in self.args[:end]:
             if args[-1:] == ["-o"] and arg.partition("=")[0] == name and "=" in arg:
                 args.pop()
                 if value is not None and not done:
@@ -70,7 +73,7 @@ class MasterLine:
                 args.append(arg)
         if value is not None and not done:
             args += ["-o", f"{name}={value}"]
-        return replace(self, args=tuple(args))
+        return replace(self, args=(*args, *self.args[end:]))
 
     def expanded(self, config: Config) -> MasterLine:
         """The entry with the values of its options expanded."""
@@ -103,12 +106,13 @@ class MasterLine:
     def _items(self) -> Iterator[tuple[str, bool]]:
         """(text, is it a `-o`) of each argument, a `-o` together with its value."""
         waiting = False
-        for arg in self.args:
+        end = options_end(self.args)
+        for position, arg in enumerate(self.args):
             shown = f"{{{arg}}}" if any(space in arg for space in SPACES) or not arg else arg
             if waiting:
                 yield f"-o {shown}", True
                 waiting = False
-            elif arg == "-o":
+            elif arg == "-o" and position < end:
                 waiting = True
             else:
                 yield shown, False
@@ -140,21 +144,26 @@ def check_field(position: int, word: str, content: str) -> None:
 
 
 def _arguments(words: Sequence[str]) -> tuple[str, ...]:
+    plain = [_ungrouped(word) for word in words]
+    end = options_end(plain)
     args: list[str] = []
-    for word in words:
-        try:
-            plain = ungroup(word)
-        except ValueError as error:
-            warn(f"master.cf: {error}")
-            plain = word.lstrip("{").rpartition("}")[0] or word.lstrip("{")
-            plain = plain.strip(SPACES)
+    for word in plain[:end]:
         if args[-1:] == ["-o"]:
-            plain = _tidy_option(plain)
-        elif plain.startswith("-o") and plain != "-o":
-            args.append("-o")
-            plain = _tidy_option(plain.removeprefix("-o"))
-        args.append(plain)
-    return tuple(args)
+            args.append(_tidy_option(word))
+        elif word.startswith("-o") and word != "-o":
+            args += ["-o", _tidy_option(word.removeprefix("-o"))]
+        else:
+            args.append(word)
+    return (*args, *plain[end:])
+
+
+def _ungrouped(word: str) -> str:
+    try:
+        return ungroup(word)
+    except ValueError as error:
+        warn(f"master.cf: {error}")
+        plain = word.lstrip("{").rpartition("}")[0] or word.lstrip("{")
+        return plain.strip(SPACES)
 
 
 def _tidy_option(text: str) -> str:

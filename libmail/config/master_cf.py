@@ -14,9 +14,16 @@ from libmail.config.errors import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["COLUMNS", "SERVICE_TYPES", "ServiceEntry", "parse_master_cf", "read_master_cf"]
+__all__ = [
+    "COLUMNS",
+    "SERVICE_TYPES",
+    "ServiceEntry",
+    "options_end",
+    "parse_master_cf",
+    "read_master_cf",
+]
 
 SERVICE_TYPES: Final = ("inet", "unix", "unix-dgram", "fifo", "pass")
 COLUMNS: Final = (
@@ -189,29 +196,38 @@ def ungroup(word: str) -> str:
     raise ValueError(f"missing '}}' in \"{word}\"")
 
 
+def options_end(words: Sequence[str]) -> int:
+    """How many of the arguments are options; they end at the first word that is none.
+
+    What follows belongs to the command, such as a `-o` behind the argv= of pipe(8).
+    """
+    position = 0
+    while position < len(words) and (word := words[position]).startswith("-"):
+        position += 2 if word == "-o" else 1
+        if word == "--":
+            break
+    return min(position, len(words))
+
+
 def _arguments(words: list[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """(arguments, `-o` options as pairs)."""
-    args: list[str] = []
-    overrides: list[tuple[str, str]] = []
     try:
         plain = [ungroup(word) for word in words]
     except ValueError as error:
         raise _Trouble(error) from None
-    position = 0
-    while position < len(plain):
-        word = plain[position]
-        position += 1
-        if not word.startswith("-o") or args[-1:] == ["--"]:
+    end = options_end(plain)
+    args: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    options = iter(plain[:end])
+    for word in options:
+        if not word.startswith("-o"):
             args.append(word)
             continue
-        option = word.removeprefix("-o")
+        option = word.removeprefix("-o") or next(options, "")
         if not option:
-            if position == len(plain):
-                raise _Trouble('option "-o" requires "name=value"')
-            option = plain[position]
-            position += 1
+            raise _Trouble('option "-o" requires "name=value"')
         try:
             overrides.append(split_name_value(option))
         except ValueError as error:
             raise _Trouble(f'-o option "{option}": {error}') from None
-    return tuple(args), tuple(overrides)
+    return (*args, *plain[end:]), tuple(overrides)

@@ -29,7 +29,7 @@ smtp      inet  n       -       y       -       -       smtpd
 # comment
    -o   own=$mail_name
 maildrop  unix  -       n       n       -       -       pipe
-  flags=DRXhu user=vmail argv=/usr/bin/maildrop -d ${recipient}
+  flags=DRXhu user=vmail argv=/usr/bin/maildrop -d ${recipient} -o a=b
 """
 
 
@@ -117,6 +117,7 @@ def test_edit_main(arguments: list[str], before: str, after: str, directory: Pat
         (["-F", "smtp/inet/chroot=n"], "inet  n       -       n  ", "inet  n       -       y"),
         (["-P", "smtp/inet/own=c"], "-o own=c", "own=$mail_name"),
         (["-PX", "smtp/inet/own"], "maildrop", "own"),
+        (["-P", "maildrop/unix/a=c"], "pipe\n    -o a=c\n    flags=DRXhu", "o a=c\n    -o a=b"),
     ],
 )
 def test_edit_master(arguments: list[str], kept: str, gone: str, directory: Path) -> None:

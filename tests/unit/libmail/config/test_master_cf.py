@@ -38,6 +38,8 @@ def test_all_columns() -> None:
         ("{ a  b } { c }", ("a  b", "c"), ()),
         ("argv=x {a{b}}", ("argv=x", "a{b}"), ()),
         ("-o { a = { x, y } }", (), (("a", "{ x, y }"),)),
+        ("-v -o a=b x -o c=d -oe", ("-v", "x", "-o", "c=d", "-oe"), (("a", "b"),)),
+        ("-o a=b -- -o c=d", ("--", "-o", "c=d"), (("a", "b"),)),
     ],
 )
 def test_arguments(
