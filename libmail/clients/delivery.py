@@ -184,8 +184,9 @@ class Delivery:
         """
         if self.reporters.status_filter is not None:
             outcome = await _filtered(outcome, self.reporters.status_filter)
+        softened = False
         if isinstance(outcome, Bounced) and self.reporters.soft_bounce:
-            outcome = _soften(outcome)
+            outcome, softened = _soften(outcome), True
         if self.verify_only:
             return await self._report_verify(recipient, outcome)
         if isinstance(outcome, Sent):
@@ -194,7 +195,9 @@ class Delivery:
             if return_to is not None:
                 return await self._return_one(recipient, outcome, return_to)
             return await self._report_bounced(recipient, outcome)
-        return await self._report_deferred(recipient, outcome)
+        return await self._report_deferred(
+            recipient, outcome, "SOFTBOUNCE" if softened else "deferred"
+        )
 
     async def record_expansion(self, recipient: Recipient, outcome: Sent) -> None:
         """Have the success report tell what a recipient was expanded to; nothing is logged."""
@@ -246,12 +249,17 @@ class Delivery:
         self._log(recipient, outcome, "bounced")
         return True
 
-    async def _report_deferred(self, recipient: Recipient, outcome: Deferred) -> bool:
+    async def _report_deferred(
+        self,
+        recipient: Recipient,
+        outcome: Deferred,
+        status: Literal["deferred", "SOFTBOUNCE"] = "deferred",
+    ) -> bool:
         if not await self._record(self.reporters.defer, recipient, outcome, "delayed"):
             LOG.warning(f"{self.request.queue_id}: cannot record why delivery is delayed")
         if self.request.flags & _RECORD:
             await self._record(self.reporters.trace, recipient, outcome, "delayed")
-        self._log(recipient, outcome, "deferred")
+        self._log(recipient, outcome, status)
         return False
 
     async def _report_verify(self, recipient: Recipient, outcome: Outcome) -> bool:
@@ -279,7 +287,9 @@ class Delivery:
         self,
         recipient: Recipient,
         outcome: Outcome,
-        status: Literal["sent", "deferred", "bounced", "deliverable", "undeliverable"],
+        status: Literal[
+            "sent", "deferred", "SOFTBOUNCE", "bounced", "deliverable", "undeliverable"
+        ],
     ) -> None:
         request, now = self.request, time.time()
         connected = self.connected or self.received

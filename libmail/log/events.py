@@ -45,7 +45,9 @@ class DeliveryStatus(NamedTuple):
     delay: float
     delays: tuple[float, float, float, float]
     dsn: str
-    status: Literal["sent", "deferred", "bounced", "deliverable", "undeliverable", "expired"]
+    status: Literal[
+        "sent", "deferred", "SOFTBOUNCE", "bounced", "deliverable", "undeliverable", "expired"
+    ]
     reason: str
 
     def text(self) -> str:

@@ -151,7 +151,7 @@ def test_soft_bounce(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         ("5.1.2 closed=4.1.9 soon", False, "delayed 4.1.9", "dsn=4.1.9, status=deferred (soon)"),
         ("5.1.2 closed=5.7.0", False, "failed 5.7.0", "dsn=5.7.0, status=bounced (closed)"),
         ("5.1.2 closed=2.0.0 ok", False, "failed 5.1.2", "dsn=5.1.2, status=bounced (closed)"),
-        ("5.1.2 closed=5.0.1 a", True, "delayed 4.0.1", "dsn=4.0.1, status=deferred (a)"),
+        ("5.1.2 closed=5.0.1 a", True, "delayed 4.0.1", "dsn=4.0.1, status=SOFTBOUNCE (a)"),
         ("other=5.0.1 a", False, "failed 5.1.2", "dsn=5.1.2, status=bounced (closed)"),
     ],
 )
