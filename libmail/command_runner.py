@@ -1,8 +1,8 @@
 """Running a command that takes a message, as local(8) and pipe(8) do.
 
 The command gets the message on standard input, and a process group of its own, which is killed
-when the time is over. What it prints is kept, up to a limit, for the report. Its exit status says
-what became of the mail: sysexits(3), see `judge`.
+when the time is over. What it prints is kept, up to a limit, for the report;
+`libmail.command_result` says what that and its exit status mean for the mail.
 """
 
 import asyncio
@@ -12,22 +12,24 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from libmail.command_result import CommandResult
 from libmail.log import LOG
-from libmail.privileges import Identity
+from libmail.privileges import Identity, acting_as
 
 __all__ = [
     "CommandFailed",
-    "CommandResult",
-    "Verdict",
-    "judge",
+    "Surroundings",
+    "exported",
     "resolve_argv",
     "run_command",
     "sanitised",
 ]
+
+_PATH: Final = "/usr/bin:/bin"
 
 _OUTPUT_LIMIT: Final = 4096
 _READ: Final = 65536
@@ -45,25 +47,7 @@ _SHELL_WORDS: Final = frozenset(
         "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
     }
 )  # fmt: skip
-_DSN: Final = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?=\s|$)\s*")
-
-_STATUS: Final[Mapping[int, tuple[str, str]]] = {
-    64: ("5.3.0", "command line usage error"),
-    65: ("5.6.0", "data format error"),
-    66: ("5.3.0", "cannot open input"),
-    67: ("5.1.1", "user unknown"),
-    68: ("5.1.2", "host name unknown"),
-    69: ("5.3.0", "service unavailable"),
-    70: ("5.3.0", "internal software error"),
-    71: ("4.3.0", "system resource problem"),
-    72: ("5.3.0", "critical OS file missing"),
-    73: ("5.2.0", "can't create user output file"),
-    74: ("5.3.0", "input/output error"),
-    75: ("4.3.0", "temporary failure"),
-    76: ("5.5.0", "remote error in protocol"),
-    77: ("5.7.0", "permission denied"),
-    78: ("5.3.5", "local configuration error"),
-}
+_PAIR: Final = re.compile(r"\s*\{\s*(.*?)\s*\}\s*", re.S)
 
 
 class CommandFailed(Exception):
@@ -71,24 +55,32 @@ class CommandFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class CommandResult:
-    """status: exit status; -N: ended by signal N; None: killed, as the time was over.
+class Surroundings:
+    """Where a command runs, and for how long.
 
-    output: what it printed, cut off, as text.
+    root: to chroot to first, None for none. folder: to change to, with the user's rights, None for
+    where we are. time_limit: seconds, after which the process group is killed.
     """
 
-    status: int | None
-    output: str
+    root: str | None = None
+    folder: str | None = None
+    time_limit: float = 1000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a result means for the mail. detail: the command's own words, "" if it had none."""
+def exported(names: Iterable[str]) -> dict[str, str]:
+    """The environment of a command: PATH, and what export_environment says.
 
-    kind: Literal["sent", "deferred", "bounced"]
-    dsn: str
-    reason: str
-    detail: str
+    names: names, and name=value pairs, perhaps in braces.
+    """
+    environment = {"PATH": _PATH}
+    for item in names:
+        braces = _PAIR.fullmatch(item)
+        name, equals, value = (braces[1] if braces else item).partition("=")
+        if equals:
+            environment[name.rstrip()] = value.lstrip() if braces else value
+        elif name in os.environ:
+            environment[name] = os.environ[name]
+    return environment
 
 
 def sanitised(text: str, allowed: frozenset[str]) -> str:
@@ -112,33 +104,6 @@ def resolve_argv(command: str, shell: str = "") -> tuple[str, ...]:
     return ("/bin/sh", "-c", command)
 
 
-def judge(command: str, result: CommandResult) -> Verdict:
-    """What became of mail that a command was given; command: how the report calls it."""
-    text = result.output.replace("\n", " ")
-    match = _DSN.match(text)
-    detail = text[match.end() :] if match else text
-    if result.status == 0:
-        return Verdict("sent", "2.0.0", "", detail)
-    if result.status is None:
-        return _failed("5.3.0", f'Command time limit exceeded: "{command}"', detail)
-    if result.status < 0:
-        return _failed("4.3.0", f'Command died with signal {-result.status}: "{command}"', detail)
-    if match and detail:
-        # The command's own code and words say it all; a code of success cannot be meant.
-        dsn = "5.0.0" if match[1][0] == "2" else match[1]
-        return Verdict("deferred" if dsn[0] == "4" else "bounced", dsn, detail, detail)
-    dsn, meaning = _STATUS.get(result.status, ("5.3.0", ""))
-    if match and match[1][0] != "2":
-        dsn = match[1]
-    return _failed(dsn, meaning or f'Command died with status {result.status}: "{command}"', detail)
-
-
-def _failed(dsn: str, reason: str, detail: str) -> Verdict:
-    if detail:
-        reason = f"{reason}. Command output: {detail}"
-    return Verdict("deferred" if dsn[0] == "4" else "bounced", dsn, reason, detail)
-
-
 class _Feeder:
     """Writes the message into a pipe, as fast as the command reads it."""
 
@@ -149,6 +114,11 @@ class _Feeder:
         self._loop = asyncio.get_running_loop()
         self._waiting = False
         os.set_blocking(fd, False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to write, or nobody to read it."""
+        return self._fd < 0
 
     def run(self) -> None:
         """Write until the pipe is full or all is written; goes on by itself."""
@@ -208,6 +178,52 @@ class _Collector:
             self._fd = -1
 
 
+@contextmanager
+def _placed(root: str | None, folder: str | None, user: Identity) -> Iterator[None]:
+    """Be where the command is to begin. The block must not await. Raises _Misplaced.
+
+    A new process inherits the place. To change it here and back again saves Python code between
+    fork and exec; only somebody with root's rights gets out of another root, so only root gets in.
+    """
+    if root is None and folder is None:
+        yield
+        return
+    old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    old_folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _enter(root, folder, user)
+        yield
+    finally:
+        if root is not None:
+            os.fchdir(old_root)
+            with suppress(PermissionError):  # then we have not left it
+                os.chroot(".")
+        os.fchdir(old_folder)
+        os.close(old_root)
+        os.close(old_folder)
+
+
+def _enter(root: str | None, folder: str | None, user: Identity) -> None:
+    if root is not None:
+        try:
+            os.chroot(root)
+            os.chdir("/")
+        except OSError as err:
+            raise _Misplaced(f"chroot({root}): {err.strerror}") from err
+    if folder is not None:
+        try:
+            with acting_as(user):
+                os.chdir(folder)
+        except OSError as err:
+            whose = f"uid={user.uid} gid={user.gid}"
+            text = f'cannot change directory to "{folder}" for {whose}: {err.strerror}'
+            raise _Misplaced(text) from err
+
+
+class _Misplaced(Exception):
+    """The command cannot begin where it should; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Start:
     """How to start the process."""
@@ -215,16 +231,17 @@ class _Start:
     argv: Sequence[str]
     user: Identity
     environment: Mapping[str, str]
-    folder: str | None
+    place: Surroundings
 
     def run(self, stdin: int, output: int) -> "subprocess.Popen[bytes]":
         """Start it; what is a script without "#!", by the shell. Raises OSError and others."""
-        try:
-            return self._run(self.argv, stdin, output)
-        except OSError as err:
-            if err.errno != errno.ENOEXEC:
-                raise
-            return self._run(("/bin/sh", *self.argv), stdin, output)
+        with _placed(self.place.root, self.place.folder, self.user):
+            try:
+                return self._run(self.argv, stdin, output)
+            except OSError as err:
+                if err.errno != errno.ENOEXEC:
+                    raise
+                return self._run(("/bin/sh", *self.argv), stdin, output)
 
     def _run(self, argv: Sequence[str], stdin: int, output: int) -> "subprocess.Popen[bytes]":
         change = os.geteuid() != self.user.uid
@@ -234,7 +251,6 @@ class _Start:
             stdout=output,
             stderr=output,
             env=dict(self.environment),
-            cwd=self.folder,
             start_new_session=True,
             user=self.user.uid if change else None,
             group=self.user.gid if change else None,
@@ -260,6 +276,9 @@ async def _ended(process: "subprocess.Popen[bytes]", limit: float) -> bool:
     return True
 
 
+_ANYWHERE: Final = Surroundings()
+
+
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -270,17 +289,16 @@ async def run_command(
     pieces: Iterable[bytes],
     user: Identity,
     environment: Mapping[str, str],
+    place: Surroundings = _ANYWHERE,
     *,
     program: str,
-    folder: str | None = None,
-    time_limit: float = 1000.0,
+    function: str = "",
 ) -> CommandResult:
     """Run a command with the rights of `user` and the message `pieces` on standard input.
 
-    argv: see `resolve_argv`. program: ours, for messages: "local". folder: to change to, with the
-    user's rights. time_limit: seconds, after which the process group is killed. Raises
-    CommandFailed when it cannot be started for want of rights or resources; a program that cannot
-    be executed is a failed command.
+    argv: see `resolve_argv`. program, function: ours, for messages: "local", "pipe_command: ".
+    Raises CommandFailed when it cannot be started for want of rights or resources; a program that
+    cannot be executed, or a folder that cannot be entered, is a failed command.
     """
     stdin, to_command = os.pipe()
     from_command, output = os.pipe()
@@ -289,34 +307,30 @@ async def run_command(
     process: subprocess.Popen[bytes] | None = None
     try:
         try:
-            process = _Start(argv, user, environment, folder).run(stdin, output)
-        except (OSError, subprocess.SubprocessError, ValueError) as err:
-            return _not_started(err, argv[0], user, folder, program)
+            process = _Start(argv, user, environment, place).run(stdin, output)
+        except _Misplaced as err:
+            LOG.fatal(str(err))
+            return CommandResult(_EX_TEMPFAIL, "")
+        except OSError as err:
+            text = f"{function}execvp {argv[0]}: {err.strerror}"
+            LOG.fatal(text)
+            return CommandResult(_EX_TEMPFAIL, f"{program}: fatal: {text}\n")
+        except (subprocess.SubprocessError, ValueError) as err:
+            raise CommandFailed(f"cannot run {argv[0]}: {err}") from err
         finally:
             os.close(stdin)
             os.close(output)
         feeder.run()
-        in_time = await _ended(process, time_limit)
+        in_time = await _ended(process, place.time_limit)
         # What it left behind in the background is not waited for.
         collector.drain()
+        if not in_time:
+            phase = "read" if feeder.finished else "write"
+            LOG.warning(f"pipe_command_{phase}: {phase} time limit exceeded")
         return CommandResult(process.wait() if in_time else None, collector.text)
     finally:
+        if process is not None and process.returncode is None:
+            _kill_group(process)  # first, or it might take the end of the pipe for that of the mail
+            process.wait()
         feeder.close()
         collector.close()
-        if process is not None and process.returncode is None:
-            _kill_group(process)
-            process.wait()
-
-
-def _not_started(
-    err: Exception, name: str, user: Identity, folder: str | None, program: str
-) -> CommandResult:
-    """What it means that a command did not start. Raises CommandFailed."""
-    if not isinstance(err, OSError):
-        raise CommandFailed(f"cannot run {name}: {err}") from err
-    if folder is not None and err.filename == folder:
-        where = f'"{folder}" for uid={user.uid} gid={user.gid}'
-        raise CommandFailed(f"cannot change directory to {where}: {err.strerror}") from err
-    text = f"execvp {name}: {err.strerror}"
-    LOG.fatal(text)
-    return CommandResult(_EX_TEMPFAIL, f"{program}: fatal: {text}\n")

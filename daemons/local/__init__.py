@@ -8,7 +8,6 @@ One delivery at a time: while a process acts as a user, it must not serve anothe
 in `recipient`; `stage` is what it hands from step to step.
 """
 
-import re
 from typing import Final
 
 from daemons.local.params import Settings, prepare
@@ -16,26 +15,11 @@ from daemons.local.recipient import Clients, RecipientDelivery
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import Delivery, Reporters, delivery_handlers
 from libmail.clients.rewrite import RewriteClient
-from libmail.message.addresses import addresses_in
+from libmail.message.delivered_to import earlier_recipients
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service
-from libmail.smtp.address import unquote
 
 __all__ = ["SERVICE"]
-
-_DELIVERED_TO: Final = re.compile(
-    rb"^Delivered-To:(.*(?:\r\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE
-)
-
-
-def _loops(header: bytes) -> frozenset[str]:
-    """The addresses to which a message was delivered before, in lower case."""
-    found = _DELIVERED_TO.findall(header)
-    return frozenset(
-        unquote(address).lower()
-        for value in found
-        for address in addresses_in(value.decode("utf-8", "surrogateescape"))
-    )
 
 
 async def _start(settings: Settings, runtime: Runtime) -> Handlers:
@@ -51,7 +35,7 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
     )
 
     async def agent(delivery: Delivery) -> None:
-        loops = _loops(delivery.file.header())
+        loops = earlier_recipients(delivery.file.header())
         for recipient in delivery.request.recipients:
             await RecipientDelivery(settings, clients, delivery, loops).deliver(recipient)
 

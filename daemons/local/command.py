@@ -1,35 +1,24 @@
 """Giving a message to a command: mailbox_command, or "|command" of an alias or .forward."""
 
-import os
-import re
-from collections.abc import Iterator
-from typing import Final
-
 from daemons.local.expansion import expanded, values_of
 from daemons.local.mailbox import cannot_act, command_content
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import CannotAct, User, acting
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
-from libmail.command_runner import CommandFailed, judge, resolve_argv, run_command, sanitised
+from libmail.command_result import judge
+from libmail.command_runner import (
+    CommandFailed,
+    Surroundings,
+    exported,
+    resolve_argv,
+    run_command,
+    sanitised,
+)
 from libmail.config import ConfigError
 from libmail.log import LOG
 
 __all__ = ["deliver_to_command", "deliver_to_user_command"]
-
-_PATH: Final = "/usr/bin:/bin"
-_PAIR: Final = re.compile(r"\s*\{\s*(.*?)\s*\}\s*", re.S)
-
-
-def _exported(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """export_environment: names, and name=value pairs, perhaps in braces."""
-    for item in names:
-        braces = _PAIR.fullmatch(item)
-        name, equals, value = (braces[1] if braces else item).partition("=")
-        if equals:
-            yield name, value
-        elif name in os.environ:
-            yield name, os.environ[name]
 
 
 def _environment(
@@ -57,8 +46,7 @@ def _environment(
         "ENVID": request.dsn_envid,
     }
     allowed = frozenset(settings.params.command_expansion_filter)
-    environment = {"PATH": _PATH}
-    environment.update(_exported(settings.params.export_environment))
+    environment = exported(settings.params.export_environment)
     environment.update({name: sanitised(text, allowed) for name, text in said.items() if text})
     return environment
 
@@ -103,9 +91,10 @@ async def _deliver(
             command_content(settings, stage, delivery),
             user.identity,
             _environment(settings, stage, delivery, user),
+            Surroundings(
+                folder=_folder(settings, stage, user), time_limit=params.command_time_limit
+            ),
             program="local",
-            folder=_folder(settings, stage, user),
-            time_limit=params.command_time_limit,
         )
     except CannotAct as err:
         return cannot_act(err)
@@ -119,11 +108,4 @@ async def _deliver(
     if verdict.kind == "sent":
         reason = f"delivered to command: {command}"
         return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
-    failed = Deferred if verdict.kind == "deferred" else Bounced
-    return failed(
-        dsn=verdict.dsn,
-        reason=verdict.reason,
-        relay="local",
-        diag_type="x-unix",
-        diag_text=verdict.detail or verdict.reason,
-    )
+    return verdict.failure("local")

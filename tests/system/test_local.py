@@ -84,6 +84,7 @@ def test_slow_command_disturbs_nobody(make_system: MakeSystem) -> None:
     me = system.user.pw_name
     system.configure({"alias_maps": 'inline:{{slow="|sleep 60"} {loop=loop2} {loop2=loop}}'})
     system.allow("recipient nesting limit exceeded")
+    system.allow("read time limit exceeded")
     system.start()
     send(system, "slow", "loop")
     began = time.monotonic()

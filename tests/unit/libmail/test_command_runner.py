@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libmail.command_result import CommandResult, judge
 from libmail.command_runner import (
-    CommandFailed,
-    CommandResult,
-    judge,
+    Surroundings,
+    exported,
     resolve_argv,
     run_command,
     sanitised,
@@ -32,6 +32,7 @@ def run(
     *,
     limit: float = 20.0,
     folder: str | None = None,
+    root: str | None = None,
 ) -> CommandResult:
     async def main() -> CommandResult:
         return await run_command(
@@ -39,9 +40,8 @@ def run(
             pieces,
             ME,
             ENVIRONMENT,
+            Surroundings(folder=folder, root=root, time_limit=limit),
             program="local",
-            folder=folder,
-            time_limit=limit,
         )
 
     return asyncio.run(main())
@@ -167,6 +167,17 @@ def test_no_such_command() -> None:
     )
 
 
-def test_no_such_folder() -> None:
-    with pytest.raises(CommandFailed, match="cannot change directory"):
-        run("cat", folder="/nonexistent")
+@pytest.mark.parametrize("place", [{"folder": "/nonexistent"}, {"root": "/nonexistent"}])
+def test_no_such_place(place: dict[str, str]) -> None:
+    here = os.getcwd()
+    assert run("cat", **place) == CommandResult(75, "")  # type: ignore[arg-type]
+    assert os.getcwd() == here
+
+
+def test_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("LANG", raising=False)
+    names = ("TZ", "LANG", "A=b=c", "{ B = two words }", "C=")
+    assert exported(names) == {
+        "PATH": "/usr/bin:/bin", "TZ": "UTC", "A": "b=c", "B": "two words", "C": "",
+    }  # fmt: skip
