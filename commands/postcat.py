@@ -117,6 +117,8 @@ def _attribute_lines(file: QueueFile, envelope: Envelope) -> Iterator[tuple[int,
     if envelope.content_filter:
         yield at, f"content_filter: {envelope.content_filter}"
     yield at, f"sender: {envelope.sender}"
+    if envelope.verp_delims:
+        yield at, f"verp_delimiters: {envelope.verp_delims}"
     for name, attribute in _CLIENT_ATTRIBUTES:
         value = getattr(envelope, attribute)
         if value:

@@ -50,13 +50,13 @@ class Failure(Exception):
 
 
 class Message:
-    """What is to be submitted. pieces: the content in wire form."""
+    """What is to be submitted. pieces: the content in wire form. verp: delimiters, or ""."""
 
-    __slots__ = ("full_name", "null_sender", "options", "pieces", "recipients", "sender")
+    __slots__ = ("full_name", "null_sender", "options", "pieces", "recipients", "sender", "verp")
 
     def __init__(
         self, options: Options, sender: str, full_name: str, recipients: list[str],
-        pieces: Iterator[bytes],
+        pieces: Iterator[bytes], verp: str,
     ) -> None:  # fmt: skip
         self.options = options
         self.sender = sender
@@ -64,6 +64,7 @@ class Message:
         self.full_name = full_name
         self.recipients = recipients
         self.pieces = pieces
+        self.verp = verp
 
 
 def _account() -> tuple[str, str]:
@@ -109,12 +110,28 @@ def _sender(text: str | None, login: str) -> str:
     return found[0] if found else ""
 
 
-def _message(options: Options) -> Message:
+def _verp(options: Options, config: Config, sender: str) -> str:
+    """The delimiters that -XV asks for, "" without it. Raises Failure."""
+    if options.verp is None:
+        return ""
+    from libmail.message.verp import usable_delimiters
+
+    allowed = config.text("verp_delimiter_filter")
+    if options.verp and not usable_delimiters(options.verp, allowed):
+        raise Failure(EX_TEMPFAIL, f"-V requires two characters from {allowed}")
+    if not sender:
+        reason = "-V option requires non-null sender address"
+        raise Failure(EX_TEMPFAIL, f"({os.getuid()}): {reason}")
+    return options.verp or config.text("default_verp_delimiters")
+
+
+def _message(options: Options, config: Config) -> Message:
     login, gecos = _account()
     full_name = options.full_name
     if full_name is None:
         full_name = os.environ.get("NAME", "") or gecos
     sender = _sender(options.sender, login)
+    verp = _verp(options, config, sender)
     addresses = _addresses(options.recipients)
     pieces: Iterator[bytes]
     if options.flags & VERIFY_ONLY:
@@ -128,7 +145,7 @@ def _message(options: Options) -> Message:
     if not addresses:
         missing = _NO_HEADER_ADDRESSES if options.extract else _NO_ADDRESSES
         raise Failure(EX_TEMPFAIL, f"{login}({os.getuid()}): {missing}")
-    return Message(options, sender, full_name, addresses, pieces)
+    return Message(options, sender, full_name, addresses, pieces, verp)
 
 
 def _probe(sender: str, recipients: list[str]) -> Iterator[bytes]:
@@ -193,7 +210,7 @@ def _send(connection: BlockingConnection, message: Message) -> None:
         full_name=message.full_name,
         flags=options.flags,
         dsn_envid=options.envid,
-        verp_delims=options.verp,
+        verp_delims=message.verp,
         cleanup_flags=0,
     )
     recipients = [(address, address, "", options.notify, 0) for address in message.recipients]
@@ -269,7 +286,7 @@ def _run(options: Options, config: Config) -> None:
         _say(config, "sendmail", f"warning: {warning}")
     if options.mode != Mode.SUBMIT:
         _other_mode(options, config)
-    message = _message(options)
+    message = _message(options, config)
     _submit(config, message)
     if options.flags & (VERIFY_ONLY | VERBOSE):
         print(f"Mail Delivery Status Report will be mailed to <{message.sender}>.")

@@ -13,13 +13,11 @@ __all__ = [
     "NOTIFY_NEVER",
     "VERBOSE",
     "VERIFY_ONLY",
-    "VERP",
 ]
 
 EIGHTBIT = 2
 VERIFY_ONLY = 4
 VERBOSE = 8
-VERP = 32
 DSN_HEADERS = 64
 DSN_FULL = 128
 

@@ -61,7 +61,7 @@ def leave_in_maildrop(config: "Config", message: "Message") -> None:
         flags=options.flags | EnvelopeFlag.LOCAL,
         full_name=message.full_name,
         dsn_envid=options.envid,
-        verp_delims=options.verp,
+        verp_delims=message.verp,
     )
     recipients = [Recipient(address, address, "", options.notify) for address in message.recipients]
     writer = QueueFileWriter(QueueDirectory(frozenset()), "maildrop", long_ids=False)

@@ -10,7 +10,6 @@ from commands.sendmail.bits import (
     NOTIFY_NEVER,
     VERBOSE,
     VERIFY_ONLY,
-    VERP,
 )
 
 __all__ = ["Mode", "Options", "UsageError", "parse"]
@@ -60,7 +59,8 @@ class Options:
     """What the command line says.
 
     sender: None if not given. full_name: None for that of the user database. flags, notify: see
-    `bits`. warnings: what was not understood and is ignored.
+    `bits`. verp: delimiters, "" for the usual ones, None without VERP. warnings: what was not
+    understood and is ignored.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Options:
         self.flags = 0
         self.notify = 0
         self.envid = ""
-        self.verp = ""
+        self.verp: str | None = None
         self.site = ""
         self.config_directory: str | None = None
         self.verbose = 0
@@ -97,36 +97,49 @@ class Options:
         self.warnings: list[str] = []
 
 
-def _split(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Options as (letter, argument), and the rest. Options may follow recipients."""
+def _is_old_verp(word: str, following: str) -> bool:
+    """Whether -V is that of Postfix 2.2, which is -XV today, and not an envelope id.
+
+    It is if two characters follow, in the same word or the next, as in Postfix itself.
+    """
+    return word.startswith("-V") and len(word if len(word) > 2 else f"{word}{following}") == 4
+
+
+def _split(argv: list[str], warnings: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Options as (letter, argument), and the rest, which begins with the first recipient."""
     options: list[tuple[str, str]] = []
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
+    at = 0
+    while at < len(argv):
+        word, following = argv[at], argv[at + 1] if at + 1 < len(argv) else None
         if word == "--":
-            rest += words
+            at += 1
             break
         if not word.startswith("-") or word == "-":
-            rest.append(word)
-            continue
-        at = 1
-        while at < len(word):
-            letter = word[at]
-            at += 1
-            if letter in _FLAGS:
-                options.append((letter, ""))
-            elif letter in _WITH_ARGUMENT:
-                argument = word[at:]
-                if not argument and letter not in "q":
-                    following = next(words, None)
-                    if following is None:
-                        raise UsageError(detail=f"option requires an argument -- '{letter}'")
-                    argument = following
-                options.append((letter, argument))
-                break
-            else:
-                raise UsageError(detail=f"invalid option -- '{letter}'")
-    return options, rest
+            break
+        if _is_old_verp(word, following or ""):
+            new = f"-X{word[1:]}"
+            warnings.append(f"option {word} is deprecated with Postfix 2.3; specify {new} instead")
+            word = new
+        at += 2 if _cluster(word, following, options) else 1
+    return options, argv[at:]
+
+
+def _cluster(word: str, following: str | None, options: list[tuple[str, str]]) -> bool:
+    """Append the options of a word; returns whether the last one took the following word."""
+    for at, letter in enumerate(word[1:], 2):
+        if letter in _FLAGS:
+            options.append((letter, ""))
+        elif letter not in _WITH_ARGUMENT:
+            raise UsageError(detail=f"invalid option -- '{letter}'")
+        elif at < len(word) or letter == "q":
+            options.append((letter, word[at:]))
+            return False
+        elif following is None:
+            raise UsageError(detail=f"option requires an argument -- '{letter}'")
+        else:
+            options.append((letter, following))
+            return True
+    return False
 
 
 def _notify(options: Options, text: str) -> None:
@@ -201,9 +214,9 @@ def _queue(options: Options, text: str) -> None:
 
 def _extension(options: Options, text: str) -> None:
     """-XV: variable envelope return paths, with two delimiters or the configured ones."""
-    if text[:1] == "V":
-        options.flags |= VERP
-        options.verp = text[1:]
+    if text[:1] != "V":
+        raise UsageError(f"unsupported: -X{text[:1]}")
+    options.verp = text[1:]
 
 
 def _apply(options: Options, letter: str, argument: str) -> None:
@@ -249,7 +262,7 @@ def parse(name: str, argv: list[str]) -> Options:
         options.mode = Mode.LIST
     elif name == "newaliases":
         options.mode = Mode.ALIASES
-    pairs, options.recipients = _split(argv)
+    pairs, options.recipients = _split(argv, options.warnings)
     for letter, argument in pairs:
         _apply(options, letter, argument)
     if options.flags & VERIFY_ONLY:

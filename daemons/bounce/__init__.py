@@ -23,6 +23,7 @@ from libmail.ipc.messages import (
     Target,
 )
 from libmail.log import LOG
+from libmail.message.verp import verp_sender
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFileCorrupt
 from libmail.queue.ids import is_queue_id
@@ -102,9 +103,21 @@ class Reporter:
             return await self._delay(request, targets)
         if request.kind == "trace":
             return await self._trace(request, targets)
-        return await self._failure(request, targets)
+        return await self._failures(request, targets)
 
-    async def _failure(self, request: BounceFlush, targets: list[Target]) -> int:
+    async def _failures(self, request: BounceFlush, targets: list[Target]) -> int:
+        """One report for all recipients; with VERP one for each, to a sender that names it."""
+        delimiters = request.verp_delims
+        if not delimiters or self._params.disable_verp_bounces:
+            return await self._failure(request, targets, request.sender)
+        for target in targets:
+            whom = verp_sender(request.sender, delimiters, target.orig_rcpt or target.address)
+            status = await self._failure(request, [target], whom)
+            if status:
+                return status
+        return 0
+
+    async def _failure(self, request: BounceFlush, targets: list[Target], return_to: str) -> int:
         """To the sender if he wants it; what the postmaster is told does not depend on that."""
         params, notifier = self._params, self._notifier
         if not targets:
@@ -114,7 +127,7 @@ class Reporter:
             return 0
         path = self._queue.path(request.queue_name, request.queue_id)
         if not request.sender:
-            if "2bounce" not in params.notify_classes:
+            if not {"bounce", "2bounce"}.intersection(params.notify_classes):
                 return 0
             original = read_original(request, path, params.bounce_size_limit, full=True)
             recipient = self._prepared.double_notice_recipient
@@ -122,7 +135,7 @@ class Reporter:
         wanted = _wanted(targets, DsnNotify.FAILURE, True)
         if wanted:
             original = read_original(request, path, params.bounce_size_limit, full=True)
-            status = await notifier.to_sender(FAILURE, original, wanted, request.sender)
+            status = await notifier.to_sender(FAILURE, original, wanted, return_to)
             if status:
                 return status
         else:

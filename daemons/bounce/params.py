@@ -21,6 +21,7 @@ class BounceParams:
     bounce_template_file: str
     cleanup_service_name: str
     delay_notice_recipient: str
+    disable_verp_bounces: bool
     double_bounce_sender: str
     enable_threaded_bounces: bool
     hash_queue_depth: int

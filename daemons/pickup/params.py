@@ -24,6 +24,7 @@ class PickupParams:
     myhostname: str
     non_smtpd_milters: tuple[str, ...]
     receive_override_options: tuple[str, ...]
+    verp_delimiter_filter: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from libmail.ipc.messages import (
 from libmail.log import LOG
 from libmail.log.events import Pickup
 from libmail.message.dates import rfc5322_date
+from libmail.message.verp import usable_delimiters
 from libmail.milters import PASS, unfiltered
 from libmail.service.authorization import user_name
 from libmail.service.connection import Connection
@@ -46,7 +47,6 @@ _USER_FLAGS: Final = (
     | EnvelopeFlag.EIGHTBIT
     | EnvelopeFlag.VERIFY_ONLY
     | EnvelopeFlag.VERBOSE
-    | EnvelopeFlag.VERP
     | EnvelopeFlag.DSN_HEADERS
     | EnvelopeFlag.DSN_FULL
 )
@@ -181,10 +181,14 @@ class Submitter:
             arrival=time.time(),
             full_name=said.full_name,
             dsn_envid=said.dsn_envid,
-            verp_delims=said.verp_delims,
+            verp_delims=self._verp(said.verp_delims),
             rewrite_context="local",
             content_filter=self._params.content_filter,
         )
+
+    def _verp(self, said: str) -> str:
+        """Two delimiters if they may be some; sendmail has told its user otherwise."""
+        return said if usable_delimiters(said, self._params.verp_delimiter_filter) else ""
 
     async def submit(
         self,

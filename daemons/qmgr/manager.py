@@ -36,6 +36,7 @@ from libmail.ipc.messages import (
 from libmail.ipc.messages import Transport as TransportName
 from libmail.log import LOG
 from libmail.log.events import QueueActive, QueueRemoved
+from libmail.message.verp import verp_sender
 from libmail.queue.file import FORCED_EXPIRY, QueueFileCorrupt
 from libmail.service.pool import ServiceUnavailable
 
@@ -359,7 +360,7 @@ class QueueManager:
                 queue_id=message.queue_id,
                 transport=TransportName(destination.transport.name),
                 nexthop=entry.nexthop,
-                sender=envelope.sender,
+                sender=_sender_for(entry),
                 envelope_flags=envelope.flags,
                 dsn_envid=envelope.dsn_envid,
                 rewrite_context=envelope.rewrite_context,
@@ -559,6 +560,16 @@ class QueueManager:
             await asyncio.sleep(_STOP_LOOK)
         for pool in self._pools.values():
             pool.close()
+
+
+def _sender_for(entry: Entry) -> str:
+    """The sender, which with VERP names the only recipient, as the client gave it."""
+    envelope = entry.message.envelope
+    if not envelope.verp_delims:
+        return envelope.sender
+    recipient = entry.recipients[0]
+    whom = recipient.orig_rcpt or recipient.address
+    return verp_sender(envelope.sender, envelope.verp_delims, whom)
 
 
 def _by_domain(recipient: Recipient) -> tuple[str, str]:

@@ -227,7 +227,8 @@ class Scheduler:
         if peer is None:
             peer = job.peers[destination] = Peer(job, destination, next(self._numbers))
         was_idle = not peer.entries
-        added = _fill(peer, message, nexthop, recipients, transport.limits.recipient_limit)
+        limit = 1 if message.envelope.verp_delims else transport.limits.recipient_limit
+        added = _fill(peer, message, nexthop, recipients, limit)
         total = len(recipients)
         message.in_core += total
         transport.in_core += total

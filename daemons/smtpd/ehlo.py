@@ -13,7 +13,13 @@ def keyword_set(words: Iterable[str]) -> frozenset[str]:
 
 
 def ehlo_reply(
-    hostname: str, size_limit: int, discard: frozenset[str], *, vrfy: bool, smtputf8: bool
+    hostname: str,
+    size_limit: int,
+    discard: frozenset[str],
+    *,
+    vrfy: bool,
+    smtputf8: bool,
+    verp: bool,
 ) -> Reply:
     """The answer to EHLO, RFC 5321 §4.1.1.1. size_limit: 0 for none; discard: not announced."""
     offered = [
@@ -21,6 +27,7 @@ def ehlo_reply(
         ("SIZE", f"SIZE {size_limit}" if size_limit else "SIZE"),
         ("VRFY", "VRFY" if vrfy else ""),
         ("ETRN", "ETRN"),
+        ("VERP", "XVERP" if verp else ""),
         ("ENHANCEDSTATUSCODES", "ENHANCEDSTATUSCODES"),
         ("8BITMIME", "8BITMIME"),
         ("DSN", "DSN"),

@@ -12,6 +12,7 @@ class SmtpdParams:
     cleanup_service_name: str
     content_filter: str
     disable_vrfy_command: bool
+    default_verp_delimiters: str
     double_bounce_sender: str
     error_notice_recipient: str
     inet_protocols: tuple[str, ...]
@@ -30,6 +31,7 @@ class SmtpdParams:
     receive_override_options: tuple[str, ...]
     remote_header_rewrite_domain: str
     rewrite_service_name: str
+    smtpd_authorized_verp_clients: tuple[str, ...]
     smtpd_banner: str
     smtpd_client_port_logging: bool
     smtpd_command_filter: tuple[str, ...]
@@ -62,3 +64,4 @@ class SmtpdParams:
     smtputf8_enable: bool
     strict_rfc821_envelopes: bool
     strict_smtputf8: bool
+    verp_delimiter_filter: str

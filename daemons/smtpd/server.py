@@ -72,6 +72,7 @@ class Prepared:
     newline_exclusions: AddressList
     address_map: Maps
     milter_maps: Maps
+    verp_clients: AddressList
     flush_params: FlushClientParams
     flush_domains: DomainList
     resolver: NativeResolver
@@ -111,6 +112,12 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
         ),
         Maps("local_header_rewrite_clients", _address_maps(params), options),
         Maps("smtpd_milter_maps", params.smtpd_milter_maps, options),
+        AddressList(
+            "smtpd_authorized_verp_clients",
+            params.smtpd_authorized_verp_clients,
+            options,
+            parent="smtpd_authorized_verp_clients" in parents,
+        ),
         flush_params,
         flush_domains(flush_params),
         NativeResolver(),
@@ -158,7 +165,7 @@ class Server:
     ignores_commands: bool = field(init=False)
     must_encrypt: bool = field(init=False)
     has_milters: bool = field(init=False)
-    _ehlo: dict[frozenset[str], Reply] = field(default_factory=dict)
+    _ehlo: dict[tuple[frozenset[str], bool], Reply] = field(default_factory=dict)
     _discard: frozenset[str] = frozenset()
     _newlines: ExpiringCache[str, BareNewline] = field(init=False)
     _contexts: ExpiringCache[str, str] = field(init=False)
@@ -203,9 +210,9 @@ class Server:
                 return keyword_set(found.replace(",", " ").split())
         return self._discard
 
-    def ehlo(self, discard: frozenset[str]) -> Reply:
+    def ehlo(self, discard: frozenset[str], *, verp: bool) -> Reply:
         """The answer to EHLO."""
-        reply = self._ehlo.get(discard)
+        reply = self._ehlo.get((discard, verp))
         if reply is None:
             params = self.params
             reply = ehlo_reply(
@@ -214,10 +221,20 @@ class Server:
                 discard,
                 vrfy=not params.disable_vrfy_command,
                 smtputf8=params.smtputf8_enable,
+                verp=verp,
             )
             if len(self._ehlo) < 100:
-                self._ehlo[discard] = reply
+                self._ehlo[discard, verp] = reply
         return reply
+
+    async def allows_verp(self, facts: Facts) -> bool:
+        """Whether the client may ask for VERP; not while a table fails."""
+        clients = self.prepared.verp_clients
+        try:
+            return bool(clients) and await clients.match(facts.client_name, facts.client_address)
+        except TableRetry as err:
+            LOG.warning(f"{clients.title}: {err}")
+            return False
 
     async def newlines(self, name: str, address: str) -> BareNewline:
         """How lines of a client end."""

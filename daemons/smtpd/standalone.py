@@ -75,7 +75,7 @@ class PickupSubmission:
             full_name="",
             flags=envelope.flags & ~EnvelopeFlag.LOCAL,
             dsn_envid=envelope.dsn_envid,
-            verp_delims="",
+            verp_delims=envelope.verp_delims,
             cleanup_flags=0,
         )
         self._head = [CODEC.encode(opening)]

@@ -74,6 +74,7 @@ class Transaction:
     chunks: int | None = None
     failed: bool = False
     too_large: bool = False
+    verp_delims: str = ""
     lost: bool = False  # cleanup cannot be reached any more
     begun: bool = False  # the head of the message was written
     held: bytes = b""  # content that is not enough to begin with

@@ -111,7 +111,6 @@ class EnvelopeFlag(IntFlag):
     VERIFY_ONLY = 4  # sendmail -bv: report, do not deliver
     VERBOSE = 8  # sendmail -v: report deliveries too
     LOCAL = 16  # sent from this machine, not by SMTP
-    VERP = 32
     DSN_HEADERS = 64  # RET=HDRS
     DSN_FULL = 128  # RET=FULL
     REQUIRETLS = 256
@@ -158,7 +157,8 @@ class Envelope(NamedTuple):
     arrival: when the message began to arrive. full_name: of the submitting user, for From:.
     rewrite_context: "local" or the domain for remote header rewriting, "" for none.
     content_filter: "transport:nexthop" of a FILTER action or parameter. redirect: the address of a
-    REDIRECT action. verp_delims: two characters. The client_ attributes describe the SMTP client
+    REDIRECT action. verp_delims: two characters, "" where the sender is not
+    to name the recipient (VERP_README). The client_ attributes describe the SMTP client
     ("" for local mail); log_ attributes the origin of mail that came through a content filter
     (XFORWARD), empty where there is none.
     """

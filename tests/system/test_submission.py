@@ -63,3 +63,15 @@ def test_settings_without_effect(make_system: MakeSystem) -> None:
     for pattern in (r"main.cf, line \d+: header_checks: this", "service tlsmgr: .*no such program"):
         system.wait_for_log(f"warning: .*{pattern}")
         assert len(system.log_lines(pattern)) == 1
+
+
+def test_verp_names_the_recipient(make_system: MakeSystem) -> None:
+    system = make_system()
+    system.start()
+    content = b"Subject: news\n\nbody\n"
+    system.sendmail("-XV", "-f", "list@x.test", "alice@virtual.test", "bob@virtual.test",
+                    stdin=content)  # fmt: skip
+    system.wait_for_queue_empty()
+    assert system.maildir("alice")[0].startswith(b"Return-Path: <list+alice=virtual.test@x.test>\n")
+    mbox = (system.top / "vmail/bob").read_bytes()
+    assert mbox.startswith(b"From list+bob=virtual.test@x.test ")

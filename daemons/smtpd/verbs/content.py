@@ -193,6 +193,7 @@ async def _envelope(session: Session, transaction: Transaction) -> tuple[Envelop
         cleanup_flags=server.cleanup_flags | extras.cleanup_flags,
         arrival=transaction.arrival,
         dsn_envid=transaction.dsn_envid,
+        verp_delims=transaction.verp_delims,
         rewrite_context=await server.rewrite_context(facts),
         content_filter=extras.content_filter or server.params.content_filter,
         redirect=extras.redirect,

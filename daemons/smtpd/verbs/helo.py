@@ -35,7 +35,7 @@ async def ehlo(session: Session, argument: str) -> Answer:
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
         LOG.info(f"discarding EHLO keywords: {' '.join(_ordered(discard))}")
     session.discard = discard
-    return session.server.ehlo(discard)
+    return session.server.ehlo(discard, verp=await session.server.allows_verp(session.facts))
 
 
 _ORDER: Final = (

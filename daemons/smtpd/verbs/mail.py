@@ -8,6 +8,7 @@ from daemons.smtpd.session import Answer, Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
 from libmail.log import LOG
+from libmail.message.verp import usable_delimiters
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import (
     AddressSyntax,
@@ -44,6 +45,7 @@ class _Options:
     size: int = 0
     ret: bool = False
     envid: str | None = None
+    verp: str | None = None
 
 
 async def mail(session: Session, argument: str) -> Answer:
@@ -58,16 +60,20 @@ async def mail(session: Session, argument: str) -> Answer:
     wants_utf8 = "SMTPUTF8" in argument.upper().split()
     try:
         sender, rest = path_of(session, argument[5:], "MAIL", utf8=wants_utf8)
-        options = _options(session, rest) if rest else _Options()
+        options = await _options(session, rest) if rest else _Options()
     except AddressSyntax:
         return Reply(501, "5.1.7", "Bad sender address syntax")
     except _Refused as err:
         return err.reply
+    if options.verp is not None and not sender:
+        return Reply(503, "5.5.4", "Error: XVERP requires non-null sender")
     refused = await _decide(session, sender, options)
     if refused is not None:
         facts.sender = None
         return refused
-    transaction = Transaction(sender, options.flags, options.envid or "", time.time())
+    transaction = Transaction(
+        sender, options.flags, options.envid or "", time.time(), verp_delims=options.verp or ""
+    )
     session.transaction = transaction
     if server.params.smtpd_delay_open_until_valid_rcpt:
         return _OK
@@ -95,11 +101,14 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
     return address, rest
 
 
-def _options(session: Session, text: str) -> _Options:
+async def _options(session: Session, text: str) -> _Options:
     """Raises _Refused."""
     options = _Options()
+    verp = "XVERP" in text.upper() and await session.server.allows_verp(session.facts)
     for name, value in parse_parameters(text):
-        if value is None:
+        if name == "XVERP" and verp:
+            options.verp = _delimiters(session, value)
+        elif value is None:
             if name != "SMTPUTF8" or not session.server.params.smtputf8_enable:
                 raise _Refused(_unsupported(text, name, value))
             options.flags |= EnvelopeFlag.SMTPUTF8
@@ -122,6 +131,17 @@ def _unsupported(text: str, name: str, value: str | None) -> Reply:
     wanted = name.upper() if value is None else f"{name}={value}".upper()
     given = next((word for word in text.split() if word.upper() == wanted), name)
     return Reply(555, "5.5.4", f"Unsupported option: {given}")
+
+
+def _delimiters(session: Session, value: str | None) -> str:
+    """What XVERP asks for. Raises _Refused."""
+    params = session.server.params
+    if value is None:
+        return params.default_verp_delimiters
+    allowed = params.verp_delimiter_filter
+    if not usable_delimiters(value, allowed):
+        raise _Refused(Reply(501, "5.5.4", f"Error: XVERP needs two characters from {allowed}"))
+    return value
 
 
 def _size(value: str) -> int:

@@ -185,11 +185,6 @@ _INSTANCES = """
     postmulti_start_commands postmulti_stop_commands
 """
 
-_VERP = """
-    default_verp_delimiters disable_verp_bounces
-    smtpd_authorized_verp_clients verp_delimiter_filter
-"""
-
 _PIX = """
     lmtp_pix_workaround_delay_time lmtp_pix_workaround_maps lmtp_pix_workaround_threshold_time
     lmtp_pix_workarounds smtp_pix_workaround_delay_time smtp_pix_workaround_maps
@@ -243,7 +238,6 @@ NOT_YET = _words(
     + _FILTERS
     + _POLICY
     + _INSTANCES
-    + _VERP
     + _PIX
     + _REQUIRETLS
     + _SRV

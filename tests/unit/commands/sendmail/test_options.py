@@ -8,7 +8,7 @@ from libmail.ipc.messages import DsnNotify, EnvelopeFlag
 
 
 def test_bits_are_those_of_the_wire() -> None:
-    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "VERP", "DSN_HEADERS", "DSN_FULL"):
+    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "DSN_HEADERS", "DSN_FULL"):
         assert getattr(bits, name) == EnvelopeFlag[name]
     assert {bit.name.lower(): bit for bit in DsnNotify if bit.name} == bits.NOTIFY
     assert bits.NOTIFY_NEVER == DsnNotify.NEVER
@@ -19,7 +19,8 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("-t -oi", {"extract": True, "ignore_dots": True}),
     ("-ti", {"extract": True, "ignore_dots": True}),
     ("-f me a@b", {"sender": "me", "recipients": ["a@b"]}),
-    ("-fme a@b -- -x", {"sender": "me", "recipients": ["a@b", "-x"]}),
+    ("-fme -- a@b -x", {"sender": "me", "recipients": ["a@b", "-x"]}),
+    ("a@b -fme -- -x", {"sender": None, "recipients": ["a@b", "-fme", "--", "-x"]}),
     ("-Fname -r me", {"full_name": "name", "sender": "me"}),
     ("-N success,delay x", {"notify": 10}),
     ("-N never,delay x", {"notify": 0}),
@@ -28,8 +29,16 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("-R hdrs x", {"flags": bits.DSN_HEADERS}),
     ("-R hdrs -R full x", {"flags": bits.DSN_FULL}),
     ("-R foo x", {"flags": 0, "warnings": ["bad -R option value -- ignored"]}),
-    ("-V id x", {"envid": "id"}),
-    ("-XV+= x", {"flags": bits.VERP, "verp": "+="}),
+    ("-V id1 x", {"envid": "id1"}),
+    ("-XV+= x", {"flags": 0, "verp": "+="}),
+    ("-XV x", {"verp": ""}),
+    ("x", {"verp": None}),
+    ("-V -f y x", {"verp": "", "sender": "y", "warnings": [
+        "option -V is deprecated with Postfix 2.3; specify -XV instead"]}),
+    ("-V+= x", {"verp": "+=", "warnings": [
+        "option -V+= is deprecated with Postfix 2.3; specify -XV+= instead"]}),
+    ("-V -fy x", {"verp": None, "envid": "-fy", "warnings": []}),
+    ("-- -V+= x", {"recipients": ["-V+=", "x"], "warnings": []}),
     ("-bv x", {"flags": bits.VERIFY_ONLY}),
     ("-v x", {"flags": bits.VERBOSE}),
     ("-B8BITMIME x", {"flags": bits.EIGHTBIT}),

@@ -37,6 +37,7 @@ PARAMS = BounceParams(
     bounce_template_file="",
     cleanup_service_name="cleanup",
     delay_notice_recipient="delays",
+    disable_verp_bounces=False,
     double_bounce_sender="double-bounce",
     enable_threaded_bounces=False,
     hash_queue_depth=1,
@@ -85,8 +86,10 @@ class FakeNotifier(Notifier):
 
 
 class World:
-    def __init__(self, service: str = "bounce", *classes: str) -> None:
-        params = replace(PARAMS, notify_classes=classes)
+    def __init__(
+        self, service: str = "bounce", *classes: str, disable_verp_bounces: bool = False
+    ) -> None:
+        params = replace(PARAMS, notify_classes=classes, disable_verp_bounces=disable_verp_bounces)
         prepared = Prepared(params, "doubles", builtin_templates(), {}, FLUSH, flush_domains(FLUSH))
         self.notifier = FakeNotifier(prepared)
         self.reporter = Reporter(prepared, service, self.notifier)
@@ -98,8 +101,8 @@ class World:
         return self.reporter._append(BounceAppend(queue_id, targets)).status
 
     def flush(self, kind: str, queue_id: QueueId, sender: str = "me@x", flags: int = 0,
-              targets: tuple[Target, ...] = ()) -> int:  # fmt: skip
-        request = BounceFlush(kind, "active", queue_id, sender, flags, "", "", targets)
+              targets: tuple[Target, ...] = (), verp: str = "") -> int:  # fmt: skip
+        request = BounceFlush(kind, "active", queue_id, sender, flags, "", verp, targets)
         return asyncio.run(self.reporter._flush(request)).status
 
     def has_log(self, queue_id: QueueId) -> bool:
@@ -131,6 +134,35 @@ def test_failure(message: QueueId) -> None:
     assert not world.has_log(message)
 
 
+def test_verp_sends_one_report_a_recipient(message: QueueId) -> None:
+    world = World("bounce", "bounce")
+    expanded = FAILED._replace(address="z@y", orig_rcpt="list@y")
+    world.append(FAILED, NEVER, expanded, queue_id=message)
+    assert world.flush("bounce", message, verp="+=") == 0
+    assert world.notifier.sent == [
+        ("me+x=y@x", "failure", ["x@y"], True),
+        ("bounces", "failure", ["x@y"], False),
+        ("bounces", "failure", ["never@y"], False),
+        ("me+list=y@x", "failure", ["z@y"], True),
+        ("bounces", "failure", ["z@y"], False),
+    ]
+    assert not world.has_log(message)
+
+
+def test_verp_bounces_can_be_disabled(message: QueueId) -> None:
+    world = World(disable_verp_bounces=True)
+    world.append(FAILED, NEVER, queue_id=message)
+    assert world.flush("bounce", message, verp="+=") == 0
+    assert world.notifier.sent == [("me@x", "failure", ["x@y"], True)]
+
+
+def test_delays_are_told_to_the_sender_himself(message: QueueId) -> None:
+    world = World("defer")
+    world.append(FAILED._replace(action="delayed"), queue_id=message)
+    assert world.flush("warn", message, verp="+=") == 0
+    assert world.notifier.sent == [("me@x", "delay", ["x@y"], False)]
+
+
 def test_unwanted_reports_are_begun_and_dropped(message: QueueId) -> None:
     world = World()
     world.append(NEVER, queue_id=message)
@@ -158,7 +190,10 @@ def test_postmaster_is_told_of_all(message: QueueId) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "want"),
-    [((), []), (("2bounce",), [("doubles", "failure", ["x@y"], True)])],
+    [
+        ((), []),
+        *(((name,), [("doubles", "failure", ["x@y"], True)]) for name in ("2bounce", "bounce")),
+    ],
 )
 def test_double_bounce(
     message: QueueId, classes: tuple[str, ...], want: list[tuple[str, str, list[str], bool]]

@@ -39,6 +39,7 @@ PARAMS = PickupParams(
     myhostname="mail.test",
     non_smtpd_milters=(),
     receive_override_options=(),
+    verp_delimiter_filter="-=+",
 )
 
 

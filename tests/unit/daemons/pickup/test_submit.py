@@ -62,6 +62,12 @@ def test_milters_down(action: str, status: int, reason: str) -> None:
     assert (result.exit_status, result.reason) == (status, reason)
 
 
+@pytest.mark.parametrize(("said", "taken"), [("+=", "+="), ("a=", ""), ("+=+", ""), ("", "")])
+def test_users_may_only_name_usable_delimiters(said: str, taken: str) -> None:
+    envelope = submitter("accept").user_envelope(Envelope("a@b", verp_delims=said), 7)
+    assert envelope.verp_delims == taken
+
+
 @pytest.mark.parametrize(
     ("action", "options"), [("accept", ()), ("quarantine", ()), ("reject", ("no_milters",))]
 )

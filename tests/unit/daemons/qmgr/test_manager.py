@@ -101,6 +101,24 @@ def test_recipients_are_resolved_and_grouped() -> None:
     run(Bed, test)
 
 
+def test_verp_makes_a_delivery_for_each_recipient() -> None:
+    async def test(bed: Bed) -> None:
+        agent = RecordingAgent()
+        await bed.serve(smtp=agent)
+        bed.manager.begin()
+        envelope = Envelope("list@x", arrival=time.time(), verp_delims="+=")
+        queue_id = put("incoming", ["a@smtp.test", "b@smtp.test"], envelope=envelope)
+        bed.manager.new_mail(queue_id)
+        await bed.idle()
+        found = {r.sender: [x.address for x in r.recipients] for r in agent.requests}
+        assert found == {
+            "list+a=smtp.test@x": ["a@smtp.test"],
+            "list+b=smtp.test@x": ["b@smtp.test"],
+        }
+
+    run(Bed, test)
+
+
 def test_deferred_recipients_stay_with_a_next_try() -> None:
     async def test(bed: Bed) -> None:
         agent = RecordingAgent()
