@@ -1,9 +1,10 @@
 """Reads libmail/config/parameters/docs: what each parameter is for, in words.
 
 A file has the texts of the area of the same name (families.txt those of
-libmail.config.families). A line that begins at the margin names a parameter, or says
-`name (as other)` for one that is what another is, for another program; the indented lines below are
-its paragraphs, and those that are indented further an example. `literals` are in backquotes.
+libmail.config.families, restrictions.txt those of smtpd's restrictions). A line that begins at the
+margin names a parameter, or says `name (as other)` for one that is what another is, for another
+program; the indented lines below are its paragraphs, and those that are indented further an
+example. The name of a restriction is followed by its argument. `literals` are in backquotes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 __all__ = ["FOLDER", "Block", "Text", "parse", "read_all"]
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "libmail/config/parameters/docs"
-_HEADING: Final = re.compile(r"(\w+)(?: \(as (\w+)\))?")
+_HEADING: Final = re.compile(r"(\w+)(?: \(as (\w+)\)| ([\w:=]+))?")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9$`<])")
 
 
@@ -36,6 +37,7 @@ class Text(NamedTuple):
     name: str
     other: str
     blocks: tuple[Block, ...]
+    argument: str = ""
 
 
 def parse(source: str) -> dict[str, Text]:
@@ -48,7 +50,7 @@ def parse(source: str) -> dict[str, Text]:
             raise ValueError(f"neither a name nor indented: {heading}")
         if match[1] in found:
             raise ValueError(f"twice: {heading}")
-        found[match[1]] = Text(match[1], match[2] or "", tuple(_blocks(body)))
+        found[match[1]] = Text(match[1], match[2] or "", tuple(_blocks(body)), match[3] or "")
     return found
 
 

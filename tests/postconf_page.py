@@ -11,11 +11,12 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-from libmail.config.core import COMPUTED
+from libmail.config.core import COMPUTED, renamed
 from libmail.config.declare import Kind, Parameter
 from libmail.config.declared import all_parameters
 from libmail.config.families import FAMILIES, Family
 from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET, PROTECTING
+from libmail.lookup import restrictions as engine
 from tests.parameter_texts import FOLDER, Block, Text, read_all
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "man/man5/postconf.5"
@@ -51,10 +52,14 @@ _BY_MACHINE: Final = {
 }
 _LONGEST_HEADING: Final = 64
 _TIME_UNITS: Final = {1: "seconds", 60: "minutes", 3600: "hours", 86400: "days", 604800: "weeks"}
+ALL_RESTRICTIONS: Final = frozenset(
+    {*engine.RESTRICTIONS, *engine.WITH_TABLE, *engine.WITH_ARGUMENT}
+    | {"check_policy_service", "reject_unverified_recipient", "reject_unverified_sender", "sleep"}
+)
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}
 )
-_BREAKS: Final = re.compile(r"(?<=[}?:,;])(?=\S)|(?<=\S{40})(?=\S{8})")
+_BREAKS: Final = re.compile(r"(?<=[}?:,;])(?=[^\s}?:,;])|(?<=\S{64})(?=\S{8})")
 _LITERAL_OR_NAME: Final = re.compile(r"`([^`]+)`|(\b[a-z0-9]+(?:_\w+)+\b)|\b([a-z-]+)(?=\(\d\))")
 
 
@@ -65,14 +70,14 @@ def escaped(text: str) -> str:
 
 def bold(text: str) -> str:
     """The text, unbroken, in bold."""
-    return f"\\fB{escaped(text)}\\fR".replace(" ", "\\ ")
+    return f"\\fB{escaped(text)}\\fR".replace(" ", "\\~")
 
 
 def marked_up(text: str) -> str:
     """A sentence with literals, parameters and programs in bold."""
     parts: list[str] = []
     done = 0
-    known = all_parameters().keys()
+    known = all_parameters().keys() | ALL_RESTRICTIONS
     for match in _LITERAL_OR_NAME.finditer(text):
         literal, name, program = match.groups()
         parts.append(escaped(text[done : match.start()]))
@@ -145,6 +150,11 @@ def blocks_of(text: Text, texts: dict[str, Text], programs: str) -> list[Block]:
     if not text.other:
         return list(text.blocks)
     first = texts[text.other].blocks[0].sentences()[0]
+    if programs == "lmtp":
+        first = re.sub(r"\bsmtp_\w+", lambda match: renamed(match[0], ("smtp_", "lmtp_")), first)
+        first = re.sub(r"\bSMTP\b", "LMTP", first)
+    if first[1].islower():
+        first = first[0].lower() + first[1:]
     return [Block(f"As {text.other}, for {programs}: {first}"), *text.blocks]
 
 
@@ -174,15 +184,31 @@ def family_entries(texts: dict[str, Text]) -> list[str]:
     return lines
 
 
+def restriction_entries(texts: dict[str, Text]) -> list[str]:
+    """smtpd's restrictions: those of today, then older names."""
+    lines: list[str] = []
+    for name in sorted(texts, key=lambda name: (texts[name].other != "", name)):
+        text = texts[name]
+        argument = f" \\fI{escaped(text.argument)}\\fR" if text.argument else ""
+        older = (Block(f"An older name of {text.other}."),)
+        blocks = text.blocks or older
+        lines += [".TP", bold(name) + argument]
+        lines += [line for block in blocks for line in block_lines(block)]
+    return lines
+
+
 def render() -> str:
     """The page."""
     files = read_all()
+    restrictions = files.pop("restrictions")
     families = files.pop("families")
     texts = {name: text for file in files.values() for name, text in file.items()}
     parameters = all_parameters()
     released = parameters["mail_release_date"].default
     lines = [_TITLE.format(date=f"{released[:4]}-{released[4:6]}-{released[6:]}").rstrip()]
     lines += [(FOLDER / "introduction.man").read_text("utf-8").rstrip(), *family_entries(families)]
+    lines += [(FOLDER / "restrictions.man").read_text("utf-8").rstrip()]
+    lines += restriction_entries(restrictions)
     lines += [".SH PARAMETERS", "In the order of their names."]
     for name in sorted(parameters):
         declared = parameters[name]

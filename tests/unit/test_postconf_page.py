@@ -9,7 +9,14 @@ import pytest
 from libmail.config.declared import AREAS, all_parameters
 from libmail.config.families import FAMILIES
 from tests.parameter_texts import Block, Text, parse, read_all
-from tests.postconf_page import PAGE, default_text, marked_up, render, source_lines
+from tests.postconf_page import (
+    ALL_RESTRICTIONS,
+    PAGE,
+    default_text,
+    marked_up,
+    render,
+    source_lines,
+)
 
 TEXTS = read_all()
 SHORTEST = 30
@@ -27,14 +34,21 @@ def test_each_parameter_of_an_area_has_a_text(area: str) -> None:
 
 def test_families_have_texts_and_nothing_else_has() -> None:
     assert set(TEXTS["families"]) == set(FAMILIES)
-    assert set(TEXTS) == {*AREAS, "families"}
+    assert set(TEXTS) == {*AREAS, "families", "restrictions"}
+
+
+def test_each_restriction_has_a_text() -> None:
+    assert set(TEXTS["restrictions"]) == ALL_RESTRICTIONS
+    others = {text.other for text in TEXTS["restrictions"].values()} - {""}
+    assert others < ALL_RESTRICTIONS
 
 
 def test_texts_are_whole_sentences_and_say_something() -> None:
     own = [text for file in TEXTS.values() for text in file.values() if not text.other]
     for text in own:
         paragraphs = [block.text for block in text.blocks if not block.example]
-        assert len(" ".join(paragraphs)) >= SHORTEST, text.name
+        if text.name not in ALL_RESTRICTIONS:
+            assert len(" ".join(paragraphs)) >= SHORTEST, text.name
         for paragraph in paragraphs:
             assert paragraph.endswith((".", ":")) or paragraph[0].islower(), text.name
             assert paragraph.count("`") % 2 == 0, text.name
@@ -49,21 +63,23 @@ def test_those_like_others_are_like_them() -> None:
     texts = {name: text for file in TEXTS.values() for name, text in file.items()}
     parameters = all_parameters()
     for text in texts.values():
-        if text.other:
+        if text.other and text.name in parameters:
             assert not texts[text.other].other, text.name
             assert parameters[text.name].kind.name == parameters[text.other].kind.name, text.name
 
 
 def test_reading() -> None:
-    source = "a_b (as c_d)\nc_d\n    One `x`.\n    Two.\n\n        a = b\n\n        c\n    Three.\n"
+    source = (
+        "a_b (as c_d)\nc_d e:f\n    One `x`.\n    Two.\n\n        a = b\n\n        c\n    Three.\n"
+    )
     blocks = (Block("One `x`. Two."), Block("a = b", True), Block("c Three."))
     texts = parse(source)
     assert texts["a_b"] == Text("a_b", "c_d", ())
-    assert texts["c_d"] == Text("c_d", "", blocks)
+    assert texts["c_d"] == Text("c_d", "", blocks, "e:f")
     assert texts["c_d"].blocks[0].sentences() == ["One `x`.", "Two."]
 
 
-@pytest.mark.parametrize("source", ["a b\n    x\n", "a\n    x\na\n    y\n"])
+@pytest.mark.parametrize("source", ["a (b)\n    x\n", "a\n    x\na\n    y\n"])
 def test_what_has_no_place(source: str) -> None:
     with pytest.raises(ValueError):
         parse(source)
@@ -73,7 +89,7 @@ def test_what_has_no_place(source: str) -> None:
     ("text", "expected"),
     [
         (r"a \0 'b'", r"a \e0 \(aqb\(aq"),
-        ("`-o a` in smtpd(8)", r"\fB\-o\ a\fR in \fBsmtpd\fR(8)"),
+        ("`-o a` in smtpd(8)", r"\fB\-o\~a\fR in \fBsmtpd\fR(8)"),
         ("see header_checks, not own_name", r"see \fBheader_checks\fR, not own_name"),
     ],
 )
