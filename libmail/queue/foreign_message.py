@@ -244,7 +244,6 @@ class ForeignMessage:
             self._redirect = self._text(record)
         elif kind == _VERP:
             self._verp = self._text(record)
-            self._flags |= EnvelopeFlag.VERP
         elif kind == _SIZE:
             numbers = record.data.split()
             for bit, flag in _OPTIONS.items():

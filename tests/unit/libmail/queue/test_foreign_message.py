@@ -82,7 +82,7 @@ def test_dsn_options_and_done_recipients() -> None:
 
 def test_verp_and_long_lines() -> None:
     _, content, envelope = sample("verp")
-    assert envelope.flags == EnvelopeFlag.VERP | EnvelopeFlag.EIGHTBIT
+    assert envelope.flags == EnvelopeFlag.EIGHTBIT
     assert envelope.verp_delims == "+="
     assert content.endswith("\r\n\r\nbödy\r\n".encode() + b"x" * 5000 + b"\r\n")
 
@@ -115,9 +115,7 @@ def test_submission() -> None:
     message, content, envelope = sample("maildrop")
     assert envelope == Envelope(
         sender="drop@x.test",
-        flags=int(
-            EnvelopeFlag.LOCAL | EnvelopeFlag.VERP | EnvelopeFlag.EIGHTBIT | EnvelopeFlag.DSN_FULL
-        ),
+        flags=int(EnvelopeFlag.LOCAL | EnvelopeFlag.EIGHTBIT | EnvelopeFlag.DSN_FULL),
         arrival=1795379342.109611,
         full_name="Full Name",
         dsn_envid="env-id",
