@@ -13,7 +13,7 @@ from typing import Final
 from tests.system.harness import MailSystem
 
 STEP: Final = 50  # connections opened together
-PATIENCE: Final = 10.0  # seconds without an answer until the server is taken to be full
+FULL: Final = 10.0  # seconds without an answer until the server is taken to be full
 
 
 def raise_descriptor_limit() -> int:
@@ -23,14 +23,14 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def greet(port: int, count: int) -> list[socket.socket]:
+def greet(port: int, count: int, patience: float) -> list[socket.socket]:
     """Opens `count` connections side by side; returns those that were greeted and answered."""
     ready: list[socket.socket] = []
     with selectors.DefaultSelector() as selector:
         for _ in range(count):
-            client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            client = socket.create_connection(("127.0.0.1", port), patience)
             selector.register(client, selectors.EVENT_READ, b"EHLO idle.test\r\n")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while selector.get_map() and time.monotonic() < deadline:
             for key, _ in selector.select(0.1):
                 assert isinstance(key.fileobj, socket.socket)
@@ -51,13 +51,13 @@ def greet(port: int, count: int) -> list[socket.socket]:
 
 
 @contextlib.contextmanager
-def idle_sessions(system: MailSystem, wanted: int) -> Iterator[int]:
+def idle_sessions(system: MailSystem, wanted: int, patience: float = FULL) -> Iterator[int]:
     """Holds up to `wanted` sessions; yields how many the server took."""
     held: list[socket.socket] = []
     try:
         while len(held) < wanted:
             step = min(STEP, wanted - len(held))
-            new = greet(system.smtp_port, step)
+            new = greet(system.smtp_port, step, patience)
             held += new
             if len(new) < step:
                 break

@@ -143,7 +143,7 @@ def routes(ports: Ports) -> str:
 @contextlib.contextmanager
 def sinks() -> Iterator[Ports]:
     """Runs smtp-sink(1) and, on all of 127.0.0.0/8, the slow sink."""
-    ports = Ports(free_port(), free_port("0.0.0.0"))
+    ports = Ports(free_port(), free_port())
     command = [need_tool("smtp-sink"), f"127.0.0.1:{ports.fast}", "1024"]
     if os.geteuid() == 0:
         command[1:1] = ["-u", "nobody"]

@@ -90,6 +90,11 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             path, idle=params.ipc_idle, life=params.ipc_ttl, timeout=params.ipc_timeout
         )
 
+    def rarely_used(path: str) -> ServicePool:
+        """To a client of ours: kept connections in both directions would make each of the two
+        processes wait for the other when the system is stopped."""
+        return ServicePool(path, idle=0.0, timeout=params.ipc_timeout)
+
     rewriter = RewriteClient(pool(f"private/{params.rewrite_service_name}"))
     mapper = AddressMapper(prepared.mapping, prepared.tables, rewriter)
     shop = Workshop(
@@ -100,8 +105,8 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         bcc=prepared.bcc,
         commit=GroupCommit(),
         reports=Reports(
-            pool(f"private/{params.bounce_service_name}"),
-            pool(f"private/{params.trace_service_name}"),
+            rarely_used(f"private/{params.bounce_service_name}"),
+            rarely_used(f"private/{params.trace_service_name}"),
         ),
     )
     qmgr = QueueManager(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)

@@ -18,6 +18,7 @@ import functools
 import grp
 import os
 import pwd
+import random
 import re
 import shutil
 import smtplib
@@ -27,13 +28,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.system.processes import is_listening, kill_session, read_process, session_members
+from tests.system.processes import (
+    PATIENCE,
+    is_gone,
+    is_listening,
+    kill_session,
+    session_members,
+    wait_until,
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 POSTFIX_DAEMONS: Final = Path("/usr/lib/postfix/sbin")
@@ -73,19 +81,32 @@ scache unix - - n - 1 scache
 """
 
 
-_GIVEN_PORTS: Final[set[int]] = set()
+_LOWEST_PORT: Final = 10_240
+_STILL: Final = 20_000_000  # ns; more than the steps in which time stamps of files advance
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def _ports() -> Iterator[int]:
+    """Ports from below those that the kernel gives to clients: no connection takes one of them
+    before the test listens there, or, where nobody listens, ends up connected to itself."""
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    above = int(text.split()[0])
+    ports = range(_LOWEST_PORT, above if above > _LOWEST_PORT + 1000 else 32_768)
+    yield from random.Random().sample(ports, len(ports))  # other sessions take others
+
+
+_PORTS: Final = _ports()
+
+
+def free_port() -> int:
     """A TCP port that nobody uses now, and that was not given to anybody here before."""
-    while True:
+    for port in _PORTS:
         with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        if port not in _GIVEN_PORTS:
-            _GIVEN_PORTS.add(port)
-            return port
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no free ports are left")
 
 
 def need_tool(name: str) -> str:
@@ -278,7 +299,7 @@ class MailSystem:
         *arguments: str,
         stdin: bytes = b"",
         user: pwd.struct_passwd | None = None,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs one of the commands of this mail system, or an absolute path.
 
@@ -305,14 +326,15 @@ class MailSystem:
             extra_groups=[] if change else None,
         )
 
-    def start(self, timeout: float = 20.0) -> None:
+    def start(self) -> None:
         """postfix start, and waits until smtpd's port is open."""
         done = self.run("postfix", "-c", str(self.config_directory), "start")
-        assert done.returncode == 0, (done.stdout, done.stderr, self.log_text()[-4000:])
-        deadline = time.monotonic() + timeout
-        while not (self.master_pid() and is_listening(self.smtp_port)):
-            assert time.monotonic() < deadline, f"does not listen: {self.log_text()[-4000:]}"
-            time.sleep(0.01)
+        self.session = self.master_pid() or 0
+        assert done.returncode == 0, (done.stdout, done.stderr, self.end_of_log())
+        wait_until(
+            lambda: self.master_pid() and is_listening(self.smtp_port),
+            lambda: f"does not listen: {self.end_of_log()}",
+        )
         self.session = self.master_pid() or 0
 
     def stop(self, check: bool = True) -> None:
@@ -321,37 +343,42 @@ class MailSystem:
         try:
             if self.session:
                 self.run("postfix", "-c", str(self.config_directory), "stop")
-                deadline = time.monotonic() + 10
-                while (members := session_members(self.session)) and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                left = [process.title() for process in members]
+                left = self._left_behind()
                 kill_session(self.session)
-            problems, log = self.problems(), self.log_text()[-4000:]
+            problems, log = self.problems(), self.end_of_log()
         finally:
             shutil.rmtree(self.top, ignore_errors=True)
         if check:
             assert not left, f"processes left after postfix stop: {left}"
             assert not problems, "\n".join([*problems[:20], "--- end of log ---", log])
 
+    def _left_behind(self) -> list[str]:
+        """The titles of processes that do not end after their master."""
+        try:
+            wait_until(lambda: not session_members(self.session), limit=30)
+        except TimeoutError:
+            pass
+        return [process.title() for process in session_members(self.session)]
+
     def kill_all(self) -> None:
         """kill -9 of master and everything it started."""
         kill_session(self.session)
         self.session = 0
+        wait_until(lambda: not is_listening(self.smtp_port))
 
     def master_pid(self) -> int | None:
         try:
             pid = int((self.queue_directory / "pid/master.pid").read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return None
-        process = read_process(pid)
-        return pid if process and process.state != "Z" else None
+        return None if is_gone(pid) else pid
 
     def pids(self) -> list[int]:
         return [process.pid for process in session_members(self.session)]
 
     # -- traffic ----------------------------------------------------------------------
 
-    def smtp(self, timeout: float = 60.0) -> smtplib.SMTP:
+    def smtp(self, timeout: float = PATIENCE) -> smtplib.SMTP:
         """A client that is connected; use as a context manager."""
         return smtplib.SMTP("127.0.0.1", self.smtp_port, "client.test", timeout)
 
@@ -373,13 +400,31 @@ class MailSystem:
         folders = (self.queue_directory / name for name in QUEUES)
         return [path for folder in folders for path in folder.rglob("*") if is_complete(path)]
 
-    def wait_for_queue_empty(self, timeout: float = 30.0) -> None:
+    def is_queue_empty(self) -> bool:
+        """Whether there was a moment without an accepted message in the queue.
+
+        A message, or the bounce that takes its place, may move to a directory that was read
+        already. So the answer counts only if no directory changed during the look; and none right
+        before it, as a second change may leave the same time stamp.
+        """
+        now, before = time.time_ns(), self._directory_times()
+        if max(before.values(), default=0) > now - _STILL or self.queued():
+            return False
+        return before == self._directory_times()
+
+    def _directory_times(self) -> dict[Path, int]:
+        """When the directories of the queue last changed, in ns."""
+        tops = [self.queue_directory / name for name in QUEUES]
+        folders = [path for top in tops for path in (top, *top.rglob("*")) if path.is_dir()]
+        return {path: path.stat().st_mtime_ns for path in folders}
+
+    def wait_for_queue_empty(self, timeout: float = PATIENCE) -> None:
         """Raises TimeoutError that shows the queue and the end of the log."""
-        deadline = time.monotonic() + timeout
-        while queued := self.queued():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"still queued: {queued}\n{self.log_text()[-4000:]}")
-            time.sleep(0.02)
+        wait_until(
+            self.is_queue_empty,
+            lambda: f"still queued: {self.queued()}\n{self.end_of_log()}",
+            timeout,
+        )
 
     def wait_for_deferred(self, count: int, timeout: float = 30.0) -> None:
         """Waits until the queue has that many messages, all of them deferred."""
@@ -406,19 +451,23 @@ class MailSystem:
         except OSError:
             return ""
 
+    def end_of_log(self) -> str:
+        """The last lines, for those who look for the cause."""
+        return self.log_text()[-4000:]
+
     def log_lines(self, pattern: str = "") -> list[str]:
         """Lines of the log that contain the regular expression."""
         wanted = re.compile(pattern)
         return [line for line in self.log_text().splitlines() if wanted.search(line)]
 
-    def wait_for_log(self, pattern: str, timeout: float = 20.0, count: int = 1) -> str:
+    def wait_for_log(self, pattern: str, timeout: float = PATIENCE, count: int = 1) -> str:
         """The first of `count` lines, which are written a moment after they are logged."""
-        deadline = time.monotonic() + timeout
-        while len(found := self.log_lines(pattern)) < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not in the log: {pattern}\n{self.log_text()[-4000:]}")
-            time.sleep(0.02)
-        return found[0]
+        wait_until(
+            lambda: len(self.log_lines(pattern)) >= count,
+            lambda: f"not in the log: {pattern}\n{self.end_of_log()}",
+            timeout,
+        )
+        return self.log_lines(pattern)[0]
 
     def allow(self, pattern: str) -> None:
         """Announces a problem that the log may show."""

@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 TICK: Final = os.sysconf("SC_CLK_TCK")
+PATIENCE: Final = 120.0
+"""Seconds to wait for what must come. A quiet machine needs a fraction of one, a loaded one as
+long as it takes: that is never what a test is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,16 @@ class Process:
     parent: int
     session: int
     state: str
+    threads: int
     user: float
     system: float
     reaped_user: float
     reaped_system: float
+
+    @property
+    def alive(self) -> bool:
+        """Not a zombie. One whose other threads still end has its files and locks until then."""
+        return self.state not in "ZX" or self.threads > 1
 
     def title(self) -> str:
         """The command line, or "" when the process has ended."""
@@ -56,13 +66,32 @@ def read_process(pid: int) -> Process | None:
         return None
     words = text[text.rindex(")") + 2 :].split()
     times = [int(word) / TICK for word in words[11:15]]
-    return Process(pid, int(words[1]), int(words[3]), words[0], *times)
+    return Process(pid, int(words[1]), int(words[3]), words[0], int(words[17]), *times)
 
 
 def session_members(session: int) -> list[Process]:
     """The living processes of a session (zombies are not alive)."""
     found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return [p for p in found if p and p.session == session and p.state not in "ZX"]
+    return [p for p in found if p and p.session == session and p.alive]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    process = read_process(pid)
+    return process is None or not process.alive
+
+
+def wait_until(
+    condition: Callable[[], object],
+    explain: Callable[[], object] = lambda: "",
+    limit: float = PATIENCE,
+) -> None:
+    """Waits for something that becomes true. Raises TimeoutError with the explanation."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain. {explain()}")
+        time.sleep(0.01)
 
 
 def cpu_time(session: int) -> CpuTime:
@@ -86,18 +115,24 @@ def proportional_memory(pids: list[int]) -> int:
     return total * 1024
 
 
-def kill_session(session: int, timeout: float = 5.0) -> None:
+def kill_session(session: int) -> None:
     """kill -9 of every member, until none is left. Raises TimeoutError."""
-    deadline = time.monotonic() + timeout
-    while members := session_members(session):
+
+    def none_is_left() -> bool:
+        members = session_members(session)
         for process in members:
-            try:
-                os.kill(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes do not end: {members}")
-        time.sleep(0.01)
+            kill(process.pid)
+        return not members
+
+    wait_until(none_is_left, lambda: [process.title() for process in session_members(session)])
+
+
+def kill(pid: int) -> None:
+    """kill -9; a process that has ended meanwhile is no error."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def is_listening(port: int) -> bool:

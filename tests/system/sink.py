@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+
+from tests.system.processes import PATIENCE, wait_until
 
 # Gets the verb ("MAIL", "RCPT", "DATA", "." for the end of data, ...) and the command line.
 # Returns a reply without CRLF, or None for the usual one.
@@ -49,8 +50,8 @@ def address_of(line: str) -> str:
 class PythonSink:
     """Use as a context manager; `messages` grows as mail arrives.
 
-    data_delay: seconds before the reply to DATA. host: "0.0.0.0" for all of 127.0.0.0/8.
-    keep: whether to keep the content, or only to count.
+    data_delay: seconds before the reply to DATA; holds_data: none comes before release().
+    host: "0.0.0.0" for all of 127.0.0.0/8. keep: whether to keep the content, or only to count.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PythonSink:
         host: str = "127.0.0.1",
         script: Script | None = None,
         data_delay: float = 0.0,
+        holds_data: bool = False,
         keep: bool = True,
         keywords: tuple[str, ...] = KEYWORDS,
     ) -> None:
@@ -67,6 +69,7 @@ class PythonSink:
         self.host = host
         self.script = script
         self.data_delay = data_delay
+        self.holds_data = holds_data
         self.keep = keep
         self.keywords = keywords
         self.messages: list[Received] = []
@@ -77,12 +80,13 @@ class PythonSink:
         self._failed: OSError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._released: asyncio.Event | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     def __enter__(self) -> PythonSink:
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(PATIENCE)
         if self._failed:
             raise self._failed
         return self
@@ -90,19 +94,27 @@ class PythonSink:
     def __exit__(self, *_: object) -> None:
         if self._loop and self._stop:
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
 
-    def wait_for(self, count: int, timeout: float = 30.0) -> list[Received]:
+    def wait_for(self, count: int, timeout: float = PATIENCE) -> list[Received]:
         """Waits until `count` messages are here. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout
-        while len(self.messages) < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self.messages)} of {count} messages arrived")
-            time.sleep(0.02)
+        wait_until(
+            lambda: len(self.messages) >= count,
+            lambda: f"{len(self.messages)} of {count} messages arrived",
+            timeout,
+        )
         return self.messages
+
+    def release(self) -> None:
+        """Answers DATA from now on, also those that wait."""
+        if self._loop and self._released:
+            self._loop.call_soon_threadsafe(self._released.set)
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._released = asyncio.Event()
+        if not self.holds_data:
+            self._released.set()
         try:
             server = await asyncio.start_server(
                 self._session, self.host, self.port, limit=READ_LIMIT, backlog=1024
@@ -149,7 +161,8 @@ class PythonSink:
         message = Received(port=self.port)
         while line := (await reader.readline()).decode("utf-8", "surrogateescape").strip():
             verb = line.split()[0].upper()
-            if verb == "DATA" and self.data_delay:
+            if verb == "DATA" and self._released:
+                await self._released.wait()
                 await asyncio.sleep(self.data_delay)
             reply = self._reply(verb, line)
             send(reply)

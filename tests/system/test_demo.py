@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.system.harness import ROOT
+from tests.system.processes import PATIENCE
 
 
 def run_demo(tmp_path: Path, user: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -16,7 +17,7 @@ def run_demo(tmp_path: Path, user: str | None = None) -> subprocess.CompletedPro
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE,
         user=user,
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.system.conftest import MakePostfix, MakeSystem
 from tests.system.harness import MailSystem, free_port, need_tool
+from tests.system.processes import PATIENCE
 from tests.system.sink import PythonSink, Received
 
 SENDER: Final = "sender@client.test"
@@ -45,7 +46,7 @@ def shown(data: bytes) -> str:
 
 def raw_smtp(port: int, recipients: list[str], stuffed: bytes) -> None:
     """Speaks SMTP by hand: DATA is sent exactly as given, with the final dot in it."""
-    with socket.create_connection(("127.0.0.1", port), 60) as client:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         stream = client.makefile("rwb")
 
         def reply() -> bytes:
@@ -90,7 +91,7 @@ def test_content_by_smtp(make_system: MakeSystem, body: bytes) -> None:
         recipients = ["x@relay.test", "alice@virtual.test", f"{system.user.pw_name}@mail.test"]
         header = b"Subject: fidelity\r\n\r\n"
         raw_smtp(system.smtp_port, recipients, header + stuff(body))
-        (message,) = sink.wait_for(1, 60)
+        (message,) = sink.wait_for(1)
         system.wait_for_queue_empty()
     assert shown(body_of(message.content)) == shown(body)
     local = body.replace(b"\r\n", b"\n")
@@ -163,7 +164,7 @@ def test_swaks(make_system: MakeSystem) -> None:
     command = [swaks, "--server", "127.0.0.1", "--port", str(system.smtp_port)]
     command += ["--from", SENDER, "--to", "alice@virtual.test,bob@virtual.test"]
     command += ["--header", "Subject: by swaks", "--body", ".dot\nlast"]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout
     system.wait_for_queue_empty()
     (content,) = system.maildir("alice")
@@ -189,16 +190,16 @@ def test_swaks_pipelining(make_system: MakeSystem) -> None:
 def test_smtp_source(make_system: MakeSystem, options: tuple[str, ...]) -> None:
     """20 sessions; every message once. -N numbers the recipients, so that each is known."""
     smtp_source = need_tool("smtp-source")
-    port, messages = free_port(), 5000
+    port, messages = free_port(), 2000
     system = make_system()
     system.route("relay.test", f"smtp:[127.0.0.1]:{port}")
     system.start()
     with PythonSink(port) as sink:
         command = [smtp_source, "-s", "20", "-m", str(messages), "-l", "1000", "-N", *options]
         command += ["-f", SENDER, "-t", "x@relay.test", f"127.0.0.1:{system.smtp_port}"]
-        subprocess.run(command, check=True, timeout=240)
-        sink.wait_for(messages, 120)
-        system.wait_for_queue_empty(60)
+        subprocess.run(command, check=True, timeout=PATIENCE)
+        sink.wait_for(messages)
+        system.wait_for_queue_empty()
         received = sink.messages
     assert len(received) == messages
     assert max(count_of_recipients(received).values()) == 1
@@ -222,7 +223,7 @@ def test_mailx(make_system: MakeSystem, tmp_path: Path) -> None:
         input=b"first\n.leading dot\nlast\n",
         env={"MAILRC": str(settings), "MAIL_CONFIG": str(system.config_directory), "PATH": "/bin"},
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     system.wait_for_log(": removed$")
@@ -243,8 +244,8 @@ def smtp_between(sender: MailSystem, receiver: MailSystem) -> None:
     for body in BODIES.values():
         content = b"Subject: x\r\n\r\n" + stuff(body)
         raw_smtp(sender.smtp_port, ["alice@virtual.test"], content)
-    sender.wait_for_queue_empty(60)
-    receiver.wait_for_queue_empty(60)
+    sender.wait_for_queue_empty()
+    receiver.wait_for_queue_empty()
     received = Counter(shown(body_of(content)) for content in receiver.maildir("alice"))
     expected = Counter(shown(body.replace(b"\r\n", b"\n")) for body in BODIES.values())
     assert received == expected

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.system.harness import Instance, free_port
-from tests.system.processes import session_members
+from tests.system.processes import kill, session_members, wait_until
 from tests.system.sink import PythonSink
 
 MESSAGE = b"Subject: test\r\n\r\nbody\r\n"
@@ -27,27 +25,20 @@ def system() -> Iterator[Instance]:
         system.stop()
 
 
-def deferred(system: Instance) -> list[os.stat_result]:
+def deferred(system: Instance) -> list[Path]:
     folder = system.queue_directory / "deferred"
-    return [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def wait_deferred(system: Instance) -> None:
-    deadline = time.monotonic() + 20
-    while not deferred(system):
-        assert time.monotonic() < deadline, system.log_text()[-4000:]
-        time.sleep(0.02)
-
-
-def qmgr_pid(system: Instance) -> int:
+def qmgr_pid(system: Instance, other_than: int = 0) -> int:
     """The process id of the queue manager; waits for one that master is about to start."""
-    deadline = time.monotonic() + 20
-    while True:
-        for process in session_members(system.session):
-            if "qmgr" in process.title():
-                return process.pid
-        assert time.monotonic() < deadline, system.log_text()[-4000:]
-        time.sleep(0.02)
+
+    def found() -> list[int]:
+        members = session_members(system.session)
+        return [p.pid for p in members if "qmgr" in p.title() and p.pid != other_than]
+
+    wait_until(found, system.end_of_log)
+    return found()[0]
 
 
 def test_mail_for_a_host_that_is_down_is_deferred_and_tried_again(system: Instance) -> None:
@@ -55,7 +46,7 @@ def test_mail_for_a_host_that_is_down_is_deferred_and_tried_again(system: Instan
     system.route("down.test", f"smtp:[127.0.0.1]:{port}")
     system.start()
     system.send("a@mail.test", ["b@down.test"], MESSAGE)
-    wait_deferred(system)
+    wait_until(lambda: deferred(system), system.end_of_log)
     line = system.wait_for_log(r"status=deferred")
     assert "to=<b@down.test>" in line
     with PythonSink(port) as sink:
@@ -69,7 +60,7 @@ def test_killed_queue_manager_loses_nothing(system: Instance) -> None:
     for number in range(10):
         system.send("a@mail.test", ["alice@virtual.test"], MESSAGE)
         if number in (3, 6):
-            os.kill(qmgr_pid(system), signal.SIGKILL)
+            kill(qmgr_pid(system))
             system.allow("killed by signal 9")
     system.wait_for_queue_empty()
     assert len(system.maildir("alice")) >= 10
@@ -85,7 +76,7 @@ def test_reload_hands_the_queue_over(system: Instance) -> None:
             system.run("postfix", "reload")
     system.wait_for_queue_empty()
     assert len(system.maildir("alice")) == 10
-    assert qmgr_pid(system) != old
+    assert qmgr_pid(system, other_than=old)
 
 
 def test_expired_mail_is_returned(system: Instance) -> None:

@@ -128,10 +128,10 @@ def test_output_is_bounded() -> None:
 
 def test_time_limit_kills_the_group() -> None:
     began = time.monotonic()
-    result = run("sleep 60 & echo $!; sleep 60", limit=0.5)
-    assert time.monotonic() - began < 10
+    result = run("sleep 60 & echo $!; sleep 60", limit=1.5)
+    assert time.monotonic() - began < 50
     assert result.status is None
-    for _ in range(100):
+    for _ in range(1500):
         try:
             os.kill(int(result.output), 0)
         except ProcessLookupError:
@@ -146,8 +146,8 @@ def test_time_limit_kills_the_group() -> None:
 
 def test_background_is_not_waited_for() -> None:
     began = time.monotonic()
-    assert run("sleep 5 &").status == 0
-    assert time.monotonic() - began < 4
+    assert run("sleep 30 &").status == 0
+    assert time.monotonic() - began < 25
 
 
 def test_environment_and_folder(tmp_path: object) -> None:

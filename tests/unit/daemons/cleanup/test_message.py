@@ -49,7 +49,7 @@ PARAMS = CleanupParams(
     bounce_service_name="bounce",
     ipc_idle=5.0,
     ipc_ttl=1000.0,
-    ipc_timeout=1.0,
+    ipc_timeout=60.0,
 )
 HEADER = b"Message-Id: <x@y>\r\nDate: d\r\nFrom: a@b.c\r\n"
 ENVELOPE = Envelope(sender="s", arrival=1000.0)

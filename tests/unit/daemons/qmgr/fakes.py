@@ -38,6 +38,7 @@ from libmail.ipc.messages import (
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServicePool
+from tests.unit.waiting import until
 
 DIRECTORY: Final = QueueDirectory(frozenset({"deferred", "defer"}), 1)
 BACKOFF: Final = Backoff(300, 4000, 432000, 432000)
@@ -231,18 +232,14 @@ class Bed:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def until(self, condition: Callable[[], bool], limit: float = 5.0) -> None:
-        deadline = time.monotonic() + limit
-        while not condition():
-            assert time.monotonic() < deadline, "condition did not come true"
-            await asyncio.sleep(0.005)
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await until(condition)
 
-    async def idle(self, limit: float = 5.0) -> None:
+    async def idle(self) -> None:
         """Until nothing is active and no scan is under way."""
         manager = self.manager
-        await self.until(
-            lambda: not (manager.active or manager.incoming.pending or manager.deferred.pending),
-            limit,
+        await until(
+            lambda: not (manager.active or manager.incoming.pending or manager.deferred.pending)
         )
 
 

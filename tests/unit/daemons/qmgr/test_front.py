@@ -10,6 +10,7 @@ import pytest
 from daemons.qmgr import front
 from daemons.qmgr.front import FrontConnection, FrontHandlers
 from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
+from tests.unit.waiting import until
 
 ID = QueueId("4gXyzB12bbcdz1")
 
@@ -133,7 +134,8 @@ def test_end_is_told_once(client: Client) -> None:
         await loop.connect_accepted_socket(lambda: client.connection, client.ours)
         client.theirs.sendall(b"I")
         client.theirs.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: "ended" in client.calls)
+        await asyncio.sleep(0.02)  # not twice
 
     asyncio.run(run())
     assert client.calls == ["I", "ended"]

@@ -32,6 +32,7 @@ from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+from tests.unit.waiting import until
 
 HEADER = b"Subject: test\r\nFrom: a@example.org\r\n"
 BODY = b"\r\nhello\r\n"
@@ -59,7 +60,7 @@ class Server:
 
     script: Mapping[str, str] = field(default_factory=dict)
     lmtp: bool = False
-    delay: float = 0.0  # seconds before the reply to DATA
+    together: int = 0  # sessions that must be there before any gets the reply to DATA
     sessions: list[list[str]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     open_now: int = 0
@@ -70,12 +71,14 @@ class Server:
         verb = line.split()[0].upper()
         return self.script.get(line, self.script.get(verb, USUAL.get(verb, "502 5.5.2 what")))
 
-    async def _say(self, writer: asyncio.StreamWriter, line: str) -> bool:
+    async def _say(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str
+    ) -> bool:
         reply = self.reply(line)
         if reply == CLOSE:
             return False
         if reply == HANG:
-            await asyncio.sleep(30)
+            await reader.read()  # until the client gives up
             return False
         writer.write(reply.encode() + b"\r\n")
         return True
@@ -96,16 +99,16 @@ class Server:
     async def _talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lines: list[str]
     ) -> None:
-        if not await self._say(writer, "CONNECT"):
+        if not await self._say(reader, writer, "CONNECT"):
             return
         accepted = 0
         while data := await reader.readline():
             line = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
             lines.append(line)
             verb = line.split()[0].upper()
-            if verb == "DATA" and self.delay:
-                await asyncio.sleep(self.delay)
-            if not await self._say(writer, line):
+            if verb == "DATA":
+                await until(lambda: self.open_most >= self.together)
+            if not await self._say(reader, writer, line):
                 return
             if verb == "MAIL":
                 accepted = 0
@@ -114,7 +117,7 @@ class Server:
             elif verb == "DATA" and self.reply(line).startswith("3"):
                 await self._content(reader, lines)
                 for _ in range(accepted if self.lmtp else 1):
-                    if not await self._say(writer, "."):
+                    if not await self._say(reader, writer, "."):
                         return
             elif verb == "QUIT":
                 return
@@ -127,6 +130,10 @@ class Server:
             content.append(line)
         self.contents.append(b"".join(content))
         lines.append(".")
+
+    async def all_sessions_end(self) -> None:
+        """For what the client has sent last, such as QUIT."""
+        await until(lambda: self.open_now == 0)
 
     async def __aenter__(self) -> Server:
         self._server = await asyncio.start_server(

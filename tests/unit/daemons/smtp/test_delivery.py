@@ -24,7 +24,7 @@ def deliver(bench: Bench, server: Server, **values: Any) -> tuple[Delivery, dict
         async with server:
             delivery = bench.delivery(f"[127.0.0.1]:{server.port}", **values)
             outcomes = await bench.run(delivery)
-            await asyncio.sleep(0.01)
+            await server.all_sessions_end()
             return delivery, outcomes
 
     return asyncio.run(main())
@@ -85,7 +85,7 @@ def test_lost_connection(tmp_path: Path, verb: str, doing: str, command: str, eh
 
 @STAGES
 def test_timeout(tmp_path: Path, verb: str, doing: str, command: str) -> None:
-    outcome = one(Bench(tmp_path, limit=0.1), Server({verb: HANG}))
+    outcome = one(Bench(tmp_path, limit=0.5), Server({verb: HANG}))
     assert isinstance(outcome, Deferred)
     assert outcome.reason == f"conversation with {NAME} timed out while {doing}"
     assert outcome.dsn == "4.4.2"
@@ -96,7 +96,7 @@ def test_greeting_has_a_shorter_limit_than_connecting(tmp_path: Path) -> None:
     started = time.monotonic()
     outcome = one(bench, Server({"CONNECT": HANG}))
     assert "timed out while receiving the initial server greeting" in outcome.reason
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 @PIPELINING
@@ -340,7 +340,7 @@ def test_kept_session(tmp_path: Path) -> None:
             for flag in (DeliverFlag.KEEP, DeliverFlag.KEEP, DeliverFlag.LAST):
                 delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=int(flag))
                 found += (await bench.run(delivery)).values()
-            await asyncio.sleep(0.01)
+            await server.all_sessions_end()
             return found, server
 
     outcomes, server = asyncio.run(main())
@@ -401,16 +401,14 @@ def test_loop_detection(tmp_path: Path) -> None:
 
 
 def test_many_slow_deliveries_at_once(tmp_path: Path) -> None:
-    async def main() -> tuple[float, Server]:
-        async with Server(delay=0.5) as server:
+    async def main() -> Server:
+        async with Server(together=200) as server:
             bench = Bench(tmp_path)
             nexthop = f"[127.0.0.1]:{server.port}"
             deliveries = [bench.delivery(nexthop) for _ in range(200)]
-            started = time.monotonic()
             await asyncio.gather(*(bench.run(delivery) for delivery in deliveries))
-            return time.monotonic() - started, server
+            return server
 
-    seconds, server = asyncio.run(main())
+    server = asyncio.run(main())
     assert len(server.contents) == 200
     assert server.open_most == 200
-    assert seconds < 5

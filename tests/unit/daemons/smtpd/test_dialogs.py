@@ -9,7 +9,7 @@ import pytest
 from tests.unit.daemons.smtpd.fakes import Instance, running
 
 DIALOGS = sorted((Path(__file__).parents[3] / "dialog").glob("*.smtp"))
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 def unescape(text: str) -> bytes:

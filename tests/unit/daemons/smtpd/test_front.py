@@ -34,7 +34,7 @@ def test_a_silent_client_is_sent_away(tmp_path: Path) -> None:
         async with running(tmp_path, "smtpd_timeout = 1s\n") as instance:
             reader, writer = await instance.connect()
             assert await reader.readline() == GREETING
-            reply = await asyncio.wait_for(reader.read(), 10)
+            reply = await asyncio.wait_for(reader.read(), 60)
             assert reply == b"421 4.4.2 mail.example.test Error: timeout exceeded\r\n"
             writer.close()
             await instance.runtime.session_over.wait()
@@ -49,7 +49,7 @@ def test_idle_sessions_end_with_the_system(tmp_path: Path) -> None:
             reader, writer = await instance.connect()
             assert await reader.readline() == GREETING
             instance.runtime.stopping.set()
-            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"421 4.3.2 ")
+            assert (await asyncio.wait_for(reader.read(), 60)).startswith(b"421 4.3.2 ")
             writer.close()
 
     asyncio.run(run())
@@ -123,7 +123,7 @@ def _pickup(got: list[object]) -> threading.Thread:
         tasks: set[asyncio.Task[None]] = set()
         server = await asyncio.get_running_loop().create_unix_server(accept, "public/pickup")
         ready.set()
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
         server.close()
 
     ready = threading.Event()

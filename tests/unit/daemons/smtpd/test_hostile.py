@@ -38,7 +38,7 @@ async def _answers(instance: Instance, stream: bytes) -> bytes:
     reader, writer = await instance.connect()
     writer.write(stream)
     writer.write_eof()
-    answers = await asyncio.wait_for(reader.read(), 20)
+    answers = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answers
 
@@ -54,7 +54,7 @@ def test_any_stream_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 answers = await _answers(instance, b"".join(pieces))
                 assert answers.startswith(b"220 ")
                 assert all(line[:3].isdigit() for line in answers.split(b"\r\n")[:-1])
-                await asyncio.wait_for(instance.runtime.session_over.wait(), 20)
+                await asyncio.wait_for(instance.runtime.session_over.wait(), 60)
                 mail = instance.mail
                 assert not [line for line in mail.log if "panic" in line]
 

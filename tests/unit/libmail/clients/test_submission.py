@@ -33,9 +33,7 @@ Peer = Callable[[Connection], Awaitable[None]]
 ID = QueueId("ABCDEF01")
 
 
-async def serve(path: str, peer: Peer, connections: list[Connection]) -> asyncio.Server:
-    tasks = []
-
+async def serve(path: str, peer: Peer, tasks: list[asyncio.Task[None]]) -> asyncio.Server:
     async def session(connection: Connection) -> None:
         try:
             await peer(connection)
@@ -46,7 +44,6 @@ async def serve(path: str, peer: Peer, connections: list[Connection]) -> asyncio
 
     def accept() -> Connection:
         connection = Connection(path)
-        connections.append(connection)
         tasks.append(asyncio.get_running_loop().create_task(session(connection)))
         return connection
 
@@ -55,21 +52,21 @@ async def serve(path: str, peer: Peer, connections: list[Connection]) -> asyncio
 
 def run(path: Path, peer: Peer, client: Callable[[ServicePool], Awaitable[None]]) -> int:
     """Returns how many connections were made."""
-    connections: list[Connection] = []
+    sessions: list[asyncio.Task[None]] = []
 
     async def main() -> None:
-        server = await serve(str(path / "s"), peer, connections)
-        pool = ServicePool(str(path / "s"), timeout=2)
-        try:
-            async with asyncio.timeout(10):
+        server = await serve(str(path / "s"), peer, sessions)
+        pool = ServicePool(str(path / "s"), timeout=30)
+        async with asyncio.timeout(60):
+            try:
                 await client(pool)
-        finally:
-            pool.close()
-            server.close()
-            await asyncio.sleep(0.01)
+            finally:
+                pool.close()
+                server.close()
+            await asyncio.gather(*sessions)
 
     asyncio.run(main())
-    return len(connections)
+    return len(sessions)
 
 
 async def take(connection: Connection, taken: list[object]) -> None:
@@ -100,7 +97,6 @@ def test_submissions_share_a_connection(tmp_path: Path) -> None:
         await submission.write(b"part")
         submission.abort()
         submission.abort()
-        await asyncio.sleep(0.01)
 
     assert run(tmp_path, lambda c: take(c, taken), client) == 1
     envelope = [Envelope(sender="a@b.test"), Recipients(tuple(recipients[:500])),

@@ -255,6 +255,6 @@ def test_no_module_is_loaded_by_lookups(server: FakeServer, tmp_path: Path, loop
     # In its debug mode asyncio reads source files, for the stacks that it might print.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=20, env=environment
+        command, capture_output=True, text=True, check=False, timeout=60, env=environment
     )
     assert done.stdout.splitlines() == ["('127.0.0.1',) localhost", "[] []"], done.stderr

@@ -35,7 +35,7 @@ def with_service(path: Path, serve: Serve, client: Callable[[str], Awaitable[Non
             return connection
 
         server = await loop.create_unix_server(accept, str(path / "s"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await client(str(path / "s"))
             server.close()
             await server.wait_closed()

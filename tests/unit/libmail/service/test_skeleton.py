@@ -91,7 +91,7 @@ class Process:
         """The next messages to master."""
         loop = asyncio.get_running_loop()
         found: list[int] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(found) < count:
                 data = await loop.sock_recv(self.master, STATUS.size)
                 pid, generation, state = STATUS.unpack(data)
@@ -113,7 +113,7 @@ def run(test: Callable[[], Coroutine[object, object, None]]) -> None:
 
 
 async def ended(task: "asyncio.Task[None]") -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -128,7 +128,7 @@ def test_a_full_process_tells_master_and_takes_no_more() -> None:
         clients[0][1].close()
         assert await process.states(2) == [FREE, FULL]
         clients[2][1].write(b"hello")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await clients[2][0].read(5) == b"hello"
         process.runtime.retire()
         assert await process.states(1) == [-2]
@@ -188,19 +188,22 @@ def test_a_table_that_changed_is_left_to_a_successor(monkeypatch: pytest.MonkeyP
 def test_datagrams_are_work_and_those_at_the_end_are_read() -> None:
     async def test() -> None:
         got: list[bytes] = []
-        process = Process(max_idle=0.2, datagrams=got)
+        process = Process(max_idle=1.0, datagrams=got)
         serving = asyncio.create_task(process.run())
+        loop = asyncio.get_running_loop()
         await process.states(1)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(str(process.top / "s"))
-            for number in range(4):
-                client.send(b"%d" % number)
-                await asyncio.sleep(0.1)
+            end = loop.time() + 1.5
+            while loop.time() < end:
+                client.send(b"work")
+                await asyncio.sleep(0.05)
             assert not serving.done()
             process.runtime.retire()
             client.send(b"last")
         await ended(serving)
-        assert got == [b"0", b"1", b"2", b"3", b"last"]
+        assert set(got) == {b"work", b"last"}
+        assert got[-1] == b"last"
         process.close()
 
     run(test)

@@ -72,17 +72,19 @@ def test_fails_soon_even_from_a_task(runner: asyncio.Runner) -> None:
 
 
 def test_can_be_cancelled_and_timed_out(runner: asyncio.Runner) -> None:
-    async def wait(wakeup: Wakeup) -> None:
+    async def wait(wakeup: Wakeup, late: asyncio.Event) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await wakeup
+        late.set()
         await wakeup
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         wakeup = Wakeup(loop)
-        task = loop.create_task(wait(wakeup))
-        await asyncio.sleep(0.05)
+        late = asyncio.Event()
+        task = loop.create_task(wait(wakeup, late))
+        await late.wait()
         assert wakeup.waiting
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

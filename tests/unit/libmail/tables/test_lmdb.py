@@ -63,7 +63,7 @@ def run_elsewhere(tmp_path: Path, statement: str) -> None:
         "from libmail.tables.lmdb_writer import LmdbWriter\n"
         f"writer = LmdbWriter('lmdb:t', {str(tmp_path / 't.lmdb')!r}, {SMALL})\n{statement}\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_file_that_outgrows_the_map(writer: LmdbWriter, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_reader_takes_the_lock_of_postfix(writer: LmdbWriter, tmp_path: Path) ->
                 "try: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
                 "except OSError: sys.exit(3)\n"
             )
-            done = subprocess.run([sys.executable, "-c", code], check=False, timeout=20)
+            done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
             held.append(done.returncode == 3)
             return super()._begin()
 
