@@ -34,6 +34,7 @@ _SETTLE: Final = 0.05  # seconds after a file has appeared
 _ENVELOPE_ROOM: Final = 1 << 26  # octets of a file that are not content
 _PIECE: Final = 1 << 18
 _FILES: Final = 1000  # of one user in one look
+_EVENTS: Final = 1 << 16  # octets of events to read at a time
 _STOP_GRACE: Final = 5.0
 _HOPELESS: Final = (errno.EACCES, errno.ELOOP, errno.ENXIO, errno.ESPIPE)  # trying again is
 
@@ -51,7 +52,6 @@ class Maildrop:
         self._submitter = submitter
         self._wanted = asyncio.Event()
         self._stopping = False
-        self._notifier: pyinotify.Notifier | None = None
         self._task: asyncio.Task[object] | None = None
 
     def look(self) -> None:
@@ -66,15 +66,13 @@ class Maildrop:
         except OSError as err:
             LOG.warning(f"cannot watch {_DIRECTORY}: {err.strerror}")
             return
-        self._notifier = pyinotify.Notifier(manager, lambda event: None, timeout=0)
         manager.add_watch(_DIRECTORY, pyinotify.IN_ATTRIB | pyinotify.IN_MOVED_TO)
-        asyncio.get_running_loop().add_reader(manager.get_fd(), self._changed)
+        asyncio.get_running_loop().add_reader(manager.get_fd(), self._changed, manager.get_fd())
 
-    def _changed(self) -> None:
-        if self._notifier is not None:
-            self._notifier.read_events()
-            self._notifier.process_events()
-            asyncio.get_running_loop().call_later(_SETTLE, self.look)
+    def _changed(self, fd: int) -> None:
+        """Something has: what, is not of interest, and anybody chooses the names in the events."""
+        os.read(fd, _EVENTS)
+        asyncio.get_running_loop().call_later(_SETTLE, self.look)
 
     async def stop(self) -> None:
         """Finish the file at hand, if that does not take long: half done, it may come twice."""

@@ -67,8 +67,11 @@ def list_queue(directory: QueueDirectory) -> Iterator[QueuedMessage]:
         for entry in directory.scan(queue_name):
             queue_id = QueueId(entry.name)
             try:
-                if not entry.stat(follow_symlinks=False).st_mode & stat.S_IXUSR:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if not mode & stat.S_IXUSR:
                     continue  # still being written
+                if not stat.S_ISREG(mode):
+                    raise QueueFileCorrupt("not a regular file")
                 yield _message(queue_name, entry.path, queue_id, log)
             except FileNotFoundError:
                 continue

@@ -339,12 +339,8 @@ class MailSystem:
 
     def stop(self, check: bool = True) -> None:
         """Stops it, removes its directories and, with check, complains about the log."""
-        left: list[str] = []
         try:
-            if self.session:
-                self.run("postfix", "-c", str(self.config_directory), "stop")
-                left = self._left_behind()
-                kill_session(self.session)
+            left = self.halt()
             problems, log = self.problems(), self.end_of_log()
         finally:
             shutil.rmtree(self.top, ignore_errors=True)
@@ -352,8 +348,17 @@ class MailSystem:
             assert not left, f"processes left after postfix stop: {left}"
             assert not problems, "\n".join([*problems[:20], "--- end of log ---", log])
 
+    def halt(self) -> list[str]:
+        """postfix stop. Returns the titles of processes that did not end; then kills them."""
+        if not self.session:
+            return []
+        self.run("postfix", "-c", str(self.config_directory), "stop")
+        left = self._left_behind()
+        kill_session(self.session)
+        self.session = 0
+        return left
+
     def _left_behind(self) -> list[str]:
-        """The titles of processes that do not end after their master."""
         try:
             wait_until(lambda: not session_members(self.session), limit=30)
         except TimeoutError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -33,12 +34,14 @@ READ_LIMIT: Final = 1 << 20
 
 @dataclass(slots=True)
 class Received:
-    """One message. content: as sent, without dot-stuffing, with its CRLFs."""
+    """One message. content: as sent, without dot-stuffing, with its CRLFs. began: when its MAIL
+    command came, by time.monotonic()."""
 
     sender: str = ""
     recipients: list[str] = field(default_factory=list)
     content: bytes = b""
     port: int = 0
+    began: float = 0.0
 
 
 def address_of(line: str) -> str:
@@ -167,7 +170,7 @@ class PythonSink:
             reply = self._reply(verb, line)
             send(reply)
             if verb == "MAIL":
-                message = Received(sender=address_of(line), port=self.port)
+                message = Received(address_of(line), port=self.port, began=time.monotonic())
             elif verb == "RCPT" and reply[0] == "2":
                 message.recipients.append(address_of(line))
             elif verb == "DATA" and reply[0] == "3":
