@@ -14,7 +14,8 @@ from typing import Final
 
 from libmail.config.declare import BOOL, INT, TIME, Kind, Value
 from libmail.config.errors import ConfigError
-from libmail.config.main_cf import parse_main_cf, read_text
+from libmail.config.main_cf import parse_main_cf
+from libmail.tables.freshness import read_source
 from libmail.tables.match import StringList
 from libmail.tables.table import TableConfigError, TableOptions
 
@@ -96,11 +97,18 @@ class ClientFile:
 
 def _read(path: str, options: TableOptions) -> dict[str, str]:
     try:
-        entries, warnings = parse_main_cf(read_text(path), path)
+        with read_source(path) as file:
+            text = file.read()
+    except OSError as error:
+        raise TableConfigError(f"open {path}: {error.strerror}") from None
+    if "\0" in text:
+        raise TableConfigError(f"{path}: null byte: only text is allowed")
+    try:
+        entries, warnings = parse_main_cf(text, path)
     except ConfigError as error:
         raise TableConfigError(str(error)) from None
-    for text in warnings:
-        options.log.warning(text)
+    for warning in warnings:
+        options.log.warning(warning)
     found: dict[str, str] = {}
     for entry in entries:
         if found.get(entry.name, entry.value) != entry.value:

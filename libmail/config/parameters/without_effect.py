@@ -203,7 +203,6 @@ _SRV = """
 
 _PROXYMAP = """
     proxy_read_maps proxy_write_maps proxymap_service_name proxywrite_service_name
-    socketmap_max_query_size socketmap_max_reply_size
 """
 
 _XCLIENT = """

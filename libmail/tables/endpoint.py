@@ -1,0 +1,98 @@
+"""Where the server of a table is: `inet:host:port` or `unix:/path`.
+
+Called by: tcp, socketmap, memcache. A process in a jail resolves names with the files that are
+there; "localhost" it knows without any (RFC 6761 §6.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from libmail.dns.answers import DnsError
+from libmail.dns.native import NativeResolver
+
+__all__ = ["Endpoint", "EndpointOpener", "parse_endpoint", "parse_host_port"]
+
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A UNIX socket (path), or a port of a host (name or address) where path is ""."""
+
+    path: str
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        """As in warnings: "host:port", "[address]:port" or the path."""
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Parse `inet:host:port` or `unix:path`. Raises ValueError with the reason."""
+    kind, colon, rest = text.partition(":")
+    if kind == "unix" and rest:
+        return Endpoint(rest)
+    if kind == "inet" and rest:
+        return parse_host_port(rest)
+    if colon and kind not in ("inet", "unix"):
+        raise ValueError(f'invalid transport name: {kind} in "{text}"')
+    raise ValueError(f'need service transport:endpoint instead of "{text}"')
+
+
+def parse_host_port(text: str) -> Endpoint:
+    """Parse `host:port`, `[address]:port` or `port` (of localhost). Raises ValueError."""
+    host, _, service = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1].removeprefix("IPv6:")
+    elif ":" in host:
+        raise ValueError(f"{text}: an IPv6 address needs [ ] around it")
+    return Endpoint("", host or "localhost", _port(text, service))
+
+
+def _port(text: str, service: str) -> int:
+    if service.isascii() and service.isdigit() and 0 < int(service[:6]) < 65536:
+        return int(service)
+    try:
+        return socket.getservbyname(service, "tcp")
+    except (OSError, UnicodeError):
+        raise ValueError(f"{text}: unknown service: {service}") from None
+
+
+class EndpointOpener:
+    """Connects to an endpoint; made before the jail."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._resolver = None if endpoint.path else NativeResolver()
+
+    async def connect(self, factory: Callable[[], P]) -> P:
+        """A new connection for the protocol that `factory` makes. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        endpoint = self.endpoint
+        if self._resolver is None:
+            return (await loop.create_unix_connection(factory, endpoint.path))[1]
+        problem = OSError(0, f"host not found: {endpoint.host}")
+        for address in await self._addresses(self._resolver):
+            try:
+                return (await loop.create_connection(factory, address, endpoint.port))[1]
+            except OSError as error:
+                problem = error
+        raise problem
+
+    async def _addresses(self, resolver: NativeResolver) -> tuple[str, ...]:
+        try:
+            return await resolver.addresses(self.endpoint.host)
+        except DnsError as error:
+            if self.endpoint.host == "localhost":
+                return _LOOPBACK
+            raise OSError(0, error.text) from error
