@@ -1,8 +1,26 @@
 """The older address forms: source routes, host!user, user%host."""
 
+import re
+from typing import Final
+
 from libmail.message.tokens import Kind, Token
 
-__all__ = ["domain_at", "is_special", "last_special", "strip_route", "to_domain_form"]
+__all__ = ["domain_at", "is_special", "last_special", "operators", "strip_route", "to_domain_form"]
+
+_OPERATOR: Final = re.compile(r"([@%!:]|(?<=@)\[[^\[\]@]*\]\Z)")
+
+
+def operators(address: str) -> list[Token]:
+    """An internal address at its operators, wherever they are; nothing else has a meaning.
+
+    A domain literal at the end is one token. Quotes, parentheses and blanks are what they are: part
+    of a name.
+    """
+    return [
+        Token(Kind.SPECIAL if piece in "@%!:" else Kind.ATOM, piece)
+        for piece in _OPERATOR.split(address)
+        if piece
+    ]
 
 
 def is_special(token: Token, text: str) -> bool:

@@ -7,12 +7,18 @@ that record what was asked. Source: trivial-rewrite(8), transport(5), ADDRESS_CL
 import re
 from typing import Final, NamedTuple, Protocol
 
-from daemons.trivial_rewrite.forms import domain_at, is_special, strip_route, to_domain_form
+from daemons.trivial_rewrite.forms import (
+    domain_at,
+    is_special,
+    operators,
+    strip_route,
+    to_domain_form,
+)
 from daemons.trivial_rewrite.params import ResolveParams
 from libmail.dns.hostname import hostaddr_problem
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG
-from libmail.message.tokens import Kind, Token, internal, tokenize
+from libmail.message.tokens import Token, internal, tokenize
 from libmail.smtp.address import quote_local
 from libmail.tables.destination import literal_address
 from libmail.tables.maps import AddressForms, Found, split_extension
@@ -130,8 +136,10 @@ class Resolver:
             return Parsed(
                 params.empty_address_recipient, params.myhostname, True, False, implied=True
             )
-        text = address if params.resolve_dequoted_address else quote_local(address)
-        tokens = strip_route([t for t in tokenize(text) if t.kind is not Kind.COMMENT])
+        if params.resolve_dequoted_address:
+            tokens = strip_route(operators(address))
+        else:
+            tokens = strip_route(tokenize(quote_local(address)))
         saved = ""
         for _ in range(_MAX_STRIPS):
             at = domain_at(tokens)

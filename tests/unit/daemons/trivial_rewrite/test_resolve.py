@@ -189,3 +189,16 @@ def test_warns_of_a_domain_in_two_classes(monkeypatch: pytest.MonkeyPatch) -> No
         "do not list domain both.test in BOTH mydestination and virtual_alias_domains",
         "do not list domain alias.test in BOTH virtual_alias_domains and relay_domains",
     ]
+
+
+@pytest.mark.parametrize(
+    "local",
+    ["(c)", "a(b", "a)b", 'Quo"te', "b\\s", "<x>", "a,b", "a;b", "a[b", "[x]", " x", "x ", "a  b",
+     '"', "\\", ".", "a..b", "a'b"],
+)  # fmt: skip
+def test_a_name_is_what_it_is(local: str) -> None:
+    """In the internal form nothing is a quote, a comment or white space that could go."""
+    found = resolve(f"{local}@vmail.test")
+    assert (found.transport, found.recipient) == ("virtual", f"{local}@vmail.test")
+    correct = replace(PARAMS, resolve_dequoted_address=False)
+    assert resolve(f"{local}@vmail.test", params=correct).recipient == f"{local}@vmail.test"
