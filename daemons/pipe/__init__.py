@@ -23,11 +23,11 @@ from libmail.clients.delivery import (
     Sent,
     delivery_handlers,
 )
+from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter
 from libmail.command_result import CommandResult, judge
 from libmail.command_runner import CommandFailed, Surroundings, exported, run_command
 from libmail.log import LOG, Fatal
-from libmail.message.delivered_to import earlier_recipients
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions
@@ -117,19 +117,19 @@ class PipeDelivery:
     def _obstacle(self, delivery: Delivery) -> Outcome | None:
         """What is clear before the command runs."""
         request, flags = delivery.request, self._attributes.flags
-        for wanted, letter in ((flags.original_to, "O"), (flags.delivered_to, "D")):
-            if wanted and len(request.recipients) > 1:
-                limit = f"{self._relay}_destination_recipient_limit = 1"
-                return self._misconfigured(f"pipe flag `{letter}' requires {limit}")
         user = self._attributes.user
         if os.geteuid() not in (0, user.uid):
             return self._misconfigured(f"cannot run commands as {user.name} without root")
         if 0 < self._attributes.size_limit < request.size:
             return Bounced(dsn="5.2.3", reason="message too large", relay=self._relay)
-        address = request.recipients[0].address
-        if flags.delivered_to and address.lower() in earlier_recipients(delivery.file.header()):
-            reason = f"mail forwarding loop for {address}"
-            return Bounced(dsn="5.4.6", reason=reason, relay=self._relay)
+        obstacle = recipient_header_obstacle(
+            delivery,
+            delivered_to=flags.delivered_to,
+            original_to=flags.original_to,
+            called="pipe flag",
+        )
+        if obstacle is not None:
+            return obstacle
         if delivery.verify_only:
             reason = f"delivers to command: {self._attributes.argv[0]}"
             return Sent(dsn="2.0.0", reason=reason, relay=self._relay, action="deliverable")

@@ -23,6 +23,7 @@ from libmail.clients.delivery import (
     Reporters,
     delivery_handlers,
 )
+from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.resolver import Protocols
@@ -123,7 +124,16 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         prepared.secrecy,
     )
 
+    flags = prepared.settings.flags
+
     async def agent(delivery: Delivery) -> None:
+        if flags.delivered_to or flags.original_to:
+            obstacle = recipient_header_obstacle(
+                delivery, delivered_to=flags.delivered_to, original_to=flags.original_to
+            )
+            if obstacle is not None:
+                await delivery.finish_all(delivery.unfinished, obstacle)
+                return
         if not prepared.generic:
             outgoing = Outgoing(delivery, prepared.settings, {}, None)
         else:

@@ -214,13 +214,10 @@ class Attempt:
             if wire is not None:
                 wire.close()
             reason = f"connect to {server.host}[{server.address}]:{port}: {error.strerror}"
-            self._unreachable(reason)
+            LOG.info(reason)
+            self._why = Failure("4.4.1", reason, site=True)
             return None
         return Session(wire, server.host, server.address, port)
-
-    def _unreachable(self, reason: str) -> None:
-        LOG.info(reason)
-        self._why = Failure("4.4.1", reason, site=True)
 
     async def _try_path(self, path: str, key: str, *, last: bool) -> None:
         host = self._settings.params.myhostname
@@ -234,7 +231,8 @@ class Attempt:
             await wire.connect(path)
         except OSError as error:
             wire.close()
-            self._unreachable(f"connect to {host}[{path}]: {error.strerror}")
+            reason = f"connect to {host}[{path}]: {error.strerror}"
+            self._why = Failure("4.4.1", reason, site=True)
             return
         self._last = last
         await self._serve(Session(wire, host, path, 0), (key,), loop_detect=False)

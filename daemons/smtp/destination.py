@@ -93,6 +93,8 @@ def parse_destination(text: str, default_port: int, *, lmtp: bool) -> Destinatio
     """One destination, as in smtp(8), SMTP and LMTP DESTINATION SYNTAX. Raises BadDestination."""
     if lmtp:
         if text.startswith("unix:"):
+            if text == "unix:":
+                raise BadDestination(f'null destination: "{text}"')
             return Destination(path=text[5:])
         text = text.removeprefix("inet:")
     host, port = text, ""

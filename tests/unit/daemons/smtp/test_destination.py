@@ -51,6 +51,11 @@ def test_bad_destination(text: str) -> None:
         parse_destination(text, 25, lmtp=False)
 
 
+def test_no_socket() -> None:
+    with pytest.raises(BadDestination):
+        parse_destination("unix:", 24, lmtp=True)
+
+
 def test_list() -> None:
     assert split_destinations("[a]:25, b,c  d") == ["[a]:25", "b", "c", "d"]
 
