@@ -8,7 +8,9 @@ from libmail.smtp.address import unquote
 
 __all__ = ["earlier_recipients"]
 
-_FIELD: Final = re.compile(rb"^Delivered-To:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
+_FIELD: Final = re.compile(
+    rb"^Delivered-To:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE
+)
 
 
 def earlier_recipients(header: bytes) -> frozenset[str]:
