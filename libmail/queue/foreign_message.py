@@ -243,7 +243,8 @@ class ForeignMessage:
         elif kind == _REDIRECT:
             self._redirect = self._text(record)
         elif kind == _VERP:
-            self._verp = self._text(record)
+            delimiters = self._text(record)
+            self._verp = delimiters if len(delimiters) == 2 else ""
         elif kind == _SIZE:
             numbers = record.data.split()
             for bit, flag in _OPTIONS.items():
