@@ -14,6 +14,7 @@ from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings, SmtpParams, load_settings
 from libmail.clients.delivery import (
@@ -26,6 +27,7 @@ from libmail.clients.delivery import (
 from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter
 from libmail.config.interfaces import address_families, own_interfaces
+from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
@@ -43,6 +45,7 @@ class Prepared:
     delivery: DeliveryParams
     status_filter: StatusFilter
     lookups: Lookups
+    reply_filter: ReplyFilter
     default_port: int
     discard_maps: Maps
     generic: GenericMaps
@@ -86,7 +89,15 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
         StatusFilter(
             Maps(f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter, options)
         ),
-        Lookups(params, _protocols(params), _own_addresses(params)),
+        Lookups(
+            params,
+            _protocols(params),
+            _own_addresses(params),
+            DnsReplyFilter(
+                Maps(f"{prefix}_dns_reply_filter", params.smtp_dns_reply_filter, options)
+            ),
+        ),
+        ReplyFilter(Maps(f"{prefix}_reply_filter", params.smtp_reply_filter, options)),
         service_port(params.smtp_tcp_port),
         Maps(
             f"{prefix}_discard_{'lhlo' if lmtp else 'ehlo'}_keyword_address_maps",
@@ -122,6 +133,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         prepared.discard_maps,
         prepared.cached_destinations,
         prepared.secrecy,
+        prepared.reply_filter,
     )
 
     flags = prepared.settings.flags

@@ -18,9 +18,18 @@ from daemons.smtp.destination import (
     parse_destination,
     split_destinations,
 )
-from daemons.smtp.failure import Failure, Lost, SiteFailed, lost, said
+from daemons.smtp.failure import (
+    Failure,
+    LocalTrouble,
+    Lost,
+    SiteFailed,
+    local_trouble,
+    lost,
+    said,
+)
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.poller import Poller
+from daemons.smtp.replyfilter import LineFilter, ReplyFilter
 from daemons.smtp.secrecy import NO_TLS, Secrecy
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
@@ -64,6 +73,7 @@ class Surroundings:
         discard_maps: Maps,
         cached_destinations: StringList,
         secrecy: Secrecy,
+        reply_filter: ReplyFilter | None = None,
     ) -> None:
         self.settings = settings
         self.lookups = lookups
@@ -71,6 +81,7 @@ class Surroundings:
         self.discard_maps = discard_maps
         self.cached_destinations = cached_destinations
         self.secrecy = secrecy
+        self.reply_filter = reply_filter or None
         self.cache = SessionCache(settings.params)
         self._poller: Poller | None = None
         # Servers of one kind answer EHLO alike, message after message.
@@ -217,7 +228,13 @@ class Attempt:
             LOG.info(reason)
             self._why = Failure("4.4.1", reason, site=True)
             return None
-        return Session(wire, server.host, server.address, port)
+        return self._session(wire, server.host, server.address, port)
+
+    def _session(self, wire: Wire, host: str, address: str, port: int) -> Session:
+        session = Session(wire, host, address, port)
+        if self._around.reply_filter is not None:
+            wire.filter_replies(LineFilter(self._around.reply_filter, session.relay))
+        return session
 
     async def _try_path(self, path: str, key: str, *, last: bool) -> None:
         host = self._settings.params.myhostname
@@ -235,7 +252,7 @@ class Attempt:
             self._why = Failure("4.4.1", reason, site=True)
             return
         self._last = last
-        await self._serve(Session(wire, host, path, 0), (key,), loop_detect=False)
+        await self._serve(self._session(wire, host, path, 0), (key,), loop_detect=False)
 
     async def _serve(self, session: Session, keys: tuple[str, ...], *, loop_detect: bool) -> None:
         """Greet a new server and give it the message."""
@@ -258,6 +275,9 @@ class Attempt:
         except SiteFailed as error:
             await session.quit(skip_response=self._settings.params.smtp_skip_quit_response)
             await self._fail(self._left, error.failure, session)
+        except LocalTrouble:
+            await session.quit(skip_response=True)
+            await self._fail(self._left, local_trouble(session), session)
         else:
             await self._transact(session, keys)
 
@@ -298,6 +318,9 @@ class Attempt:
             if reused and transaction.phase is RSET:
                 return  # the kept session had ended; that says nothing about the server
             failure = lost(session, error)
+        except LocalTrouble:
+            await session.quit(skip_response=True)
+            failure = local_trouble(session)
         except _Interrupted as error:
             session.wire.close()
             failure = said(session, error.reply, BODY)
@@ -332,7 +355,7 @@ class Attempt:
         try:
             await content.send(wire, after)
         except Lost as error:
-            reply = wire.received_reply()
+            reply = await wire.received_reply()
             if reply is not None and not error.timed_out and reply.code >= 400:
                 raise _Interrupted(reply) from None
             raise

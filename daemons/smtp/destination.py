@@ -13,8 +13,17 @@ from typing import Final, Literal, NamedTuple
 
 from daemons.smtp.failure import Failure
 from daemons.smtp.settings import SmtpParams
-from libmail.dns import DnsError, Invalid, NotFound, NullMx, literal_address, valid_hostaddr
+from libmail.dns import (
+    DnsError,
+    Filtered,
+    Invalid,
+    NotFound,
+    NullMx,
+    literal_address,
+    valid_hostaddr,
+)
 from libmail.dns.native import NativeResolver
+from libmail.dns.reply_filter import ReplyFilter
 from libmail.dns.resolver import Protocols, Resolver
 from libmail.log import LOG, Fatal
 
@@ -163,7 +172,13 @@ Method = Literal["dns", "native"]
 class Lookups:
     """Finds the servers of a destination. Made before the jail."""
 
-    def __init__(self, params: SmtpParams, protocols: Protocols, own: frozenset[str]) -> None:
+    def __init__(
+        self,
+        params: SmtpParams,
+        protocols: Protocols,
+        own: frozenset[str],
+        reply_filter: ReplyFilter | None = None,
+    ) -> None:
         """own: addresses at which this system receives mail, for loop detection."""
         self._params = params
         self._protocols = protocols
@@ -176,7 +191,9 @@ class Lookups:
                 raise Fatal(f'invalid smtp_host_lookup: "{method}"')
         self._methods = [m for m in methods if m == "native" or not disabled] or ["native"]
         self._mx = not disabled
-        self._resolver = Resolver(dnssec=params.smtp_dns_support_level == "dnssec")
+        self._resolver = Resolver(
+            dnssec=params.smtp_dns_support_level == "dnssec", reply_filter=reply_filter
+        )
         self._native = NativeResolver() if "native" in self._methods else None
 
     async def servers(
@@ -295,6 +312,8 @@ def _loop(name: str) -> LookupFailed:
 def _dns_failure(error: DnsError, *, mx: bool = False) -> Failure:
     if isinstance(error, NotFound):
         return Failure("5.4.4", error.text, site=True)
+    if isinstance(error, Filtered):
+        return Failure("4.7.0", error.text, site=True)
     if isinstance(error, Invalid):
         return Failure("5.4.4" if mx else "5.4.3", error.text, site=True)
     return Failure("4.4.3", error.text, site=True)

@@ -6,7 +6,17 @@ from typing import Protocol
 from libmail.clients.delivery import Bounced, Deferred
 from libmail.smtp.client import Phase, ServerReply
 
-__all__ = ["Failure", "Lost", "Named", "SiteFailed", "lost", "refused", "said"]
+__all__ = [
+    "Failure",
+    "LocalTrouble",
+    "Lost",
+    "Named",
+    "SiteFailed",
+    "local_trouble",
+    "lost",
+    "refused",
+    "said",
+]
 
 
 class Named(Protocol):
@@ -60,6 +70,10 @@ class Lost(Exception):
         self.timed_out = timed_out
 
 
+class LocalTrouble(Exception):
+    """A table of ours does not answer; that is not the server's fault."""
+
+
 class SiteFailed(Exception):
     """This server takes no mail from us."""
 
@@ -75,6 +89,11 @@ def lost(server: Named, error: Lost) -> Failure:
     else:
         text = f"lost connection with {server.name} while {error.phase.doing}"
     return Failure("4.4.2", text, site=True)
+
+
+def local_trouble(server: Named) -> Failure:
+    """A table failed that the conversation needs."""
+    return Failure("4.3.0", f"local data error while talking to {server.name}")
 
 
 def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failure:

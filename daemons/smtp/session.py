@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from daemons.smtp.failure import Failure, Lost, SiteFailed, refused
+from daemons.smtp.failure import Failure, LocalTrouble, Lost, SiteFailed, refused
 from daemons.smtp.settings import Settings
 from daemons.smtp.wire import Wire
 from libmail.log import LOG
@@ -135,14 +135,14 @@ class Session:
         self.wire.send(b"RSET\r\n")
         try:
             return (await self.wire.reply(FINAL_RSET)).positive
-        except Lost:
+        except (Lost, LocalTrouble):
             return False
 
     async def await_goodbye(self) -> None:
         """Wait for the answer to a QUIT that was sent."""
         try:
             await self.wire.reply(QUIT)
-        except Lost:
+        except (Lost, LocalTrouble):
             pass  # all is done with this server
 
     async def quit(self, *, skip_response: bool) -> None:

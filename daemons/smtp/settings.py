@@ -49,6 +49,7 @@ class SmtpParams:
     smtp_delivery_status_filter: tuple[str, ...]
     smtp_discard_ehlo_keyword_address_maps: tuple[str, ...]
     smtp_discard_ehlo_keywords: tuple[str, ...]
+    smtp_dns_reply_filter: tuple[str, ...]
     smtp_dns_support_level: str
     smtp_enforce_tls: bool
     smtp_fallback_relay: tuple[str, ...]
@@ -67,6 +68,7 @@ class SmtpParams:
     smtp_quote_rfc821_envelope: bool
     smtp_randomize_addresses: bool
     smtp_rcpt_timeout: float
+    smtp_reply_filter: tuple[str, ...]
     smtp_rset_timeout: float
     smtp_skip_5xx_greeting: bool
     smtp_skip_quit_response: bool

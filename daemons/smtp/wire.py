@@ -13,6 +13,7 @@ from typing import Final
 
 from daemons.smtp.failure import Lost
 from daemons.smtp.poller import READ, WRITE, Poller
+from daemons.smtp.replyfilter import LineFilter
 from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
 
 __all__ = ["Address", "Wire"]
@@ -27,8 +28,9 @@ Address = tuple[str, int] | str
 class Wire:
     """A connection to a server. Errors of the connection are raised as Lost."""
 
-    __slots__ = ("_eof", "_error", "_events", "_fd", "_limits", "_out", "_paused", "_per_request",
-                 "_poller", "_reader", "_socket", "_waiter", "_writing", "deadline")  # fmt: skip
+    __slots__ = ("_eof", "_error", "_events", "_fd", "_filter", "_limits", "_out", "_paused",
+                 "_per_request", "_poller", "_reader", "_socket", "_waiter", "_writing",
+                 "deadline")  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Wire:
         self._fd = self._socket.fileno()
         self._limits = limits
         self._per_request = per_request
+        self._filter: LineFilter | None = None
         self._reader = ReplyReader()
         self._out = b""
         self._eof = False
@@ -195,8 +198,14 @@ class Wire:
         """Open, and nothing unexpected was received: fit for another transaction."""
         return not self._eof and not self._reader.pending and not self._out
 
+    def filter_replies(self, line_filter: LineFilter) -> None:
+        """Have lines replaced from now on; then `reply` raises LocalTrouble, too."""
+        self._filter = line_filter
+
     async def reply(self, phase: Phase) -> ServerReply:
         """The next reply. Raises Lost."""
+        if self._filter is not None:
+            return await self._filtered_reply(phase, self._filter)
         reply = self.next_reply(phase)
         if reply is not None:
             return reply
@@ -214,6 +223,35 @@ class Wire:
             if not self._per_request:
                 poller.limit(self, seconds)
 
+    async def _filtered_reply(self, phase: Phase, line_filter: LineFilter) -> ServerReply:
+        poller, seconds = self._poller, self._limits[phase]
+        until = poller.loop.time() + seconds
+        while True:
+            try:
+                reply = await self._filtered_lines(line_filter)
+            except ReplyTooLong:
+                raise Lost(phase) from None
+            if reply is not None:
+                return reply
+            if self._eof:
+                raise Lost(phase)
+            self._resume_reading()
+            left = max(until - poller.loop.time(), 0.001) if self._per_request else seconds
+            poller.limit(self, left if seconds else 0.0)
+            try:
+                await self._wait()
+            except TimeoutError:
+                raise Lost(phase, timed_out=True) from None
+
+    async def _filtered_lines(self, line_filter: LineFilter) -> ServerReply | None:
+        """The reply that what was received makes; None when more is needed."""
+        reader = self._reader
+        while (line := reader.next_line()) is not None:
+            reply = reader.accept(await line_filter.replace(line))
+            if reply is not None:
+                return reply
+        return None
+
     def next_reply(self, phase: Phase) -> ServerReply | None:
         """The next reply, if it is there already. Raises Lost."""
         try:
@@ -227,9 +265,11 @@ class Wire:
                 self._resume_reading()
         return reply
 
-    def received_reply(self) -> ServerReply | None:
+    async def received_reply(self) -> ServerReply | None:
         """A reply that is there already, without waiting; for what comes unasked."""
         try:
+            if self._filter is not None:
+                return await self._filtered_lines(self._filter)
             return self._reader.next_reply()
         except ReplyTooLong:
             return None

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["DnsAnswer", "DnsError", "DnsRecord", "Invalid", "NotFound", "NullMx", "TempFail"]
+__all__ = [
+    "DnsAnswer",
+    "DnsError",
+    "DnsRecord",
+    "Filtered",
+    "Invalid",
+    "NotFound",
+    "NullMx",
+    "TempFail",
+]
 
 
 class DnsError(Exception):
@@ -33,6 +42,10 @@ class NotFound(DnsError):
 
 class TempFail(DnsError):
     """No usable reply: time ran out, or the servers failed.  Try again later."""
+
+
+class Filtered(DnsError):
+    """There are records, and a reply filter overlooks all of them.  To be tried again."""
 
 
 class Invalid(DnsError):

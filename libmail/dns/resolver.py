@@ -42,12 +42,14 @@ from libmail.dns.answers import (
     DnsAnswer,
     DnsError,
     DnsRecord,
+    Filtered,
     Invalid,
     NotFound,
     NullMx,
     TempFail,
 )
 from libmail.dns.hostname import valid_hostaddr, valid_hostname
+from libmail.dns.reply_filter import ReplyFilter
 from libmail.log import LOG
 from libmail.tables.cache import ExpiringCache
 
@@ -133,14 +135,17 @@ class Resolver:
         resolv_conf: str = "/etc/resolv.conf",
         *,
         dnssec: bool = False,
+        reply_filter: ReplyFilter | None = None,
         cache_size: int = 5000,
         cache_life: float = 30.0,
     ) -> None:
         """Read the configuration.
 
         A missing file means a name server on this host, as for the C library.
-        dnssec: ask for validation.  cache_life: seconds an answer is used at most.
+        dnssec: ask for validation.  reply_filter: for all answers.  cache_life: seconds an answer
+        is used at most.
         """
+        self._filter = reply_filter or None
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._resolver = _configured(resolv_conf)
         if dnssec:
@@ -160,12 +165,14 @@ class Resolver:
         """Return the records of a name, following CNAME records.
 
         name: host or domain, ASCII or Unicode.  rrtype: "MX", "A", "TXT"...
-        Raises `NotFound`, `TempFail`, `Invalid`.
+        Raises `NotFound`, `TempFail`, `Filtered`, `Invalid`.
         """
         key = (name.lower(), rrtype)
         known = self._answers.get(key)
         if known is None:
             known = await self._ask(name, rrtype)
+            if self._filter is not None and isinstance(known, DnsAnswer):
+                known = await self._filter.apply(known)
             if isinstance(known, DnsAnswer):
                 self._answers.put(key, known, known.ttl)
             elif not isinstance(known, TempFail):
@@ -242,7 +249,7 @@ class Resolver:
         if found:
             return tuple(found)
         errors = [result for result in results if isinstance(result, DnsError)]
-        temporary = [error for error in errors if isinstance(error, TempFail)]
+        temporary = [error for error in errors if isinstance(error, TempFail | Filtered)]
         raise (temporary or errors)[-1]
 
     async def _lookup_or_error(self, host: str, rrtype: str) -> DnsAnswer | DnsError:

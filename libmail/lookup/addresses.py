@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from libmail.dns.answers import DnsError, Invalid, NotFound, NullMx
+from libmail.dns.answers import DnsError, Filtered, Invalid, NotFound, NullMx
 from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
 from libmail.ipc.messages import ResolveFlag
+from libmail.log import LOG
 from libmail.lookup.check import Check
 from libmail.lookup.clients import tempfail
 from libmail.lookup.context import LookupFailure
@@ -238,6 +239,9 @@ async def _domain_exists(
         except Invalid:
             text = check.rejected(subject, "Malformed DNS server reply")
             return refuse(params.unknown_address_reject_code, dsn, text)
+        except Filtered as err:
+            LOG.warning(f"{domain}: MX or address lookup error: {err.text.rpartition(': ')[2]}")
+            return DUNNO
         except DnsError as err:
             failed = err
             break

@@ -11,7 +11,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
-from libmail.dns.answers import DnsError, DnsRecord, Invalid, NotFound, NullMx, TempFail
+from libmail.dns.answers import (
+    DnsError,
+    DnsRecord,
+    Filtered,
+    Invalid,
+    NotFound,
+    NullMx,
+    TempFail,
+)
 from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import ResolveReply
 from libmail.service.pool import ServiceUnavailable
@@ -173,7 +181,7 @@ class LiveLookups:
 
 
 _DNS_ERRORS: Mapping[str, type[DnsError]] = {
-    error.__name__: error for error in (NotFound, TempFail, Invalid, NullMx)
+    error.__name__: error for error in (Filtered, Invalid, NotFound, NullMx, TempFail)
 }
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
+from libmail.dns.reply_filter import ReplyFilter
 from libmail.dns.resolver import Resolver
 from libmail.lookup.context import Asked, LiveLookups, Resolve
 from libmail.lookup.params import RestrictionParams
@@ -70,7 +71,9 @@ def open_restrictions(
             ("permit_mx_backup_networks", params.permit_mx_backup_networks),
         )
     }
-    return OpenedRestrictions(params, Restrictions(params, compiled), maps, hosts, Resolver())
+    dns_filter = Maps("smtpd_dns_reply_filter", params.smtpd_dns_reply_filter, options)
+    resolver = Resolver(reply_filter=ReplyFilter(dns_filter))
+    return OpenedRestrictions(params, Restrictions(params, compiled), maps, hosts, resolver)
 
 
 def own_addresses(config: Config) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class RestrictionParams:
     smtpd_client_restrictions: tuple[str, ...]
     smtpd_data_restrictions: tuple[str, ...]
     smtpd_delay_reject: bool
+    smtpd_dns_reply_filter: tuple[str, ...]
     smtpd_end_of_data_restrictions: tuple[str, ...]
     smtpd_etrn_restrictions: tuple[str, ...]
     smtpd_helo_restrictions: tuple[str, ...]

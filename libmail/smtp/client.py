@@ -174,17 +174,30 @@ class ReplyReader:
             if whole is not None and whole.end() - start <= MAX_LINE:
                 self._at = whole.end()
                 return _whole(whole[0])
-        while (end := buffer.find(b"\n", start)) >= 0:
-            line = buffer[start:end].rstrip(b"\r")
-            self._at = start = end + 1
-            match = _LINE.match(line)
-            self._keep(line)
-            if match is None:
-                self._garbage = self._garbage or self._lines[-1][:_SHOWN] or " "
-            elif match[2] != b"-":
-                return self._take(match)
-        if self.full:
-            raise ReplyTooLong
+        while (line := self.next_line()) is not None:
+            if (reply := self.accept(line)) is not None:
+                return reply
+        return None
+
+    def next_line(self) -> bytes | None:
+        """The next line that was received, without its end, for `accept`. Raises ReplyTooLong."""
+        end = self._buffer.find(b"\n", self._at)
+        if end < 0:
+            if self.full:
+                raise ReplyTooLong
+            return None
+        line = self._buffer[self._at : end].rstrip(b"\r")
+        self._at = end + 1
+        return line
+
+    def accept(self, line: bytes) -> ServerReply | None:
+        """Take a line; the reply that it completes. Raises ReplyTooLong."""
+        match = _LINE.match(line)
+        self._keep(line)
+        if match is None:
+            self._garbage = self._garbage or self._lines[-1][:_SHOWN] or " "
+        elif match[2] != b"-":
+            return self._take(match)
         return None
 
     def _keep(self, line: bytes) -> None:

@@ -167,8 +167,7 @@ _CHECKS = """
 """
 
 _FILTERS = """
-    lmtp_dns_reply_filter lmtp_reply_filter smtp_dns_reply_filter
-    smtp_reply_filter smtpd_dns_reply_filter smtpd_reject_filter_maps smtpd_reject_footer_maps
+    smtpd_reject_filter_maps smtpd_reject_footer_maps
 """
 
 _POLICY = """

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 import pytest
 
-from libmail.dns import DnsError, Invalid, NotFound, NullMx, TempFail
+from libmail.dns import DnsError, DnsRecord, Filtered, Invalid, NotFound, NullMx, TempFail
+from libmail.dns.reply_filter import ReplyFilter, record_text
 from libmail.dns.resolver import Protocols, Resolver, ResolverTimes, read_times
+from libmail.tables.maps import Maps
 from tests.unit.libmail.dns.fake_server import FakeServer
 
 T = TypeVar("T")
@@ -54,8 +56,9 @@ def make(server: FakeServer, tmp_path: Path) -> Callable[..., Resolver]:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
-    def build(*, dnssec: bool = False) -> Resolver:
-        resolver = Resolver(str(conf), dnssec=dnssec)
+    def build(*, dnssec: bool = False, filtered: str = "") -> Resolver:
+        reply_filter = ReplyFilter(Maps("smtp_dns_reply_filter", filtered))
+        resolver = Resolver(str(conf), dnssec=dnssec, reply_filter=reply_filter)
         resolver.use_port(server.port)
         return resolver
 
@@ -100,6 +103,50 @@ def test_srv_and_reverse(make: Callable[..., Resolver]) -> None:
 
 def test_unicode_name(make: Callable[..., Resolver]) -> None:
     assert run(make().lookup("bücher.test", "A")).records[0].value == "192.0.2.7"
+
+
+FILTERED = [
+    ("/ MX 10 /", "MX", ["mx2.a.test"]),
+    ("/^a\\.test\\. 60 IN MX 20 mx2\\.a\\.test\\.$/", "MX", ["mx1.a.test"]),
+    ("/ TXT onetwo$/", "MX", ["mx1.a.test", "mx2.a.test"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "rrtype", "left"), FILTERED)
+def test_reply_filter(
+    make: Callable[..., Resolver], pattern: str, rrtype: str, left: list[str]
+) -> None:
+    answer = run(make(filtered=f"pcre:{{{{{pattern} IGNORE}}}}").lookup("a.test", rrtype))
+    assert [record.value for record in answer.records] == left
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "why"),
+    [
+        ("static:ignore", Filtered, "DNS reply filter drops all results"),
+        ("static:FROB", TempFail, "Invalid DNS reply filter syntax"),
+        ("fail:x", TempFail, "Invalid DNS reply filter syntax"),
+    ],
+)
+def test_reply_filter_leaves_nothing(
+    make: Callable[..., Resolver], table: str, kind: type[DnsError], why: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        run(make(filtered=table).mx("a.test"))
+    assert caught.value.text == f"Error looking up name=a.test type=MX: {why}"
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        (DnsRecord("a.b", "MX", 60, "mx.b", 10), "a.b. 60 IN MX 10 mx.b."),
+        (DnsRecord("a.b", "A", 5, "192.0.2.1"), "a.b. 5 IN A 192.0.2.1"),
+        (DnsRecord("a.b", "SRV", 5, "c.b", 1, 2, 25), "a.b. 5 IN SRV 1 2 25 c.b."),
+        (DnsRecord("a.b", "TXT", 5, "words"), "a.b. 5 IN TXT words"),
+    ],
+)
+def test_record_text(record: DnsRecord, text: str) -> None:
+    assert record_text(record) == text
 
 
 PREFIX = "Host or domain name not found. Name service error for name="
