@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from libmail.tables.command_line import Program, run
-from libmail.tables.entries import parse_entry
-from libmail.tables.maintenance import Dialect
+from libmail.tables.dialects import POSTMAP
 
 _PROGRAM: Final = Program(
     name="postmap",
     letters="bc:d:fFhijmnNopq:rsuUvw",
     usage="[-bfFhijmnNoprsuUvw] [-c config_dir] [-d key] [-q key] [map_type:]file...",
-    dialect=Dialect(parse=parse_entry, separator="\t"),
+    dialect=POSTMAP,
 )
 
 

@@ -14,12 +14,14 @@ from functools import partial
 import setproctitle
 
 from libmail.config import Config, ConfigError, open_config, read_master_cf
+from libmail.config.master_cf import parse_master_cf
 from libmail.log import LOG, Fatal
 from libmail.log.logger import SyslogSink
 from libmail.log.setup import maillog_file, open_log, standard_stream
 from libmail.privileges import Identity, acting_as
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, LockHeld, open_lock, write_pid
+from libmail.tables.upkeep import kept_tables
 from master.detach import Announcement, close_inherited, detach
 from master.preload import use_name_services
 from master.supervisor import Configuration, Instance, Supervisor
@@ -29,6 +31,7 @@ __all__ = ["main"]
 _USAGE = "usage: master [-c config_dir] [-D (debug)] [-d (don't detach from terminal)] " \
     "[-e exit_time] [-i (init mode)] [-s (keep standard output)] [-t (test)] [-v] " \
     "[-w (wait for initialization)]"  # fmt: skip
+_TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch"  # runs without being in master.cf
 _TEST_HOOK = "MAIL_FORBID_LATE_IMPORTS"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -76,7 +79,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
 def read_configuration(directory: str | None) -> Configuration:
     """Both files. Raises ConfigError."""
     config = open_config(directory, process_name="master")
-    return Configuration(config, read_master_cf(config.directory, LOG.warning))
+    entries = read_master_cf(config.directory, LOG.warning)
+    if kept_tables(config, entries) and all(one.command != "tablewatch" for one in entries):
+        entries += parse_master_cf(_TABLEWATCH, "built-in service")
+    return Configuration(config, entries)
 
 
 def clean_environment(config: Config) -> None:

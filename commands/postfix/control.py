@@ -13,6 +13,8 @@ from libmail.config import Config, read_master_cf
 from libmail.log import Fatal
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
+from libmail.tables.table import TableError
+from libmail.tables.upkeep import kept_tables, trusted_owners
 
 __all__ = [
     "abort",
@@ -86,6 +88,19 @@ def warn_without_effect(config: Config) -> None:
         warning(text)
 
 
+def rebuild_tables(config: Config) -> None:
+    """Rebuild indexed tables that are missing or outdated: services open them at their start."""
+    owner, _ = mail_account(config)
+    for table in kept_tables(config, read_master_cf(config.directory)):
+        try:
+            if table.outdated(config) and not table.distrusted(trusted_owners(owner.uid)):
+                info(f"{table.rebuild(config)}: rebuilt from {table.name}")
+        except TableError as err:
+            warning(str(err))
+        except OSError as err:
+            warning(f"{table.name}: {err.strerror}")
+
+
 def check(config: Config) -> None:
     """Create directories, complain about owners and permissions. Raises Fatal, ConfigError."""
     check_configuration(config)
@@ -106,6 +121,7 @@ def _prepare_start(config: Config) -> None:
         raise Fatal("the Postfix mail system is already running")
     check_configuration(config)
     warn_without_effect(config)
+    rebuild_tables(config)
     info("starting the Postfix mail system")
 
 
@@ -179,6 +195,7 @@ def drain(config: Config) -> None:
 def reload(config: Config) -> None:
     """Make master read its configuration, if it can be read. Raises Fatal, ConfigError."""
     warn_without_effect(config)
+    rebuild_tables(config)
     _signal_master(config, signal.SIGHUP, "refreshing the Postfix mail system")
 
 

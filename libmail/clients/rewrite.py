@@ -25,7 +25,7 @@ from libmail.tables.cache import ExpiringCache
 __all__ = ["RewriteClient"]
 
 _CACHE_SIZE: Final = 10_000
-_CACHE_LIFE: Final = 30.0
+_CACHE_LIFE: Final = 1.0  # a changed table is to be in force within 2 seconds
 # What trivial-rewrite(8) completes in no configuration.
 _COMPLETE: Final = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.-]+@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
 

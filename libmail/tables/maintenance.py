@@ -31,10 +31,24 @@ from libmail.tables.table import (
     lookup_now,
 )
 
-__all__ = ["Dialect", "Target", "add", "build", "delete", "list_entries", "query"]
+__all__ = [
+    "BadSource",
+    "Dialect",
+    "Target",
+    "add",
+    "build",
+    "delete",
+    "indexed_path",
+    "list_entries",
+    "query",
+]
 
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _NO_MAP: Final[Mapping[str, str]] = {}
+
+
+class BadSource(TableError):
+    """A line of a source is no entry: "FILE, line N: why"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,8 @@ class Target:
     null: keys and values end in a null byte (-N, and the default).  duplicates: "warn" keeps the
     first entry of a key, "ignore" (-w) does so silently, "replace" (-r) keeps the last one.
     source_rights: the new file gets the rights of its source (no -p), and is written as its owner
-    (no -o).  convert: changes a value on its way into the table (-F).
+    (no -o).  convert: changes a value on its way into the table (-F).  whole: a line that is no
+    entry is an error, `BadSource`, instead of being left out.
     """
 
     kind: str
@@ -70,6 +85,7 @@ class Target:
     source_mode: bool = True
     source_owner: bool = True
     convert: Callable[[str], str] | None = None
+    whole: bool = False
 
     @property
     def spec(self) -> str:
@@ -77,7 +93,7 @@ class Target:
         return f"{self.kind}:{self.name}"
 
 
-def _writable(target: Target) -> str:
+def indexed_path(target: Target) -> str:
     """Return the path of the indexed file.  Raises `TableConfigError` for other types."""
     if target.kind in _INDEXED:
         return database_path(target.name)
@@ -100,14 +116,15 @@ def _read_entries(
     for number, line in logical_lines(lines):
         if options.utf8 and not is_utf8(line):
             shown = printable(line.strip())
-            LOG.warning(f'{source}, line {number}: non-UTF-8 input "{shown}" -- ignoring this line')
+            problem = f'non-UTF-8 input "{shown}" -- ignoring this line'
+            _leave_out(target, f"{source}, line {number}: {problem}")
             continue
         try:
             key, value, remark = dialect.parse(line)
             if target.convert is not None:
                 value = target.convert(value)
         except EntryError as error:
-            LOG.warning(f"{source}, line {number}: {error}")
+            _leave_out(target, f"{source}, line {number}: {error}")
             continue
         if remark:
             LOG.warning(f"{source}, line {number}: {remark}")
@@ -120,6 +137,12 @@ def _read_entries(
                 continue
         entries[key] = value
     return entries
+
+
+def _leave_out(target: Target, problem: str) -> None:
+    if target.whole:
+        raise BadSource(problem.removesuffix(" -- ignoring this line"))
+    LOG.warning(problem)
 
 
 def _fold(key: str, options: TableOptions) -> str:
@@ -143,11 +166,14 @@ def _open_source(path: str) -> TextIO:
         raise TableConfigError(f"open {path}: {error.strerror}") from error
 
 
-def build(target: Target, dialect: Dialect) -> None:
-    """Make the table anew from its source file.  Raises `TableError`."""
+def build(target: Target, dialect: Dialect) -> os.stat_result:
+    """Make the table anew from its source file.  Returns the source's status from before.
+
+    Raises `TableError`.
+    """
     with _open_source(target.name) as source:
         status = os.fstat(source.fileno())
-        path = _writable(target)
+        path = indexed_path(target)
         mode = status.st_mode & 0o644 if target.source_mode else 0o644
         with _acting_as_owner(status, wanted=target.source_owner):
             try:
@@ -157,6 +183,7 @@ def build(target: Target, dialect: Dialect) -> None:
             writer = LmdbWriter(target.spec, path, target.options.map_size, mode)
             writer.rebuild(_stored(target, dialect, entries))
         _not_older(path, status)
+    return status
 
 
 def _not_older(path: str, source: os.stat_result) -> None:
@@ -185,7 +212,7 @@ def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
 
 def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
     """Add entries to the table, which need not exist yet.  Raises `TableError`."""
-    path = _writable(target)
+    path = indexed_path(target)
     entries = _read_entries(target, dialect, "stdin", lines)
     writer = LmdbWriter(target.spec, path, target.options.map_size)
     stored = _stored(target, dialect, entries)
@@ -212,7 +239,7 @@ def delete(target: Target, keys: Iterable[str]) -> bool:
         if target.kind in ("texthash", "regexp", "pcre", "cidr"):
             raise TableUnsupported(f"{target.spec} map requires O_RDONLY access mode")
         raise TableUnsupported(f"table {target.spec}: delete operation is not supported")
-    path = _writable(target)
+    path = indexed_path(target)
     if not os.path.exists(path):
         return False
     options = target.options

@@ -1,0 +1,147 @@
+"""tablewatch(8): rebuild indexed tables whose sources change, table_auto_rebuild.
+
+called by: master (wake-up), inotify. asks: nobody. writes: indexed tables beside their sources.
+tells: nobody; the tables change in place, which their readers see at their next lookup.
+needs: root, where the tables belong to root. It takes nothing from anybody but master's wake-up.
+
+master runs it without a line in master.cf. Only sources are read that nobody but root or
+mail_owner could have written; they are written to the table as one transaction, or not at all.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Final
+
+import pyinotify
+
+from libmail.config import Config, read_master_cf
+from libmail.log import LOG
+from libmail.privileges import identity_of
+from libmail.service.connection import Connection
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.tables.table import TableError
+from libmail.tables.upkeep import KeptTable, kept_tables, trusted_owners
+
+__all__ = ["SERVICE"]
+
+_SETTLE: Final = 0.2  # seconds after the last change of a source
+_EVENTS: Final = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN_Q_OVERFLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """owners: user ids that may own sources."""
+
+    config: Config
+    tables: tuple[KeptTable, ...]
+    owners: frozenset[int]
+
+
+def _prepare(startup: Startup) -> Prepared:
+    with suppress(ImportError):  # newer versions of lmdb import it when a file is written
+        import_module("lmdb._envid")
+    config = startup.config
+    tables = kept_tables(config, read_master_cf(config.directory))
+    owners = trusted_owners(identity_of(config.text("mail_owner")).uid)
+    return Prepared(config, tables, owners)
+
+
+class Keeper:
+    """Rebuilds tables. A source that was found bad is left alone until it changes again."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._config = prepared.config
+        self._tables = prepared.tables
+        self._owners = prepared.owners
+        self._bad: dict[KeptTable, int] = {}  # date of the bad source, ns
+
+    def catch_up(self) -> None:
+        """Rebuild what is older than its source."""
+        for table in self._tables:
+            self._attempt(table, only_older=True)
+
+    def changed(self, table: KeptTable) -> None:
+        """The source was written, or has another file's name."""
+        self._attempt(table, only_older=False)
+
+    def _attempt(self, table: KeptTable, *, only_older: bool) -> None:
+        config = self._config
+        try:
+            if not (table.outdated(config) if only_older else table.differs(config)):
+                return
+            date = os.stat(table.name).st_mtime_ns
+            if self._bad.get(table) == date:
+                return
+            self._bad[table] = date
+            reason = table.distrusted(self._owners)
+            if reason:
+                LOG.warning(f"{table.name} has changed and is not used: {reason}")
+                return
+            path = table.rebuild(config)
+            del self._bad[table]
+        except TableError as error:
+            LOG.warning(f"{error}; keeping the old content of {table.kind}:{table.name}")
+        except OSError as error:
+            LOG.warning(f"{table.name}: {error.strerror}")
+        else:
+            LOG.info(f"{path}: rebuilt from {table.name}")
+
+
+class Watch:
+    """Tells a keeper of changes, a moment after they have happened."""
+
+    def __init__(self, tables: Sequence[KeptTable], keeper: Keeper) -> None:
+        """Raises OSError where there is no inotify, or no instance of it left."""
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[KeptTable, asyncio.TimerHandle] = {}
+        self._by_path: defaultdict[str, set[KeptTable]] = defaultdict(set)
+        for table in tables:
+            for path in (table.name, os.path.realpath(table.name)):
+                self._by_path[path].add(table)
+        manager = pyinotify.WatchManager()
+        self._notifier = pyinotify.Notifier(manager, self._event, timeout=0)
+        for directory in {os.path.dirname(path) for path in self._by_path}:
+            manager.add_watch(directory, _EVENTS)
+        self._loop.add_reader(manager.get_fd(), self._read)
+
+    def _read(self) -> None:
+        self._notifier.read_events()
+        self._notifier.process_events()
+
+    def _event(self, event: pyinotify.Event) -> None:
+        if event.mask & pyinotify.IN_Q_OVERFLOW:
+            self._loop.call_later(_SETTLE, self._keeper.catch_up)
+            return
+        for table in self._by_path.get(event.pathname, ()):
+            waiting = self._waiting.get(table)
+            if waiting is not None:
+                waiting.cancel()
+            self._waiting[table] = self._loop.call_later(
+                _SETTLE, partial(self._keeper.changed, table)
+            )
+
+
+async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
+    keeper = Keeper(prepared)
+    try:
+        Watch(prepared.tables, keeper)
+    except OSError as err:
+        LOG.warning(f"cannot watch tables, looking every minute: {err.strerror}")
+
+    async def serve(connection: Connection) -> None:
+        while True:
+            await connection.receive()  # a wake-up
+            keeper.catch_up()
+
+    keeper.catch_up()
+    return Handlers(stream=exchanges(runtime, serve))
+
+
+SERVICE: Final = Service("tablewatch", _prepare, _start, permanent=True)
