@@ -117,10 +117,15 @@ def requirement_names(requirements: list[str]) -> list[str]:
 
 
 def dependencies() -> list[metadata.Distribution]:
-    """What pyproject.toml requires and what that requires, as installed here."""
+    """What pyproject.toml requires and what that requires, as installed here.
+
+    Of the extras, what is installed here.
+    """
     with (SOURCE / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
     wanted = requirement_names(project["dependencies"])
+    for extra, requirements in project["optional-dependencies"].items():
+        wanted += requirement_names(requirements) if extra != "dev" else []
     found: dict[str, metadata.Distribution] = {}
     while wanted:
         name = wanted.pop()

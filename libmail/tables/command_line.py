@@ -162,7 +162,7 @@ def _target(request: _Request, config: Config, text: str) -> Target:
             map_size=config.int("lmdb_map_size"),
             config=config,
         ),
-        null=request.null,
+        null=request.null and (kind != "cdb" or "N" in flags),
         duplicates="replace" if "r" in flags else "ignore" if "w" in flags else "warn",
         source_mode="p" not in flags,
         source_owner="o" not in flags,

@@ -16,7 +16,7 @@ import lmdb
 
 from libmail.tables.table import TableError
 
-__all__ = ["LmdbWriter"]
+__all__ = ["LmdbWriter", "sync_directory"]
 
 _SLACK: Final = 1 << 20  # bytes of a new table for its pages that are not data
 _MAX_KEY: Final = 511  # octets, LMDB's limit
@@ -75,7 +75,7 @@ class LmdbWriter:
         except BaseException:
             os.unlink(temporary)
             raise
-        _sync_directory(os.path.dirname(self._path) or ".")
+        sync_directory(os.path.dirname(self._path) or ".")
 
     def add(
         self, entries: Mapping[bytes, bytes], *, replace: bool, other: Callable[[bytes], bytes]
@@ -161,7 +161,8 @@ def _sorted_pairs(entries: Mapping[bytes, bytes]) -> list[Pair]:
     return [(key, entries[key]) for key in sorted(entries)]
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """Have the names in a directory on disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from libmail.log import LOG, printable
+from libmail.tables.cdb_file import cdb_path, write_cdb
 from libmail.tables.entries import EntryError
 from libmail.tables.lines import logical_lines
 from libmail.tables.lmdb_file import database_path, to_bytes
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
+_CDB: Final = "cdb"
 _NO_MAP: Final[Mapping[str, str]] = {}
 
 
@@ -97,6 +99,8 @@ def indexed_path(target: Target) -> str:
     """Return the path of the indexed file.  Raises `TableConfigError` for other types."""
     if target.kind in _INDEXED:
         return database_path(target.name)
+    if target.kind == _CDB:
+        return cdb_path(target.name)
     if target.kind in TABLE_TYPES:
         raise TableConfigError(
             f"unsupported dictionary type: {target.kind} does not support bulk-mode creation."
@@ -105,6 +109,13 @@ def indexed_path(target: Target) -> str:
         f"unsupported dictionary type: {target.kind}. "
         f"Is the postfix-{target.kind} package installed?"
     )
+
+
+def _changeable_path(target: Target) -> str:
+    """As `indexed_path`, for a file that can be changed in place."""
+    if target.kind == _CDB:
+        raise TableUnsupported(f"{target.spec}: a cdb file can only be made as a whole")
+    return indexed_path(target)
 
 
 def _read_entries(
@@ -180,8 +191,11 @@ def build(target: Target, dialect: Dialect) -> os.stat_result:
                 entries = _read_entries(target, dialect, target.name, source)
             except OSError as error:
                 raise TableError(f"read {target.name}: {error.strerror}") from error
-            writer = LmdbWriter(target.spec, path, target.options.map_size, mode)
-            writer.rebuild(_stored(target, dialect, entries))
+            stored = _stored(target, dialect, entries)
+            if target.kind == _CDB:
+                write_cdb(target.spec, path, stored, mode)
+            else:
+                LmdbWriter(target.spec, path, target.options.map_size, mode).rebuild(stored)
         _not_older(path, status)
     return status
 
@@ -212,7 +226,7 @@ def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
 
 def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
     """Add entries to the table, which need not exist yet.  Raises `TableError`."""
-    path = indexed_path(target)
+    path = _changeable_path(target)
     entries = _read_entries(target, dialect, "stdin", lines)
     writer = LmdbWriter(target.spec, path, target.options.map_size)
     stored = _stored(target, dialect, entries)
@@ -235,11 +249,11 @@ def _other_form(key: bytes) -> bytes:
 
 def delete(target: Target, keys: Iterable[str]) -> bool:
     """Delete entries; tell whether any of them was there.  Raises `TableError`."""
-    if target.kind not in _INDEXED:
+    if target.kind not in _INDEXED and target.kind != _CDB:
         if target.kind in ("texthash", "regexp", "pcre", "cidr"):
             raise TableUnsupported(f"{target.spec} map requires O_RDONLY access mode")
         raise TableUnsupported(f"table {target.spec}: delete operation is not supported")
-    path = indexed_path(target)
+    path = _changeable_path(target)
     if not os.path.exists(path):
         return False
     options = target.options

@@ -52,7 +52,8 @@ class _Address:
 class Template:
     """The template of a query.
 
-    pieces: text and letters in turn, text first and last.
+    pieces: text and letters in turn, text first and last. letters: what it takes from keys (and
+    results), without "%".
     """
 
     def __init__(self, spec: str, parameter: str, text: str) -> None:
@@ -61,14 +62,18 @@ class Template:
         for letter in self.pieces[1::2]:
             if letter not in _LETTERS or not letter:
                 raise TableConfigError(f"{spec}: invalid {parameter} template: {text}")
-
-    @property
-    def letters(self) -> frozenset[str]:
-        """What it takes from keys (and results): without "%"."""
-        return frozenset(self.pieces[1::2]) - {"%"}
+        self.letters: Final = frozenset(self.pieces[1::2]) - {"%"}
+        self._of_key: Final = self.letters - frozenset("sud")
+        # The two templates that most tables have are answered without more ado.
+        self._fixed = None if self.letters else "".join(self.pieces)
+        self._as_is = self.pieces == ["", "s", ""]
 
     def query(self, key: str, quote: Quote = str) -> str | None:
         """The query for a key; None where the key lacks what the template wants of it."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._as_is:
+            return quote(key) if key else None
         address = _Address(key)
         out = []
         for number, piece in enumerate(self.pieces):
@@ -83,6 +88,8 @@ class Template:
 
     def result(self, key: str, value: str) -> str | None:
         """A result in the wanted format; None where key or result lacks what it wants of them."""
+        if self._as_is:
+            return value or None
         asked, found = _Address(key), _Address(value)
         out = []
         for number, piece in enumerate(self.pieces):
@@ -97,8 +104,10 @@ class Template:
 
     def takes(self, key: str) -> bool:
         """Whether the key has all that this result format wants of it."""
+        if not self._of_key:
+            return True
         address = _Address(key)
-        return all(address.part(letter.lower()) for letter in self.letters if letter not in "sud")
+        return all(address.part(letter.lower()) for letter in self._of_key)
 
 
 class ResultFormat:
@@ -135,7 +144,7 @@ class ResultFormat:
                 continue
             number += 1
             if 0 < self._limit < number:
-                problem = f"expansion limit exceeded for key: '{key}'"
+                problem = f"Expansion limit exceeded for key: '{key}'"
                 self._log.warning(f"{self._spec}: {problem}")
                 raise TableRetry(f"table {self._spec} lookup error: {problem}")
             yield result

@@ -41,7 +41,7 @@ class KeptTable:
             map_size=config.int("lmdb_map_size"),
             config=config,
         )
-        return Target(self.kind, self.name, options, whole=True)
+        return Target(self.kind, self.name, options, null=self.kind != "cdb", whole=True)
 
     def path(self, config: Config) -> str:
         """The indexed file. Raises `TableError` where this type of table is not there."""

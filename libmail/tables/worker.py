@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final, Generic, TypeVar
 
@@ -39,6 +39,10 @@ class _State(Generic[S]):
         if not self._made:
             self._made.append(self._start())
         return self._made[0]
+
+    def rest(self, rest: Callable[[S], None]) -> None:
+        for made in self._made:
+            rest(made)
 
     def end(self) -> None:
         while self._made:
@@ -96,11 +100,15 @@ class Worker(Generic[S]):
         threads: int = 1,
         waiting: int = _WAITING,
         timeout: float = 100.0,
+        idle: float = 0.0,
+        rest: Callable[[S], None] = lambda _: None,
     ) -> None:
         """spec: the table's, for messages. waiting: lookups that may wait for a thread.
 
         timeout: seconds after which a lookup is given up. The thread stays with it for as long
         as the library blocks, so the library should be given a shorter limit.
+        rest: called in a thread that has had nothing to do for `idle` seconds (0: never), with
+        what `start` made: time to close connections.
         """
         self._spec = spec
         self._start = start
@@ -108,6 +116,8 @@ class Worker(Generic[S]):
         self._limit = threads
         self._waiting = waiting
         self._timeout = timeout
+        self._idle = idle
+        self._rest = rest
         self._jobs: SimpleQueue[Callable[[_State[S]], None] | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._awaited = 0
@@ -148,8 +158,18 @@ class Worker(Generic[S]):
 
     def _serve(self) -> None:
         state = _State(self._start, self._stop)
-        while (run := self._jobs.get()) is not None:
+        patience = self._idle or None
+        while True:
+            try:
+                run = self._jobs.get(timeout=patience)
+            except Empty:
+                state.rest(self._rest)
+                patience = None
+                continue
+            if run is None:
+                break
             run(state)
+            patience = self._idle or None
         state.end()
 
     def close(self) -> None:

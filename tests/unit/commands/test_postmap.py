@@ -120,6 +120,25 @@ def test_query(run: Run, options: tuple[str, ...], stdin: bytes, status: int, ou
     assert run("postmap", *options, "lmdb:source", stdin=stdin) == (status, out, "")
 
 
+def test_cdb(run: Run) -> None:
+    status, out, err = run("postmap", "cdb:source")
+    assert (status, out) == (0, "")
+    assert sorted(err.splitlines()) == sorted(
+        (DUPLICATE.replace("lmdb:", "cdb:") + WARNINGS).splitlines()
+    )
+    plain = Path("source.cdb").read_bytes()
+    assert b"key1value one" in plain
+    assert run("postmap", "-q", "KEY2", "cdb:source") == (0, "value   two\n", "")
+    run("postmap", "-N", "cdb:source")
+    assert b"key1\0value one\0" in Path("source.cdb").read_bytes()
+    assert run("postmap", "-q", "KEY2", "cdb:source") == (0, "value   two\n", "")
+    for flags in (["-i"], ["-d", "key1"]):
+        assert run("postmap", *flags, "cdb:source")[2] == (
+            "postmap: fatal: cdb:source: a cdb file can only be made as a whole\n"
+        )
+    assert run("postmap", "-s", "cdb:source")[0] == 1
+
+
 def test_delete(run: Run) -> None:
     run("postmap", "source")
     assert run("postmap", "-d", "KEY2", "source")[0] == 0

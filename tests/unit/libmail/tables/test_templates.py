@@ -107,9 +107,9 @@ def test_expansion_limit() -> None:
     log = Recorder()
     results = ResultFormat(SPEC, "%u", 2, log)
     assert results.join("k", ["a", "@skipped", "b"]) == "a,b"
-    with pytest.raises(TableRetry, match=f"table {SPEC} lookup error: expansion limit exceeded"):
+    with pytest.raises(TableRetry, match=f"table {SPEC} lookup error: Expansion limit exceeded"):
         results.join("k", iter("abc"))
-    assert log.lines == [f"warning: {SPEC}: expansion limit exceeded for key: 'k'"]
+    assert log.lines == [f"warning: {SPEC}: Expansion limit exceeded for key: 'k'"]
 
 
 def hexed(text: str) -> str:

@@ -187,3 +187,23 @@ def test_whoever_gives_up_does_not_disturb_others() -> None:
         one.close()
 
     asyncio.run(main())
+
+
+def test_rest_after_a_while_without_lookups() -> None:
+    async def main() -> None:
+        driver = Driver()
+        rested = threading.Event()
+        states: list[int] = []
+
+        def rest(state: int) -> None:
+            states.append(state)
+            rested.set()
+
+        one = Worker(SPEC, driver.start, driver.stop, idle=0.001, rest=rest)
+        thread, _ = await one.run(where)
+        await asyncio.to_thread(rested.wait, 60)
+        assert (await one.run(where))[0] == thread
+        assert set(states) == {thread}
+        one.close()
+
+    asyncio.run(main())
