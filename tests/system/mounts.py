@@ -45,6 +45,23 @@ def tmpfs(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextlib.contextmanager
+def in_place_of(path: Path, text: str, tmp_path: Path) -> Iterator[None]:
+    """A file of the system has this text, for the test and the programs that it starts.
+
+    tmp_path: where to keep it meanwhile.
+    """
+    other = tmp_path / path.name
+    other.write_text(text)
+    command = ["mount", "--bind", str(other), str(path)]
+    if not _unshare() or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("root may not mount here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 def fill(folder: Path) -> Path:
     """A file that takes all the room that is left."""
     path = folder / "filler"

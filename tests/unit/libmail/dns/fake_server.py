@@ -23,7 +23,7 @@ class FakeServer:
     "broken.test SERVFAIL", "silent.test TIMEOUT" and "odd.test GARBAGE" are special.
     """
 
-    def __init__(self, records: Iterable[str]) -> None:
+    def __init__(self, records: Iterable[str], address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._sets: dict[tuple[str, str], list[str]] = {}
         self._special: dict[str, str] = {}
         self._names: set[str] = set()
@@ -36,8 +36,9 @@ class FakeServer:
                 self._sets.setdefault((owner, kind), []).append(rest[0])
                 self._names.add(owner)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+        self._socket.bind(address)
+        self._address = self._socket.getsockname()
+        self.port: int = self._address[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
@@ -51,7 +52,7 @@ class FakeServer:
         tb: TracebackType | None,
     ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-            waker.sendto(b"", ("127.0.0.1", self.port))
+            waker.sendto(b"", self._address)
         self._thread.join()
         self._socket.close()
 
