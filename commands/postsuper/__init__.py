@@ -55,7 +55,7 @@ class PostsuperParams:
 
 @dataclass(slots=True)
 class Orders:
-    """What the command line asks for, in its order. tasks: (letter, queue id, ALL or -).
+    """What the command line asks for. tasks: (letter, queue id, ALL or -).
 
     import_from: directory of a queue to import; None for the usual work.
     """
@@ -109,16 +109,12 @@ def _complain(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is done to one message. queues: where it may be; done, total: words of the log.
-
-    then: another action that follows for all, or "".
-    """
+    """What is done to one message. queues: where it may be; done, total: words of the log."""
 
     queues: tuple[str, ...]
     apply: Callable[[QueueDirectory, str, QueueId], bool]
     done: str
     total: str
-    then: str = ""
 
 
 def _delete(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
@@ -160,17 +156,18 @@ _ACTIONS: Final = {
     "r": Action(("hold", "incoming", "active", "deferred"), _move("maildrop"),
                 "requeued", "Requeued"),
     "e": Action(("hold", "incoming", "active", "deferred"), _expire, "expired", "Force-expired"),
-    "f": Action(("hold", "incoming", "active", "deferred"), _expire, "expired", "Force-expired",
-                then="H"),
 }  # fmt: skip
+_STEPS: Final = {"f": "eH"}  # an option that is more than one action
+_ORDER: Final = "drehH"  # what is to be deleted is not moved first
+_TOTALS: Final = "rdehH"
 
 
 def _named(words: Iterable[str]) -> Iterator[QueueId]:
     for word in words:
-        name = word.strip()
+        name = word.rstrip("\n")
         if is_queue_id(name):
             yield QueueId(name)
-        elif name and not name.isalnum():
+        elif not name.isalnum():
             LOG.warning(f"invalid mail queue id: {name}")
 
 
@@ -190,17 +187,24 @@ def _all(directory: QueueDirectory, action: Action, queues: Iterable[str]) -> in
     return count
 
 
-def _perform(directory: QueueDirectory, letter: str, what: str, chosen: list[str]) -> None:
-    names = [] if what == "ALL" else list(_named(sys.stdin if what == "-" else [what]))
-    while letter:
-        action = _ACTIONS[letter]
+def _perform(directory: QueueDirectory, tasks: list[tuple[str, str]], chosen: list[str]) -> None:
+    """Each action once for all messages that were named for it, with one line of total."""
+    wanted: dict[str, list[QueueId] | None] = {}  # None: all
+    for option, what in tasks:
+        names = None if what == "ALL" else list(_named(sys.stdin if what == "-" else [what]))
+        for letter in _STEPS.get(option, option):
+            known = wanted.get(letter, [])
+            wanted[letter] = None if names is None or known is None else [*known, *names]
+    counts: dict[str, int] = {}
+    for letter in filter(wanted.__contains__, _ORDER):
+        action, named = _ACTIONS[letter], wanted[letter]
         queues = [name for name in action.queues if not chosen or name in chosen]
-        if what == "ALL":
-            count = _all(directory, action, queues)
+        if named is None:
+            counts[letter] = _all(directory, action, queues)
         else:
-            count = sum(_one(directory, action, queues, name) for name in names)
-        _report(f"{action.total}: {_messages(count)}")
-        letter = action.then
+            counts[letter] = sum(_one(directory, action, queues, name) for name in named)
+    for letter in filter(counts.__contains__, _TOTALS):
+        _report(f"{_ACTIONS[letter].total}: {_messages(counts[letter])}")
 
 
 def _messages(count: int) -> str:
@@ -288,14 +292,12 @@ def _run(orders: Orders) -> int:
 
 def _maintain(orders: Orders, directory: QueueDirectory) -> None:
     """The queue is put in order before anything else is done to it."""
-    tasks = sorted(orders.tasks, key=lambda task: task[0] not in "ps")
-    for letter, what in tasks or [("s", ""), ("p", "")]:
-        if letter == "p":
-            _purge(orders.queues or _QUEUES)
-        elif letter == "s":
-            _repair(directory, orders.queues or (*_QUEUES, *_LOGS))
-        else:
-            _perform(directory, letter, what, orders.queues)
+    letters = {letter for letter, _ in orders.tasks} or {"s", "p"}
+    if "s" in letters:
+        _repair(directory, orders.queues or (*_QUEUES, *_LOGS))
+    if "p" in letters:
+        _purge(orders.queues or _QUEUES)
+    _perform(directory, [task for task in orders.tasks if task[0] not in "ps"], orders.queues)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -159,7 +159,9 @@ class QueueManager:
     def take(self, found: Found) -> None:
         """Move a message into the active queue and get it going."""
         queue_id = found.queue_id
-        if queue_id in self.active or not self._store.activate(queue_id, found.queue_name):
+        if queue_id in self.active or not self._store.activate(
+            queue_id, found.queue_name, keep_log=found.expire
+        ):
             return
         limit = max(self._rules.recipient_minimum, self._rules.recipient_limit - self._in_core)
         now = self._clock()
@@ -183,6 +185,8 @@ class QueueManager:
     def _begin(self, read: Read, found: Found) -> None:
         message = read.message
         message.forced_expiry = found.expire
+        if found.expire:
+            message.reported = self._store.deferred_before(message.queue_id)
         message.flush = found.flush
         if self._rules.confirm_cleared and message.envelope.warn_time < 0:
             message.tflags |= TraceFlag.RECORD.value
@@ -196,6 +200,9 @@ class QueueManager:
     def _assign(self, message: Message, recipients: Sequence[Recipient]) -> None:
         """Find the routes, at once if they are known."""
         message.refilled = self._clock()
+        if message.reported:
+            message.deferred = True
+            recipients = [one for one in recipients if one.offset not in message.reported]
         if not recipients:
             self._check_done(message)
             return

@@ -15,7 +15,8 @@ class Message:
     record are not in memory; 0 when all are. unread: at most how many. in_core: recipients in
     memory without outcome. open: entries that are not done, plus one while recipients are being
     resolved. deferred: some recipient will have to be tried again. traced: the trace log may have
-    something about it. redirected: a recipient took the place of all (REDIRECT action).
+    something about it. redirected: a recipient took the place of all (REDIRECT action). reported:
+    recipients (offsets) of which the defer log tells already what a forced expiry is to tell.
     """
 
     queue_id: QueueId
@@ -33,5 +34,6 @@ class Message:
     deferred: bool = False
     traced: bool = False
     redirected: bool = False
+    reported: frozenset[int] = frozenset()
     refilled: float = 0.0
     batch: tuple[Recipient, ...] = field(default=())

@@ -14,6 +14,7 @@ from libmail.ipc.messages import EnvelopeFlag, QueueId, Recipient, TraceFlag
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY, QueueFile, QueueFileCorrupt
+from libmail.queue.reasons import ReasonLog
 
 # Plain numbers: the operators of IntFlag are slow.
 _VERIFY_ONLY: Final = EnvelopeFlag.VERIFY_ONLY.value
@@ -53,13 +54,25 @@ class Store:
                 self.directory.remove("defer", queue_id)
         return len(self._recovered)
 
-    def activate(self, queue_id: QueueId, queue_name: str) -> bool:
-        """incoming or deferred -> active. Returns whether the file was there."""
+    def activate(self, queue_id: QueueId, queue_name: str, *, keep_log: bool = False) -> bool:
+        """incoming or deferred -> active. Returns whether the file was there.
+
+        keep_log: what is known of an earlier try is what the sender will be told.
+        """
         if not self.move(queue_id, queue_name, "active"):
             return False
-        if queue_name == "deferred":
+        if queue_name == "deferred" and not keep_log:
             self.directory.remove("defer", queue_id)  # of an earlier try
         return True
+
+    def deferred_before(self, queue_id: QueueId) -> frozenset[int]:
+        """The recipients (offsets) of which the defer log tells why."""
+        try:
+            targets = ReasonLog(self.directory, "defer").read(queue_id)
+        except OSError as err:
+            LOG.warning(f"{queue_id}: read defer log: {err.strerror}")
+            return frozenset()
+        return frozenset(target.offset for target in targets)
 
     def move(self, queue_id: QueueId, old: str, new: str) -> bool:
         """Rename; False if the file is not in `old`."""

@@ -17,8 +17,10 @@ from libmail.ipc.messages import (
     DeliverRequest,
     Envelope,
     QueueId,
+    Target,
 )
 from libmail.queue.file import FORCED_EXPIRY, QueueFile
+from libmail.queue.reasons import ReasonLog
 from tests.unit.daemons.qmgr.fakes import (
     DIRECTORY,
     Bed,
@@ -191,6 +193,30 @@ def test_forced_expiry() -> None:
         await bed.idle()
         assert not agent.requests
         assert retry.requests[0].nexthop == "4.7.0 message is administratively expired"
+        assert bed.reports.flushed == [("defer", "bounce", queue_id)]
+        assert not files("active") | files("deferred")
+
+    run(Bed, test)
+
+
+def test_forced_expiry_tells_why_mail_was_deferred() -> None:
+    """What the last try has recorded is not replaced; only the others are deferred once more."""
+
+    async def test(bed: Bed) -> None:
+        retry = RecordingAgent()
+        retry.fate["b@smtp.test"] = DeliverReply(True, "", "")
+        await bed.serve(retry=retry)
+        queue_id = put("deferred", ["a@smtp.test", "b@smtp.test"], mtime=1)
+        path = DIRECTORY.path("deferred", queue_id)
+        os.chmod(path, 0o700 | FORCED_EXPIRY)
+        with QueueFile(path) as file:
+            first = next(file.recipients())
+        reason = Target(first.address, "", "", 0, first.offset, "delayed", "4.4.1", "no route")
+        ReasonLog(DIRECTORY, "defer").append(queue_id, [reason], sync=False)
+        bed.manager.begin()
+        bed.manager.trigger("D")
+        await bed.idle()
+        assert [one.address for one in retry.requests[0].recipients] == ["b@smtp.test"]
         assert bed.reports.flushed == [("defer", "bounce", queue_id)]
         assert not files("active") | files("deferred")
 
