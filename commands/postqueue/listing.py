@@ -118,13 +118,13 @@ def table_lines(messages: Iterable[QueuedMessage], *, long_ids: bool) -> Iterato
             )
         count += 1
         size += message.size
-        mark = "#" if message.forced_expire else _MARKS.get(message.queue_name, " ")
+        expiry = "#" if message.forced_expire else ""
         stamp = time.ctime(message.time)
-        name = f"{message.queue_id}{mark}"
+        name = f"{message.queue_id}{_MARKS.get(message.queue_name, '')}{expiry}"
         if long_ids:
             yield f"{name:<17s} {message.size:8d} {stamp[:19]} {_sender(message)}"
         else:
-            yield f"{name:<11s} {message.size:7d} {stamp[:20]} {_sender(message)}"
+            yield f"{name:<12s}{message.size:7d} {stamp[:20]} {_sender(message)}"
         yield from _recipient_lines(message, 48 if long_ids else 41)
         yield ""
     if not count:

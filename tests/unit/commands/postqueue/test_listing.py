@@ -87,7 +87,8 @@ def test_table() -> None:
         ({}, "ABCDEF12 "),
         ({"queue_name": "active"}, "ABCDEF12*"),
         ({"queue_name": "hold"}, "ABCDEF12!"),
-        ({"queue_name": "hold", "forced_expire": True}, "ABCDEF12#"),
+        ({"queue_name": "deferred", "forced_expire": True}, "ABCDEF12# "),
+        ({"queue_name": "hold", "forced_expire": True}, "ABCDEF12!# "),
     ],
 )
 def test_marks(changes: dict[str, object], start: str) -> None:
