@@ -3,6 +3,7 @@
 Tells: any service, through its socket (or fifo) in the public or private directory.
 """
 
+import errno
 import getopt
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import Final
 
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import Fatal, printable
+from libmail.mistakes import option_mistake
 
 __all__ = ["main"]
 
@@ -20,14 +22,17 @@ _USAGE: Final = "usage: postkick [-c config_dir] [-v] class service request"
 _CLASSES: Final = ("public", "private")
 
 
+class NotReached(Exception):
+    """The service was not found, or did not take the request. The text is fit for a warning."""
+
+
 def kick(config: Config, kind: str, service: str, request: bytes) -> None:
-    """Send the request. Raises Fatal.
+    """Send the request. Raises NotReached.
 
     Waits while the service has no room for it, for application_event_drain_time at most.
     """
     if kind not in _CLASSES or "/" in service:
-        raise Fatal(f"Cannot contact class {kind} service {service} - perhaps the mail system is "
-                    "down")  # fmt: skip
+        raise NotReached(f"unable to look up {kind}/{service}: {os.strerror(errno.ENOENT)}")
     path = f"{config.text('queue_directory')}/{kind}/{service}"
     limit = config.seconds("application_event_drain_time")
     try:
@@ -36,10 +41,8 @@ def kick(config: Config, kind: str, service: str, request: bytes) -> None:
         else:
             _send(path, request, limit)
     except OSError as err:
-        raise Fatal(
-            f"Cannot contact class {kind} service {service} - perhaps the mail system is down "
-            f"({err.strerror or err})"
-        ) from err
+        problem = f"unable to look up {kind}/{service}: {err.strerror or err}"
+        raise NotReached(problem) from err
 
 
 def _write(path: str, request: bytes) -> None:
@@ -69,7 +72,11 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"postkick: {kind}/{service}: {printable(request)}\n")
         kick(config, kind, service, os.fsencode(request))
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postkick: invalid option -- '{err.opt}'\npostkick: fatal: {_USAGE}\n")
+        sys.stderr.write(f"postkick: {option_mistake(err)}\npostkick: fatal: {_USAGE}\n")
+        return 1
+    except NotReached as err:
+        contact = f"Cannot contact class {kind} service {service} - perhaps the mail system is down"
+        sys.stderr.write(f"postkick: warning: {err}\npostkick: warning: {contact}\n")
         return 1
     except (Fatal, ConfigError) as err:
         sys.stderr.write(f"postkick: fatal: {err}\n")

@@ -13,6 +13,7 @@ from typing import Final
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal, printable
 from libmail.log.setup import open_log
+from libmail.mistakes import option_mistake
 
 __all__ = ["main"]
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         tag = given.get("-t") or config.text("syslog_name") + "/postlog"
         open_log(config, "postlog", tag=tag)
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postlog: invalid option -- '{err.opt}'\npostlog: fatal: {_USAGE}\n")
+        sys.stderr.write(f"postlog: {option_mistake(err)}\npostlog: fatal: {_USAGE}\n")
         return 1
     except (Fatal, ConfigError) as err:
         sys.stderr.write(f"postlog: fatal: {err}\n")

@@ -14,6 +14,7 @@ from commands.postconf.report import print_lines, printable, warn
 from libmail.config import Config, ConfigError, ExpansionError, open_config
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY
 from libmail.config.main_cf import SPACES, split_name_value
+from libmail.mistakes import option_mistake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,10 +97,7 @@ def parse(arguments: Sequence[str]) -> Request:
     try:
         options, rest = getopt.getopt(list(arguments), "c:C:defFhHMno:pPvxX#")
     except getopt.GetoptError as error:
-        if "requires argument" in error.msg:
-            sys.stderr.write(f"postconf: option requires an argument -- '{error.opt}'\n")
-        else:
-            sys.stderr.write(f"postconf: invalid option -- '{error.opt}'\n")
+        sys.stderr.write(f"postconf: {option_mistake(error)}\n")
         raise ConfigError(USAGE) from None
     flags = {option[1] for option, _ in options}
     for group in ALONE:

@@ -1,20 +1,23 @@
 """postfix(1): start and stop the mail system, and look after it.
 
 Asks: master(8), by its pid file, its lock and signals. Writes: missing directories of the queue.
-control: what the commands do; directories: postfix check; rotation: postfix logrotate; report:
-what is said.
+control: what the commands do; directories: postfix check; rotation: postfix logrotate; upgrade:
+upgrade-configuration; report: what is said.
 """
 
 import getopt
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
 from commands.postfix import control
 from commands.postfix.report import fatal, open_report
 from commands.postfix.rotation import rotate
+from commands.postfix.upgrade import upgrade_configuration
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import Fatal
+from libmail.mistakes import option_mistake
 
 __all__ = ["main"]
 
@@ -29,7 +32,9 @@ _COMMANDS: dict[str, Callable[[Config], object]] = {
     "reload": control.reload,
     "set-permissions": control.set_permissions,
     "stop": control.stop,
+    "upgrade-configuration": upgrade_configuration,
 }
+_TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -41,6 +46,18 @@ def _open(directory: str | None) -> Config:
     os.environ["MAIL_CONFIG"] = config.directory
     os.environ.setdefault("PATH", _PATH)
     return config
+
+
+def _set(config: Config, settings: list[str]) -> Config:
+    """Write `name=value` words into main.cf; the new configuration. Raises Fatal, ConfigError."""
+    for setting in settings:
+        if not setting.partition("=")[1] or setting.startswith("-"):
+            raise Fatal(f"not name=value: {setting}")
+    program = config.text("command_directory") + "/postconf"
+    done = subprocess.run([program, "-c", config.directory, "-e", *settings], check=False)
+    if done.returncode != 0:
+        raise Fatal("main.cf was not changed")
+    return _open(config.directory)
 
 
 def _run(config: Config, command: str, options: list[str]) -> int:
@@ -55,7 +72,7 @@ def _run(config: Config, command: str, options: list[str]) -> int:
     else:
         raise Fatal(
             f"unknown command: '{command}'. Usage: postfix start (or stop, reload, abort, flush, "
-            "check, status, set-permissions, logrotate)"
+            "check, status, set-permissions, upgrade-configuration, logrotate)"
         )
     return 0
 
@@ -64,18 +81,21 @@ def main(arguments: Sequence[str]) -> int:
     """Run postfix; returns the exit status. arguments: without the program's name."""
     try:
         pairs, words = getopt.getopt(arguments, "c:Dv")
-        if len(words) != 1:
+        command, *settings = words or [""]
+        if not command or (settings and command not in _TAKES_SETTINGS):
             raise Fatal(_USAGE)
         config = _open(dict(pairs).get("-c"))
         open_report(config)
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postfix: invalid option -- '{err.opt}'\npostfix: fatal: {_USAGE}\n")
+        sys.stderr.write(f"postfix: {option_mistake(err)}\npostfix: fatal: {_USAGE}\n")
         return 1
     except (Fatal, ConfigError) as err:
         sys.stderr.write(f"postfix: fatal: {err}\n")
         return 1
     try:
-        return _run(config, words[0], [name for name, _ in pairs if name in ("-D", "-v")])
+        if settings:
+            config = _set(config, settings)
+        return _run(config, command, [name for name, _ in pairs if name in ("-D", "-v")])
     except (Fatal, ConfigError) as err:
         fatal(str(err))
         return 1

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from libmail.config import Config, ConfigError, ServiceEntry
 from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING
 
-__all__ = ["missing_programs", "settings_without_effect"]
+__all__ = ["is_built_in", "missing_programs", "settings_without_effect"]
 
 
 def settings_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
@@ -50,11 +50,12 @@ def missing_programs(config: Config, entries: Sequence[ServiceEntry]) -> Iterato
     directory = config.text("daemon_directory")
     for entry in entries:
         path = os.path.join(directory, entry.command)
-        if not _is_built_in(entry.command) and not os.access(path, os.X_OK):
+        if not is_built_in(entry.command) and not os.access(path, os.X_OK):
             place = f"{entry.file}, line {entry.line}"
             yield f"{place}: service {entry.name}: {path}: no such program"
 
 
-def _is_built_in(command: str) -> bool:
+def is_built_in(command: str) -> bool:
+    """Whether a program of master.cf is one of ours."""
     name = command.replace("-", "_")
     return name.isidentifier() and find_spec(f"daemons.{name}") is not None

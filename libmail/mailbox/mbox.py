@@ -1,4 +1,4 @@
-"""Delivery to an mbox file: lock, append, and take back what could not be written whole."""
+"""An mbox file: lock it, append a message, and take back what could not be written whole."""
 
 import errno
 import fcntl
@@ -20,6 +20,7 @@ __all__ = [
     "NotMailbox",
     "NotOwner",
     "append_to_mbox",
+    "locked_mbox",
 ]
 
 _FIRST_PAUSE: Final = 0.0005  # seconds
@@ -232,12 +233,36 @@ def append_to_mbox(
     if special and not _regular(path):
         _append_unlocked(path, pieces)
         return
-    with _dotlocked(path, locking, optional=special):
+    with _held(path, locking, owner=owner, new_owner=new_owner, optional=special) as fd:
+        _append(fd, path, pieces, size_limit)
+
+
+@contextmanager
+def locked_mbox(path: str, locking: MboxLocking) -> Iterator[None]:
+    """Hold the locks that a delivery to the mailbox takes; the file is made where there is none.
+
+    Raises OSError (LockTimeout, NotMailbox), as `append_to_mbox`.
+    """
+    with _held(path, locking, owner=None, new_owner=None, optional=False):
+        yield
+
+
+@contextmanager
+def _held(
+    path: str,
+    locking: MboxLocking,
+    *,
+    owner: int | None,
+    new_owner: tuple[int, int] | None,
+    optional: bool,
+) -> Iterator[int]:
+    """The mailbox, open for appending and locked. optional: as for `_dotlocked`."""
+    with _dotlocked(path, locking, optional=optional):
         fd = _open(path, new_owner)
         try:
             _check(os.fstat(fd), path, owner)
             _lock(fd, path, locking)
-            _append(fd, path, pieces, size_limit)
+            yield fd
         finally:
             os.close(fd)
 

@@ -325,9 +325,12 @@ class QueueFile:
 
     __slots__ = ("_head", "fd", "path", "preamble")
 
-    def __init__(self, path: str, *, writable: bool = False) -> None:
+    def __init__(self, path: str, *, writable: bool = False, fd: int = -1) -> None:
+        """fd: the file, if it is open already; `close` closes it, and so does an error here."""
         self.path = path
-        self.fd = _open(path, _OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
+        self.fd = fd
+        if fd < 0:
+            self.fd = _open(path, _OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
         try:
             self._head = os.pread(self.fd, _FIRST_READ, 0)
             size = len(self._head)

@@ -21,9 +21,9 @@ from libmail.queue.foreign_records import (
     records,
 )
 from libmail.quoting import quote_local
-from libmail.smtp.address import xtext_encode
+from libmail.smtp.address import XtextError, xtext_decode, xtext_encode
 
-__all__ = ["ForeignMessage", "ForeignRecipient", "orcpt_of"]
+__all__ = ["ForeignMessage", "ForeignRecipient", "orcpt_of", "stored_orcpt"]
 
 # Types of records, as `postcat -d` of Postfix shows them.
 _SIZE: Final = "C"
@@ -288,6 +288,17 @@ def orcpt_of(stored: str, original: str) -> str:
     if not semicolon or (ours and address in (original, quote_local(original))):
         return ""
     return stored if kind.lower() == "utf-8" else f"{kind};{xtext_encode(address)}"
+
+
+def stored_orcpt(recipient: Recipient) -> str:
+    """What the original stores as the original recipient: the inverse of `orcpt_of`."""
+    kind, semicolon, text = recipient.dsn_orcpt.partition(";")
+    if not semicolon:
+        return f"rfc822;{quote_local(recipient.orig_rcpt or recipient.address)}"
+    try:
+        return f"{kind};{xtext_decode(text)}"
+    except XtextError:
+        return recipient.dsn_orcpt
 
 
 def _decoded(record: Record) -> str:

@@ -55,14 +55,15 @@ class Record(NamedTuple):
     data: bytes
 
 
-def records(read: ReadAt, size: int) -> Iterator[Record]:
+def records(read: ReadAt, size: int, *, follow: bool = True) -> Iterator[Record]:
     """All records up to and with `END`, in the order in which they are meant.
 
-    size: of the file. Raises ForeignFileError, after records that are right, and what `read` does.
+    size: of the file. follow: pointers; otherwise they are given out, and the order is that of the
+    file, to its end. Raises ForeignFileError, after records that are right, and what `read` does.
     No octet is read twice on purpose, so that pointers cannot make a loop.
     """
     window, start, at, left = b"", 0, 0, size
-    while True:
+    while follow or at < size:
         found = _record(window, start, at)
         if found is None:  # the window does not hold all of it
             window, start = read(at, _WINDOW), at
@@ -77,11 +78,11 @@ def records(read: ReadAt, size: int) -> Iterator[Record]:
         if left < 0:
             raise ForeignFileError("pointers make a loop")
         at = after
-        if record.kind == _POINTER:
+        if record.kind == _POINTER and follow:
             at = _target(record) or after
             continue
         yield record
-        if record.kind == END:
+        if record.kind == END and follow:
             return
 
 

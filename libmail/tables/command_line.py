@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
+from libmail.mistakes import option_mistake
 from libmail.tables.entries import EntryError
 from libmail.tables.maintenance import (
     Dialect,
@@ -68,8 +69,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         LOG.verbose = request.verbose
         return _execute(program, request, config)
     except getopt.GetoptError as error:
-        reason = "option requires an argument" if "requires" in error.msg else "invalid option"
-        sys.stderr.write(f"{program.name}: {reason} -- '{error.opt}'\n")
+        sys.stderr.write(f"{program.name}: {option_mistake(error)}\n")
         return _fatal(f"usage: {program.name} {program.usage}")
     except (TableError, ConfigError, Fatal) as error:
         return _fatal(str(error))

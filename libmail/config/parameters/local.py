@@ -35,7 +35,7 @@ PARAMETERS = by_name(
     Parameter("mail_spool_directory", STR(1), "/var/mail", "local"),
     Parameter("mailbox_command", RAW, "", "local"),
     Parameter("mailbox_command_maps", LIST, "", "local"),
-    Parameter("mailbox_delivery_lock", LIST, "fcntl, dotlock", "local"),
+    Parameter("mailbox_delivery_lock", LIST, "fcntl, dotlock", "local postlock"),
     Parameter("mailbox_size_limit", SIZE(), "51200000", "local"),
     Parameter("mailbox_transport", STR(), "", "local"),
     Parameter("mailbox_transport_maps", LIST, "", "local"),
