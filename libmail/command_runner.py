@@ -1,8 +1,8 @@
-"""Running a command that takes a message, as local(8) and pipe(8) do.
+"""Running commands: those that take a message (local(8), pipe(8)) or a connection (spawn(8)).
 
-The command gets the message on standard input, and a process group of its own, which is killed
-when the time is over. What it prints is kept, up to a limit, for the report;
-`libmail.command_result` says what that and its exit status mean for the mail.
+A command gets the message on standard input, and a process group of its own, which is killed when
+the time is over. What it prints is kept, up to a limit, for the report; `libmail.command_result`
+says what that and its exit status mean for the mail.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ __all__ = [
     "exported",
     "resolve_argv",
     "run_command",
+    "run_on_socket",
     "sanitised",
 ]
 
@@ -334,3 +336,33 @@ async def run_command(
             process.wait()
         feeder.close()
         collector.close()
+
+
+async def run_on_socket(
+    argv: Sequence[str],
+    connection: socket.socket,
+    user: Identity,
+    environment: Mapping[str, str],
+    place: Surroundings,
+) -> CommandResult:
+    """Run a command whose standard input, output and error are a connection, which is closed here.
+
+    Its output is not known. Raises CommandFailed when it cannot be started.
+    """
+    with connection:
+        try:
+            fd = connection.fileno()
+            process = _Start(argv, user, environment, place).run(fd, fd)
+        except (OSError, subprocess.SubprocessError, ValueError) as err:
+            text = err.strerror if isinstance(err, OSError) else str(err)
+            raise CommandFailed(f"execvp {argv[0]}: {text}") from err
+    try:
+        in_time = await _ended(process, place.time_limit)
+        if in_time:
+            return CommandResult(process.wait(), "")
+        LOG.warning(f"{argv[0]}: process id {process.pid}: command time limit exceeded")
+        return CommandResult(None, "")
+    finally:
+        if process.returncode is None:
+            _kill_group(process)
+            process.wait()

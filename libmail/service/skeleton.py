@@ -80,12 +80,13 @@ class Handlers:
     """What a started daemon does when something happens.
 
     stream: makes the protocol for a connection that was accepted; it (or its session) must call
-    `Runtime.session_ended` exactly once. datagram: takes one datagram, and whether its sender is
-    the mail system. drain: awaited before the
-    process exits, after the last session.
+    `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
+    blocks), and over; the same goes for it. datagram: takes one datagram, and whether its sender is
+    the mail system. drain: awaited before the process exits, after the last session.
     """
 
     stream: Callable[[socket.socket], asyncio.Protocol] | None = None
+    connection: Callable[[socket.socket], None] | None = None
     datagram: Callable[[bytes, bool], None] | None = None
     drain: Callable[[], Awaitable[None]] | None = None
 
@@ -234,7 +235,7 @@ class Runtime:
 
     def _resume_accepting(self) -> None:
         self._accepting = True
-        receive = self._accept if self._handlers.stream is not None else self._receive
+        receive = self._accept if self._handlers.datagram is None else self._receive
         for listener in self._launch.listeners:
             self._loop.add_reader(listener.fileno(), receive, listener)
         for fifo in self._launch.fifos:
@@ -270,9 +271,6 @@ class Runtime:
         self.stop()
 
     def _accept(self, listener: socket.socket) -> None:
-        stream = self._handlers.stream
-        if stream is None:
-            return
         if self._tables_timer is None:
             self._check_tables()
         for _ in range(self._burst):
@@ -287,7 +285,10 @@ class Runtime:
                 self._accept_failed(err)
                 return
             self._begin_session()
-            self._attach(connection, stream)
+            if self._handlers.stream is not None:
+                self._attach(connection, self._handlers.stream)
+            elif self._handlers.connection is not None:
+                self._handlers.connection(connection)
         # One client after the other costs no call in vain; when they come in crowds, take many.
         self._burst = min(2 * self._burst, _ACCEPT_BURST)
 
