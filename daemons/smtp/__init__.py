@@ -7,9 +7,10 @@ One process has many deliveries under way, each a task of its own; sessions are 
 message to the same destination where qmgr says that there is one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from daemons.smtp.checks import ContentChecks
 from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
@@ -29,6 +30,7 @@ from libmail.clients.status_filter import StatusFilter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
+from libmail.lookup.content_checks import CheckTables
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
@@ -49,6 +51,7 @@ class Prepared:
     default_port: int
     discard_maps: Maps
     generic: GenericMaps
+    checks: ContentChecks
     cached_destinations: StringList
     secrecy: Secrecy
 
@@ -74,6 +77,25 @@ def _generic(params: SmtpParams, prefix: str, options: TableOptions) -> GenericM
         delimiters=params.recipient_delimiter,
         propagate="generic" in params.propagate_unmatched_extensions,
         local=frozenset(domain.lower() for domain in local),
+    )
+
+
+def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentChecks:
+    options = replace(options, utf8=False)  # content may be in any encoding
+
+    def maps(title: str, specs: tuple[str, ...]) -> Maps:
+        return Maps(title, specs, options)
+
+    return ContentChecks(
+        CheckTables(
+            header=maps(f"{prefix}_header_checks", params.smtp_header_checks),
+            mime=maps(f"{prefix}_mime_header_checks", params.smtp_mime_header_checks),
+            nested=maps(f"{prefix}_nested_header_checks", params.smtp_nested_header_checks),
+            body=maps(f"{prefix}_body_checks", params.smtp_body_checks),
+        ),
+        nesting_limit=params.mime_nesting_limit,
+        boundary_limit=params.mime_boundary_length_limit,
+        line_limit=params.line_length_limit,
     )
 
 
@@ -105,6 +127,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
             options,
         ),
         _generic(params, prefix, options),
+        _checks(params, prefix, options),
         StringList(
             f"{prefix}_connection_cache_destinations",
             params.smtp_connection_cache_destinations,
@@ -120,6 +143,8 @@ async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
     request = delivery.request
     addresses = {request.sender, *(recipient.address for recipient in request.recipients)}
     mapped = {address: await generic.map(address) for address in addresses}
+    if prepared.checks:
+        return Outgoing(delivery, prepared.settings, mapped, None, prepared.checks, generic)
     header = await generic.map_header(delivery.file.header())
     return Outgoing(delivery, prepared.settings, mapped, header)
 
@@ -146,7 +171,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             if obstacle is not None:
                 await delivery.finish_all(delivery.unfinished, obstacle)
                 return
-        if not prepared.generic:
+        if not prepared.generic and not prepared.checks:
             outgoing = Outgoing(delivery, prepared.settings, {}, None)
         else:
             try:

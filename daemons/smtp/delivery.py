@@ -319,7 +319,7 @@ class Attempt:
                 return  # the kept session had ended; that says nothing about the server
             failure = lost(session, error)
         except LocalTrouble:
-            await session.quit(skip_response=True)
+            session.wire.close()  # perhaps within the content, where QUIT would be some more of it
             failure = local_trouble(session)
         except _Interrupted as error:
             session.wire.close()
@@ -351,7 +351,7 @@ class Attempt:
         if not transaction.wanted:
             wire.send(b".\r\n" + after)
             return
-        content = self._outgoing.content(self._left, session.extensions)
+        content = await self._outgoing.content(self._left, session.extensions)
         try:
             await content.send(wire, after)
         except Lost as error:

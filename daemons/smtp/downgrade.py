@@ -7,6 +7,7 @@ stays, as nobody can tell what it is. Used when the server lacks 8BITMIME (RFC 6
 import re
 from typing import Final, NamedTuple
 
+from libmail.message.content_type import PLAIN_TEXT, ContentType, parse_content_type
 from libmail.message.headers import Field, fields
 
 __all__ = ["downgrade"]
@@ -15,10 +16,6 @@ _MAX_DEPTH: Final = 100  # mime_nesting_limit
 _SOFT_AT: Final = 72  # octets of an encoded line, after which it is continued on the next one
 _UNSAFE: Final = re.compile(rb"[^\t\x20-<>-~\r\n]|\r(?!\n)")
 _LINE_END: Final = re.compile(rb"\r?\n")
-_TYPE: Final = re.compile(rb"\s*([^\s/;()]+)\s*/\s*([^\s;()]+)", re.I)
-_BOUNDARY: Final = re.compile(
-    rb';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.I | re.S
-)
 _ENCODING: Final = re.compile(rb"\s*(?:8bit|binary)\b", re.I)
 
 
@@ -26,27 +23,23 @@ class _Entity(NamedTuple):
     """A header taken apart: its fields without the encoding, type, whether it is 8-bit data."""
 
     header: bytes
-    kind: bytes
-    subtype: bytes
-    boundary: bytes
+    type: ContentType
     wide: bool
 
 
 def _read(data: bytes, found: list[Field], end: int) -> _Entity:
-    kind, subtype, boundary, wide = b"text", b"plain", b"", False
+    kind, wide = PLAIN_TEXT, False
     start, kept = 0, []
     for field in found:
         value = data[field.value : field.end]
-        if field.name == b"content-type" and (match := _TYPE.match(value)):
-            kind, subtype = match[1].lower(), match[2].lower()
-            if mark := _BOUNDARY.search(value):
-                boundary = mark[1] or mark[2] or b""
+        if field.name == b"content-type":
+            kind = parse_content_type(value)
         elif field.name == b"content-transfer-encoding" and _ENCODING.match(value):
             wide = True
             kept.append(data[start : field.start])
             start = field.end
     kept.append(data[start:end])
-    return _Entity(b"".join(kept), kind, subtype, boundary, wide)
+    return _Entity(b"".join(kept), kind, wide)
 
 
 def downgrade(data: bytes, depth: int = 0) -> bytes:
@@ -55,10 +48,11 @@ def downgrade(data: bytes, depth: int = 0) -> bytes:
     end = found[-1].end if found else 0
     entity = _read(data, found, end)
     body = data[end:]
-    if depth < _MAX_DEPTH and entity.kind == b"multipart" and entity.boundary:
-        body = _multipart(body, entity.boundary, depth)
+    kind, subtype, boundary = entity.type
+    if depth < _MAX_DEPTH and kind == b"multipart" and boundary:
+        body = _multipart(body, boundary, depth)
         encoding = b"7bit"
-    elif entity.kind == b"message" and entity.subtype not in (b"partial", b"external-body"):
+    elif kind == b"message" and subtype not in (b"partial", b"external-body"):
         gap = 2 if body.startswith(b"\r\n") else 0
         body = body[:gap] + downgrade(body[gap:], depth + 1) if depth < _MAX_DEPTH else body
         encoding = b"7bit"

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from daemons.smtp.checks import ContentChecks
 from daemons.smtp.content import Content
 from daemons.smtp.downgrade import downgrade
 from daemons.smtp.failure import Failure, Named
+from daemons.smtp.generic import GenericMaps
 from daemons.smtp.settings import Flags, Settings
 from libmail.clients.delivery import Delivery
 from libmail.ipc.messages import EnvelopeFlag, Recipient
@@ -38,11 +40,16 @@ class Outgoing:
         settings: Settings,
         addresses: dict[str, str],
         header: bytes | None,
+        checks: ContentChecks | None = None,
+        generic: GenericMaps | None = None,
     ) -> None:
+        """checks: of the content, which then also maps addresses in the header by `generic`."""
         self._delivery = delivery
         self._settings = settings
         self._addresses = addresses
         self._header = header
+        self._checks = checks
+        self._generic = generic
 
     def obstacle(self, server: Named, offered: Extensions) -> Failure | None:
         """Why this server cannot take the message."""
@@ -97,19 +104,25 @@ class Outgoing:
             for recipient in recipients
         ]
 
-    def content(self, recipients: Sequence[Recipient], offered: Extensions) -> Content:
-        """What follows DATA."""
-        flags = int(self._delivery.file.preamble.flags)
+    async def content(self, recipients: Sequence[Recipient], offered: Extensions) -> Content:
+        """What follows DATA. Raises LocalTrouble."""
+        file = self._delivery.file
+        flags = int(file.preamble.flags)
         convert = (
             flags & _EIGHTBIT_BODY
             and not offered.eightbit
             and not self._settings.params.disable_mime_output_conversion
         )
+        header, checks = self._header, None
+        if self._checks is not None and self._generic is not None:
+            checks = self._checks.begin(self._delivery.request.queue_id, self._generic)
+            header = await checks.header(file.header())
         return Content(
-            self._delivery.file,
+            file,
             convert=downgrade if convert else None,
             prefix=self._prefix(recipients[0]) if recipients else b"",
-            header=self._header,
+            header=header,
+            checks=checks if checks is not None and checks.body_too else None,
             line_limit=self._settings.params.smtp_line_length_limit,
         )
 

@@ -23,6 +23,9 @@ class SmtpParams:
     ignore_mx_lookup_error: bool
     inet_interfaces: tuple[str, ...]
     inet_protocols: tuple[str, ...]
+    line_length_limit: int
+    mime_boundary_length_limit: int
+    mime_nesting_limit: int
     mydestination: tuple[str, ...]
     myhostname: str
     myorigin: str
@@ -36,6 +39,7 @@ class SmtpParams:
     smtp_balance_inet_protocols: bool
     smtp_bind_address: str
     smtp_bind_address6: str
+    smtp_body_checks: tuple[str, ...]
     smtp_connect_timeout: float
     smtp_connection_cache_destinations: tuple[str, ...]
     smtp_connection_cache_on_demand: bool
@@ -54,14 +58,17 @@ class SmtpParams:
     smtp_enforce_tls: bool
     smtp_fallback_relay: tuple[str, ...]
     smtp_generic_maps: tuple[str, ...]
+    smtp_header_checks: tuple[str, ...]
     smtp_helo_name: str
     smtp_helo_timeout: float
     smtp_host_lookup: tuple[str, ...]
     smtp_line_length_limit: int
     smtp_mail_timeout: float
+    smtp_mime_header_checks: tuple[str, ...]
     smtp_min_data_rate: int
     smtp_mx_address_limit: int
     smtp_mx_session_limit: int
+    smtp_nested_header_checks: tuple[str, ...]
     smtp_never_send_ehlo: bool
     smtp_per_request_deadline: bool
     smtp_quit_timeout: float

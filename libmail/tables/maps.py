@@ -137,7 +137,7 @@ class Maps:
             try:
                 value = await table.lookup(key)
             except TableError as error:
-                self._options.log.warning(f'{table.spec} lookup error for "{key[:100]}"')
+                self._options.log.warning(f'{table.spec} lookup error for "{key}"')
                 raise TableRetry(f"{self.title}: {error}") from error
             if value is None:
                 continue

@@ -158,12 +158,9 @@ _RATES = """
 
 _CHECKS = """
     body_checks body_checks_size_limit detect_8bit_encoding_header disable_mime_input_processing
-    force_mime_input_conversion header_checks lmtp_body_checks lmtp_header_checks
-    lmtp_mime_header_checks lmtp_nested_header_checks message_reject_characters
-    message_strip_characters mime_boundary_length_limit mime_header_checks mime_nesting_limit
-    nested_header_checks smtp_body_checks smtp_header_checks smtp_mime_header_checks
-    smtp_nested_header_checks strict_7bit_headers strict_8bitmime strict_8bitmime_body
-    strict_mime_encoding_domain
+    force_mime_input_conversion header_checks message_reject_characters message_strip_characters
+    mime_header_checks nested_header_checks strict_7bit_headers strict_8bitmime
+    strict_8bitmime_body strict_mime_encoding_domain
 """
 
 _FILTERS = """

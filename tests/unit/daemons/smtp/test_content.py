@@ -6,12 +6,13 @@ import asyncio
 import email
 import email.policy
 import quopri
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemons.smtp.content import break_lines, edit_lines, stuff_dots
+from daemons.smtp.content import Edit, LineEdits, break_lines, stuff_dots
 from daemons.smtp.downgrade import downgrade
 from daemons.smtp.generic import GenericMaps
 from libmail.tables.maps import Maps
@@ -22,18 +23,23 @@ TEXT = st.lists(
 ).map(b"".join)
 
 
+def edited(pieces: Iterable[bytes], *edits: Edit) -> bytes:
+    lines = LineEdits(edits)
+    return b"".join([lines.feed(piece) for piece in pieces]) + lines.end()
+
+
 @settings(max_examples=200, deadline=None)
 @given(TEXT, st.integers(1, 9))
 def test_pieces_do_not_matter(data: bytes, size: int) -> None:
     edits = (break_lines(20), stuff_dots)
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
-    assert b"".join(edit_lines(pieces, edits)) == b"".join(edit_lines([data], edits))
+    assert edited(pieces, *edits) == edited([data], *edits)
 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXT)
 def test_content_cannot_end_the_message(data: bytes) -> None:
-    sent = b"".join(edit_lines([data], (stuff_dots,)))
+    sent = edited([data], stuff_dots)
     assert b"\n.\r\n" not in b"\n" + sent + b"\r\n"
     assert b"\n.\n" not in b"\n" + sent + b"\r\n"
 

@@ -1,0 +1,112 @@
+"""smtp_header_checks and its kin: what tables change in a message on its way out.
+
+The header is checked first and its addresses are mapped afterwards, so that rules see the message
+as it is in the queue. Asks: tables.
+"""
+
+from typing import Final
+
+from daemons.smtp.failure import LocalTrouble
+from daemons.smtp.generic import GenericMaps
+from libmail.ipc.messages import QueueId
+from libmail.log import LOG
+from libmail.lookup.content_checks import Action, ChecksFailed, CheckTables, LineChecks, Part
+from libmail.message.mime import MimeSplitter, Piece, Place
+from libmail.tables.table import TableRetry
+
+__all__ = ["ContentChecks", "OutgoingChecks"]
+
+_SHOWN: Final = 60  # characters of a line in the log
+
+
+class ContentChecks:
+    """For all messages of the process."""
+
+    def __init__(
+        self, tables: CheckTables, *, nesting_limit: int, boundary_limit: int, line_limit: int
+    ) -> None:
+        """nesting_limit, boundary_limit: see MimeSplitter. line_limit: `line_length_limit`."""
+        self.tables: Final = tables
+        self._nesting_limit = nesting_limit
+        self._boundary_limit = boundary_limit
+        self._line_limit = line_limit
+
+    def __bool__(self) -> bool:
+        """Whether anything is checked."""
+        return self.tables.any
+
+    def begin(self, queue_id: QueueId, generic: GenericMaps) -> "OutgoingChecks":
+        """For one message to one server. generic: maps the addresses of its header."""
+        splitter = MimeSplitter(
+            nesting_limit=self._nesting_limit, boundary_limit=self._boundary_limit
+        )
+        return OutgoingChecks(queue_id, self.tables, splitter, generic, self._line_limit)
+
+
+class OutgoingChecks:
+    """One message. Its methods raise LocalTrouble when a table does not answer."""
+
+    def __init__(
+        self,
+        queue_id: QueueId,
+        tables: CheckTables,
+        splitter: MimeSplitter,
+        generic: GenericMaps,
+        line_limit: int,
+    ) -> None:
+        self._queue_id = queue_id
+        self._tables = tables
+        self._splitter = splitter
+        self._generic = generic
+        self._checks = LineChecks(tables, self._log, self._unsupported, line_limit=line_limit)
+
+    def _log(self, word: str, part: Part, text: str) -> None:
+        what = f"{self._queue_id}: {word}: {part.where} {part.line[:_SHOWN]}"
+        LOG.info(f"{what}: {text}" if text else what)
+
+    async def _unsupported(self, action: Action, _: Part) -> None:
+        LOG.warning(f"unsupported command in {action.title} map: {action.result}")
+
+    async def header(self, data: bytes) -> bytes:
+        """The header to send."""
+        data = b"".join([await self._piece(piece) for piece in self._splitter.header(data)])
+        try:
+            return await self._generic.map_header(data) or data
+        except TableRetry as error:
+            raise LocalTrouble from error
+
+    @property
+    def body_too(self) -> bool:
+        """Whether the body may change."""
+        return self._tables.structure
+
+    async def body(self, data: bytes) -> bytes:
+        """What to send of the body now, after the header."""
+        return b"".join([await self._piece(piece) for piece in self._splitter.feed(data)])
+
+    async def end(self) -> bytes:
+        """The rest of the body."""
+        rest = [await self._piece(piece) for piece in self._splitter.end()]
+        return b"".join((*rest, await self._line_end()))
+
+    async def _piece(self, piece: Piece) -> bytes:
+        checks = self._checks
+        try:
+            if piece.place is Place.BODY:
+                return await checks.body(piece.data)
+            before = await checks.end()
+            if piece.place is Place.DELIMITER:
+                return before + await checks.delimiter(piece.data)
+            return before + await checks.field(piece.place, piece.data)
+        except ChecksFailed as error:
+            raise self._trouble(error) from error
+
+    async def _line_end(self) -> bytes:
+        try:
+            return await self._checks.end()
+        except ChecksFailed as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: ChecksFailed) -> LocalTrouble:
+        LOG.warning(f"{self._queue_id}: smtp {error}")
+        return LocalTrouble()

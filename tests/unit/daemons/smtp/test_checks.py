@@ -1,0 +1,89 @@
+"""smtp_header_checks and its kin in a delivery."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from daemons.smtp.checks import ContentChecks
+from daemons.smtp.delivery import Attempt
+from daemons.smtp.generic import GenericMaps
+from daemons.smtp.outgoing import Outgoing
+from libmail.clients.delivery import Deferred, Outcome, Sent
+from libmail.log import LOG
+from libmail.lookup.content_checks import CheckTables
+from libmail.tables.maps import Maps
+from tests.unit.daemons.smtp.bench import EHLO, Bench, RecordedDelivery, Server
+from tests.unit.daemons.smtp.test_delivery import NAME
+
+HEADER = b"Subject: x\r\nFrom: a@in\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+BODY = b"\r\n--b\r\nX-Part: 1\r\n\r\ngr\xc3\xbcn\r\nline\r\n--b--\r\n"
+
+
+def deliver(
+    folder: Path, server: Server, header: str = "", body: str = "", *, eightbit: int = 0
+) -> tuple[Outcome, list[str]]:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text), "postfix/smtp")
+    bench = Bench(folder)
+    titles = ("header", "mime_header", "nested_header", "body")
+    specs = (header, header, header, body)
+    tables = [Maps(f"smtp_{t}_checks", spec) for t, spec in zip(titles, specs, strict=True)]
+    checks = ContentChecks(
+        CheckTables(*tables), nesting_limit=9, boundary_limit=99, line_limit=2048
+    )
+    generic = GenericMaps(
+        Maps("smtp_generic_maps", "inline:{a@in=a@out}"),
+        delimiters="", propagate=False, local=frozenset(),
+    )  # fmt: skip
+
+    async def main() -> Outcome:
+        async with server:
+            delivery = bench.delivery(
+                f"[127.0.0.1]:{server.port}", header=HEADER, body=BODY, content_flags=eightbit
+            )
+            outgoing = Outgoing(delivery, bench.settings, {}, None, checks, generic)
+            with delivery.file:
+                await Attempt(delivery, outgoing, bench.around).run()
+            assert isinstance(delivery, RecordedDelivery)
+            return delivery.outcomes["b@example.org"]
+
+    return asyncio.run(main()), lines
+
+
+def test_header_only(tmp_path: Path) -> None:
+    server = Server()
+    rules = "pcre:{{/^Subject: (.*)/ REPLACE .Subject: $1} {/^X-/ IGNORE} {/^From: a@in/ INFO}}"
+    outcome, lines = deliver(tmp_path, server, rules)
+    assert isinstance(outcome, Sent)
+    header = HEADER.replace(b"Subject", b"..Subject").replace(b"a@in", b"a@out")
+    assert server.contents == [header + BODY.replace(b"X-Part: 1\r\n", b"")]
+    assert any(line.endswith(": info: header From: a@in") for line in lines)
+
+
+def test_body_that_begins_with_a_dot(tmp_path: Path) -> None:
+    server = Server()
+    outcome, lines = deliver(tmp_path, server, body="pcre:{{/^line$/ REPLACE .} {/--b/ INFO b}}")
+    assert isinstance(outcome, Sent)
+    header = HEADER.replace(b"a@in", b"a@out")
+    assert server.contents == [header + BODY.replace(b"line", b"..")]
+    assert [line.partition(": ")[2] for line in lines if ": info: " in line] == [
+        "info: body --b: b", "info: body --b--: b",
+    ]  # fmt: skip
+
+
+def test_unsupported_action(tmp_path: Path) -> None:
+    server = Server()
+    outcome, lines = deliver(tmp_path, server, "pcre:{{/^Subject/ REJECT no}}")
+    assert isinstance(outcome, Sent)
+    assert "unsupported command in smtp_header_checks map: REJECT no" in lines[0]
+
+
+def test_a_table_that_fails_never_ends_the_message(tmp_path: Path) -> None:
+    for tables in (("fail:x", ""), ("", "fail:x")):
+        server = Server({"EHLO": EHLO})
+        outcome, lines = deliver(tmp_path, server, *tables)
+        assert isinstance(outcome, Deferred)
+        assert outcome.reason == f"local data error while talking to {NAME}"
+        assert server.contents == []
+        assert any(line.endswith(" checks lookup error") for line in lines)

@@ -1,0 +1,157 @@
+"""Where the fields of a message and its parts are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from libmail.message.content_type import ContentType, parse_content_type
+from libmail.message.mime import MimeSplitter, Piece, Place
+
+TYPES = [
+    (b" text/plain", (b"text", b"plain", b"")),
+    (b" Text / HTML; charset=x", (b"text", b"html", b"")),
+    (b' multipart/mixed; boundary="a b"', (b"multipart", b"mixed", b"a b")),
+    (b" multipart/mixed (a;b); x=y;\r\n BOUNDARY = a=b/c", (b"multipart", b"mixed", b"a=b/c")),
+    (rb' multipart/mixed; boundary="a\"b\\"', (b"multipart", b"mixed", rb'a"b' + b"\\")),
+    (b' multipart/mixed; x="; boundary=no"; boundary=yes', (b"multipart", b"mixed", b"yes")),
+    (b" multipart/mixed", (b"multipart", b"mixed", b"")),
+    (b" nonsense", (b"text", b"plain", b"")),
+    (b"", (b"text", b"plain", b"")),
+]
+
+
+@pytest.mark.parametrize(("value", "want"), TYPES)
+def test_content_type(value: bytes, want: tuple[bytes, bytes, bytes]) -> None:
+    assert parse_content_type(value) == ContentType(*want)
+
+
+def wire(text: str) -> bytes:
+    return text.replace("\n", "\r\n").encode()
+
+
+def split(header: str, body: str, size: int = 1 << 20, *, nesting: int = 100,
+          boundary: int = 2048) -> list[Piece]:  # fmt: skip
+    splitter = MimeSplitter(nesting_limit=nesting, boundary_limit=boundary)
+    pieces = splitter.header(wire(header))
+    data = wire(body)
+    for start in range(0, len(data), size):
+        pieces += splitter.feed(data[start : start + size])
+    return pieces + list(splitter.end())
+
+
+def shown(pieces: list[Piece]) -> list[str]:
+    """Places and text; neighbours in the body are one."""
+    lines: list[str] = []
+    for place, data in pieces:
+        if place is Place.BODY and lines and lines[-1].startswith("BODY"):
+            lines[-1] += data.decode()
+        else:
+            lines.append(f"{place.name} {data.decode()}")
+    return [line.replace("\r\n", "|") for line in lines]
+
+
+def test_plain() -> None:
+    pieces = split("Subject: a\nContent-Type: text/plain\nMime-Version: 1.0\n", "\nx\n--x\n")
+    assert shown(pieces) == [
+        "PRIMARY Subject: a|",
+        "MIME Content-Type: text/plain|",
+        "MIME Mime-Version: 1.0|",
+        "BODY |x|--x|",
+    ]
+
+
+def test_parts() -> None:
+    pieces = split(
+        "Content-Type: multipart/mixed; boundary=b\n",
+        "\npreamble\n--bx\nX: 1\n folded\n\ntext\n-- \n--b\nno header\n--b\n\nbare\n--b\nY: 2\n"
+        "--b--\nepilogue\n--c\n",
+    )
+    assert shown(pieces) == [
+        "MIME Content-Type: multipart/mixed; boundary=b|",
+        "BODY |preamble|",
+        "DELIMITER --bx|",  # the beginning of the line decides
+        "MIME X: 1| folded|",
+        "BODY |text|-- |",
+        "DELIMITER --b|",
+        "BODY no header|",
+        "DELIMITER --b|",
+        "BODY |bare|",
+        "DELIMITER --b|",
+        "MIME Y: 2|",
+        "DELIMITER --b--|",
+        "BODY epilogue|--c|",
+    ]
+
+
+def test_attached_messages() -> None:
+    pieces = split(
+        "Content-Type: multipart/digest; boundary=b\n",
+        "\n--b\n\nSubject: one\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\nin\n--b\n"
+        "Content-Type: message/rfc822\n\nSubject: two\nContent-Type: message/global\n\n"
+        "Subject: three\n\ntext\n--b--\n",
+    )
+    assert shown(pieces) == [
+        "MIME Content-Type: multipart/digest; boundary=b|",
+        "BODY |",
+        "DELIMITER --b|",
+        "BODY |",
+        "NESTED Subject: one|",
+        "MIME Content-Type: multipart/mixed; boundary=i|",
+        "BODY |",
+        "DELIMITER --i|",
+        "BODY |in|",
+        "DELIMITER --b|",
+        "MIME Content-Type: message/rfc822|",
+        "BODY |",
+        "NESTED Subject: two|",
+        "MIME Content-Type: message/global|",
+        "BODY |",
+        "NESTED Subject: three|",
+        "BODY |text|",
+        "DELIMITER --b--|",
+    ]
+
+
+@pytest.mark.parametrize("subtype", ["partial", "external-body", "delivery-status"])
+def test_other_messages_are_body(subtype: str) -> None:
+    pieces = split(f"Content-Type: message/{subtype}\n", "\nX: 1\n\n")
+    assert shown(pieces)[1:] == ["BODY |X: 1||"]
+
+
+def test_limits() -> None:
+    body = "\n--abx\nContent-Type: multipart/mixed; boundary=cd\n\n--cd\nX: 1\n\n"
+    head = "Content-Type: multipart/mixed; boundary=abc\n"
+    assert "DELIMITER --abx|" in shown(split(head, body, boundary=2))
+    assert "DELIMITER --abx|" not in shown(split(head, body))
+    assert "MIME X: 1|" in shown(split(head, body, boundary=2, nesting=1))
+    assert "MIME X: 1|" not in shown(split(head, body, boundary=2, nesting=0))
+
+
+def test_endless_header_is_body() -> None:
+    splitter = MimeSplitter(nesting_limit=1, boundary_limit=9)
+    splitter.header(b"Content-Type: message/rfc822\r\n")
+    pieces = list(splitter.feed(b"\r\nX: 1\r\n"))
+    for _ in range(20):
+        pieces += splitter.feed(b" more\r\n" * 10_000)
+    assert pieces[-1].place is Place.BODY
+
+
+LINES = st.lists(
+    st.sampled_from(
+        ["--a\n", "--b\n", "--ab--\n", "--a--\n", "\n", "X: 1\n", " more\n", "text\n", "--", "-",
+         "Content-Type: multipart/mixed; boundary=a\n", "Content-Type: message/rfc822\n",
+         "Content-Type: multipart/digest; boundary=ab\n", "Content-Type: text/plain\n"]
+    ),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(LINES, LINES, st.integers(1, 20))
+@example("Content-Type: multipart/mixed; boundary=a\n", "\n--a\nX: 1", 1)
+def test_nothing_is_lost_and_pieces_do_not_matter(header: str, body: str, size: int) -> None:
+    whole = split(header, body)
+    assert b"".join(piece.data for piece in whole) == wire(header) + wire(body)
+    assert shown(split(header, body, size)) == shown(whole)
