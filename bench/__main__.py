@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from bench import table
+from bench import table, tables
 from bench.idle import idle_sessions, raise_descriptor_limit
 from bench.loads import Load, Ports, loads, routes, settings, sinks, smtp_source
 from bench.measure import Result, measure, median
@@ -27,6 +27,7 @@ OURS, POSTFIX = "ours", "postfix"
 
 def arguments() -> argparse.Namespace:
     names = [load.name for load in loads(1)] + [IDLE]
+    names += [row.name for row in tables.ROWS] + [tables.IN_PROCESS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, a quarter of the mail")
     parser.add_argument("--rounds", type=int, help="rounds of each row, default 3")
@@ -108,11 +109,27 @@ def main() -> int:
         for load in loads(1):
             print(f"{load.name:12}{load.title}")
         print(f"{IDLE:12}idle sessions held while mail is relayed")
+        for row in tables.ROWS:
+            print(f"{row.name:12}{row.title}")
+        print(f"{tables.IN_PROCESS:12}lookups inside a process")
         return 0
     raise_descriptor_limit()
     tempfile.tempdir = options.directory
     names = sides(options.only)
     print(table.surroundings(options.rounds, options.scale))
+    wanted = set(options.rows)
+    if wanted & {IDLE, *(load.name for load in loads(1))}:
+        run_mail(options, names)
+    for row in tables.ROWS:
+        if row.name in wanted:
+            print(tables.run_row(row, names, options.rounds, options.scale))
+    if tables.IN_PROCESS in wanted:
+        print(tables.run_in_process(options.rounds))
+    return 0
+
+
+def run_mail(options: argparse.Namespace, names: list[str]) -> None:
+    """The rows of loads on running systems."""
     print(table.head(names))
     with sinks() as ports:
         for load in loads(options.scale):
@@ -122,7 +139,6 @@ def main() -> int:
             messages = max(20, int(1000 * options.scale))
             results = run_idle(names, ports, options.sessions, messages)
             print(table.row(f"relay beside {options.sessions} idle sessions", results))
-    return 0
 
 
 if __name__ == "__main__":
