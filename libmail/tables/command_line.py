@@ -6,11 +6,13 @@ import base64
 import binascii
 import gc
 import getopt
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
@@ -31,6 +33,8 @@ from libmail.tables.registry import open_with
 from libmail.tables.table import Table, TableConfigError, TableError, TableOptions
 
 __all__ = ["Program", "run"]
+
+_BATCH = 1 << 16  # octets of standard input that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +217,30 @@ def _show(entries: Iterable[tuple[str, str]], request: _Request, separator: str)
 
 
 def _stdin_lines() -> Iterator[str]:
-    for line in sys.stdin.buffer:
-        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+    for lines in _stdin_batches():
+        yield from lines
+
+
+def _stdin_batches() -> Iterator[list[str]]:
+    """Lines as they come: whoever writes one and waits for the answer gets it."""
+    rest, read = b"", cast(io.BufferedReader, sys.stdin.buffer).read1
+    while data := read(_BATCH):
+        *lines, rest = (rest + data).split(b"\n")
+        yield [_line(line) for line in lines]
+    if rest:
+        yield [_line(rest)]
+
+
+def _line(data: bytes) -> str:
+    line = data.rstrip(b"\r")
+    return line.decode() if line.isascii() else line.decode("utf-8", "surrogateescape")
 
 
 def _query(request: _Request, targets: Sequence[Target], separator: str) -> int:
     # Tables open when they are asked for the first time: an early answer needs no later table.
     tables: dict[str, Table] = {}
     if request.query != "-":
-        answer = _first(request, targets, tables, request.query)
+        answer = _first(request, targets, tables, [request.query])[0]
         if answer is None:
             return 1
         if "j" in request.flags:
@@ -229,31 +248,39 @@ def _query(request: _Request, targets: Sequence[Target], separator: str) -> int:
         else:
             _show([("", answer)], request, "")
         return 0
-    answers = ((key, _first(request, targets, tables, key)) for key in _keys(request))
-    found = ((key, value) for key, value in answers if value is not None)
-    return 0 if _show(found, request, separator) else 1
+    shown = False
+    for keys in _keys(request):
+        answers = zip(keys, _first(request, targets, tables, keys), strict=True)
+        found = ((key, value) for key, value in answers if value is not None)
+        shown = _show(found, request, separator) or shown
+    return 0 if shown else 1
 
 
-def _keys(request: _Request) -> Iterator[str]:
+def _keys(request: _Request) -> Iterator[list[str]]:
     """Give the keys on standard input: its lines, or parts of the message that it is."""
     flags = request.flags
     if not flags & {"b", "h"}:
-        yield from _stdin_lines()
+        yield from _stdin_batches()
         return
     wanted = {kind for letter, kind in (("h", HEADER), ("b", BODY)) if letter in flags}
     for kind, key in message_keys(_stdin_lines(), mime="m" in flags):
         if kind in wanted:
-            yield key
+            yield [key]
 
 
 def _first(
-    request: _Request, targets: Sequence[Target], tables: dict[str, Table], key: str
-) -> str | None:
+    request: _Request, targets: Sequence[Target], tables: dict[str, Table], keys: Sequence[str]
+) -> list[str | None]:
+    """The value of each key in the first table that has it."""
+    answers: dict[str, str] = {}
     for target in targets:
+        left = [key for key in keys if key not in answers] if answers else keys
+        if not left:
+            break
         table = tables.get(target.spec)
         if table is None:
             table = tables[target.spec] = open_with(target.spec, target.options)
-        value = query(target, table, key)
-        if value is not None:
-            return _decode(target, key, value) if "F" in request.flags else value
-    return None
+        for key, value in zip(left, query(target, table, left), strict=True):
+            if value is not None:
+                answers[key] = _decode(target, key, value) if "F" in request.flags else value
+    return [answers.get(key) for key in keys]

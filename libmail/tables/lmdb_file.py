@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fcntl import LOCK_SH, LOCK_UN, lockf
 from typing import Final
 from weakref import WeakValueDictionary, finalize
@@ -99,6 +99,21 @@ class OpenFile:
         finally:
             lockf(fd, LOCK_UN)
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `get` for each key, in one transaction.  Raises `lmdb.Error`."""
+        lockf(self.fd, LOCK_SH)
+        try:
+            transaction = self._begin()
+            get: Callable[[bytes], bytes | None] = transaction.get  # type: ignore[assignment]
+            values = [get(key + b"\0") for key in keys]
+            for number, value in enumerate(values):
+                if value is None and keys[number]:
+                    values[number] = get(keys[number])
+            transaction.abort()
+            return values
+        finally:
+            lockf(self.fd, LOCK_UN)
+
     def items(self) -> list[tuple[bytes, bytes]]:
         """Return a snapshot of all entries, in key order.  Raises `lmdb.Error`."""
         lockf(self.fd, LOCK_SH)
@@ -181,18 +196,33 @@ class LmdbTable:
 
     async def lookup(self, key: str) -> str | None:
         """Return the value of the key, or None.  Raises `TableRetry`."""
-        wanted = self._ready(key)
-        if not wanted:
-            return None
-        data = to_bytes(wanted)
-        if len(data) >= _MAX_KEY:
+        data = self._stored(key)
+        if not data:
             return None
         try:
             value = self._current().get(data)
         except (OSError, lmdb.Error, TableConfigError) as error:
             raise TableRetry(f"table {self.spec} lookup error: {error}") from error
-        if value is None:
-            return None
+        return None if value is None else self._usable(key, value)
+
+    def lookup_many(self, keys: Sequence[str]) -> list[str | None]:
+        """Return a value or None for each key.  Raises `TableRetry`."""
+        try:
+            values = self._current().get_many([self._stored(key) for key in keys])
+        except (OSError, lmdb.Error, TableConfigError) as error:
+            raise TableRetry(f"table {self.spec} lookup error: {error}") from error
+        return [
+            None if value is None else self._usable(key, value)
+            for key, value in zip(keys, values, strict=True)
+        ]
+
+    def _stored(self, key: str) -> bytes:
+        """The key as it is in the file; b"" for one that cannot be there."""
+        wanted = self._ready(key)
+        data = to_bytes(wanted) if wanted else b""
+        return data if len(data) < _MAX_KEY else b""
+
+    def _usable(self, key: str, value: bytes) -> str:
         text = to_text(value)
         return text if text.isascii() else usable_value(self.spec, key, text, self._options)
 

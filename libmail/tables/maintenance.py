@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TextIO
@@ -21,6 +21,7 @@ from libmail.tables.lmdb_file import database_path, to_bytes
 from libmail.tables.lmdb_writer import LmdbWriter
 from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import (
+    BulkTable,
     SequenceTable,
     Table,
     TableConfigError,
@@ -262,19 +263,23 @@ def delete(target: Target, keys: Iterable[str]) -> bool:
     return writer.delete([(key + b"\0", key) for key in folded]) > 0
 
 
-def query(target: Target, table: Table, key: str) -> str | None:
-    """Look up one key.  Raises `TableError` with the words of the log."""
+def query(target: Target, table: Table, keys: Sequence[str]) -> list[str | None]:
+    """Look up keys.  Raises `TableError` with the words of the log."""
     try:
-        value = lookup_now(table, key)
+        if isinstance(table, BulkTable):
+            values = table.lookup_many(keys)
+        else:
+            values = [lookup_now(table, key) for key in keys]
     except TableError as error:
         reason = str(error).partition(" lookup error: ")[2]
         if reason.startswith('key "'):
             raise TableError(f"table {target.spec}: query error") from error
         raise TableError(f"table {target.spec}: query error: {reason or error}") from error
-    if value == "":
+    if "" in values:
+        key = keys[values.index("")]
         LOG.warning(f"table {target.spec}: key {key}: empty string result is not allowed")
         LOG.warning(f"table {target.spec} should return NO RESULT in case of NOT FOUND")
-    return value
+    return values
 
 
 def list_entries(target: Target) -> Iterator[tuple[str, str]]:

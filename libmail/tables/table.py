@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +16,7 @@ from libmail.config.core import Config
 from libmail.log import LOG, printable
 
 __all__ = [
+    "BulkTable",
     "KeyFilter",
     "Log",
     "SequenceTable",
@@ -92,6 +93,14 @@ class SequenceTable(Protocol):
 
 
 _DEFAULTS: Final = Config("")
+
+
+@runtime_checkable
+class BulkTable(Protocol):
+    """A table that answers many keys at less cost than one by one."""
+
+    def lookup_many(self, keys: Sequence[str]) -> list[str | None]:
+        """As `Table.lookup` for each key."""
 
 
 @dataclass(frozen=True, slots=True)
