@@ -24,7 +24,7 @@ def _origin() -> Mapping[str, str]:
     return {"YP_LAST_MODIFIED": str(int(time.time())), "YP_MASTER_NAME": socket.gethostname()}
 
 
-POSTMAP: Final = Dialect(parse=parse_entry, separator="\t")
+POSTMAP: Final = Dialect(parse=parse_entry, separator="\t", plain=True)
 
 # The entry "@" tells Sendmail that the table is complete.
 POSTALIAS: Final = Dialect(parse=_parse_alias, separator=":\t", fixed=_origin, always={"@": "@"})

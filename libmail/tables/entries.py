@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["EntryError", "parse_entry", "split_entry"]
+__all__ = ["EntryError", "parse_entry", "plain_entries", "split_entry"]
 
+_ODD: Final = re.compile(rb":[ \t]|[^\n\t -~]")  # looks like an alias; control characters
+_INDENT: Final = frozenset(" \t")
 _BLANKS: Final = " \t\r\n\v\f"
 # Unquoted text, or a quoted part in which a backslash quotes the next character.
 _KEY: Final = re.compile(r'(?:[^\s"\\]|\\.|"(?:[^"\\]|\\.)*"|\\$)*(?=\s|$)', re.ASCII | re.DOTALL)
@@ -30,6 +32,33 @@ def split_entry(line: str) -> tuple[str, str]:
     if match is None:
         raise EntryError(f"unbalanced '\"' in '{text}' -- ignoring this line")
     return match.group(), text[match.end() :].lstrip(_BLANKS)
+
+
+def plain_entries(data: bytes, *, fold: bool, end: bytes) -> dict[bytes, bytes] | None:
+    """The entries of a source that has nothing but plain lines and comments; None for others.
+
+    Several times as fast as line by line, for tables of many lines.  fold: keys in lower case.
+    end: of each key and value.  Continuation lines, quotes, what is not ASCII, duplicates, and
+    whatever deserves a warning are left to `parse_entry`.
+    """
+    if not data.isascii() or b'"' in data or b"\\" in data or _ODD.search(data):
+        return None
+    lines = data.decode("ascii").split("\n")
+    if not {line[:1] for line in lines}.isdisjoint(_INDENT):
+        return None
+    # In the order of the keys, for whoever writes them in order: as text, lines sort fastest.
+    lines.sort()
+    pairs = [line.split(None, 1) for line in lines if line and line[0] != "#"]
+    try:
+        if fold:
+            entries = {
+                key.lower().encode() + end: value.rstrip().encode() + end for key, value in pairs
+            }
+        else:
+            entries = {key.encode() + end: value.rstrip().encode() + end for key, value in pairs}
+    except ValueError:  # a key alone
+        return None
+    return entries if len(entries) == len(pairs) else None
 
 
 def parse_entry(line: str) -> tuple[str, str, str]:

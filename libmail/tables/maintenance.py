@@ -6,16 +6,17 @@ value in their output.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 from libmail.log import LOG, printable
 from libmail.tables.cdb_file import cdb_path, write_cdb
-from libmail.tables.entries import EntryError
+from libmail.tables.entries import EntryError, plain_entries
 from libmail.tables.lines import logical_lines
 from libmail.tables.lmdb_file import database_path, to_bytes
 from libmail.tables.lmdb_writer import LmdbWriter
@@ -47,6 +48,7 @@ __all__ = [
 
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _CDB: Final = "cdb"
+_MOST_AT_ONCE: Final = 1 << 29  # octets of a source
 _NO_MAP: Final[Mapping[str, str]] = {}
 
 
@@ -60,13 +62,15 @@ class Dialect:
 
     parse: a logical line to key, value and a remark for the log ("" for none); raises
     `EntryError`.  separator: between key and value in the output.  fixed: entries of every table
-    whose keys and values have no null byte.
+    whose keys and values have no null byte.  plain: sources that have nothing odd may be read by
+    `plain_entries`.
     """
 
     parse: Callable[[str], tuple[str, str, str]]
     separator: str
     fixed: Callable[[], Mapping[str, str]] = field(default=lambda: _NO_MAP)
     always: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +175,30 @@ def _stored(target: Target, dialect: Dialect, entries: Mapping[str, str]) -> dic
     return stored
 
 
-def _open_source(path: str) -> TextIO:
+def _read_source(target: Target, dialect: Dialect, source: BinaryIO) -> Mapping[bytes, bytes]:
+    """What the table will hold.  Raises `TableError`."""
     try:
-        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+        if dialect.plain and target.convert is None:
+            data = source.read(_MOST_AT_ONCE)
+            end = b"\0" if target.null else b""
+            if len(data) < _MOST_AT_ONCE:
+                plain = plain_entries(data, fold=target.options.fold, end=end)
+                if plain is not None:
+                    return plain
+                source = io.BytesIO(data)
+            else:
+                source.seek(0)
+        lines = io.TextIOWrapper(source, "utf-8", "surrogateescape", newline="\n")
+        entries = _read_entries(target, dialect, target.name, lines)
+        lines.detach()
+        return _stored(target, dialect, entries)
+    except OSError as error:
+        raise TableError(f"read {target.name}: {error.strerror}") from error
+
+
+def _open_source(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
     except OSError as error:
         raise TableConfigError(f"open {path}: {error.strerror}") from error
 
@@ -188,11 +213,7 @@ def build(target: Target, dialect: Dialect) -> os.stat_result:
         path = indexed_path(target)
         mode = status.st_mode & 0o644 if target.source_mode else 0o644
         with _acting_as_owner(status, wanted=target.source_owner):
-            try:
-                entries = _read_entries(target, dialect, target.name, source)
-            except OSError as error:
-                raise TableError(f"read {target.name}: {error.strerror}") from error
-            stored = _stored(target, dialect, entries)
+            stored = _read_source(target, dialect, source)
             if target.kind == _CDB:
                 write_cdb(target.spec, path, stored, mode)
             else:
