@@ -39,7 +39,10 @@ class Failure(Exception):
 
 
 class Order:
-    """What the command line asks for. action: one of f, i, j, p, s; "" if not exactly one."""
+    """What the command line asks for. action: one of f, i, j, p, s; "" if there is none.
+
+    mistake: what makes no sense, "" if that can be seen from the usage, None if nothing.
+    """
 
     __slots__ = ("action", "argument", "config_directory", "mistake")
 
@@ -47,7 +50,7 @@ class Order:
         self.action = ""
         self.argument = ""
         self.config_directory: str | None = None
-        self.mistake = ""  # an option that makes no sense
+        self.mistake: str | None = None
 
 
 def _parse(argv: Sequence[str]) -> Order:
@@ -74,8 +77,8 @@ def _parse(argv: Sequence[str]) -> Order:
                 actions += 1
             elif letter != "v":
                 order.mistake = f"invalid option -- '{letter}'"
-    if actions != 1:
-        order.action = ""
+    if actions > 1 and order.mistake is None:
+        order.mistake = ""
     return order
 
 
@@ -190,8 +193,9 @@ def _run(order: Order, config: Config) -> None:
 def main(argv: Sequence[str]) -> int:
     """argv: without the program name."""
     order = _parse(argv)
-    if order.mistake:
-        _say(order.mistake)
+    if order.mistake is not None:
+        if order.mistake:
+            _say(order.mistake)
         _say(f"fatal: {_USAGE}")
         return EX_UNAVAILABLE
     try:

@@ -118,9 +118,21 @@ class Action:
 
 
 def _delete(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+    _remove_logs(directory, queue_id)
+    return directory.remove(queue_name, queue_id)
+
+
+def _requeue(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+    """The message will have another id, by which nobody will find its logs."""
+    moved = _move("maildrop")(directory, queue_name, queue_id)
+    if moved:
+        _remove_logs(directory, queue_id)
+    return moved
+
+
+def _remove_logs(directory: QueueDirectory, queue_id: QueueId) -> None:
     for log in _LOGS:
         directory.remove(log, queue_id)
-    return directory.remove(queue_name, queue_id)
 
 
 def _move(target: str) -> Callable[[QueueDirectory, str, QueueId], bool]:
@@ -153,8 +165,7 @@ _ACTIONS: Final = {
     "h": Action(("incoming", "active", "deferred"), _move("hold"),
                 "placed on hold", "Placed on hold"),
     "H": Action(("hold",), _move("deferred"), "released from hold", "Released from hold"),
-    "r": Action(("hold", "incoming", "active", "deferred"), _move("maildrop"),
-                "requeued", "Requeued"),
+    "r": Action(("hold", "incoming", "active", "deferred"), _requeue, "requeued", "Requeued"),
     "e": Action(("hold", "incoming", "active", "deferred"), _expire, "expired", "Force-expired"),
 }  # fmt: skip
 _STEPS: Final = {"f": "eH"}  # an option that is more than one action

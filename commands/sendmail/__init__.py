@@ -292,6 +292,14 @@ def _run(options: Options, config: Config) -> None:
         print(f"Mail Delivery Status Report will be mailed to <{message.sender}>.")
 
 
+def _usual_config() -> Config | None:
+    """For the log, where the command line does not tell of any other."""
+    try:
+        return open_config(None, process_name="sendmail")
+    except ConfigError:
+        return None
+
+
 def main(argv: Sequence[str]) -> int:
     """argv: without the program name, which is taken from sys.argv[0]."""
     config: Config | None = None
@@ -302,7 +310,7 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as err:
         if err.detail:
             sys.stderr.write(f"sendmail: {err.detail}\n")
-        sys.stderr.write(f"sendmail: fatal: {err.text}\n")
+        _say(_usual_config(), "sendmail", f"fatal: {err.text}")
     except ConfigError as err:
         sys.stderr.write(f"sendmail: fatal: {err}\n")
     except WireError as err:  # a NUL in an argument cannot be; one in the environment neither

@@ -19,7 +19,7 @@ import pyinotify
 from daemons.pickup.params import Prepared
 from daemons.pickup.submit import EX_OK, EX_TEMPFAIL, MAX_RECIPIENTS, Origin, Submitter
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import CleanupFlag, Envelope, QueueId, Recipient
+from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.log import LOG
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.ids import is_queue_id
@@ -145,13 +145,15 @@ class Maildrop:
             raise Unsuitable("too much besides the message")
 
     def _envelope(self, file: QueueFile, uid: int, name: QueueId) -> tuple[Origin, Envelope]:
-        """What to submit the message with; a file of our own is one that postsuper -r moved."""
+        """What to submit the message with; a file of our own is one that postsuper -r moved.
+
+        That releases it, so what once put it on hold counts no more.
+        """
         envelope = file.envelope()
         if uid != os.getuid() or not envelope.message_id:
             return Origin(uid), self._submitter.user_envelope(envelope, uid)
-        hold = envelope.cleanup_flags & CleanupFlag.HOLD
         return Origin(uid, name), envelope._replace(
-            cleanup_flags=self._submitter.flags | hold,
+            cleanup_flags=self._submitter.flags,
             content_filter=self._params.content_filter,
             message_id="",
         )

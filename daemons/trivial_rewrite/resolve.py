@@ -27,6 +27,8 @@ from libmail.tables.table import TableRetry
 __all__ = ["Resolver", "Tables"]
 
 _ERROR: Final = "error"
+_AGENTS_WITH_REASON: Final = (_ERROR, "retry")  # their next hop is the text of a report
+_UNDELIVERABLE: Final = "Address is undeliverable"
 _BAD_SYNTAX: Final = "5.1.3 bad address syntax"
 _DUNNO: Final = "DUNNO"
 _SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
@@ -283,7 +285,8 @@ class Resolver:
             return route
         found = split_route(text)
         if found.transport:
-            return Route(found.transport, found.nexthop or parsed.domain)
+            other = _UNDELIVERABLE if found.transport in _AGENTS_WITH_REASON else parsed.domain
+            return Route(found.transport, found.nexthop or other)
         return Route(route.transport, found.nexthop or route.nexthop)
 
     async def _transport(self, parsed: Parsed) -> str | None:

@@ -48,7 +48,7 @@ async def _check(check: Check, subject: Subject, address: str) -> Outcome:
     for title in (own, "canonical_maps", "virtual_alias_maps"):
         if check.lookups.has(title) and await _found(check, title, recipient, local):
             return DUNNO
-    if reply.transport == "error":
+    if reply.transport in ("error", "retry"):
         return _error(check, subject, reply)
     return await _class_tables(check, subject, reply, recipient)
 
@@ -65,13 +65,15 @@ async def _found(check: Check, title: str, address: str, local: bool) -> bool:
 
 
 def _error(check: Check, subject: Subject, reply: ResolveReply) -> Outcome:
-    """What resolves to error(8) is known to be undeliverable."""
+    """What resolves to error(8) is known to be undeliverable, to retry(8): not now."""
     dsn, reason = split_dsn(reply.nexthop, "5.1.0" if subject is SENDER else "5.1.1")
-    alias = reply.flags & _ALIAS
-    code = check.params.unknown_virtual_alias_reject_code if alias else 550
-    if dsn.startswith("4") and code >= 500:
-        code -= 100
-    return check.reject(subject, code, dsn, check.rejected(subject, reason))
+    if reply.transport == "retry":
+        code = 450
+    elif reply.flags & _ALIAS:
+        code = check.params.unknown_virtual_alias_reject_code
+    else:
+        code = 550
+    return check.reject(subject, code, f"{code // 100}{dsn[1:]}", check.rejected(subject, reason))
 
 
 async def _class_tables(

@@ -98,6 +98,13 @@ def test_one_total_for_each_action(capsys: pytest.CaptureFixture[str]) -> None:
     assert where() == {ONE: "maildrop", THREE: "deferred"}
 
 
+def test_requeued_mail_leaves_no_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    make("deferred", ONE)
+    make("defer", ONE, TWO, mode=0o600)
+    said(capsys, "-r", "ALL")
+    assert sorted(map(str, Path().glob("*/*"))) == [f"defer/{TWO}", f"maildrop/{ONE}"]
+
+
 def test_names_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

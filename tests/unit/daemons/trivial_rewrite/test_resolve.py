@@ -32,7 +32,8 @@ PARAMS = ResolveParams(
     relayhost="[relay.host]:99",
     transport_maps=(
         "inline:{ {tp.test=smtp:foo} {empty.test=:} {nh.test=:[nh]:1} {only.test=slow}"
-        " {.sub.test=slow:sub} {u@tp.test=error:no such} {plus@tp.test=discard:} }",
+        " {.sub.test=slow:sub} {u@tp.test=error:no such} {w@tp.test=error:}"
+        " {plus@tp.test=discard:} }",
     ),
     relocated_maps=("inline:{moved@example.test=new@place.test}",),
     relocated_prefix_enable=True,
@@ -123,6 +124,7 @@ BAD = (F.ERROR | F.DEFAULT, "error", "5.1.3 bad address syntax")
         ("moved@example.test", LOCAL, "error", "5.1.6 User has moved to new@place.test",
          "moved@example.test"),
         ("u@tp.test", F.DEFAULT, "error", "no such", "u@tp.test"),
+        ("w@tp.test", F.DEFAULT, "error", "Address is undeliverable", "w@tp.test"),
         ("v@tp.test", F.DEFAULT, "smtp", "foo", "v@tp.test"),
         ("plus+x@tp.test", F.DEFAULT, "discard", "tp.test", "plus+x@tp.test"),
         ("x@empty.test", F.DEFAULT, "smtp", RELAY, "x@empty.test"),

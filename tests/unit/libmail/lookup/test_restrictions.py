@@ -22,6 +22,11 @@ from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList
 
 OURS = {"example.test": ResolveFlag.LOCAL, "relayed.test": ResolveFlag.RELAY}
+REASONS = {
+    "bad.relayed.test": ("error", "5.7.9 never"),
+    "later.relayed.test": ("retry", "5.1.2 not now"),
+    "sometime.relayed.test": ("retry", "without a code"),
+}
 
 
 async def resolve(sender: str, address: str) -> ResolveReply:
@@ -29,6 +34,9 @@ async def resolve(sender: str, address: str) -> ResolveReply:
     if domain == "fail.test":
         return ResolveReply(int(ResolveFlag.FAIL), Transport(""), Nexthop(""), address)
     flag = OURS.get(domain, ResolveFlag.DEFAULT)
+    if domain in REASONS:
+        transport, reason = REASONS[domain]
+        return ResolveReply(int(ResolveFlag.RELAY), Transport(transport), Nexthop(reason), address)
     return ResolveReply(int(flag), Transport("smtp"), Nexthop(domain), address)
 
 
@@ -140,6 +148,21 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {"recipient": "x@example.test"},
         "550 5.1.1 <x@example.test>: Recipient address rejected:"
         " User unknown in local recipient table",
+    ),
+    "routed to error": (
+        {},
+        {"recipient": "x@bad.relayed.test"},
+        "550 5.7.9 <x@bad.relayed.test>: Recipient address rejected: never",
+    ),
+    "routed to retry": (
+        {},
+        {"recipient": "x@later.relayed.test"},
+        "450 4.1.2 <x@later.relayed.test>: Recipient address rejected: not now",
+    ),
+    "routed to retry without a status": (
+        {},
+        {"recipient": "x@sometime.relayed.test"},
+        "450 4.1.1 <x@sometime.relayed.test>: Recipient address rejected: without a code",
     ),
     "postmaster": ({}, {"recipient": "postmaster@example.test"}, ""),
     "soft_bounce": (
