@@ -5,7 +5,7 @@ pairs (position, number of slots) point to hash tables, whose slots are pairs (h
 record); between the pairs and the tables are the records: length of key and value, key, value.
 The hash's low byte says which table, the rest at which slot to begin.
 
-There is no cdb library that both PyPI and Debian have.
+A new file is seen by new processes: `libmail.tables.freshness`. There is no cdb library that both PyPI and Debian have.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import time
 from collections.abc import Mapping
 from typing import Final
+from weakref import finalize
 
+from libmail.tables.freshness import register
 from libmail.tables.lmdb_file import to_bytes, to_text
 from libmail.tables.lmdb_writer import sync_directory
 from libmail.tables.table import (
@@ -34,7 +35,6 @@ _PAIR: Final = struct.Struct("<II")
 _TABLES: Final = 256
 _HEADER: Final = _TABLES * _PAIR.size
 _LARGEST: Final = 2**32 - 1
-_CHECK_INTERVAL: Final = 1.0  # seconds between two looks for a replaced file
 
 
 def cdb_path(name: str) -> str:
@@ -54,16 +54,23 @@ class CdbFile:
 
     def __init__(self, path: str) -> None:
         """Raises OSError, ValueError for a file that is none of this kind."""
-        self.fd: Final = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.path: Final = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            status = os.fstat(self.fd)
+            status = os.fstat(self._fd)
             if status.st_size < _HEADER:
                 raise ValueError("not a cdb file")
-            self._data = mmap.mmap(self.fd, 0, prot=mmap.PROT_READ)
+            self._data = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
         except BaseException:
-            os.close(self.fd)
+            os.close(self._fd)
             raise
-        self.identity = (status.st_dev, status.st_ino)
+        finalize(self, os.close, self._fd)
+        register(self)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the file has lost its name to another one."""
+        return os.fstat(self._fd).st_nlink == 0
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of the first record with the key. Raises ValueError, struct.error."""
@@ -93,7 +100,6 @@ class CdbFile:
     def close(self) -> None:
         """Give the memory back."""
         self._data.close()
-        os.close(self.fd)
 
 
 class CdbTable:
@@ -104,55 +110,23 @@ class CdbTable:
     def __init__(self, spec: str, path: str, options: TableOptions) -> None:
         """Raises TableConfigError."""
         self.spec = spec
-        self._path = path
         self._options = options
         self._ready = key_filter(spec, options)
-        self._file = self._open()
-        self._next_check = time.monotonic() + _CHECK_INTERVAL
-
-    def _open(self) -> CdbFile:
         try:
-            return CdbFile(self._path)
+            self._file = CdbFile(path)
+            return
         except OSError as error:
             reason = error.strerror or str(error)
         except ValueError as error:
             reason = str(error)
-        raise TableConfigError(f"open database {self._path}: {reason}")
-
-    def _current(self) -> CdbFile:
-        """Return the file that has the name now, looking for a new one once a second."""
-        now = time.monotonic()
-        if now < self._next_check:
-            return self._file
-        self._next_check = now + _CHECK_INTERVAL
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return self._file  # behind the jail
-        if (status.st_dev, status.st_ino) != self._file.identity:
-            self._replace()
-        return self._file
-
-    def _replace(self) -> None:
-        try:
-            new = self._open()
-        except TableConfigError as error:
-            self._options.log.warning(f"{self.spec}: {error}; using the file that it replaced")
-            return
-        self._file.close()
-        self._file = new
-
-    @property
-    def replaced(self) -> bool:
-        """True: the file lost its name to another one that this process cannot open."""
-        return os.fstat(self._file.fd).st_nlink == 0
+        raise TableConfigError(f"open database {path}: {reason}")
 
     async def lookup(self, key: str) -> str | None:
         """Return the value of the key, or None. Raises TableRetry."""
         wanted = self._ready(key)
         if not wanted:
             return None
-        data, file = to_bytes(wanted), self._current()
+        data, file = to_bytes(wanted), self._file
         try:
             # Files made with and without null bytes (postmap -N, -n) are both accepted.
             value = file.get(data)

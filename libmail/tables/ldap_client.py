@@ -168,6 +168,8 @@ def read_settings(client: ClientFile, log: Log) -> Settings:
 
 def _said(error: ldap.LDAPError) -> tuple[int, str]:
     """The number and text of an error: -1, "Can't contact LDAP server"."""
+    if isinstance(error, ldap.TIMEOUT):
+        return -5, "Timed out"  # which python-ldap raises without either
     details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
     return details.get("result", -1), details.get("desc") or str(error)
 

@@ -43,13 +43,11 @@ class QueryTable(Generic[S]):
         takes: Callable[[str], bool],
         ask: Callable[[S, str], Sequence[str]],
         result_format: str = "%s",
-        replaced: Callable[[], bool] = lambda: False,
     ) -> None:
         """takes: whether the query can be made of a key.
 
         ask: called where the runner runs, gives the results of a key in the order of the server;
-        raises TableRetry. result_format: for a client file that has none. replaced: whether a
-        new process would see a newer database.
+        raises TableRetry. result_format: for a client file that has none.
         """
         self.spec: Final = client.spec
         self._options = options
@@ -64,7 +62,6 @@ class QueryTable(Generic[S]):
         self._runner = runner
         self._takes = takes
         self._ask = ask
-        self._replaced = replaced
 
     async def lookup(self, key: str) -> str | None:
         """Return the results with commas between them, or None. Raises TableRetry."""
@@ -81,11 +78,6 @@ class QueryTable(Generic[S]):
         if value is None or value.isascii():
             return value
         return usable_value(self.spec, key, value, self._options)
-
-    @property
-    def replaced(self) -> bool:
-        """Whether a new process would see a newer database."""
-        return self._replaced()
 
     def close(self) -> None:
         """Close the connections."""

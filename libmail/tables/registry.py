@@ -28,6 +28,7 @@ TABLE_TYPES: Final[Mapping[str, str]] = {
     "internal": "libmail.tables.internal",
     "ldap": "libmail.tables.ldap",
     "lmdb": "libmail.tables.lmdb_file",
+    "mongodb": "libmail.tables.mongodb",
     "mysql": "libmail.tables.mysql",
     "pcre": "libmail.tables.pcre",
     "pgsql": "libmail.tables.pgsql",

@@ -4,8 +4,8 @@ Keys are bound as parameters, not pasted into the text of the query. A query tha
 once runs where it is asked for; one that takes long, or meets a writer who has the database
 locked, starts again in a thread, so that the process goes on with its other work.
 
-The database is opened with the table, before the jail. If another file takes its name, that one is
-opened, or, where it cannot be seen, the process is to be replaced.
+The database is opened with the table, before the jail. If another file takes its name, the process
+is to be replaced.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import quote
 from weakref import finalize
 
 from libmail.tables.client_file import ClientFile
+from libmail.tables.freshness import register
 from libmail.tables.query_table import QueryTable, lookup_error
 from libmail.tables.sql_template import (
     Dialect,
@@ -38,7 +39,6 @@ __all__ = ["SqliteQuery", "open_named"]
 _BUDGET: Final = 10_000  # steps of SQLite's machine, well below a millisecond
 _BUSY: Final = 10.0  # seconds to wait for a writer, in the thread
 _SLOW: Final = 30  # seconds a query may take, in the thread
-_CHECK_INTERVAL: Final = 1.0  # seconds between two looks for a replaced file
 _LATER: Final = frozenset({sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 R = TypeVar("R")
@@ -111,6 +111,7 @@ class _Database:
 
     def __init__(self, path: str) -> None:
         """Raises OSError, sqlite3.Error."""
+        self.path: Final = path
         # O_PATH: closing another descriptor of the file would undo SQLite's locks.
         self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         finalize(self, os.close, self._fd)
@@ -124,11 +125,13 @@ class _Database:
         self.patient = _connect(path, _BUSY)
         finalize(self, self.patient.close)
         self.patient.set_progress_handler(self.seconds, 100 * _BUDGET)
+        register(self)
 
-    def is_replaced(self, path: str) -> bool:
+    @property
+    def replaced(self) -> bool:
         """Whether another file has the name, as far as can be seen from here."""
         try:
-            status = os.stat(path)
+            status = os.stat(self.path)
         except OSError:
             return os.fstat(self._fd).st_nlink == 0
         return (status.st_dev, status.st_ino) != self._identity
@@ -159,40 +162,19 @@ class _Runner:
     def __init__(self, spec: str, path: str, log: Log) -> None:
         """Raises TableConfigError."""
         self._spec = spec
-        self._path = path
         self._log = log
-        self._database = self._open()
-        self._next_check = time.monotonic() + _CHECK_INTERVAL
-        self.outdated = False
         self._worker: Worker[None] = Worker(spec, lambda: None)
-
-    def _open(self) -> _Database:
         try:
-            return _Database(self._path)
+            self._database = _Database(path)
+            return
         except OSError as error:
             reason = error.strerror
         except sqlite3.Error as error:
             reason = str(error)
-        raise TableConfigError(f"{self._spec}: Can't open database: {reason}")
-
-    def _current(self) -> _Database:
-        now = time.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + _CHECK_INTERVAL
-            if not self.outdated and self._database.is_replaced(self._path):
-                self._replace()
-        return self._database
-
-    def _replace(self) -> None:
-        try:
-            # The thread may be using the old one, which is closed when nobody does any more.
-            self._database = self._open()
-        except TableConfigError as error:
-            self.outdated = True
-            self._log.warning(f"{error}; using the file that it replaced")
+        raise TableConfigError(f"{spec}: Can't open database: {reason}")
 
     async def run(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        database = self._current()
+        database = self._database
         database.steps.begin()
         try:
             return work(database.quick)
@@ -239,5 +221,4 @@ def open_named(kind: str, name: str, options: TableOptions) -> QueryTable[sqlite
         # Only the first column counts, sqlite_table(5).
         return [_text(row[0]) for row in rows if row[0] is not None]
 
-    runner = _Runner(client.spec, path, options.log)
-    return QueryTable(client, options, runner, query.takes, ask, replaced=lambda: runner.outdated)
+    return QueryTable(client, options, _Runner(client.spec, path, options.log), query.takes, ask)

@@ -44,6 +44,7 @@ class Server:
             os.chown(self.top, self.user.pw_uid, self.user.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
         try:
+            self.certify("server")
             self.prepare()
             self.start()
             self.fill()
@@ -68,6 +69,17 @@ class Server:
         raise NotImplementedError
 
     # -- life
+
+    def certify(self, name: str) -> Path:
+        """Make a certificate for 127.0.0.1 that vouches for itself, and its key."""
+        path = self.top / f"{name}.pem"
+        self.run(
+            need_tool("openssl"),
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", f"/CN={name}.test", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(path.with_suffix(".key")), "-out", str(path)),
+        )
+        return path
 
     def run(self, *command: str, stdin: str = "") -> None:
         """Run a program as the server's account, which has to succeed."""
@@ -152,6 +164,8 @@ class Mariadb(Server):
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
+            f"--ssl-cert={self.top}/server.pem",
+            f"--ssl-key={self.top}/server.key",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=16M",
             "--innodb-log-file-size=8M",
@@ -210,7 +224,11 @@ class Postgres(Server):
         )
 
     def command(self) -> Sequence[str]:
-        settings = ("fsync=off", "listen_addresses=127.0.0.1", "shared_buffers=16MB")
+        settings = (
+            *("fsync=off", "listen_addresses=127.0.0.1", "shared_buffers=16MB", "ssl=on"),
+            f"ssl_cert_file={self.top}/server.pem",
+            f"ssl_key_file={self.top}/server.key",
+        )
         options = [word for setting in settings for word in ("-c", setting)]
         where = ["-D", f"{self.top}/data", "-k", str(self.top), "-p", str(self.port)]
         return [self._program("postgres"), *where, *options]
@@ -261,6 +279,8 @@ include /etc/ldap/schema/inetorgperson.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 pidfile {top}/pid
+TLSCertificateFile {top}/server.pem
+TLSCertificateKeyFile {top}/server.key
 argsfile {top}/args
 authz-regexp gidNumber=.*,cn=peercred,cn=external,cn=auth cn=admin,dc=test
 database mdb

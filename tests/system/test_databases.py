@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from tests.mongo_server import MongoServer
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem
 from tests.system.processes import PATIENCE
@@ -138,6 +139,25 @@ def test_delivery_by_sqlite(make_system: MakeSystem) -> None:
     system.send("sender@client.test", addresses, MESSAGE)
     system.wait_for_queue_empty(PATIENCE)
     assert len(system.maildir("ohara/")) == 1
+
+
+def test_delivery_by_mongodb(make_system: MakeSystem) -> None:
+    documents = [{"address": address, "place": box} for address, box in MAILBOXES]
+    with MongoServer(documents) as server:
+        system = make_system()
+        table = client_file(
+            system,
+            "mongodb",
+            f"uri = mongodb://127.0.0.1:{server.port}/\ndbname = mail\ncollection = box\n"
+            'query_filter = {"address": "%s"}\nresult_attribute = place\n',
+        )
+        system.configure({"virtual_mailbox_maps": table})
+        system.start()
+        addresses = [address for address, _ in MAILBOXES]
+        assert replies(system, [*addresses, "nobody@virtual.test"]) == [250, 250, 550]
+        system.send("sender@client.test", addresses, MESSAGE)
+        system.wait_for_queue_empty(PATIENCE)
+        assert len(system.maildir("ohara/")) == 1
 
 
 def test_hostile_keys(make_system: MakeSystem, server: Server) -> None:
@@ -344,6 +364,34 @@ def test_ldap_binds(make_system: MakeSystem, servers: dict[str, Server]) -> None
     assert done.returncode == 1
     assert b"dict_ldap_connect: Unable to bind to server" in done.stderr
     assert b"49 (Invalid credentials)" in done.stderr
+
+
+def test_tls(make_system: MakeSystem, server: Server) -> None:
+    """With the right certificate there is an answer, with another one there is none."""
+    system = make_system()
+    other = server.certify("other")
+    for authority, status in ((server.top / "server.pem", 0), (other, 1)):
+        lines = {
+            "mysql": ["tls_verify_cert = yes", f"tls_CAfile = {authority}"],
+            "pgsql": [
+                f"hosts = postgresql://mail@127.0.0.1:{server.port}/mail"
+                f"?sslmode=verify-full&sslrootcert={authority}"
+            ],
+            "ldap": [
+                "start_tls = yes",
+                "tls_require_cert = yes",
+                f"tls_ca_cert_file = {authority}",
+            ],
+        }[server.kind]
+        names = {line.partition(" ")[0] for line in lines}
+        kept = (
+            line for line in server.client_file().splitlines() if line.split(" ")[0] not in names
+        )
+        table = client_file(system, server.kind, "\n".join([*kept, *lines, ""]))
+        done = system.run("postmap", "-q", "alice@virtual.test", table)
+        assert done.returncode == status, done
+        assert done.stdout == (b"" if status else b"alice/\n")
+        assert (b"connect" in done.stderr.lower()) == bool(status), done
 
 
 def test_failover(make_system: MakeSystem, servers: dict[str, Server]) -> None:

@@ -16,6 +16,7 @@ PACKAGES = {
     "mysql": ("pymysql", "libmail.tables.mysql"),
     "pgsql": ("psycopg", "libmail.tables.pgsql"),
     "ldap": ("ldap", "libmail.tables.ldap_client"),
+    "mongodb": ("bson", "libmail.tables.mongodb"),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libmail.tables.freshness import outdated
 from libmail.tables.query_table import QueryTable
 from libmail.tables.registry import open_with
 from libmail.tables.sqlite import SqliteQuery, open_named
@@ -137,17 +138,15 @@ def test_cannot_be_opened(tmp_path: Path, settings: str, problem: str) -> None:
         make_table(tmp_path, settings)
 
 
-def test_replaced_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libmail.tables.sqlite._CHECK_INTERVAL", 0.0)
+def test_replaced_database(tmp_path: Path) -> None:
     table = make_table(tmp_path, "query = SELECT b FROM t WHERE a = '%s'")
-    assert lookup_now(table, "foo") == "bar,baz"
+    assert outdated() != f"{tmp_path}/db"
     make_database(tmp_path / "new", [("foo", "fresh", 1)])
     (tmp_path / "new").rename(tmp_path / "db")
-    assert lookup_now(table, "foo") == "fresh"
-    assert not table.replaced
+    assert lookup_now(table, "foo") == "bar,baz"
+    assert outdated() == f"{tmp_path}/db"
     (tmp_path / "db").unlink()
-    assert lookup_now(table, "foo") == "fresh"
-    assert table.replaced
+    assert outdated() == f"{tmp_path}/db"
 
 
 def test_slow_query_runs_in_a_thread(tmp_path: Path) -> None:
