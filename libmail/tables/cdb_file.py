@@ -5,7 +5,8 @@ pairs (position, number of slots) point to hash tables, whose slots are pairs (h
 record); between the pairs and the tables are the records: length of key and value, key, value.
 The hash's low byte says which table, the rest at which slot to begin.
 
-A new file is seen by new processes: `libmail.tables.freshness`. There is no cdb library that both PyPI and Debian have.
+A new file is seen by new processes: `libmail.tables.freshness`.  There is no cdb library that both
+PyPI and Debian have.
 """
 
 from __future__ import annotations
