@@ -102,11 +102,28 @@ def rebuild_tables(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """Create directories, complain about owners and permissions. Raises Fatal, ConfigError."""
+    """Create directories, complain about what looks wrong. Raises Fatal, ConfigError."""
+    # Only here: what the other commands do not need takes a while to load.
+    from commands.postfix.classes import class_problems
+    from commands.postfix.jails import copies_that_differ, dns_problems
+    from commands.postfix.relaying import relay_problems
+    from commands.postfix.tables import table_problems
+
     check_configuration(config)
     warn_without_effect(config)
     owner, privileged = mail_account(config)
     check_ownership(config, owner, privileged=privileged)
+    entries = read_master_cf(config.directory)
+    problems = [
+        *copies_that_differ(config.text("queue_directory")),
+        *table_problems(config, entries),
+        *class_problems(config),
+        *relay_problems(config, entries),
+    ]
+    if privileged:
+        problems += dns_problems(config, entries, owner)
+    for text in problems:
+        warning(text)
 
 
 def set_permissions(config: Config) -> None:
