@@ -104,7 +104,9 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with (self.top / "log").open("ab") as log:
-            self._process = self._popen(self.command(), log.fileno())
+            # It ends with the tests, however those end.
+            mortal = [need_tool("setpriv"), "--pdeathsig", "KILL"]
+            self._process = self._popen([*mortal, *self.command()], log.fileno())
         deadline = time.monotonic() + PATIENCE
         while not self.answers():
             log_text = (self.top / "log").read_text("utf-8", "replace")[-4000:]
