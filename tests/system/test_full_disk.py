@@ -73,6 +73,7 @@ def test_full_queue(system: MailSystem) -> None:
         sink.wait_for(5)  # while there is no room
         filler.unlink()
         system.wait_for_queue_empty()
+        wait_until(lambda: refusal(system, "MAIL FROM:<a@client.test>").startswith("250"))
         system.send("a@client.test", ["z@relay.test"], LARGE)
         system.sendmail("-f", "a@client.test", "y@relay.test", stdin=SMALL)
         sink.wait_for(7)

@@ -12,12 +12,14 @@ from typing import Final
 import pytest
 
 from tests.system.conftest import MakePostfix, MakeSystem
+from tests.system.exim import real_exim
 from tests.system.harness import MailSystem, free_port, need_tool
-from tests.system.processes import PATIENCE
+from tests.system.processes import PATIENCE, wait_until
 from tests.system.sink import PythonSink, Received
 
 SENDER: Final = "sender@client.test"
 MEGABYTE: Final = 1 << 20
+BOXES: Final = "inline:{ {alice@mailbox.test=alice/} }"
 
 # Bodies as they travel, each with the BODY parameter that a client would give.
 BODIES: Final = {
@@ -263,3 +265,37 @@ def test_real_postfix_as_sender(make_system: MakeSystem, make_postfix: MakePostf
     limits = {"message_size_limit": "40000000", "virtual_mailbox_limit": "0"}
     sender, receiver = make_postfix(main=limits), make_system(main=limits)
     smtp_between(sender, receiver)
+
+
+@pytest.mark.root
+def test_real_exim_as_next_hop(make_system: MakeSystem) -> None:
+    sender = make_system(main={"message_size_limit": "40000000"})
+    sender.configure({"virtual_mailbox_domains": None, "relay_domains": "virtual.test"})
+    with real_exim() as exim:
+        sender.route("virtual.test", f"smtp:[127.0.0.1]:{exim.port}")
+        sender.start()
+        for body in BODIES.values():
+            content = b"Subject: x\r\n\r\n" + stuff(body)
+            raw_smtp(sender.smtp_port, ["alice@virtual.test"], content)
+        sender.wait_for_queue_empty()
+        wait_until(lambda: len(exim.maildir()) == len(BODIES), exim.log)
+        received = Counter(shown(body_of(content)) for content in exim.maildir())
+    expected = Counter(shown(body.replace(b"\r\n", b"\n")) for body in BODIES.values())
+    assert received == expected
+
+
+@pytest.mark.root
+def test_real_exim_as_sender(make_system: MakeSystem) -> None:
+    limits = {"message_size_limit": "40000000", "virtual_mailbox_limit": "0"}
+    receiver = make_system(main=limits)
+    receiver.configure({"virtual_mailbox_domains": "mailbox.test", "virtual_mailbox_maps": BOXES})
+    receiver.start()
+    with real_exim(receiver.smtp_port) as exim:
+        for body in BODIES.values():
+            content = b"Subject: x\r\n\r\n" + stuff(body)
+            raw_smtp(exim.port, ["alice@mailbox.test"], content)
+        wait_until(lambda: len(receiver.log_lines("status=sent")) == len(BODIES), exim.log)
+        receiver.wait_for_queue_empty()
+    received = Counter(shown(body_of(content)) for content in receiver.maildir("alice"))
+    expected = Counter(shown(body.replace(b"\r\n", b"\n")) for body in BODIES.values())
+    assert received == expected
