@@ -3,7 +3,6 @@
 import os
 import pwd
 from dataclasses import dataclass, replace
-from typing import Final
 
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
@@ -16,8 +15,6 @@ from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions
 
 __all__ = ["AliasTable", "LocalParams", "Settings", "prepare"]
-
-_PROXY: Final = "proxy:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class Settings:
 
 def _file_owner(spec: str) -> int:
     """Who can change a table: the owner of its file; root, if it is no file or in main.cf."""
-    _, _, name = spec.partition(":")
+    _, _, name = spec.removeprefix("proxy:").partition(":")
     for path in (f"{name}.lmdb", name):
         if path.startswith("/"):
             try:
@@ -141,8 +138,6 @@ def prepare(startup: Startup) -> Settings:
             "main.cf configuration error: mailbox_size_limit is smaller than message_size_limit"
         )
     options = TableOptions.of(startup.config, sensitive=True)
-    # What may name commands and files has to come from the table itself, not through a proxy.
-    specs = tuple(spec.removeprefix(_PROXY) for spec in params.alias_maps)
     is_root = os.geteuid() == 0
     return Settings(
         params=params,
@@ -151,7 +146,8 @@ def prepare(startup: Startup) -> Settings:
             Maps("local_delivery_status_filter", params.local_delivery_status_filter, options)
         ),
         aliases=tuple(
-            AliasTable(Maps("alias_maps", (spec,), options), _file_owner(spec)) for spec in specs
+            AliasTable(Maps("alias_maps", (spec,), options), _file_owner(spec))
+            for spec in params.alias_maps
         ),
         mailbox_transports=Maps("mailbox_transport_maps", params.mailbox_transport_maps, options),
         mailbox_commands=Maps("mailbox_command_maps", params.mailbox_command_maps, options),

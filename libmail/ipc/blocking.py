@@ -56,6 +56,10 @@ class BlockingConnection:
         """Send a message, as `frames.frame` encodes it."""
         self._socket.sendall(frame(name, **attributes))
 
+    def send_bytes(self, data: bytes) -> None:
+        """Send what is encoded already."""
+        self._socket.sendall(data)
+
     def send_content(self, pieces: Iterable[bytes]) -> None:
         """Send message content and its end."""
         for piece in pieces:
@@ -68,20 +72,24 @@ class BlockingConnection:
 
     def receive(self, name: str) -> dict[str, str]:
         """The attributes of the next message, which must be of this type. Raises WireError."""
-        size = int.from_bytes(self._exactly(4), "big")
-        if size > MAX_FRAME:
-            raise WireError(f"{self._path}: a unit of {size} octets")
         try:
-            return frame_attributes(self._exactly(size), name)
+            return frame_attributes(self.receive_frame(), name)
         except WireError as err:
             raise WireError(f"{self._path}: {err}") from None
+
+    def receive_frame(self) -> bytes:
+        """The next message, without its length word. Raises WireError."""
+        size = int.from_bytes(self._exactly(4), "big")
+        if size > MAX_FRAME:
+            raise WireError(f"a unit of {size} octets")
+        return self._exactly(size)
 
     def _exactly(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
             more = self._socket.recv(size - len(data))
             if not more:
-                raise WireError(f"{self._path}: lost connection")
+                raise WireError("lost connection")
             data += more
         return data
 

@@ -14,10 +14,12 @@ The exchanges, and the socket that they use:
 - `public/qmgr`: NewMail (no answer), QueueFlush -> FlushReply; or trigger bytes from postkick(1);
 - `public/flush`: FlushAdd, FlushSite -> FlushReply; or a wake-up from master;
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
-- `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply.
+- `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
+- `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
+  TableList -> TableEntries, one or more.
 """
 
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, NewType
 
 from libmail.ipc.codec import Codec
@@ -57,6 +59,14 @@ __all__ = [
     "RewriteRequest",
     "SubmitOpen",
     "SubmitResult",
+    "TableDelete",
+    "TableEntries",
+    "TableEntry",
+    "TableList",
+    "TableLookup",
+    "TableReply",
+    "TableStatus",
+    "TableUpdate",
     "Target",
     "TraceFlag",
     "Transport",
@@ -439,6 +449,66 @@ class BounceReply(NamedTuple):
     reason: str
 
 
+class TableStatus(IntEnum):
+    """How a request to proxymap(8) ended."""
+
+    OK = 0
+    NOKEY = 1  # there is no such key
+    RETRY = 2  # not known now, or not done
+    DENY = 3  # not allowed through this service
+
+
+class TableLookup(NamedTuple):
+    """client -> proxymap. table: "type:name", without "proxy:"."""
+
+    table: str
+    key: str
+
+
+class TableUpdate(NamedTuple):
+    """client -> proxywrite: set the value of a key."""
+
+    table: str
+    key: str
+    value: str
+
+
+class TableDelete(NamedTuple):
+    """client -> proxywrite: remove a key."""
+
+    table: str
+    key: str
+
+
+class TableReply(NamedTuple):
+    """proxymap, proxywrite -> client. status: TableStatus. value: found, or why there is none."""
+
+    status: int
+    value: str
+
+
+class TableList(NamedTuple):
+    """client -> proxymap, proxywrite: all entries of a table, please."""
+
+    table: str
+
+
+class TableEntry(NamedTuple):
+    """One entry of a table."""
+
+    key: str
+    value: str
+
+
+class TableEntries(NamedTuple):
+    """proxymap, proxywrite -> client: some entries. last: no more of them, or status is not OK."""
+
+    status: int
+    reason: str
+    last: bool
+    entries: tuple[TableEntry, ...]
+
+
 CODEC: Final = Codec(
     [
         AgentReady,
@@ -465,5 +535,11 @@ CODEC: Final = Codec(
         RewriteRequest,
         SubmitOpen,
         SubmitResult,
+        TableDelete,
+        TableEntries,
+        TableList,
+        TableLookup,
+        TableReply,
+        TableUpdate,
     ]
 )

@@ -1,6 +1,6 @@
 """Opening what restrictions look into, which happens before the jail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,9 +15,8 @@ from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, DomainList, StringList
 from libmail.tables.table import TableOptions
 
-__all__ = ["OpenedRestrictions", "direct_tables", "open_restrictions", "own_addresses"]
+__all__ = ["OpenedRestrictions", "open_restrictions", "own_addresses"]
 
-_PROXY: Final = "proxy:"
 _MAPS: Final = (
     "canonical_maps",
     "local_recipient_maps",
@@ -28,11 +27,6 @@ _MAPS: Final = (
     "virtual_alias_maps",
     "virtual_mailbox_maps",
 )
-
-
-def direct_tables(specs: Sequence[str]) -> tuple[str, ...]:
-    """The tables behind `proxy:` ones; this process opens them itself, before its jail."""
-    return tuple(spec.removeprefix(_PROXY) for spec in specs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +52,9 @@ def open_restrictions(
     classes = {name: config.list(name) for name in params.smtpd_restriction_classes}
     compiled = compile_lists(params, classes, guard=guard)
     options = TableOptions.of(config)
-    maps = {name: Maps(name, direct_tables(config.list(name)), options) for name in _MAPS}
+    maps = {name: Maps(name, config.list(name), options) for name in _MAPS}
     for table in sorted(compiled.tables):
-        maps[table] = Maps(table, direct_tables((table,)), options)
+        maps[table] = Maps(table, (table,), options)
     parents = params.parent_domain_matches_subdomains
     hosts = {
         title: AddressList(title, specs, options, parent=title in parents)

@@ -20,7 +20,7 @@ from libmail.tables.entries import EntryError, plain_entries
 from libmail.tables.lines import logical_lines
 from libmail.tables.lmdb_file import database_path, to_bytes
 from libmail.tables.lmdb_writer import LmdbWriter
-from libmail.tables.registry import TABLE_TYPES, open_with
+from libmail.tables.registry import TABLE_TYPES, open_with, open_writable
 from libmail.tables.table import (
     BulkTable,
     SequenceTable,
@@ -32,6 +32,7 @@ from libmail.tables.table import (
     fold_ascii,
     is_utf8,
     lookup_now,
+    run_now,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _CDB: Final = "cdb"
 _MOST_AT_ONCE: Final = 1 << 29  # octets of a source
+_THROUGH_OTHERS: Final = frozenset({"proxy", "memcache"})
 _NO_MAP: Final[Mapping[str, str]] = {}
 
 
@@ -248,6 +250,9 @@ def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
 
 def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
     """Add entries to the table, which need not exist yet.  Raises `TableError`."""
+    if target.kind in _THROUGH_OTHERS:
+        _update(target, _read_entries(target, dialect, "stdin", lines))
+        return
     path = _changeable_path(target)
     entries = _read_entries(target, dialect, "stdin", lines)
     writer = LmdbWriter(target.spec, path, target.options.map_size)
@@ -264,6 +269,17 @@ def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
             LOG.warning(f'{target.spec}: duplicate entry: "{shown}"')
 
 
+def _update(target: Target, entries: Mapping[str, str]) -> None:
+    """Add entries one by one."""
+    table = open_writable(target.spec, target.options)
+    for key, value in entries.items():
+        if target.duplicates != "replace" and run_now(table.lookup(key)) is not None:
+            if target.duplicates == "warn":
+                LOG.warning(f'{target.spec}: duplicate entry: "{key}"')
+            continue
+        run_now(table.update(key, value))
+
+
 def _other_form(key: bytes) -> bytes:
     """Return the key as the other convention of null bytes has it."""
     return key[:-1] if key.endswith(b"\0") else key + b"\0"
@@ -271,6 +287,10 @@ def _other_form(key: bytes) -> bytes:
 
 def delete(target: Target, keys: Iterable[str]) -> bool:
     """Delete entries; tell whether any of them was there.  Raises `TableError`."""
+    if target.kind in _THROUGH_OTHERS:
+        table = open_writable(target.spec, target.options)
+        deleted = [run_now(table.delete(key)) for key in keys]  # all of them
+        return any(deleted)
     if target.kind not in _INDEXED and target.kind != _CDB:
         if target.kind in ("texthash", "regexp", "pcre", "cidr"):
             raise TableUnsupported(f"{target.spec} map requires O_RDONLY access mode")

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Final, Protocol, cast
 
+from libmail.tables.braces import split_list, strip_braces
 from libmail.tables.surrogate import UnavailableTable
-from libmail.tables.table import Log, Table, TableConfigError, TableOptions
+from libmail.tables.table import Log, Table, TableConfigError, TableOptions, WritableTable
 
-__all__ = ["TABLE_TYPES", "open_table", "open_with", "split_spec"]
+__all__ = ["TABLE_TYPES", "is_pattern", "open_table", "open_with", "open_writable", "split_spec"]
 
 TABLE_TYPES: Final[Mapping[str, str]] = {
     "btree": "libmail.tables.lmdb_file",
@@ -33,6 +34,7 @@ TABLE_TYPES: Final[Mapping[str, str]] = {
     "pcre": "libmail.tables.pcre",
     "pgsql": "libmail.tables.pgsql",
     "pipemap": "libmail.tables.pipemap",
+    "proxy": "libmail.tables.proxy",
     "randmap": "libmail.tables.randmap",
     "regexp": "libmail.tables.regexp",
     "socketmap": "libmail.tables.socketmap",
@@ -45,11 +47,32 @@ TABLE_TYPES: Final[Mapping[str, str]] = {
 }
 
 
+_WRITABLE: Final[Mapping[str, str]] = {
+    "btree": "libmail.tables.lmdb_cache",
+    "dbm": "libmail.tables.lmdb_cache",
+    "hash": "libmail.tables.lmdb_cache",
+    "internal": "libmail.tables.internal",
+    "lmdb": "libmail.tables.lmdb_cache",
+    "proxy": "libmail.tables.proxy",
+}
+
+_PATTERNS: Final = frozenset({"cidr", "pcre", "randmap", "regexp", "socketmap", "static", "tcp"})
+_OF_OTHERS: Final = frozenset({"pipemap", "unionmap"})
+_AROUND: Final = frozenset({"debug", "proxy"})
+
+
 class Driver(Protocol):
     """What each driver module offers."""
 
     def open_named(self, kind: str, name: str, options: TableOptions) -> Table:
         """Open the table; raises `TableConfigError`."""
+
+
+class WritableDriver(Protocol):
+    """What the driver modules of types offer that can be changed entry by entry."""
+
+    def open_writable(self, kind: str, name: str, options: TableOptions) -> WritableTable:
+        """Open the table, making it where it is not there; raises `TableConfigError`."""
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -73,10 +96,44 @@ def open_with(spec: str, options: TableOptions) -> Table:
             raise TableConfigError(f"unsupported dictionary type: {kind}")
         return cast(Driver, import_module(module)).open_named(kind, name, options)
     except TableConfigError as error:
-        if options.strict:
-            raise
-        options.log.error(str(error))
-        return UnavailableTable(spec, str(error), options.log)
+        return _unavailable(spec, error, options)
+
+
+def open_writable(spec: str, options: TableOptions) -> WritableTable:
+    """Open a table whose entries this process changes one by one, such as a cache.
+
+    A file that is not there is made, by root as `mail_owner`. Raises `TableConfigError` as
+    `open_with` does.
+    """
+    kind, name = split_spec(spec)
+    try:
+        module = _WRITABLE.get(kind)
+        if module is None:
+            raise TableConfigError(f"{spec}: tables of this type cannot be updated")
+        return cast(WritableDriver, import_module(module)).open_writable(kind, name, options)
+    except TableConfigError as error:
+        return _unavailable(spec, error, options)
+
+
+def _unavailable(spec: str, error: TableConfigError, options: TableOptions) -> UnavailableTable:
+    if options.strict:
+        raise error
+    options.log.error(str(error))
+    return UnavailableTable(spec, str(error), options.log)
+
+
+def is_pattern(spec: str) -> bool:
+    """What `Table.pattern` of the table would be, without opening it."""
+    kind, _, name = spec.partition(":")
+    if kind in _AROUND:
+        return is_pattern(name)
+    if kind not in _OF_OTHERS:
+        return kind in _PATTERNS
+    try:
+        inner = split_list(strip_braces(name))
+    except ValueError:
+        return False
+    return all(is_pattern(one) for one in inner)
 
 
 def open_table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from libmail.tables.table import Log, TableRetry
 
 __all__ = ["UnavailableTable"]
@@ -19,8 +21,24 @@ class UnavailableTable:
 
     async def lookup(self, key: str) -> str | None:
         """Raise `TableRetry`, whatever the key."""
+        raise self._failure()
+
+    async def update(self, key: str, value: str) -> None:
+        """Likewise."""
+        raise self._failure()
+
+    async def delete(self, key: str) -> bool:
+        """Likewise."""
+        raise self._failure()
+
+    async def listing(self) -> AsyncIterator[tuple[str, str]]:
+        """Likewise."""
+        raise self._failure()
+        yield  # what makes it a generator
+
+    def _failure(self) -> TableRetry:
         self._log.warning(f"{self.spec} is unavailable. {self._reason}")
-        raise TableRetry(f"table {self.spec} lookup error: {self._reason}")
+        return TableRetry(f"table {self.spec} lookup error: {self._reason}")
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

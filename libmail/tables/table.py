@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
@@ -26,6 +26,7 @@ __all__ = [
     "TableOptions",
     "TableRetry",
     "TableUnsupported",
+    "WritableTable",
     "fold_ascii",
     "is_utf8",
     "key_filter",
@@ -90,6 +91,19 @@ class SequenceTable(Protocol):
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Give all entries, in the table's own order."""
+
+
+class WritableTable(Table, Protocol):
+    """A table that a daemon changes entry by entry: a cache, and what proxywrite serves."""
+
+    async def update(self, key: str, value: str) -> None:
+        """Set the value of a key. Raises `TableRetry`."""
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key; tell whether it was there. Raises `TableRetry`."""
+
+    def listing(self) -> AsyncIterator[tuple[str, str]]:
+        """Give all entries, while others may be changed. Raises `TableRetry`."""
 
 
 _DEFAULTS: Final = Config("")

@@ -60,6 +60,8 @@ bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
 showq unix n - n - - showq
 smtp unix - - n - - smtp
 error unix - - n - - error
@@ -74,8 +76,6 @@ postlog unix-dgram n - n - 1 postlogd
 POSTFIX_SERVICES: Final = """\
 tlsmgr unix - - n 1000? 1 tlsmgr
 verify unix - - n - 1 verify
-proxymap unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 """

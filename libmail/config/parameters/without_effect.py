@@ -197,10 +197,6 @@ _SRV = """
     lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
 """
 
-_PROXYMAP = """
-    proxy_read_maps proxy_write_maps proxymap_service_name proxywrite_service_name
-"""
-
 _XCLIENT = """
     lmtp_send_xforward_command lmtp_xforward_timeout smtp_send_xforward_command
     smtp_xforward_timeout smtpd_authorized_xclient_hosts smtpd_authorized_xforward_hosts
@@ -236,7 +232,6 @@ NOT_YET = _words(
     + _PIX
     + _REQUIRETLS
     + _SRV
-    + _PROXYMAP
     + _XCLIENT
     + _QMQP
     + _OTHER

@@ -21,6 +21,7 @@ from libmail.config.parameters.without_effect import (
 ROOT = Path(__file__).parents[4]
 CODE = ("libmail", "daemons", "commands", "master")
 READ_AS_MEMBERS = {"local_destination_concurrency_limit", "local_destination_recipient_limit"}
+LISTS_OF_OTHERS = {"proxy_read_maps", "proxy_write_maps"}  # whether anybody reads those or not
 ABOUT_ALL = ("libmail/config/parameters", "commands/postconf")
 
 
@@ -53,6 +54,7 @@ def read_parameters() -> frozenset[str]:
     new = mentioned & parameters.keys()
     while new:
         found |= new
+        new -= LISTS_OF_OTHERS
         new = {name for one in new for name in references(parameters[one].default)}
         new = new & parameters.keys() - found
     return frozenset(found)
