@@ -405,17 +405,18 @@ class MailSystem:
         folders = (self.queue_directory / name for name in QUEUES)
         return [path for folder in folders for path in folder.rglob("*") if is_complete(path)]
 
-    def is_queue_empty(self) -> bool:
-        """Whether there was a moment without an accepted message in the queue.
+    def messages_at_rest(self) -> list[Path] | None:
+        """The accepted messages that were in the queue at one moment; None when that is not known.
 
         A message, or the bounce that takes its place, may move to a directory that was read
         already. So the answer counts only if no directory changed during the look; and none right
         before it, as a second change may leave the same time stamp.
         """
         now, before = time.time_ns(), self._directory_times()
-        if max(before.values(), default=0) > now - _STILL or self.queued():
-            return False
-        return before == self._directory_times()
+        if max(before.values(), default=0) > now - _STILL:
+            return None
+        found = self.queued()
+        return found if before == self._directory_times() else None
 
     def _directory_times(self) -> dict[Path, int]:
         """When the directories of the queue last changed, in ns."""
@@ -426,23 +427,24 @@ class MailSystem:
     def wait_for_queue_empty(self, timeout: float = PATIENCE) -> None:
         """Raises TimeoutError that shows the queue and the end of the log."""
         wait_until(
-            self.is_queue_empty,
+            lambda: self.messages_at_rest() == [],
             lambda: f"still queued: {self.queued()}\n{self.end_of_log()}",
             timeout,
         )
 
-    def wait_for_deferred(self, count: int, timeout: float = 30.0) -> None:
+    def wait_for_deferred(self, count: int, timeout: float = PATIENCE) -> None:
         """Waits until the queue has that many messages, all of them deferred."""
-        deadline = time.monotonic() + timeout
         folder = self.queue_directory / "deferred"
-        while True:
-            queued = self.queued()
-            deferred = [path for path in queued if folder in path.parents]
-            if len(queued) == len(deferred) == count:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not {count} deferred: {queued}\n{self.log_text()[-4000:]}")
-            time.sleep(0.02)
+
+        def are_deferred() -> bool:
+            found = self.messages_at_rest() or []
+            return len(found) == count and all(folder in path.parents for path in found)
+
+        wait_until(
+            are_deferred,
+            lambda: f"not {count} deferred: {self.queued()}\n{self.end_of_log()}",
+            timeout,
+        )
 
     def maildir(self, name: str) -> list[bytes]:
         """The messages in a virtual Maildir."""

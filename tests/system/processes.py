@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 TICK: Final = os.sysconf("SC_CLK_TCK")
 PATIENCE: Final = 120.0
 """Seconds to wait for what must come. A quiet machine needs a fraction of one, a loaded one as
 long as it takes: that is never what a test is about."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,20 @@ def is_gone(pid: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], object],
+    condition: Callable[[], T],
     explain: Callable[[], object] = lambda: "",
     limit: float = PATIENCE,
-) -> None:
-    """Waits for something that becomes true. Raises TimeoutError with the explanation."""
+) -> T:
+    """Waits for something that becomes true, and returns it.
+
+    Raises TimeoutError with the explanation.
+    """
     deadline = time.monotonic() + limit
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain. {explain()}")
         time.sleep(0.01)
+    return found
 
 
 def cpu_time(session: int) -> CpuTime:

@@ -116,10 +116,11 @@ def wait_for_orphans(system: MailSystem) -> None:
     """Our services end soon after their master; those of Postfix may go on until they are idle."""
     if not isinstance(system, Instance):
         return system.kill_all()
-    return wait_until(
+    wait_until(
         lambda: not session_members(system.session),
         lambda: [process.title() for process in session_members(system.session)],
     )
+    return None
 
 
 def do_kill(system: MailSystem, what: str, dice: random.Random) -> None:

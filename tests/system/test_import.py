@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.system.conftest import MakePostfix, MakeSystem
 from tests.system.harness import MailSystem, RealPostfix, free_port
+from tests.system.processes import wait_until
 from tests.system.sink import PythonSink
 
 HELD: Final = "inline:{{held@later.test=HOLD for a while}}"
@@ -43,10 +43,7 @@ def fill(postfix: RealPostfix) -> None:
         )
     postfix.wait_for_log(r"to=<(one|three|über)@later\.test>.* status=deferred", count=3)
     postfix.wait_for_log(r"to=<done@now\.test>.* status=sent")
-    deadline = time.monotonic() + 30
-    while len(list((postfix.queue_directory / "deferred").rglob("*z*"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(list((postfix.queue_directory / "deferred").rglob("*z*"))) == 2)
 
 
 def stop(postfix: RealPostfix) -> None:

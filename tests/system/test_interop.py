@@ -181,7 +181,9 @@ def test_swaks_pipelining(make_system: MakeSystem) -> None:
     system.start()
     command = [swaks, "--server", "127.0.0.1", "--port", str(system.smtp_port), "--pipeline"]
     done = subprocess.run(
-        [*command, "--from", SENDER, "--to", "alice@virtual.test"], capture_output=True, timeout=60
+        [*command, "--from", SENDER, "--to", "alice@virtual.test"],
+        capture_output=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout
     system.wait_for_queue_empty()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.system.conftest import MakeSystem
 from tests.system.harness import free_port, need_tool
+from tests.system.processes import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -69,7 +70,7 @@ class Dovecot:
 
     def wait(self) -> None:
         """Until it listens."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not self.socket.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
@@ -85,7 +86,7 @@ class Dovecot:
     def stop(self) -> None:
         """End it, and what it started."""
         self.process.terminate()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

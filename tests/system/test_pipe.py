@@ -12,6 +12,7 @@ import pytest
 
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem
+from tests.system.processes import PATIENCE
 
 MESSAGE = b"Subject: test\r\n\r\nFrom the start\r\n.dot\r\n"
 
@@ -35,7 +36,7 @@ def services(system: MailSystem, lines: Sequence[str], user: str | None = None) 
 
 def wait_for(path: Path, end: bytes) -> bytes:
     """The file's content, as soon as it ends so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         content = path.read_bytes() if path.exists() else b""
         if content.endswith(end):

@@ -37,8 +37,7 @@ def qmgr_pid(system: Instance, other_than: int = 0) -> int:
         members = session_members(system.session)
         return [p.pid for p in members if "qmgr" in p.title() and p.pid != other_than]
 
-    wait_until(found, system.end_of_log)
-    return found()[0]
+    return wait_until(found, system.end_of_log)[0]
 
 
 def test_mail_for_a_host_that_is_down_is_deferred_and_tried_again(system: Instance) -> None:
