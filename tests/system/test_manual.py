@@ -15,7 +15,7 @@ PAGES = sorted(MANUAL.rglob("*.[158]"))
 
 @pytest.mark.parametrize(
     "command",
-    ["mandoc -T lint -W warning", "groff -man -T utf8 -ww -z"],
+    ["mandoc -T lint -W warning", "groff -mandoc -T utf8 -ww -z"],
     ids=["mandoc", "groff"],
 )
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
