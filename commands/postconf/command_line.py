@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from commands.postconf import editing, master_view
 from commands.postconf.main_view import MainView
 from commands.postconf.report import print_lines, printable, warn
+from commands.postconf.templates_view import show_templates
 from libmail.config import Config, ConfigError, ExpansionError, open_config
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY
 from libmail.config.main_cf import SPACES, split_name_value
@@ -22,21 +23,28 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 USAGE: Final = (
-    "usage: postconf [-c config_dir] [-C param_class] [-d (parameter defaults)]"
-    " [-e (edit configuration)] [-f (fold lines)] [-F (master.cf fields)] [-h (no names)]"
-    " [-H (no values)] [-M (master.cf)] [-n (non-default parameters)]"
-    " [-o name=value (override parameter value)] [-p (main.cf, default)]"
-    " [-P (master.cf parameters)] [-v (verbose)] [-x (expand parameter values)]"
-    " [-X (exclude)] [-# (comment-out)] [name...]"
+    "usage: postconf [-b (bounce templates)] [-c config_dir] [-C param_class]"
+    " [-d (parameter defaults)] [-e (edit configuration)] [-f (fold lines)]"
+    " [-F (master.cf fields)] [-h (no names)] [-H (no values)] [-M (master.cf)]"
+    " [-n (non-default parameters)] [-o name=value (override parameter value)]"
+    " [-p (main.cf, default)] [-P (master.cf parameters)] [-t (bounce templates)] [-v (verbose)]"
+    " [-x (expand parameter values)] [-X (exclude)] [-# (comment-out)] [name...]"
 )
-ALONE: Final = ("MFPp", "denX#", "hH", "do")
-ALLOWED: Final = {"M": "efovxX#", "F": "efhHovx", "P": "efhHovxX", "p": "defhHnovxX#C"}
+ALONE: Final = ("btMFPp", "denX#", "hH", "do")
+ALLOWED: Final = {
+    "M": "efovxX#",
+    "F": "efhHovx",
+    "P": "efhHovxX",
+    "p": "defhHnovxX#C",
+    "b": "v",
+    "t": "v",
+}
 CLASSES: Final = ("builtin", "service", "user", "all")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A parsed command line. flags: the option letters given; target: M, F, P or p."""
+    """A parsed command line. flags: the option letters given; target: M, F, P, b, t or p."""
 
     flags: frozenset[str]
     target: str
@@ -70,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
     """
     try:
         request = parse(argv)
+        if request.target in "bt":
+            return show_texts(request)
         if request.change is not None:
             edit(request, request.change)
         else:
@@ -95,7 +105,7 @@ def fatal(text: str) -> int:
 def parse(arguments: Sequence[str]) -> Request:
     """The command line. Raises ConfigError for options that are unknown or do not fit."""
     try:
-        options, rest = getopt.getopt(list(arguments), "c:C:defFhHMno:pPvxX#")
+        options, rest = getopt.getopt(list(arguments), "bc:C:defFhHMno:pPtvxX#")
     except getopt.GetoptError as error:
         sys.stderr.write(f"postconf: {option_mistake(error)}\n")
         raise ConfigError(USAGE) from None
@@ -104,7 +114,7 @@ def parse(arguments: Sequence[str]) -> Request:
         given = [letter for letter in group if letter in flags]
         if len(given) > 1:
             raise _specify_one_of(given)
-    target = next((letter for letter in "MFP" if letter in flags), "p")
+    target = next((letter for letter in "btMFP" if letter in flags), "p")
     for letter in sorted(flags - {"c", "v", target} - set(ALLOWED[target])):
         raise ConfigError(f"with option -{target}, do not specify -{letter}")
     classes = tuple(word for option, value in options if option == "-C" for word in _words(value))
@@ -178,6 +188,14 @@ def show(request: Request) -> None:
         if request.target == "p":
             view.warn_unused_settings()
         view.warn_unused_options()
+
+
+def show_texts(request: Request) -> int:
+    """Print templates of notifications."""
+    if len(request.arguments) > 1:
+        raise ConfigError("options -b and -t require at most one template file")
+    config = _open(request)
+    return show_templates(config, request.arguments, expand=request.target == "b")
 
 
 def _open(request: Request) -> Config:

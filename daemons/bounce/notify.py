@@ -88,8 +88,7 @@ class Notifier:
 
     def template(self, job: Job) -> Template:
         """The template of a kind of notification."""
-        found: Template = getattr(self._prepared.templates, job.name)
-        return found
+        return self._prepared.templates.of(job.name)
 
     async def to_sender(
         self, job: Job, original: Original, targets: Sequence[Target], recipient: str

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.config import Config, ConfigError
-from libmail.dsn.templates import TemplateError, Templates, builtin_templates, parse_templates
+from libmail.dsn.templates import (
+    KINDS,
+    TemplateError,
+    Templates,
+    builtin_templates,
+    expanded,
+    read_templates,
+)
 from libmail.log import LOG
 from libmail.service.skeleton import Startup
 from libmail.tables.match import DomainList
@@ -48,35 +55,28 @@ class Prepared:
     flush_domains: DomainList
 
 
-def _templates(path: str) -> Templates:
+def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, str]]:
     """A file that cannot be used is no reason to lose a report: the built-in texts serve."""
-    if not path:
-        return builtin_templates()
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return parse_templates(file.read(), path)
+        templates, warnings = read_templates(path)
+        for warning in warnings:
+            LOG.warning(warning)
+        return templates, _texts(config, templates)
     except OSError as err:
         LOG.warning(f"open {path}: {err.strerror} -- using default templates")
-    except TemplateError as err:
+    except (TemplateError, ConfigError) as err:
         LOG.warning(f"{err} -- using default templates")
-    return builtin_templates()
-
-
-def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, str]]:
-    templates = _templates(path)
-    try:
-        return templates, _texts(config, templates)
-    except ConfigError as err:
-        LOG.warning(f"{path}: {err} -- using default templates")
     templates = builtin_templates()
     return templates, _texts(config, templates)
 
 
 def _texts(config: Config, templates: Templates) -> dict[str, str]:
-    return {
-        name: getattr(templates, name).expanded(config.expand, config.seconds)
-        for name in ("failure", "delay", "success", "verify")
-    }
+    texts = {}
+    for kind in KINDS:
+        texts[kind], warnings = expanded(config, kind, templates.of(kind))
+        for warning in warnings:
+            LOG.warning(warning)
+    return texts
 
 
 def prepare(startup: Startup) -> Prepared:

@@ -165,3 +165,18 @@ def test_editing_keeps_everything_else(text: str) -> None:
     edited = edit_main(text, Change.SET, {"a": "1"}, "main.cf")
     assert [line for line in edited.split("\n") if line.lstrip(" \t").startswith("#")] == kept
     assert edit_main(text, Change.REMOVE, {"new": ""}, "main.cf") == text
+
+
+def test_texts_of_notifications(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = directory / "bounce.cf"
+    file.write_text("verify_template = <<EOF\nSubject: s\n\nthis is $my_own\nEOF\n")
+    assert main(["-c", str(directory), "-t", str(file)]) == 0
+    shown = capfd.readouterr().out
+    assert shown.endswith("<MAILER-DAEMON>\nSubject: s\n\nthis is $my_own\nEOF\n")
+    assert main(["-c", str(directory), "-b", str(file)]) == 0
+    shown = capfd.readouterr().out
+    assert shown.startswith("expanded_failure_text = <<EOF\nThis is the mail system")
+    assert shown.endswith("\nexpanded_verify_text = <<EOF\nthis is bar  more\nEOF\n")
+    assert main(["-c", str(directory), "-b", str(directory / "nothing")]) == 1
+    assert capfd.readouterr().err.startswith("postfix/bounce: fatal: open ")
+    assert main(["-c", str(directory), "-b", "", ""]) == 1

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libmail.config import Config
 from libmail.dsn.codes import adapt_class, split_dsn
-from libmail.dsn.templates import TemplateError, builtin_templates, parse_templates
+from libmail.dsn.templates import (
+    KINDS,
+    TemplateError,
+    builtin_templates,
+    expanded,
+    parse_templates,
+)
 
 FILE = """\
 # A comment.
@@ -27,49 +34,111 @@ END
 """
 
 
+def config(**settings: str) -> Config:
+    return Config("/nonexistent", (), (), "bounce").override(tuple(settings.items()))
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_parse(ending: str) -> None:
-    templates = parse_templates(FILE.replace("\n", ending), "bounce.cf")
+    templates, warnings = parse_templates(FILE.replace("\n", ending), "bounce.cf")
     failure = templates.failure
+    assert warnings == ()
     assert failure.charset == "iso-8859-1"
     assert failure.sender == "Bounces <MAILER-DAEMON>"
     assert failure.subject == "could not be delivered"
     assert failure.postmaster_subject == "copy"
-    assert failure.expanded(
-        lambda text: text.replace("$myhostname", "host"), lambda name: 7200
-    ) == ("Dear sender, host has kept this for 2 hours.\n")
+    values = config(myhostname="host", maximal_queue_lifetime="7200s")
+    text, warnings = expanded(values, "failure", failure)
+    assert (text, warnings) == ("Dear sender, host has kept this for 2 hours.\n", ())
     assert (templates.delay.subject, templates.delay.text) == ("late", "late\n")
     assert templates.success == builtin_templates().success
 
 
+def test_source_reads_back_as_the_same() -> None:
+    text = "\n".join(builtin_templates().of(kind).source(kind) for kind in KINDS)
+    templates, warnings = parse_templates(text, "[built-in]")
+    assert (templates, warnings) == (builtin_templates(), ())
+
+
 @pytest.mark.parametrize(
-    ("text", "seconds", "want"),
+    ("text", "seconds", "want", "warnings"),
     [
-        ("$delay_warning_time_hours", 1, "0"),
-        ("$delay_warning_time_hours", 1800, "1"),
-        ("${maximal_queue_lifetime_days}", 432000, "5"),
-        ("$maximal_queue_lifetime_seconds", 5, "5"),
-        ("$maximal_queue_lifetime_minutes.", 120, "2."),
-        ("$maximal_queue_lifetime_weeks", 432000, "1"),
+        ("$maximal_queue_lifetime_hours", 0, "0", 0),
+        ("$maximal_queue_lifetime_hours", 1800, "0", 3),
+        ("$maximal_queue_lifetime_days", 47 * 3600, "1", 0),
+        ("${maximal_queue_lifetime_days}", 432000, "5", 0),
+        ("$(maximal_queue_lifetime_days)s", 432000, "5s", 0),
+        ("$maximal_queue_lifetime_seconds", 999, "999", 0),
+        ("$maximal_queue_lifetime_seconds", 1000, "1000", 3),
+        ("$maximal_queue_lifetime_minutes.", 120, "2.", 0),
+        ("$maximal_queue_lifetime_weeks", 432000, "0", 3),
+        ("$$x", 0, "$x", 0),
     ],
 )
-def test_times(text: str, seconds: float, want: str) -> None:
-    templates = parse_templates(f"verify_template = <<E\n\n{text}\nE\n", "f")
-    assert templates.verify.expanded(lambda text: text, lambda name: seconds) == f"{want}\n"
+def test_times(text: str, seconds: int, want: str, warnings: int) -> None:
+    templates, _ = parse_templates(f"verify_template = <<E\n\n{text}\nE\n", "f")
+    values = config(maximal_queue_lifetime=f"{seconds}s")
+    shown, told = expanded(values, "verify", templates.verify)
+    assert (shown, len(told)) == (f"{want}\n", warnings)
 
 
-BAD = [
-    ("word", "what\n"),
-    ("name", "other_template = <<E\nE\n"),
-    ("no end", "failure_template = <<E\n\nx\n"),
-    ("header", "failure_template = <<E\nX-Other: y\n\nx\nE\n"),
-    ("no colon", "failure_template = <<E\nSubject\n\nx\nE\n"),
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("$no_such_name", r"^f: undefined \$name in verify template: \$no_such_name$"),
+        ("$delay_warning_time_years", '^f: unrecognized suffix "years" in parameter'),
+    ],
+)
+def test_names_that_mean_nothing(text: str, error: str) -> None:
+    templates, _ = parse_templates(f"verify_template = <<E\n\n{text}\nE\n", "f")
+    with pytest.raises(TemplateError, match=error):
+        expanded(config(), "verify", templates.verify)
+
+
+SECTIONS = [
+    ("From:x\nsubject : y\ntext", "", "text\n"),
+    ("Subject: y\n  From: x", "", "  From: x\n"),
+    ("Subject: y\nSubject y\n\nz", "", "Subject y\n\nz\n"),
+    ("\n\nz", "", "z\n"),
+    ("Subject: y", "missing message text in failure", ""),
+    ("X-Other: y\n\nx", 'unknown "X-Other" header label in failure', ""),
+    ("From:\n\nx", 'empty "From" header value', ""),
+    ("From: ü\n\nx", 'non-ASCII "From" header value', ""),
+    ("From: x\n\nü", "8-bit message text in failure template", ""),
+    ("Charset: utf-8\n\nü", "", "ü\n"),
 ]
 
 
-@pytest.mark.parametrize("text", [c[1] for c in BAD], ids=[c[0] for c in BAD])
+@pytest.mark.parametrize(("lines", "warning", "text"), SECTIONS)
+def test_sections(lines: str, warning: str, text: str) -> None:
+    templates, warnings = parse_templates(f"failure_template = <<E\n{lines}\nE\n", "f")
+    if warning:
+        assert warnings[0].startswith(f"f: {warning}")
+        assert templates == builtin_templates()
+    else:
+        assert warnings == ()
+        assert templates.failure.text == text
+
+
+FILES = [
+    ("other_template = <<E\nE\n", "f, line 1: unknown template name: other_template"),
+    ("failure_template = <<E\n\nx\n", 'f, line 3: missing "E" end marker'),
+    (
+        "success_template = <<E\nPostmaster-Subject: x\n\ny\nE\n",
+        'f: inapplicable "Postmaster-Subject" header label in success template',
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "warning"), FILES)
+def test_warnings(text: str, warning: str) -> None:
+    _, warnings = parse_templates(text, "f")
+    assert warnings[0].startswith(warning)
+
+
+@pytest.mark.parametrize("text", ["what\n", "failure_template = <<\n"])
 def test_bad_files(text: str) -> None:
-    with pytest.raises(TemplateError, match=r"^bounce\.cf, line 1: "):
+    with pytest.raises(TemplateError, match=r"^bounce\.cf, line 1: missing "):
         parse_templates(text, "bounce.cf")
 
 
