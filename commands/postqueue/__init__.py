@@ -66,7 +66,8 @@ def _parse(argv: Sequence[str]) -> Order:
                 value = word[at:] or next(words, None)
                 if value is None:
                     order.mistake = f"option requires an argument -- '{letter}'"
-                elif letter == "c":
+                    return order
+                if letter == "c":
                     order.config_directory = value
                 else:
                     order.action, order.argument = letter, value
@@ -77,7 +78,8 @@ def _parse(argv: Sequence[str]) -> Order:
                 actions += 1
             elif letter != "v":
                 order.mistake = f"invalid option -- '{letter}'"
-    if actions > 1 and order.mistake is None:
+                return order
+    if actions > 1:
         order.mistake = ""
     return order
 
