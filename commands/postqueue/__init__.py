@@ -181,8 +181,10 @@ def _run(order: Order, config: Config) -> None:
     elif order.action == "i":
         from libmail.queue.ids import is_queue_id
 
-        if not is_queue_id(order.argument):
+        if not order.argument.isalnum():
             raise Failure(f'Cannot flush queue ID - invalid name: "{order.argument}"')
+        if not is_queue_id(order.argument):
+            return  # no message can have it
         _flush(config, order.argument)
     elif order.action == "s":
         _flush_site(config, order.argument)

@@ -14,7 +14,7 @@ from typing import Final
 
 from commands.postsuper.spool import REASON_LOGS, Original, Spool, open_original
 from commands.postsuper.staging import DIRECTORY, Key, Staged, Staging
-from libmail.ipc.messages import QueueId
+from libmail.ipc.messages import Envelope, EnvelopeFlag, QueueId
 from libmail.log import LOG
 from libmail.message.content import ContentScan, StrayFilter
 from libmail.message.headers import Field, fields, scan
@@ -41,6 +41,7 @@ class ImportParams:
 
     cleanup_replace_stray_cr_lf: bool
     enable_long_queue_ids: bool
+    remote_header_rewrite_domain: str
 
 
 @dataclass(slots=True)
@@ -181,7 +182,7 @@ class _Importer:
         for piece in pieces:
             content.feed(piece)
         content.end()
-        envelope = message.finish(content.message_id)
+        envelope = self._here(message.finish(content.message_id))
         found = message.recipients
         try:
             writer.complete(envelope, (one.recipient for one in found), content.flags, mode)
@@ -194,6 +195,15 @@ class _Importer:
                 if old.done:
                     file.mark_done(new)
         return offsets
+
+    def _here(self, envelope: Envelope) -> Envelope:
+        """The envelope with what we call what the original calls the remote context."""
+        if envelope.rewrite_context == "local":
+            return envelope
+        return envelope._replace(
+            rewrite_context=self._params.remote_header_rewrite_domain,
+            flags=envelope.flags | EnvelopeFlag.RELAYED,
+        )
 
     def _write_logs(
         self, queue_id: QueueId, logs: Mapping[str, tuple[bytes, float]], offsets: dict[int, int]

@@ -34,6 +34,8 @@ EX_TEMPFAIL = 75
 TOO_BIG = "message file too big"
 _BATCH = 500
 _READ_AHEAD = 1 << 17
+_EMPTY = ("", "<>", '""')
+_MAILER_DAEMON = "MAILER-DAEMON"  # stands for the null sender
 _NO_ADDRESSES = "Recipient addresses must be specified on the command line or via the -t option"
 _NO_HEADER_ADDRESSES = "No recipient addresses found in message header"
 # What makes an address that has the same internal form, and needs no parser to see it.
@@ -86,9 +88,17 @@ def _addresses(texts: Iterable[str]) -> list[str]:
             found.append(text)
         else:
             from libmail.message.addresses import addresses_in
-            from libmail.smtp.address import unquote
+            from libmail.smtp.address import strip_route, unquote
 
-            found += filter(None, map(unquote, addresses_in(text)))
+            found += (unquote(strip_route(address)) for address in addresses_in(text))
+    return found
+
+
+def _recipients(words: Iterable[str]) -> list[str]:
+    """Those of the command line, where an empty word is the empty address."""
+    found: list[str] = []
+    for word in words:
+        found += [""] if word.strip() in _EMPTY else _addresses([word])
     return found
 
 
@@ -102,12 +112,16 @@ def is_plain_address(text: str) -> bool:
     )
 
 
-def _sender(text: str | None, login: str) -> str:
+def _sender(options: Options, login: str) -> str:
     """The envelope sender in internal form, "" for the null sender."""
+    text = options.sender
     if text is None:
         return login
     found = _addresses([text])
-    return found[0] if found else ""
+    if len(found) > 1:
+        options.warnings.append(f"-f option specified malformed sender: {text}")
+    sender = found[0] if found else ""
+    return "" if sender.upper() == _MAILER_DAEMON else sender
 
 
 def _verp(options: Options, config: Config, sender: str) -> str:
@@ -130,14 +144,15 @@ def _message(options: Options, config: Config) -> Message:
     full_name = options.full_name
     if full_name is None:
         full_name = os.environ.get("NAME", "") or gecos
-    sender = _sender(options.sender, login)
+    sender = _sender(options, login)
     verp = _verp(options, config, sender)
-    addresses = _addresses(options.recipients)
+    addresses = _recipients(options.recipients)
     pieces: Iterator[bytes]
     if options.flags & VERIFY_ONLY:
         pieces = _probe(sender, addresses)
     else:
-        pieces = wire_pieces(_read_stdin, stop_at_dot=not options.ignore_dots)
+        fix = config.text("sendmail_fix_line_endings")
+        pieces = wire_pieces(_read_stdin, stop_at_dot=not options.ignore_dots, fix=fix)
     if options.extract:
         start = read_header(pieces)
         addresses += _addresses(header_recipients(start))
@@ -154,8 +169,23 @@ def _probe(sender: str, recipients: list[str]) -> Iterator[bytes]:
     yield probe(quote_local(sender), [quote_local(recipient) for recipient in recipients])
 
 
+def _open_standard_files() -> None:
+    """What is opened later must not become standard input or output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _read_stdin(size: int) -> bytes:
-    return os.read(0, size)
+    """As os.read. Raises Failure."""
+    try:
+        return os.read(0, size)
+    except OSError as err:
+        login, _ = _account()
+        problem = f"{login}({os.getuid()}): error reading input: {err.strerror}"
+        raise Failure(EX_TEMPFAIL, problem) from err
 
 
 def _submit(config: Config, message: Message) -> None:
@@ -239,9 +269,9 @@ def _drop(config: Config, message: Message, why: str) -> None:
         raise Failure(EX_TEMPFAIL, text) from err
 
 
-def _say(config: Config | None, program: str, text: str) -> None:
-    """To standard error, and to the log if there is one."""
-    sys.stderr.write(f"{program}: {text}\n")
+def _say(config: Config | None, program: str, text: str, shown: str = "") -> None:
+    """To standard error, and to the log if there is one. shown: the name in the former."""
+    sys.stderr.write(f"{shown or program}: {text}\n")
     if config is not None:
         from libmail.log.commands import log_line
 
@@ -272,7 +302,7 @@ def _other_mode(options: Options, config: Config) -> NoReturn:
     elif mode == Mode.FLUSH_SITE:
         _execute(f"{commands}/postqueue", *directory, "-s", options.site)
     elif mode == Mode.ALIASES:
-        databases = config.list("alias_database")
+        databases = (options.aliases,) if options.aliases else config.list("alias_database")
         if not databases:
             raise SystemExit(EX_OK)
         _execute(f"{commands}/postalias", *directory, *databases)
@@ -282,11 +312,13 @@ def _other_mode(options: Options, config: Config) -> NoReturn:
 
 
 def _run(options: Options, config: Config) -> None:
+    if options.mode == Mode.NOTHING:
+        return
+    message = _message(options, config) if options.mode == Mode.SUBMIT else None
     for warning in options.warnings:
         _say(config, "sendmail", f"warning: {warning}")
-    if options.mode != Mode.SUBMIT:
+    if message is None:
         _other_mode(options, config)
-    message = _message(options, config)
     _submit(config, message)
     if options.flags & (VERIFY_ONLY | VERBOSE):
         print(f"Mail Delivery Status Report will be mailed to <{message.sender}>.")
@@ -303,16 +335,18 @@ def _usual_config() -> Config | None:
 def main(argv: Sequence[str]) -> int:
     """argv: without the program name, which is taken from sys.argv[0]."""
     config: Config | None = None
+    name = os.path.basename(sys.argv[0])
+    _open_standard_files()
     try:
-        options = parse(os.path.basename(sys.argv[0]), list(argv))
+        options = parse(name, list(argv))
         config = open_config(options.config_directory, process_name="sendmail")
         _run(options, config)
     except UsageError as err:
-        if err.detail:
-            sys.stderr.write(f"sendmail: {err.detail}\n")
-        _say(_usual_config(), "sendmail", f"fatal: {err.text}")
+        for text in err.details:
+            sys.stderr.write(f"{name}: {text}\n")
+        _say(_usual_config(), "sendmail", f"fatal: {err.text}", name)
     except ConfigError as err:
-        sys.stderr.write(f"sendmail: fatal: {err}\n")
+        sys.stderr.write(f"{name}: fatal: {err}\n")
     except WireError as err:  # a NUL in an argument cannot be; one in the environment neither
         _say(config, "sendmail", f"fatal: {err}")
     except Failure as err:

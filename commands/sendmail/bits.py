@@ -11,6 +11,7 @@ __all__ = [
     "EIGHTBIT",
     "NOTIFY",
     "NOTIFY_NEVER",
+    "RELAYED",
     "VERBOSE",
     "VERIFY_ONLY",
 ]
@@ -20,6 +21,7 @@ VERIFY_ONLY = 4
 VERBOSE = 8
 DSN_HEADERS = 64
 DSN_FULL = 128
+RELAYED = 512
 
 NOTIFY_NEVER = 1
 NOTIFY = {"never": NOTIFY_NEVER, "success": 2, "failure": 4, "delay": 8}

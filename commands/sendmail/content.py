@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from libmail.message.line_endings import LineEndings
 
 TYPE_CHECKING = False
@@ -51,28 +53,49 @@ def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
         yield data
 
 
-def _without_mbox_line(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Drop the "From sender date" line that some programs put before a message."""
+def _without_mbox_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Drop the "From sender date" lines that some programs put before a message.
+
+    One that does not end is a message.
+    """
     start = b""
     for piece in pieces:
         start += piece
-        undecided = len(start) < 6 or start.startswith(_MBOX_LINE)
-        if b"\n" in start or not undecided or len(start) > _PIECE:
+        at = 0
+        while start.startswith(_MBOX_LINE, at) and (end := start.find(b"\n", at)) >= 0:
+            at = end + 1
+        start = start[at:]
+        unended = start.startswith(_MBOX_LINE) or any(one.startswith(start) for one in _MBOX_LINE)
+        if not unended or len(start) > _PIECE:
             break
-    if start.startswith(_MBOX_LINE):
-        start = start.partition(b"\n")[2]
     yield start
     yield from pieces
 
 
-def wire_pieces(read: Callable[[int], bytes], *, stop_at_dot: bool) -> Iterator[bytes]:
+def _keeps_cr(pieces: Iterator[bytes], fix: str) -> tuple[bool, Iterator[bytes]]:
+    """Whether CRs stay, and all pieces. fix: sendmail_fix_line_endings."""
+    if fix != "strict":
+        return fix == "never", pieces
+    start = b""
+    for piece in pieces:
+        start += piece
+        if b"\n" in start or len(start) > _PIECE:
+            break
+    return not start.partition(b"\n")[0].endswith(b"\r"), chain((start,), pieces)
+
+
+def wire_pieces(
+    read: Callable[[int], bytes], *, stop_at_dot: bool, fix: str = "always"
+) -> Iterator[bytes]:
     """The message in wire form (CRLF), in pieces that are not empty.
 
     read: as os.read of standard input. stop_at_dot: a line with only a dot ends the message.
+    fix: sendmail_fix_line_endings.
     """
-    endings = LineEndings()
     source = _until_dot(read) if stop_at_dot else _pieces(read)
-    for piece in _without_mbox_line(source):
+    keep_cr, pieces = _keeps_cr(_without_mbox_lines(source), fix)
+    endings = LineEndings(keep_cr=keep_cr)
+    for piece in pieces:
         data = endings.feed(piece)
         if data:
             yield data
@@ -120,18 +143,16 @@ def split_header(data: bytes) -> tuple[bytes, bytes]:
 
 
 def header_recipients(data: bytes) -> list[str]:
-    """Values of To, Cc, Bcc, or of the Resent- ones if there is any (RFC 5322 §3.6.6)."""
+    """Values of To, Cc, Bcc, or of the Resent- ones of these if there are (RFC 5322 §3.6.6)."""
     from libmail.message.headers import fields
 
     header = split_header(data)[0]
     ordinary: list[str] = []
     resent: list[str] = []
-    is_resent = False
     for item in fields(header):
         value = header[item.value : item.end].decode("utf-8", "surrogateescape")
         if item.name in _RECIPIENT_FIELDS:
             ordinary.append(value)
         elif item.name in _RESENT_FIELDS:
             resent.append(value)
-        is_resent = is_resent or item.name.startswith(b"resent-")
-    return resent if is_resent else ordinary
+    return resent or ordinary

@@ -8,6 +8,7 @@ from commands.sendmail.bits import (
     EIGHTBIT,
     NOTIFY,
     NOTIFY_NEVER,
+    RELAYED,
     VERBOSE,
     VERIFY_ONLY,
 )
@@ -15,17 +16,20 @@ from commands.sendmail.bits import (
 __all__ = ["Mode", "Options", "UsageError", "parse"]
 
 # "q" takes no argument from the next word.
-_WITH_ARGUMENT = frozenset("ABCFLNORVXbcfhprqoe")
-_FLAGS = frozenset("GIUaimnstvx")
+_WITH_ARGUMENT = frozenset("ABCFLNORVXbfhprqoe")
+_FLAGS = frozenset("GIUcimntvx")
+_MAX_ENVID = 100
 
 
 class UsageError(Exception):
-    """The command line makes no sense; `text` tells, `detail` comes before it, or is ""."""
+    """The command line makes no sense; `text` tells, `details` are lines that come before it."""
 
-    def __init__(self, text: str = "usage: sendmail [options]", detail: str = "") -> None:
+    def __init__(
+        self, text: str = "usage: sendmail [options]", details: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(text)
         self.text = text
-        self.detail = detail
+        self.details = details
 
 
 class Mode:
@@ -40,6 +44,7 @@ class Mode:
     FLUSH_ID = "flush-id"  # -qI
     FLUSH_SITE = "flush-site"  # -qR
     FOREGROUND = "foreground"  # -bD
+    NOTHING = "nothing"  # -bh, -bH: what Postfix has no use for
 
 
 _MODES = {
@@ -52,24 +57,40 @@ _MODES = {
     "d": Mode.DAEMON,
     "l": Mode.DAEMON,
     "D": Mode.FOREGROUND,
+    "h": Mode.NOTHING,
+    "H": Mode.NOTHING,
+}
+# The modes that have nothing to do with recipients, as they are called in complaints.
+_WITHOUT_RECIPIENT = {
+    Mode.SMTP: "stand-alone mode",
+    Mode.LIST: "display queue mode",
+    Mode.ALIASES: "alias initialization mode",
+    Mode.DAEMON: "daemon mode",
+    Mode.FOREGROUND: "daemon mode",
+    Mode.FLUSH: "flush queue mode",
+    Mode.FLUSH_ID: "flush queue_id",
+    Mode.FLUSH_SITE: "flush site",
 }
 
 
 class Options:
     """What the command line says.
 
-    sender: None if not given. full_name: None for that of the user database. flags, notify: see
+    sender: None if not given. aliases: the database of -oA, or "". interval: whether -q gave one.
+     full_name: None for that of the user database. flags, notify: see
     `bits`. verp: delimiters, "" for the usual ones, None without VERP. warnings: what was not
     understood and is ignored.
     """
 
     __slots__ = (
+        "aliases",
         "config_directory",
         "envid",
         "extract",
         "flags",
         "full_name",
         "ignore_dots",
+        "interval",
         "mode",
         "notify",
         "recipients",
@@ -92,6 +113,8 @@ class Options:
         self.verp: str | None = None
         self.site = ""
         self.config_directory: str | None = None
+        self.aliases = ""
+        self.interval = False
         self.verbose = 0
         self.recipients: list[str] = []
         self.warnings: list[str] = []
@@ -108,6 +131,7 @@ def _is_old_verp(word: str, following: str) -> bool:
 def _split(argv: list[str], warnings: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Options as (letter, argument), and the rest, which begins with the first recipient."""
     options: list[tuple[str, str]] = []
+    mistakes: list[str] = []
     at = 0
     while at < len(argv):
         word, following = argv[at], argv[at + 1] if at + 1 < len(argv) else None
@@ -120,22 +144,26 @@ def _split(argv: list[str], warnings: list[str]) -> tuple[list[tuple[str, str]],
             new = f"-X{word[1:]}"
             warnings.append(f"option {word} is deprecated with Postfix 2.3; specify {new} instead")
             word = new
-        at += 2 if _cluster(word, following, options) else 1
+        at += 2 if _cluster(word, following, options, mistakes) else 1
+    if mistakes:  # the original goes over the words twice, and gives up at the second time
+        raise UsageError(details=(*mistakes, mistakes[0]))
     return options, argv[at:]
 
 
-def _cluster(word: str, following: str | None, options: list[tuple[str, str]]) -> bool:
+def _cluster(
+    word: str, following: str | None, options: list[tuple[str, str]], mistakes: list[str]
+) -> bool:
     """Append the options of a word; returns whether the last one took the following word."""
     for at, letter in enumerate(word[1:], 2):
         if letter in _FLAGS:
             options.append((letter, ""))
         elif letter not in _WITH_ARGUMENT:
-            raise UsageError(detail=f"invalid option -- '{letter}'")
+            mistakes.append(f"invalid option -- '{letter}'")
         elif at < len(word) or letter == "q":
             options.append((letter, word[at:]))
             return False
         elif following is None:
-            raise UsageError(detail=f"option requires an argument -- '{letter}'")
+            mistakes.append(f"option requires an argument -- '{letter}'")
         else:
             options.append((letter, following))
             return True
@@ -144,21 +172,23 @@ def _cluster(word: str, following: str | None, options: list[tuple[str, str]]) -
 
 def _notify(options: Options, text: str) -> None:
     bits = 0
-    words = text.lower().replace(" ", "").split(",")
-    for word in words:
+    for word in filter(None, text.lower().replace(" ", "").split(",")):
         if word not in NOTIFY:
             options.warnings.append(f'unknown DSN NOTIFY command value "{word}" in "{text}"')
             bits = 0
             break
         bits |= NOTIFY[word]
-    if not bits or (bits & NOTIFY_NEVER and len(words) > 1):
+    if not bits or (bits & NOTIFY_NEVER and bits != NOTIFY_NEVER):
         options.warnings.append("bad -N option value -- ignored")
         return
     options.notify = bits
 
 
 def _body(options: Options, text: str) -> None:
-    if text.upper() == "8BITMIME":
+    kind = text.upper()
+    if kind not in ("8BITMIME", "7BIT"):
+        raise UsageError("-B option needs 8BITMIME or 7BIT")
+    if kind == "8BITMIME":
         options.flags |= EIGHTBIT
 
 
@@ -175,10 +205,10 @@ def _old_option(options: Options, text: str) -> None:
     """-oX: the few that still mean something."""
     if text.startswith("i"):
         options.ignore_dots = True
-    elif text.startswith("8"):
-        options.flags |= EIGHTBIT
-    elif text.startswith("f"):
-        options.sender = text[1:]
+    elif text.startswith("A"):
+        options.aliases = text[1:]
+        if not options.aliases:
+            raise UsageError("-oA requires pathname")
 
 
 def _return(options: Options, text: str) -> None:
@@ -204,12 +234,22 @@ def _queue(options: Options, text: str) -> None:
         options.mode, options.site = Mode.FLUSH_SITE, text[1:]
         if not options.site:
             raise UsageError("specify: -qRsitename")
-    elif text[:1].isdigit() or text[:1] == "p":
-        pass  # an interval for -bd, which master.cf knows
+    elif text[:1].isdigit():
+        options.interval = True  # for -bd, but master.cf has it
     elif not text:
         options.mode = Mode.FLUSH
     else:
-        raise UsageError(f"-q{text} is not implemented")
+        raise UsageError(f"-q{text[:1]} is not implemented")
+
+
+def _envelope_id(options: Options, text: str) -> None:
+    """-V: RFC 3461 §4.4."""
+    if not text or not (text.isascii() and text.isprintable()):
+        options.warnings.append("bad syntax in -V option value -- ignored")
+    elif len(text) > _MAX_ENVID:
+        options.warnings.append("too long -V option value -- ignored")
+    else:
+        options.envid = text
 
 
 def _extension(options: Options, text: str) -> None:
@@ -232,8 +272,8 @@ def _apply(options: Options, letter: str, argument: str) -> None:
         options.verbose += 1
     elif letter == "I":
         options.mode = Mode.ALIASES
-    elif letter == "V":
-        options.envid = argument
+    elif letter == "G":
+        options.flags |= RELAYED
     else:
         handler = _HANDLERS.get(letter)
         if handler is not None:
@@ -247,9 +287,19 @@ _HANDLERS = {
     "b": _mode,
     "o": _old_option,
     "R": _return,
+    "V": _envelope_id,
     "q": _queue,
     "X": _extension,
 }
+
+
+def _check_mode(options: Options) -> None:
+    """Raises UsageError for what goes only with mail."""
+    if options.extract:
+        raise UsageError("-t can be used only in delivery mode")
+    name = _WITHOUT_RECIPIENT.get(options.mode)
+    if name is not None and options.recipients:
+        raise UsageError(f"{name} requires no recipient")
 
 
 def parse(name: str, argv: list[str]) -> Options:
@@ -269,6 +319,10 @@ def parse(name: str, argv: list[str]) -> Options:
         for letter, used in (("N", options.notify), ("t", options.extract)):
             if used:
                 raise UsageError(f"-{letter} option cannot be used with -bv")
-    if options.verbose and options.mode == Mode.SUBMIT:
+    if options.mode != Mode.SUBMIT:
+        _check_mode(options)
+    elif options.interval and not (options.recipients or options.extract):
+        options.mode = Mode.NOTHING
+    if options.verbose == 1 and options.mode == Mode.SUBMIT:
         options.flags |= VERBOSE
     return options

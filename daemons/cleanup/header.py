@@ -36,6 +36,8 @@ _RESENT: Final = frozenset(
      b"resent-bcc", b"resent-date", b"resent-message-id")
 )  # fmt: skip
 _VISIBLE: Final = frozenset((b"to", b"cc", b"resent-to", b"resent-cc"))
+_ENCODING: Final = b"content-transfer-encoding"
+_NOT_7BIT: Final = (b"8bit", b"binary")
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
 _FOLD: Final = re.compile(r"\r\n[ \t]*")
 _PHRASE_SPECIALS: Final = re.compile(r'[()<>@,;:\\".\[\]\x00-\x1f\x7f]')
@@ -45,11 +47,16 @@ _WORD_SAFE: Final = re.compile(r"[^A-Za-z0-9!*+/-]")
 
 
 class Header(NamedTuple):
-    """The header as it goes to the queue file. message_id: "" if there is none."""
+    """The header as it goes to the queue file.
+
+    message_id: "" if there is none. mime: has MIME headers. eightbit: says that the body is not
+    7-bit (RFC 2045 §6.2).
+    """
 
     data: bytes
     message_id: str
     mime: bool
+    eightbit: bool
 
 
 class HeaderEditor:
@@ -78,6 +85,7 @@ class HeaderEditor:
         rewrite = bool(envelope.rewrite_context)
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
+        eightbit = False
         hops = 0
         seen: set[bytes] = set()
         limit = self._params.header_size_limit
@@ -99,6 +107,8 @@ class HeaderEditor:
                         changed = new or changed
                 elif name in _MESSAGE_IDS:
                     seen_ids.see(data[value:after], resent=name != b"message-id")
+                elif name == _ENCODING:
+                    eightbit = data[value:after].strip().lower() in _NOT_7BIT
             if changed is not None:
                 pieces += (data[kept:start], changed)
                 kept = after
@@ -109,7 +119,7 @@ class HeaderEditor:
         if pieces or missing or end != len(data):
             pieces += (data[kept:end], missing)
             data = b"".join(pieces)
-        return Header(data, seen_ids.value, bool(seen & _MIME))
+        return Header(data, seen_ids.value, bool(seen & _MIME), eightbit)
 
     def _normal(self, data: bytes, field: Field) -> bytes:
         """The field without white space before its colon, cut at header_size_limit."""

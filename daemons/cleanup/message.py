@@ -46,6 +46,7 @@ _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
 _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
 _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
+_EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
 _LOCAL: Final = int(EnvelopeFlag.LOCAL)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 
@@ -102,6 +103,7 @@ class Message:
         self._tail = b""
         self._content_flags = 0
         self._message_id = ""
+        self._eightbit = False  # says the header
 
     async def envelope(self, envelope: Envelope) -> None:
         """The envelope, before recipients and content."""
@@ -171,7 +173,7 @@ class Message:
         envelope, editor = self._require_envelope(), self._shop.editor
         head, end = self._head, self._fields_end
         try:
-            header, self._message_id, mime = await editor.edit(
+            header, self._message_id, mime, self._eightbit = await editor.edit(
                 head, self._fields, end, envelope, self.queue_id,
                 mapping=bool(self._flags & _MAP),
             )  # fmt: skip
@@ -300,6 +302,8 @@ class Message:
             )
         ):
             flags |= _SMTPUTF8
+        if self._eightbit:
+            flags |= _EIGHTBIT
         warn_time = envelope.warn_time
         if params.delay_warning_time and not warn_time:
             warn_time = envelope.arrival + params.delay_warning_time

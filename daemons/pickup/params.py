@@ -24,6 +24,8 @@ class PickupParams:
     myhostname: str
     non_smtpd_milters: tuple[str, ...]
     receive_override_options: tuple[str, ...]
+    remote_header_rewrite_domain: str
+    smtputf8_autodetect_classes: tuple[str, ...]
     verp_delimiter_filter: str
 
 

@@ -32,7 +32,7 @@ from libmail.service.connection import Connection
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 
-__all__ = ["EX_OK", "EX_TEMPFAIL", "MAX_RECIPIENTS", "Origin", "Submitter"]
+__all__ = ["EX_OK", "EX_TEMPFAIL", "MAX_RECIPIENTS", "Origin", "Submitter", "mended"]
 
 MAX_RECIPIENTS: Final = 1_000_000
 _SUBMISSIONS: Final = 100  # of one user at a time
@@ -42,6 +42,7 @@ _OVERRIDES: Final = {
     "no_header_body_checks": CleanupFlag.FILTER,
     "no_milters": CleanupFlag.MILTER,
 }
+_AUTODETECT: Final = frozenset({"sendmail", "all"})  # in smtputf8_autodetect_classes
 _USER_FLAGS: Final = (
     EnvelopeFlag.SMTPUTF8
     | EnvelopeFlag.EIGHTBIT
@@ -93,6 +94,8 @@ class Submitter:
         self.flags = int(_ALWAYS | CleanupFlag.MILTER)
         for option in self._params.receive_override_options:
             self.flags &= ~_OVERRIDES.get(option, CleanupFlag(0))
+        if _AUTODETECT & frozenset(self._params.smtputf8_autodetect_classes):
+            self.flags |= CleanupFlag.SMTPUTF8_AUTODETECT
         self._unfiltered = PASS
         if self.flags & CleanupFlag.MILTER:
             params = self._params
@@ -174,6 +177,7 @@ class Submitter:
 
     def user_envelope(self, said: Envelope | SubmitOpen, uid: int) -> Envelope:
         """The envelope of a user's message, with no more of what he said than he may say."""
+        relayed = said.flags & EnvelopeFlag.RELAYED
         return Envelope(
             sender=said.sender,
             flags=said.flags & _USER_FLAGS | EnvelopeFlag.LOCAL,
@@ -182,7 +186,7 @@ class Submitter:
             full_name=said.full_name,
             dsn_envid=said.dsn_envid,
             verp_delims=self._verp(said.verp_delims),
-            rewrite_context="local",
+            rewrite_context=self._params.remote_header_rewrite_domain if relayed else "local",
             content_filter=self._params.content_filter,
         )
 
@@ -209,7 +213,7 @@ class Submitter:
         try:
             submission.envelope(envelope, recipients)
             await submission.write(self._received(queue_id, origin.uid))
-            async for piece in content:
+            async for piece in mended(content):
                 await submission.write(piece)
             result = await submission.finish()
         except BaseException:
@@ -224,6 +228,16 @@ class Submitter:
             f"Received: by {params.myhostname} ({params.mail_name}, from userid {uid})\r\n"
             f"\tid {queue_id}; {rfc5322_date(time.time())}\r\n"
         ).encode("utf-8", "surrogateescape")
+
+
+async def mended(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """White space at the start would continue our Received header; it begins the body instead."""
+    first = True
+    async for piece in content:
+        if first and piece.startswith((b" ", b"\t")):
+            piece = b"\r\n" + piece
+        first = first and not piece
+        yield piece
 
 
 def _unfiltered_result(reply: Reply) -> SubmitResult:

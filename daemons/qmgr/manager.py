@@ -581,5 +581,5 @@ def _sender_for(entry: Entry) -> str:
 
 def _by_domain(recipient: Recipient) -> tuple[str, str]:
     """The order in which a transaction has its recipients."""
-    user, _, domain = recipient.address.lower().rpartition("@")
-    return domain, user
+    address = recipient.address.lower()
+    return address.rpartition("@")[2], address

@@ -124,6 +124,7 @@ class EnvelopeFlag(IntFlag):
     DSN_HEADERS = 64  # RET=HDRS
     DSN_FULL = 128  # RET=FULL
     REQUIRETLS = 256
+    RELAYED = 512  # sendmail -G: not an initial submission; pickup(8) makes a context of it
 
 
 class Recipient(NamedTuple):

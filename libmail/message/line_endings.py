@@ -6,16 +6,24 @@ __all__ = ["LineEndings"]
 
 
 class LineEndings:
-    """Turns local input, with lines that end in LF or CRLF, into wire form, over pieces."""
+    """Turns local input, with lines that end in LF or CRLF, into wire form, over pieces.
 
-    __slots__ = ("_cr", "_ended")
+    keep_cr: lines end in LF; a CR before it belongs to the line.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_cr", "_ended", "_keep_cr")
+
+    def __init__(self, *, keep_cr: bool = False) -> None:
         self._cr = False
         self._ended = True
+        self._keep_cr = keep_cr
 
     def feed(self, data: bytes) -> bytes:
         """The next piece in wire form."""
+        if self._keep_cr:
+            if data:
+                self._ended = data.endswith(b"\n")
+            return data.replace(b"\n", b"\r\n")
         if self._cr:
             data = b"\r" + data
         self._cr = data.endswith(b"\r")

@@ -67,7 +67,12 @@ def _comment_end(text: str, start: int) -> int:
 
 
 def tokenize(text: str, limit: int = 10240) -> list[Token]:
-    """All tokens of `text`; at most `limit` (header_address_token_limit), the rest is dropped."""
+    """All tokens of `text`; at most `limit` (header_address_token_limit), the rest is dropped.
+
+    Line ends are spaces, also where something is quoted or lacks its end.
+    """
+    if "\n" in text:
+        text = text.rstrip("\r\n").replace("\r\n", " ").replace("\n", " ")
     tokens: list[Token] = []
     at, spaced = 0, False
     while at < len(text) and len(tokens) < limit:

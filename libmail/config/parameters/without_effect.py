@@ -212,10 +212,10 @@ _OTHER = """
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
     lmtp_send_dummy_mail_auth local_login_sender_maps postlogd_watchdog_timeout
-    relay_clientcerts respectful_logging sendmail_fix_line_endings smtp_bind_address_enforce
+    relay_clientcerts respectful_logging smtp_bind_address_enforce
     smtp_cname_overrides_servername smtp_send_dummy_mail_auth smtpd_expansion_filter
     smtpd_min_data_rate smtpd_per_request_deadline smtpd_sender_login_maps
-    smtputf8_autodetect_classes tcp_windowsize
+    tcp_windowsize
 """
 
 NOT_YET = _words(

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ import pytest
 from commands.postsuper.importing import ImportParams, Tally, import_spool
 from commands.postsuper.spool import Spool, SpoolError
 from commands.postsuper.staging import ImportUnderWay, Key, Staging
-from libmail.ipc.messages import QueueId
+from libmail.ipc.messages import EnvelopeFlag, QueueId
 from libmail.privileges import Identity
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile
@@ -20,7 +21,11 @@ from libmail.queue.reasons import ReasonLog
 
 FILES: Final = Path(__file__).parents[2] / "libmail/queue/foreign"
 DIRECTORY: Final = QueueDirectory()
-PARAMS: Final = ImportParams(cleanup_replace_stray_cr_lf=True, enable_long_queue_ids=False)
+PARAMS: Final = ImportParams(
+    cleanup_replace_stray_cr_lf=True,
+    enable_long_queue_ids=False,
+    remote_header_rewrite_domain="invalid.test",
+)
 # Where the samples are in the original's queue.
 ORIGINALS: Final = {
     "deferred/E/EC17D21E004": "dsn",
@@ -123,7 +128,7 @@ def test_ids_times_and_modes(original: Path, queue: Path) -> None:
 
 
 def test_long_ids_for_new_files(original: Path, queue: Path) -> None:
-    run(original, ImportParams(cleanup_replace_stray_cr_lf=True, enable_long_queue_ids=True))
+    run(original, replace(PARAMS, enable_long_queue_ids=True))
     assert all("z" in queue_id for _, queue_id, _ in queued().values())
 
 
@@ -183,6 +188,19 @@ def test_what_is_left_out(original: Path, queue: Path) -> None:
     tally = run(original)
     assert tally == Tally(imported=6, unfinished=1, failed=6)
     assert sorted(os.listdir("import")) == ["record"]
+
+
+def test_remote_context(original: Path, queue: Path) -> None:
+    for name in ("deferred/F2BB821EE72", "maildrop/1ADF121EC61"):
+        path = original / name
+        path.write_bytes(path.read_bytes().replace(b"\x15rewrite_context=local",
+                                                   b"\x16rewrite_context=remote"))  # fmt: skip
+    run(original)
+    for sender in ("verp@x.test", "drop@x.test"):
+        name, queue_id, _ = queued()[sender]
+        with QueueFile(DIRECTORY.path(name, queue_id)) as file:
+            assert file.envelope().rewrite_context == "invalid.test"
+            assert file.envelope().flags & EnvelopeFlag.RELAYED
 
 
 def test_stray_line_ends(original: Path, queue: Path) -> None:

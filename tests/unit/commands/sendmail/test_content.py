@@ -29,7 +29,7 @@ def reference(data: bytes, *, stop_at_dot: bool) -> bytes:
     if stop_at_dot:
         dots = [at for at, line in enumerate(lines) if line in (b".\n", b".\r\n", b".")]
         lines = lines[: dots[0]] if dots else lines
-    if lines and lines[0].startswith((b"From ", b">From ")):
+    while lines and lines[0].startswith((b"From ", b">From ")) and lines[0].endswith(b"\n"):
         del lines[0]
     text = b""
     for line in lines:
@@ -70,10 +70,28 @@ CASES = [
     ("dot with CR", b"a\r\n.\r\nb\r\n", b"a\r\n"),
     ("dot and more", b"a\n..\n.b\n", b"a\r\n..\r\n.b\r\n"),
     ("mbox line", b"From me today\nSubject: x\n", b"Subject: x\r\n"),
-    ("mbox line alone", b"From me today", b""),
+    ("mbox lines", b"From me today\n>From you\nSubject: x\n", b"Subject: x\r\n"),
+    ("mbox line alone", b"From me today", b"From me today\r\n"),
     ("lone CR", b"a\rb\n", b"a\rb\r\n"),
     ("CR before CRLF", b"a\r\r\n", b"a\r\r\n"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("fix", "data", "want"),
+    [
+        ("always", b"a\r\nb\n", b"a\r\nb\r\n"),
+        ("never", b"a\r\nb\n", b"a\r\r\nb\r\n"),
+        ("never", b"a", b"a\r\n"),
+        ("strict", b"a\r\nb\r\n", b"a\r\nb\r\n"),
+        ("strict", b"a\nb\r\n", b"a\r\nb\r\r\n"),
+        ("strict", b"", b""),
+    ],
+)
+def test_line_endings(fix: str, data: bytes, want: bytes) -> None:
+    for chunks in ([data], [data[at : at + 1] for at in range(len(data))]):
+        pieces = pieces_of(reader(chunks), stop_at_dot=False, fix=fix)
+        assert b"".join(pieces) == want
 
 
 @pytest.mark.parametrize(("data", "want"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
@@ -85,7 +103,7 @@ HEADERS = [
     ("none", b"Subject: x\r\n\r\nTo: a@b\r\n", []),
     ("all", b"To: a@b\r\nCC: c@d\r\nbcc: e@f\r\n\r\n", [" a@b\r\n", " c@d\r\n", " e@f\r\n"]),
     ("resent", b"To: a@b\r\nResent-To: c@d\r\n\r\n", [" c@d\r\n"]),
-    ("resent without", b"To: a@b\r\nResent-From: c@d\r\n\r\n", []),
+    ("resent without", b"To: a@b\r\nResent-From: c@d\r\n\r\n", [" a@b\r\n"]),
     ("folded", b"To: a@b,\r\n\tc@d\r\n\r\n", [" a@b,\r\n\tc@d\r\n"]),
     ("eight bits", b"To: \xff@b\r\n\r\n", [" \udcff@b\r\n"]),
 ]

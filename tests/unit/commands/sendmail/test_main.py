@@ -157,3 +157,45 @@ def test_mistakes(
     stdin(b"")
     assert sendmail.main(argv) == 75
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "sender", "said"),
+    [
+        ("<>", "", ""),
+        ("mailer-daemon", "", ""),
+        ("@route.test:a@b", "a@b", ""),
+        ("a@b c", "a@b", "warning: -f option specified malformed sender: a@b c\n"),
+    ],
+)
+def test_forms_of_the_sender(
+    directory: Path, stdin: Give, capsys: pytest.CaptureFixture[str],
+    given: str, sender: str, said: str,
+) -> None:  # fmt: skip
+    pickup = Pickup(str(directory / "public/pickup"), SubmitResult(0, "", QueueId("A1")))
+    stdin(b"x\n")
+    assert sendmail.main(["-f", given, "", "<>", "@r.test:a@b"]) == 0
+    pickup.thread.join()
+    opened, recipients, *_ = pickup.messages
+    assert isinstance(opened, SubmitOpen)
+    assert (opened.sender, opened.null_sender) == (sender, not sender)
+    assert isinstance(recipients, Recipients)
+    assert [r.address for r in recipients.recipients] == ["", "", "a@b"]
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_input_that_cannot_be_read(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(fd: int, size: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.read", read)
+    assert sendmail.main(["a@b"]) == 75
+    assert "error reading input: Input/output error\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-bh", "-bH", "-q5m"])
+def test_nothing_to_do(directory: Path, option: str) -> None:
+    assert sendmail.main([option]) == 0
+    assert os.listdir(directory / "maildrop") == []

@@ -8,7 +8,7 @@ from libmail.ipc.messages import DsnNotify, EnvelopeFlag
 
 
 def test_bits_are_those_of_the_wire() -> None:
-    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "DSN_HEADERS", "DSN_FULL"):
+    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "DSN_HEADERS", "DSN_FULL", "RELAYED"):
         assert getattr(bits, name) == EnvelopeFlag[name]
     assert {bit.name.lower(): bit for bit in DsnNotify if bit.name} == bits.NOTIFY
     assert bits.NOTIFY_NEVER == DsnNotify.NEVER
@@ -52,7 +52,18 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("-C /etc/x x", {"config_directory": "/etc/x"}),
     ("-C /etc/x/main.cf x", {"config_directory": "/etc/x"}),
     ("-C main.cf x", {"config_directory": "."}),
-    ("-G -n -m -om -em -h3 -Am x", {"recipients": ["x"]}),
+    ("-n -m -om -em -h3 -Am -c -x -U -L y -e m -p z -O a=b -o7 x", {"recipients": ["x"]}),
+    ("-G x", {"flags": bits.RELAYED}),
+    ("-o8 -ofme x", {"flags": 0, "sender": None}),
+    ("-B7bit x", {"flags": 0}),
+    ("-Nnever,never x", {"notify": 1, "warnings": []}),
+    ("-V " + "v" * 100 + " x", {"envid": "v" * 100}),
+    ("-V " + "v" * 101 + " x", {"envid": "", "warnings": ["too long -V option value -- ignored"]}),
+    ("-bh x", {"mode": Mode.NOTHING}),
+    ("-q5m", {"mode": Mode.NOTHING}),
+    ("-q5m x", {"mode": Mode.SUBMIT}),
+    ("-q5m -t", {"mode": Mode.SUBMIT}),
+    ("-bi -oA/etc/a", {"mode": Mode.ALIASES, "aliases": "/etc/a"}),
 ]  # fmt: skip
 
 
@@ -73,20 +84,39 @@ def test_other_names(name: str, mode: str) -> None:
 
 
 MISTAKES = [
-    ("-z", "invalid option -- 'z'", "usage: sendmail [options]"),
-    ("-f", "option requires an argument -- 'f'", "usage: sendmail [options]"),
+    ("-xyz", ("y", "z", "y"), "usage: sendmail [options]"),
     ("-bq x", "", "unsupported: -bq"),
-    ("-qX", "", "-qX is not implemented"),
+    ("-qXy", "", "-qX is not implemented"),
     ("-bv -N never x", "", "-N option cannot be used with -bv"),
     ("-bv -t", "", "-t option cannot be used with -bv"),
+    ("-bp -t x", "", "-t can be used only in delivery mode"),
+    ("-bp x", "", "display queue mode requires no recipient"),
+    ("-bd x", "", "daemon mode requires no recipient"),
+    ("-q x", "", "flush queue mode requires no recipient"),
+    ("-B 9BIT x", "", "-B option needs 8BITMIME or 7BIT"),
+    ("-bi -oA", "", "-oA requires pathname"),
 ]
 
 
-@pytest.mark.parametrize(("words", "detail", "text"), MISTAKES, ids=[c[0] for c in MISTAKES])
-def test_mistakes(words: str, detail: str, text: str) -> None:
+@pytest.mark.parametrize(("words", "invalid", "text"), MISTAKES, ids=[c[0] for c in MISTAKES])
+def test_mistakes(words: str, invalid: tuple[str, ...], text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse("sendmail", words.split())
-    assert (caught.value.detail, caught.value.text) == (detail, text)
+    assert caught.value.details == tuple(f"invalid option -- '{letter}'" for letter in invalid)
+    assert caught.value.text == text
+
+
+def test_missing_argument() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("sendmail", ["-f"])
+    assert caught.value.details == ("option requires an argument -- 'f'",) * 2
+
+
+def test_bad_envelope_ids() -> None:
+    for text in ("", "a\tb", "\u00fcber"):
+        options = parse("sendmail", ["-V", text, "x"])
+        assert options.envid == ""
+        assert options.warnings == ["bad syntax in -V option value -- ignored"]
 
 
 def test_nothing_is_shared() -> None:

@@ -187,6 +187,22 @@ def test_smtputf8_is_detected(make_mapper: MakeMapper) -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "flag"),
+    [
+        (b" 8bit", EnvelopeFlag.EIGHTBIT),
+        (b"BINARY ", EnvelopeFlag.EIGHTBIT),
+        (b" 7bit", 0),
+        (b" base64", 0),
+    ],
+)
+def test_what_the_header_says_of_the_body(
+    make_mapper: MakeMapper, encoding: bytes, flag: int
+) -> None:
+    data = HEADER + b"Content-Transfer-Encoding:" + encoding + b"\r\n"
+    assert read(submit(make_mapper, data))[0].envelope().flags == flag
+
+
+@pytest.mark.parametrize(
     ("content", "recipients", "status", "dsn"),
     [
         ([HEADER] + [b"x" * 100_000 + b"\r\n"] * 31, (ALICE,), CleanupStatus.SIZE, "5.3.4"),

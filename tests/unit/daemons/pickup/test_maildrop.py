@@ -39,6 +39,8 @@ PARAMS = PickupParams(
     myhostname="mail.test",
     non_smtpd_milters=(),
     receive_override_options=(),
+    remote_header_rewrite_domain="invalid.test",
+    smtputf8_autodetect_classes=("sendmail", "verify"),
     verp_delimiter_filter="-=+",
 )
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from daemons.pickup.params import Prepared
-from daemons.pickup.submit import Origin, Submitter
+from daemons.pickup.submit import Origin, Submitter, mended
 from libmail.clients.cleanup import CleanupClient, Submission
-from libmail.ipc.messages import CleanupFlag, Envelope, SubmitResult
+from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, SubmitResult
 from libmail.service.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool
 from tests.unit.daemons.pickup.test_maildrop import PARAMS
@@ -66,6 +66,35 @@ def test_milters_down(action: str, status: int, reason: str) -> None:
 def test_users_may_only_name_usable_delimiters(said: str, taken: str) -> None:
     envelope = submitter("accept").user_envelope(Envelope("a@b", verp_delims=said), 7)
     assert envelope.verp_delims == taken
+
+
+@pytest.mark.parametrize(
+    ("flags", "context"), [(0, "local"), (EnvelopeFlag.RELAYED, "invalid.test")]
+)
+def test_context_of_header_rewriting(flags: int, context: str) -> None:
+    """sendmail -G."""
+    envelope = submitter("accept").user_envelope(Envelope("a@b", flags=flags), 7)
+    assert (envelope.rewrite_context, envelope.flags) == (context, EnvelopeFlag.LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "wanted"),
+    [
+        ([b"", b" x", b" y"], b"\r\n x y"),
+        ([b"\tx"], b"\r\n\tx"),
+        ([b"a: b", b" c"], b"a: b c"),
+        ([], b""),
+    ],
+)
+def test_white_space_at_the_start(pieces: list[bytes], wanted: bytes) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def read() -> list[bytes]:
+        return [piece async for piece in mended(content())]
+
+    assert b"".join(asyncio.run(read())) == wanted
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,19 @@ def test_what_is_complete_stays_the_same(data: bytes) -> None:
     if complete(data):
         for address in addresses_in(data.decode("utf-8", "surrogateescape")):
             assert quote_local(unquote(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (' "folded\r\n name" <a@b>\r\n', ['"folded  name" <a@b>']),
+        (' "unclosed\r\n', ['"unclosed"']),
+        (' "unclosed\r\n more <a@b>\r\n', ['"unclosed  more <a@b>"']),
+        (" (folded\r\n\tcomment) a@b\r\n", ["(folded \tcomment) a@b"]),
+    ],
+)
+def test_line_ends_are_spaces(value: str, shown: list[str]) -> None:
+    field = AddressField(value)
+    for mailbox in field.mailboxes:
+        mailbox.address = mailbox.address.strip()
+    assert field.render("To").removeprefix("To: ").splitlines() == shown
