@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from commands.postconf.master_view import MasterLine, check_field, matches, pars
 from commands.postconf.report import warn
 from libmail.config import ConfigError
 from libmail.config.main_cf import SPACES, read_text, split_name_value
-from libmail.config.master_cf import COLUMNS, split_words
+from libmail.config.master_words import COLUMNS, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Change", "edit_file", "edit_main", "edit_master_entries", "edit_master_fields",
            "edit_master_options", "name_values"]  # fmt: skip
 
-MANY_LINES = "-e, -X, or -# accepts no multi-line input"
-NO_COMMENTS = "-e, -X, or -# accepts no comment input"
+OPTIONS = {
+    "main.cf": "-e, -X, or -# accepts",
+    "master.cf": "-Me, -Fe, -Pe, -X, or -# accept",
+}
 
 
 class Change(Enum):
@@ -37,25 +38,46 @@ class Change(Enum):
 
 
 def edit_file(path: str, edit: Callable[[str], str]) -> None:
-    """Replace the file by what edit makes of its text. Raises ConfigError; then it is as before."""
-    path = os.path.realpath(path)
+    """Replace the file by what edit makes of its text. Raises ConfigError; then it is as before.
+
+    A symbolic link is replaced by a file, as Postfix does, and what it led to stays.
+    """
     temporary = f"{path}.tmp"
     try:
         descriptor = _locked(temporary)
     except OSError as error:
         raise ConfigError(f"open {temporary}: {error.strerror}") from error
     try:
-        data = edit(read_text(path)).encode("utf-8", "surrogateescape")
-        try:
-            _write(descriptor, path, data)
-            os.rename(temporary, path)
-        except OSError as error:
-            raise ConfigError(f"edit {path}: {error.strerror}") from error
+        data = edit(_old_text(path)).encode("utf-8", "surrogateescape")
+        _write(descriptor, path, data)
+        os.rename(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise ConfigError(f"edit {path}: {error.strerror}") from error
     except ConfigError:
         os.unlink(temporary)
         raise
     finally:
         os.close(descriptor)
+    _sync_directory(os.path.dirname(path) or ".")
+
+
+def _sync_directory(path: str) -> None:
+    """Have the new name on disk, too."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _old_text(path: str) -> str:
+    try:
+        return read_text(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            raise ConfigError(f"open {path} for reading: {error.__cause__.strerror}") from error
+        raise
 
 
 def _locked(temporary: str) -> int:
@@ -63,16 +85,25 @@ def _locked(temporary: str) -> int:
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        ours = os.fstat(descriptor)
         try:
-            there = os.stat(temporary, follow_symlinks=False)
-        except FileNotFoundError:
-            there = None
-        if there is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-            os.ftruncate(descriptor, 0)
-            return descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_named(descriptor, temporary):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: str) -> bool:
+    """Whether the file still has that name, which who held the lock before may have moved."""
+    ours = os.fstat(descriptor)
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _write(descriptor: int, path: str, data: bytes) -> None:
@@ -81,8 +112,8 @@ def _write(descriptor: int, path: str, data: bytes) -> None:
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, old.st_mode & 0o7777)
-    with open(descriptor, "wb", closefd=False) as stream:
-        stream.write(data)
+    while data:
+        data = data[os.write(descriptor, data) :]
     os.fsync(descriptor)
 
 
@@ -110,15 +141,17 @@ def _name_value(argument: str, change: Change) -> tuple[str, str]:
     try:
         return split_name_value(argument)
     except ValueError as error:
-        raise ConfigError(f'{error}: "{argument}"') from None
+        raise ConfigError(f'{error}: "{argument.strip(SPACES)}"') from None
 
 
-def check_argument(argument: str) -> None:
+def check_argument(argument: str, file: str = "main.cf") -> None:
     """Raise ConfigError for an argument that would become more or less than one setting."""
     if "\n" in argument:
-        raise ConfigError(MANY_LINES)
+        raise ConfigError(f"{OPTIONS[file]} no multi-line input")
+    if "\0" in argument:
+        raise ConfigError(f"{OPTIONS[file]} no null bytes")
     if argument.lstrip(SPACES).startswith("#"):
-        raise ConfigError(NO_COMMENTS)
+        raise ConfigError(f"{OPTIONS[file]} no comment input")
 
 
 def edit_main(text: str, change: Change, settings: Mapping[str, str], file: str) -> str:
@@ -132,11 +165,11 @@ def edit_main(text: str, change: Change, settings: Mapping[str, str], file: str)
         if name in seen:
             warn(f'{file}: multiple entries for "{name}"')
         seen.add(name)
-        value = f"{name} = {settings[name]}".rstrip(" ") if change is Change.SET else None
+        value = f"{name} = {settings[name]}" if change is Change.SET else None
         lines.extend(_changed(block, change, value))
     if change is Change.SET:
         missing = settings.keys() - seen
-        new = [f"{n} = {v}".rstrip(" ") for n, v in settings.items() if n in missing]
+        new = [f"{n} = {v}" for n, v in settings.items() if n in missing]
         return _joined(lines, new)
     return "".join(lines)
 
@@ -144,16 +177,17 @@ def edit_main(text: str, change: Change, settings: Mapping[str, str], file: str)
 def edit_master_entries(
     text: str, change: Change, entries: Mapping[tuple[str, str], MasterLine | None]
 ) -> str:
-    """master.cf with the entries (name, type) replaced, removed or commented out."""
+    """master.cf with the entries (name, type) replaced, removed or commented out; "*" is any."""
     seen: set[tuple[str, str]] = set()
     lines: list[str] = []
     for key, block in _blocks(text, _entry_key):
-        if key is None or key not in entries:
+        hits = [one for one in entries if key is not None and matches(MasterLine(key), *one)]
+        if not hits:
             lines.extend(block)
             continue
-        entry = entries[key]
-        twice, value = key in seen, entry.text(True) if entry is not None else None
-        seen.add(key)
+        entry = entries[hits[-1]]
+        twice, value = hits[-1] in seen, entry.text(True) if entry is not None else None
+        seen.update(hits)
         lines.extend(_changed(block, change, None if twice else value))
     new = [e.text(True) for key, e in entries.items() if e is not None and key not in seen]
     return _joined(lines, new) if new else "".join(lines)
@@ -163,10 +197,14 @@ def edit_master_fields(text: str, settings: Sequence[tuple[tuple[str, str, str],
     """master.cf with ((service, type, column), value) changed in all entries that match."""
     edits: list[_EntryEdit] = []
     for (name, kind, column), value in settings:
+        if column == "*":
+            raise ConfigError("-Fe does not accept wild-card field name")
         if column not in COLUMNS:
             raise ConfigError(f'invalid service attribute name: "{column}"')
         position = COLUMNS.index(column)
         if position < 7:
+            if any(space in value for space in SPACES):
+                raise ConfigError("-Fe does not accept whitespace in non-command field")
             check_field(position, value, value)
         edits.append((name, kind, f"{name}/{kind}/{column}={value}", _set_field(position, value)))
     return _edit_matching(text, edits)
@@ -200,7 +238,7 @@ def _set_field(position: int, value: str) -> Callable[[MasterLine], MasterLine]:
     def change(entry: MasterLine) -> MasterLine:
         if position < 7:
             columns = (*entry.fields[:position], value, *entry.fields[position + 1 :])
-            return replace(entry, fields=columns)
+            return MasterLine(columns, entry.args)
         if not value.strip(SPACES):
             raise ConfigError('field "command" must not be empty')
         return parse_entry(" ".join((*entry.fields[:7], value)))
@@ -216,11 +254,12 @@ def _edit_matching(text: str, edits: Sequence[_EntryEdit]) -> str:
         if not hits:
             lines.extend(block)
             continue
-        entry = _parse_block(block)
+        before = entry = _parse_block(block)
         for _, _, request, change in hits:
             entry = change(entry)
             used.add(request)
-        lines.extend(_changed(block, Change.SET, entry.text(True), at_end=True))
+        same = (entry.fields, entry.args) == (before.fields, before.args)
+        lines.extend(block if same else _changed(block, Change.SET, entry.text(True), True))
     for _, _, request, _ in edits:
         if request not in used:
             warn(f'unmatched service_name/type: "{request}"')

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
 
-from commands.postconf.report import fold_words, squeeze, warn
-from libmail.config.core import COMPUTED
+from commands.postconf.deprecated import deprecation
+from commands.postconf.report import fold_words, json_line, squeeze, warn
+from commands.postconf.usage import CLIENT_SETTINGS, client_tables, unused_names
+from libmail.config.core import COMPUTED, Config
 from libmail.config.declared import all_parameters, find
+from libmail.config.errors import ConfigError
 from libmail.config.expand import references
 from libmail.config.families import FAMILIES
+from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY
+from libmail.config.main_cf import parse_main_cf, read_text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from commands.postconf.master_view import MasterLine
-    from libmail.config import Config
 
 __all__ = ["READ_ONLY", "MainView"]
 
-READ_ONLY: Final = ("process_id", "process_name")
-TRANSPORTS: Final = ("local", "pipe", "virtual", "smtp", "lmtp", "error", "retry", "discard")
-COMMANDS_WITH_LIMIT: Final = ("pipe", "spawn")
+READ_ONLY = ("process_id", "process_name", "service_name")
+TRANSPORTS = ("local", "pipe", "virtual", "smtp", "lmtp", "error", "retry", "discard")
+COMMANDS_WITH_LIMIT = ("pipe", "spawn")
 
 
 class MainView:
-    """The names that exist for a main.cf and a master.cf, and their values."""
+    """The names that exist for a main.cf and a master.cf, and their values.
 
-    def __init__(self, config: Config, entries: Sequence[MasterLine], defaults: bool) -> None:
-        self._config = config
+    quiet: no warnings about settings that are unused or deprecated.
+    """
+
+    def __init__(
+        self, config: Config, entries: Sequence[MasterLine], defaults: bool, quiet: bool = False
+    ) -> None:
+        self._config = Config(config.directory, process_name="postconf") if defaults else config
         self._entries = entries
         self._defaults = defaults
-        self._builtin = frozenset(all_parameters()) | COMPUTED
-        self._service = _service_names(entries) - self._builtin
+        self._quiet = quiet
+        self._service = _service_names(entries)
+        self._builtin = (frozenset(all_parameters()) | COMPUTED) - self._service
+        self._unused: tuple[str, ...] = ()
         self._user: frozenset[str] = frozenset()
         if not defaults:
-            unknown = {name for name, _, _ in self._unknown()}
+            options = [value for entry in entries for value in entry.options().values()]
+            self._unused = unused_names(config, self._service, options)
             known = self._builtin | self._service
-            self._user = frozenset(config.names()) - unknown - known
+            self._user = frozenset(config.names()) - known - frozenset(self._unused)
 
     def names(self, classes: Sequence[str], only_set: bool) -> list[str]:
         """Sorted names of the classes (builtin, service, user); only_set: that main.cf sets."""
@@ -57,26 +69,37 @@ class MainView:
     def lines(self, names: Sequence[str], *, expand: bool, fold: bool, show: str) -> list[str]:
         """`name = value` of each name; unknown names are warned about.
 
-        show: "both", "names" (-H) or "values" (-h).
+        show: "both", "names" (-H), "values" (-h) or "json" (-j).
         """
         lines: list[str] = []
         for name in names:
-            if name not in self._builtin | self._service | self._user:
+            if name not in self._builtin and name not in self._service | self._user:
                 warn(f"{name}: unknown parameter")
                 continue
             value = "" if show == "names" else squeeze(self._value(name, expand))
+            if show == "json":
+                lines.append(json_line(name, value))
+                continue
             text = {"names": name, "values": value}.get(show, f"{name} = {value}".rstrip(" "))
             lines.append(fold_words(text) if fold else text)
         return lines
 
     def _value(self, name: str, expand: bool) -> str:
+        if self._defaults and name == "config_directory":
+            return DEFAULT_CONFIG_DIRECTORY
         declared = find(name)
+        expand = expand and (declared is None or declared.kind.expanded)
         if self._defaults or name in READ_ONLY:
             value = self._config.default(name) or ""
-            return self._config.expand(value) if expand and not self._defaults else value
-        if expand and (declared is None or declared.kind.expanded):
-            return self._config.text(name)
-        return self._config.raw(name) or ""
+            return self._config.expand(value) if expand else value
+        return self._config.text(name) if expand else self._config.raw(name) or ""
+
+    # -- warnings
+
+    def check_expansions(self) -> None:
+        """Raise ExpansionError if a setting cannot be expanded."""
+        for name in self._expanded_names():
+            self._config.text(name)
 
     def warn_undefined(self) -> None:
         """Warn about names that values refer to and nothing defines, and read-only ones."""
@@ -85,15 +108,13 @@ class MainView:
             options = entry.options()
             for value in options.values():
                 for name in references(value):
-                    if name not in options and config.raw(name) is None:
+                    if name not in options and not self._is_defined(name):
                         warn(f"{directory}/master.cf: undefined parameter: {name}")
-        for name in config.names():
-            declared = find(name)
-            if declared is None or declared.kind.expanded:
-                for other in references(config.raw(name) or ""):
-                    if config.raw(other) is None:
-                        warn(f"{directory}/main.cf: undefined parameter: {other}")
-        for name in config.list("smtpd_restriction_classes"):
+        for name in self._expanded_names():
+            for other in references(config.raw(name) or ""):
+                if not self._is_defined(other):
+                    warn(f"{directory}/main.cf: undefined parameter: {other}")
+        for name in config.text("smtpd_restriction_classes").replace(",", " ").split():
             if config.raw(name) is None:
                 warn(f"{directory}/main.cf: undefined parameter: {name}")
         for name in READ_ONLY:
@@ -101,32 +122,70 @@ class MainView:
                 assignment = f"{name}={config.raw(name)}"
                 warn(f"{directory}/main.cf: read-only parameter assignment: {assignment}")
 
+    def _is_defined(self, name: str) -> bool:
+        return name in self._builtin or self._config.raw(name) is not None
+
     def warn_unused_settings(self) -> None:
-        """Warn about settings in main.cf that nothing uses."""
+        """Warn about settings in main.cf, and in files of tables, that nothing uses or that go."""
+        if self._quiet:
+            return
         path = os.path.join(self._config.directory, "main.cf")
-        for name, _, _ in self._unknown():
+        for name in self._unused:
             warn(f"{path}: unused parameter: {name}={self._config.raw(name)}")
+        for name in self._config.names():
+            if complaint := deprecation(name):
+                warn(f"{path}: {complaint}")
+        for complaint in sorted(set(self._complaints_about_files())):
+            warn(complaint)
 
     def warn_unused_options(self) -> None:
-        """Warn about `-o` settings in master.cf that nothing uses."""
+        """Warn about `-o` settings in master.cf that nothing uses or that will go."""
+        if self._quiet:
+            return
         path = os.path.join(self._config.directory, "master.cf")
-        known = self._builtin | self._service | self._user
+        names = self._config.names()
+        in_main = {name for other in names for name in references(self._config.raw(other) or "")}
         for entry in self._entries:
             options = entry.options()
-            used = known.union(*(references(value) for value in options.values()))
+            used = self._used_in(options)
             for name, value in options.items():
-                if name not in used and not self._is_referenced(name):
+                known = name in self._builtin or name in self._service | self._user
+                if not known and name not in used and name not in in_main:
                     warn(f"{path}: unused parameter: {name}={value}")
+                elif complaint := deprecation(name):
+                    warn(f"{path}: {complaint}")
 
-    def _is_referenced(self, name: str) -> bool:
-        return any(
-            name in references(self._config.raw(other) or "") for other in self._config.names()
-        )
+    def _used_in(self, options: dict[str, str]) -> set[str]:
+        """The names that the options of one entry make use of."""
+        used = set(options.get("smtpd_restriction_classes", "").replace(",", " ").split())
+        for value in options.values():
+            used.update(references(value))
+        for table in client_tables(options.values()):
+            used |= table.parameters()
+        return used
 
-    def _unknown(self) -> tuple[tuple[str, str, int], ...]:
-        services = [entry.fields[0] for entry in self._entries]
-        texts = [value for entry in self._entries for value in entry.options().values()]
-        return self._config.unknown_names(services, texts)
+    def _complaints_about_files(self) -> Iterator[str]:
+        values = [self._config.raw(name) or "" for name in self._config.names()]
+        for table in client_tables(values):
+            if not table.has_file:
+                continue
+            try:
+                entries, _ = parse_main_cf(read_text(table.name), table.name)
+            except ConfigError as error:
+                cause = error.__cause__
+                reason = cause.strerror if isinstance(cause, OSError) else str(error)
+                yield f'open "{table.kind}" configuration "{table.name}": {reason}'
+                continue
+            for entry in entries:
+                if entry.name not in CLIENT_SETTINGS[table.kind]:
+                    place = f"{table.kind}:{table.name}"
+                    yield f"{place}: unused parameter: {entry.name}={entry.value}"
+
+    def _expanded_names(self) -> Iterator[str]:
+        for name in self._config.names():
+            declared = find(name)
+            if declared is None or declared.kind.expanded:
+                yield name
 
 
 def _service_names(entries: Sequence[MasterLine]) -> frozenset[str]:

@@ -7,15 +7,14 @@ master uses.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
 
-from commands.postconf.report import INDENT, LINE_LIMIT, fold_words, squeeze, warn
-from libmail.config import ConfigError
+from commands.postconf.report import INDENT, LINE_LIMIT, fold_words, json_line, squeeze, warn
+from libmail.config.errors import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
-from libmail.config.master_cf import COLUMNS, SERVICE_TYPES, options_end, split_words, ungroup
+from libmail.config.master_words import COLUMNS, SERVICE_TYPES, options_end, split_words, ungroup
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -31,17 +30,21 @@ __all__ = [
     "split_pattern",
 ]  # fmt: skip
 
-WIDTHS: Final = (10, 5, 7, 7, 7, 7, 7)
-FLAGS: Final = (2, 3, 4)
+WIDTHS = (10, 5, 7, 7, 7, 7, 7)
+FLAGS = (2, 3, 4)
 
 
-@dataclass(frozen=True, slots=True)
 class MasterLine:
     """One entry. fields: the eight columns. args: behind them, `-o` apart from its value,
-    groups without braces; options among them in written order."""
+    groups without braces; options among them in written order. line: where it begins, 0 if
+    it is in no file. Immutable."""
 
-    fields: tuple[str, ...]
-    args: tuple[str, ...] = field(default=())
+    __slots__ = ("args", "fields", "line")
+
+    def __init__(self, fields: tuple[str, ...], args: tuple[str, ...] = (), line: int = 0) -> None:
+        self.fields = fields
+        self.args = args
+        self.line = line
 
     @property
     def key(self) -> str:
@@ -73,24 +76,23 @@ class MasterLine:
                 args.append(arg)
         if value is not None and not done:
             args += ["-o", f"{name}={value}"]
-        return replace(self, args=(*args, *self.args[end:]))
+        return MasterLine(self.fields, (*args, *self.args[end:]))
+
+    def scope(self, config: Config) -> Config:
+        """What `$name` means in this entry: its options count more than main.cf."""
+        return config.override(tuple(self.options().items()), service_name=self.fields[0])
 
     def expanded(self, config: Config) -> MasterLine:
         """The entry with the values of its options expanded."""
-        scope = config.override(tuple(self.options().items()))
+        scope = self.scope(config)
         entry = self
         for name, value in self.options().items():
             entry = entry.with_option(name, scope.expand(value))
         return entry
 
-    def command_text(self) -> str:
-        """The command and its arguments on one line."""
-        return " ".join([self.fields[7], *(item for item, _ in self._items())])
-
-    def text(self, fold: bool) -> str:
-        """The entry in columns; folded: each `-o` on a line of its own."""
-        columns = [f"{word:<{width}}" for word, width in zip(self.fields[:7], WIDTHS, strict=True)]
-        line = " ".join([*columns, self.fields[7]])
+    def command_text(self, before: str = "", fold: bool = False) -> str:
+        """The command and its arguments; folded: each `-o` on a line of its own."""
+        line = before + self.fields[7]
         lines: list[str] = []
         after_option = False
         for item, is_option in self._items():
@@ -102,6 +104,11 @@ class MasterLine:
                 line = f"{line} {item}"
             after_option = is_option
         return "\n".join([*lines, line])
+
+    def text(self, fold: bool) -> str:
+        """The entry in columns."""
+        columns = [f"{word:<{width}}" for word, width in zip(self.fields[:7], WIDTHS, strict=True)]
+        return self.command_text(" ".join([*columns, ""]), fold)
 
     def _items(self) -> Iterator[tuple[str, bool]]:
         """(text, is it a `-o`) of each argument, a `-o` together with its value."""
@@ -120,12 +127,12 @@ class MasterLine:
             yield "-o", False
 
 
-def parse_entry(content: str) -> MasterLine:
+def parse_entry(content: str, number: int = 0) -> MasterLine:
     """An entry from its text. Raises ValueError with what is wrong."""
     words = split_words(content)
     if len(words) < len(COLUMNS):
         raise ValueError("bad field count")
-    line = MasterLine(tuple(words[:8]), _arguments(words[8:]))
+    line = MasterLine(tuple(words[:8]), _arguments(words[8:]), number)
     for position, word in enumerate(line.fields):
         check_field(position, word, content)
     return line
@@ -182,18 +189,26 @@ def read_entries(directory: str) -> tuple[MasterLine, ...]:
             warn(f'{path}: logical line must not start with whitespace: "{content}"')
             continue
         try:
-            entries.append(parse_entry(content.strip(SPACES)))
+            entries.append(parse_entry(content.strip(SPACES), number))
         except ValueError as error:
             raise ConfigError(f"file {path}: line {number}: {error}") from None
     return tuple(entries)
 
 
-def split_pattern(text: str, parts: int, option: str) -> list[str]:
-    """The parts of SERVICE/TYPE/..., missing ones "*". Raises ConfigError if there are more."""
-    words = text.split("/", parts - 1) if parts == 3 else text.split("/")
-    if len(words) > parts:
-        names = ["service_name", "type", "field"][:parts]
-        raise ConfigError(f"-{option} option requires {names[0]}[/{names[1]}]")
+PATTERNS = {
+    "M": "service_name[/type]",
+    "F": "service_name[/type[/field]]",
+    "P": "service_name[/type[/parameter]]",
+}
+
+
+def split_pattern(text: str, option: str) -> list[str]:
+    """The parts of SERVICE/TYPE/..., missing ones "*", for -M, -F or -P. Raises ConfigError."""
+    parts = 2 if option == "M" else 3
+    words = [word for word in text.split("/") if word]
+    bad = text.startswith("/") or not 1 <= len(words) <= parts
+    if bad or any("*" in word and word != "*" for word in words):
+        raise ConfigError(f"-{option} option requires {PATTERNS[option]}")
     return words + ["*"] * (parts - len(words))
 
 
@@ -207,43 +222,61 @@ def service_lines(
     patterns: Sequence[str],
     *,
     fold: bool,
+    show: str,
     expander: Config | None,
 ) -> list[str]:
-    """-M: the entries that one of the patterns names (all without patterns); expander: for -x."""
-    wanted = [(text, split_pattern(text, 2, "M")) for text in patterns]
-    _warn_unmatched(
-        text for text, (name, kind) in wanted if not any(matches(e, name, kind) for e in entries)
-    )
-    return [
-        (entry if expander is None else entry.expanded(expander)).text(fold)
-        for entry in entries
-        if not wanted or any(matches(entry, name, kind) for _, (name, kind) in wanted)
-    ]
+    """-M: the entries that each pattern names (all without patterns); expander: for -x."""
+    wanted = [(text, split_pattern(text, "M")) for text in patterns or ["*"]]
+    used: set[str] = set()
+    lines: list[str] = []
+    for entry in entries:
+        shown = entry if expander is None else entry.expanded(expander)
+        for pattern, (name, kind) in wanted:
+            if matches(entry, name, kind):
+                used.add(pattern)
+                json = show == "json"
+                line = json_line(entry.key, squeeze(shown.text(False))) if json else ""
+                lines.append(line or shown.text(fold))
+    _warn_unmatched(patterns, used)
+    return lines
 
 
 def field_lines(
-    entries: Sequence[MasterLine], patterns: Sequence[str], *, fold: bool, show: str
+    entries: Sequence[MasterLine],
+    patterns: Sequence[str],
+    *,
+    fold: bool,
+    show: str,
+    expander: Config | None,
 ) -> list[str]:
-    """-F: SERVICE/TYPE/FIELD = value. show: "both", "names" (-H) or "values" (-h)."""
-    wanted = [(text, split_pattern(text, 3, "F")) for text in patterns or ["*"]]
+    """-F: SERVICE/TYPE/FIELD = value, for each pattern; expander: for -x.
+
+    show: "both", "names" (-H), "values" (-h) or "json" (-j).
+    """
+    wanted = [(text, split_pattern(text, "F")) for text in patterns or ["*"]]
     for _, (_, _, column) in wanted:
         if column not in ("*", *COLUMNS):
             raise ConfigError(f'invalid service attribute name: "{column}"')
     used: set[str] = set()
     lines: list[str] = []
     for entry in entries:
-        for position, column in enumerate(COLUMNS):
-            hits = [
-                text
-                for text, (name, kind, wish) in wanted
-                if matches(entry, name, kind) and wish in ("*", column)
-            ]
-            if hits:
-                used.update(hits)
-                value = entry.command_text() if position == 7 else entry.fields[position]
-                lines.append(_shown(f"{entry.key}/{column}", value, fold, show))
-    _warn_unmatched(text for text, _ in wanted if text not in used and patterns)
+        shown = entry if expander is None else entry.expanded(expander)
+        for pattern, (name, kind, column) in wanted:
+            if matches(entry, name, kind):
+                used.add(pattern)
+                columns = COLUMNS if column == "*" else (column,)
+                lines += [_field_line(shown, entry.key, one, fold, show) for one in columns]
+    _warn_unmatched(patterns, used)
     return lines
+
+
+def _field_line(entry: MasterLine, key: str, column: str, fold: bool, show: str) -> str:
+    position = COLUMNS.index(column)
+    if position < 7 or show in ("json", "names"):
+        value = entry.fields[position] if position < 7 else entry.command_text()
+        return _shown(f"{key}/{column}", value, fold, show)
+    label = "" if show == "values" else f"{key}/{column} = "
+    return entry.command_text(label, fold)
 
 
 def parameter_lines(
@@ -254,34 +287,37 @@ def parameter_lines(
     show: str,
     expander: Config | None,
 ) -> list[str]:
-    """-P: SERVICE/TYPE/PARAMETER = value, sorted by name; expander: for -x."""
-    wanted = [(text, split_pattern(text, 3, "P")) for text in patterns or ["*"]]
+    """-P: SERVICE/TYPE/PARAMETER = value, for each pattern, sorted by name; expander: for -x.
+
+    show: as in field_lines.
+    """
+    wanted = [(text, split_pattern(text, "P")) for text in patterns or ["*"]]
     used: set[str] = set()
     lines: list[str] = []
     for entry in entries:
         options = entry.options()
-        scope = expander.override(tuple(options.items())) if expander is not None else None
-        for name in sorted(options):
-            hits = [
-                text
-                for text, (service, kind, wish) in wanted
-                if matches(entry, service, kind) and wish in ("*", name)
-            ]
-            if hits:
-                used.update(hits)
-                value = scope.expand(options[name]) if scope is not None else options[name]
-                lines.append(_shown(f"{entry.key}/{name}", squeeze(value), fold, show))
-    _warn_unmatched(text for text, _ in wanted if text not in used and patterns)
+        scope = None if expander is None else entry.scope(expander)
+        for pattern, (service, kind, wish) in wanted:
+            names = sorted(options) if matches(entry, service, kind) else []
+            for name in names:
+                if wish in ("*", name):
+                    used.add(pattern)
+                    value = options[name] if scope is None else scope.expand(options[name])
+                    lines.append(_shown(f"{entry.key}/{name}", squeeze(value), fold, show))
+    _warn_unmatched(patterns, used)
     return lines
 
 
-def _warn_unmatched(texts: Iterator[str]) -> None:
-    for text in texts:
-        warn(f'unmatched request: "{text}"')
+def _warn_unmatched(patterns: Sequence[str], used: set[str]) -> None:
+    for pattern in patterns:
+        if pattern not in used:
+            warn(f'unmatched request: "{pattern}"')
 
 
 def _shown(name: str, value: str, fold: bool, show: str) -> str:
     if show == "names":
         return name
+    if show == "json":
+        return json_line(name, value)
     text = value if show == "values" else f"{name} = {value}".rstrip(" ")
     return fold_words(text) if fold else text

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING
 
-from libmail.config.main_cf import SPACES
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["fold_words", "print_lines", "printable", "squeeze", "warn"]
+__all__ = ["fold_words", "json_line", "print_lines", "printable", "squeeze", "warn"]
 
+SEPARATORS = " \t\r\n"
 LINE_LIMIT = 80
 INDENT = "    "
 
 
 def printable(text: str) -> str:
-    """The text with everything that could disturb a terminal as question marks."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text)
+    """The text with each octet that could disturb a terminal as a question mark."""
+    if text.isascii() and text.isprintable():
+        return text
+    octets = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in octets)
 
 
 def warn(text: str) -> None:
@@ -33,6 +35,14 @@ def print_lines(lines: Iterable[str]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def json_line(name: str, value: str) -> str:
+    """`{"name": "value"}`, with octets that are no text replaced."""
+    import json
+
+    octets = value.encode("utf-8", "surrogateescape")
+    return json.dumps({name: octets.decode("utf-8", "replace")}, ensure_ascii=False)
 
 
 def squeeze(value: str) -> str:
@@ -54,6 +64,6 @@ def fold_words(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    for space in SPACES:
+    for space in SEPARATORS:
         text = text.replace(space, " ")
     return [word for word in text.split(" ") if word]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def default(config: Config, name: str) -> str:
 
 def _host_name(config: Config) -> str:
     """The machine's name; without a dot, with the domain (if one is set) behind it."""
-    name = socket.gethostname()
+    name = os.uname().nodename
     if "." in name:
         return name
     domain = config.text("mydomain") if config.is_set("mydomain") else DEFAULT_DOMAIN

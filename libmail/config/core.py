@@ -12,7 +12,7 @@ import os
 from libmail.config.declare import BOOL, INT, LIST, SIZE, TIME, Kind, split_list
 from libmail.config.declared import all_parameters, find
 from libmail.config.errors import ConfigError, ExpansionError
-from libmail.config.expand import expand, references
+from libmail.config.expand import expand
 from libmail.config.families import FAMILIES, family_of
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY, INSTALLED_DEFAULTS
 from libmail.config.main_cf import Entry, parse_main_cf, read_text
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "open_config"]
 
-TABLE_TYPES_WITH_PREFIX = ("ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache")
 LMTP_WORDS = (("ehlo", "lhlo"), ("helo", "lhlo"))
 
 
@@ -217,44 +216,6 @@ class Config:
                 found.append(f"{place}: overriding earlier entry: {entry.name}={earlier.value}")
             last[entry.name] = entry
         return tuple(found)
-
-    def unknown_names(
-        self, services: Sequence[str] = (), texts: Sequence[str] = ()
-    ) -> tuple[tuple[str, str, builtins.int], ...]:
-        """(name, file, line) of settings that nothing can make use of.
-
-        That is a name which is not declared, which no value refers to, which is neither a
-        restriction class nor a setting of a table, nor in a family of one of the services
-        (master.cf names). texts: values of master.cf options, which refer to names, too.
-        """
-        known = self._known_names(services, texts)
-        prefixes = self._table_prefixes()
-        return tuple(
-            (name, entry.file, entry.line)
-            for name, entry in self._entries.items()
-            if name not in known and not name.startswith(prefixes)
-        )
-
-    def _known_names(self, services: Sequence[str], texts: Sequence[str]) -> set[str]:
-        families = {service + suffix for service in services for suffix in FAMILIES}
-        parameters = all_parameters()
-        known = parameters.keys() | COMPUTED | families
-        known.update(self.list("smtpd_restriction_classes"))
-        for text in (*texts, *(entry.value for entry in self._entries.values())):
-            known.update(references(text))
-        for parameter in parameters.values():
-            known.update(references(parameter.default))
-        return known
-
-    def _table_prefixes(self) -> tuple[str, ...]:
-        """NAME_ for each `mysql:NAME` and the like, whose settings may be in main.cf."""
-        prefixes: list[str] = []
-        for entry in self._entries.values():
-            for word in split_list(entry.value):
-                kind, _, name = word.removeprefix("proxy:").partition(":")
-                if kind in TABLE_TYPES_WITH_PREFIX and name and "/" not in name:
-                    prefixes.append(name + "_")
-        return tuple(prefixes)
 
 
 COMPUTED = frozenset(

@@ -47,7 +47,7 @@ def references(text: str) -> list[str]:
             while text[start : start + 1] and text[start] in SPACES:
                 start += 1
         end = _name_end(text, start)
-        if end > start:
+        if end > start and text[start : end + 1] != "domain_to_ascii{":
             found.append(text[start:end])
         position = text.find("$", start)
     return found

@@ -12,23 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from libmail.config.errors import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
+from libmail.config.master_words import SERVICE_TYPES, options_end, split_words, ungroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-__all__ = [
-    "COLUMNS",
-    "SERVICE_TYPES",
-    "ServiceEntry",
-    "options_end",
-    "parse_master_cf",
-    "read_master_cf",
-]
+__all__ = ["ServiceEntry", "parse_master_cf", "read_master_cf"]
 
-SERVICE_TYPES: Final = ("inet", "unix", "unix-dgram", "fifo", "pass")
-COLUMNS: Final = (
-    "service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit", "command",
-)  # fmt: skip
 MAX_NUMBER: Final = 2**31 - 1
 
 
@@ -159,54 +149,6 @@ def _number(column: str, digits: str, word: str) -> int:
     if not ascii_digits or int(digits) > MAX_NUMBER:
         raise _Trouble(f'field "{column}": bad value: "{word}"')
     return int(digits)
-
-
-def split_words(content: str) -> list[str]:
-    """The words of an entry; a `{ group }` is one word, with its braces."""
-    words: list[str] = []
-    position = 0
-    while True:
-        while position < len(content) and content[position] in SPACES:
-            position += 1
-        if position == len(content):
-            return words
-        start, depth = position, 0
-        grouped = content[start] == "{"
-        while position < len(content) and (depth or content[position] not in SPACES):
-            if grouped:
-                depth += (content[position] == "{") - (content[position] == "}")
-            position += 1
-        words.append(content[start:position])
-
-
-def ungroup(word: str) -> str:
-    """The word without the braces of a group and the white space inside them.
-
-    Raises ValueError for a group that does not end, or not with its closing brace.
-    """
-    if not word.startswith("{"):
-        return word
-    depth = 0
-    for position, char in enumerate(word):
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            if position + 1 != len(word):
-                raise ValueError(f"syntax error after '}}' in \"{word}\"")
-            return word[1:position].strip(SPACES)
-    raise ValueError(f"missing '}}' in \"{word}\"")
-
-
-def options_end(words: Sequence[str]) -> int:
-    """How many of the arguments are options; they end at the first word that is none.
-
-    What follows belongs to the command, such as a `-o` behind the argv= of pipe(8).
-    """
-    position = 0
-    while position < len(words) and (word := words[position]).startswith("-"):
-        position += 2 if word == "-o" else 1
-        if word == "--":
-            break
-    return min(position, len(words))
 
 
 def _arguments(words: list[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

@@ -91,7 +91,7 @@ def test_listing_is_sorted_and_complete(
     [
         (["-e", "my_own=x y"], "my_own = bar\n# inside\n  more\n", "my_own = x y\n# inside\n"),
         (["new = 1"], "unused = 1\n", "unused = 1\nnew = 1\n"),
-        (["-e", "unused="], "unused = 1\n", "unused =\n"),
+        (["-e", "unused="], "unused = 1\n", "unused = \n"),
         (["-X", "my_own"], "my_own = bar\n# inside\n  more\n", "# inside\n"),
         (["-#", "my_own"], "my_own = bar\n# inside\n  more\n",
          "#my_own = bar\n# inside\n#  more\n"),

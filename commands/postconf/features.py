@@ -1,0 +1,42 @@
+"""What the system supports: lock methods (-l), table types (-m), SASL (-a, -A), TLS (-T)."""
+
+from __future__ import annotations
+
+__all__ = ["feature_lines"]
+
+LOCK_METHODS = ("flock", "fcntl", "dotlock")
+PUBLIC_KEY_ALGORITHMS = ("dsa", "ecdsa", "rsa")
+TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
+
+
+def feature_lines(option: str, mode: str) -> list[str]:
+    """The lines for one of the options l, m, a, A, T. mode: the argument of -T.
+
+    There is no SASL yet, so -a and -A name nothing. Raises ValueError for an unknown mode.
+    """
+    match option:
+        case "l":
+            return list(LOCK_METHODS)
+        case "m":
+            return _table_types()
+        case "T":
+            return _tls(mode)
+        case _:
+            return []
+
+
+def _table_types() -> list[str]:
+    from libmail.tables.registry import TABLE_TYPES
+
+    return sorted(TABLE_TYPES)
+
+
+def _tls(mode: str) -> list[str]:
+    """Python does not tell of the headers it was compiled with, so both versions are one."""
+    if mode not in TLS_MODES:
+        raise ValueError(f"unknown 'postconf -T' mode: {mode}")
+    if mode == "public-key-algorithms":
+        return list(PUBLIC_KEY_ALGORITHMS)
+    import ssl
+
+    return [ssl.OPENSSL_VERSION]
