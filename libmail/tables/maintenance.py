@@ -50,7 +50,7 @@ __all__ = [
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _CDB: Final = "cdb"
 _MOST_AT_ONCE: Final = 1 << 29  # octets of a source
-_THROUGH_OTHERS: Final = frozenset({"proxy", "memcache"})
+_DELETING: Final = frozenset({"proxy", "memcache"})
 _NO_MAP: Final[Mapping[str, str]] = {}
 
 
@@ -250,7 +250,7 @@ def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
 
 def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:
     """Add entries to the table, which need not exist yet.  Raises `TableError`."""
-    if target.kind in _THROUGH_OTHERS:
+    if target.kind == "proxy":
         _update(target, _read_entries(target, dialect, "stdin", lines))
         return
     path = _changeable_path(target)
@@ -287,7 +287,7 @@ def _other_form(key: bytes) -> bytes:
 
 def delete(target: Target, keys: Iterable[str]) -> bool:
     """Delete entries; tell whether any of them was there.  Raises `TableError`."""
-    if target.kind in _THROUGH_OTHERS:
+    if target.kind in _DELETING:
         table = open_writable(target.spec, target.options)
         deleted = [run_now(table.delete(key)) for key in keys]  # all of them
         return any(deleted)

@@ -29,6 +29,7 @@ TABLE_TYPES: Final[Mapping[str, str]] = {
     "internal": "libmail.tables.internal",
     "ldap": "libmail.tables.ldap",
     "lmdb": "libmail.tables.lmdb_file",
+    "memcache": "libmail.tables.memcache",
     "mongodb": "libmail.tables.mongodb",
     "mysql": "libmail.tables.mysql",
     "pcre": "libmail.tables.pcre",
@@ -53,6 +54,7 @@ _WRITABLE: Final[Mapping[str, str]] = {
     "hash": "libmail.tables.lmdb_cache",
     "internal": "libmail.tables.internal",
     "lmdb": "libmail.tables.lmdb_cache",
+    "memcache": "libmail.tables.memcache",
     "proxy": "libmail.tables.proxy",
 }
 

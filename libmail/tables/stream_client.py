@@ -1,4 +1,4 @@
-"""Questions to a server over a byte stream: tcp, socketmap.
+"""Questions to a server over a byte stream: tcp, socketmap, memcache.
 
 Each connection carries one question at a time. It is kept for some seconds, and replaced once where
 it turns out to be closed. In a program without an event loop the table has one of its own, so that
@@ -132,16 +132,22 @@ class StreamClient(Generic[R]):
         timeout: float,
         idle: float = 10.0,
         life: float = 100.0,
+        tries: int = 1,
+        pause: float = 0.0,
     ) -> None:
         """timeout: for connection, question and answer together.
 
-        idle, life: how long a connection is kept. All in seconds.
+        idle, life: how long a connection is kept. tries: how often a question is asked that gets
+        no answer, but not for want of a connection. pause: before each time but the first one.
+        All times in seconds.
         """
         self._opener = opener
         self._parse = parse
         self._timeout = timeout
         self._idle = idle
         self._life = life
+        self._tries = tries
+        self._pause = pause
         self._here: _Loop[R] | None = None
         self._own: asyncio.AbstractEventLoop | None = None
 
@@ -162,12 +168,23 @@ class StreamClient(Generic[R]):
             raise LinkError("too many lookups are waiting")
         here.waiting += 1
         try:
+            for _ in range(self._tries - 1):
+                try:
+                    return await self._try(here, question)
+                except NotConnected:
+                    raise
+                except LinkError:
+                    await asyncio.sleep(self._pause)
+            return await self._try(here, question)
+        finally:
+            here.waiting -= 1
+
+    async def _try(self, here: _Loop[R], question: bytes) -> R:
+        try:
             async with asyncio.timeout(self._timeout), here.places:
                 return await self._exchange(here, question)
         except TimeoutError:
             raise LinkError("Connection timed out") from None
-        finally:
-            here.waiting -= 1
 
     async def _exchange(self, here: _Loop[R], question: bytes) -> R:
         link = self._kept(here)

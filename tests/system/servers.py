@@ -24,7 +24,7 @@ import pytest
 from tests.system.harness import free_port, need_tool
 from tests.system.processes import PATIENCE
 
-__all__ = ["Ldap", "Mariadb", "Postgres", "Server"]
+__all__ = ["Ldap", "Mariadb", "Memcached", "Postgres", "Server"]
 
 # The same in every server: address, where its mail goes. Alice has two aliases in LDAP.
 MAILBOXES: Final = (("alice@virtual.test", "alice/"), ("o'hara@virtual.test", "ohara/"))
@@ -367,3 +367,26 @@ def need_python_ldap() -> None:
     """Skip a test where python-ldap could not be installed; packaging/make-venv fails in CI."""
     if os.environ.get("CI") != "true":
         pytest.importorskip("ldap")
+
+
+class Memcached(Server):
+    """memcached, which forgets all when it ends."""
+
+    kind = "memcache"
+
+    def certify(self, name: str) -> Path:
+        """It needs none."""
+        return self.top / name
+
+    def command(self) -> Sequence[str]:
+        return [need_tool("memcached"), "-l", "127.0.0.1", "-p", str(self.port), "-U", "0"]
+
+    def store(self, key: str, value: str) -> None:
+        """Set a key."""
+        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+            data = value.encode()
+            connection.sendall(b"set %s 0 0 %d\r\n%s\r\n" % (key.encode(), len(data), data))
+            assert connection.recv(100) == b"STORED\r\n"
+
+    def client_file(self, *lines: str) -> str:
+        return "\n".join((f"memcache = inet:127.0.0.1:{self.port}", *lines, ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port
 from tests.system.processes import PATIENCE, session_members, wait_until
+from tests.system.servers import Memcached
 from tests.system.table_servers import TableServer
 
 MESSAGE = b"Subject: test\r\n\r\nx\r\n"
@@ -174,6 +176,78 @@ def test_without_proxymap_in_master_cf(make_system: MakeSystem) -> None:
     system.send("a@client.test", ["nick@mail.test"], MESSAGE)
     system.wait_for_queue_empty()
     assert len(system.maildir("alice")) == 1
+
+
+@pytest.fixture(scope="module")
+def memcached() -> Iterator[Memcached]:
+    server = Memcached()
+    yield server
+    server.close()
+
+
+def client_file(
+    system: MailSystem, memcached: Memcached, *lines: str, name: str = "memcache.cf"
+) -> str:
+    path = system.config_directory / name
+    path.write_text(memcached.client_file(*lines))
+    return f"memcache:{path}"
+
+
+@pytest.mark.parametrize("via", ["", "proxy:"])
+def test_memcache(make_system: MakeSystem, memcached: Memcached, via: str) -> None:
+    """memcached alone: without it mail waits."""
+    system = make_system()
+    allow_problems(system)
+    system.allow("connect to 127.0.0.1:|database memcache:")
+    table = f"{via}{client_file(system, memcached, 'key_format = a:%s', 'max_try = 1')}"
+    system.configure({"virtual_alias_maps": table, "smtpd_error_sleep_time": "0"})
+    memcached.store("a:nick@mail.test", "alice@virtual.test")
+    system.start()
+    system.send("a@client.test", ["nick@mail.test"], MESSAGE)
+    system.wait_for_queue_empty()
+    assert len(system.maildir("alice")) == 1
+    memcached.stop()
+
+    def reply() -> int:
+        with system.smtp() as client:
+            client.ehlo()
+            client.mail("a@client.test")
+            return client.rcpt("fresh@mail.test")[0]
+
+    try:
+        assert reply() == 451
+    finally:
+        memcached.start()
+    memcached.store("a:fresh@mail.test", "alice@virtual.test")
+    wait_until(lambda: reply() == 250)
+    system.send("a@client.test", ["fresh@mail.test"], MESSAGE)
+    system.wait_for_queue_empty()
+    assert len(system.maildir("alice")) == 2
+
+
+def test_memcache_before_a_table(make_system: MakeSystem, memcached: Memcached) -> None:
+    """memcached gets what the table says, and the table goes on without it."""
+    system = make_system()
+    system.allow("connect to 127.0.0.1:|database memcache:")
+    backup = "inline:{nick@mail.test=alice@virtual.test}"
+    table = client_file(system, memcached, "key_format = b:%s", f"backup = {backup}", "max_try = 1")
+    system.configure({"virtual_alias_maps": table})
+    system.start()
+    system.send("a@client.test", ["nick@mail.test"], MESSAGE)
+    system.wait_for_queue_empty()
+    other = client_file(
+        system, memcached, "key_format = b:%s", "backup = inline:{other=x}", name="other.cf"
+    )
+    done = system.run("postmap", "-q", "nick@mail.test", other)
+    assert done.stdout == b"alice@virtual.test\n", done.stderr
+    assert system.run("postmap", "-s", other).stdout == b"other\tx\n"
+    memcached.stop()
+    try:
+        system.send("a@client.test", ["nick@mail.test"], MESSAGE)
+        system.wait_for_queue_empty()
+    finally:
+        memcached.start()
+    assert len(system.maildir("alice")) == 2
 
 
 def chrooted(system: MailSystem) -> list[str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import socketserver
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
-from typing import Protocol, TypeVar, cast
 
 import pytest
 from hypothesis import given
@@ -19,76 +16,15 @@ from libmail.config import Config
 from libmail.tables.endpoint import Endpoint, parse_endpoint
 from libmail.tables.registry import open_with
 from libmail.tables.socketmap import SocketmapTable, netstring, netstring_parser
-from libmail.tables.stream_client import LinkError, StreamClient
+from libmail.tables.stream_client import LinkError, NotConnected, StreamClient
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry, lookup_now
 from libmail.tables.tcp import TcpTable, decode_reply, encode_request, first_line
 from tests.unit.libmail.tables.recorder import Recorder
+from tests.unit.libmail.tables.stream_server import Serve, Server, run
 
-P = TypeVar("P", bound=asyncio.Protocol)
 SERVER = "db.example.org:99"
 TCP = f"tcp:{SERVER}"
 SOCKETMAP = "socketmap:unix:/run/x:aliases"
-
-
-@dataclass
-class Server:
-    """Answers each chunk of octets that comes; an answer of None closes the connection."""
-
-    answers: dict[bytes, bytes | None]
-    refuse: bool = False
-    asked: list[tuple[int, bytes]] = field(default_factory=list)
-    connections: list[asyncio.Transport] = field(default_factory=list)
-
-    async def connect(self, factory: Callable[[], P]) -> P:
-        if self.refuse:
-            raise ConnectionRefusedError(111, "not here")
-        ours, theirs = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Side(self), sock=theirs)
-        return (await loop.create_connection(factory, sock=ours))[1]
-
-
-class Side(asyncio.Protocol):
-    """The server's end of a connection."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.number = -1
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.number = len(self.server.connections)
-        self.server.connections.append(cast(asyncio.Transport, transport))
-
-    def data_received(self, data: bytes) -> None:
-        self.server.asked.append((self.number, data))
-        answer = self.server.answers.get(data, b"")
-        transport = self.server.connections[self.number]
-        if answer is None:
-            transport.close()
-        else:
-            transport.write(answer)
-
-
-class Serve(Protocol):
-    def __call__(self, answers: dict[bytes, bytes | None], *, refuse: bool = False) -> Server: ...
-
-
-def run(main: Callable[[Serve], Awaitable[None]]) -> None:
-    """Run `main` with a function that makes servers."""
-    servers: list[Server] = []
-
-    def serve(answers: dict[bytes, bytes | None], *, refuse: bool = False) -> Server:
-        servers.append(Server(answers, refuse))
-        return servers[-1]
-
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main(serve)
-        for transport in (one for server in servers for one in server.connections):
-            transport.abort()
-        await asyncio.sleep(0)
-
-    asyncio.run(limited())
 
 
 def tcp_table(server: Server, log: Recorder) -> TcpTable:
@@ -329,8 +265,10 @@ def test_socketmap_limits() -> None:
 LINES = {b"a\n": b"1\n", b"b\n": b"2\n", b"close\n": None, b"much\n": b"1\n2\n", b"mute\n": b""}
 
 
-def client(server: Server, timeout: float = 60.0, **times: float) -> StreamClient[bytes]:
-    return StreamClient(server, first_line, timeout=timeout, **times)
+def client(
+    server: Server, timeout: float = 60.0, idle: float = 10.0, life: float = 100.0
+) -> StreamClient[bytes]:
+    return StreamClient(server, first_line, timeout=timeout, idle=idle, life=life)
 
 
 def test_a_connection_is_used_again_for_its_time() -> None:
@@ -423,6 +361,20 @@ def test_answers_are_never_taken_for_those_of_other_questions() -> None:
         server.connections[server.asked[-1][0]].write(b"9\n")
         assert await one.ask(b"b\n") == b"2"
         one.close()
+
+    run(main)
+
+
+def test_a_failed_question_is_asked_again() -> None:
+    async def main(serve: Serve) -> None:
+        server = serve({b"q\n": b"x" * 5000})
+        one: StreamClient[bytes] = StreamClient(server, first_line, timeout=60, tries=3)
+        with pytest.raises(LinkError, match="text longer"):
+            await one.ask(b"q\n")
+        assert len(server.asked) == 3
+        down = serve({}, refuse=True)
+        with pytest.raises(NotConnected):
+            await StreamClient(down, first_line, timeout=60, tries=3, pause=60).ask(b"q\n")
 
     run(main)
 
