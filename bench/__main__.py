@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from bench import table, tables
 from bench.idle import idle_sessions, raise_descriptor_limit
-from bench.loads import Load, Ports, loads, routes, settings, sinks, smtp_source
+from bench.loads import Load, Ports, aliases, loads, routes, settings, sinks, smtp_source
 from bench.measure import Result, measure, median
 from tests.system.harness import POSTFIX_DAEMONS, Instance, MailSystem, RealPostfix
 from tests.system.processes import proportional_memory
@@ -64,6 +64,7 @@ def running(side: str, ports: Ports) -> Iterator[MailSystem]:
     else:
         system = RealPostfix(main=settings(), name="bench.test")
     (system.config_directory / "transport").write_text(routes(ports))
+    aliases(system.config_directory)
     try:
         system.start()
         measure(system, smtp_source(20, 1024, "x@discard.test"), 20, 20)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from bench.measure import Traffic
@@ -20,6 +21,7 @@ SENDER: Final = "sender@bench.test"
 SLOW_DESTINATIONS: Final = 200
 SLOW_REPLY: Final = 1.0  # seconds before the reply to DATA
 BULK_RECIPIENTS: Final = 5000
+ALIAS: Final = "members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def loads(scale: float) -> list[Load]:
 
     relayed, discarded = "x@relay.test", "x@discard.test"
     bulk = smtp_source(5, 4096, discarded, "-r", str(BULK_RECIPIENTS))
+    # What comes in and what the alias makes of it are two messages.
+    to_alias = smtp_source(5, 4096, f"{ALIAS}@bench.test")
     return [
         source("relay", "relay 4 KB, a connection each", 6000, 4096, relayed),
         source("relay-d", "relay 4 KB, connections reused", 6000, 4096, relayed, "-d"),
@@ -110,6 +114,7 @@ def loads(scale: float) -> list[Load]:
         Load("mbox", "local mbox 4 KB", n(1000), to_mailbox(n(1000))),
         Load("sendmail", "submission by sendmail", n(200), sendmail(n(200))),
         Load("bulk", "5 x 5,000 recipients, discard", 5, bulk, BULK_RECIPIENTS),
+        Load("alias", "5 to an alias of 5,000, discard", 10, to_alias, BULK_RECIPIENTS // 2),
         Load(
             "slow",
             "2,000 to 200 slow destinations",
@@ -124,11 +129,19 @@ def settings() -> dict[str, str | None]:
     """main.cf of both sides: routes to the sinks, and no limits that the loads would run into."""
     return {
         "transport_maps": "texthash:$config_directory/transport",
+        "alias_maps": "texthash:$config_directory/aliases",
         "smtpd_recipient_limit": str(BULK_RECIPIENTS + 1),
         "message_size_limit": str(30 << 20),
         "mailbox_size_limit": "0",
         "virtual_mailbox_limit": "0",
     }
+
+
+def aliases(folder: Path) -> None:
+    """Write the alias table, and the list of members that it includes."""
+    members = folder / "members"
+    members.write_text("".join(f"user{n}@discard.test\n" for n in range(BULK_RECIPIENTS)))
+    (folder / "aliases").write_text(f"{ALIAS} :include:{members}\n")
 
 
 def routes(ports: Ports) -> str:
