@@ -4,7 +4,6 @@ Decisions over tables and the rewriting service, so that `postfix explain` can r
 addresses are in internal form.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -30,11 +29,6 @@ _CLASSES: Final = (ENVELOPE_SENDER, ENVELOPE_RECIPIENT, HEADER_SENDER, HEADER_RE
 
 _MAX_CANONICAL: Final = 10  # canonical mappings of one address, which are recursive
 _TRY_LATER: Final = "message not accepted, try again later"
-# What trivial-rewrite leaves alone in every configuration: dot-atom@host.domain.
-_COMPLETE: Final = re.compile(
-    r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*"
-    r"@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"
-)
 
 
 class Rewriter(Protocol):
@@ -105,8 +99,6 @@ class AddressMapper:
 
     async def rewrite(self, context: str, queue_id: str, address: str) -> str:
         """The complete address, internal form, of one in external form."""
-        if _COMPLETE.fullmatch(address):
-            return address
         try:
             return await self._rewriter.rewrite(context, address)
         except ServiceUnavailable as err:

@@ -7,6 +7,7 @@ list expanded again. A recipient is done when nothing that it was expanded to is
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -147,6 +148,10 @@ class RecipientDelivery:
         inner, recipient = found.stage, stage.recipient
         if recipient.notify & DsnNotify.SUCCESS and found.stage.origin is not Origin.INCLUDE:
             inner = await self._tell_expansion(recipient, inner)
+        if len(found.members) > 1:
+            with suppress(ServiceUnavailable):  # then each is asked for
+                addresses = [member.address for member in found.members]
+                await self._clients.rewrite.prefetch(inner.sender, addresses)
         final = True
         for member in found.members:
             final = await self._member(inner, member) and final

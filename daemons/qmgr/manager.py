@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -57,6 +58,9 @@ class Resolver(Protocol):
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         """The answer. Raises ServiceUnavailable."""
+
+    async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
+        """Have the answers for many, if that can be. Raises ServiceUnavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +249,12 @@ class QueueManager:
         replies: list[ResolveReply | None],
     ) -> None:
         sender = message.envelope.sender
+        if len(recipients) > 1:
+            with suppress(ServiceUnavailable):  # then each is asked for
+                unknown = zip(recipients, replies, strict=True)
+                await self._resolver.prefetch(
+                    sender, [recipient.address for recipient, reply in unknown if reply is None]
+                )
         for at, recipient in enumerate(recipients):
             if replies[at] is None:
                 replies[at] = await self._ask(sender, recipient.address)

@@ -13,7 +13,13 @@ from daemons.trivial_rewrite.resolve import Resolver, Tables
 from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.config.interfaces import own_interfaces
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import ResolveRequest, RewriteReply, RewriteRequest
+from libmail.ipc.messages import (
+    ResolvedMany,
+    ResolveMany,
+    ResolveRequest,
+    RewriteReply,
+    RewriteRequest,
+)
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
 from libmail.tables.destination import LocalDomains, proxy_addresses
@@ -86,6 +92,9 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                     connection.send(RewriteReply(rewritten))
                 case ResolveRequest(sender, address):
                     connection.send(await prepared.resolver.resolve(sender, address))
+                case ResolveMany(sender, addresses):
+                    replies = [await prepared.resolver.resolve(sender, one) for one in addresses]
+                    connection.send(ResolvedMany(tuple(replies)))
                 case _:
                     raise WireError(f"unexpected {type(message).__name__}")
 

@@ -34,6 +34,14 @@ _DUNNO: Final = "DUNNO"
 _SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
 # RFC 1123 §2.1, and the underscore that hosts have in spite of it.
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.A)
+_MAX_DOMAIN: Final = 255
+# Most addresses: no operator but the @, no leading hyphen, nothing to quote, and a host name with
+# a letter in its last label.  There is one way to read them, whatever the parameters say.
+_PLAIN: Final = re.compile(
+    r"((?!-)[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*)"
+    rf"@((?:{_LABEL.pattern}\.)+(?=[0-9_-]*[A-Za-z]){_LABEL.pattern})",
+    re.A,
+)
 _NUMERIC: Final = re.compile(r"[0-9.]+", re.A)
 _MAX_STRIPS: Final = 100  # local domains taken off one address: user%a%b@c@d ...
 
@@ -138,6 +146,13 @@ class Resolver:
             return Parsed(
                 params.empty_address_recipient, params.myhostname, True, False, implied=True
             )
+        plain = _PLAIN.fullmatch(address)
+        if (
+            plain is not None
+            and len(plain[2]) <= _MAX_DOMAIN
+            and not await self._tables.local_domains.match(plain[2])
+        ):
+            return Parsed(plain[1], plain[2], False, False)
         if params.resolve_dequoted_address:
             tokens = strip_route(operators(address))
         else:
@@ -188,7 +203,7 @@ class Resolver:
     def _valid_domain(self, domain: str) -> bool:
         if domain.startswith("["):
             return self._valid_literal(domain)
-        if len(domain) > 255 or _NUMERIC.fullmatch(domain):
+        if len(domain) > _MAX_DOMAIN or _NUMERIC.fullmatch(domain):
             return False
         if not domain.isascii():
             if not self._params.smtputf8_enable:

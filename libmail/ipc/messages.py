@@ -53,8 +53,10 @@ __all__ = [
     "Recipient",
     "Recipients",
     "ResolveFlag",
+    "ResolveMany",
     "ResolveReply",
     "ResolveRequest",
+    "ResolvedMany",
     "RewriteReply",
     "RewriteRequest",
     "SubmitOpen",
@@ -286,6 +288,19 @@ class ResolveReply(NamedTuple):
     transport: Transport
     nexthop: Nexthop
     recipient: str
+
+
+class ResolveMany(NamedTuple):
+    """qmgr, local -> trivial-rewrite: as ResolveRequest, for up to 500 addresses."""
+
+    sender: str
+    addresses: tuple[str, ...]
+
+
+class ResolvedMany(NamedTuple):
+    """trivial-rewrite -> client: one reply for each address, in their order."""
+
+    replies: tuple[ResolveReply, ...]
 
 
 class NewMail(NamedTuple):
@@ -530,8 +545,11 @@ CODEC: Final = Codec(
         NewMail,
         QueueFlush,
         Recipients,
+        ResolveMany,
         ResolveReply,
         ResolveRequest,
+        ResolvedMany,
+        ResolvedMany,
         RewriteReply,
         RewriteRequest,
         SubmitOpen,

@@ -64,7 +64,16 @@ def test_wire_messages_exist() -> None:
 def test_every_message_of_the_way_is_named() -> None:
     """The others are for what happens beside it."""
     named = {word for row in ROWS for word in WORD.findall(row[2])}
-    beside = {"CleanupAbort", "FlushAdd", "FlushReply", "FlushSite", "Leaving", "QueueFlush"}
+    beside = {
+        "CleanupAbort",
+        "FlushAdd",
+        "FlushReply",
+        "FlushSite",
+        "Leaving",
+        "ResolveMany",
+        "ResolvedMany",
+        "QueueFlush",
+    }
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
     assert named == {kind.__name__ for kind in sent()} - beside
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pwd
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import cast
@@ -57,6 +57,9 @@ class FakeRewrite:
         flag = {"down.test": ResolveFlag.FAIL, "bad.test": ResolveFlag.ERROR}.get(domain, 0)
         transport = "local" if domain == "here.test" else "smtp"
         return ResolveReply(int(flag), Transport(transport), Nexthop(domain), address)
+
+    async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
+        """Knows no more than before."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +110,9 @@ class FakeResolver:
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         await asyncio.sleep(0)
         return ResolveReply(4096, Transport("smtp"), Nexthop("slow.test"), address)
+
+    async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
+        """Knows no more than before."""
 
 
 async def serve_agent(name: str, agent: Agent, *, greet: bool = True) -> asyncio.Server:
