@@ -76,7 +76,7 @@ def show(request: Request) -> None:
         view.check_expansions()
         view.warn_undefined()
     if request.target == "p":
-        print_lines(_main_lines(request, view, config))
+        print_lines(_main_lines(request, view))
     else:
         master = {
             "M": master_view.service_lines,
@@ -107,12 +107,12 @@ def _show_texts(request: Request) -> int:
     return show_templates(config, request.arguments, expand=request.target == "b")
 
 
-def _main_lines(request: Request, view: MainView, config: Config) -> list[str]:
+def _main_lines(request: Request, view: MainView) -> list[str]:
     names: Sequence[str] = request.arguments
     if not names or "n" in request.flags:
         chosen = view.names(request.classes, "n" in request.flags)
         shown = set(chosen)
-        names = [n for n in names if n in shown or config.raw(n) is None] if names else chosen
+        names = [n for n in names if n in shown or not view.knows(n)] if names else chosen
     fold, expand = "f" in request.flags, "x" in request.flags
     return view.lines(names, expand=expand, fold=fold, show=request.show)
 

@@ -26,6 +26,7 @@ __all__ = ["READ_ONLY", "MainView"]
 READ_ONLY = ("process_id", "process_name", "service_name")
 TRANSPORTS = ("local", "pipe", "virtual", "smtp", "lmtp", "error", "retry", "discard")
 COMMANDS_WITH_LIMIT = ("pipe", "spawn")
+USUAL_DIRECTORIES = (DEFAULT_CONFIG_DIRECTORY, "/etc/postfix")
 
 
 class MainView:
@@ -62,9 +63,16 @@ class MainView:
             if word in classes or "all" in classes:
                 found |= members
         if only_set:
-            found = {n for n in found if self._config.is_set(n) or n == "config_directory"}
+            moved = self._config.directory not in USUAL_DIRECTORIES
+            found = {
+                n for n in found if self._config.is_set(n) or (moved and n == "config_directory")
+            }
             found -= set(READ_ONLY)
         return sorted(found)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such a parameter."""
+        return name in self._builtin or name in self._service or name in self._user
 
     def lines(self, names: Sequence[str], *, expand: bool, fold: bool, show: str) -> list[str]:
         """`name = value` of each name; unknown names are warned about.
@@ -73,7 +81,7 @@ class MainView:
         """
         lines: list[str] = []
         for name in names:
-            if name not in self._builtin and name not in self._service | self._user:
+            if not self.knows(name):
                 warn(f"{name}: unknown parameter")
                 continue
             value = "" if show == "names" else squeeze(self._value(name, expand))
@@ -149,8 +157,7 @@ class MainView:
             options = entry.options()
             used = self._used_in(options)
             for name, value in options.items():
-                known = name in self._builtin or name in self._service | self._user
-                if not known and name not in used and name not in in_main:
+                if not self.knows(name) and name not in used and name not in in_main:
                     warn(f"{path}: unused parameter: {name}={value}")
                 elif complaint := deprecation(name):
                     warn(f"{path}: {complaint}")

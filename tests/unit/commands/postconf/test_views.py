@@ -58,6 +58,17 @@ def test_unused(
     assert _run(tmp_path, text, "-qn", capsys) == (0, shown, [])
 
 
+def test_names_that_are_not_set_or_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "unused = 1\nrelayhost = a\n"
+    assert _run(tmp_path, text, "-qn unused relayhost myhostname nosuch", capsys) == (
+        0,
+        ["relayhost = a"],
+        ["warning: unused: unknown parameter", "warning: nosuch: unknown parameter"],
+    )
+
+
 def test_files_of_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.cf").write_text("server_host = a\nbogus = 1\n")
     text = f"alias_maps = ldap:{tmp_path}/x.cf mysql:{tmp_path}/none.cf\n"
