@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,9 @@ PAGES: Final = Path(__file__).resolve().parents[2] / "man/man5"
 NAMES: Final = re.compile(r"^\.(?:\w\w )?Va ((?:(?![A-Z][a-z]\b)\S+ ?)+)", re.MULTILINE)
 
 # A client file for each form of the query.
-SETTINGS: Final = {
+SETTINGS: Final[Mapping[str, Sequence[Mapping[str, str]]]] = {
     "ldap": [{"search_base": "dc=example"}],
+    "memcache": [{}],
     "mongodb": [
         {"uri": "mongodb://h", "dbname": "d", "collection": "c", "query_filter": '{"a": "%s"}'}
     ],
