@@ -56,11 +56,10 @@ class ProxymapParams:
 class Tables:
     """The approved tables, by "type:name". writable: those of proxywrite, the same ones.
 
-    parameter: that lists them. place: the main.cf where it is to be found.
+    parameter: that lists them.
     """
 
     parameter: str
-    place: str
     tables: Mapping[str, Table]
     writable: Mapping[str, WritableTable] | None = None
 
@@ -84,15 +83,14 @@ def approved(specs: Sequence[str]) -> tuple[str, ...]:
 def _prepare(startup: Startup) -> Tables:
     config = startup.config
     params = config.load(ProxymapParams)
-    place = f"{config.directory}/main.cf"
     options = TableOptions.of(config)
     if startup.service == params.proxymap_service_name:
         names = approved(params.proxy_read_maps)
-        return Tables("proxy_read_maps", place, {name: open_with(name, options) for name in names})
+        return Tables("proxy_read_maps", {name: open_with(name, options) for name in names})
     if startup.service == params.proxywrite_service_name:
         names = approved(params.proxy_write_maps)
         writable = {name: open_writable(name, options) for name in names}
-        return Tables("proxy_write_maps", place, writable, writable)
+        return Tables("proxy_write_maps", writable, writable)
     known = f"{params.proxymap_service_name} or {params.proxywrite_service_name}"
     raise Fatal(f"service name must be one of {known}")
 
@@ -106,7 +104,7 @@ def _table(tables: Tables, name: str) -> Table:
         LOG.warning(f'request for unapproved table: "{shown}"')
         LOG.warning(
             f"to approve this table for {access} access, list {_PREFIX}{shown}"
-            f" in {tables.place}:{tables.parameter}"
+            f" in main.cf:{tables.parameter}"
         )
         raise Refused("the table is not approved")
     return table

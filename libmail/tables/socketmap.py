@@ -7,7 +7,7 @@ from typing import Final
 from libmail.config.errors import ConfigError
 from libmail.log import printable
 from libmail.tables.endpoint import EndpointOpener, parse_endpoint
-from libmail.tables.stream_client import LinkError, Opener, Parse, StreamClient
+from libmail.tables.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
 from libmail.tables.table import (
     TableConfigError,
     TableOptions,
@@ -57,9 +57,12 @@ class SocketmapTable:
 
     pattern = True
 
-    def __init__(self, spec: str, name: str, opener: Opener, options: TableOptions) -> None:
-        """name: of the table, for the server. Raises ConfigError."""
+    def __init__(
+        self, spec: str, server: str, name: str, opener: Opener, options: TableOptions
+    ) -> None:
+        """server: how warnings name it. name: of the table, for it. Raises ConfigError."""
         self.spec = spec
+        self._server = server
         self._name = name.encode("utf-8", "surrogateescape")
         self._options = options
         self._ready = key_filter(spec, options, pattern=True)
@@ -82,6 +85,8 @@ class SocketmapTable:
         try:
             reply = await self._client.ask(netstring(b"%s %s" % (self._name, data)))
         except LinkError as error:
+            if isinstance(error, NotConnected):
+                self._options.log.warning(f"connect to {self._server}: {error}")
             self._options.log.warning(f"table {self.spec} lookup error: {error}")
             raise self._failure(str(error)) from None
         return self._value(key, reply)
@@ -118,6 +123,6 @@ def open_named(kind: str, name: str, options: TableOptions) -> SocketmapTable:
         endpoint = parse_endpoint(server)
         if not table:
             raise ValueError(f'need service transport:endpoint:name instead of "{name}"')
-        return SocketmapTable(spec, table, EndpointOpener(endpoint), options)
+        return SocketmapTable(spec, str(endpoint), table, EndpointOpener(endpoint), options)
     except (ValueError, ConfigError) as error:
         raise TableConfigError(f"{spec}: {error}") from None

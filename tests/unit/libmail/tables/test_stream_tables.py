@@ -33,7 +33,7 @@ def tcp_table(server: Server, log: Recorder) -> TcpTable:
 
 def socketmap(server: Server, log: Recorder, config: Config | None = None) -> SocketmapTable:
     options = TableOptions(log=log, config=config or Config(""))
-    return SocketmapTable(SOCKETMAP, "aliases", server, options)
+    return SocketmapTable(SOCKETMAP, "/run/x", "aliases", server, options)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,7 @@ def test_no_connection() -> None:
             await other.lookup("k")
         assert log.lines == [
             f"warning: connect to TCP map {SERVER}: Connection refused",
+            "warning: connect to /run/x: Connection refused",
             f"warning: table {SOCKETMAP} lookup error: Connection refused",
         ]
 
