@@ -7,7 +7,6 @@ One delivery at a time: while a process acts as a user, it must not serve anothe
 """
 
 import errno
-import os
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -26,8 +25,8 @@ from libmail.clients.status_filter import StatusFilter
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
-from libmail.mailbox.maildir import deliver_to_maildir
-from libmail.mailbox.mbox import MboxLocking, append_to_mbox
+from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
+from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
 from libmail.privileges import Identity, acting_as
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.smtp.address import quote_local
@@ -51,6 +50,7 @@ class VirtualParams:
     virtual_uid_maps: str
     virtual_gid_maps: str
     virtual_minimum_uid: int
+    enable_original_recipient: bool
     recipient_delimiter: str
     message_size_limit: int
     deliver_lock_attempts: int
@@ -79,9 +79,7 @@ class ConfigurationProblem(Exception):
 def _prepare(startup: Startup) -> Prepared:
     params = startup.config.load(VirtualParams)
     if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
-        raise Fatal(
-            "main.cf configuration error: virtual_mailbox_limit is smaller than message_size_limit"
-        )
+        raise Fatal("configuration error: virtual_mailbox_limit is smaller than message_size_limit")
     options = TableOptions.of(startup.config, sensitive=True)
     return Prepared(
         params,
@@ -162,9 +160,10 @@ class MailboxDelivery:
         self, delivery: Delivery, recipient: Recipient, path: str, owner: Identity
     ) -> Outcome:
         maildir = path.endswith("/")
+        original = recipient.orig_rcpt if self._params.enable_original_recipient else ""
         headers = delivery_headers(
             sender=quote_local(delivery.request.sender),
-            orig_rcpt=quote_local(recipient.orig_rcpt),
+            orig_rcpt=quote_local(original),
             delivered_to=quote_local(recipient.address),
         )
         try:
@@ -175,37 +174,35 @@ class MailboxDelivery:
                 else:
                     self._append(delivery, path, headers, owner)
         except OSError as err:
-            return self._failure(err, path, maildir)
+            return self._failure(err, path, owner, maildir=maildir)
         kind = "maildir" if maildir else "mailbox"
         return Sent(dsn="2.0.0", reason=f"delivered to {kind}", relay=_RELAY, action="delivered")
 
     def _append(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
-        if self._params.strict_mailbox_ownership:
-            _check_owner(path, owner)
         start = mbox_from_line(quote_local(delivery.request.sender), time.ctime())
         pieces = (start, headers, *map(quote_from, local_lines(delivery.file)), b"\n")
-        append_to_mbox(path, pieces, self._locking, size_limit=self._params.virtual_mailbox_limit)
+        append_to_mbox(
+            path,
+            pieces,
+            self._locking,
+            size_limit=self._params.virtual_mailbox_limit,
+            owner=owner.uid if self._params.strict_mailbox_ownership else None,
+        )
 
     @staticmethod
-    def _failure(err: OSError, path: str, maildir: bool) -> Outcome:
+    def _failure(err: OSError, path: str, owner: Identity, *, maildir: bool) -> Outcome:
         text = err.strerror or str(err)
+        if isinstance(err, NotOwner):
+            LOG.warning(NotOwner.ADVICE)
         if maildir:
+            if err.errno == errno.EACCES:
+                warn_of_maildir(owner, text)
             reason = f"maildir delivery failed: {text}"
         else:
             reason = f"delivery failed to mailbox {path}: {text}"
         if err.errno == errno.EFBIG:
             return Bounced(dsn="5.2.2", reason=reason, relay=_RELAY)
         return Deferred(dsn="4.2.0", reason=reason, relay=_RELAY)
-
-
-def _check_owner(path: str, owner: Identity) -> None:
-    """strict_mailbox_ownership. Raises PermissionError."""
-    try:
-        uid = os.stat(path).st_uid
-    except FileNotFoundError:
-        return
-    if uid != owner.uid:
-        raise PermissionError(errno.EPERM, f"destination is not owned by {owner.name}", path)
 
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:

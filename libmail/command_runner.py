@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _PATH: Final = "/usr/bin:/bin"
+_SHELL: Final = "/bin/sh"
 
 _OUTPUT_LIMIT: Final = 4096
 _READ: Final = 65536
@@ -103,7 +104,7 @@ def resolve_argv(command: str, shell: str = "") -> tuple[str, ...]:
         words = tuple(command.split())
         if words and words[0] not in _SHELL_WORDS:
             return words
-    return ("/bin/sh", "-c", command)
+    return ("sh", "-c", command)
 
 
 class _Feeder:
@@ -243,12 +244,13 @@ class _Start:
             except OSError as err:
                 if err.errno != errno.ENOEXEC:
                     raise
-                return self._run(("/bin/sh", *self.argv), stdin, output)
+                return self._run(("sh", *self.argv), stdin, output)
 
     def _run(self, argv: Sequence[str], stdin: int, output: int) -> "subprocess.Popen[bytes]":
         change = os.geteuid() != self.user.uid
         return subprocess.Popen(
             argv,
+            executable=_SHELL if argv[0] == "sh" else None,
             stdin=stdin,
             stdout=output,
             stderr=output,

@@ -159,7 +159,7 @@ def _message(options: Options, config: Config) -> Message:
         pieces = chain((start,), pieces)
     if not addresses:
         missing = _NO_HEADER_ADDRESSES if options.extract else _NO_ADDRESSES
-        raise Failure(EX_TEMPFAIL, f"{login}({os.getuid()}): {missing}")
+        raise Failure(EX_TEMPFAIL, f"{sender}({os.getuid()}): {missing}")
     return Message(options, sender, full_name, addresses, pieces, verp)
 
 

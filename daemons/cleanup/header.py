@@ -36,9 +36,8 @@ _RESENT: Final = frozenset(
      b"resent-bcc", b"resent-date", b"resent-message-id")
 )  # fmt: skip
 _VISIBLE: Final = frozenset((b"to", b"cc", b"resent-to", b"resent-cc"))
-_ENCODING: Final = b"content-transfer-encoding"
-_NOT_7BIT: Final = (b"8bit", b"binary")
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
+_OF_CONTENT: Final = frozenset((b"content-type", b"content-transfer-encoding"))
 _FOLD: Final = re.compile(r"\r\n[ \t]*")
 _PHRASE_SPECIALS: Final = re.compile(r'[()<>@,;:\\".\[\]\x00-\x1f\x7f]')
 _QUOTED_SPECIALS: Final = re.compile(r'["\\]')
@@ -46,17 +45,23 @@ _COMMENT_SPECIALS: Final = re.compile(r"[()\\]")
 _WORD_SAFE: Final = re.compile(r"[^A-Za-z0-9!*+/-]")
 
 
-class Header(NamedTuple):
-    """The header as it goes to the queue file.
+_ENCODING: Final = b"content-transfer-encoding"
+_ENCODINGS: Final = {b"7bit": False, b"8bit": True, b"binary": True}
+_COMPOSITE: Final = (b"multipart/", b"message/")
 
-    message_id: "" if there is none. mime: has MIME headers. eightbit: says that the body is not
-    7-bit (RFC 2045 §6.2).
+
+class Header(NamedTuple):
+    """The header as it goes to the queue file. message_id: "" if there is none.
+
+    eightbit: what Content-Transfer-Encoding says, None where it says nothing of that. composite:
+    the message has parts, with encodings of their own.
     """
 
     data: bytes
     message_id: str
     mime: bool
-    eightbit: bool
+    eightbit: bool | None = None
+    composite: bool = False
 
 
 class HeaderEditor:
@@ -85,30 +90,29 @@ class HeaderEditor:
         rewrite = bool(envelope.rewrite_context)
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
-        eightbit = False
         hops = 0
         seen: set[bytes] = set()
         limit = self._params.header_size_limit
+        source = data
         for field in found:
             name, start, value, after = field
             seen.add(name)
             if name == b"received":
                 hops += 1
             changed: bytes | None = None
+            long = after - start > limit
             if name in self._drop:
                 changed = b""
             else:
-                if value - start != len(name) + 1 or after - start > limit:
+                if long or value - start != len(name) + 1:
                     changed = self._normal(data, field)
                 if name in _ADDRESSES:
-                    if rewrite:
+                    if rewrite and not long:  # who knows where the last address was cut
                         text = data[start:after] if changed is None else changed
                         new = await self._addresses(name, text, envelope, queue_id, mapping)
                         changed = new or changed
                 elif name in _MESSAGE_IDS:
                     seen_ids.see(data[value:after], resent=name != b"message-id")
-                elif name == _ENCODING:
-                    eightbit = data[value:after].strip().lower() in _NOT_7BIT
             if changed is not None:
                 pieces += (data[kept:start], changed)
                 kept = after
@@ -119,7 +123,9 @@ class HeaderEditor:
         if pieces or missing or end != len(data):
             pieces += (data[kept:end], missing)
             data = b"".join(pieces)
-        return Header(data, seen_ids.value, bool(seen & _MIME), eightbit)
+        if seen.isdisjoint(_OF_CONTENT):
+            return Header(data, seen_ids.value, b"mime-version" in seen)
+        return Header(data, seen_ids.value, bool(seen & _MIME), *_content(source, found))
 
     def _normal(self, data: bytes, field: Field) -> bytes:
         """The field without white space before its colon, cut at header_size_limit."""
@@ -222,6 +228,18 @@ class _MessageIds:
         if not resent:
             self.value = value
             self.any = True
+
+
+def _content(data: bytes, found: list[Field]) -> tuple[bool | None, bool]:
+    """What the fields say of the body: (whether it is 8bit, whether it has parts)."""
+    eightbit: bool | None = None
+    composite = False
+    for name, _, value, after in found:
+        if name == _ENCODING:
+            eightbit = _ENCODINGS.get(data[value:after].strip().lower(), eightbit)
+        elif name == b"content-type":
+            composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
+    return eightbit, composite
 
 
 def _encoded(text: str) -> bytes:

@@ -123,10 +123,7 @@ class AddressMapper:
             if not results:
                 return current
             if len(results) > 1:
-                LOG.warning(
-                    f"{queue_id}: multi-valued {maps.title} entry for {current} -- {_TRY_LATER}"
-                )
-                raise _alias_error()
+                LOG.warning(f"{queue_id}: multi-valued {maps.title} entry for {current}")
             if results[0].lower() == current.lower():
                 return results[0]
             current = results[0]
@@ -145,7 +142,7 @@ class AddressMapper:
                 continue
             if folded == parent or keep % 2 or await self._is_exception(queue_id, user):
                 return address
-            return f"{user}@{domain[-len(parent) :]}"
+            return f"{user}@{parent}"
         return address
 
     async def _is_exception(self, queue_id: str, user: str) -> bool:

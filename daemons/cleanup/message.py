@@ -97,13 +97,14 @@ class Message:
         self._strays = StrayFilter() if shop.params.cleanup_replace_stray_cr_lf else None
         self._scan = ContentScan()
         self._header_done = False
+        self._declared: bool | None = None  # as 8bit, by the header
+        self._composite = False
         self._head = b""
         self._fields: list[Field] = []
         self._fields_end = 0
         self._tail = b""
         self._content_flags = 0
         self._message_id = ""
-        self._eightbit = False  # says the header
 
     async def envelope(self, envelope: Envelope) -> None:
         """The envelope, before recipients and content."""
@@ -173,20 +174,22 @@ class Message:
         envelope, editor = self._require_envelope(), self._shop.editor
         head, end = self._head, self._fields_end
         try:
-            header, self._message_id, mime, self._eightbit = await editor.edit(
+            edited = await editor.edit(
                 head, self._fields, end, envelope, self.queue_id,
                 mapping=bool(self._flags & _MAP),
             )  # fmt: skip
         except Refused:
             self._writer.write_header(head[:end])  # for the report to the sender
             raise
+        header, self._message_id = edited.data, edited.message_id
+        self._declared, self._composite = edited.eightbit, edited.composite
         self._header_done = True
         self._head, self._fields = b"", []
         self._scan.feed(header)
         if self._scan.eightbit:
             self._content_flags |= _EIGHTBIT_HEADER
             self._scan.eightbit = False
-        if mime:
+        if edited.mime:
             self._content_flags |= _MIME_CONTENT
         self._writer.write_header(header)
         rest = head[end:]
@@ -291,6 +294,12 @@ class Message:
     def _final_envelope(self, envelope: Envelope, recipients: list[Recipient]) -> Envelope:
         params = self._shop.params
         flags = envelope.flags
+        if not params.detect_8bit_encoding_header:
+            pass
+        elif self._declared is not None:
+            flags = flags | _EIGHTBIT if self._declared else flags & ~_EIGHTBIT
+        elif self._composite and self._content_flags & _EIGHTBIT_BODY:
+            flags |= _EIGHTBIT  # one of the parts will have said so
         if (
             self._flags & _SMTPUTF8_AUTODETECT
             and params.smtputf8_enable
@@ -302,8 +311,6 @@ class Message:
             )
         ):
             flags |= _SMTPUTF8
-        if self._eightbit:
-            flags |= _EIGHTBIT
         warn_time = envelope.warn_time
         if params.delay_warning_time and not warn_time:
             warn_time = envelope.arrival + params.delay_warning_time

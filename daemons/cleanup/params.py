@@ -58,6 +58,7 @@ class CleanupParams:
     recipient_delimiter: str
     empty_address_recipient: str
     duplicate_filter_limit: int
+    detect_8bit_encoding_header: bool
     enable_original_recipient: bool
     message_size_limit: int
     delay_warning_time: float

@@ -86,7 +86,8 @@ class RecipientList:
 
     async def _add_bcc(self, address: str) -> None:
         """A copy that nobody is told of: NOTIFY=NEVER."""
-        await self._add(Recipient(address, address, "", _NEVER))
+        complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
+        await self._add(Recipient(complete, complete, "", _NEVER))
 
     async def _add(self, recipient: Recipient) -> str:
         """Returns the address before its aliases are expanded."""
@@ -101,19 +102,20 @@ class RecipientList:
         orig_rcpt = recipient.orig_rcpt or recipient.address
         dsn_orcpt = recipient.dsn_orcpt
         if self._local and not dsn_orcpt and orig_rcpt != address and address.isascii():
-            dsn_orcpt = f"rfc822;{xtext_encode(quote_local(address))}"
+            dsn_orcpt = f"rfc822;{xtext_encode(address)}"
         if notify & _SUCCESS and targets != [address]:
             self._report_expansion(recipient, orig_rcpt, address)
             notify = (notify & ~_SUCCESS) or _NEVER
-        if not self._params.enable_original_recipient:
-            orig_rcpt = ""
         for target in targets:
             self._append(Recipient(target, orig_rcpt, dsn_orcpt, notify))
         return address
 
     def _append(self, recipient: Recipient) -> None:
         address, orig_rcpt, dsn_orcpt, notify, _ = recipient
-        key = (address.lower(), orig_rcpt.lower(), notify, dsn_orcpt.lower())
+        if self._params.enable_original_recipient:
+            key = (address.lower(), orig_rcpt.lower(), notify, dsn_orcpt.lower())
+        else:
+            key = (address.lower(), "", 0, "")
         if key in self._seen:
             return
         limit = self._params.duplicate_filter_limit

@@ -56,8 +56,8 @@ def _expand(
             return Deferred(dsn="4.3.0", reason="cannot find alias database owner", relay="local")
     members = members_of(value)
     if not members:
-        LOG.warning(f'no recipient in alias lookup result for "{name}"')
-        return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
+        LOG.warning(f"no recipient in alias lookup result for {name}")
+        return Deferred(dsn="4.3.0", reason="alias database unavailable", relay="local")
     inner = stage._replace(expanded=name, origin=Origin.ALIAS, rights=rights, level=stage.level + 1)
     if not settings.params.frozen_delivered_to:
         inner = inner._replace(delivered_to=stage.recipient.address)
@@ -72,7 +72,8 @@ async def _owned(settings: Settings, rewrite: RewriteClient, stage: Stage, name:
     params = settings.params
     special = name.startswith("owner-") or name.endswith("-request")
     owner = f"owner-{name}"
-    value = None if params.owner_request_special and special else await _find(settings, owner)
+    owned = params.owner_request_special and not special
+    value = await _find(settings, owner) if owned else None
     if value is None:
         return stage._replace(owner="") if params.reset_owner_alias else stage
     sender = quote_local(owner)

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from daemons.local.expansion import expanded, values_of
+from daemons.local.expansion import expanded, mentions, values_of
 from daemons.local.lines import read_members
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
@@ -14,10 +14,11 @@ from libmail.log import LOG
 __all__ = ["read_forward"]
 
 
-def _paths(settings: Settings, stage: Stage, user: User) -> list[str]:
+def _paths(settings: Settings, stage: Stage, user: User) -> list[tuple[str, bool]]:
+    """The names to try, and whether the extension is a part of them."""
     values = values_of(stage, user)
     allowed = settings.params.forward_expansion_filter
-    paths = []
+    paths: list[tuple[str, bool]] = []
     for item in settings.params.forward_path.replace(",", " ").split():
         try:
             path = expanded(item, values, allowed)
@@ -25,7 +26,7 @@ def _paths(settings: Settings, stage: Stage, user: User) -> list[str]:
             LOG.warning(f"forward_path: {err}")
             continue
         if path:
-            paths.append(path)
+            paths.append((path, mentions(item, "extension")))
     return paths
 
 
@@ -56,7 +57,7 @@ def read_forward(
     """
     if user is None:
         return None
-    for path in _paths(settings, stage, user):
+    for path, matched in _paths(settings, stage, user):
         if not _usable(path, user):
             continue
         if seen.been_here("forward", path):
@@ -77,7 +78,7 @@ def read_forward(
         )
         if not settings.params.frozen_delivered_to:
             inner = inner._replace(delivered_to=stage.recipient.address)
-        if "forward" in settings.params.propagate_unmatched_extensions:
-            return Expansion(inner, members)
-        return Expansion(inner._replace(unmatched=""), members)
+        if matched or "forward" not in settings.params.propagate_unmatched_extensions:
+            inner = inner._replace(unmatched="")
+        return Expansion(inner, members)
     return None

@@ -10,7 +10,7 @@ from libmail.command_runner import sanitised
 from libmail.config import ConfigError
 from libmail.config.expand import expand
 
-__all__ = ["expanded", "values_of"]
+__all__ = ["expanded", "expanded_leniently", "mentions", "values_of"]
 
 _PLAIN: Final = re.compile(r"\$(?:\$|(\w+)|\{\s*(\w+)\s*\}|\(\s*(\w+)\s*\))", re.ASCII)
 
@@ -70,3 +70,16 @@ def expanded(text: str, values: dict[str, str], allowed: str) -> str | None:
         return value.replace("$", "$$")  # it is not to be expanded again
 
     return expand(text, lookup)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether the text needs the value of a name."""
+    return name in _unconditional(text)
+
+
+def expanded_leniently(text: str, values: dict[str, str]) -> str:
+    """The text with all names replaced; those that are not defined, by nothing.
+
+    Raises ExpansionError for malformed text.
+    """
+    return expand(text, lambda name: values.get(name, "").replace("$", "$$"))

@@ -15,7 +15,7 @@ from daemons.local.user import ROOT, CannotAct, User, acting
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.log import LOG
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
-from libmail.mailbox.maildir import deliver_to_maildir
+from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
 from libmail.privileges import Identity
 from libmail.smtp.address import quote_local
@@ -33,9 +33,10 @@ _BIFF_PORT: Final = 512
 
 def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
     wanted = context in settings.params.prepend_delivered_header
+    original = stage.recipient.orig_rcpt if settings.params.enable_original_recipient else ""
     return delivery_headers(
         sender=quote_local(stage.sender),
-        orig_rcpt=quote_local(stage.recipient.orig_rcpt),
+        orig_rcpt=quote_local(original),
         delivered_to=quote_local(stage.delivered_to) if wanted else "",
     )
 
@@ -73,7 +74,7 @@ def _failure(err: OSError, prefix: str) -> Outcome:
     if isinstance(err, MailboxTooLarge) or err.errno == errno.EFBIG:
         return Bounced(dsn="5.2.2", reason=reason, relay="local")
     if isinstance(err, NotOwner):
-        LOG.warning('specify "strict_mailbox_ownership = no" to ignore mailbox ownership mismatch')
+        LOG.warning(NotOwner.ADVICE)
         return Deferred(dsn="4.2.0", reason=reason, relay="local")
     if isinstance(err, LockTimeout) or err.errno in _TEMPORARY:
         full = err.errno in _FULL
@@ -87,7 +88,10 @@ def _spool_rights(directory: str, user: User) -> tuple[Identity, tuple[int, int]
     As the directory is made: everybody's, a group's (mail), or nobody's but root's.
     """
     me = user.identity
-    status = os.stat(directory)
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return ROOT, None  # the lock or the mailbox says what is wrong
     if status.st_mode & stat.S_IWOTH:
         return me, None
     if status.st_mode & stat.S_IWGRP:
@@ -127,9 +131,7 @@ def _to_maildir(
             )
     except OSError as err:
         if err.errno == errno.EACCES:
-            who = f"UID/GID={identity.uid}/{identity.gid}"
-            LOG.warning(f"maildir access problem for {who}: {err.strerror}")
-            LOG.warning("perhaps you need to create the maildirs in advance")
+            warn_of_maildir(identity, str(err.strerror))
         return _failure(err, "maildir delivery failed: ")
     return _delivered("delivered to maildir")
 
@@ -169,10 +171,10 @@ def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: 
         return Bounced(dsn="5.7.1", reason="mail to file is restricted", relay="local")
     rights = settings.rights_of(stage).identity
     try:
-        if path.endswith("/"):
-            return _to_maildir(settings, stage, delivery, path, rights)
         if delivery.verify_only:
             return _deliverable(f"delivers to file: {path}")
+        if path.endswith("/"):
+            return _to_maildir(settings, stage, delivery, path, rights)
         with acting(rights):
             if _executable(path):
                 reason = f"cannot append message to file {path}: file is executable"

@@ -34,6 +34,7 @@ class LocalParams:
     deliver_lock_delay: float
     duplicate_filter_limit: int
     execution_directory_expansion_filter: str
+    enable_original_recipient: bool
     expand_owner_alias: bool
     export_environment: tuple[str, ...]
     fallback_transport: str

@@ -14,7 +14,7 @@ from typing import Final
 from daemons.local.alias import find_alias
 from daemons.local.command import deliver_to_command, deliver_to_user_command
 from daemons.local.dotforward import read_forward
-from daemons.local.expansion import expanded, values_of
+from daemons.local.expansion import expanded_leniently, values_of
 from daemons.local.forward import Forwarder
 from daemons.local.handover import hand_over
 from daemons.local.include import read_include
@@ -30,14 +30,15 @@ from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
 from libmail.log import LOG
 from libmail.message.addresses import Mailbox
 from libmail.service.pool import ServiceUnavailable
-from libmail.smtp.address import quote_local, split_address, unquote
+from libmail.smtp.address import split_address, unquote
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
 
 __all__ = ["Clients", "RecipientDelivery"]
 
 _INCLUDE: Final = ":include:"
-_REQUIRED: Final = ("mailer-daemon", "postmaster")
+_MAILER_DAEMON: Final = "mailer-daemon"
+_REQUIRED: Final = (_MAILER_DAEMON, "postmaster")
 _DOUBLE_BOUNCE: Final = "double-bounce"
 
 
@@ -66,6 +67,7 @@ class RecipientDelivery:
         self._delivery = delivery
         self._loops = loops
         self._seen = SeenFilter(settings.params.duplicate_filter_limit)
+        self._relaying = False  # what luser_relay says; that may be nobody, too
         self._told = False  # of an expansion, to who wants to hear of success
         self._forwarder = Forwarder(settings, clients.cleanup)
 
@@ -243,6 +245,8 @@ class RecipientDelivery:
     async def _user(self, stage: Stage, user: User | None) -> bool:
         """The mailbox of a user, however it is reached, or what is done about unknown users."""
         if self._seen.been_here("mailbox", stage.local):
+            if user is None and self._relaying:
+                return await self._report(stage, _no_user(stage))
             return True
         params = self._params
         spec = await self._lookup(self._settings.mailbox_transports, stage.user)
@@ -273,23 +277,24 @@ class RecipientDelivery:
             return await self._report(stage, _discarded(stage.user))
         if params.luser_relay:
             return await self._relay_unknown(stage)
-        reason = f'unknown user: "{stage.user}"'
-        return await self._report(stage, Bounced(dsn="5.1.1", reason=reason, relay="local"))
+        return await self._report(stage, _no_user(stage))
 
     async def _relay_unknown(self, stage: Stage) -> bool:
         """luser_relay."""
         try:
-            relay = expanded(self._params.luser_relay, values_of(stage, None), "")
+            relay = expanded_leniently(self._params.luser_relay, values_of(stage, None))
         except ConfigError as err:
             LOG.warning(f"luser_relay: {err}")
-            relay = None
-        if not relay:
             reason = "mail system configuration error"
             return await self._report(stage, Deferred(dsn="4.3.5", reason=reason, relay="local"))
+        relay = relay or _MAILER_DAEMON
         if self._seen.been_here("luser_relay", relay):
-            reason = f'unknown user: "{stage.user}"'
-            return await self._report(stage, Bounced(dsn="5.1.1", reason=reason, relay="local"))
-        return await self._address(stage._replace(unmatched=""), quote_local(relay))
+            return await self._report(stage, _no_user(stage))
+        self._relaying = True
+        try:
+            return await self._address(stage._replace(unmatched=""), relay)
+        finally:
+            self._relaying = False
 
     async def _pass(self, stage: Stage, spec: str) -> bool:
         if spec.partition(":")[0] == self._delivery.request.transport:
@@ -313,13 +318,17 @@ class RecipientDelivery:
             return await maps.find(user)
         except TableRetry as err:
             LOG.warning(str(err))
-            return Deferred(dsn="4.3.0", reason=f"{maps.title} lookup failure", relay="local")
+            return Deferred(dsn="4.3.0", reason="table lookup failure", relay="local")
 
 
 def _without_success(recipient: Recipient) -> Recipient:
     """The recipient, without asking for a report of success."""
     notify = recipient.notify & ~DsnNotify.SUCCESS
     return recipient._replace(notify=notify or (DsnNotify.NEVER if recipient.notify else 0))
+
+
+def _no_user(stage: Stage) -> Bounced:
+    return Bounced(dsn="5.1.1", reason=f'unknown user: "{stage.user}"', relay="local")
 
 
 def _discarded(name: str) -> Sent:

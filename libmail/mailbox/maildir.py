@@ -9,7 +9,10 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-__all__ = ["deliver_to_maildir"]
+from libmail.log import LOG
+from libmail.privileges import Identity
+
+__all__ = ["deliver_to_maildir", "warn_of_maildir"]
 
 
 def _create(name: str, folder: str) -> int:
@@ -46,6 +49,12 @@ def _write_all(fd: int, pieces: Iterable[bytes], limit: int) -> None:
         while view:
             view = view[os.write(fd, view) :]
     os.fsync(fd)
+
+
+def warn_of_maildir(owner: Identity, problem: str) -> None:
+    """Log what probably is behind a refused access to a Maildir. problem: with the file's name."""
+    LOG.warning(f"maildir access problem for UID/GID={owner.uid}/{owner.gid}: {problem}")
+    LOG.warning("perhaps you need to create the maildirs in advance")
 
 
 def deliver_to_maildir(

@@ -39,6 +39,8 @@ class NotMailbox(OSError):
 class NotOwner(OSError):
     """The mailbox belongs to somebody else."""
 
+    ADVICE: Final = 'specify "strict_mailbox_ownership = no" to ignore mailbox ownership mismatch'
+
 
 class MailboxTooLarge(OSError):
     """The message does not fit below the size limit of the mailbox."""
@@ -61,7 +63,7 @@ def _dotlock_once(lock: str, stale: float) -> bool:
     try:
         os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):  # another's lock stays where it is
             if time.time() - os.stat(lock).st_mtime > stale:
                 os.unlink(lock)
         return False
@@ -149,8 +151,10 @@ def _open_existing(path: str) -> int:
     try:
         return os.open(path, _FLAGS | os.O_NOFOLLOW)
     except OSError as err:
-        if err.errno != errno.ELOOP or not _trusted_link(path):
+        if err.errno != errno.ELOOP:
             raise
+        if not _trusted_link(path):
+            raise NotMailbox(errno.EPERM, "file is a symbolic link", path) from err
         return os.open(path, _FLAGS)
 
 
@@ -160,6 +164,8 @@ def _open(path: str, new_owner: tuple[int, int] | None) -> int:
         return _open_existing(path)
     except FileNotFoundError:
         pass
+    except NotMailbox:
+        raise
     except OSError as err:
         raise _told(err, "cannot open file", path) from err
     try:

@@ -127,10 +127,11 @@ class AddressField:
         for node in self.nodes:
             text = str(node)
             special = isinstance(node, Token) and node.kind is Kind.SPECIAL
-            if lines[-1] and (previous == ":" or not (special or previous in _TIGHT)):
+            tight = special or previous in _TIGHT or (previous == ">" and _is_comment(node))
+            if lines[-1] and (previous == ":" or not tight):
                 lines[-1] += " "
             lines[-1] += text
-            previous = text if special else ""
+            previous = text if special else text[-1:] if text.endswith(">") else ""
             if special and text == ",":
                 lines.append("")
         if not lines[-1]:

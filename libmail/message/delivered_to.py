@@ -3,23 +3,18 @@
 import re
 from typing import Final
 
-from libmail.message.addresses import addresses_in
 from libmail.smtp.address import unquote
 
 __all__ = ["earlier_recipients"]
 
-_FIELD: Final = re.compile(
-    rb"^Delivered-To:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE
-)
+_FIELD: Final = re.compile(rb"^Delivered-To[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 def earlier_recipients(header: bytes) -> frozenset[str]:
     """The addresses in the Delivered-To fields, in internal form and lower case.
 
-    header: wire form.
+    header: wire form. What somebody else writes is not looked into: only a line with an address
+    and nothing else, as we write it, tells of an earlier delivery.
     """
-    return frozenset(
-        unquote(address).lower()
-        for value in _FIELD.findall(header)
-        for address in addresses_in(value.decode("utf-8", "surrogateescape"))
-    )
+    texts = (value.decode("utf-8", "surrogateescape") for value in _FIELD.findall(header))
+    return frozenset(unquote(text.strip()).lower() for text in texts)

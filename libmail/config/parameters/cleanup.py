@@ -19,7 +19,7 @@ PARAMETERS = by_name(
     Parameter("disable_mime_input_processing", BOOL, "no", "cleanup"),
     Parameter("duplicate_filter_limit", INT(), "1000", "cleanup"),
     Parameter("empty_address_recipient", STR(1), "MAILER-DAEMON", "*"),
-    Parameter("enable_original_recipient", BOOL, "yes", "cleanup"),
+    Parameter("enable_original_recipient", BOOL, "yes", "cleanup local virtual"),
     Parameter("force_mime_input_conversion", BOOL, "no", "cleanup"),
     Parameter("full_name_encoding_charset", STR(), "utf-8", "sendmail cleanup"),
     Parameter("header_address_token_limit", INT(1), "10240", "cleanup"),

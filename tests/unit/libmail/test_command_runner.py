@@ -49,10 +49,10 @@ def run(
 
 ARGV = [
     ("plain", "/usr/bin/vacation -a alice", "", ("/usr/bin/vacation", "-a", "alice")),
-    ("magic", "cat >x", "", ("/bin/sh", "-c", "cat >x")),
-    ("quotes", 'procmail "$EXTENSION"', "", ("/bin/sh", "-c", 'procmail "$EXTENSION"')),
-    ("built-in", "exit 67", "", ("/bin/sh", "-c", "exit 67")),
-    ("empty", "", "", ("/bin/sh", "-c", "")),
+    ("magic", "cat >x", "", ("sh", "-c", "cat >x")),
+    ("quotes", 'procmail "$EXTENSION"', "", ("sh", "-c", 'procmail "$EXTENSION"')),
+    ("built-in", "exit 67", "", ("sh", "-c", "exit 67")),
+    ("empty", "", "", ("sh", "-c", "")),
     ("own shell", "x y", "/bin/smrsh -c", ("/bin/smrsh", "-c", "x y")),
 ]
 

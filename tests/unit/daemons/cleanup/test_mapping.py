@@ -71,19 +71,20 @@ def test_failing_table_is_temporary(make_mapper: MakeMapper) -> None:
     ("address", "mapped"),
     [
         ("user@any.thing.foo.example.com", "user@foo.example.com"),
-        ("user@any.other.example.com", "user@example.com"),
+        ("user@any.other.Example.com", "user@example.com"),
         ("user@not.example.com", "user@not.example.com"),
         ("user@x.not.example.com", "user@x.not.example.com"),
         ("root@a.example.com", "root@a.example.com"),
         ("user@elsewhere.test", "user@elsewhere.test"),
         ("old+x@example.test", "new.name+x@example.test"),
+        ("two@example.test", "first@far.test"),
     ],
 )
 def test_canonical_and_masquerade(make_mapper: MakeMapper, address: str, mapped: str) -> None:
     mapper = make_mapper(
         masquerade_domains=("foo.example.com", "!not.example.com", "example.com"),
         masquerade_exceptions=("root",),
-        canonical_maps=("inline:{old=new.name}",),
+        canonical_maps=("inline:{{old=new.name}, {two=first@far.test second@far.test}}",),
     )
     assert asyncio.run(mapper.map_class(ENVELOPE_SENDER, "ID", address)) == mapped
 

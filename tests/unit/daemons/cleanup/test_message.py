@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ PARAMS = CleanupParams(
     recipient_delimiter="",
     empty_address_recipient="MAILER-DAEMON",
     duplicate_filter_limit=1000,
+    detect_8bit_encoding_header=True,
     enable_original_recipient=True,
     message_size_limit=3_000_000,
     delay_warning_time=3600.0,
@@ -135,7 +137,7 @@ def test_odd_content(make_mapper: MakeMapper, data: bytes, content: bytes) -> No
 
 def test_completed_address_is_the_original_of_local_mail(make_mapper: MakeMapper) -> None:
     recipients = (ALICE, Recipient("b b", "b b"), Recipient("c", "c", "rfc822;orig"))
-    for flags, want in ((EnvelopeFlag.LOCAL, 'rfc822;"b+20b"@example.test'), (0, "")):
+    for flags, want in ((EnvelopeFlag.LOCAL, "rfc822;b+20b@example.test"), (0, "")):
         result = submit(
             make_mapper, HEADER, flags=0, envelope=ENVELOPE._replace(flags=int(flags)),
             recipients=recipients,
@@ -167,6 +169,37 @@ def test_duplicates_and_copies(make_mapper: MakeMapper) -> None:
         ("MAILER-DAEMON@example.test", "", 0),
         ("archive@example.test", "archive@example.test", 1),
     ]
+
+
+def test_duplicates_by_address_alone(
+    make_mapper: MakeMapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "PARAMS", replace(PARAMS, enable_original_recipient=False))
+    other = Recipient("alice@example.test", "root@example.test")
+    result = submit(make_mapper, HEADER, recipients=(ALICE, other))
+    assert [r.orig_rcpt for r in read(result)[0].recipients()] == ["alice@example.test"]
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "before", "after"),
+    [
+        (b"Content-Transfer-Encoding: 8bit", b"x", 0, EnvelopeFlag.EIGHTBIT),
+        (b"content-transfer-encoding:BINARY", b"x", 0, EnvelopeFlag.EIGHTBIT),
+        (b"Content-Transfer-Encoding: 7bit", b"x", EnvelopeFlag.EIGHTBIT, 0),
+        (b"Content-Transfer-Encoding: 8bit (x)", b"x", 0, 0),
+        (b"Content-Transfer-Encoding: base64", b"x", EnvelopeFlag.EIGHTBIT, EnvelopeFlag.EIGHTBIT),
+        (b"Content-Type: multipart/mixed; boundary=b", b"\xe4", 0, EnvelopeFlag.EIGHTBIT),
+        (b"Content-Type: multipart/mixed; boundary=b", b"a", 0, 0),
+        (b"Content-Type: text/plain", b"\xe4", 0, 0),
+    ],
+)
+def test_declared_encoding(
+    make_mapper: MakeMapper, header: bytes, body: bytes, before: int, after: int
+) -> None:
+    envelope = ENVELOPE._replace(flags=int(before))
+    data = HEADER + header + b"\r\n\r\n" + body + b"\r\n"
+    file, _ = read(submit(make_mapper, data, envelope=envelope))
+    assert file.envelope().flags == after
 
 
 def test_hold(make_mapper: MakeMapper) -> None:

@@ -248,6 +248,47 @@ def test_luser_relay_to_nobody(tmp_path: Path) -> None:
     assert delivery.said == ['nosuch2@here.test 5.1.1 unknown user: "nosuch2"']
 
 
+@pytest.mark.parametrize(
+    ("relay", "said"),
+    [
+        ("gone+$extension", 'gone+@here.test 5.1.1 unknown user: "gone"'),
+        ("$local@$domain", 'nosuch@here.test 5.1.1 unknown user: "nosuch"'),
+        ("$shell", "mailer-daemon@here.test 2.0.0 discarded"),
+        ("${user", "nosuch@here.test 4.3.5 mail system configuration error"),
+    ],
+    ids=["undefined is empty", "itself", "nothing", "malformed"],
+)
+def test_luser_relay_that_leads_nowhere(tmp_path: Path, relay: str, said: str) -> None:
+    bench = Bench(tmp_path, luser_relay=relay, recipient_delimiter="+")
+    assert bench.deliver("nosuch@here.test").said == [said]
+
+
+def test_owner_is_not_special(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {**ALIASES, ME: ME}, owner_request_special=False)
+    bench.deliver("owned@here.test")
+    assert bench.cleanup.submissions[0].sender == "from@far.test"
+
+
+def test_extension_is_used_up_by_the_name_of_the_file(tmp_path: Path) -> None:
+    path = f"{tmp_path}/forward${{recipient_delimiter}}${{extension}}, {tmp_path}/forward"
+    bench = Bench(
+        tmp_path, recipient_delimiter="+", forward_path=path,
+        propagate_unmatched_extensions=("forward",),
+    )  # fmt: skip
+    (tmp_path / "forward").write_text("plain@far.test")
+    (tmp_path / "forward+news").write_text("news@far.test")
+    bench.deliver(f"{ME}+news@here.test")
+    bench.deliver(f"{ME}+other@here.test")
+    sent = [one.recipients for one in bench.cleanup.submissions]
+    assert sent == [["news@far.test"], ["plain+other@far.test"]]
+
+
+def test_no_original_recipient(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, enable_original_recipient=False)
+    bench.deliver(MINE)
+    assert b"X-Original-To" not in bench.mailbox()
+
+
 def test_mailbox_command(tmp_path: Path) -> None:
     bench = Bench(tmp_path, mailbox_command='env >"$HOME_OF_TEST"', export_environment=(
         f"HOME_OF_TEST={tmp_path}/env",), recipient_delimiter="+")  # fmt: skip

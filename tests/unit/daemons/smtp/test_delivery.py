@@ -236,7 +236,7 @@ def test_next_destination_after_a_failure(tmp_path: Path) -> None:
 
 def test_parameters_of_commands(tmp_path: Path) -> None:
     server = Server({"EHLO": EHLO.replace("250 DSN", "250-SMTPUTF8\r\n250 DSN")})
-    recipient = Recipient("b c@x.test", "o+r=ig@x.test", "", DsnNotify.SUCCESS | DsnNotify.DELAY)
+    recipient = Recipient("b c@x.test", "o+r=ig x@x.test", "", DsnNotify.SUCCESS | DsnNotify.DELAY)
     other = Recipient("d@x.test", "d@x.test", "rfc822;e+2Bf@x.test", DsnNotify.NEVER)
     flags = EnvelopeFlag.EIGHTBIT | EnvelopeFlag.DSN_HEADERS | EnvelopeFlag.SMTPUTF8
     _, outcomes = deliver(
@@ -250,7 +250,7 @@ def test_parameters_of_commands(tmp_path: Path) -> None:
     size = len(HEADER + BODY)
     assert server.sessions[0][1:4] == [
         f"MAIL FROM:<a@example.org> SIZE={size} BODY=8BITMIME ENVID=a+20b RET=HDRS SMTPUTF8",
-        'RCPT TO:<"b c"@x.test> ORCPT=rfc822;o+2Br+3Dig@x.test NOTIFY=SUCCESS,DELAY',
+        'RCPT TO:<"b c"@x.test> ORCPT=rfc822;o+2Br+3Dig+20x@x.test NOTIFY=SUCCESS,DELAY',
         "RCPT TO:<d@x.test> ORCPT=rfc822;e+2Bf@x.test NOTIFY=NEVER",
     ]
 

@@ -14,13 +14,16 @@ from libmail.message.delivered_to import earlier_recipients
 
 HEADER = (
     b"Subject: x\r\nX-Delivered-To: no@x.test\r\ndelivered-to: One@X.test\r\n"
-    b'Delivered-To:\r\n "two words"@x.test,\r\n\tThree@x.test\r\nTo: no@x.test\r\n'
+    b'Delivered-To: "two words"@x.test\r\nDelivered-To : Three@x.test \r\nTo: no@x.test\r\n'
 )
+# Not what a delivery wrote: folded, with brackets, with a comment.
+OTHERS = b"Delivered-To:\r\n a@x.test\r\nDelivered-To: <b@x.test>\r\nDelivered-To: c@x.test (d)\r\n"
 
 
 def test_earlier_recipients() -> None:
     assert earlier_recipients(HEADER) == {"one@x.test", "two words@x.test", "three@x.test"}
     assert earlier_recipients(b"") == frozenset()
+    assert not earlier_recipients(OTHERS) & {"a@x.test", "b@x.test", "c@x.test"}
 
 
 def obstacle(*addresses: str, flags: str) -> Deferred | Bounced | None:

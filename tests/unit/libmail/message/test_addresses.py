@@ -34,6 +34,10 @@ from libmail.smtp.address import quote_local, unquote
         ("<a@b> trailing words", ["a@b", "trailing", "words"], "X: <a@b>, trailing, words"),
         ("user@[1.2.3.4]x", ["user@[1.2.3.4]", "x"], "X: user@[1.2.3.4], x"),
         ("undisclosed:;", [], "X: undisclosed: ;"),
+        ("a <b@c> (d)", ["b@c"], "X: a <b@c>(d)"),
+        ('"fold\r\n ed" <f@f>', ["f@f"], 'X: "fold  ed" <f@f>'),
+        ('"open <a@b>\r\n', ['"open <a@b>"'], 'X: "open <a@b>"'),
+        ("[a@b\r\n", ["[a@b]"], "X: [a@b]"),
     ],
 )
 def test_field(value: str, addresses: list[str], rendered: str) -> None:
