@@ -17,7 +17,7 @@ PARAMETERS = by_name(
     Parameter("cleanup_replace_stray_cr_lf", BOOL, "yes", "cleanup"),
     Parameter("detect_8bit_encoding_header", BOOL, "yes", "cleanup"),
     Parameter("disable_mime_input_processing", BOOL, "no", "cleanup"),
-    Parameter("duplicate_filter_limit", INT(), "1000", "cleanup"),
+    Parameter("duplicate_filter_limit", INT(), "1000", "cleanup local"),
     Parameter("empty_address_recipient", STR(1), "MAILER-DAEMON", "*"),
     Parameter("enable_original_recipient", BOOL, "yes", "cleanup local virtual"),
     Parameter("force_mime_input_conversion", BOOL, "no", "cleanup"),

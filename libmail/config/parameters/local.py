@@ -16,7 +16,7 @@ PARAMETERS = by_name(
     Parameter("command_execution_directory", RAW, "", "local"),
     Parameter("command_expansion_filter", STR(1),
               "1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "local"),
-    Parameter("command_time_limit", TIME("s", 1), "1000s", "local pipe"),
+    Parameter("command_time_limit", TIME("s", 1), "1000s", "local pipe spawn"),
     Parameter("default_delivery_status_filter", LIST, "", "*"),
     Parameter("execution_directory_expansion_filter", STR(1),
               "1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "local"),

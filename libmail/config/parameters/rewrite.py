@@ -17,7 +17,7 @@ PARAMETERS = by_name(
     Parameter("empty_address_relayhost_maps_lookup_key", STR(1), "<>", "trivial-rewrite"),
     Parameter("local_transport", STR(1), "local:$myhostname", "trivial-rewrite"),
     Parameter("propagate_unmatched_extensions", LIST,
-              "canonical, virtual", "cleanup trivial-rewrite"),
+              "canonical, virtual", "cleanup local smtp lmtp"),
     Parameter("relay_transport", STR(1), "relay", "trivial-rewrite"),
     Parameter("relayhost", STR(), "", "trivial-rewrite smtp"),
     Parameter("relocated_maps", LIST, "", "qmgr trivial-rewrite"),

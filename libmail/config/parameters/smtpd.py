@@ -12,7 +12,7 @@ PARAMETERS = by_name(
     Parameter("disable_vrfy_command", BOOL, "no", "smtpd"),
     Parameter("default_verp_delimiters", STR(2), "+=", "sendmail smtpd"),
     Parameter("verp_delimiter_filter", STR(1), "-=+", "sendmail smtpd pickup"),
-    Parameter("queue_minfree", SIZE(), "0", "smtpd"),
+    Parameter("queue_minfree", SIZE(), "0", "smtpd cleanup"),
     Parameter("receive_override_options", LIST, "", "smtpd pickup qmqpd"),
     Parameter("content_filter", STR(), "", "smtpd pickup qmqpd"),
     Parameter("default_filter_nexthop", STR(), "", "qmgr"),
