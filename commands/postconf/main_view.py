@@ -6,7 +6,12 @@ import os
 
 from commands.postconf.deprecated import deprecation
 from commands.postconf.report import fold_words, json_line, squeeze, warn
-from commands.postconf.usage import CLIENT_SETTINGS, client_tables, unused_names
+from commands.postconf.usage import (
+    CLIENT_SETTINGS,
+    client_tables,
+    unused_names,
+    values_with_tables,
+)
 from libmail.config.core import COMPUTED, Config
 from libmail.config.declared import all_parameters, find
 from libmail.config.errors import ConfigError
@@ -172,8 +177,7 @@ class MainView:
         return used
 
     def _complaints_about_files(self) -> Iterator[str]:
-        values = [self._config.raw(name) or "" for name in self._config.names()]
-        for table in client_tables(values):
+        for table in client_tables(values_with_tables(self._config, self._service)):
             if not table.has_file:
                 continue
             try:

@@ -80,7 +80,8 @@ class MasterLine:
 
     def scope(self, config: Config) -> Config:
         """What `$name` means in this entry: its options count more than main.cf."""
-        return config.override(tuple(self.options().items()), service_name=self.fields[0])
+        options = tuple(self.options().items())
+        return config.override(options, service_name=self.fields[0], process_name=self.fields[7])
 
     def expanded(self, config: Config) -> MasterLine:
         """The entry with the values of its options expanded."""

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from libmail.config.core import COMPUTED
 from libmail.config.declare import split_list
-from libmail.config.declared import all_parameters
+from libmail.config.declared import all_parameters, find
 from libmail.config.expand import references
 from libmail.config.main_cf import SPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from libmail.config import Config
 
-__all__ = ["CLIENT_SETTINGS", "ClientTable", "client_tables", "unused_names"]
+__all__ = [
+    "CLIENT_SETTINGS",
+    "ClientTable",
+    "client_tables",
+    "unused_names",
+    "values_with_tables",
+]  # fmt: skip
 
 _SQL = """
     additional_conditions domain expansion_limit query result_format select_field table where_field
@@ -101,26 +107,39 @@ def _clients_in(text: str) -> Iterator[ClientTable]:
             yield ClientTable(kind, name)
 
 
+def values_with_tables(config: Config, services: Container[str]) -> list[str]:
+    """The expanded values in main.cf that may name tables: those of parameters of the system, of
+    services and of restriction classes. Raises ExpansionError."""
+    classes = config.list("smtpd_restriction_classes")
+    texts: list[str] = []
+    for name in config.names():
+        declared = find(name)
+        if declared is not None and not declared.kind.expanded:
+            continue
+        if declared is not None or name in services or name in classes:
+            texts.append(config.text(name))
+    return texts
+
+
 def unused_names(
-    config: Config, services: Iterable[str], options: Sequence[str]
+    config: Config, services: frozenset[str], options: Sequence[str]
 ) -> tuple[str, ...]:
     """The names in main.cf that nothing uses, in file order.
 
     services: the parameters that services of master.cf have by their names. options: values of
-    -o options in master.cf, which refer to names, too.
+    -o options in master.cf, which refer to names, too. Raises ExpansionError.
     """
     parameters = all_parameters()
-    known = parameters.keys() | COMPUTED | set(services)
+    known = parameters.keys() | COMPUTED | services
     if known.issuperset(config.names()):
         return ()
-    values = [config.raw(name) or "" for name in config.names()]
     known.update(config.list("smtpd_restriction_classes"))
-    for text in (*options, *values):
+    for text in (*options, *(config.raw(name) or "" for name in config.names())):
         known.update(references(text))
     for parameter in parameters.values():
         if "$" in parameter.default:
             known.update(references(parameter.default))
-    for table in client_tables((*options, *values)):
+    for table in client_tables((*options, *values_with_tables(config, services))):
         if not table.has_file:
             known |= table.parameters()
     return tuple(name for name in config.names() if name not in known)

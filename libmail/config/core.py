@@ -78,11 +78,14 @@ class Config:
         self._notes = tuple(notes)
         self._entries = {entry.name: entry for entry in self._file}
 
-    def override(self, pairs: Overrides, *, service_name: str = "") -> Config:
+    def override(
+        self, pairs: Overrides, *, service_name: str = "", process_name: str = ""
+    ) -> Config:
         """The same configuration with a child's `-o name=value` options applied."""
         added = tuple(Entry(name, value, "", 0) for name, value in pairs)
+        process = process_name or self.process_name
         service = service_name or self.service_name
-        return Config(self.directory, self._file + added, self._notes, self.process_name, service)
+        return Config(self.directory, self._file + added, self._notes, process, service)
 
     # -- text
 

@@ -46,6 +46,8 @@ def _run(
         ("alias_maps = pipemap:{ldap:one, sqlite:two}\none_bind=x\ntwo_dbpath=/x\n", []),
         ("smtpd_client_restrictions = check_client_access { pgsql:p }\np_user = x\n", []),
         ("one_bind = no\n", ["one_bind=no"]),
+        ("foo = ldap:one\none_bind = no\n", ["foo=ldap:one", "one_bind=no"]),
+        ("foo = ldap:one\nalias_maps = $foo\none_bind = no\n", []),
         ("mydestination = ${domain_to_ascii{x.example}}\n", []),
     ],
 )
