@@ -168,7 +168,15 @@ class Reporter:
         job: Job = VERIFY if asked else SUCCESS
         if not asked:
             targets = _wanted(targets, DsnNotify.SUCCESS, False)
-        if not targets or request.sender in ("", self._notifier.double_bounce_sender):
+        if not targets:
+            return 0
+        nobody = "single-bounce" if not request.sender else ""
+        if request.sender.lower() == self._notifier.double_bounce_sender.lower():
+            nobody = "double-bounce"
+        if nobody:
+            LOG.info(
+                f"{request.queue_id}: not sending trace/success notification for {nobody} message"
+            )
             return 0
         path = self._queue.path(request.queue_name, request.queue_id)
         original = read_original(request, path, self._params.bounce_size_limit, full=False)

@@ -26,7 +26,7 @@ from libmail.queue.file import ContentFlag, QueueFile
 __all__ = ["Job", "Notifier", "read_original"]
 
 _EIGHTBIT: Final = ContentFlag.EIGHTBIT_HEADER | ContentFlag.EIGHTBIT_BODY
-_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(<[^<>\r\n]{1,900}>)", re.I | re.M)
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:((?:[^\r\n]|\r?\n[ \t]){0,900})", re.I | re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class Notifier:
             retry_until=retry,
             returned=job.returned,
             via=job in (SUCCESS, VERIFY),
-            thread=_thread(original.header) if params.enable_threaded_bounces else "",
+            thread=_thread(original) if params.enable_threaded_bounces else "",
             now=time.time(),
             host=params.myhostname,
             mail_name=params.mail_name,
@@ -199,6 +199,12 @@ def _charset(name: str, utf8: bool) -> str:
     return "utf-8" if utf8 and name.lower() == "us-ascii" else name
 
 
-def _thread(header: bytes) -> str:
-    match = _MESSAGE_ID.search(header)
-    return "" if match is None else match[1].decode("ascii", "replace")
+def _thread(original: Original) -> str:
+    match = _MESSAGE_ID.search(original.header)
+    if match is None:
+        return ""
+    value = b" ".join(match[1].split()).decode("utf-8", "replace")
+    if value.startswith("<") and value.endswith(">"):
+        return value
+    LOG.warning(f"{original.queue_id}: ignoring malformed Message-ID")
+    return ""

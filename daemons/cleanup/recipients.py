@@ -13,6 +13,7 @@ from libmail.tables.maps import Maps
 __all__ = ["BccTables", "RecipientList", "map_sender"]
 
 # As plain integers, which are much cheaper to test than members of an IntFlag.
+_DAEMON: Final = "mailer-daemon@"
 _BCC: Final = int(CleanupFlag.BCC)
 _MAP: Final = int(CleanupFlag.MAP)
 _SUCCESS: Final = int(DsnNotify.SUCCESS)
@@ -28,10 +29,17 @@ class BccTables:
 
 
 async def map_sender(mapper: AddressMapper, flags: int, queue_id: QueueId, sender: str) -> str:
-    """The envelope sender in its final form. Raises Refused."""
+    """The envelope sender in its final form. Raises Refused.
+
+    Mail in the name of MAILER-DAEMON has no sender: nobody waits for a report there.
+    """
     if not sender:
         return ""
     address = await mapper.rewrite("local", queue_id, quote_local(sender))
+    if address.lower().startswith(_DAEMON):
+        ours = await mapper.rewrite("local", queue_id, _DAEMON.removesuffix("@"))
+        if address.lower() == ours.lower():
+            return ""
     if flags & _MAP:
         address = await mapper.map_class(ENVELOPE_SENDER, queue_id, address)
     return address
@@ -101,7 +109,8 @@ class RecipientList:
         notify = recipient.notify
         orig_rcpt = recipient.orig_rcpt or recipient.address
         dsn_orcpt = recipient.dsn_orcpt
-        if self._local and not dsn_orcpt and orig_rcpt != address and address.isascii():
+        changed = orig_rcpt != address or quote_local(address) != address
+        if self._local and not dsn_orcpt and changed and address.isascii():
             dsn_orcpt = f"rfc822;{xtext_encode(address)}"
         if notify & _SUCCESS and targets != [address]:
             self._report_expansion(recipient, orig_rcpt, address)

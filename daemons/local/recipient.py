@@ -30,7 +30,7 @@ from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
 from libmail.log import LOG
 from libmail.message.addresses import Mailbox
 from libmail.service.pool import ServiceUnavailable
-from libmail.smtp.address import split_address, unquote
+from libmail.smtp.address import split_address, unquote, xtext_encode
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
 
@@ -168,7 +168,8 @@ class RecipientDelivery:
             relay="local",
             action="delivered" if owned else "expanded",
         )
-        told = recipient._replace(orig_rcpt=inner.recipient.orig_rcpt)
+        orcpt = recipient.dsn_orcpt or f"rfc822;{xtext_encode(recipient.address)}"
+        told = recipient._replace(orig_rcpt=inner.recipient.orig_rcpt, dsn_orcpt=orcpt)
         await self._delivery.record_expansion(told, outcome)
         self._told = True
         return inner._replace(recipient=_without_success(inner.recipient))

@@ -193,7 +193,7 @@ class QueueManager:
             message.reported = self._store.deferred_before(message.queue_id)
         message.flush = found.flush
         if self._rules.confirm_cleared and message.envelope.warn_time < 0:
-            message.tflags |= TraceFlag.RECORD.value
+            message.tflags |= TraceFlag.DELAY_CLEARED.value
         message.traced = bool(message.tflags)
         self.active[message.queue_id] = message
         LOG.event(QueueActive(message.queue_id, message.envelope.sender, message.size, read.total))

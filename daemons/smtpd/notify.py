@@ -44,8 +44,13 @@ async def notify(
     date: str,
     arrival: float,
     transcript: Transcript,
+    named: str,
+    reason: str,
 ) -> None:
-    """Send the report; one that cannot be sent is logged and forgotten."""
+    """Send the report; one that cannot be sent is logged and forgotten.
+
+    named: the recipient in the header. reason: why the session was ended, "" if it was not.
+    """
     try:
         submission = await cleanup.open(CleanupFlag.FILTER | CleanupFlag.MAP)
         envelope = Envelope(sender=sender, arrival=arrival, flags=EnvelopeFlag.LOCAL)
@@ -55,11 +60,12 @@ async def notify(
             f"Received: by {hostname} ({mail_name})\r\n\tid {queue_id}; {date}\r\n"
             f"Date: {date}\r\n"
             f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\n"
-            f"To: Postmaster <{recipient}>\r\n"
+            f"To: Postmaster <{named}>\r\n"
             f"Subject: {mail_name} SMTP server: errors from {client}\r\n\r\n"
             "Transcript of session follows.\r\n\r\n"
         )
-        tail = "\r\n\r\n\r\nFor other details, see the local mail logfile\r\n"
+        aborted = f"Session aborted, reason: {reason}\r\n" if reason else ""
+        tail = f"\r\n\r\n{aborted}\r\nFor other details, see the local mail logfile\r\n"
         text = head + transcript_text(transcript) + tail
         await submission.write(text.encode("utf-8", "replace"))
         await submission.finish()

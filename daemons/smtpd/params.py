@@ -14,6 +14,7 @@ class SmtpdParams:
     disable_vrfy_command: bool
     default_verp_delimiters: str
     double_bounce_sender: str
+    bounce_notice_recipient: str
     error_notice_recipient: str
     inet_protocols: tuple[str, ...]
     ipc_idle: float

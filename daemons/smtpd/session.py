@@ -219,16 +219,19 @@ class Session:
         params = self.server.params
         if not self.error_mask.intersection(params.notify_classes):
             return
+        errors = params.error_notice_recipient
         await notify(
             self.server.cleanup,
             sender=f"{params.double_bounce_sender}@{params.myhostname}",
-            recipient=params.error_notice_recipient,
+            recipient=params.bounce_notice_recipient if "bounce" in self.error_mask else errors,
             client=self.facts.client,
             hostname=params.myhostname,
             mail_name=params.mail_name,
             date=self.server.date(),
             arrival=self.server.lookups.now(),
             transcript=self.transcript,
+            named=errors,
+            reason=self._reason,
         )
 
     async def _greet(self) -> None:
@@ -431,7 +434,7 @@ class Session:
         if verdict.software:
             self.error_mask.add("software")
         if verdict.reply is not None:
-            self.error_mask.add("policy")
+            self.error_mask.add("bounce" if verdict.unknown else "policy")
         for effect in verdict.effects:
             if effect.action != "prepend":
                 self.log(effect.action, effect.text)

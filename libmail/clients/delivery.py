@@ -47,6 +47,8 @@ __all__ = [
 
 # Plain numbers: each operator of enum flags costs about as much as decoding a recipient.
 _SUCCESS: Final = int(DsnNotify.SUCCESS)
+_DELAY: Final = int(DsnNotify.DELAY)
+_CLEARED: Final = int(TraceFlag.DELAY_CLEARED)
 _RECORD: Final = int(TraceFlag.RECORD)
 _VERIFY: Final = int(TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY)
 
@@ -230,7 +232,10 @@ class Delivery:
         return True
 
     async def _report_sent(self, recipient: Recipient, outcome: Sent) -> bool:
-        wanted = recipient.notify & _SUCCESS or self.request.flags & _RECORD
+        flags, notify = self.request.flags, recipient.notify
+        if flags & _CLEARED and (not notify or notify & _DELAY):
+            recipient = recipient._replace(notify=notify | _SUCCESS)
+        wanted = recipient.notify & _SUCCESS or flags & _RECORD
         if wanted and not await self._record(
             self.reporters.trace, recipient, outcome, outcome.action
         ):

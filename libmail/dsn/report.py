@@ -132,7 +132,7 @@ def _recipient_fields(notice: Notice, original: Original, target: Target) -> str
     if target.diag_type:
         lines.append(_wrap(f"Diagnostic-Code: {target.diag_type}; {target.diag_text}"))
     else:
-        lines.append(_wrap(f"Diagnostic-Code: X-Postfix; {_reason(notice, target)}"))
+        lines.append(_wrap(f"Diagnostic-Code: X-{notice.mail_name}; {_reason(notice, target)}"))
     if notice.retry_until:
         lines.append(f"Will-Retry-Until: {rfc5322_date(notice.retry_until)}\n")
     return "".join(lines)

@@ -265,16 +265,15 @@ def parse_templates(text: str, file: str) -> tuple[Templates, tuple[str, ...]]:
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not name:
-            raise TemplateError(
-                f"{file}, line {number}: missing '=' after attribute name: \"{printable(line)}\""
-            )
+            shown = f"missing '=' after attribute name: \"{printable(line)}\""
+            raise TemplateError(f"{file}, line {number + 1}: {shown}")
         body = [value]
         if value.startswith("<<"):
-            body = _until(lines, value[2:].strip(), file, number, warnings)
+            body, number = _until(lines, value[2:].strip(), file, number, warnings)
         kind = name.removesuffix("_template")
         if kind not in KINDS or kind == name:
             warnings.append(
-                f"{file}, line {number}: unknown template name: {printable(name)}"
+                f"{file}, line {number + 1}: unknown template name: {printable(name)}"
                 " -- ignoring this template"
             )
             continue
@@ -289,15 +288,15 @@ def parse_templates(text: str, file: str) -> tuple[Templates, tuple[str, ...]]:
 
 def _until(
     lines: Iterator[tuple[int, str]], marker: str, file: str, number: int, warnings: list[str]
-) -> list[str]:
-    """The lines before the marker."""
+) -> tuple[list[str], int]:
+    """The lines before the marker, and the number of the last one read."""
     if not marker:
-        raise TemplateError(f"{file}, line {number}: missing end marker after <<")
+        raise TemplateError(f"{file}, line {number + 1}: missing end marker after <<")
     body: list[str] = []
     for _, line in lines:
         if line == marker:
-            return body
+            return body, number + len(body) + 1
         body.append(line)
     last = number + len(body)
-    warnings.append(f'{file}, line {last}: missing "{marker}" end marker')
-    return body
+    warnings.append(f'{file}, line {last + 1}: missing "{marker}" end marker')
+    return body, last

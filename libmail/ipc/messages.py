@@ -340,6 +340,7 @@ class TraceFlag(IntFlag):
     USER_VERIFY = 1  # sendmail -bv: report only, do not deliver
     RECORD = 2  # sendmail -v, DSN SUCCESS: record what happened in the trace log
     MTA_VERIFY = 4  # address probe of verify(8)
+    DELAY_CLEARED = 8  # a delay was told of: who wants to hear of delays is told of success too
 
 
 class DeliverFlag(IntFlag):

@@ -124,10 +124,12 @@ class Effect:
 class Verdict:
     """What was decided: reply (None: go on), what else to do, and what decided.
 
-    software: a mistake of the configuration is behind it.
+    software: a mistake of the configuration is behind it. unknown: the reply says that an address
+    does not exist.
     """
 
     reply: Reply | None = None
     effects: list[Effect] = field(default_factory=list)
     decided_by: str = ""
     software: bool = False
+    unknown: bool = False

@@ -73,7 +73,7 @@ def _error(check: Check, subject: Subject, reply: ResolveReply) -> Outcome:
         code = check.params.unknown_virtual_alias_reject_code
     else:
         code = 550
-    return check.reject(subject, code, f"{code // 100}{dsn[1:]}", check.rejected(subject, reason))
+    return _unknown(check, subject, code, f"{code // 100}{dsn[1:]}", reason)
 
 
 async def _class_tables(
@@ -100,7 +100,13 @@ async def _class_tables(
         f"User unknown in {words} table" if params.show_user_unknown_table_name else "User unknown"
     )
     dsn = "5.1.0" if subject is SENDER else "5.1.1"
-    return check.reject(subject, code, dsn, check.rejected(subject, reason))
+    return _unknown(check, subject, code, dsn, reason)
+
+
+def _unknown(check: Check, subject: Subject, code: int, dsn: str, reason: str) -> Outcome:
+    outcome = check.reject(subject, code, dsn, check.rejected(subject, reason))
+    check.verdict.unknown = outcome is not DUNNO
+    return outcome
 
 
 def _always_local(address: str) -> bool:

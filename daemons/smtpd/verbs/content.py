@@ -23,6 +23,7 @@ from libmail.smtp.server import BareNewline, Content, EndOfChunk, EndOfData
 __all__ = ["bdat", "data"]
 
 _GO_ON: Final = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+_RETURNED: Final = frozenset(("5.3.4", "5.4.0"))  # too large, too many hops
 _WRITE_ERROR: Final = Reply(451, "4.3.0", "Error: queue file write error")
 _RECEIVED: Final = 1000  # octets, more than the header that we put in front of a message
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
@@ -238,8 +239,13 @@ async def _finish(session: Session, transaction: Transaction, *, bare_newline: b
     session.drop_transaction()
     if reply.code < 400:
         session.errors = session.junk = 0
+        session.error_mask.clear()
     elif reply.dsn.startswith("4.3"):
         session.error_mask.add("resource")
+    elif reply.dsn in _RETURNED:
+        session.error_mask.add("bounce")
+    elif reply.dsn.startswith("5.7"):
+        session.error_mask.add("policy")
     return reply
 
 

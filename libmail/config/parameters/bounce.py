@@ -7,7 +7,7 @@ from libmail.config.declare import BOOL, LIST, SIZE, STR, TIME, Parameter, by_na
 __all__ = ["PARAMETERS"]
 
 PARAMETERS = by_name(
-    Parameter("bounce_notice_recipient", STR(1), "postmaster", "bounce"),
+    Parameter("bounce_notice_recipient", STR(1), "postmaster", "bounce smtpd"),
     Parameter("bounce_size_limit", SIZE(1), "50000", "bounce"),
     Parameter("bounce_template_file", STR(), "", "bounce"),
     Parameter("delay_notice_recipient", STR(1), "postmaster", "bounce"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemons.bounce import Reporter
-from daemons.bounce.notify import Job, Notifier, read_original
+from daemons.bounce.notify import Job, Notifier, _thread, read_original
 from daemons.bounce.params import BounceParams, Prepared
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.flush import FlushClientParams, flush_domains
@@ -289,3 +289,31 @@ def test_what_is_returned(message: QueueId, size: int, flags: int, limit: int, w
     original = read_original(request, f"active/{name}", limit, full=True)
     assert (original.body is not None) is whole
     assert (original.header, original.envid) == (b"Subject: x\r\n", "id")
+
+
+@pytest.mark.parametrize(
+    ("header", "thread"),
+    [
+        (b"Message-Id: <a@b>\r\n", "<a@b>"),
+        (b"X: y\r\nMESSAGE-ID:\r\n  <a@b>\r\n", "<a@b>"),
+        (b"Message-Id: none\r\n", ""),
+        (b"Message-Id: <a@b> (x)\r\n", ""),
+        (b"Subject: x\r\n", ""),
+    ],
+)
+def test_thread(header: bytes, thread: str) -> None:
+    original = Original(QueueId("Q"), "me@x", 0.0, "", False, False, header, None)
+    assert _thread(original) == thread
+
+
+@pytest.mark.parametrize(
+    ("sender", "word"), [("", "single"), ("Double-Bounce@mail.test", "double")]
+)
+def test_no_success_report_without_a_sender(message: QueueId, sender: str, word: str) -> None:
+    world = World("trace")
+    world.append(SUCCESS, queue_id=message)
+    assert world.flush("trace", message, sender) == 0
+    assert world.notifier.sent == []
+    assert world.logged == [
+        f"{message}: not sending trace/success notification for {word}-bounce message"
+    ]

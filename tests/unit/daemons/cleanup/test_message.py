@@ -135,6 +135,12 @@ def test_odd_content(make_mapper: MakeMapper, data: bytes, content: bytes) -> No
     assert read(submit(make_mapper, data))[1] == content
 
 
+@pytest.mark.parametrize("sender", ["mailer-daemon", "MAILER-DAEMON@example.test"])
+def test_mail_of_the_mail_system_has_no_sender(make_mapper: MakeMapper, sender: str) -> None:
+    result = submit(make_mapper, HEADER, envelope=ENVELOPE._replace(sender=sender))
+    assert read(result)[0].envelope().sender == ""
+
+
 def test_completed_address_is_the_original_of_local_mail(make_mapper: MakeMapper) -> None:
     recipients = (ALICE, Recipient("b b", "b b"), Recipient("c", "c", "rfc822;orig"))
     for flags, want in ((EnvelopeFlag.LOCAL, "rfc822;b+20b@example.test"), (0, "")):

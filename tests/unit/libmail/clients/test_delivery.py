@@ -125,6 +125,19 @@ def test_discard(world: World) -> None:
     assert world.logged[0].endswith("dsn=2.0.0, status=sent (silently)")
 
 
+@pytest.mark.parametrize(
+    ("notify", "told"), [(0, True), (DsnNotify.DELAY, True), (DsnNotify.FAILURE, False)]
+)
+def test_success_after_a_delay_is_told_who_hears_of_delays(
+    world: World, notify: int, told: bool
+) -> None:
+    request = world.request("silently", TraceFlag.DELAY_CLEARED)
+    first, second = request.recipients
+    changed = request._replace(recipients=(first._replace(notify=int(notify)), second))
+    run(world, discard._discard, changed)
+    assert [address for _, address, _ in world.told] == ["a@b"] * told + ["c@d"]
+
+
 def test_verify_only_is_recorded_and_nothing_else(world: World) -> None:
     run(world, error._return, world.request("5.1.2 closed", TraceFlag.USER_VERIFY))
     assert {name for name, _, _ in world.told} == {"trace"}

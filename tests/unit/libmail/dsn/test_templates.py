@@ -121,8 +121,8 @@ def test_sections(lines: str, warning: str, text: str) -> None:
 
 
 FILES = [
-    ("other_template = <<E\nE\n", "f, line 1: unknown template name: other_template"),
-    ("failure_template = <<E\n\nx\n", 'f, line 3: missing "E" end marker'),
+    ("other_template = <<E\nE\n", "f, line 3: unknown template name: other_template"),
+    ("failure_template = <<E\n\nx\n", 'f, line 4: missing "E" end marker'),
     (
         "success_template = <<E\nPostmaster-Subject: x\n\ny\nE\n",
         'f: inapplicable "Postmaster-Subject" header label in success template',
@@ -138,7 +138,7 @@ def test_warnings(text: str, warning: str) -> None:
 
 @pytest.mark.parametrize("text", ["what\n", "failure_template = <<\n"])
 def test_bad_files(text: str) -> None:
-    with pytest.raises(TemplateError, match=r"^bounce\.cf, line 1: missing "):
+    with pytest.raises(TemplateError, match=r"^bounce\.cf, line 2: missing "):
         parse_templates(text, "bounce.cf")
 
 
