@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,9 +39,9 @@ class Vandal:
         for _ in range(CUTS):
             yield self.good[: self.dice.randrange(len(self.good))]
 
-    def plant(self, queue: str) -> None:
-        """One file of each kind, complete by its mode."""
-        for content in self.damaged():
+    def plant(self, queue: str, contents: Iterable[bytes] | None = None, mode: int = 0o700) -> None:
+        """A file for each content, by default one of each kind, complete by its mode."""
+        for content in self.damaged() if contents is None else contents:
             name = f"{self.dice.randrange(1 << 64):016X}"
             folder = self.system.queue_directory / queue
             path = folder / (f"{name[0]}/{name}" if queue == "deferred" else name)
@@ -50,7 +50,7 @@ class Vandal:
             new.write_bytes(content)
             for made in (path.parent, new) if path.parent != folder else (new,):
                 os.chown(made, self.system.user.pw_uid, self.system.user.pw_gid)
-            new.chmod(0o700)
+            new.chmod(mode)
             new.rename(path)
             self.planted.add(name)
 
@@ -153,3 +153,21 @@ def test_what_is_no_queue_file(make_system: MakeSystem) -> None:
     assert secret.read_bytes() == b"secret"
     for each in sockets:
         each.close()
+
+
+def test_files_that_cannot_be_opened(vandal: Vandal) -> None:
+    """They wait until somebody has put their rights in order."""
+    system = vandal.system
+    system.allow("Permission denied")
+    for queue in ("incoming", "deferred"):
+        vandal.plant(queue, contents=[vandal.good], mode=0o100)
+    names = "|".join(vandal.planted)
+    system.run("postqueue", "-f")
+    system.wait_for_log(f"warning: open active ({names}): Permission denied", count=2)
+    system.send("a@client.test", ["alice@virtual.test"], MESSAGE)
+    system.wait_for_log("to=<alice@virtual.test>.*status=sent")
+    system.wait_for_deferred(3)
+    for path in system.queued():
+        path.chmod(0o700)
+    system.run("postqueue", "-f")
+    system.wait_for_log(f"({names}): to=<x@down.test>.*status=deferred", count=2)
