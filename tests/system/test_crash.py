@@ -25,7 +25,7 @@ from tests.system.processes import PATIENCE, kill, session_members, wait_until
 from tests.system.sink import PythonSink, Received
 
 SMTP_CLIENTS: Final = 5
-KILLS: Final = ("a service",) * 18 + ("master",) * 4 + ("everything",) * 8
+KILLS: Final = ("a service",) * 21 + ("master",) * 3 + ("everything",) * 6
 LIMIT: Final = 5  # deliveries at a time
 # A queue manager that was killed leaves agents behind, who finish what they do.
 IN_FLIGHT: Final = 3 * LIMIT
