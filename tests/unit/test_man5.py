@@ -11,12 +11,15 @@ from typing import Final
 import pytest
 
 from libmail.config.declared import all_parameters
+from libmail.config.parameters.without_effect import NEVER, NOT_YET
 from libmail.tables import client_file
 from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import TableOptions
 from tests.unit.libmail.tables.recorder import Recorder
 
-PAGES: Final = Path(__file__).resolve().parents[2] / "man/man5"
+MANUAL: Final = Path(__file__).resolve().parents[2] / "man"
+PAGES: Final = MANUAL / "man5"
+OF_THE_SYSTEM: Final = {"fcntl.2", "group.5", "passwd.5", "pcre2pattern.3", "regex.7"}
 # What follows "Va" in a line: names and punctuation, up to another macro.
 NAMES: Final = re.compile(r"^\.(?:\w\w )?Va ((?:(?![A-Z][a-z]\b)\S+ ?)+)", re.MULTILINE)
 
@@ -41,6 +44,15 @@ SETTINGS: Final[Mapping[str, Sequence[Mapping[str, str]]]] = {
     ],
 }
 
+# Parameters of which a page says that they do nothing yet.
+NOT_THERE: Final = {
+    "header_checks.5": {
+        "body_checks",
+        "header_checks",
+        "mime_header_checks",
+        "nested_header_checks",
+    }
+}
 COMMON: Final = ("domain", "expansion_limit", "result_format")
 
 
@@ -94,6 +106,15 @@ def test_parameters_exist(page: Path) -> None:
     kind = page.name.removesuffix("_table.5")
     known = {*all_parameters(), *COMMON, *(described(kind) if kind in SETTINGS else ())}
     assert used - known == set()
+    assert used & (NOT_YET | NEVER) == NOT_THERE.get(page.name, set())
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.5")), ids=lambda page: page.name)
+def test_pages_that_a_page_refers_to_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for name, section in re.findall(r"^\.Xr (\S+) (\d)", text, re.MULTILINE):
+        there = (MANUAL / f"man{section}" / f"{name}.{section}").is_file()
+        assert there or f"{name}.{section}" in OF_THE_SYSTEM, name
 
 
 @pytest.mark.parametrize("kind", sorted(TABLE_TYPES))
