@@ -316,7 +316,8 @@ def parse(name: str, argv: list[str]) -> Options:
     for letter, argument in pairs:
         _apply(options, letter, argument)
     if options.flags & VERIFY_ONLY:
-        for letter, used in (("N", options.notify), ("t", options.extract)):
+        returned = options.flags & (DSN_FULL | DSN_HEADERS)
+        for letter, used in (("N", options.notify), ("R", returned), ("t", options.extract)):
             if used:
                 raise UsageError(f"-{letter} option cannot be used with -bv")
     if options.mode != Mode.SUBMIT:

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 
 from daemons.cleanup.status import Refused
+from libmail.clients.bounce import report_on
 from libmail.ipc.messages import (
     BounceAppend,
-    BounceFlush,
     BounceReply,
     CleanupStatus,
     Envelope,
@@ -56,16 +56,7 @@ class Reports:
             )
             for recipient in recipients
         )
-        flush = BounceFlush(
-            kind="bounce",
-            queue_name=queue_name,
-            queue_id=queue_id,
-            sender=envelope.sender,
-            envelope_flags=envelope.flags,
-            dsn_envid=envelope.dsn_envid,
-            verp_delims=envelope.verp_delims,
-            targets=(),
-        )
+        flush = report_on("bounce", queue_name, queue_id, envelope)
         try:
             reply = await self._bounce.call(BounceAppend(queue_id, targets), BounceReply)
             if reply.status:

@@ -83,9 +83,10 @@ class Forwarder:
 
     def _envelope(self, delivery: Delivery, message: _NewMessage) -> Envelope:
         envelope = delivery.file.envelope()
+        listed = message.sender != envelope.sender  # the owner did not ask what happens
         return envelope._replace(
             sender=message.sender,
-            flags=envelope.flags & _KEPT,
+            flags=envelope.flags & (_KEPT & ~EnvelopeFlag.VERBOSE if listed else _KEPT),
             cleanup_flags=int(CleanupFlag.MAP),
             arrival=time.time(),
             full_name="",

@@ -4,9 +4,9 @@ import time
 from typing import Literal
 
 from daemons.qmgr.message import Message
+from libmail.clients.bounce import report_on
 from libmail.ipc.messages import (
     BounceAppend,
-    BounceFlush,
     BounceReply,
     Recipient,
     Target,
@@ -18,17 +18,7 @@ from libmail.service.pool import ServicePool, ServiceUnavailable
 
 async def flush_report(pool: ServicePool, message: Message, queue_name: str, kind: str) -> bool:
     """Have the report on a message sent; kind: of BounceFlush. Returns whether that was done."""
-    envelope = message.envelope
-    request = BounceFlush(
-        kind=kind,
-        queue_name=queue_name,
-        queue_id=message.queue_id,
-        sender=envelope.sender,
-        envelope_flags=envelope.flags,
-        dsn_envid=envelope.dsn_envid,
-        verp_delims=envelope.verp_delims,
-        targets=(),
-    )
+    request = report_on(kind, queue_name, message.queue_id, message.envelope)
     try:
         reply = await pool.call(request, BounceReply)
     except ServiceUnavailable as err:

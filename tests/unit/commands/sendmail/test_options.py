@@ -88,6 +88,7 @@ MISTAKES = [
     ("-bq x", "", "unsupported: -bq"),
     ("-qXy", "", "-qX is not implemented"),
     ("-bv -N never x", "", "-N option cannot be used with -bv"),
+    ("-bv -R full x", "", "-R option cannot be used with -bv"),
     ("-bv -t", "", "-t option cannot be used with -bv"),
     ("-bp -t x", "", "-t can be used only in delivery mode"),
     ("-bp x", "", "display queue mode requires no recipient"),
