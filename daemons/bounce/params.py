@@ -71,12 +71,8 @@ def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, s
 
 
 def _texts(config: Config, templates: Templates) -> dict[str, str]:
-    texts = {}
-    for kind in KINDS:
-        texts[kind], warnings = expanded(config, kind, templates.of(kind))
-        for warning in warnings:
-            LOG.warning(warning)
-    return texts
+    # Odd units of time are no matter of the log: they may be in a text that is never used.
+    return {kind: expanded(config, kind, templates.of(kind)).text for kind in KINDS}
 
 
 def prepare(startup: Startup) -> Prepared:
