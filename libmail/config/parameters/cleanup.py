@@ -48,7 +48,7 @@ PARAMETERS = by_name(
     Parameter("recipient_canonical_classes", LIST,
               "envelope_recipient, header_recipient", "cleanup"),
     Parameter("recipient_canonical_maps", LIST, "", "cleanup"),
-    Parameter("remote_header_rewrite_domain", STR(), "", "cleanup"),
+    Parameter("remote_header_rewrite_domain", STR(), "", "smtpd pickup trivial-rewrite"),
     Parameter("sender_bcc_maps", LIST, "", "cleanup"),
     Parameter("sender_canonical_classes", LIST, "envelope_sender, header_sender", "cleanup"),
     Parameter("sender_canonical_maps", LIST, "", "cleanup"),

@@ -107,7 +107,7 @@ PARAMETERS = by_name(
     Parameter("service_name", STR(), "", "*"),
     Parameter("setgid_group", STR(1), "postdrop", "postfix"),
     Parameter("shlib_directory", STR(), "no", "postfix"),
-    Parameter("smtputf8_autodetect_classes", LIST, "sendmail, verify", "cleanup"),
+    Parameter("smtputf8_autodetect_classes", LIST, "sendmail, verify", "pickup"),
     Parameter("smtputf8_enable", BOOL, "${{$compatibility_level} <level {1} ? {no} : {yes}}", "*"),
     Parameter("soft_bounce", BOOL, "no", "*"),
     Parameter("stress", STR(), "", "smtpd"),
