@@ -28,7 +28,12 @@ def show_templates(config: Config, arguments: Sequence[str], *, expand: bool) ->
     path = arguments[0] if arguments else config.text("bounce_template_file")
     try:
         templates, warnings = read_templates(path)
-        _warn(warnings)
+    except OSError as error:
+        return _fatal(f"open {path}: {error.strerror}")
+    except TemplateError as error:
+        return _fatal(str(error))
+    _warn(warnings)
+    try:
         for number, kind in enumerate(KINDS):
             template = templates.of(kind)
             if expand:
@@ -38,8 +43,6 @@ def show_templates(config: Config, arguments: Sequence[str], *, expand: bool) ->
             else:
                 shown = template.source(kind)
             _write("\n" + shown if number else shown)
-    except OSError as error:
-        return _fatal(f"open {path}: {error.strerror}")
     except (TemplateError, ConfigError) as error:
         return _fatal(str(error))
     return 0
