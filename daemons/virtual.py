@@ -81,12 +81,15 @@ def _prepare(startup: Startup) -> Prepared:
     if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
         raise Fatal("configuration error: virtual_mailbox_limit is smaller than message_size_limit")
     options = TableOptions.of(startup.config, sensitive=True)
+    status_filter = Maps(
+        "virtual_delivery_status_filter",
+        params.virtual_delivery_status_filter,
+        TableOptions.of(startup.config),
+    )
     return Prepared(
         params,
         startup.config.load(DeliveryParams),
-        StatusFilter(
-            Maps("virtual_delivery_status_filter", params.virtual_delivery_status_filter, options)
-        ),
+        StatusFilter(status_filter),
         Maps("virtual_mailbox_maps", params.virtual_mailbox_maps, options),
         Maps("virtual_uid_maps", params.virtual_uid_maps, options),
         Maps("virtual_gid_maps", params.virtual_gid_maps, options),

@@ -139,13 +139,16 @@ def prepare(startup: Startup) -> Settings:
             "main.cf configuration error: mailbox_size_limit is smaller than message_size_limit"
         )
     options = TableOptions.of(startup.config, sensitive=True)
+    status_filter = Maps(
+        "local_delivery_status_filter",
+        params.local_delivery_status_filter,
+        TableOptions.of(startup.config),
+    )
     is_root = os.geteuid() == 0
     return Settings(
         params=params,
         delivery=startup.config.load(DeliveryParams),
-        status_filter=StatusFilter(
-            Maps("local_delivery_status_filter", params.local_delivery_status_filter, options)
-        ),
+        status_filter=StatusFilter(status_filter),
         aliases=tuple(
             AliasTable(Maps("alias_maps", (spec,), options), _file_owner(spec))
             for spec in params.alias_maps

@@ -124,5 +124,5 @@ def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `pcre:name` or `pcre:{ {rule} ... }`; raises `TableConfigError`."""
     lines = read_rules(kind, name)
     spec = f"{kind}:{name}"
-    rules = parse_rules(PcreEngine(), name, lines, options.log)
+    rules = parse_rules(PcreEngine(), name, lines, options.log, sensitive=options.sensitive)
     return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)

@@ -139,5 +139,5 @@ def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `regexp:name` or `regexp:{ {rule} ... }`; raises `TableConfigError`."""
     lines = read_rules(kind, name)
     spec = f"{kind}:{name}"
-    rules = parse_rules(RegexpEngine(), name, lines, options.log)
+    rules = parse_rules(RegexpEngine(), name, lines, options.log, sensitive=options.sensitive)
     return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)

@@ -138,9 +138,17 @@ class RuleTable:
 
 
 def parse_rules(
-    engine: Engine, name: str, lines: Iterable[tuple[int, str]], log: Log
+    engine: Engine,
+    name: str,
+    lines: Iterable[tuple[int, str]],
+    log: Log,
+    *,
+    sensitive: bool = False,
 ) -> list[Rule]:
-    """Compile the rules of a table; `lines`: number and text of its logical lines."""
+    """Compile the rules of a table; `lines`: number and text of its logical lines.
+
+    sensitive: results may not have text of the key, which could name a file or command.
+    """
     rules: list[Rule] = []
     open_ifs: list[tuple[int, int]] = []  # index of the rule, line number
     for number, line in lines:
@@ -152,7 +160,12 @@ def parse_rules(
         text = line.strip(_BLANKS)
         try:
             if not text[0].isalnum():
-                rules.append(_result_rule(engine, number, text, warn, log))
+                rule = _result_rule(engine, number, text, warn, log)
+                if rule.parts and sensitive:
+                    raise _SkipRule(
+                        "regular expression substitution is not allowed: skipping this rule"
+                    )
+                rules.append(rule)
             elif _is_word(text, "if"):
                 rule = _if_rule(engine, number, text[2:].lstrip(_BLANKS), warn)
                 open_ifs.append((len(rules), number))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libmail.tables import lookup_now, open_table
+from libmail.tables import TableOptions, lookup_now, open_table, open_with
 from tests.unit.libmail.tables.recorder import Recorder
 
 BOTH = ["regexp", "pcre"]
@@ -116,3 +116,14 @@ def test_any_text_is_parsed_or_warned_about(
     path = tmp_path_factory.getbasetemp() / f"rules-{kind}"
     path.write_text(rules, newline="")
     lookup_now(open_table(f"{kind}:{path}", log=Recorder()), "some key")
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre"])
+def test_sensitive_results_have_no_text_of_the_key(kind: str) -> None:
+    log = Recorder()
+    spec = f"{kind}:{{{{/^(.*)@a$/ |$1}} {{/^(b)@/ fixed}}}}"
+    table = open_with(spec, TableOptions(strict=True, sensitive=True, log=log))
+    assert lookup_now(table, "x@a") is None
+    assert lookup_now(table, "b@c") == "fixed"
+    assert [line for line in log.lines if "substitution is not allowed" in line] == log.lines
+    assert len(log.lines) == 1
