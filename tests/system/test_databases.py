@@ -85,9 +85,9 @@ def replies(system: MailSystem, recipients: Sequence[str]) -> list[int]:
         return [client.rcpt(recipient)[0] for recipient in recipients]
 
 
-def deliver(system: MailSystem, server: Server) -> None:
-    """Mail to MAILBOXES arrives, mail to others is refused."""
-    table = client_file(system, server.kind, server.client_file())
+def deliver(system: MailSystem, server: Server, prefix: str = "") -> None:
+    """Mail to MAILBOXES arrives, mail to others is refused. prefix: "proxy:" or nothing."""
+    table = prefix + client_file(system, server.kind, server.client_file())
     system.configure({"virtual_mailbox_maps": table})
     system.start()
     with system.smtp() as client:
@@ -107,7 +107,8 @@ def test_delivery(make_system: MakeSystem, server: Server) -> None:
 
 
 @pytest.mark.root
-def test_delivery_from_the_jail(make_system: MakeSystem, server: Server) -> None:
+@pytest.mark.parametrize("prefix", ["", "proxy:"])
+def test_delivery_from_the_jail(make_system: MakeSystem, server: Server, prefix: str) -> None:
     """smtpd and trivial-rewrite look up in a directory without a file of any library."""
     system = make_system(privileged=True)
     system.configure(
@@ -117,7 +118,7 @@ def test_delivery_from_the_jail(make_system: MakeSystem, server: Server) -> None
             "rewrite unix - - y - - trivial-rewrite",
         ],
     )
-    deliver(system, server)
+    deliver(system, server, prefix)
 
 
 def test_delivery_by_sqlite(make_system: MakeSystem) -> None:
