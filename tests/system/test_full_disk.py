@@ -31,6 +31,7 @@ def system(make_system: MakeSystem) -> Iterator[MailSystem]:
             "maximal_backoff_time": "1s",
             "queue_run_delay": "1s",
             "transport_retry_time": "1s",
+            "notify_classes": "",
         },
         privileged=True,
     )
@@ -127,7 +128,7 @@ def test_full_mailbox_file_system(make_system: MakeSystem) -> None:
 
 
 def test_queue_minfree(make_system: MakeSystem) -> None:
-    system = make_system(main={"queue_minfree": "1000000000000000"})
+    system = make_system(main={"queue_minfree": "1000000000000000", "notify_classes": ""})
     system.allow("not enough free space")
     system.start()
     assert refusal(system, "MAIL FROM:<a@client.test>") == f"452 {FULL}"
