@@ -123,25 +123,28 @@ def test_what_is_no_queue_file(make_system: MakeSystem) -> None:
     secret = system.top / "secret"
     secret.write_bytes(b"secret")
     ours = (system.user.pw_uid, system.user.pw_gid)
+    made = system.top / "made"  # and moved in as it is, lest somebody meets it half made
+    made.mkdir()
     sockets = []
     for number, queue in enumerate(("incoming", "deferred", "maildrop", "hold", "active")):
-        folder = system.queue_directory / queue
         name = f"ABCDEF{number}"
-        (folder / f"{name}1").mkdir()
-        (folder / f"{name}2").symlink_to(secret)
-        os.mkfifo(folder / f"{name}3", 0o700)
+        (made / f"{name}1").mkdir()
+        (made / f"{name}2").symlink_to(secret)
+        os.mkfifo(made / f"{name}3", 0o700)
         sockets.append(socket.socket(socket.AF_UNIX))
-        sockets[-1].bind(str(folder / f"{name}4"))
-        (folder / f"{name}5").symlink_to("nowhere")
-        (folder / "README").write_bytes(b"x")
-        (folder / "-rf").write_bytes(b"x")
-        (folder / ".hidden").write_bytes(b"x")
-        (folder / ("x" * 200)).write_bytes(b"x")
-        (folder / os.fsdecode(b"\xff\n\x1b[2J")).write_bytes(b"x")
-        for path in folder.iterdir():
+        sockets[-1].bind(str(made / f"{name}4"))
+        (made / f"{name}5").symlink_to("nowhere")
+        (made / "README").write_bytes(b"x")
+        (made / "-rf").write_bytes(b"x")
+        (made / ".hidden").write_bytes(b"x")
+        (made / ("x" * 200)).write_bytes(b"x")
+        (made / os.fsdecode(b"\xff\n\x1b[2J")).write_bytes(b"x")
+        for path in made.iterdir():
             os.chown(path, *ours, follow_symlinks=False)
             if not path.is_symlink():
                 path.chmod(0o700)
+        for path in list(made.iterdir()):
+            path.rename(system.queue_directory / queue / path.name)
     system.run("postqueue", "-f")
     for _ in range(3):
         system.send("a@client.test", ["alice@virtual.test"], MESSAGE)
