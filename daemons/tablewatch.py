@@ -79,14 +79,10 @@ class Keeper:
             if self._bad.get(table) == date:
                 return
             self._bad[table] = date
-            reason = table.distrusted(self._owners)
-            if reason:
-                LOG.warning(f"{table.name} has changed and is not used: {reason}")
-                return
-            path = table.rebuild(config)
+            path = table.rebuild(config, self._owners)
             del self._bad[table]
         except TableError as error:
-            LOG.warning(f"{error}; keeping the old content of {table.kind}:{table.name}")
+            LOG.warning(f"{error}; keeping the old content of {table.spec}")
         except OSError as error:
             LOG.warning(f"{table.name}: {error.strerror}")
         else:

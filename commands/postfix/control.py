@@ -90,13 +90,13 @@ def warn_without_effect(config: Config) -> None:
 
 def rebuild_tables(config: Config) -> None:
     """Rebuild indexed tables that are missing or outdated: services open them at their start."""
-    owner, _ = mail_account(config)
+    owners = trusted_owners(mail_account(config)[0].uid)
     for table in kept_tables(config, read_master_cf(config.directory)):
         try:
-            if table.outdated(config) and not table.distrusted(trusted_owners(owner.uid)):
-                info(f"{table.rebuild(config)}: rebuilt from {table.name}")
+            if table.outdated(config):
+                info(f"{table.rebuild(config, owners)}: rebuilt from {table.name}")
         except TableError as err:
-            warning(str(err))
+            warning(f"{err}; not rebuilding {table.spec}")
         except OSError as err:
             warning(f"{table.name}: {err.strerror}")
 

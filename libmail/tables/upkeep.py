@@ -1,8 +1,8 @@
 """Indexed tables that stay as new as their sources: table_auto_rebuild.
 
 Called by: postfix(1) before a start and a reload, tablewatch(8) while the system runs.  What is
-written is what postmap(1) and postalias(1) would write, but a source with a line that is no entry
-is not used at all.
+written is what postmap(1) and postalias(1) would write, but a source with a line that is no entry,
+or that somebody could have written who is not trusted, is not used at all.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from libmail.tables.dialects import POSTALIAS, POSTMAP
 from libmail.tables.maintenance import Target, build, indexed_path
 from libmail.tables.table import TableError, TableOptions
 
-__all__ = ["KeptTable", "kept_tables", "trusted_owners"]
+__all__ = ["DistrustedSource", "KeptTable", "kept_tables", "trusted_owners"]
 
 _TABLE: Final = re.compile(r"(?<![\w-])(btree|cdb|dbm|hash|lmdb):(/[^\s,{}]+)")
 _OF_ALIASES: Final = ("alias_maps", "alias_database")
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class DistrustedSource(TableError):
+    """Somebody could have written a source who is not trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,11 @@ class KeptTable:
     kind: str
     name: str
     aliases: bool
+
+    @property
+    def spec(self) -> str:
+        """The table as "type:name"."""
+        return f"{self.kind}:{self.name}"
 
     def _target(self, config: Config) -> Target:
         options = TableOptions(
@@ -47,19 +56,6 @@ class KeptTable:
         """The indexed file. Raises `TableError` where this type of table is not there."""
         return indexed_path(self._target(config))
 
-    def distrusted(self, owners: Collection[int]) -> str:
-        """Why the source may not be used; "" if it may.  owners: those who may change it.
-
-        Raises OSError.
-        """
-        for path in (self.name, os.path.dirname(os.path.realpath(self.name))):
-            status = os.stat(path)
-            if status.st_uid not in owners:
-                return f"{path} belongs to user {status.st_uid}"
-            if status.st_mode & _OTHERS_MAY_WRITE:
-                return f"{path} is group or other writable"
-        return ""
-
     def outdated(self, config: Config) -> bool:
         """Whether there is a source, and no indexed file of its age."""
         source, made = _time(self.name), _time(self.path(config))
@@ -70,11 +66,13 @@ class KeptTable:
         source = _time(self.name)
         return source is not None and source != _time(self.path(config))
 
-    def rebuild(self, config: Config) -> str:
+    def rebuild(self, config: Config, owners: Collection[int]) -> str:
         """Make the indexed file, with the date of its source, and return its path.
 
-        Raises `BadSource` for a line that is no entry, `TableError`.
+        owners: user ids that may own the source and its directory.  Raises `DistrustedSource`,
+        `BadSource` for a line that is no entry, `TableError`, OSError.
         """
+        self._check_trust(owners)
         target = self._target(config)
         path = indexed_path(target)
         source = build(target, POSTALIAS if self.aliases else POSTMAP)
@@ -83,6 +81,14 @@ class KeptTable:
         except OSError as error:
             raise TableError(f"{path}: {error.strerror}") from error
         return path
+
+    def _check_trust(self, owners: Collection[int]) -> None:
+        for path in (self.name, os.path.dirname(os.path.realpath(self.name))):
+            status = os.stat(path)
+            if status.st_uid not in owners:
+                raise DistrustedSource(f"{path} belongs to user {status.st_uid}")
+            if status.st_mode & _OTHERS_MAY_WRITE:
+                raise DistrustedSource(f"{path} is group or other writable")
 
 
 def _time(path: str) -> int | None:

@@ -11,7 +11,14 @@ from libmail.config.master_cf import parse_master_cf
 from libmail.tables.maintenance import BadSource
 from libmail.tables.registry import open_table
 from libmail.tables.table import lookup_now
-from libmail.tables.upkeep import KeptTable, kept_tables, trusted_owners
+from libmail.tables.upkeep import (
+    DistrustedSource,
+    KeptTable,
+    kept_tables,
+    trusted_owners,
+)
+
+OWNERS = trusted_owners(os.geteuid())
 
 
 def configuration(text: str) -> Config:
@@ -66,14 +73,14 @@ def test_a_table_follows_its_source(tmp_path: Path) -> None:
     path = source(tmp_path, "root: alice\n")
     table = KeptTable("hash", str(path), aliases=True)
     assert table.outdated(config)
-    assert table.rebuild(config) == f"{path}.lmdb"
+    assert table.rebuild(config, OWNERS) == f"{path}.lmdb"
     assert not table.outdated(config)
     assert not table.differs(config)
     assert found(path, "root") == "alice"
     source(tmp_path, "root: bob\n", time=1_600_000_000)  # a copy of an older file
     assert not table.outdated(config)
     assert table.differs(config)
-    table.rebuild(config)
+    table.rebuild(config, OWNERS)
     assert found(path, "root") == "bob"
 
 
@@ -90,10 +97,10 @@ def test_a_bad_source_changes_nothing(tmp_path: Path, text: str, aliases: bool, 
     config = configuration("smtputf8_enable = yes")
     path = source(tmp_path, "a: old\n" if aliases else "a old\n")
     table = KeptTable("lmdb", str(path), aliases)
-    table.rebuild(config)
+    table.rebuild(config, OWNERS)
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(BadSource, match=f"table, line {line}: "):
-        table.rebuild(config)
+        table.rebuild(config, OWNERS)
     assert found(path, "a") == "old"
 
 
@@ -106,13 +113,16 @@ def test_without_a_source_there_is_nothing_to_do(tmp_path: Path) -> None:
 def test_who_is_trusted(tmp_path: Path) -> None:
     path = source(tmp_path, "a b\n")
     table = KeptTable("lmdb", str(path), aliases=False)
-    owners = trusted_owners(os.geteuid())
+    config = configuration("")
     tmp_path.chmod(0o755)
     path.chmod(0o644)
-    assert table.distrusted(owners) == ""
-    assert table.distrusted([12345]).startswith(f"{path} belongs to user ")
+    table.rebuild(config, OWNERS)
+    with pytest.raises(DistrustedSource, match=f"^{path} belongs to user "):
+        table.rebuild(config, [12345])
     path.chmod(0o664)
-    assert table.distrusted(owners) == f"{path} is group or other writable"
+    with pytest.raises(DistrustedSource, match=f"^{path} is group or other writable"):
+        table.rebuild(config, OWNERS)
     path.chmod(0o644)
     tmp_path.chmod(0o777)
-    assert table.distrusted(owners) == f"{tmp_path} is group or other writable"
+    with pytest.raises(DistrustedSource, match=f"^{tmp_path} is group or other writable"):
+        table.rebuild(config, OWNERS)
