@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 from commands.postfix.directories import check_ownership, create_missing, repair
 from commands.postfix.effects import missing_programs, settings_without_effect
 from commands.postfix.report import info, warning
-from libmail.config import Config, read_master_cf
+from libmail.config import Config, ServiceEntry, read_master_cf
 from libmail.log import Fatal
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
@@ -59,8 +60,8 @@ def _signal_master(config: Config, number: signal.Signals, doing: str) -> int:
     return pid
 
 
-def check_configuration(config: Config) -> None:
-    """What must be right before a start. Raises Fatal, ConfigError."""
+def check_configuration(config: Config) -> tuple[ServiceEntry, ...]:
+    """Check what must be right before a start; the services. Raises Fatal, ConfigError."""
     owner, privileged = mail_account(config)
     for name, what in (("command", "command"), ("daemon", "daemon")):
         path = config.text(f"{name}_directory")
@@ -77,21 +78,21 @@ def check_configuration(config: Config) -> None:
     if config.text("maillog_file") and wanted not in ((one.name, one.type) for one in entries):
         raise Fatal(f"missing '{postlog}' service in master.cf - it is needed for maillog_file")
     create_missing(config, owner, privileged=privileged)
+    return entries
 
 
-def warn_without_effect(config: Config) -> None:
+def warn_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> None:
     """Warn about what is configured and will not be done. Raises ConfigError."""
-    entries = read_master_cf(config.directory)
     for text in settings_without_effect(config, entries):
         warning(text)
     for text in missing_programs(config, entries):
         warning(text)
 
 
-def rebuild_tables(config: Config) -> None:
+def rebuild_tables(config: Config, entries: Sequence[ServiceEntry]) -> None:
     """Rebuild indexed tables that are missing or outdated: services open them at their start."""
     owners = trusted_owners(mail_account(config)[0].uid)
-    for table in kept_tables(config, read_master_cf(config.directory)):
+    for table in kept_tables(config, entries):
         try:
             if table.outdated(config):
                 info(f"{table.rebuild(config, owners)}: rebuilt from {table.name}")
@@ -109,11 +110,10 @@ def check(config: Config) -> None:
     from commands.postfix.relaying import relay_problems
     from commands.postfix.tables import table_problems
 
-    check_configuration(config)
-    warn_without_effect(config)
+    entries = check_configuration(config)
+    warn_without_effect(config, entries)
     owner, privileged = mail_account(config)
     check_ownership(config, owner, privileged=privileged)
-    entries = read_master_cf(config.directory)
     problems = [
         *copies_that_differ(config.text("queue_directory")),
         *table_problems(config, entries),
@@ -136,9 +136,9 @@ def set_permissions(config: Config) -> None:
 def _prepare_start(config: Config) -> None:
     if _runs(config):
         raise Fatal("the Postfix mail system is already running")
-    check_configuration(config)
-    warn_without_effect(config)
-    rebuild_tables(config)
+    entries = check_configuration(config)
+    warn_without_effect(config, entries)
+    rebuild_tables(config, entries)
     info("starting the Postfix mail system")
 
 
@@ -211,8 +211,9 @@ def drain(config: Config) -> None:
 
 def reload(config: Config) -> None:
     """Make master read its configuration, if it can be read. Raises Fatal, ConfigError."""
-    warn_without_effect(config)
-    rebuild_tables(config)
+    entries = read_master_cf(config.directory)
+    warn_without_effect(config, entries)
+    rebuild_tables(config, entries)
     _signal_master(config, signal.SIGHUP, "refreshing the Postfix mail system")
 
 

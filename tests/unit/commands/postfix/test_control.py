@@ -26,7 +26,6 @@ def configuration(folder: Path, main: str) -> Config:
     (folder / "main.cf").write_text(
         f"compatibility_level = 3.6\nmail_owner = {owner}\nalias_database =\n{main}\n"
     )
-    (folder / "master.cf").write_text("")
     return open_config(str(folder))
 
 
@@ -41,7 +40,7 @@ def test_tables_are_rebuilt_where_the_source_can_be_trusted(
     config = configuration(
         tmp_path, f"alias_maps =\ntransport_maps = hash:{good} hash:{bad} hash:{open_to_all}"
     )
-    control.rebuild_tables(config)
+    control.rebuild_tables(config, ())
     assert said == [
         f"{good}.lmdb: rebuilt from {good}",
         f"warning: {bad}, line 1: expected format: key whitespace value; not rebuilding hash:{bad}",
@@ -50,5 +49,5 @@ def test_tables_are_rebuilt_where_the_source_can_be_trusted(
     said.clear()
     bad.unlink()
     open_to_all.unlink()
-    control.rebuild_tables(config)
+    control.rebuild_tables(config, ())
     assert said == []
