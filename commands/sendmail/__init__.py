@@ -35,7 +35,6 @@ TOO_BIG = "message file too big"
 _BATCH = 500
 _READ_AHEAD = 1 << 17
 _EMPTY = ("", "<>", '""')
-_MAILER_DAEMON = "MAILER-DAEMON"  # stands for the null sender
 _NO_ADDRESSES = "Recipient addresses must be specified on the command line or via the -t option"
 _NO_HEADER_ADDRESSES = "No recipient addresses found in message header"
 # What makes an address that has the same internal form, and needs no parser to see it.
@@ -113,15 +112,17 @@ def is_plain_address(text: str) -> bool:
 
 
 def _sender(options: Options, login: str) -> str:
-    """The envelope sender in internal form, "" for the null sender."""
+    """The envelope sender in internal form, "" for the null sender.
+
+    MAILER-DAEMON stays: cleanup(8) makes it the null sender, from whomever it comes.
+    """
     text = options.sender
     if text is None:
         return login
     found = _addresses([text])
     if len(found) > 1:
         options.warnings.append(f"-f option specified malformed sender: {text}")
-    sender = found[0] if found else ""
-    return "" if sender.upper() == _MAILER_DAEMON else sender
+    return found[0] if found else ""
 
 
 def _verp(options: Options, config: Config, sender: str) -> str:

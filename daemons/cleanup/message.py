@@ -119,8 +119,12 @@ class Message:
         except Refused as err:
             self.refuse(err)
         else:
-            if sender != envelope.sender:
-                self._envelope = envelope._replace(sender=sender)
+            verp = envelope.verp_delims
+            if verp and not sender:
+                LOG.warning(f"{self.queue_id}: ignoring VERP request for null sender")
+                verp = ""
+            if sender != envelope.sender or verp != envelope.verp_delims:
+                self._envelope = envelope._replace(sender=sender, verp_delims=verp)
 
     def recipients(self, recipients: tuple[Recipient, ...]) -> None:
         """Some recipients."""

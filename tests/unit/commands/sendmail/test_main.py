@@ -163,7 +163,7 @@ def test_mistakes(
     ("given", "sender", "said"),
     [
         ("<>", "", ""),
-        ("mailer-daemon", "", ""),
+        ("mailer-daemon", "mailer-daemon", ""),
         ("@route.test:a@b", "a@b", ""),
         ("a@b c", "a@b", "warning: -f option specified malformed sender: a@b c\n"),
     ],
