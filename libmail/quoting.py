@@ -3,7 +3,12 @@
 import re
 from typing import Final
 
-__all__ = ["quote_local"]
+__all__ = ["PLAIN_ATEXT", "PLAIN_DOT_ATOM", "quote_local"]
+
+# As regular expressions: a character, and a local part, which nothing rewrites in any
+# configuration: RFC 5322 §3.2.3 without "!" and "%", which are operators.
+PLAIN_ATEXT: Final = r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]"
+PLAIN_DOT_ATOM: Final = rf"{PLAIN_ATEXT}+(?:\.{PLAIN_ATEXT}+)*"
 
 _ATOM: Final = r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+"
 # Dot-string = Atom *("." Atom), atext as in RFC 5322 §3.2.3 and RFC 6531 §3.3; what else a local

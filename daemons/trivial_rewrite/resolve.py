@@ -19,7 +19,7 @@ from libmail.dns.hostname import hostaddr_problem
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG
 from libmail.message.tokens import Token, internal, tokenize
-from libmail.smtp.address import quote_local
+from libmail.quoting import PLAIN_DOT_ATOM, quote_local
 from libmail.tables.destination import literal_address
 from libmail.tables.maps import AddressForms, Found, split_extension
 from libmail.tables.table import TableRetry
@@ -38,8 +38,7 @@ _MAX_DOMAIN: Final = 255
 # Most addresses: no operator but the @, no leading hyphen, nothing to quote, and a host name with
 # a letter in its last label.  There is one way to read them, whatever the parameters say.
 _PLAIN: Final = re.compile(
-    r"((?!-)[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*)"
-    rf"@((?:{_LABEL.pattern}\.)+(?=[0-9_-]*[A-Za-z]){_LABEL.pattern})",
+    rf"((?!-){PLAIN_DOT_ATOM})@((?:{_LABEL.pattern}\.)+(?=[0-9_-]*[A-Za-z]){_LABEL.pattern})",
     re.A,
 )
 _NUMERIC: Final = re.compile(r"[0-9.]+", re.A)

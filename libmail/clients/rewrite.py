@@ -20,8 +20,8 @@ from libmail.ipc.messages import (
     RewriteReply,
     RewriteRequest,
 )
+from libmail.quoting import PLAIN_DOT_ATOM, quote_local
 from libmail.service.pool import ServicePool
-from libmail.smtp.address import quote_local
 from libmail.tables.cache import ExpiringCache
 
 __all__ = ["RewriteClient"]
@@ -30,10 +30,7 @@ _CACHE_SIZE: Final = 10_000
 _AT_ONCE: Final = 500  # addresses in an exchange
 _CACHE_LIFE: Final = 1.0  # a changed table is to be in force within 2 seconds
 # What trivial-rewrite(8) leaves alone in every configuration: dot-atom@host.domain.
-_COMPLETE: Final = re.compile(
-    r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*"
-    r"@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"
-)
+_COMPLETE: Final = re.compile(rf"{PLAIN_DOT_ATOM}@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
 
 R = TypeVar("R")
 Pair = tuple[str, str]

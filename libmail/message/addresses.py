@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from libmail.message.tokens import Kind, Token, external, internal, tokenize
+from libmail.quoting import PLAIN_ATEXT
 
 __all__ = ["AddressField", "Mailbox", "addresses_in", "complete"]
 
@@ -20,7 +21,7 @@ _TIGHT: Final = frozenset(".@%!")
 # comment, no group, nothing older. No two ways to match one text: linear in any text.
 # (Repetitions of groups are not possessive, which the re of Python 3.11.2 gets wrong.)
 _PHRASE: Final = rb'(?:[^\x00-\x08\x0b\x0c\x0e-\x1f"(),.:;<>@\\\[\]]|"[^"\\\x00-\x1f]*+")*'
-_ATOM: Final = rb"[A-Za-z0-9#$&'*+/=?^_`{|}~-]++"
+_ATOM: Final = rb"%s++" % PLAIN_ATEXT.encode()
 _LABEL: Final = rb"[A-Za-z0-9_-]++"
 _SPEC: Final = rb"%s(?:\.%s)*@%s(?:\.%s)+" % (_ATOM, _ATOM, _LABEL, _LABEL)
 _ITEM: Final = rb"\s*+(?:%s\s*+|%s<%s>\s*+)" % (_SPEC, _PHRASE, _SPEC)
