@@ -44,8 +44,8 @@ _UNESCAPE: Final = re.compile(r"\\(.)", re.S)
 # "!" and "%" are operators of older address forms (user%host@relay, host!user).
 _TOKEN: Final = re.compile(
     r"(?P<space>[ \t\r\n]+)"
-    r'|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?$))'
-    r"|(?P<literal>\[(?:[^\]\\]|\\.)*(?:\]|\\?$))"
+    r'|(?P<quoted>"(?P<words>(?:[^"\\]|\\.)*)(?:"|\\?$))'
+    r"|(?P<literal>\[(?P<host>(?:[^\]\\]|\\.)*)(?:\]|\\?$))"
     r"|(?P<atom>(?:[^()<>@,;:\\\".\[\]!% \t\r\n]|\\.)+)"
     r"|(?P<special>.)",
     re.S,
@@ -91,10 +91,9 @@ def tokenize(text: str, limit: int = 10240) -> list[Token]:
                     word = _UNESCAPE.sub(r"\1", word)
                 token = Token(Kind.ATOM, word, spaced)
             case "quoted":
-                token = Token(Kind.QUOTED, _unquoted(found[0]), spaced)
+                token = Token(Kind.QUOTED, _UNESCAPE.sub(r"\1", found["words"]), spaced)
             case "literal":
-                closed = found[0] if found[0].endswith("]") else found[0] + "]"
-                token = Token(Kind.LITERAL, closed, spaced)
+                token = Token(Kind.LITERAL, f"[{found['host']}]", spaced)
             case _ if found[0] == "\\":
                 continue  # the last character, with nothing to escape
             case _ if found[0] == "(":
@@ -107,17 +106,12 @@ def tokenize(text: str, limit: int = 10240) -> list[Token]:
     return tokens
 
 
-def _unquoted(text: str) -> str:
-    inner = text[1:-1] if len(text) > 1 and text.endswith('"') else text[1:]
-    return _UNESCAPE.sub(r"\1", inner) if "\\" in inner else inner
-
-
 def _closed(comment: str) -> str:
     """A comment with the closing parentheses that it lacks."""
-    depth = 0
-    for part in _COMMENT_PART.finditer(comment):
-        depth += {"(": 1, ")": -1}.get(part[0], 0)
-    return comment + ")" * depth
+    parts = _COMMENT_PART.findall(comment)
+    if parts[-1] == "\\":
+        parts.pop()  # with nothing to escape
+    return "".join(parts) + ")" * (parts.count("(") - parts.count(")"))
 
 
 def external(tokens: list[Token]) -> str:

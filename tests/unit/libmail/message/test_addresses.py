@@ -84,6 +84,9 @@ def test_complete(value: bytes, expected: bool) -> None:
 @settings(max_examples=300)
 @example("\\%<")
 @example(":()\\")
+@example(":()[\\")
+@example('a@[b\\] (c)')
+@example("a (b\\")
 def test_any_text_gives_tokens_and_addresses(text: str) -> None:
     tokens = tokenize(text)
     external(tokens)
@@ -92,6 +95,26 @@ def test_any_text_gives_tokens_and_addresses(text: str) -> None:
     again = AddressField(once.render("X")[2:])
     assert [m.address for m in again.mailboxes] == [m.address for m in once.mailboxes]
     addresses_in(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("[a", "[a]"),
+        ("[a\\", "[a]"),
+        ("[a\\]", "[a\\]]"),
+        ('"a', '"a"'),
+        ('"a\\', '"a"'),
+        ('"a\\"', '"a\\""'),
+        ("(a", "(a)"),
+        ("((a)\\", "((a))"),
+        ("(a\\)", "(a\\))"),
+    ],
+)
+def test_what_has_no_end_is_closed(text: str, closed: str) -> None:
+    (token,) = tokenize(text)
+    assert str(token) == closed
+    assert tokenize(closed) == [token]
 
 
 @given(st.binary())
