@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from libmail.tables.braces import split_list
 from libmail.tables.freshness import read_source
@@ -79,8 +80,8 @@ def _folded(text: str) -> str:
     return text.lower() if text.isascii() else text.casefold()
 
 
-class StringList:
-    """A list of strings, compared as a whole and without regard to case."""
+class _ItemList:
+    """What all lists have: items, of which the first that matches decides."""
 
     def __init__(
         self, title: str, specs: str | Sequence[str], options: TableOptions | None = None
@@ -94,20 +95,9 @@ class StringList:
         """Tell whether there is any item."""
         return bool(self._items)
 
-    async def match(self, text: str) -> bool:
-        """Tell whether the text is in the list.  Raises `TableRetry`."""
-        wanted = _folded(text)
-        for item in self._items:
-            if item.table is None:
-                if wanted == item.text:
-                    return not item.negated
-            elif await _in_table(self.title, item.table, wanted, self._options):
-                return not item.negated
-        return False
 
-
-class DomainList:
-    """A list of domains.
+class _HostList(_ItemList):
+    """A list with domains.
 
     parent: an item `example.org` also stands for the domains below it (the parameter is in
     parent_domain_matches_subdomains); otherwise those are written `.example.org`.
@@ -121,15 +111,27 @@ class DomainList:
         *,
         parent: bool = False,
     ) -> None:
-        """title: name of the parameter, for the log.  specs: its text, or its items."""
-        self.title = title
-        self._options = TableOptions() if options is None else options
-        self._items = tuple(_read_items(specs, self._options))
+        super().__init__(title, specs, options)
         self._parent = parent
 
-    def __bool__(self) -> bool:
-        """Tell whether there is any item."""
-        return bool(self._items)
+
+class StringList(_ItemList):
+    """A list of strings, compared as a whole and without regard to case."""
+
+    async def match(self, text: str) -> bool:
+        """Tell whether the text is in the list.  Raises `TableRetry`."""
+        wanted = _folded(text)
+        for item in self._items:
+            if item.table is None:
+                if wanted == item.text:
+                    return not item.negated
+            elif await _in_table(self.title, item.table, wanted, self._options):
+                return not item.negated
+        return False
+
+
+class DomainList(_HostList):
+    """A list of domains."""
 
     async def match(self, domain: str) -> bool:
         """Tell whether the domain is in the list.  Raises `TableRetry`."""
@@ -179,29 +181,15 @@ class _Rule:
     error: str = ""
 
 
-class AddressList:
+class AddressList(_HostList):
     """A list of networks, addresses and host names, such as mynetworks.
 
     `10.0.0.0/8`, `192.0.2.1`, `[2001:db8::]/32`, `[::1]`, `host.example.org`, `.example.org`.
     """
 
-    def __init__(
-        self,
-        title: str,
-        specs: str | Sequence[str],
-        options: TableOptions | None = None,
-        *,
-        parent: bool = False,
-    ) -> None:
-        """title: name of the parameter, for the log.  parent: as for `DomainList`."""
-        self.title = title
-        self._options = TableOptions() if options is None else options
-        self._parent = parent
-        self._rules = tuple(_rule(item) for item in _read_items(specs, self._options))
-
-    def __bool__(self) -> bool:
-        """Tell whether there is any item."""
-        return bool(self._rules)
+    @cached_property
+    def _rules(self) -> tuple[_Rule, ...]:
+        return tuple(_rule(item) for item in self._items)
 
     async def match(self, name: str, address: str) -> bool:
         """Tell whether a host is in the list.

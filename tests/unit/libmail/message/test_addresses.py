@@ -85,7 +85,7 @@ def test_complete(value: bytes, expected: bool) -> None:
 @example("\\%<")
 @example(":()\\")
 @example(":()[\\")
-@example('a@[b\\] (c)')
+@example("a@[b\\] (c)")
 @example("a (b\\")
 def test_any_text_gives_tokens_and_addresses(text: str) -> None:
     tokens = tokenize(text)
