@@ -190,10 +190,6 @@ class LmdbTable:
             self._options.log.warning(f"{self.spec}: {error}; using the file that it replaced")
             return file
 
-    def look_again(self) -> None:
-        """Look for a replaced file at the next lookup, not only after a second."""
-        self._next_check = 0.0
-
     async def lookup(self, key: str) -> str | None:
         """Return the value of the key, or None.  Raises `TableRetry`."""
         data = self._stored(key)

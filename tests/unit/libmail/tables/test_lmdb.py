@@ -84,23 +84,27 @@ def test_add_until_the_map_is_full(writer: LmdbWriter, tmp_path: Path) -> None:
     assert lookup_now(open_table(f"lmdb:{tmp_path / 't'}"), "01999") == "y" * 300
 
 
-def test_a_replaced_file_is_noticed(writer: LmdbWriter, tmp_path: Path) -> None:
+def test_a_replaced_file_is_noticed(
+    writer: LmdbWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libmail.tables.lmdb_file._CHECK_INTERVAL", 0.0)
     writer.rebuild(entries("a=1"))
     table = LmdbTable("lmdb:t", str(tmp_path / "t.lmdb"), TableOptions())
     assert lookup_now(table, "a") == "1"
     LmdbWriter("lmdb:u", str(tmp_path / "u.lmdb"), SMALL).rebuild(entries("a=2"))
     os.rename(tmp_path / "u.lmdb", tmp_path / "t.lmdb")
     assert outdated() == str(tmp_path / "t.lmdb")
-    table.look_again()
     assert lookup_now(table, "a") == "2"
     assert outdated() == ""
 
 
-def test_a_removed_file_is_still_used(writer: LmdbWriter, tmp_path: Path) -> None:
+def test_a_removed_file_is_still_used(
+    writer: LmdbWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libmail.tables.lmdb_file._CHECK_INTERVAL", 0.0)
     writer.rebuild(entries("a=1"))
     table = LmdbTable("lmdb:t", str(tmp_path / "t.lmdb"), TableOptions())
     os.unlink(tmp_path / "t.lmdb")
-    table.look_again()
     assert lookup_now(table, "a") == "1"
 
 
