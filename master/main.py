@@ -7,7 +7,8 @@ mode to be run by mail_owner, and then it gives nothing up because it has nothin
 import getopt
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,7 @@ from libmail.log.logger import SyslogSink
 from libmail.log.setup import maillog_file, open_log, standard_stream
 from libmail.privileges import Identity, acting_as
 from libmail.service.account import mail_account
-from libmail.service.master_lock import PID_FILE, LockHeld, open_lock, write_pid
+from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
 from libmail.tables.upkeep import kept_tables
 from master.detach import Announcement, close_inherited, detach
 from master.preload import use_name_services
@@ -109,11 +110,14 @@ def enter_queue_directory(path: str) -> None:
 
 def lock(path: str, owner: Identity | None) -> int:
     """Take a lock file, as owner if one is given. Raises Fatal."""
+    with _lock_problems(path), nullcontext() if owner is None else acting_as(owner):
+        return open_lock(path)
+
+
+@contextmanager
+def _lock_problems(path: str) -> Iterator[None]:
     try:
-        if owner is None:
-            return open_lock(path)
-        with acting_as(owner):
-            return open_lock(path)
+        yield
     except LockHeld as err:
         raise Fatal(str(err)) from err
     except OSError as err:
@@ -149,7 +153,8 @@ def serve(options: Options) -> None:
     # The socket of postlogd may be there already while nobody reads it.
     open_log(config, "master", daemon=True, direct=True, echo=True)
     if options.test:
-        os.close(lock(PID_FILE, None))
+        with _lock_problems(PID_FILE):
+            check_free(PID_FILE)
         return
     check_log(config, options)
     os.umask(0o077)
