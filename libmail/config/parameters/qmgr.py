@@ -33,7 +33,7 @@ PARAMETERS = by_name(
     Parameter("local_destination_recipient_limit", INT(), "1", "qmgr"),
     Parameter("initial_destination_concurrency", INT(1), "5", "qmgr"),
     Parameter("maximal_backoff_time", TIME("s", 1), "4000s", "qmgr"),
-    Parameter("maximal_queue_lifetime", TIME("d"), "5d", "qmgr"),
+    Parameter("maximal_queue_lifetime", TIME("d"), "5d", "qmgr bounce"),
     Parameter("minimal_backoff_time", TIME("s", 1), "300s", "qmgr"),
     Parameter("qmgr_clog_warn_time", TIME("s"), "300s", "qmgr"),
     Parameter("qmgr_daemon_timeout", TIME("s", 1), "1000s", "qmgr"),
