@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from libmail.ipc.codec import CHUNK_END, WireError, encode_chunk
+from libmail.ipc.codec import CHUNK_END, WireError, chunk_parts
 from libmail.ipc.messages import (
     CODEC,
     CleanupAbort,
@@ -77,7 +77,7 @@ class Submission:
         self._pool = pool
         self._connection: Connection | None = connection
         self._timeout = timeout
-        self._parts: list[bytes] = []  # encoded, not sent yet
+        self._parts: list[bytes | memoryview] = []  # encoded, not sent yet
         self._size = 0
         self.queue_id = queue_id
 
@@ -102,9 +102,8 @@ class Submission:
 
     async def write(self, data: bytes) -> None:
         """Append to the content; waits while cleanup is slow. Raises ServiceUnavailable."""
-        if not data:
-            return
-        self._add(encode_chunk(data))
+        self._parts += chunk_parts(data)
+        self._size += len(data)
         if self._size >= _BUFFER:
             connection = self._flush()
             if not connection.write_paused:
@@ -119,11 +118,10 @@ class Submission:
         connection = self._connection
         if connection is None:
             raise ServiceUnavailable(f"{self._pool.path}: lost connection")
-        data = b"".join(self._parts)
-        self._parts.clear()
+        parts, self._parts = self._parts, []
         self._size = 0
         try:
-            connection.write(data)
+            connection.write_parts(parts)
         except ConnectionLost as err:
             raise self._lost() from err
         return connection
@@ -161,10 +159,8 @@ class Submission:
         if connection is None:
             return
         self._parts.append(CODEC.encode(CleanupAbort()))
-        data = b"".join(self._parts)
-        self._parts.clear()
         try:
-            connection.write(data)
+            connection.write_parts(self._parts)
         except ConnectionLost:
             self._pool.discard(connection)
         else:

@@ -30,7 +30,7 @@ from libmail.ipc.frames import (
     MAX_CHUNK,
     MAX_FRAME,
     WireError,
-    chunk_header,
+    chunk_parts,
     encode_chunk,
 )
 
@@ -42,13 +42,14 @@ __all__ = [
     "Codec",
     "Unframer",
     "WireError",
-    "chunk_header",
+    "chunk_parts",
     "encode_chunk",
 ]
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 
+_MOST_PARTS: Final = 64  # of a unit that comes in very small ones
 _SMALL: Final = {str(number): number for number in range(1024)}  # most numbers are
 
 M = TypeVar("M")
@@ -262,27 +263,39 @@ class Unframer:
     the stream is useless.
     """
 
-    __slots__ = ("_at", "_buffer", "_codec")
+    __slots__ = ("_at", "_buffer", "_codec", "_more", "_parts")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._buffer = b""
         self._at = 0
+        self._parts: list[bytes] = []  # received after _buffer
+        self._more = 0  # octets of _parts
 
     @property
     def pending(self) -> int:
         """Octets received and not yet taken."""
-        return len(self._buffer) - self._at
+        return len(self._buffer) - self._at + self._more
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the stream."""
-        if self._at == len(self._buffer):
+        if self._at == len(self._buffer) and not self._parts:
             self._buffer, self._at = data, 0
-        else:
-            self._buffer, self._at = self._buffer[self._at :] + data, 0
+            return
+        self._parts.append(data)
+        self._more += len(data)
+        if len(self._parts) > _MOST_PARTS:
+            self._join()
+
+    def _join(self) -> None:
+        self._buffer = b"".join((memoryview(self._buffer)[self._at :], *self._parts))
+        self._at = self._more = 0
+        self._parts.clear()
 
     def next_event(self) -> object | None:
         """The next message or Chunk; None when it is not complete."""
+        if self._parts and len(self._buffer) < self._at + 4:
+            self._join()
         start, buffer = self._at + 4, self._buffer
         if len(buffer) < start:
             return None
@@ -292,10 +305,35 @@ class Unframer:
             raise WireError(f"a unit of {size} octets")
         end = start + size
         if len(buffer) < end:
-            return None
-        self._at = end
-        data = buffer[start:end]
+            if len(buffer) + self._more < end:
+                return None
+            data = self._gather(end)
+        else:
+            self._at = end
+            data = buffer[start:end]
         return Chunk(data) if word & CHUNK_BIT else self._codec.decode(data)
+
+    def _gather(self, end: int) -> bytes:
+        """The unit that `_buffer` has the beginning of, copied once: content comes in many parts.
+
+        end: of the unit, if all of `_parts` were in `_buffer`.
+        """
+        start = self._at + 4
+        last = self._parts[-1]
+        rest = len(self._buffer) + self._more - end
+        if rest >= len(last):
+            end -= self._at
+            self._join()
+            self._at = end
+            return self._buffer[4:end]
+        cut = len(last) - rest
+        data = b"".join(
+            (memoryview(self._buffer)[start:], *self._parts[:-1], memoryview(last)[:cut])
+        )
+        self._buffer, self._at = last, cut
+        self._parts.clear()
+        self._more = 0
+        return data
 
     def __iter__(self) -> Iterator[object]:
         return iter(self.next_event, None)

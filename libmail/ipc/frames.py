@@ -18,7 +18,7 @@ __all__ = [
     "MAX_CHUNK",
     "MAX_FRAME",
     "WireError",
-    "chunk_header",
+    "chunk_parts",
     "encode_chunk",
     "frame",
     "frame_attributes",
@@ -34,21 +34,25 @@ class WireError(Exception):
     """The peer sent something that is no message of the protocol."""
 
 
-def chunk_header(size: int) -> bytes:
-    """The word before a content chunk of `size` octets."""
+def _chunk_header(size: int) -> bytes:
     return (CHUNK_BIT | size).to_bytes(4, "big")
 
 
-def encode_chunk(data: bytes) -> bytes:
-    """`data`, cut into chunks; nothing for b"" (the end of content is `CHUNK_END`)."""
+def chunk_parts(data: bytes) -> list[bytes | memoryview]:
+    """`data`, cut into chunks, each as two parts; none for b"" (the end is `CHUNK_END`)."""
     if len(data) <= MAX_CHUNK:
-        return chunk_header(len(data)) + data if data else b""
+        return [_chunk_header(len(data)), data] if data else []
     view = memoryview(data)
     parts: list[bytes | memoryview] = []
     for start in range(0, len(data), MAX_CHUNK):
         piece = view[start : start + MAX_CHUNK]
-        parts += (chunk_header(len(piece)), piece)
-    return b"".join(parts)
+        parts += (_chunk_header(len(piece)), piece)
+    return parts
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """`data`, cut into chunks; nothing for b""."""
+    return b"".join(chunk_parts(data))
 
 
 def _words(value: Value) -> list[str]:

@@ -4,10 +4,11 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from libmail.ipc.codec import CHUNK_END, Unframer, WireError, encode_chunk
+from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, Leaving
 from libmail.service.wakeup import Wakeup
 
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 _PAUSE_AT: Final = 1 << 20
+_GATHER_AT: Final = 1 << 15  # octets from which the system call may put the parts together
 UCRED: Final = struct.Struct("iII")
 """struct ucred: process, user and group id."""
 
@@ -217,15 +219,12 @@ class Connection(asyncio.Protocol):
         """Send bytes that are encoded already. Raises ConnectionLost."""
         self._require_transport().write(data)
 
-    async def send_content(self, data: bytes) -> None:
-        """Send a piece of content, waiting while the peer is slow. Raises ConnectionLost."""
-        self._require_transport().write(encode_chunk(data))
-        if self._paused_writing:
-            await self.drain()
-
-    def end_content(self) -> None:
-        """Say that the content is complete. Raises ConnectionLost."""
-        self._require_transport().write(CHUNK_END)
+    def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send bytes that are encoded already. Raises ConnectionLost."""
+        if sum(map(len, parts)) < _GATHER_AT:
+            self._require_transport().write(b"".join(parts))
+        else:
+            self._require_transport().writelines(parts)
 
     async def drain(self) -> None:
         """Wait until the write buffer is short. Raises ConnectionLost."""

@@ -89,20 +89,16 @@ class _Mode(Enum):
 
 
 class SmtpServerCore:
-    """Splits what a client sends. Holds no more than what was received since the last event.
-
-    While content is received, `_buffer` begins with the last line end that was already handed out
-    (`_before` octets of it), so that what follows a line end is always seen behind it.
-    """
+    """Splits what a client sends. Holds no more than what was received since the last event."""
 
     __slots__ = (
         "_bare",
-        "_before",
         "_buffer",
         "_carry",
         "_last",
         "_left",
         "_limit",
+        "_line_end",
         "_mode",
         "_newlines",
         "_skipping",
@@ -117,7 +113,7 @@ class SmtpServerCore:
         self._mode = _Mode.COMMAND
         self._skipping = False  # the rest of a command line that is too long
         self._bare = False
-        self._before = 0
+        self._line_end = b""  # of content, when it is the last that was handed out
         self._left = 0  # octets of a chunk that were not received yet
         self._last = False  # the chunk is the last one
         self._carry = b""  # a carriage return at the end of what was received of chunks
@@ -126,7 +122,7 @@ class SmtpServerCore:
     @property
     def pending(self) -> bytes:
         """What was received and has not become an event yet."""
-        return self._buffer[self._before :] if self._before else self._buffer
+        return self._buffer
 
     @property
     def newlines(self) -> BareNewline:
@@ -145,8 +141,7 @@ class SmtpServerCore:
         """What follows is the content of a message, up to its final dot."""
         self._mode = _Mode.DATA
         self._bare = False
-        self._buffer = b"\r\n" + self._buffer  # the end of the line DATA
-        self._before = 2
+        self._line_end = b"\r\n"  # of the line DATA
 
     def begin_chunk(self, size: int, *, first: bool, last: bool) -> None:
         """What follows are that many octets of content; first, last: chunk of the message."""
@@ -160,7 +155,6 @@ class SmtpServerCore:
     def reset(self) -> None:
         """Drop what was received, as when the connection becomes another (STARTTLS)."""
         self._buffer = b""
-        self._before = 0
         self._carry = b""
         self._mode = _Mode.COMMAND
         self._skipping = False
@@ -206,15 +200,17 @@ class SmtpServerCore:
     # content up to the final dot
 
     def _next_data(self) -> Event | None:
-        buffer = self._buffer
+        buffer, before = self._buffer, b""
+        if buffer.startswith(b"."):  # whether it begins a line has to be seen
+            before = self._line_end
+            buffer = before + buffer
         # Most pieces have no line that begins with a dot, and this search is the fastest.
         dotted = has_leading_dot(buffer)
         start, end = self._find_end(buffer) if dotted else (-1, -1)
         if start >= 0:
             raw = buffer[:start]
-            piece = self._content(raw, dotted=has_leading_dot(raw))
+            piece = self._content(raw, before, dotted=has_leading_dot(raw))
             self._buffer = buffer[end:]
-            self._before = 0
             if not piece:
                 self._mode = _Mode.COMMAND
                 return EndOfData(self._bare)
@@ -225,12 +221,11 @@ class SmtpServerCore:
             keep, rest = buffer, b""
         else:
             keep, rest = buffer[: match.start()], buffer[match.start() :]
-        if len(keep) == self._before:
+        if len(keep) == len(before):
             return None
-        piece = self._content(keep, dotted=dotted)
-        line_end = _last_line_end(keep)
-        self._buffer = line_end + rest
-        self._before = len(line_end)
+        piece = self._content(keep, before, dotted=dotted)
+        self._line_end = _last_line_end(keep)
+        self._buffer = rest
         return Content(piece) if piece else None
 
     def _find_end(self, buffer: bytes) -> tuple[int, int]:
@@ -241,12 +236,12 @@ class SmtpServerCore:
         at = buffer.find(_END)
         return (at + 2, at + 5) if at >= 0 else (-1, -1)
 
-    def _content(self, raw: bytes, *, dotted: bool) -> bytes:
-        """Take off dots and mend line ends of raw, which begins with `_before` octets.
+    def _content(self, raw: bytes, before: bytes, *, dotted: bool) -> bytes:
+        """Take off dots and mend line ends of raw, and what it begins with: `before`, a line end.
 
         dotted: lines of it may begin with a dot.
         """
-        strip = 2 if self._before else 0
+        strip = 2 if before else 0  # octets of a mended line end
         bare = has_bare_newline(raw)
         if not bare and not (self._newlines is BareNewline.ALLOW and has_doubled_return(raw)):
             if dotted:

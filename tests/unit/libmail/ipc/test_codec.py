@@ -1,5 +1,6 @@
 """The wire codec: what is sent arrives, in any pieces; anything else is a WireError."""
 
+import random
 from typing import NamedTuple
 
 import pytest
@@ -128,6 +129,40 @@ def test_content_is_cut_into_chunks() -> None:
     assert all(isinstance(chunk, Chunk) and len(chunk.data) <= MAX_CHUNK for chunk in chunks)
     assert b"".join(chunk.data for chunk in chunks if isinstance(chunk, Chunk)) == content
     assert chunks[-1] == Chunk(b"")
+
+
+@given(
+    st.lists(st.one_of(samples, st.binary(min_size=1, max_size=3000)), max_size=5),
+    st.lists(st.integers(1, 2000), max_size=20),
+    st.integers(1, 5),
+)
+def test_units_are_taken_when_it_suits(
+    units: list[Sample | bytes], sizes: list[int], taken: int
+) -> None:
+    """Not after every part that is received, and not all that there are."""
+    data = b"".join(
+        encode_chunk(unit) if isinstance(unit, bytes) else SAMPLES.encode(unit) for unit in units
+    )
+    unframer, at, found = Unframer(SAMPLES), 0, list[object]()
+    for number, size in enumerate([*sizes, len(data)]):
+        part = data[at : at + size]
+        if part:
+            unframer.receive_data(part)
+        at += size
+        if number % taken == 0:
+            found += filter(None, [unframer.next_event()])
+    found += unframer
+    assert found == [Chunk(unit) if isinstance(unit, bytes) else unit for unit in units]
+    assert unframer.pending == 0
+
+
+def test_a_unit_in_very_small_parts() -> None:
+    unframer = Unframer(CODEC)
+    content = random.Random(1).randbytes(1000)
+    for octet in encode_chunk(content):
+        assert unframer.next_event() is None
+        unframer.receive_data(bytes([octet]))
+    assert list(unframer) == [Chunk(content)]
 
 
 def test_oversized_unit_is_refused_before_it_is_read() -> None:

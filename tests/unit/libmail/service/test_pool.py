@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from libmail.ipc.codec import Chunk, WireError
+from libmail.ipc.codec import CHUNK_END, Chunk, WireError, chunk_parts
 from libmail.ipc.messages import FlushReply, NewMail, QueueFlush, QueueId
 from libmail.service.connection import Connection, ConnectionLost, Trigger
 from libmail.service.pool import ServicePool, ServiceUnavailable
@@ -159,8 +159,7 @@ def test_content_triggers_and_credentials(short_tmp: Path) -> None:
     async def client(path: str) -> None:
         pool = ServicePool(path)
         async with pool.connection() as connection:
-            await connection.send_content(b"x" * 600_000)
-            connection.end_content()
+            connection.write_parts([*chunk_parts(b"x" * 600_000), CHUNK_END])
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"W")
         writer.close()
