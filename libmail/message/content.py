@@ -33,20 +33,27 @@ class ContentScan:
             self.eightbit = True
         if not self.dots and ((self._line == 0 and data[0] == 0x2E) or has_leading_dot(data)):
             self.dots = True
-        last = data.rfind(b"\n")
         if not self.long_lines:
-            self.long_lines = self._has_long_line(data, last)
+            self.long_lines = self._has_long_line(data)
+        last = data.rfind(b"\n")
         self._line = len(data) - last - 1 if last >= 0 else self._line + len(data)
 
-    def _has_long_line(self, data: bytes, last: int) -> bool:
+    def _has_long_line(self, data: bytes) -> bool:
         """Goes from line end to a line end at most a full line away, not over all lines."""
-        start, end = -self._line, len(data)
-        while start + _LONGEST + 2 <= end:
-            reach = start + _LONGEST + 2
-            found = data.rfind(b"\n", max(start, 0), reach) if reach > 0 else -1
+        full = _LONGEST + 2
+        if self._line:
+            first = data.find(b"\n", 0, full - self._line)
+            if first < 0:
+                return self._line + len(data) >= full
+            reach = first + 1 + full
+        else:
+            reach = full
+        find_last, size = data.rfind, len(data)
+        while reach <= size:
+            found = find_last(b"\n", reach - full, reach)
             if found < 0:
                 return True
-            start = found + 1
+            reach = found + 1 + full
         return False
 
 
