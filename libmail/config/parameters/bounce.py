@@ -11,7 +11,7 @@ PARAMETERS = by_name(
     Parameter("bounce_size_limit", SIZE(1), "50000", "bounce"),
     Parameter("bounce_template_file", STR(), "", "bounce"),
     Parameter("delay_notice_recipient", STR(1), "postmaster", "bounce"),
-    Parameter("delay_warning_time", TIME("h"), "0h", "cleanup"),
+    Parameter("delay_warning_time", TIME("h"), "0h", "cleanup bounce"),
     Parameter("disable_mime_output_conversion", BOOL, "no", "smtp lmtp"),
     Parameter("disable_verp_bounces", BOOL, "no", "bounce"),
     Parameter("double_bounce_sender", STR(1), "double-bounce", "smtpd bounce qmgr"),

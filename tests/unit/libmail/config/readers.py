@@ -19,7 +19,10 @@ FOLDERS = ("libmail", "daemons", "commands", "master")
 CALLED = ("daemons", "commands")
 ABOUT_ALL = ("libmail.config.declared", "libmail.config.parameters", "commands.postconf")
 LISTS_OF_OTHERS = {"proxy_read_maps", "proxy_write_maps"}  # whether anybody reads those or not
-READ_AS_MEMBERS = {"local_destination_concurrency_limit", "local_destination_recipient_limit"}
+READ_OTHERWISE = {
+    "bounce": {"delay_warning_time"},  # in the text of templates
+    "qmgr": {"local_destination_concurrency_limit", "local_destination_recipient_limit"},
+}
 SECOND_NAMES = {
     "defer": "bounce", "lmtp": "smtp", "newaliases": "sendmail", "proxywrite": "proxymap",
     "retry": "error", "trace": "bounce",
@@ -117,7 +120,7 @@ def _parameters(names: set[str], families: Iterable[str]) -> frozenset[str]:
 def read_by_any() -> frozenset[str]:
     """What some program reads."""
     names = {name for module in _modules() for name in _mentioned(module)}
-    return _parameters(names, FAMILIES) | READ_AS_MEMBERS
+    return _parameters(names, FAMILIES).union(*READ_OTHERWISE.values())
 
 
 @cache
@@ -125,8 +128,7 @@ def read_by(program: str) -> frozenset[str]:
     """What a program may read: it, or a module that it imports, has the name."""
     names = {name for one in _with_imports(_own_modules(program)) for name in _mentioned(one)}
     families = [one.suffix for one in FAMILIES.values() if program in one.programs.split()]
-    found = _parameters(names, families)
-    return found | READ_AS_MEMBERS if program == "qmgr" else found
+    return _parameters(names, families) | READ_OTHERWISE.get(program, set())
 
 
 def fields_of(program: str) -> set[str]:
