@@ -31,6 +31,7 @@ from libmail.tables.table import (
     SequenceTable,
     Table,
     TableError,
+    TableFailed,
     TableOptions,
     WritableTable,
 )
@@ -146,8 +147,7 @@ async def _done(tables: Tables, request: TableLookup | TableUpdate | TableDelete
 
 def _reason(error: TableError) -> str:
     """Without the name of the table, which the client knows."""
-    text = str(error)
-    return text.partition(" lookup error: ")[2] or text
+    return error.reason if isinstance(error, TableFailed) else str(error)
 
 
 async def _entries(table: Table) -> AsyncIterator[tuple[str, str]]:

@@ -24,8 +24,8 @@ from libmail.tables.lmdb_writer import sync_directory
 from libmail.tables.table import (
     TableConfigError,
     TableError,
+    TableFailed,
     TableOptions,
-    TableRetry,
     key_filter,
     usable_value,
 )
@@ -134,7 +134,7 @@ class CdbTable:
             if value is None:
                 value = file.get(data + b"\0")
         except (ValueError, struct.error) as error:
-            raise TableRetry(f"table {self.spec} lookup error: {error}") from error
+            raise TableFailed(self.spec, str(error)) from error
         if value is None:
             return None
         text = to_text(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libmail.tables.table import TableOptions, TableRetry
+from libmail.tables.table import TableFailed, TableOptions
 
 __all__ = ["FailingTable", "open_named"]
 
@@ -17,7 +17,7 @@ class FailingTable:
 
     async def lookup(self, key: str) -> str | None:
         """Raise `TableRetry`, whatever the key."""
-        raise TableRetry(f"table {self.spec} lookup error: Application error")
+        raise TableFailed(self.spec, "Application error")
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

@@ -19,8 +19,8 @@ from libmail.tables.ldap_client import (
     set_debug_level,
 )
 from libmail.tables.ldap_results import Expansion, Search, SearchRequest, TooDeep
-from libmail.tables.query_table import QueryTable, lookup_error
-from libmail.tables.table import Log, TableOptions
+from libmail.tables.query_table import QueryTable
+from libmail.tables.table import Log, TableFailed, TableOptions
 from libmail.tables.templates import Template
 from libmail.tables.worker import Worker
 
@@ -71,9 +71,9 @@ class _Asker:
             return directory.ask(results)
         except (TooDeep, ValueError) as error:
             self._log.warning(f"{self._spec}: {error}")
-            raise lookup_error(self._spec, str(error)) from error
+            raise TableFailed(self._spec, str(error)) from error
         except DirectoryError as error:
-            raise lookup_error(self._spec, str(error)) from error
+            raise TableFailed(self._spec, str(error)) from error
 
 
 def open_named(kind: str, name: str, options: TableOptions) -> QueryTable[Directory]:

@@ -20,7 +20,7 @@ from libmail.config.core import Config
 from libmail.privileges import acting_as, identity_of
 from libmail.tables.freshness import register
 from libmail.tables.lmdb_file import database_path, to_bytes, to_text
-from libmail.tables.table import TableConfigError, TableOptions, TableRetry, key_filter
+from libmail.tables.table import TableConfigError, TableFailed, TableOptions, key_filter
 from libmail.tables.worker import Worker
 
 __all__ = ["LmdbCache", "open_writable"]
@@ -73,7 +73,7 @@ class LmdbCache:
         """Set the value of a key. Raises TableRetry."""
         data = self._stored(key)
         if data is None:
-            raise self._failure(f"cannot store the key {key[:100]!r}")
+            raise TableFailed(self.spec, f"cannot store the key {key[:100]!r}")
         await self._write(lambda transaction: transaction.put(data, to_bytes(value) + b"\0"))
 
     async def delete(self, key: str) -> bool:
@@ -119,10 +119,7 @@ class LmdbCache:
                         self._size *= 2
                         self._environment.set_mapsize(self._size)
         except (OSError, lmdb.Error) as error:
-            raise self._failure(str(error)) from error
-
-    def _failure(self, reason: str) -> TableRetry:
-        return TableRetry(f"table {self.spec} lookup error: {reason}")
+            raise TableFailed(self.spec, str(error)) from error
 
     def close(self) -> None:
         """Close the file."""

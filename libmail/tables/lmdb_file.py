@@ -19,6 +19,7 @@ import lmdb
 from libmail.tables.freshness import register
 from libmail.tables.table import (
     TableConfigError,
+    TableFailed,
     TableOptions,
     TableRetry,
     key_filter,
@@ -198,7 +199,7 @@ class LmdbTable:
         try:
             value = self._current().get(data)
         except (OSError, lmdb.Error, TableConfigError) as error:
-            raise TableRetry(f"table {self.spec} lookup error: {error}") from error
+            raise TableFailed(self.spec, str(error)) from error
         return None if value is None else self._usable(key, value)
 
     def lookup_many(self, keys: Sequence[str]) -> list[str | None]:
@@ -206,7 +207,7 @@ class LmdbTable:
         try:
             values = self._current().get_many([self._stored(key) for key in keys])
         except (OSError, lmdb.Error, TableConfigError) as error:
-            raise TableRetry(f"table {self.spec} lookup error: {error}") from error
+            raise TableFailed(self.spec, str(error)) from error
         return [
             None if value is None else self._usable(key, value)
             for key, value in zip(keys, values, strict=True)

@@ -27,6 +27,7 @@ from libmail.tables.table import (
     Table,
     TableConfigError,
     TableError,
+    TableFailed,
     TableOptions,
     TableUnsupported,
     fold_ascii,
@@ -312,10 +313,10 @@ def query(target: Target, table: Table, keys: Sequence[str]) -> list[str | None]
         else:
             values = [lookup_now(table, key) for key in keys]
     except TableError as error:
-        reason = str(error).partition(" lookup error: ")[2]
+        reason = error.reason if isinstance(error, TableFailed) else str(error)
         if reason.startswith('key "'):
             raise TableError(f"table {target.spec}: query error") from error
-        raise TableError(f"table {target.spec}: query error: {reason or error}") from error
+        raise TableError(f"table {target.spec}: query error: {reason}") from error
     if "" in values:
         key = keys[values.index("")]
         LOG.warning(f"table {target.spec}: key {key}: empty string result is not allowed")

@@ -13,7 +13,7 @@ from enum import Flag, auto
 from libmail.quoting import quote_local
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
-from libmail.tables.table import Table, TableError, TableOptions, TableRetry
+from libmail.tables.table import Table, TableError, TableFailed, TableOptions, TableRetry
 
 __all__ = ["AddressForms", "Found", "Maps", "address_keys", "split_extension"]
 
@@ -150,7 +150,7 @@ class Maps:
         problem = f"{self.title} lookup of {key} returns an empty string result"
         self._options.log.warning(problem)
         self._options.log.warning(f"{self.title} should return NO RESULT in case of NOT FOUND")
-        return TableRetry(f"table {table.spec} lookup error: {problem}")
+        return TableFailed(table.spec, problem)
 
     async def find_address(
         self,

@@ -20,6 +20,7 @@ from libmail.tables.table import (
     SequenceTable,
     Table,
     TableConfigError,
+    TableFailed,
     TableOptions,
     TableRetry,
     WritableTable,
@@ -189,7 +190,7 @@ class Server:
 
     def failure(self, error: LinkError) -> TableRetry:
         """What it is to those who ask."""
-        return TableRetry(f"table {self.spec} lookup error: {error}")
+        return TableFailed(self.spec, str(error))
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from libmail.tables.client_file import ClientFile
-from libmail.tables.query_table import QueryTable, lookup_error
-from libmail.tables.table import Log, TableConfigError, TableOptions
+from libmail.tables.query_table import QueryTable
+from libmail.tables.table import Log, TableConfigError, TableFailed, TableOptions
 from libmail.tables.templates import Template
 from libmail.tables.worker import Worker
 
@@ -150,7 +150,7 @@ class _Asker:
         except (PyMongoError, BSONError, ValueError, TypeError) as error:
             reason = str(error).partition(", Timeout:")[0]
             self._log.warning(f"{self._spec}: query failed: {reason}")
-            raise lookup_error(self._spec, reason) from error
+            raise TableFailed(self._spec, reason) from error
 
         def ignored(what: str) -> None:
             self._log.warning(f"{self._spec}: ignoring field {what} in the result for {key}")
@@ -179,7 +179,7 @@ def open_named(kind: str, name: str, options: TableOptions) -> QueryTable[_Clien
             )
         except (PyMongoError, ValueError) as error:
             options.log.warning(f"{client.spec}: {error}")
-            raise lookup_error(client.spec, str(error)) from error
+            raise TableFailed(client.spec, str(error)) from error
 
     worker: Worker[_Client] = Worker(client.spec, start, lambda connected: connected.close())
     return QueryTable(client, options, worker, asker.takes, asker.ask)

@@ -17,9 +17,9 @@ from typing import Final, TypeAlias
 from libmail.tables.client_file import ClientFile
 from libmail.tables.hosts import Hosts, QueryFailed, ServerFailed, ServerLost, host_names
 from libmail.tables.mysql_options import DEFAULT_FILES, read_options
-from libmail.tables.query_table import QueryTable, lookup_error
+from libmail.tables.query_table import QueryTable
 from libmail.tables.sql_template import Dialect, SqlTemplate, UnsafeKey, query_text
-from libmail.tables.table import Log, TableConfigError, TableOptions
+from libmail.tables.table import Log, TableConfigError, TableFailed, TableOptions
 from libmail.tables.worker import Worker
 
 try:
@@ -243,7 +243,7 @@ class _Asker:
         try:
             return hosts.ask(lambda connection, _: self._rows(connection, key))
         except (QueryFailed, ServerFailed) as error:
-            raise lookup_error(self._spec, str(error)) from error
+            raise TableFailed(self._spec, str(error)) from error
 
     def _rows(self, connection: _Session, key: str) -> Sequence[str]:
         try:

@@ -14,9 +14,9 @@ from typing import Final
 
 from libmail.tables.client_file import ClientFile
 from libmail.tables.hosts import Hosts, QueryFailed, ServerFailed, ServerLost, host_names
-from libmail.tables.query_table import QueryTable, lookup_error
+from libmail.tables.query_table import QueryTable
 from libmail.tables.sql_template import Dialect, SqlTemplate, UnsafeKey, query_text
-from libmail.tables.table import Log, TableConfigError, TableOptions
+from libmail.tables.table import Log, TableConfigError, TableFailed, TableOptions
 from libmail.tables.worker import Worker
 
 try:
@@ -207,7 +207,7 @@ class _Asker:
         try:
             return hosts.ask(lambda connection, host: self._rows(connection, host, key))
         except (QueryFailed, ServerFailed) as error:
-            raise lookup_error(self._spec, str(error)) from error
+            raise TableFailed(self._spec, str(error)) from error
 
     def _rows(self, connection: _Connection, host: str, key: str) -> Sequence[str]:
         def quote(part: str) -> str:

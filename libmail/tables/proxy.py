@@ -33,7 +33,7 @@ from libmail.ipc.messages import (
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.tables.cache import ExpiringCache
 from libmail.tables.registry import is_pattern, open_with
-from libmail.tables.table import Table, TableConfigError, TableOptions, TableRetry
+from libmail.tables.table import Table, TableConfigError, TableFailed, TableOptions, TableRetry
 
 __all__ = ["PREFIX", "ProxyTable", "open_named", "open_writable"]
 
@@ -104,7 +104,7 @@ class ProxyTable:
                     for entry in self._entries(batch):
                         yield entry.key, entry.value
         except ServiceUnavailable as error:
-            raise self._failure(str(error)) from None
+            raise TableFailed(self.spec, str(error)) from None
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Give all entries, in a program without an event loop. Raises TableRetry."""
@@ -137,7 +137,7 @@ class ProxyTable:
             try:
                 reply = await self._pool.call(request, TableReply)
             except (ServiceUnavailable, WireError) as error:
-                raise self._failure(str(error)) from None
+                raise TableFailed(self.spec, str(error)) from None
         if reply.status not in (TableStatus.OK, TableStatus.NOKEY):
             raise self._refused(reply.status, reply.value)
         return reply
@@ -167,16 +167,13 @@ class ProxyTable:
             self._direct.close()
             self._direct = None
         if isinstance(error, ServiceDown):
-            return self._failure(f"connect to {self._path}: {error}")
-        return self._failure(f"{self._path}: {error}")
+            return TableFailed(self.spec, f"connect to {self._path}: {error}")
+        return TableFailed(self.spec, f"{self._path}: {error}")
 
     def _refused(self, status: int, reason: str) -> TableRetry:
         if status == TableStatus.DENY:
             self._log.warning(f'{self._service} service is not configured for table "{self._name}"')
-        return self._failure(reason)
-
-    def _failure(self, reason: str) -> TableRetry:
-        return TableRetry(f"table {self.spec} lookup error: {reason}")
+        return TableFailed(self.spec, reason)
 
     def close(self) -> None:
         """Close the connections."""

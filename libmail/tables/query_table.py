@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from libmail.tables.client_file import ClientFile
-from libmail.tables.table import TableOptions, TableRetry, is_utf8, key_filter, usable_value
+from libmail.tables.table import TableOptions, is_utf8, key_filter, usable_value
 from libmail.tables.templates import ResultFormat
 
-__all__ = ["QueryTable", "Runner", "lookup_error"]
+__all__ = ["QueryTable", "Runner"]
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -82,8 +82,3 @@ class QueryTable(Generic[S]):
     def close(self) -> None:
         """Close the connections."""
         self._runner.close()
-
-
-def lookup_error(spec: str, reason: str) -> TableRetry:
-    """What a table raises that does not know the answer."""
-    return TableRetry(f"table {spec} lookup error: {reason}")

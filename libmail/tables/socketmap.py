@@ -10,8 +10,8 @@ from libmail.tables.endpoint import EndpointOpener, parse_endpoint
 from libmail.tables.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
 from libmail.tables.table import (
     TableConfigError,
+    TableFailed,
     TableOptions,
-    TableRetry,
     key_filter,
     usable_value,
 )
@@ -88,7 +88,7 @@ class SocketmapTable:
             if isinstance(error, NotConnected):
                 self._options.log.warning(f"connect to {self._server}: {error}")
             self._options.log.warning(f"table {self.spec} lookup error: {error}")
-            raise self._failure(str(error)) from None
+            raise TableFailed(self.spec, str(error)) from None
         return self._value(key, reply)
 
     def _value(self, key: str, reply: bytes) -> str | None:
@@ -103,10 +103,7 @@ class SocketmapTable:
         if status in _ERRORS:
             problem += f": {printable(text[:200])}"
         self._options.log.warning(f"{self.spec} {problem}")
-        raise self._failure(problem)
-
-    def _failure(self, reason: str) -> TableRetry:
-        return TableRetry(f"table {self.spec} lookup error: {reason}")
+        raise TableFailed(self.spec, problem)
 
     def close(self) -> None:
         """Close the connections."""

@@ -21,7 +21,7 @@ from weakref import finalize
 
 from libmail.tables.client_file import ClientFile
 from libmail.tables.freshness import register
-from libmail.tables.query_table import QueryTable, lookup_error
+from libmail.tables.query_table import QueryTable
 from libmail.tables.sql_template import (
     Dialect,
     Place,
@@ -30,7 +30,7 @@ from libmail.tables.sql_template import (
     harmless,
     query_text,
 )
-from libmail.tables.table import Log, TableConfigError, TableOptions
+from libmail.tables.table import Log, TableConfigError, TableFailed, TableOptions
 from libmail.tables.templates import Template
 from libmail.tables.worker import Worker
 
@@ -195,7 +195,7 @@ class _Runner:
 
     def _failure(self, error: sqlite3.Error) -> Exception:
         self._log.warning(f"{self._spec}: query failed: {error}")
-        return lookup_error(self._spec, str(error))
+        return TableFailed(self._spec, str(error))
 
     def close(self) -> None:
         self._worker.close()
@@ -216,7 +216,7 @@ def open_named(kind: str, name: str, options: TableOptions) -> QueryTable[sqlite
             statement, parameters = query.bind(key)
         except UnsafeKey as error:
             options.log.warning(f"{client.spec}: query failed: {error}")
-            raise lookup_error(client.spec, str(error)) from None
+            raise TableFailed(client.spec, str(error)) from None
         rows = connection.execute(statement, parameters).fetchall()
         # Only the first column counts, sqlite_table(5).
         return [_text(row[0]) for row in rows if row[0] is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from libmail.tables.table import Log, TableRetry
+from libmail.tables.table import Log, TableFailed, TableRetry
 
 __all__ = ["UnavailableTable"]
 
@@ -38,7 +38,7 @@ class UnavailableTable:
 
     def _failure(self) -> TableRetry:
         self._log.warning(f"{self.spec} is unavailable. {self._reason}")
-        return TableRetry(f"table {self.spec} lookup error: {self._reason}")
+        return TableFailed(self.spec, self._reason)
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "TableConfigError",
     "TableError",
+    "TableFailed",
     "TableOptions",
     "TableRetry",
     "TableUnsupported",
@@ -44,6 +45,14 @@ class TableError(Exception):
 
 class TableRetry(TableError):
     """The answer cannot be known now; a later attempt may succeed (4.3.0)."""
+
+
+class TableFailed(TableRetry):
+    """The table was asked and cannot tell."""
+
+    def __init__(self, spec: str, reason: str) -> None:
+        super().__init__(f"table {spec} lookup error: {reason}")
+        self.reason = reason
 
 
 class TableConfigError(TableError):
@@ -194,7 +203,7 @@ def usable_value(spec: str, key: str, value: str, options: TableOptions) -> str:
         shown = printable(value)
         problem = f'key "{printable(key)}": non-UTF-8 value "{shown}": {_MALFORMED}'
         options.log.warning(f"{spec}: {problem}")
-        raise TableRetry(f"table {spec} lookup error: {problem}")
+        raise TableFailed(spec, problem)
     return value
 
 

@@ -10,8 +10,8 @@ from libmail.tables.endpoint import EndpointOpener, parse_host_port
 from libmail.tables.stream_client import LinkError, NotConnected, Opener, StreamClient
 from libmail.tables.table import (
     TableConfigError,
+    TableFailed,
     TableOptions,
-    TableRetry,
     key_filter,
     usable_value,
 )
@@ -92,19 +92,16 @@ class TcpTable:
                 raise LinkError(f"malformed reply: {_shown(text)}")
         except NotConnected as error:
             self._options.log.warning(f"connect to TCP map {self._server}: {error}")
-            raise self._failure(str(error)) from None
+            raise TableFailed(self.spec, str(error)) from None
         except LinkError as error:
             self._options.log.warning(f"read TCP map reply from {self._server}: {error}")
-            raise self._failure(str(error)) from None
+            raise TableFailed(self.spec, str(error)) from None
         if status == 500:
             return None
         if status == 400:
-            raise self._failure(_shown(text))
+            raise TableFailed(self.spec, _shown(text))
         value = text.decode("utf-8", "surrogateescape")
         return usable_value(self.spec, key, value, self._options)
-
-    def _failure(self, reason: str) -> TableRetry:
-        return TableRetry(f"table {self.spec} lookup error: {reason}")
 
     def close(self) -> None:
         """Close the connections."""

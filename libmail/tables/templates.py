@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from libmail.log import LOG
-from libmail.tables.table import Log, TableConfigError, TableRetry
+from libmail.tables.table import Log, TableConfigError, TableFailed
 
 __all__ = ["Quote", "ResultFormat", "Template"]
 
@@ -146,5 +146,5 @@ class ResultFormat:
             if 0 < self._limit < number:
                 problem = f"Expansion limit exceeded for key: '{key}'"
                 self._log.warning(f"{self._spec}: {problem}")
-                raise TableRetry(f"table {self._spec} lookup error: {problem}")
+                raise TableFailed(self._spec, problem)
             yield result

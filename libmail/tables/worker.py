@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final, Generic, TypeVar
 
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableFailed
 
 __all__ = ["Worker"]
 
@@ -133,7 +133,7 @@ class Worker(Generic[S]):
         except RuntimeError:
             return work(self._direct.get())
         if self._jobs.qsize() >= self._waiting:
-            raise self._failure("too many lookups are waiting")
+            raise TableFailed(self._spec, "too many lookups are waiting")
         job = _Job(work, loop)
         self._awaited += 1
         try:
@@ -143,12 +143,9 @@ class Worker(Generic[S]):
             async with asyncio.timeout(self._timeout):
                 return await job.outcome
         except TimeoutError:
-            raise self._failure(f"no answer in {self._timeout:g} seconds") from None
+            raise TableFailed(self._spec, f"no answer in {self._timeout:g} seconds") from None
         finally:
             self._awaited -= 1
-
-    def _failure(self, reason: str) -> TableRetry:
-        return TableRetry(f"table {self._spec} lookup error: {reason}")
 
     def _begin_thread(self) -> None:
         # A daemon thread: one that is stuck in its library does not keep the process from ending.
