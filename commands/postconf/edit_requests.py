@@ -6,6 +6,7 @@ import os
 
 from commands.postconf import editing, master_view
 from libmail.config import ConfigError
+from libmail.config.edited_file import edit_file
 from libmail.config.main_cf import SPACES
 
 TYPE_CHECKING = False
@@ -29,16 +30,16 @@ def edit(request: Request) -> None:
     match request.target:
         case "M":
             entries = dict(_entry_change(text, change) for text in request.arguments)
-            editing.edit_file(path, lambda old: editing.edit_master_entries(old, change, entries))
+            edit_file(path, lambda old: editing.edit_master_entries(old, change, entries))
         case "F":
             fields = [_field_change(text, "Fe", "field_name") for text in request.arguments]
-            editing.edit_file(path, lambda old: editing.edit_master_fields(old, fields))
+            edit_file(path, lambda old: editing.edit_master_fields(old, fields))
         case "P":
             options = [_option_change(text, change) for text in request.arguments]
-            editing.edit_file(path, lambda old: editing.edit_master_options(old, options))
+            edit_file(path, lambda old: editing.edit_master_options(old, options))
         case _:
             settings = editing.name_values(request.arguments, change)
-            editing.edit_file(path, lambda old: editing.edit_main(old, change, settings, path))
+            edit_file(path, lambda old: editing.edit_main(old, change, settings, path))
 
 
 def _entry_change(

@@ -1,26 +1,20 @@
-"""Changing main.cf and master.cf in place: everything that is not asked for stays as it is.
-
-The new text goes to NAME.tmp, which is locked while the old one is read, and takes the old
-file's place, with its mode and owner, when it is on disk.
-"""
+"""Changing the text of main.cf and master.cf: everything that is not asked for stays as it is."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from commands.postconf.master_view import MasterLine, check_field, matches, parse_entry
 from commands.postconf.report import warn
 from libmail.config import ConfigError
-from libmail.config.main_cf import SPACES, read_text, split_name_value
+from libmail.config.main_cf import SPACES, split_name_value
 from libmail.config.master_words import COLUMNS, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Change", "edit_file", "edit_main", "edit_master_entries", "edit_master_fields",
+__all__ = ["Change", "edit_main", "edit_master_entries", "edit_master_fields",
            "edit_master_options", "name_values"]  # fmt: skip
 
 OPTIONS = {
@@ -35,86 +29,6 @@ class Change(Enum):
     SET = "e"
     REMOVE = "X"
     COMMENT = "#"
-
-
-def edit_file(path: str, edit: Callable[[str], str]) -> None:
-    """Replace the file by what edit makes of its text. Raises ConfigError; then it is as before.
-
-    A symbolic link is replaced by a file, as Postfix does, and what it led to stays.
-    """
-    temporary = f"{path}.tmp"
-    try:
-        descriptor = _locked(temporary)
-    except OSError as error:
-        raise ConfigError(f"open {temporary}: {error.strerror}") from error
-    try:
-        data = edit(_old_text(path)).encode("utf-8", "surrogateescape")
-        _write(descriptor, path, data)
-        os.rename(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise ConfigError(f"edit {path}: {error.strerror}") from error
-    except ConfigError:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(descriptor)
-    _sync_directory(os.path.dirname(path) or ".")
-
-
-def _sync_directory(path: str) -> None:
-    """Have the new name on disk, too."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _old_text(path: str) -> str:
-    try:
-        return read_text(path)
-    except ConfigError as error:
-        if isinstance(error.__cause__, OSError):
-            raise ConfigError(f"open {path} for reading: {error.__cause__.strerror}") from error
-        raise
-
-
-def _locked(temporary: str) -> int:
-    """An empty file of that name that only we write; waits for others who edit."""
-    while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_named(descriptor, temporary):
-                os.ftruncate(descriptor, 0)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_named(descriptor: int, path: str) -> bool:
-    """Whether the file still has that name, which who held the lock before may have moved."""
-    ours = os.fstat(descriptor)
-    try:
-        there = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def _write(descriptor: int, path: str, data: bytes) -> None:
-    old = os.stat(path)
-    new = os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, old.st_mode & 0o7777)
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)
 
 
 def name_values(arguments: Sequence[str], change: Change) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Final
 from commands.postfix.effects import is_built_in
 from commands.postfix.report import info
 from libmail.config import Config, read_master_cf
-from libmail.log import Fatal
+from libmail.config.edited_file import edit_file
 
 __all__ = ["upgrade_configuration"]
 
@@ -44,21 +44,17 @@ postlog    unix-dgram n  -       n       -       1       postlogd
 
 
 def upgrade_configuration(config: Config) -> None:
-    """Add what is missing. Raises Fatal, ConfigError."""
+    """Add what is missing. Raises ConfigError."""
     path = f"{config.directory}/master.cf"
     present = {(entry.name, _kind(entry.type)) for entry in read_master_cf(config.directory)}
-    added = []
+    added = ""
     for line in _NEEDED.splitlines():
         name, kind, *_, command = line.split()
         if (name, _kind(kind)) not in present and is_built_in(command):
-            added.append(line)
+            added += f"{line}\n"
             info(f"Editing {path}, adding missing entry for {name} service")
-    if not added:
-        return
-    try:
-        _append(path, "".join(f"{line}\n" for line in added))
-    except OSError as err:
-        raise Fatal(f"update {path}: {err.strerror}") from err
+    if added:
+        edit_file(os.path.realpath(path), lambda old: _ended(old) + added)
 
 
 def _kind(kind: str) -> str:
@@ -66,24 +62,6 @@ def _kind(kind: str) -> str:
     return "unix" if kind == "fifo" else kind
 
 
-def _append(path: str, text: str) -> None:
-    """Replace the file by itself with more text, in one step; owner and mode stay."""
-    real = os.path.realpath(path)
-    with open(real, "rb") as file:
-        old = file.read()
-        status = os.fstat(file.fileno())
-    if old and not old.endswith(b"\n"):
-        old += b"\n"
-    new = f"{real}.tmp"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(old + text.encode())
-            file.flush()
-            os.fchown(fd, status.st_uid, status.st_gid)
-            os.fchmod(fd, status.st_mode & 0o777)
-            os.fsync(fd)
-        os.rename(new, real)
-    except BaseException:
-        os.unlink(new)
-        raise
+def _ended(text: str) -> str:
+    """The text with an end of its last line."""
+    return text if not text or text.endswith("\n") else f"{text}\n"

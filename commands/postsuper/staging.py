@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from commands.postsuper.spool import REASON_LOGS
+from libmail.durable import sync_directory
 from libmail.ipc.messages import QueueId
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import QueueFileWriter
@@ -160,7 +161,7 @@ class Staging:
         for one in staged:
             os.fsync(one.fd)
             os.close(one.fd)
-        _sync_directory(DIRECTORY)
+        sync_directory(DIRECTORY)
         self._write("".join(map(_line, staged)))
         os.fsync(self._record)
         self._move([(one.queue_id, one.queue_name) for one in staged])
@@ -172,7 +173,7 @@ class Staging:
         for name, queue_name in files:
             os.rename(f"{DIRECTORY}/{name}", self._directory.path(queue_name, name))
         for folder in folders:
-            _sync_directory(folder)
+            sync_directory(folder)
         if files:
             self._write(f"{_ALL_DONE}\n")
 
@@ -191,12 +192,3 @@ class Staging:
 def _line(staged: Staged) -> str:
     key = staged.key
     return f"{key.queue_id} {key.arrival} {key.sender:08x} {staged.queue_id} {staged.queue_name}\n"
-
-
-def _sync_directory(path: str) -> None:
-    # Files in maildrop may be added but not listed by others; its owner may open it.
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

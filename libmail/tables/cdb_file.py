@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Final
 from weakref import finalize
 
+from libmail.durable import sync_directory
 from libmail.tables.freshness import register
 from libmail.tables.lmdb_file import to_bytes, to_text
-from libmail.tables.lmdb_writer import sync_directory
 from libmail.tables.table import (
     TableConfigError,
     TableError,

@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 
 import lmdb
 
+from libmail.durable import sync_directory
 from libmail.tables.table import TableError
 
-__all__ = ["LmdbWriter", "sync_directory"]
+__all__ = ["LmdbWriter"]
 
 _SLACK: Final = 1 << 20  # bytes of a new table for its pages that are not data
 _MAX_KEY: Final = 511  # octets, LMDB's limit
@@ -159,12 +160,3 @@ class LmdbWriter:
 def _sorted_pairs(entries: Mapping[bytes, bytes]) -> list[Pair]:
     # Comparing keys alone is several times faster than comparing pairs.
     return [(key, entries[key]) for key in sorted(entries)]
-
-
-def sync_directory(path: str) -> None:
-    """Have the names in a directory on disk. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -25,6 +25,7 @@ LAYERS: Final = {
     "libmail.log": 0,
     "libmail.privileges": 0,
     "libmail.pcre2": 0,
+    "libmail.durable": 0,
     "libmail.lineends": 0,
     "libmail.quoting": 0,
     "libmail.mistakes": 0,
