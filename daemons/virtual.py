@@ -21,7 +21,7 @@ from libmail.clients.delivery import (
     Sent,
     delivery_handlers,
 )
-from libmail.clients.status_filter import StatusFilter
+from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
@@ -81,15 +81,13 @@ def _prepare(startup: Startup) -> Prepared:
     if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
         raise Fatal("configuration error: virtual_mailbox_limit is smaller than message_size_limit")
     options = TableOptions.of(startup.config, sensitive=True)
-    status_filter = Maps(
-        "virtual_delivery_status_filter",
-        params.virtual_delivery_status_filter,
-        TableOptions.of(startup.config),
+    status_filter = open_status_filter(
+        startup.config, "virtual_delivery_status_filter", params.virtual_delivery_status_filter
     )
     return Prepared(
         params,
         startup.config.load(DeliveryParams),
-        StatusFilter(status_filter),
+        status_filter,
         Maps("virtual_mailbox_maps", params.virtual_mailbox_maps, options),
         Maps("virtual_uid_maps", params.virtual_uid_maps, options),
         Maps("virtual_gid_maps", params.virtual_gid_maps, options),

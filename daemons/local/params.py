@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
 from libmail.clients.delivery import DeliveryParams
-from libmail.clients.status_filter import StatusFilter
+from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.log import Fatal
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup
@@ -139,16 +139,14 @@ def prepare(startup: Startup) -> Settings:
             "main.cf configuration error: mailbox_size_limit is smaller than message_size_limit"
         )
     options = TableOptions.of(startup.config, sensitive=True)
-    status_filter = Maps(
-        "local_delivery_status_filter",
-        params.local_delivery_status_filter,
-        TableOptions.of(startup.config),
+    status_filter = open_status_filter(
+        startup.config, "local_delivery_status_filter", params.local_delivery_status_filter
     )
     is_root = os.geteuid() == 0
     return Settings(
         params=params,
         delivery=startup.config.load(DeliveryParams),
-        status_filter=StatusFilter(status_filter),
+        status_filter=status_filter,
         aliases=tuple(
             AliasTable(Maps("alias_maps", (spec,), options), _file_owner(spec))
             for spec in params.alias_maps

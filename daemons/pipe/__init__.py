@@ -24,13 +24,11 @@ from libmail.clients.delivery import (
     delivery_handlers,
 )
 from libmail.clients.recipient_headers import recipient_header_obstacle
-from libmail.clients.status_filter import StatusFilter
+from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.command_result import CommandResult, judge
 from libmail.command_runner import CommandFailed, Surroundings, exported, run_command
 from libmail.log import LOG, Fatal
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
-from libmail.tables.maps import Maps
-from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
 
@@ -47,7 +45,6 @@ class PipeParams:
     mail_owner: str
     pipe_delivery_status_filter: tuple[str, ...]
     recipient_delimiter: str
-    smtputf8_enable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +72,16 @@ class Prepared:
 
 def _prepare(startup: Startup) -> Prepared:
     params = startup.config.load(PipeParams)
-    options = TableOptions(utf8=params.smtputf8_enable, log=LOG)
-    filters = Maps("pipe_delivery_status_filter", params.pipe_delivery_status_filter, options)
+    status_filter = open_status_filter(
+        startup.config, "pipe_delivery_status_filter", params.pipe_delivery_status_filter
+    )
     try:
         settings: Settings | Fatal = _settings(startup, params)
     except Fatal as err:
         # Mail is not to wait in the active queue for a program that never comes up.
         settings = err
     delivery = startup.config.load(DeliveryParams)
-    return Prepared(startup.service, delivery, StatusFilter(filters), settings)
+    return Prepared(startup.service, delivery, status_filter, settings)
 
 
 def _settings(startup: Startup, params: PipeParams) -> Settings:

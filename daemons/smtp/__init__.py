@@ -26,7 +26,7 @@ from libmail.clients.delivery import (
     delivery_handlers,
 )
 from libmail.clients.recipient_headers import recipient_header_obstacle
-from libmail.clients.status_filter import StatusFilter
+from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
@@ -108,8 +108,8 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     return Prepared(
         settings,
         startup.config.load(DeliveryParams),
-        StatusFilter(
-            Maps(f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter, options)
+        open_status_filter(
+            startup.config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
         Lookups(
             params,

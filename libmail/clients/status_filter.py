@@ -4,14 +4,16 @@ Called by: the shared part of delivery agents, for each outcome. Parameters:
 default_delivery_status_filter and <agent>_delivery_status_filter, see postconf(5).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
+from libmail.config import Config
 from libmail.dsn.codes import DsnText, split_dsn
 from libmail.log import LOG
 from libmail.tables.maps import Maps
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableOptions, TableRetry
 
-__all__ = ["StatusFilter"]
+__all__ = ["StatusFilter", "open_status_filter"]
 
 _SUCCESS: Final = "2"
 
@@ -41,3 +43,8 @@ class StatusFilter:
             LOG.warning(f"{self.maps.title}: bad status code: {found}")
             return given
         return DsnText(code, text or reason)
+
+
+def open_status_filter(config: Config, title: str, specs: Sequence[str]) -> StatusFilter:
+    """The filter of an agent. title: name of the parameter; specs: its value."""
+    return StatusFilter(Maps(title, specs, TableOptions.of(config)))
