@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from libmail.log import printable
 from libmail.tables.client_file import ClientFile
@@ -25,6 +25,7 @@ from libmail.tables.table import (
     TableRetry,
     WritableTable,
     key_filter,
+    refuse_sensitive,
     usable_value,
 )
 from libmail.tables.templates import Template
@@ -44,6 +45,8 @@ _LONGEST_KEY: Final = 250  # octets, a limit of memcached
 _VALUE: Final = re.compile(rb"VALUE (\S+) [0-9]{1,10} ([0-9]{1,10})(?: [0-9]{1,20})?")
 _NO_KEY: Final = re.compile(rb"[\0-\x20\x7f]")
 _END: Final = b"\r\nEND\r\n"
+
+T = TypeVar("T", bound=Table)
 
 
 class Reply(NamedTuple):
@@ -197,12 +200,12 @@ class Server:
         self._client.close()
 
 
-class MemcacheTable:
-    """A server, in front of a table or alone, for lookups."""
+class _Memcache(Generic[T]):
+    """A server, in front of a table or alone."""
 
     pattern = False
 
-    def __init__(self, server: Server, backup: Table | None) -> None:
+    def __init__(self, server: Server, backup: T | None) -> None:
         self.spec = server.spec
         self._server = server
         self._backup = backup
@@ -210,13 +213,6 @@ class MemcacheTable:
     async def lookup(self, key: str) -> str | None:
         """Return what the server has, or else the backup. Raises TableRetry."""
         return await self._server.lookup(self._backup, key)
-
-    def entries(self) -> Iterator[tuple[str, str]]:
-        """Give the entries of the backup."""
-        if isinstance(self._backup, SequenceTable):
-            return self._backup.entries()
-        self._server.complain_of_listing()
-        return iter(())
 
     def close(self) -> None:
         """Close the connections and the backup."""
@@ -225,19 +221,19 @@ class MemcacheTable:
             self._backup.close()
 
 
-class MemcacheCache:
+class MemcacheTable(_Memcache[Table]):
+    """For lookups."""
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Give the entries of the backup."""
+        if isinstance(self._backup, SequenceTable):
+            return self._backup.entries()
+        self._server.complain_of_listing()
+        return iter(())
+
+
+class MemcacheCache(_Memcache[WritableTable]):
     """The same for changes, which are made in both."""
-
-    pattern = False
-
-    def __init__(self, server: Server, backup: WritableTable | None) -> None:
-        self.spec = server.spec
-        self._server = server
-        self._backup = backup
-
-    async def lookup(self, key: str) -> str | None:
-        """Return what the server has, or else the backup. Raises TableRetry."""
-        return await self._server.lookup(self._backup, key)
 
     async def update(self, key: str, value: str) -> None:
         """Set the value of a key. Raises TableRetry."""
@@ -286,18 +282,11 @@ class MemcacheCache:
         async for entry in self._backup.listing():
             yield entry
 
-    def close(self) -> None:
-        """Close the connections and the backup."""
-        self._server.close()
-        if self._backup is not None:
-            self._backup.close()
-
 
 def _open(kind: str, name: str, options: TableOptions) -> tuple[Server, str]:
     """The server, and the name of the backup. Raises TableConfigError."""
     spec = f"{kind}:{name}"
-    if options.sensitive:
-        raise TableConfigError(f"{spec} map is not allowed for security-sensitive data")
+    refuse_sensitive(spec, options)
     client = ClientFile(kind, name, options)
     try:
         endpoint = parse_endpoint(client.text("memcache", _DEFAULT_SERVER))

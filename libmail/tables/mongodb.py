@@ -47,13 +47,7 @@ class Filter:
         """Raises TableConfigError."""
         self._spec = spec
         self._wants = Template(spec, "query_filter", text)
-        try:
-            parsed = json.loads(text)
-        except ValueError as error:
-            raise TableConfigError(f"{spec}: query_filter is not JSON: {error}") from None
-        if not isinstance(parsed, dict):
-            raise TableConfigError(f"{spec}: query_filter is not a JSON object")
-        self._fill = self._filler(parsed)
+        self._fill = self._filler(_json_object(spec, "query_filter", text))
 
     def _filler(self, node: Json) -> Callable[[str], Json]:
         """A function that puts a key into all strings of a part of the query."""
@@ -120,13 +114,18 @@ def _projection(client: ClientFile) -> Mapping[str, object] | None:
         raise TableConfigError(f"{client.spec}: both projection and result_attribute are set")
     if not text:
         return {**dict.fromkeys(names, 1), "_id": 0} if names else None
+    return {**_json_object(client.spec, "projection", text), "_id": 0}
+
+
+def _json_object(spec: str, name: str, text: str) -> dict[str, Json]:
+    """The value of a parameter. Raises TableConfigError."""
     try:
         parsed = json.loads(text)
     except ValueError as error:
-        raise TableConfigError(f"{client.spec}: projection is not JSON: {error}") from None
+        raise TableConfigError(f"{spec}: {name} is not JSON: {error}") from None
     if not isinstance(parsed, dict):
-        raise TableConfigError(f"{client.spec}: projection is not a JSON object")
-    return {**parsed, "_id": 0}
+        raise TableConfigError(f"{spec}: {name} is not a JSON object")
+    return parsed
 
 
 class _Asker:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from libmail.tables.nested import inner_tables
-from libmail.tables.table import Table, TableOptions
+from libmail.tables.nested import NestedTables, inner_tables
+from libmail.tables.table import TableOptions
 
 __all__ = ["PipeTable", "open_named"]
 
 
-class PipeTable:
+class PipeTable(NestedTables):
     """Tables in a row; the search ends without result where one of them has none."""
-
-    def __init__(self, spec: str, tables: Sequence[Table]) -> None:
-        self.spec = spec
-        self.pattern = all(table.pattern for table in tables)
-        self._tables = tables
 
     async def lookup(self, key: str) -> str | None:
         """Return the result of the last table, or None."""
@@ -27,11 +20,6 @@ class PipeTable:
                 return None
             current = value
         return current
-
-    def close(self) -> None:
-        """Close the inner tables."""
-        for table in self._tables:
-            table.close()
 
 
 def open_named(kind: str, name: str, options: TableOptions) -> PipeTable:

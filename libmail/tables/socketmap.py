@@ -13,6 +13,7 @@ from libmail.tables.table import (
     TableFailed,
     TableOptions,
     key_filter,
+    refuse_sensitive,
     usable_value,
 )
 
@@ -113,8 +114,7 @@ class SocketmapTable:
 def open_named(kind: str, name: str, options: TableOptions) -> SocketmapTable:
     """Open the table. Raises TableConfigError."""
     spec = f"{kind}:{name}"
-    if options.sensitive:
-        raise TableConfigError(f"{spec} map is not allowed for security-sensitive data")
+    refuse_sensitive(spec, options)
     server, _, table = name.rpartition(":")
     try:
         endpoint = parse_endpoint(server)

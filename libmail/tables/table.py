@@ -32,6 +32,7 @@ __all__ = [
     "is_utf8",
     "key_filter",
     "lookup_now",
+    "refuse_sensitive",
     "run_now",
     "usable_value",
 ]
@@ -195,6 +196,12 @@ def key_filter(spec: str, options: TableOptions, *, pattern: bool = False) -> Ke
     if options.utf8:
         return only_utf8
     return fold_ascii if fold else str
+
+
+def refuse_sensitive(spec: str, options: TableOptions) -> None:
+    """Raises TableConfigError where nobody vouches for the table's answers, and somebody must."""
+    if options.sensitive:
+        raise TableConfigError(f"{spec} map is not allowed for security-sensitive data")
 
 
 def usable_value(spec: str, key: str, value: str, options: TableOptions) -> str:

@@ -13,6 +13,7 @@ from libmail.tables.table import (
     TableFailed,
     TableOptions,
     key_filter,
+    refuse_sensitive,
     usable_value,
 )
 
@@ -111,8 +112,7 @@ class TcpTable:
 def open_named(kind: str, name: str, options: TableOptions) -> TcpTable:
     """Open `tcp:host:port`. Raises TableConfigError."""
     spec = f"{kind}:{name}"
-    if options.sensitive:
-        raise TableConfigError(f"{spec} map is not allowed for security-sensitive data")
+    refuse_sensitive(spec, options)
     try:
         endpoint = parse_host_port(name)
     except ValueError as error:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from libmail.tables.nested import inner_tables
-from libmail.tables.table import Table, TableOptions
+from libmail.tables.nested import NestedTables, inner_tables
+from libmail.tables.table import TableOptions
 
 __all__ = ["UnionTable", "open_named"]
 
 
-class UnionTable:
+class UnionTable(NestedTables):
     """Tables side by side; one that fails makes the whole lookup fail."""
-
-    def __init__(self, spec: str, tables: Sequence[Table]) -> None:
-        self.spec = spec
-        self.pattern = all(table.pattern for table in tables)
-        self._tables = tables
 
     async def lookup(self, key: str) -> str | None:
         """Return the results joined by ",", or None where no table has one."""
@@ -26,11 +19,6 @@ class UnionTable:
             if value is not None:
                 found.append(value)
         return ",".join(found) if found else None
-
-    def close(self) -> None:
-        """Close the inner tables."""
-        for table in self._tables:
-            table.close()
 
 
 def open_named(kind: str, name: str, options: TableOptions) -> UnionTable:
