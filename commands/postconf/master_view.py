@@ -16,7 +16,7 @@ from libmail.config.master_words import COLUMNS, SERVICE_TYPES, options_end, spl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from libmail.config import Config
 
@@ -227,18 +227,39 @@ def service_lines(
     expander: Config | None,
 ) -> list[str]:
     """-M: the entries that each pattern names (all without patterns); expander: for -x."""
-    wanted = [(text, split_pattern(text, "M")) for text in patterns or ["*"]]
+
+    def lines_of(entry: MasterLine, _: str) -> Iterator[str]:
+        shown = entry if expander is None else entry.expanded(expander)
+        json = show == "json"
+        yield json_line(entry.key, squeeze(shown.text(False))) if json else shown.text(fold)
+
+    return _lines(entries, patterns, "M", lines_of)
+
+
+def _lines(
+    entries: Sequence[MasterLine],
+    patterns: Sequence[str],
+    option: str,
+    lines_of: Callable[[MasterLine, str], Iterator[str]],
+) -> list[str]:
+    """What lines_of gives for each entry and each pattern that names it, with the last part of it.
+
+    A pattern for which there is no line at all is complained about.
+    """
+    wanted = [(text, split_pattern(text, option)) for text in patterns or ["*"]]
     used: set[str] = set()
     lines: list[str] = []
     for entry in entries:
-        shown = entry if expander is None else entry.expanded(expander)
-        for pattern, (name, kind) in wanted:
-            if matches(entry, name, kind):
+        for pattern, (name, kind, *rest) in wanted:
+            if not matches(entry, name, kind):
+                continue
+            found = list(lines_of(entry, rest[0] if rest else ""))
+            if found:
                 used.add(pattern)
-                json = show == "json"
-                line = json_line(entry.key, squeeze(shown.text(False))) if json else ""
-                lines.append(line or shown.text(fold))
-    _warn_unmatched(patterns, used)
+                lines += found
+    for pattern in patterns:
+        if pattern not in used:
+            warn(f'unmatched request: "{pattern}"')
     return lines
 
 
@@ -254,21 +275,17 @@ def field_lines(
 
     show: "both", "names" (-H), "values" (-h) or "json" (-j).
     """
-    wanted = [(text, split_pattern(text, "F")) for text in patterns or ["*"]]
-    for _, (_, _, column) in wanted:
+    for pattern in patterns:
+        column = split_pattern(pattern, "F")[2]
         if column not in ("*", *COLUMNS):
             raise ConfigError(f'invalid service attribute name: "{column}"')
-    used: set[str] = set()
-    lines: list[str] = []
-    for entry in entries:
+
+    def lines_of(entry: MasterLine, column: str) -> Iterator[str]:
         shown = entry if expander is None else entry.expanded(expander)
-        for pattern, (name, kind, column) in wanted:
-            if matches(entry, name, kind):
-                used.add(pattern)
-                columns = COLUMNS if column == "*" else (column,)
-                lines += [_field_line(shown, entry.key, one, fold, show) for one in columns]
-    _warn_unmatched(patterns, used)
-    return lines
+        for one in COLUMNS if column == "*" else (column,):
+            yield _field_line(shown, entry.key, one, fold, show)
+
+    return _lines(entries, patterns, "F", lines_of)
 
 
 def _field_line(entry: MasterLine, key: str, column: str, fold: bool, show: str) -> str:
@@ -292,27 +309,16 @@ def parameter_lines(
 
     show: as in field_lines.
     """
-    wanted = [(text, split_pattern(text, "P")) for text in patterns or ["*"]]
-    used: set[str] = set()
-    lines: list[str] = []
-    for entry in entries:
+
+    def lines_of(entry: MasterLine, wanted: str) -> Iterator[str]:
         options = entry.options()
         scope = None if expander is None else entry.scope(expander)
-        for pattern, (service, kind, wish) in wanted:
-            names = sorted(options) if matches(entry, service, kind) else []
-            for name in names:
-                if wish in ("*", name):
-                    used.add(pattern)
-                    value = options[name] if scope is None else scope.expand(options[name])
-                    lines.append(_shown(f"{entry.key}/{name}", squeeze(value), fold, show))
-    _warn_unmatched(patterns, used)
-    return lines
+        for name in sorted(options):
+            if wanted in ("*", name):
+                value = options[name] if scope is None else scope.expand(options[name])
+                yield _shown(f"{entry.key}/{name}", squeeze(value), fold, show)
 
-
-def _warn_unmatched(patterns: Sequence[str], used: set[str]) -> None:
-    for pattern in patterns:
-        if pattern not in used:
-            warn(f'unmatched request: "{pattern}"')
+    return _lines(entries, patterns, "P", lines_of)
 
 
 def _shown(name: str, value: str, fold: bool, show: str) -> str:
