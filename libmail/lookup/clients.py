@@ -100,17 +100,23 @@ def _without_dot(name: str) -> str:
 async def reject_invalid_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The name is neither a host name nor an address literal."""
     name = check.facts.helo_name
-    if not name:
-        return DUNNO
-    if _BRACKETS.fullmatch(name):
-        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    decided = _without_name(check, name)
+    if decided is not None:
+        return decided
     if valid_hostname(_without_dot(name)) or valid_hostaddr(name):
         return DUNNO
     text = check.rejected(HELO, "Invalid name")
     return check.reject(HELO, check.params.invalid_hostname_reject_code, "5.5.2", text)
 
 
-def _bad_literal(check: Check) -> Outcome:
+def _without_name(check: Check, name: str) -> Outcome | None:
+    """What is decided where there was no HELO, or one with an address literal."""
+    if not name:
+        return DUNNO
+    if not _BRACKETS.fullmatch(name):
+        return None
+    if valid_hostliteral(name):
+        return DUNNO
     text = check.rejected(HELO, "invalid ip address")
     return check.reject(HELO, check.params.invalid_hostname_reject_code, "5.5.2", text)
 
@@ -118,10 +124,9 @@ def _bad_literal(check: Check) -> Outcome:
 async def reject_non_fqdn_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The name is neither a fully-qualified host name nor an address literal."""
     name = check.facts.helo_name
-    if not name:
-        return DUNNO
-    if _BRACKETS.fullmatch(name):
-        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    decided = _without_name(check, name)
+    if decided is not None:
+        return decided
     name = _without_dot(name)
     if valid_hostname(name) and "." in name and not valid_hostaddr(name):
         return DUNNO
@@ -132,10 +137,9 @@ async def reject_non_fqdn_helo_hostname(check: Check, _: Subject, __: str) -> Ou
 async def reject_unknown_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The name has neither an address nor an MX record."""
     name = _without_dot(check.facts.helo_name)
-    if not name:
-        return DUNNO
-    if _BRACKETS.fullmatch(name):
-        return DUNNO if valid_hostliteral(name) else _bad_literal(check)
+    decided = _without_name(check, name)
+    if decided is not None:
+        return decided
     failed: DnsError | None = None
     for rrtype in ("A", "AAAA", "MX"):
         try:
