@@ -3,6 +3,7 @@
 entries: what ours hold, as records of the original; originals: the records themselves.
 """
 
+import getopt
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from commands.postcat.entries import Entry, Part, entries
 from commands.postcat.originals import original_entries
 from libmail.config import ConfigError, open_config
 from libmail.ipc.messages import QueueId
+from libmail.mistakes import option_mistake
 from libmail.queue.directory import MESSAGE_QUEUES, QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_records import ForeignFileError
@@ -60,33 +62,17 @@ _PARTS: Final = {"b": Part.BODY, "e": Part.ENVELOPE, "h": Part.HEADER}
 
 
 def _parse(argv: Sequence[str]) -> Options:
-    options = Options()
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            options.files.append(word)
-            continue
-        if word == "--":
-            options.files += words
-            break
-        for at, letter in enumerate(word[1:], 2):
-            if letter in "cs":
-                value = word[at:] or next(words, None)
-                if value is None:
-                    raise _mistake(f"option requires an argument -- '{letter}'")
-                _set(options, letter, value)
-                break
-            if letter not in "bdehoqrv":
-                raise _mistake(f"invalid option -- '{letter}'")
-            _set(options, letter, "")
+    try:
+        pairs, files = getopt.gnu_getopt(list(argv), "bc:dehoqrs:v")
+    except getopt.GetoptError as err:
+        sys.stderr.write(f"postcat: {option_mistake(err)}\n")
+        raise Failure(_USAGE) from None
+    options = Options(files=files)
+    for option, value in pairs:
+        _set(options, option[1], value)
     if not options.parts:
         options.parts = {Part.BODY, Part.ENVELOPE, Part.HEADER}
     return options
-
-
-def _mistake(text: str) -> Failure:
-    sys.stderr.write(f"postcat: {text}\n")
-    return Failure(_USAGE)
 
 
 def _set(options: Options, letter: str, value: str) -> None:

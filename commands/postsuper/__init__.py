@@ -3,6 +3,7 @@
 Ours: `--import DIR` takes over the queue of an original Postfix (importing, spool, staging).
 """
 
+import getopt
 import os
 import stat
 import sys
@@ -19,6 +20,7 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.log.setup import open_log
+from libmail.mistakes import option_mistake
 from libmail.privileges import Identity, Jail, enter_jail, identity_of
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY
@@ -67,34 +69,22 @@ class Orders:
 
 
 def _parse(argv: Sequence[str]) -> Orders:
-    orders = Orders()
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            orders.queues.append(word)
-            continue
-        if word == _IMPORT or word.startswith(f"{_IMPORT}="):
-            orders.import_from = word[len(_IMPORT) + 1 :] or next(words, None)
-            if orders.import_from is None:
-                _complain(f"option requires an argument -- '{_IMPORT}'")
-                raise Failure(_USAGE)
-            continue
-        for at, letter in enumerate(word[1:], 2):
-            if letter in "cdefhHr":
-                value = word[at:] or next(words, None)
-                if value is None:
-                    _complain(f"option requires an argument -- '{letter}'")
-                    raise Failure(_USAGE)
-                if letter == "c":
-                    orders.config_directory = value
-                else:
-                    orders.tasks.append((letter, value))
-                break
-            if letter in "psS":
-                orders.tasks.append((letter.lower(), ""))
-            elif letter != "v":
-                _complain(f"invalid option -- '{letter}'")
-                raise Failure(_USAGE)
+    try:
+        pairs, queues = getopt.gnu_getopt(list(argv), "c:d:e:f:h:H:pr:sSv", [f"{_IMPORT[2:]}="])
+    except getopt.GetoptError as err:
+        _complain(option_mistake(err))
+        raise Failure(_USAGE) from None
+    orders = Orders(queues=queues)
+    for option, value in pairs:
+        letter = option[1:]
+        if option == _IMPORT:
+            orders.import_from = value
+        elif letter == "c":
+            orders.config_directory = value
+        elif letter in "psS":
+            orders.tasks.append((letter.lower(), ""))
+        elif letter != "v":
+            orders.tasks.append((letter, value))
     for queue in orders.queues:
         if queue not in _NAMES:
             raise Failure(f"invalid directory name: {queue}")
