@@ -45,7 +45,6 @@ _FILES_A_TURN: Final = 200  # looked at in one turn of the event loop
 _MESSAGES_A_TURN: Final = 32  # taken in one turn
 _STOP_LOOK: Final = 0.02  # seconds between looks whether deliveries have ended
 _KEEP: Final = DeliverFlag.KEEP.value  # plain numbers: the operators of IntFlag are slow
-_LAST: Final = DeliverFlag.LAST.value
 _SUCCESS: Final = DsnNotify.SUCCESS.value
 _SUSPENDED: Final = "delivery temporarily suspended: "
 
@@ -369,10 +368,10 @@ class QueueManager:
     def _request(self, entry: Entry) -> bytes:
         message, destination = entry.message, entry.destination
         envelope = message.envelope
-        backlog = _KEEP if destination.waiting else _LAST
+        keep = _KEEP if destination.in_demand(entry.selected) else 0
         return CODEC.encode(
             DeliverRequest(
-                flags=message.tflags | backlog,
+                flags=message.tflags | keep,
                 queue_name="active",
                 queue_id=message.queue_id,
                 transport=TransportName(destination.transport.name),

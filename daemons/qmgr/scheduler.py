@@ -30,6 +30,7 @@ from daemons.qmgr.params import TransportLimits
 from libmail.ipc.messages import Nexthop, Recipient
 
 _LAST: Final = math.inf
+_CLOSELY: Final = 1.0  # seconds between deliveries that make a kept connection worth while
 _CANDIDATES: Final = 16  # jobs of one size that are looked at before giving up on that size
 
 JobKey = tuple[float, ...]
@@ -93,11 +94,11 @@ class Job:
 class Destination:
     """A queue of SCHEDULER_README: deliveries over one transport to one destination.
 
-    busy: deliveries under way. waiting: entries not selected. dead_until, paused_until: of the
-    epoch, 0 if it is not; reason: "4.x.x why" while it is dead.
+    busy: deliveries under way. waiting: entries not selected. last_done: when a delivery ended.
+    dead_until, paused_until: of the epoch, 0 if it is not; reason: "4.x.x why" while it is dead.
     """
 
-    __slots__ = ("busy", "dead_until", "name", "offered", "paused_until", "peers",
+    __slots__ = ("busy", "dead_until", "last_done", "name", "offered", "paused_until", "peers",
                  "reason", "transport", "waiting", "warn_at", "window")  # fmt: skip
 
     def __init__(self, transport: "Transport", name: str) -> None:
@@ -106,6 +107,7 @@ class Destination:
         self.window = Window(transport.limits.window)
         self.busy = 0
         self.waiting = 0
+        self.last_done = 0.0
         self.dead_until = 0.0
         self.paused_until = 0.0
         self.reason = ""
@@ -117,6 +119,10 @@ class Destination:
     def can_take(self) -> bool:
         """Whether a waiting entry may be delivered now, as far as the destination goes."""
         return self.waiting > 0 and self.busy < self.window.concurrency and not self.paused_until
+
+    def in_demand(self, now: float) -> bool:
+        """Whether deliveries overlap or follow closely, so that connections are worth keeping."""
+        return self.busy > 1 or self.waiting > 0 or now - self.last_done < _CLOSELY
 
     def first(self) -> PeerItem | None:
         """The peer whose turn it is."""
@@ -411,6 +417,7 @@ class Scheduler:
         destination = entry.peer.destination
         transport = destination.transport
         destination.busy -= 1
+        destination.last_done = now
         transport.busy -= 1
         self.dropped(entry)
         limits = transport.limits

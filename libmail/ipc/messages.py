@@ -346,8 +346,7 @@ class TraceFlag(IntFlag):
 class DeliverFlag(IntFlag):
     """How to deliver; the bits above those of TraceFlag."""
 
-    LAST = 256  # the destination has no more mail waiting: close the connection after it
-    KEEP = 512  # the destination has more mail waiting: keep the connection for it
+    KEEP = 256  # deliveries to the destination overlap or follow closely: keep the connection
 
 
 class AgentReady(NamedTuple):

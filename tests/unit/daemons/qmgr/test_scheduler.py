@@ -53,6 +53,23 @@ class Harness:
             self.scheduler.delivered(busy.pop(0), self.now)
 
 
+def test_connections_are_worth_keeping_where_deliveries_overlap_or_follow_closely() -> None:
+    harness = Harness(initial=2)
+    harness.message(a=1)
+    first = harness.select()
+    assert first is not None
+    destination = first.destination
+    assert not destination.in_demand(harness.now)
+    harness.message(a=1)
+    assert destination.in_demand(harness.now)  # more waits
+    second = harness.select()
+    assert second is not None
+    assert destination.in_demand(harness.now)  # they overlap
+    harness.scheduler.delivered(first, harness.now)
+    assert destination.in_demand(harness.now + 0.9)
+    assert not destination.in_demand(harness.now + 1.1)
+
+
 def test_first_in_first_out() -> None:
     harness = Harness()
     for _ in range(5):
