@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from libmail.command_pipes import Collector, Feeder
 from libmail.command_result import CommandResult
 from libmail.log import LOG
 from libmail.privileges import Identity, acting_as
@@ -34,8 +35,6 @@ __all__ = [
 _PATH: Final = "/usr/bin:/bin"
 _SHELL: Final = "/bin/sh"
 
-_OUTPUT_LIMIT: Final = 4096
-_READ: Final = 65536
 _EX_TEMPFAIL: Final = 75
 
 # A command of nothing but these needs no shell, unless its first word is the shell's own.
@@ -105,80 +104,6 @@ def resolve_argv(command: str, shell: str = "") -> tuple[str, ...]:
         if words and words[0] not in _SHELL_WORDS:
             return words
     return ("sh", "-c", command)
-
-
-class _Feeder:
-    """Writes the message into a pipe, as fast as the command reads it."""
-
-    def __init__(self, fd: int, pieces: Iterator[bytes]) -> None:
-        self._fd = fd
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-        self._loop = asyncio.get_running_loop()
-        self._waiting = False
-        os.set_blocking(fd, False)
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing more to write, or nobody to read it."""
-        return self._fd < 0
-
-    def run(self) -> None:
-        """Write until the pipe is full or all is written; goes on by itself."""
-        try:
-            while True:
-                while not self._rest:
-                    self._rest = memoryview(next(self._pieces))
-                self._rest = self._rest[os.write(self._fd, self._rest) :]
-        except BlockingIOError:
-            if not self._waiting:
-                self._waiting = True
-                self._loop.add_writer(self._fd, self.run)
-        except (StopIteration, BrokenPipeError):
-            self.close()  # a command need not read everything: its exit status counts
-
-    def close(self) -> None:
-        """Close the pipe; can be called again."""
-        if self._fd < 0:
-            return
-        if self._waiting:
-            self._loop.remove_writer(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-
-
-class _Collector:
-    """Reads what the command prints; keeps the first octets of it."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._kept = bytearray()
-        self._loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self.drain)
-
-    @property
-    def text(self) -> str:
-        """What it printed."""
-        return self._kept.decode("utf-8", "surrogateescape")
-
-    def drain(self) -> None:
-        """Read what is there."""
-        try:
-            while self._fd >= 0:
-                data = os.read(self._fd, _READ)
-                if not data:
-                    self.close()
-                self._kept += data[: _OUTPUT_LIMIT - len(self._kept)]
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Close the pipe; can be called again."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
 
 
 @contextmanager
@@ -306,21 +231,14 @@ async def run_command(
     """
     stdin, to_command = os.pipe()
     from_command, output = os.pipe()
-    feeder = _Feeder(to_command, iter(pieces))
-    collector = _Collector(from_command)
+    feeder = Feeder(to_command, iter(pieces))
+    collector = Collector(from_command)
     process: subprocess.Popen[bytes] | None = None
     try:
         try:
             process = _Start(argv, user, environment, place).run(stdin, output)
-        except _Misplaced as err:
-            LOG.fatal(str(err))
-            return CommandResult(_EX_TEMPFAIL, "")
-        except OSError as err:
-            text = f"{function}execvp {argv[0]}: {err.strerror}"
-            LOG.fatal(text)
-            return CommandResult(_EX_TEMPFAIL, f"{program}: fatal: {text}\n")
-        except (subprocess.SubprocessError, ValueError) as err:
-            raise CommandFailed(f"cannot run {argv[0]}: {err}") from err
+        except (OSError, subprocess.SubprocessError, ValueError, _Misplaced) as err:
+            return _not_started(err, argv[0], program, function)
         finally:
             os.close(stdin)
             os.close(output)
@@ -338,6 +256,18 @@ async def run_command(
             process.wait()
         feeder.close()
         collector.close()
+
+
+def _not_started(err: Exception, name: str, program: str, function: str) -> CommandResult:
+    """What a command that never ran has come to. Raises CommandFailed."""
+    if isinstance(err, _Misplaced):
+        LOG.fatal(str(err))
+        return CommandResult(_EX_TEMPFAIL, "")
+    if isinstance(err, OSError):
+        text = f"{function}execvp {name}: {err.strerror}"
+        LOG.fatal(text)
+        return CommandResult(_EX_TEMPFAIL, f"{program}: fatal: {text}\n")
+    raise CommandFailed(f"cannot run {name}: {err}") from err
 
 
 async def run_on_socket(

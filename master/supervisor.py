@@ -139,38 +139,18 @@ class Supervisor:
             self._refresh(service)
             return
         ours, theirs = socket.socketpair()
-        plan = service.plan
-        given = Surroundings(
-            status=theirs,
-            listeners=service.listeners,
-            flow=self._flow,
-            generation=self._generation,
-            capacity=capacity,
-            verbosity=self._instance.verbosity,
-            jail=plan.jail(
-                self._instance.owner,
-                self._instance.queue_directory,
-                privileged=self._instance.privileged,
-            ),
-            owner=self._instance.owner.uid,
-        )
-        # No signal may reach the child while it still has master's handlers.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            pid = os.fork()
+            pid = self._fork(service, self._surroundings(service, theirs, capacity), ours)
         except OSError as err:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             ours.close()
-            theirs.close()
             LOG.warning(f"fork: {err.strerror}")
-            self._throttle(service, plan.throttle_time)
+            self._throttle(service, service.plan.throttle_time)
             return
-        if pid == 0:
-            self._become(service, given, ours, mask)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+        finally:
+            theirs.close()
         ours.setblocking(False)
-        child = Child(pid, ours, self._generation, capacity, foreign=plan.program is None)
+        foreign = service.plan.program is None
+        child = Child(pid, ours, self._generation, capacity, foreign=foreign)
         service.children[pid] = child
         service.in_use = True
         self._parents[pid] = service
@@ -178,6 +158,33 @@ class Supervisor:
             ours, selectors.EVENT_READ, partial(self._status_came, service, child)
         )
         self._refresh(service)
+
+    def _surroundings(self, service: Service, status: socket.socket, capacity: int) -> Surroundings:
+        instance = self._instance
+        return Surroundings(
+            status=status,
+            listeners=service.listeners,
+            flow=self._flow,
+            generation=self._generation,
+            capacity=capacity,
+            verbosity=instance.verbosity,
+            jail=service.plan.jail(
+                instance.owner, instance.queue_directory, privileged=instance.privileged
+            ),
+            owner=instance.owner.uid,
+        )
+
+    def _fork(self, service: Service, given: Surroundings, ours: socket.socket) -> int:
+        """The process id of the child, which is the service. Raises OSError."""
+        # No signal may reach the child while it still has master's handlers.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(service, given, ours, mask)
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _become(
         self,

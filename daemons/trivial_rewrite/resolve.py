@@ -152,6 +152,11 @@ class Resolver:
             and not await self._tables.local_domains.match(plain[2])
         ):
             return Parsed(plain[1], plain[2], False, False)
+        return await self._parse_forms(address)
+
+    async def _parse_forms(self, address: str) -> Parsed:
+        """An address of any form: take off the domains that are ours, and see what is inside."""
+        params = self._params
         if params.resolve_dequoted_address:
             tokens = strip_route(operators(address))
         else:

@@ -38,6 +38,7 @@ LAYERS: Final = {
     "libmail.dns": 2,
     "libmail.service": 2,
     "libmail.clients": 2,
+    "libmail.command_pipes": 2,
     "libmail.command_result": 2,
     "libmail.command_runner": 2,
     "libmail.mailbox": 2,
