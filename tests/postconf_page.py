@@ -16,7 +16,7 @@ from libmail.config.declare import Kind, Parameter
 from libmail.config.declared import all_parameters
 from libmail.config.families import FAMILIES, Family
 from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET, PROTECTING
-from libmail.lookup import restrictions as engine
+from libmail.lookup import names as engine
 from tests.parameter_texts import FOLDER, Block, Text, read_all
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "man/man5/postconf.5"

@@ -8,8 +8,8 @@ from typing import Final
 
 from libmail.config import Config, ServiceEntry
 from libmail.log import Fatal
+from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
-from libmail.lookup.restrictions import compile_lists
 
 __all__ = ["relay_problems"]
 

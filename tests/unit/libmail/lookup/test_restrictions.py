@@ -16,8 +16,9 @@ from libmail.lookup.access import address_parents, domain_parents
 from libmail.lookup.context import Asked, LiveLookups, Lookups, ReplayedLookups
 from libmail.lookup.dnslists import matches_pattern
 from libmail.lookup.facts import Facts, NameStatus, Verdict
+from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
-from libmail.lookup.restrictions import Restrictions, compile_lists
+from libmail.lookup.restrictions import Restrictions
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList
 
