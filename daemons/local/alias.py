@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from daemons.local.outcomes import bounced, deferred
 from daemons.local.params import AliasTable, Settings
 from daemons.local.stage import MAX_LEVEL, Expansion, Origin, Stage, members_of
 from daemons.local.user import user_of_id
-from libmail.clients.delivery import Bounced, Deferred, Outcome
+from libmail.clients.delivery import Outcome
 from libmail.clients.rewrite import RewriteClient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
@@ -38,7 +39,7 @@ async def find_alias(
                 return found
     except (TableRetry, ServiceUnavailable) as err:
         LOG.warning(str(err))
-        return Deferred(dsn="4.3.0", reason="alias database unavailable", relay="local")
+        return deferred("alias database unavailable")
     return None
 
 
@@ -47,17 +48,17 @@ def _expand(
 ) -> Expansion | Outcome:
     if stage.level > MAX_LEVEL:
         LOG.warning(f"recipient nesting limit exceeded for {stage.recipient.address}")
-        return Bounced(dsn="5.4.6", reason="recipient nesting limit exceeded", relay="local")
+        return bounced("5.4.6", "recipient nesting limit exceeded")
     rights = None
     if table.owner:
         rights = user_of_id(table.owner)
         if rights is None:
             LOG.warning(f"cannot find alias database owner for {table.maps.tables[0].spec}")
-            return Deferred(dsn="4.3.0", reason="cannot find alias database owner", relay="local")
+            return deferred("cannot find alias database owner")
     members = members_of(value)
     if not members:
         LOG.warning(f"no recipient in alias lookup result for {name}")
-        return Deferred(dsn="4.3.0", reason="alias database unavailable", relay="local")
+        return deferred("alias database unavailable")
     inner = stage._replace(expanded=name, origin=Origin.ALIAS, rights=rights, level=stage.level + 1)
     if not settings.params.frozen_delivered_to:
         inner = inner._replace(delivered_to=stage.recipient.address)

@@ -1,11 +1,12 @@
 """Giving a message to a command: mailbox_command, or "|command" of an alias or .forward."""
 
 from daemons.local.expansion import expanded, values_of
-from daemons.local.mailbox import cannot_act, command_content
+from daemons.local.mailbox import command_content
+from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import CannotAct, User, acting
-from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.clients.delivery import Delivery, Outcome
 from libmail.command_result import judge
 from libmail.command_runner import (
     CommandFailed,
@@ -56,7 +57,7 @@ async def deliver_to_command(
 ) -> Outcome:
     """A "|command" that an alias or .forward names; command: without the bar."""
     if stage.origin.value not in settings.params.allow_mail_to_commands:
-        return Bounced(dsn="5.7.1", reason="mail to command is restricted", relay="local")
+        return bounced("5.7.1", "mail to command is restricted")
     return await _deliver(settings, stage, delivery, command, settings.rights_of(stage))
 
 
@@ -81,7 +82,7 @@ async def _deliver(
 ) -> Outcome:
     if delivery.verify_only:
         reason = f"delivers to command: {command}"
-        return Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
+        return deliverable(reason)
     params = settings.params
     try:
         with acting(user.identity):
@@ -96,16 +97,13 @@ async def _deliver(
             ),
             program="local",
         )
-    except CannotAct as err:
-        return cannot_act(err)
-    except ConfigError as err:
-        LOG.warning(str(err))
-        return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
+    except (CannotAct, ConfigError) as err:
+        return misconfigured(str(err))
     except CommandFailed as err:
         LOG.warning(str(err))
-        return Deferred(dsn="4.3.0", reason=str(err), relay="local")
+        return deferred(str(err))
     verdict = judge(command, result)
     if verdict.kind == "sent":
         reason = f"delivered to command: {command}"
-        return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
+        return delivered(reason)
     return verdict.failure("local")

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from daemons.local.outcomes import deferred
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import Deferred, Delivery, Outcome, Sent
+from libmail.clients.delivery import Delivery, Outcome, Sent
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, QueueId, Recipient
 from libmail.log import LOG
@@ -62,7 +63,7 @@ class Forwarder:
             queue_id = await self._submit(delivery, message)
         except (ServiceUnavailable, WireError) as err:
             LOG.warning(f"{delivery.request.queue_id}: {err}")
-            return Deferred(dsn="4.3.0", reason="unable to forward message", relay="local")
+            return deferred("unable to forward message")
         return Sent(dsn="2.0.0", reason=f"forwarded as {queue_id}", relay="local", action="relayed")
 
     async def _submit(self, delivery: Delivery, message: _NewMessage) -> QueueId:

@@ -5,11 +5,11 @@ import os
 import stat
 
 from daemons.local.lines import read_members
-from daemons.local.mailbox import cannot_act
+from daemons.local.outcomes import bounced, deferred, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, Stage
 from daemons.local.user import ROOT, CannotAct, acting, user_of_id
-from libmail.clients.delivery import Bounced, Deferred, Outcome
+from libmail.clients.delivery import Bounced, Outcome
 from libmail.log import LOG
 
 __all__ = ["read_include"]
@@ -17,7 +17,7 @@ __all__ = ["read_include"]
 
 def _broken(problem: str) -> Bounced:
     LOG.warning(problem)
-    return Bounced(dsn="5.3.5", reason="mail system configuration error", relay="local")
+    return bounced("5.3.5", "mail system configuration error")
 
 
 def read_include(settings: Settings, stage: Stage, path: str) -> Expansion | Outcome:
@@ -43,11 +43,11 @@ def read_include(settings: Settings, stage: Stage, path: str) -> Expansion | Out
             if rights is None:
                 LOG.warning(f"cannot find username for uid {status.st_uid}")
                 reason = f"{path}: cannot find file owner"
-                return Deferred(dsn="4.3.0", reason=reason, relay="local")
+                return deferred(reason)
             identity = rights.identity
         members = read_members(path, identity, settings.params.line_length_limit)
     except CannotAct as err:
-        return cannot_act(err)
+        return misconfigured(str(err))
     except OSError as err:
         doing = "lookup" if err.errno == errno.ENOENT else "open"
         return _broken(f"unable to {doing} :include: file {path}: {err.strerror}")

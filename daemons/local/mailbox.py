@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import ROOT, CannotAct, User, acting
-from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.clients.delivery import Delivery, Outcome
 from libmail.log import LOG
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
@@ -20,7 +21,7 @@ from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOw
 from libmail.privileges import Identity
 from libmail.smtp.address import quote_local
 
-__all__ = ["cannot_act", "command_content", "deliver_to_file", "deliver_to_user"]
+__all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
 
 _FULL: Final = (errno.EFBIG, errno.EDQUOT)
 # What is likely to be better later. A mailbox that cannot be opened is not: so it is in Postfix.
@@ -61,25 +62,19 @@ def command_content(settings: Settings, stage: Stage, delivery: Delivery) -> Ite
     yield from local_lines(delivery.file)
 
 
-def cannot_act(err: CannotAct) -> Deferred:
-    """The outcome where this process may not have the rights of the user."""
-    LOG.warning(str(err))
-    return Deferred(dsn="4.3.5", reason="mail system configuration error", relay="local")
-
-
 def _failure(err: OSError, prefix: str) -> Outcome:
     reason = prefix + (err.strerror or str(err))
     if isinstance(err, NotMailbox):
-        return Bounced(dsn="5.2.0", reason=reason, relay="local")
+        return bounced("5.2.0", reason)
     if isinstance(err, MailboxTooLarge) or err.errno == errno.EFBIG:
-        return Bounced(dsn="5.2.2", reason=reason, relay="local")
+        return bounced("5.2.2", reason)
     if isinstance(err, NotOwner):
         LOG.warning(NotOwner.ADVICE)
-        return Deferred(dsn="4.2.0", reason=reason, relay="local")
+        return deferred(reason, "4.2.0")
     if isinstance(err, LockTimeout) or err.errno in _TEMPORARY:
         full = err.errno in _FULL
-        return Deferred(dsn="4.2.2" if full else "4.2.0", reason=reason, relay="local")
-    return Bounced(dsn="5.2.0", reason=reason, relay="local")
+        return deferred(reason, "4.2.2" if full else "4.2.0")
+    return bounced("5.2.0", reason)
 
 
 def _spool_rights(directory: str, user: User) -> tuple[Identity, tuple[int, int] | None]:
@@ -114,14 +109,14 @@ def deliver_to_user(settings: Settings, stage: Stage, delivery: Delivery, user: 
             return _to_maildir(settings, stage, delivery, path, user.identity)
         return _to_mbox(settings, stage, delivery, path, user)
     except CannotAct as err:
-        return cannot_act(err)
+        return misconfigured(str(err))
 
 
 def _to_maildir(
     settings: Settings, stage: Stage, delivery: Delivery, path: str, identity: Identity
 ) -> Outcome:
     if delivery.verify_only:
-        return _deliverable("delivers to maildir")
+        return deliverable("delivers to maildir")
     params = settings.params
     pieces = _maildir_content(settings, stage, delivery)
     try:
@@ -133,14 +128,14 @@ def _to_maildir(
         if err.errno == errno.EACCES:
             warn_of_maildir(identity, str(err.strerror))
         return _failure(err, "maildir delivery failed: ")
-    return _delivered("delivered to maildir")
+    return delivered("delivered to maildir")
 
 
 def _to_mbox(
     settings: Settings, stage: Stage, delivery: Delivery, path: str, user: User
 ) -> Outcome:
     if delivery.verify_only:
-        return _deliverable("delivers to mailbox")
+        return deliverable("delivers to mailbox")
     params = settings.params
     try:
         if params.home_mailbox or not settings.is_root:
@@ -161,24 +156,24 @@ def _to_mbox(
         return _failure(err, prefix)
     if params.biff:
         _notify(stage.user, path)
-    return _delivered("delivered to mailbox")
+    return delivered("delivered to mailbox")
 
 
 def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: str) -> Outcome:
     """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
     params = settings.params
     if stage.origin.value not in params.allow_mail_to_files:
-        return Bounced(dsn="5.7.1", reason="mail to file is restricted", relay="local")
+        return bounced("5.7.1", "mail to file is restricted")
     rights = settings.rights_of(stage).identity
     try:
         if delivery.verify_only:
-            return _deliverable(f"delivers to file: {path}")
+            return deliverable(f"delivers to file: {path}")
         if path.endswith("/"):
             return _to_maildir(settings, stage, delivery, path, rights)
         with acting(rights):
             if _executable(path):
                 reason = f"cannot append message to file {path}: file is executable"
-                return Bounced(dsn="5.7.1", reason=reason, relay="local")
+                return bounced("5.7.1", reason)
             append_to_mbox(
                 path,
                 _mbox_content(settings, stage, delivery),
@@ -187,10 +182,10 @@ def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: 
                 special=True,
             )
     except CannotAct as err:
-        return cannot_act(err)
+        return misconfigured(str(err))
     except OSError as err:
         return _failure(err, f"cannot append message to file {path}: ")
-    return _delivered(f"delivered to file: {path}")
+    return delivered(f"delivered to file: {path}")
 
 
 def _executable(path: str) -> bool:
@@ -199,14 +194,6 @@ def _executable(path: str) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
-
-
-def _delivered(reason: str) -> Sent:
-    return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
-
-
-def _deliverable(reason: str) -> Sent:
-    return Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
 
 
 def _notify(name: str, path: str) -> None:

@@ -18,7 +18,8 @@ from daemons.local.expansion import expanded_leniently, values_of
 from daemons.local.forward import Forwarder
 from daemons.local.handover import hand_over
 from daemons.local.include import read_include
-from daemons.local.mailbox import cannot_act, deliver_to_file, deliver_to_user
+from daemons.local.mailbox import deliver_to_file, deliver_to_user
+from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
 from daemons.local.user import CannotAct, User, acting, find_user
@@ -101,7 +102,7 @@ class RecipientDelivery:
         stage = stage.at(address, self._params.recipient_delimiter)
         if address.lower() in self._loops:
             reason = f"mail forwarding loop for {address}"
-            looped = Bounced(dsn="5.4.6", reason=reason, relay="local")
+            looped = bounced("5.4.6", reason)
             return await self._report_for(stage.recipient, looped)
         if "/" in stage.extension:
             LOG.warning(
@@ -138,7 +139,7 @@ class RecipientDelivery:
         try:
             found = read_forward(self._settings, stage, user, self._seen)
         except CannotAct as err:
-            return await self._report(stage, cannot_act(err))
+            return await self._report(stage, misconfigured(str(err)))
         if found is not None:
             return await self._expansion(stage, found)
         return await self._user(stage, user)
@@ -213,17 +214,12 @@ class RecipientDelivery:
             route = await self._clients.rewrite.resolve(stage.sender, address)
         except ServiceUnavailable as err:
             LOG.warning(f"{self._delivery.request.queue_id}: {err}")
-            problem: Outcome = Deferred(
-                dsn="4.3.0", reason="address resolver unavailable", relay="local"
-            )
-            return await self._report(stage, problem)
+            return await self._report(stage, deferred("address resolver unavailable"))
         if route.flags & ResolveFlag.FAIL:
-            problem = Deferred(dsn="4.3.0", reason="address resolver failure", relay="local")
-            return await self._report(stage, problem)
+            return await self._report(stage, deferred("address resolver failure"))
         if route.flags & ResolveFlag.ERROR:
             reason = f"bad recipient address syntax: {unquote(written)}"
-            problem = Bounced(dsn="5.1.3", reason=reason, relay="local")
-            return await self._report(stage, problem)
+            return await self._report(stage, bounced("5.1.3", reason))
         address = _extended(route.recipient, stage.unmatched)
         if route.transport == self._delivery.request.transport:
             return await self._recipient(stage, address)
@@ -236,10 +232,7 @@ class RecipientDelivery:
         if self._seen.been_here("indirect", stage.sender, address):
             return True
         if self._delivery.verify_only:
-            reason = f"forwards to {address}"
-            return await self._report(
-                stage, Sent(dsn="2.0.0", reason=reason, relay="local", action="deliverable")
-            )
+            return await self._report(stage, deliverable(f"forwards to {address}"))
         self._forwarder.add(stage)
         return True
 
@@ -285,9 +278,7 @@ class RecipientDelivery:
         try:
             relay = expanded_leniently(self._params.luser_relay, values_of(stage, None))
         except ConfigError as err:
-            LOG.warning(f"luser_relay: {err}")
-            reason = "mail system configuration error"
-            return await self._report(stage, Deferred(dsn="4.3.5", reason=reason, relay="local"))
+            return await self._report(stage, misconfigured(f"luser_relay: {err}"))
         relay = relay or _MAILER_DAEMON
         if self._seen.been_here("luser_relay", relay):
             return await self._report(stage, _no_user(stage))
@@ -300,17 +291,15 @@ class RecipientDelivery:
     async def _pass(self, stage: Stage, spec: str) -> bool:
         if spec.partition(":")[0] == self._delivery.request.transport:
             # It would come back here, and to one more process each time.
-            LOG.warning(f"{stage.local}: transport {spec} would pass mail to itself")
-            reason = "mail system configuration error"
-            return await self._report(stage, Deferred(dsn="4.3.5", reason=reason, relay="local"))
+            problem = f"{stage.local}: transport {spec} would pass mail to itself"
+            return await self._report(stage, misconfigured(problem))
         try:
             return await hand_over(
                 self._delivery, stage.recipient, stage.sender, spec, self._params.ipc_timeout
             )
         except ServiceUnavailable as err:
             LOG.warning(f"{self._delivery.request.queue_id}: {err}")
-            reason = "mail transport unavailable"
-            return await self._report(stage, Deferred(dsn="4.3.0", reason=reason, relay="local"))
+            return await self._report(stage, deferred("mail transport unavailable"))
 
     async def _lookup(self, maps: Maps, user: str) -> str | Deferred | None:
         if not maps:
@@ -319,7 +308,7 @@ class RecipientDelivery:
             return await maps.find(user)
         except TableRetry as err:
             LOG.warning(str(err))
-            return Deferred(dsn="4.3.0", reason="table lookup failure", relay="local")
+            return deferred("table lookup failure")
 
 
 def _without_success(recipient: Recipient) -> Recipient:
@@ -329,7 +318,7 @@ def _without_success(recipient: Recipient) -> Recipient:
 
 
 def _no_user(stage: Stage) -> Bounced:
-    return Bounced(dsn="5.1.1", reason=f'unknown user: "{stage.user}"', relay="local")
+    return bounced("5.1.1", f'unknown user: "{stage.user}"')
 
 
 def _discarded(name: str) -> Sent:
@@ -339,7 +328,7 @@ def _discarded(name: str) -> Sent:
     else:
         LOG.warning(f"required alias not found: {name}")
         reason = "discarded"
-    return Sent(dsn="2.0.0", reason=reason, relay="local", action="delivered")
+    return delivered(reason)
 
 
 def _extended(address: str, extension: str) -> str:
@@ -356,8 +345,8 @@ def _home_problem(user: User) -> Deferred | None:
         with acting(user.identity):
             os.stat(user.home)
     except CannotAct as err:
-        return cannot_act(err)
+        return misconfigured(str(err))
     except OSError as err:
         reason = f"cannot access home directory {user.home}: {err.strerror}"
-        return Deferred(dsn="4.3.0", reason=reason, relay="local")
+        return deferred(reason)
     return None
