@@ -29,14 +29,6 @@ import dns.rdtypes.IN
 import dns.resolver
 from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
-from dns.rdtypes.ANY.CNAME import CNAME
-from dns.rdtypes.ANY.MX import MX
-from dns.rdtypes.ANY.NS import NS
-from dns.rdtypes.ANY.PTR import PTR
-from dns.rdtypes.ANY.TXT import TXT
-from dns.rdtypes.IN.A import A
-from dns.rdtypes.IN.AAAA import AAAA
-from dns.rdtypes.IN.SRV import SRV
 
 from libmail.dns.answers import (
     DnsAnswer,
@@ -49,6 +41,7 @@ from libmail.dns.answers import (
     TempFail,
 )
 from libmail.dns.hostname import valid_hostaddr, valid_hostname
+from libmail.dns.records import answer_of, error_text, malformed, name_text
 from libmail.dns.reply_filter import ReplyFilter
 from libmail.log import LOG
 from libmail.tables.cache import ExpiringCache
@@ -116,15 +109,6 @@ def read_times(text: str) -> ResolverTimes:
         timeout=float(min(max(found.get("timeout", 5), 1), 30)),
         attempts=min(max(found.get("attempts", 2), 1), 5),
     )
-
-
-def _error_text(name: str, rrtype: str, why: str) -> str:
-    return f"Host or domain name not found. Name service error for name={name} type={rrtype}: {why}"
-
-
-def _malformed(name: str, rrtype: str) -> Invalid:
-    text = _error_text(name, rrtype, "Malformed or unexpected name server reply")
-    return Invalid(name, rrtype, text)
 
 
 class Resolver:
@@ -197,10 +181,10 @@ class Resolver:
             validated = validated and bool(reply.response.flags & dns.flags.AD)
             ttl = min(ttl, reply.chaining_result.minimum_ttl)
             if reply.rrset is not None:
-                return _answer(name, rrtype, reply, validated, ttl)
-            final = _text(reply.canonical_name)
+                return answer_of(name, rrtype, reply, validated, ttl)
+            final = name_text(reply.canonical_name)
             if final.lower() == wanted.lower():
-                return NotFound(wanted, rrtype, _error_text(wanted, rrtype, _NO_DATA))
+                return NotFound(wanted, rrtype, error_text(wanted, rrtype, _NO_DATA))
             wanted = final
         return _loop(name, rrtype)
 
@@ -215,15 +199,15 @@ class Resolver:
             )
         except dns.resolver.NXDOMAIN:
             rcode = int(dns.rcode.NXDOMAIN)
-            raise NotFound(name, rrtype, _error_text(name, rrtype, _NOT_FOUND), rcode) from None
+            raise NotFound(name, rrtype, error_text(name, rrtype, _NOT_FOUND), rcode) from None
         except dns.resolver.YXDOMAIN:
-            raise Invalid(name, rrtype, _error_text(name, rrtype, _NO_RECOVERY)) from None
+            raise Invalid(name, rrtype, error_text(name, rrtype, _NO_RECOVERY)) from None
         except dns.resolver.NoNameservers as error:
             raise _servers_failed(name, rrtype, error) from None
         except (dns.exception.Timeout, dns.resolver.NoResolverConfiguration, OSError):
-            raise TempFail(name, rrtype, _error_text(name, rrtype, _TRY_AGAIN)) from None
+            raise TempFail(name, rrtype, error_text(name, rrtype, _TRY_AGAIN)) from None
         except dns.exception.DNSException:
-            raise _malformed(name, rrtype) from None
+            raise malformed(name, rrtype) from None
 
     async def mx(self, domain: str) -> DnsAnswer:
         """Return the MX records of a domain, best preference first.
@@ -290,10 +274,6 @@ def _to_ascii(name: str) -> str:
         return ""
 
 
-def _text(name: dns.name.Name) -> str:
-    return name.to_text(omit_final_dot=True)
-
-
 def _loop(name: str, rrtype: str) -> NotFound:
     LOG.warning(f"dns_lookup: Name server loop for {name}")
     return NotFound(name, rrtype, f"Name server loop for {name}")
@@ -305,54 +285,5 @@ def _servers_failed(name: str, rrtype: str, error: dns.resolver.NoNameservers) -
         return _loop(name, rrtype)
     broken = (dns.exception.FormError, dns.name.BadLabelType, dns.name.BadPointer)
     if causes and all(isinstance(cause, broken) for cause in causes):
-        return _malformed(name, rrtype)
-    return TempFail(name, rrtype, _error_text(name, rrtype, _TRY_AGAIN))
-
-
-def _answer(
-    name: str, rrtype: str, reply: dns.resolver.Answer, validated: bool, ttl: int
-) -> DnsAnswer | DnsError:
-    owner = _text(reply.canonical_name)
-    records = []
-    for rdata in reply.rrset or ():
-        record = _record(owner, rrtype, ttl, rdata)
-        if record is not None:
-            records.append(record)
-    if not records:
-        return _malformed(name, rrtype)
-    records.sort(key=lambda record: record.preference)
-    return DnsAnswer(name, owner, rrtype, tuple(records), validated, ttl)
-
-
-def _record(owner: str, rrtype: str, ttl: int, rdata: dns.rdata.Rdata) -> DnsRecord | None:
-    """Turn one record of a reply into ours; None, with a warning, for one that cannot be used."""
-    if isinstance(rdata, A | AAAA):
-        return DnsRecord(owner, rrtype, ttl, str(rdata.address))
-    if isinstance(rdata, TXT):
-        text = b"".join(rdata.strings).decode("utf-8", "surrogateescape")
-        return DnsRecord(owner, rrtype, ttl, text)
-    if isinstance(rdata, MX):
-        host = _host(owner, rrtype, _text(rdata.exchange))
-        return None if host is None else DnsRecord(owner, rrtype, ttl, host, rdata.preference)
-    if isinstance(rdata, SRV):
-        host = _host(owner, rrtype, _text(rdata.target))
-        if host is None:
-            return None
-        return DnsRecord(owner, rrtype, ttl, host, rdata.priority, rdata.weight, rdata.port)
-    if isinstance(rdata, PTR | CNAME | NS):
-        host = _host(owner, rrtype, _text(rdata.target))
-        return None if host is None else DnsRecord(owner, rrtype, ttl, host)
-    return DnsRecord(owner, rrtype, ttl, rdata.to_text())
-
-
-def _host(owner: str, rrtype: str, host: str) -> str | None:
-    if host in (".", "@", "") and rrtype in ("MX", "SRV"):
-        return ""  # "no service here", RFC 7505 and RFC 2782
-    where = f"in resource data of {rrtype} record for {owner}: {host[:100]}"
-    if valid_hostaddr(host):
-        LOG.warning(f"numeric domain name {where}")
-        return host
-    if valid_hostname(host):
-        return host
-    LOG.warning(f"malformed domain name {where}")
-    return None
+        return malformed(name, rrtype)
+    return TempFail(name, rrtype, error_text(name, rrtype, _TRY_AGAIN))
