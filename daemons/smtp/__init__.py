@@ -1,6 +1,7 @@
 """smtp(8): deliver mail to other systems by SMTP, or by LMTP under the name lmtp(8).
 
-called by: qmgr. asks: DNS. writes: the done marks. tells: bounce, defer, trace.
+called by: qmgr. asks: DNS. writes: the done marks. tells: bounce, defer, trace; cleanup (notices to
+the postmaster).
 needs: the queue, the network; nothing of the file system but tables.
 
 One process has many deliveries under way, each a task of its own; sessions are kept for the next
@@ -15,9 +16,11 @@ from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings, SmtpParams, load_settings
+from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import (
     Deferred,
     Delivery,
@@ -25,12 +28,14 @@ from libmail.clients.delivery import (
     Reporters,
     delivery_handlers,
 )
+from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
 from libmail.lookup.content_checks import CheckTables
+from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
@@ -54,6 +59,7 @@ class Prepared:
     checks: ContentChecks
     cached_destinations: StringList
     secrecy: Secrecy
+    notices: NoticeParams
 
 
 def _own_addresses(params: SmtpParams) -> frozenset[str]:
@@ -134,7 +140,15 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
             options,
         ),
         Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options)),
+        startup.config.load(NoticeParams),
     )
+
+
+def _notices(prepared: Prepared) -> Notices:
+    settings, timeout = prepared.settings, prepared.delivery.ipc_timeout
+    pool = ServicePool(f"public/{settings.params.cleanup_service_name}", timeout=timeout)
+    cleanup = CleanupClient(pool, timeout=timeout)
+    return Notices(Postmaster(prepared.notices, cleanup), lmtp=settings.lmtp)
 
 
 async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
@@ -159,6 +173,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         prepared.cached_destinations,
         prepared.secrecy,
         prepared.reply_filter,
+        _notices(prepared),
     )
 
     flags = prepared.settings.flags

@@ -29,6 +29,7 @@ from daemons.smtp.failure import (
 )
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.poller import Poller
+from daemons.smtp.recording import Notices, RecordingWire, blame, note_sent
 from daemons.smtp.replyfilter import LineFilter, ReplyFilter
 from daemons.smtp.secrecy import NO_TLS, Secrecy
 from daemons.smtp.session import Session
@@ -74,6 +75,7 @@ class Surroundings:
         cached_destinations: StringList,
         secrecy: Secrecy,
         reply_filter: ReplyFilter | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.settings = settings
         self.lookups = lookups
@@ -82,6 +84,8 @@ class Surroundings:
         self.cached_destinations = cached_destinations
         self.secrecy = secrecy
         self.reply_filter = reply_filter or None
+        self.notices = notices or None
+        self.wire: type[Wire] = RecordingWire if notices else Wire
         self.cache = SessionCache(settings.params)
         self._poller: Poller | None = None
         # Servers of one kind answer EHLO alike, message after message.
@@ -204,6 +208,7 @@ class Attempt:
             self._last = last
             keys = (also, key) if also != key else (key, f"{session.address}\0{session.port}")
             await self._transact(session, keys)
+            await self._tell_postmaster(session)
         return not self._left
 
     async def _connect(self, server: Server, port: int) -> Session | None:
@@ -213,7 +218,7 @@ class Attempt:
         bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
         wire = None
         try:
-            wire = Wire(
+            wire = self._around.wire(
                 self._around.poller,
                 family,
                 self._settings.limits,
@@ -238,7 +243,7 @@ class Attempt:
 
     async def _try_path(self, path: str, key: str, *, last: bool) -> None:
         host = self._settings.params.myhostname
-        wire = Wire(
+        wire = self._around.wire(
             self._around.poller,
             socket.AF_UNIX,
             self._settings.limits,
@@ -268,7 +273,8 @@ class Attempt:
             )
         except TableRetry:
             session.wire.close()
-            await self._fail(self._left, Failure("4.3.0", "table lookup error"), session)
+            failure = Failure("4.3.0", "table lookup error", error_class="data")
+            await self._fail(self._left, failure, session)
         except Lost as error:
             session.wire.close()
             await self._fail(self._left, lost(session, error), session)
@@ -280,6 +286,13 @@ class Attempt:
             await self._fail(self._left, local_trouble(session), session)
         else:
             await self._transact(session, keys)
+        await self._tell_postmaster(session)
+
+    async def _tell_postmaster(self, session: Session) -> None:
+        """Of what was wrong in the session, if that is wanted; there is nothing to tell twice."""
+        if self._around.notices is not None:
+            sender = self._request.sender
+            await self._around.notices.about(session.wire, session.relay, sender)
 
     # one transaction
 
@@ -354,6 +367,7 @@ class Attempt:
         content = await self._outgoing.content(self._left, session.extensions)
         try:
             await content.send(wire, after)
+            note_sent(wire, b".\r\n" + after)
         except Lost as error:
             reply = await wire.received_reply()
             if reply is not None and not error.timed_out and reply.code >= 400:
@@ -363,19 +377,23 @@ class Attempt:
     async def _part(
         self, session: Session, transaction: Transaction, keys: tuple[str, ...], *, keep: bool
     ) -> None:
-        """Keep the session for later, or say goodbye."""
+        """Keep the session for later if the server took the message, or say goodbye."""
         params = self._settings.params
+        keep = keep and transaction.next is not Next.RESET
+        early_quit = not keep and session.extensions.pipelining  # with the end of data or RSET
         if transaction.next is Next.CONTENT:
             session.wire.close()  # a probe: there is no other way out of DATA without a message
             return
-        if transaction.next is Next.NOTHING and not keep and session.extensions.pipelining:
+        if transaction.next is Next.RESET and not await session.reset(
+            b"QUIT\r\n" if early_quit else b""
+        ):
+            session.wire.close()
+        elif early_quit:
             if not params.smtp_skip_quit_response:
                 await session.await_goodbye()
             session.wire.close()
-            return
-        if transaction.next is Next.RESET and not await session.reset():
-            session.wire.close()
         elif keep and session.wire.quiet and not transaction.closing:
+            await self._tell_postmaster(session)
             self._around.cache.put(session, keys)
         else:
             await session.quit(skip_response=params.smtp_skip_quit_response)
@@ -473,6 +491,8 @@ class Attempt:
         if not recipients:
             return
         self._why = failure
+        if failure.error_class is not None:
+            blame(session.wire, failure.error_class)
         if not self._last and (failure.temporary or self._delivery.reporters.soft_bounce):
             LOG.info(f"{self._request.queue_id}: {failure.reason}")
             return

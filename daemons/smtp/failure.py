@@ -1,12 +1,13 @@
 """Why mail was not delivered, in the words of the log, and with the status of a report."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias
 
 from libmail.clients.delivery import Bounced, Deferred
 from libmail.smtp.client import Phase, ServerReply
 
 __all__ = [
+    "ErrorClass",
     "Failure",
     "LocalTrouble",
     "Lost",
@@ -17,6 +18,9 @@ __all__ = [
     "refused",
     "said",
 ]
+
+
+ErrorClass: TypeAlias = Literal["data", "protocol"]
 
 
 class Named(Protocol):
@@ -34,13 +38,14 @@ class Named(Protocol):
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A reason. mta, diagnostic: of the server that gave it. site: the destination as a whole is
-    in trouble, not this message."""
+    in trouble, not this message. error_class: of notify_classes, whom it may concern."""
 
     dsn: str
     reason: str
     mta: str = ""
     diagnostic: str = ""
     site: bool = False
+    error_class: ErrorClass | None = None
 
     @property
     def temporary(self) -> bool:
@@ -93,7 +98,7 @@ def lost(server: Named, error: Lost) -> Failure:
 
 def local_trouble(server: Named) -> Failure:
     """A table failed that the conversation needs."""
-    return Failure("4.3.0", f"local data error while talking to {server.name}")
+    return Failure("4.3.0", f"local data error while talking to {server.name}", error_class="data")
 
 
 def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failure:
@@ -101,7 +106,7 @@ def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failu
     text = f"host {server.name} refused to talk to me: {reply.text}"
     failure = _answered(server, reply, text, site=True)
     if soften and not failure.temporary:
-        return Failure(f"4{failure.dsn[1:]}", failure.reason, failure.mta, failure.diagnostic, True)
+        return replace(failure, dsn=f"4{failure.dsn[1:]}")
     return failure
 
 
@@ -112,6 +117,14 @@ def said(server: Named, reply: ServerReply, phase: Phase) -> Failure:
 
 
 def _answered(server: Named, reply: ServerReply, text: str, *, site: bool = False) -> Failure:
+    error_class: ErrorClass | None = "protocol" if _breaks_protocol(reply.code) else None
     if reply.dsn[0] not in "45":
-        return Failure("5.5.0", f"Protocol error: {text}", server.host, reply.text, site)
-    return Failure(reply.dsn, text, server.host, reply.text, site)
+        dsn, text = "5.5.0", f"Protocol error: {text}"
+    else:
+        dsn = reply.dsn
+    return Failure(dsn, text, server.host, reply.text, site, error_class)
+
+
+def _breaks_protocol(code: int) -> bool:
+    """Whether one of us does not speak SMTP: syntax (RFC 5321 §4.2.2), or no refusal at all."""
+    return not 400 <= code <= 599 or 500 <= code < 510 or code == 555

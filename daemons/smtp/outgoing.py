@@ -77,15 +77,18 @@ class Outgoing:
         request = self._delivery.request
         flags = request.envelope_flags
         ret = "FULL" if flags & _DSN_FULL else ""
+        params = self._settings.params
+        # Without 8BITMIME the content may be converted, and nobody knows what that adds to it.
+        as_is = offered.eightbit or params.disable_mime_output_conversion
         sender = Sender(
             self._addresses.get(request.sender, request.sender),
-            request.size,
+            request.size if as_is else None,
             "8BITMIME" if flags & _EIGHTBIT else "",
             bool(flags & _SMTPUTF8),
             request.dsn_envid,
             ret or ("HDRS" if flags & _DSN_HEADERS else ""),
         )
-        return mail_command(sender, offered, quote=self._settings.params.smtp_quote_rfc821_envelope)
+        return mail_command(sender, offered, quote=params.smtp_quote_rfc821_envelope)
 
     def rcpts(self, recipients: Sequence[Recipient], offered: Extensions) -> list[bytes]:
         """The RCPT commands. Raises UnsafeAddress."""

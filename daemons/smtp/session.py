@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from daemons.smtp.failure import Failure, LocalTrouble, Lost, SiteFailed, refused
+from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
 from daemons.smtp.wire import Wire
 from libmail.log import LOG
@@ -58,6 +59,8 @@ class Session:
     def _complain(self, reply: ServerReply, queue_id: str) -> None:
         if reply.cut:
             LOG.warning(f"{self.relay}: response longer than {MAX_LINE}: {reply.cut}...")
+        if reply.garbage:
+            blame(self.wire, "protocol")
         if reply.garbage and self.extensions.pipelining:
             # From here on it is a guess which reply answers which command.
             LOG.warning(f"{queue_id}: non-ESMTP response from {self.relay}: {reply.garbage}")
@@ -130,9 +133,12 @@ class Session:
                 Failure("5.4.6", f"mail for {nexthop} loops back to myself", site=True)
             )
 
-    async def reset(self) -> bool:
-        """End a half-done transaction. Returns whether the server agreed."""
-        self.wire.send(b"RSET\r\n")
+    async def reset(self, after: bytes = b"") -> bool:
+        """End a half-done transaction. Returns whether the server agreed.
+
+        after: a command to send along with RSET.
+        """
+        self.wire.send(b"RSET\r\n" + after)
         try:
             return (await self.wire.reply(FINAL_RSET)).positive
         except (Lost, LocalTrouble):

@@ -18,6 +18,7 @@ class SmtpParams:
     """Named as in main.cf; lmtp(8) takes lmtp_xxx for each smtp_xxx."""
 
     best_mx_transport: str
+    cleanup_service_name: str
     disable_dns_lookups: bool
     disable_mime_output_conversion: bool
     ignore_mx_lookup_error: bool

@@ -274,6 +274,10 @@ class Wire:
         except ReplyTooLong:
             return None
 
+    def unfinished_reply(self) -> tuple[tuple[str, ...], bool]:
+        """Lines of a reply that is not complete, and whether one of them is none of a reply."""
+        return self._reader.unfinished
+
     # writing
 
     def send(self, data: bytes) -> None:

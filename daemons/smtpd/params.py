@@ -13,9 +13,7 @@ class SmtpdParams:
     content_filter: str
     disable_vrfy_command: bool
     default_verp_delimiters: str
-    double_bounce_sender: str
     bounce_notice_recipient: str
-    error_notice_recipient: str
     inet_protocols: tuple[str, ...]
     ipc_idle: float
     ipc_timeout: float
@@ -26,7 +24,6 @@ class SmtpdParams:
     message_size_limit: int
     milter_default_action: str
     myhostname: str
-    notify_classes: tuple[str, ...]
     pickup_service_name: str
     queue_minfree: int
     receive_override_options: tuple[str, ...]

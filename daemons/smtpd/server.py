@@ -8,8 +8,10 @@ from typing import Final
 from daemons.smtpd.ehlo import ehlo_reply, keyword_set
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
-from daemons.smtpd.transaction import MailClient, Resolver
+from daemons.smtpd.transaction import Resolver
+from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient, FlushClientParams, flush_domains
+from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.config import Config
 from libmail.config.declare import split_list
 from libmail.dns.native import NativeResolver
@@ -73,6 +75,7 @@ class Prepared:
     address_map: Maps
     milter_maps: Maps
     verp_clients: AddressList
+    notice_params: NoticeParams
     flush_params: FlushClientParams
     flush_domains: DomainList
     resolver: NativeResolver
@@ -118,6 +121,7 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
             options,
             parent="smtpd_authorized_verp_clients" in parents,
         ),
+        config.load(NoticeParams),
         flush_params,
         flush_domains(flush_params),
         NativeResolver(),
@@ -158,6 +162,7 @@ class Server:
     peers: PeerNames = field(init=False)
     lookups: Lookups = field(init=False)
     flush: FlushClient = field(init=False)
+    postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
     cleanup_flags: int = field(init=False)
     check_unlisted: bool = field(init=False)
@@ -180,6 +185,7 @@ class Server:
         self.peers = PeerNames(prepared.resolver, _protocols(params), lookup=lookup)
         self.lookups = prepared.restrictions.lookups(self.rewrite.resolve_completed)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
+        self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
         flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP | CleanupFlag.MILTER
         for word in params.receive_override_options:
             if word not in _OVERRIDES:

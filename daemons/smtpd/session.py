@@ -19,10 +19,10 @@ from daemons.smtpd.events import (
     SessionLost,
 )
 from daemons.smtpd.footer import add_footer, footer_values
-from daemons.smtpd.notify import notify
 from daemons.smtpd.peer import Peer
 from daemons.smtpd.server import Server
 from daemons.smtpd.transaction import Extras, Transaction
+from libmail.clients.notice import Direction
 from libmail.log import LOG
 from libmail.lookup.facts import Effect, Facts, NameStatus, Verdict
 from libmail.smtp.reply import Reply
@@ -36,6 +36,7 @@ CLOSING: Final = frozenset({421, 521})
 
 _ESCAPES: Final = {0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x5C: "\\\\"}
 _IN_THE_CLEAR: Final = frozenset({"HELO", "EHLO", "STARTTLS", "NOOP", "QUIT"})  # RFC 3207 §4
+_PROTOCOL_CODES: Final = frozenset({500, 501, 503})
 _SHOWN: Final = 100  # octets of unexpected input in the log
 _CLEANUP_ACTIONS: Final = {"hold": 4, "discard": 8}  # CleanupFlag bits
 
@@ -74,6 +75,7 @@ class Session:
     """A client's session, from connection to disconnection."""
 
     __slots__ = (
+        "_by_policy",
         "_counts",
         "_out",
         "_reason",
@@ -110,7 +112,8 @@ class Session:
         self.junk = 0
         self.octets: int | None = None  # of content, while it is received
         self.error_mask: set[str] = set()
-        self.transcript: list[tuple[Literal["In", "Out"], bytes]] = []
+        self.transcript: list[tuple[Direction, bytes]] = []
+        self._by_policy: Reply | None = None  # the last refusal that is no error of protocol
         self._out: list[bytes] = []
         self._counts: dict[str, tuple[int, int]] = {}
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
@@ -148,7 +151,7 @@ class Session:
         self._note("Out", data)
         self._out.append(data)
 
-    def _note(self, direction: Literal["In", "Out"], data: bytes) -> None:
+    def _note(self, direction: Direction, data: bytes) -> None:
         """Remember for a report to the postmaster, see notify_classes."""
         if len(self.transcript) < self.server.params.smtpd_history_flush_threshold:
             self.transcript.append((direction, data))
@@ -216,22 +219,16 @@ class Session:
 
     async def _tell_postmaster(self) -> None:
         """notify_classes: report on a session that had such errors."""
-        params = self.server.params
-        if not self.error_mask.intersection(params.notify_classes):
+        server = self.server
+        if not server.postmaster.wants(self.error_mask):
             return
-        errors = params.error_notice_recipient
-        await notify(
-            self.server.cleanup,
-            sender=f"{params.double_bounce_sender}@{params.myhostname}",
-            recipient=params.bounce_notice_recipient if "bounce" in self.error_mask else errors,
-            client=self.facts.client,
-            hostname=params.myhostname,
-            mail_name=params.mail_name,
-            date=self.server.date(),
-            arrival=self.server.lookups.now(),
-            transcript=self.transcript,
-            named=errors,
-            reason=self._reason,
+        reason = self._reason
+        bounced = "bounce" in self.error_mask
+        await server.postmaster.tell(
+            f"SMTP server: errors from {self.facts.client}",
+            self.transcript,
+            ending=f"Session aborted, reason: {reason}\r\n\r\n" if reason else "\r\n",
+            recipient=server.params.bounce_notice_recipient if bounced else "",
         )
 
     async def _greet(self) -> None:
@@ -306,7 +303,8 @@ class Session:
             self._counts[name] = (good + 1, total + 1)
         else:
             self.errors += 1
-            if answer.dsn[2:4] == "5.":
+            broken = answer.code in _PROTOCOL_CODES or answer.dsn[2:4] == "5."
+            if broken and answer is not self._by_policy:
                 self.error_mask.add("protocol")
         if verb.ends:
             await self.pause()
@@ -319,7 +317,8 @@ class Session:
         if verb.limited:
             self._count_junk()
         if self.access_denied is not None and not verb.ends:
-            return Reply(503, "5.7.0", f"Error: access denied for {self.facts.client}")
+            denied = Reply(503, "5.7.0", f"Error: access denied for {self.facts.client}")
+            return self.by_policy(denied)
         if self.server.must_encrypt and verb.name not in _IN_THE_CLEAR:
             return Reply(530, "5.7.0", "Must issue a STARTTLS command first")
         transaction = self.transaction
@@ -335,6 +334,12 @@ class Session:
     def _error(self, reply: Reply) -> Reply:
         self.error_mask.add("protocol")
         self.errors += 1
+        return reply
+
+    def by_policy(self, reply: Reply) -> Reply:
+        """Say with this reply that we do not want to, not that the client is wrong."""
+        self.error_mask.add("policy")
+        self._by_policy = reply
         return reply
 
     def _is_text(self, line: str) -> bool:
@@ -431,10 +436,8 @@ class Session:
 
     def carry_out(self, verdict: Verdict) -> None:
         """Log what restrictions did, and remember what they want done with the message."""
-        if verdict.software:
-            self.error_mask.add("software")
-        if verdict.reply is not None:
-            self.error_mask.add("bounce" if verdict.unknown else "policy")
+        self.error_mask.update(verdict.errors)
+        self._by_policy = verdict.reply
         for effect in verdict.effects:
             if effect.action != "prepend":
                 self.log(effect.action, effect.text)

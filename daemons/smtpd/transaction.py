@@ -1,37 +1,12 @@
 """One mail transaction: from MAIL to the end of the content."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from libmail.ipc.messages import CleanupResult, Envelope, QueueId, Recipient, ResolveReply
+from libmail.clients.cleanup import MailSubmission
+from libmail.ipc.messages import Recipient, ResolveReply
 
-__all__ = ["Extras", "MailClient", "Resolver", "Submission", "Transaction"]
-
-
-class Submission(Protocol):
-    """A message on its way; see libmail.clients.cleanup."""
-
-    queue_id: QueueId
-
-    def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
-        """The envelope, before the content."""
-
-    async def write(self, data: bytes) -> None:
-        """Append to the content. Raises ServiceUnavailable."""
-
-    async def finish(self) -> CleanupResult:
-        """End the content. Raises ServiceUnavailable."""
-
-    def abort(self) -> None:
-        """Drop the message."""
-
-
-class MailClient(Protocol):
-    """Where messages go: cleanup(8), or pickup(8) for a local user."""
-
-    async def open(self, flags: int) -> Submission:
-        """Begin a message. Raises ServiceUnavailable."""
+__all__ = ["Extras", "Resolver", "Transaction"]
 
 
 class Resolver(Protocol):
@@ -68,7 +43,7 @@ class Transaction:
     dsn_envid: str
     arrival: float
     recipients: list[Recipient] = field(default_factory=list)
-    submission: Submission | None = None
+    submission: MailSubmission | None = None
     overshoot: int = 0
     size: int = 0
     chunks: int | None = None

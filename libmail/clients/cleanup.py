@@ -14,7 +14,7 @@ anything else, before `finish` has returned may not say that the message was acc
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from libmail.ipc.codec import CHUNK_END, WireError, chunk_parts
 from libmail.ipc.messages import (
@@ -31,10 +31,35 @@ from libmail.ipc.messages import (
 from libmail.service.connection import AnswerLate, Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
-__all__ = ["CleanupClient", "Submission"]
+__all__ = ["CleanupClient", "MailClient", "MailSubmission", "Submission"]
 
 _BUFFER: Final = 1 << 16
 _RECIPIENTS: Final = 500  # in a frame
+
+
+class MailSubmission(Protocol):
+    """What a program needs of a `Submission`."""
+
+    queue_id: QueueId
+
+    def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
+        """The envelope, before the content."""
+
+    async def write(self, data: bytes) -> None:
+        """Append to the content. Raises ServiceUnavailable."""
+
+    async def finish(self) -> CleanupResult:
+        """End the content. Raises ServiceUnavailable."""
+
+    def abort(self) -> None:
+        """Drop the message."""
+
+
+class MailClient(Protocol):
+    """Where messages go: cleanup(8), or for a local user's smtpd pickup(8)."""
+
+    async def open(self, flags: int) -> MailSubmission:
+        """Begin a message. Raises ServiceUnavailable."""
 
 
 class CleanupClient:

@@ -108,7 +108,6 @@ async def _host(check: Check, subject: Subject, table: str, name: str, address: 
 
 def _unavailable(check: Check, subject: Subject) -> Outcome:
     """A table cannot be searched now."""
-    check.verdict.software = True
     return check.reject(
         subject, 451, "4.3.5", check.rejected(subject, "Server configuration error")
     )
@@ -171,7 +170,7 @@ async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome
     """Do what the right-hand side of a table says."""
     word, _, text = value.strip().partition(" ")
     word, text = word.upper(), text.strip()
-    if word in ("OK", "RELAY") or (word.isascii() and word.isdigit() and not _is_code(word)):
+    if word in ("OK", "RELAY") or (not text and word.isascii() and word.isdigit()):
         check.permitted_by = word
         return PERMIT
     if word == "DUNNO":
@@ -179,8 +178,6 @@ async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome
     if word in _REFUSALS:
         return _refuse(check, subject, word, text)
     if _is_code(word):
-        if not text and len(value.strip()) > 3:
-            return PERMIT
         return _numeric(check, subject, int(word), text)
     if word in _NOTES:
         return _note(check, subject, table, word, text)
@@ -217,7 +214,7 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
         effect = Effect(action, text)
     elif word in ("HOLD", "DISCARD"):
         effect = Effect(action, f"{about} {text or f'triggers {word} action'}")
-    elif not _usable(check, table, word, text):
+    elif not _usable(check, subject, table, word, text):
         return DUNNO
     elif word == "PREPEND":
         effect = Effect(action, "", text)
@@ -230,24 +227,31 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
     return PERMIT
 
 
-def _usable(check: Check, table: str, word: str, text: str) -> bool:
+def _usable(check: Check, subject: Subject, table: str, word: str, text: str) -> bool:
     """Whether the argument of an action can be used; logs why not."""
     if word == "PREPEND":
         name, colon, _ = text.partition(":")
-        problem = "" if colon and name.strip() and " " not in name else "requires a header"
+        problem = "" if colon and name.strip() and " " not in name else "requires header: text"
         if check.facts.where == "END-OF-MESSAGE":
             problem = "must be used before the message content is received"
     elif word == "FILTER":
         problem = "" if ":" in text else "requires transport:destination"
+        if not text:
+            problem = "has FILTER entry without value"
     else:
-        problem = "" if "@" in text else "requires user@domain"
+        problem = "" if "@" in text else "requires user@domain target"
     if problem:
-        LOG.warning(f'access table {table}: action {word} {problem}: "{text}"')
+        LOG.warning(f'access table {table} entry "{check.name(subject)}" {problem}')
     return not problem
 
 
 async def _restrictions(check: Check, subject: Subject, table: str, value: str) -> Outcome:
     """A right-hand side that names restrictions."""
+    if ":" in value:
+        LOG.warning(f"access table {table} has entry with lookup table: {value}")
+        LOG.warning("do not specify lookup tables inside SMTPD access maps")
+        LOG.warning("define a restriction class and specify its name instead.")
+        return check.reject_config()
     rules: list[Rule] = []
     for name in value.replace(",", " ").split():
         rule = check.by_name(name)
@@ -256,7 +260,7 @@ async def _restrictions(check: Check, subject: Subject, table: str, value: str) 
             return check.reject_config()
         rules.append(rule)
     if check.depth >= _DEPTH:
-        LOG.warning(f'access table {table}: unreasonable restriction nesting: "{value}"')
+        LOG.warning(f"access table {table} entry {value} causes unreasonable recursion")
         return check.reject_config()
     check.depth += 1
     try:

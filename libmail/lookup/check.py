@@ -23,6 +23,7 @@ from libmail.lookup.facts import (
     REVERSE_CLIENT,
     SENDER,
     Effect,
+    ErrorClass,
     Facts,
     Outcome,
     Subject,
@@ -129,6 +130,11 @@ class Check:
 
     # what is checked
 
+    @property
+    def warning(self) -> bool:
+        """Whether the restriction at hand follows warn_if_reject."""
+        return self._warning
+
     def name(self, subject: Subject) -> str:
         """What a reply calls the thing that is checked, without angle brackets."""
         facts = self.facts
@@ -187,23 +193,30 @@ class Check:
 
     # refusing
 
-    def reject(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
+    def reject(
+        self,
+        subject: Subject,
+        code: int,
+        dsn: str,
+        text: str,
+        error_class: ErrorClass = "policy",
+    ) -> Outcome:
         """Refuse, unless this is only to be warned about."""
-        return self._refuse(Reply(code, fix_dsn(dsn, code, subject), text))
+        return self._refuse(Reply(code, fix_dsn(dsn, code, subject), text), error_class)
 
     def reject_config(self) -> Outcome:
-        """Refuse because of a mistake in the configuration."""
-        self.verdict.software = True
-        return self._refuse(Reply(451, "4.3.5", "Server configuration error"))
+        """Refuse because of a mistake in the configuration, also after warn_if_reject."""
+        return self._refuse(Reply(451, "4.3.5", "Server configuration error"), "software")
 
     def reject_lookup(self, name: str) -> Outcome:
-        """Refuse because something could not be looked up."""
-        return self._refuse(Reply(451, "4.3.0", f"<{name}>: Temporary lookup failure"))
+        """Refuse because something could not be looked up, also after warn_if_reject."""
+        return self._refuse(Reply(451, "4.3.0", f"<{name}>: Temporary lookup failure"), "data")
 
-    def _refuse(self, reply: Reply) -> Outcome:
+    def _refuse(self, reply: Reply, error_class: ErrorClass = "policy") -> Outcome:
+        self.verdict.errors += (error_class,)
         if self.params.soft_bounce and reply.code >= 500:
             reply = Reply(reply.code - 100, f"4{reply.dsn[1:]}", reply.text)
-        if self._warning:
+        if self._warning and error_class not in ("software", "data"):
             self.verdict.effects.append(Effect("reject_warning", reply.line))
             return DUNNO
         if self.defer_if_reject is not None and reply.code >= 500:

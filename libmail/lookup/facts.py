@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from libmail.smtp.reply import Reply
 
@@ -19,6 +19,7 @@ __all__ = [
     "SENDER",
     "Answer",
     "Effect",
+    "ErrorClass",
     "Facts",
     "NameStatus",
     "Outcome",
@@ -105,6 +106,7 @@ class Answer(Enum):
 PERMIT: Final = Answer.PERMIT
 DUNNO: Final = Answer.DUNNO
 Outcome: TypeAlias = Answer | Reply
+ErrorClass: TypeAlias = Literal["bounce", "data", "policy", "software"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,10 @@ class Effect:
 class Verdict:
     """What was decided: reply (None: go on), what else to do, and what decided.
 
-    software: a mistake of the configuration is behind it. unknown: the reply says that an address
-    does not exist.
+    errors: the notify_classes of what was refused, or would have been without warn_if_reject.
     """
 
     reply: Reply | None = None
     effects: list[Effect] = field(default_factory=list)
     decided_by: str = ""
-    software: bool = False
-    unknown: bool = False
+    errors: tuple[ErrorClass, ...] = ()

@@ -22,7 +22,7 @@ async def reject_unlisted_recipient(check: Check, _: Subject, __: str) -> Outcom
     recipient = check.facts.recipient
     if recipient is None or check.unlisted:
         return DUNNO
-    check.unlisted = True
+    check.unlisted = not check.warning  # else the check at the end of all lists is still to come
     return await check_listed(check, RECIPIENT, recipient)
 
 
@@ -104,9 +104,7 @@ async def _class_tables(
 
 
 def _unknown(check: Check, subject: Subject, code: int, dsn: str, reason: str) -> Outcome:
-    outcome = check.reject(subject, code, dsn, check.rejected(subject, reason))
-    check.verdict.unknown = outcome is not DUNNO
-    return outcome
+    return check.reject(subject, code, dsn, check.rejected(subject, reason), "bounce")
 
 
 def _always_local(address: str) -> bool:

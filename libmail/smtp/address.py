@@ -13,6 +13,7 @@ from libmail.quoting import quote_local
 
 __all__ = [
     "AddressSyntax",
+    "Unterminated",
     "XtextError",
     "parse_parameters",
     "parse_path",
@@ -28,6 +29,10 @@ __all__ = [
 
 class AddressSyntax(ValueError):
     """Text is no address; the caller picks 5.1.7 (sender) or 5.1.3 (recipient)."""
+
+
+class Unterminated(AddressSyntax):
+    """A bracket or a quote is never closed."""
 
 
 class XtextError(ValueError):
@@ -96,7 +101,7 @@ def split_path(text: str) -> tuple[str, str]:
     """Split `<path> parameters`, or `path parameters`, at the end of the path.
 
     Returns (path as written, the rest without leading blanks). A path without ">" reaches to the
-    end of the text.
+    end of the text, and what follows ">" without a blank belongs to it.
     """
     text = text.lstrip(" \t")
     angle = text.startswith("<")
@@ -107,8 +112,7 @@ def split_path(text: str) -> tuple[str, str]:
             depth += 1
         elif part == ">" and angle:
             depth -= 1
-            if depth == 0:
-                return text[: token.end()], text[token.end() :].lstrip(" \t")
+            angle = depth > 0
         elif not angle and part[0] in " \t":
             return text[: token.start()], text[token.end() :]
     return text, ""
@@ -132,7 +136,9 @@ def parse_path(text: str, *, utf8: bool, strict: bool = False) -> tuple[str, str
     if not path.isascii() and not utf8:
         raise AddressSyntax(path)
     if path.startswith("<"):
-        if len(path) < 2 or not path.endswith(">"):
+        if ">" not in path:
+            raise Unterminated(path)
+        if not path.endswith(">"):
             raise AddressSyntax(path)
         inner = path[1:-1]
         if not strict and inner.startswith("<") and inner.endswith(">"):
@@ -160,7 +166,9 @@ def _internal(inner: str, path: str, *, strict: bool) -> str:
             comment -= 1
         elif comment:
             continue
-        elif token in '<>)[]"' or token == "\\":
+        elif token == '"':
+            raise Unterminated(path)
+        elif token in "<>)[]" or token == "\\":
             raise AddressSyntax(path)
         elif token[0] in " \t":
             if parts and match.end() < len(inner) and not _joins(parts[-1], inner[match.end()]):

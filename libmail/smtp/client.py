@@ -155,6 +155,11 @@ class ReplyReader:
         return self._at < len(self._buffer) or bool(self._lines)
 
     @property
+    def unfinished(self) -> tuple[tuple[str, ...], bool]:
+        """Lines of a reply that is not complete, and whether one of them is none of a reply."""
+        return tuple(self._lines), bool(self._garbage)
+
+    @property
     def full(self) -> bool:
         """Whether so much waits that no more should be read from the server."""
         return len(self._buffer) - self._at > _MAX_REPLY
@@ -226,8 +231,8 @@ class ReplyReader:
 class Extensions:
     """What a server offers.
 
-    size: its limit in octets, 0 for none. bad_size: SIZE with something else than a number; it
-    then counts as not offered, as without any value. auth: mechanisms.
+    size: its limit in octets, 0 for none. bad_size: what came with SIZE instead of a number.
+    auth: mechanisms.
     """
 
     esmtp: bool = False
@@ -267,7 +272,7 @@ def parse_extensions(reply: ServerReply, discard: Iterable[str] = ()) -> Extensi
         smtputf8="SMTPUTF8" in found,
         chunking="CHUNKING" in found,
         starttls="STARTTLS" in found,
-        size_offered=good,
+        size_offered="SIZE" in found,
         size=int(limit) if good else 0,
         bad_size="" if good else limit,
         auth=tuple(found.get("AUTH", ())),

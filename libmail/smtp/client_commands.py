@@ -22,10 +22,13 @@ class UnsafeAddress(ValueError):
 
 
 class Sender(NamedTuple):
-    """What MAIL says. address: internal form. body: "", "7BIT", "8BITMIME". ret: "FULL", "HDRS"."""
+    """What MAIL says. address: internal form. body: "", "7BIT", "8BITMIME". ret: "FULL", "HDRS".
+
+    size: None while it is not known what the server will get.
+    """
 
     address: str
-    size: int = 0
+    size: int | None = None
     body: str = ""
     smtputf8: bool = False
     envid: str = ""
@@ -41,7 +44,7 @@ def _path(address: str, *, quote: bool) -> str:
 def mail_command(sender: Sender, offered: Extensions, *, quote: bool = True) -> bytes:
     """MAIL with its CRLF. quote: `smtp_quote_rfc821_envelope`. Raises UnsafeAddress."""
     text = f"MAIL FROM:<{_path(sender.address, quote=quote)}>"
-    if offered.size_offered:
+    if offered.size_offered and sender.size is not None:
         text += f" SIZE={sender.size}"
     if offered.eightbit and sender.body:
         text += f" BODY={sender.body}"

@@ -55,6 +55,26 @@ def test_refusals(
     )
 
 
+def test_notice_of_a_broken_protocol(make_system: MakeSystem) -> None:
+    port, notices = free_port(), free_port()
+    script = scripted({"MAIL": "501 5.5.4 what"})
+    with PythonSink(port, script=script), PythonSink(notices) as postmaster:
+        mail = make_system(
+            main={"notify_classes": "protocol", "error_notice_recipient": "errors@here.test"}
+        )
+        mail.route("next.test", f"smtp:[127.0.0.1]:{port}")
+        mail.route("here.test", f"smtp:[127.0.0.1]:{notices}")
+        mail.start()
+        mail.send(SENDER, ["x@next.test"], MESSAGE)
+        wait_until(lambda: postmaster.messages)
+    (notice,) = postmaster.messages
+    assert notice.sender == "double-bounce@mail.test"
+    assert notice.recipients == ["errors@here.test"]
+    text = notice.content.decode()
+    assert f"Subject: Postfix SMTP client: errors from 127.0.0.1[127.0.0.1]:{port}\r\n" in text
+    assert "\r\n In:  501 5.5.4 what\r\n" in text
+
+
 def test_refused_connection(make_system: MakeSystem) -> None:
     port = free_port()
     mail = make_system()

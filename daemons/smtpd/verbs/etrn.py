@@ -18,7 +18,7 @@ async def etrn(session: Session, argument: str) -> Answer:
     """ETRN domain."""
     server, facts = session.server, session.facts
     if server.params.smtpd_helo_required and not facts.helo_name:
-        return Reply(503, "", "Error: send HELO/EHLO first")
+        return session.by_policy(Reply(503, "", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
         return Reply(503, "", "Error: MAIL transaction in progress")
     if len(argument.split()) != 1:

@@ -12,6 +12,7 @@ from libmail.message.verp import usable_delimiters
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import (
     AddressSyntax,
+    Unterminated,
     XtextError,
     parse_parameters,
     parse_path,
@@ -52,7 +53,7 @@ async def mail(session: Session, argument: str) -> Answer:
     """MAIL FROM:<path> parameters."""
     server, facts = session.server, session.facts
     if server.params.smtpd_helo_required and not facts.helo_name:
-        return Reply(503, "5.5.1", "Error: send HELO/EHLO first")
+        return session.by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
         return Reply(503, "5.5.1", "Error: nested MAIL command")
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
@@ -93,7 +94,8 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
     try:
         address, rest = parse_path(text, utf8=allowed, strict=params.strict_rfc821_envelopes)
     except AddressSyntax as err:
-        LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
+        if not isinstance(err, Unterminated):
+            LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
         raise
     if address.endswith("@"):
         LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {text}")
@@ -113,7 +115,7 @@ async def _options(session: Session, text: str) -> _Options:
                 raise _Refused(_unsupported(text, name, value))
             options.flags |= EnvelopeFlag.SMTPUTF8
         elif name == "SIZE":
-            options.size = _size(value)
+            options.size = _size(session, value)
         elif name == "BODY" and value.upper() in ("7BIT", "8BITMIME"):
             if value.upper() == "8BITMIME":
                 options.flags |= EnvelopeFlag.EIGHTBIT
@@ -144,11 +146,12 @@ def _delimiters(session: Session, value: str | None) -> str:
     return value
 
 
-def _size(value: str) -> int:
+def _size(session: Session, value: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise _Refused(Reply(501, "5.5.4", "Bad message size syntax"))
     if len(value) > 19 or int(value) > _LARGEST:
-        raise _Refused(Reply(552, "5.3.4", "Message size exceeds file system imposed limit"))
+        reply = Reply(552, "5.3.4", "Message size exceeds file system imposed limit")
+        raise _Refused(session.by_policy(reply))
     return int(value)
 
 
@@ -208,7 +211,7 @@ def _no_room(session: Session, size: int) -> Reply | None:
     params = session.server.params
     limit = params.message_size_limit
     if limit and size > limit:
-        return Reply(552, "5.3.4", "Message size exceeds fixed limit")
+        return session.by_policy(Reply(552, "5.3.4", "Message size exceeds fixed limit"))
     free = session.server.free_space()
     if params.queue_minfree and free < params.queue_minfree:
         LOG.warning(f"not enough free space in mail queue: {free} bytes < queue_minfree")

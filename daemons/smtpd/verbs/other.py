@@ -44,7 +44,7 @@ async def unauthorized(session: Session, _: str) -> Answer:
     """A command that only certain clients may give, of whom there are none."""
     if session.transaction is not None:
         return Reply(503, "5.5.1", "Error: MAIL transaction in progress")
-    return Reply(550, "5.7.0", "Error: insufficient authorization")
+    return session.by_policy(Reply(550, "5.7.0", "Error: insufficient authorization"))
 
 
 async def auth(_: Session, __: str) -> Answer:

@@ -44,6 +44,7 @@ async def rcpt(session: Session, argument: str) -> Answer:
     try:
         address, rest = path_of(session, argument[3:], "RCPT", utf8=utf8)
         if not address:
+            LOG.warning(f"Illegal address syntax from {session.client} in RCPT command: <>")
             return _BAD
         notify, orcpt = _options(rest) if rest else (0, "")
     except AddressSyntax:
@@ -117,10 +118,10 @@ def _notify(value: str) -> int:
     if value.upper() == "NEVER":
         return DsnNotify.NEVER
     bits = 0
-    for word in value.upper().split(","):
-        bit = _NOTIFY.get(word)
+    for word in value.split(","):
+        bit = _NOTIFY.get(word.upper())
         if bit is None or bits & bit:
-            if word and word != "NEVER" and bit is None:
+            if word and word.upper() != "NEVER" and bit is None:
                 LOG.warning(f'unknown DSN NOTIFY command value "{word}" in "{value}"')
             raise _BadOption("NOTIFY")
         bits |= bit
@@ -143,9 +144,9 @@ async def vrfy(session: Session, argument: str) -> Answer:
     """VRFY address [SMTPUTF8]: whether mail for it would be refused."""
     params, facts = session.server.params, session.facts
     if params.disable_vrfy_command:
-        return Reply(502, "5.5.1", "VRFY command is disabled")
+        return session.by_policy(Reply(502, "5.5.1", "VRFY command is disabled"))
     if params.smtpd_helo_required and not facts.helo_name:
-        return Reply(503, "5.5.1", "Error: send HELO/EHLO first")
+        return session.by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     words = argument.split()
     utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8"
     text = argument.rpartition(" ")[0].strip() if utf8 else argument
@@ -158,8 +159,7 @@ async def vrfy(session: Session, argument: str) -> Answer:
     if rest or not address:
         LOG.warning(f"Illegal address syntax from {session.client} in VRFY command: {text}")
         return _BAD
-    kept = facts.sender, facts.recipient
-    facts.sender, facts.recipient = None, address
+    kept, facts.recipient = facts.recipient, address
     refused = await _decide(session, address)
-    facts.sender, facts.recipient = kept
+    facts.recipient = kept
     return Reply(252, "2.0.0", text) if refused is None else refused

@@ -14,8 +14,8 @@ PARAMETERS = by_name(
     Parameter("delay_warning_time", TIME("h"), "0h", "cleanup bounce"),
     Parameter("disable_mime_output_conversion", BOOL, "no", "smtp lmtp"),
     Parameter("disable_verp_bounces", BOOL, "no", "bounce"),
-    Parameter("double_bounce_sender", STR(1), "double-bounce", "smtpd bounce qmgr"),
+    Parameter("double_bounce_sender", STR(1), "double-bounce", "smtpd smtp bounce qmgr"),
     Parameter("enable_threaded_bounces", BOOL, "no", "bounce"),
-    Parameter("error_notice_recipient", STR(1), "postmaster", "smtpd"),
-    Parameter("notify_classes", LIST, "resource, software", "smtpd bounce"),
+    Parameter("error_notice_recipient", STR(1), "postmaster", "smtpd smtp"),
+    Parameter("notify_classes", LIST, "resource, software", "smtpd smtp bounce"),
 )  # fmt: skip

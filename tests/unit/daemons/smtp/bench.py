@@ -13,10 +13,12 @@ from typing import Any, cast
 from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Flags, Settings, SmtpParams
 from libmail.clients.delivery import Delivery, Outcome, Reporters
+from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.clients.status_filter import StatusFilter
 from libmail.config import open_config
 from libmail.ipc.messages import (
@@ -33,6 +35,7 @@ from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+from tests.unit.libmail.clients.fakes import FakeCleanup
 from tests.unit.waiting import until
 
 HEADER = b"Subject: test\r\nFrom: a@example.org\r\n"
@@ -61,6 +64,7 @@ class Server:
 
     script: Mapping[str, str] = field(default_factory=dict)
     lmtp: bool = False
+    greeting_only: bool = False
     together: int = 0  # sessions that must be there before any gets the reply to DATA
     sessions: list[list[str]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
@@ -100,7 +104,7 @@ class Server:
     async def _talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lines: list[str]
     ) -> None:
-        if not await self._say(reader, writer, "CONNECT"):
+        if not await self._say(reader, writer, "CONNECT") or self.greeting_only:
             return
         accepted = 0
         while data := await reader.readline():
@@ -203,6 +207,7 @@ class Bench:
         config = open_config(str(folder))
         params = config.load(SmtpParams, ("smtp_", "lmtp_") if lmtp else None)
         limits = {phase: limit or float(getattr(params, phase.timeout)) for phase in PHASES}
+        self.notices = FakeCleanup()
         self.settings = Settings(lmtp, params, flags or Flags(), limits)
         self.lookups = Lookups(params, "ipv4", own)
         self.around = Surroundings(
@@ -213,6 +218,7 @@ class Bench:
             StringList("cached", params.smtp_connection_cache_destinations),
             Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
             ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
+            Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp),
         )
         self.reporters = FakeReporters()
 

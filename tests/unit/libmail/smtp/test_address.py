@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from libmail.smtp.address import (
     AddressSyntax,
+    Unterminated,
     XtextError,
     parse_parameters,
     parse_path,
@@ -19,7 +20,6 @@ PATHS = {
     "parameters": ("<a@b.c> SIZE=9 BODY=7BIT", ("a@b.c", "SIZE=9 BODY=7BIT")),
     "null": ("<>", ("", "")),
     "null with parameters": ("<> SIZE=9", ("", "SIZE=9")),
-    "no space before parameters": ("<a@b.c>SIZE=9", ("a@b.c", "SIZE=9")),
     "leading space": ("  <a@b.c>", ("a@b.c", "")),
     "no brackets": ("a@b.c SIZE=9", ("a@b.c", "SIZE=9")),
     "space inside": ("< a@b.c >", ("a@b.c", "")),
@@ -44,10 +44,18 @@ def test_parse_path(text: str, want: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<", "<a@b", '<"a@b>', "<a@[1.2.3.4>", "<a(b@c>", "<a,b@c>", "<a]@b>", "<a<b@c>>"]
-)
+    "text",
+    ["", "<", "<a@b", '<"a@b>', "<a@[1.2.3.4>", "<a(b@c>", "<a,b@c>", "<a]@b>", "<a<b@c>>",
+     "<a@b>SIZE=9", "<a@b>x>"],
+)  # fmt: skip
 def test_parse_path_refuses(text: str) -> None:
     with pytest.raises(AddressSyntax):
+        parse_path(text, utf8=True)
+
+
+@pytest.mark.parametrize("text", ["<", "<a@b", '<"a@b>', "<a@b SIZE=9"])
+def test_what_is_never_closed_is_told_apart(text: str) -> None:
+    with pytest.raises(Unterminated):
         parse_path(text, utf8=True)
 
 

@@ -143,8 +143,9 @@ KEYWORDS = [
             esmtp=True, pipelining=True, size_offered=True, size=100, eightbit=True, dsn=True
         ),
     ),
-    ("size without limit", ("250-h", "250 SIZE"), Extensions(esmtp=True)),
-    ("bad size", ("250-h", "250 SIZE -5"), Extensions(esmtp=True, bad_size="-5")),
+    ("size without limit", ("250-h", "250 SIZE"), Extensions(esmtp=True, size_offered=True)),
+    ("bad size", ("250-h", "250 SIZE -5"),
+     Extensions(esmtp=True, size_offered=True, bad_size="-5")),
     (
         "more",
         ("250-h", "250-STARTTLS", "250-AUTH PLAIN LOGIN", "250-AUTH=X", "250-CHUNKING",

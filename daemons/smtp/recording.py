@@ -1,0 +1,105 @@
+"""What was said in a session, for `notify_classes`; kept only where somebody wants to know."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from daemons.smtp.failure import ErrorClass, Lost
+from daemons.smtp.poller import Poller
+from daemons.smtp.wire import Wire
+from libmail.clients.notice import Direction, Postmaster
+from libmail.smtp.client import Phase, ServerReply
+
+__all__ = ["Notices", "RecordingWire", "blame", "note_sent"]
+
+_CLASSES: Final = ("data", "protocol")
+
+
+class RecordingWire(Wire):
+    """lines: what was sent and received. errors: what was wrong with it."""
+
+    __slots__ = ("errors", "lines")
+
+    def __init__(
+        self,
+        poller: Poller,
+        family: int,
+        limits: Mapping[Phase, float],
+        *,
+        per_request: bool = False,
+        bind: str = "",
+    ) -> None:
+        """See Wire."""
+        self.lines: list[tuple[Direction, bytes]] = []
+        self.errors: set[ErrorClass] = set()
+        super().__init__(poller, family, limits, per_request=per_request, bind=bind)
+
+    def send(self, data: bytes) -> None:
+        """See Wire."""
+        self.lines.append(("Out", data))
+        super().send(data)
+
+    async def reply(self, phase: Phase) -> ServerReply:
+        """See Wire."""
+        try:
+            reply = await super().reply(phase)
+        except Lost:
+            unfinished, garbage = self.unfinished_reply()
+            if unfinished:
+                self._heard(unfinished)
+            if garbage:
+                self.errors.add("protocol")
+            raise
+        self._heard(reply.lines)
+        return reply
+
+    async def received_reply(self) -> ServerReply | None:
+        """See Wire."""
+        reply = await super().received_reply()
+        if reply is not None:
+            self._heard(reply.lines)
+        return reply
+
+    def _heard(self, lines: tuple[str, ...]) -> None:
+        text = "\r\n".join([line.rstrip() for line in lines])
+        self.lines.append(("In", text.encode("utf-8", "surrogateescape")))
+
+
+def note_sent(wire: Wire, data: bytes) -> None:
+    """Record commands that went out together with content."""
+    if isinstance(wire, RecordingWire):
+        wire.lines.append(("Out", data))
+
+
+def blame(wire: Wire, error_class: ErrorClass) -> None:
+    """Remember that something was wrong in this session."""
+    if isinstance(wire, RecordingWire):
+        wire.errors.add(error_class)
+
+
+class Notices:
+    """Tells the postmaster of servers that break the protocol, and of tables that fail."""
+
+    def __init__(self, postmaster: Postmaster, *, lmtp: bool) -> None:
+        self._postmaster = postmaster
+        self._protocol = "LMTP" if lmtp else "SMTP"
+
+    def __bool__(self) -> bool:
+        """Whether sessions are to be recorded."""
+        return self._postmaster.wants(_CLASSES)
+
+    async def about(self, wire: Wire, relay: str, sender: str) -> None:
+        """Report on the session if something was wrong, and begin a new record.
+
+        relay: the server. sender: of the message; failing notices are not reported upon.
+        """
+        if not isinstance(wire, RecordingWire):
+            return
+        lines, wire.lines = wire.lines, []
+        errors, wire.errors = wire.errors, set()
+        if not sender or sender == self._postmaster.sender or not self._postmaster.wants(errors):
+            return
+        await self._postmaster.tell(
+            f"{self._protocol} client: errors from {relay}",
+            lines,
+            opening=f"Unexpected response from {relay}.",
+        )
