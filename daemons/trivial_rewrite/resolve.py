@@ -134,7 +134,7 @@ class Resolver:
                 return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
             return await self._route(sender, parsed)
         except TableRetry as err:
-            LOG.warning(f"{err}")
+            LOG.warning(f"{err.title} lookup failure" if err.title else str(err))
             return _reply(ResolveFlag.FAIL, "", "", address)
 
     # the address

@@ -33,6 +33,7 @@ from libmail.log import LOG, Fatal
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
 from libmail.tables.freshness import outdated
+from libmail.tables.table import TableConfigError
 
 __all__ = [
     "STATUS",
@@ -534,7 +535,7 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
 
         uvloop.install()
         asyncio.run(main())
-    except (Fatal, ConfigError) as err:
+    except (Fatal, ConfigError, TableConfigError) as err:
         LOG.fatal(str(err))
         _exit(1)
     except Exception as err:  # noqa: BLE001  the one top-level guard: say what died, let master count

@@ -138,7 +138,7 @@ class Maps:
                 value = await table.lookup(key)
             except TableError as error:
                 self._options.log.warning(f'{table.spec} lookup error for "{key}"')
-                raise TableRetry(f"{self.title}: {error}") from error
+                raise TableRetry(f"{self.title}: {error}", self.title) from error
             if value is None:
                 continue
             if not value:

@@ -17,7 +17,7 @@ from libmail.tables.lines import logical_lines
 from libmail.tables.networks import Network, NetworkError, parse_address, parse_network
 from libmail.tables.registry import open_with
 from libmail.tables.surrogate import UnavailableTable
-from libmail.tables.table import Table, TableError, TableOptions, TableRetry
+from libmail.tables.table import Table, TableConfigError, TableError, TableOptions, TableRetry
 
 __all__ = ["AddressList", "DomainList", "StringList"]
 
@@ -60,6 +60,8 @@ def _file_items(path: str, options: TableOptions, negated: bool, depth: int) -> 
             lines = [text for _, text in logical_lines(file)]
     except OSError as error:
         problem = f"open file {path}: {error.strerror}"
+        if options.strict:
+            raise TableConfigError(problem) from error
         options.log.error(problem)
         unavailable = UnavailableTable(f"non-existent:{path}", problem, options.log)
         yield _Item(negated, path, unavailable)
@@ -73,7 +75,7 @@ async def _in_table(title: str, table: Table, key: str, options: TableOptions) -
         return await table.lookup(key) is not None
     except TableError as error:
         options.log.warning(f"{title}: {table.spec}: table lookup problem")
-        raise TableRetry(f"{title}: {error}") from error
+        raise TableRetry(f"{title}: {error}", title) from error
 
 
 def _folded(text: str) -> str:
@@ -208,7 +210,7 @@ class AddressList(_HostList):
                     return not rule.negated
             elif rule.error:
                 self._options.log.warning(f"{self.title}: {rule.error}")
-                raise TableRetry(f"{self.title}: {rule.error}")
+                raise TableRetry(f"{self.title}: {rule.error}", self.title)
             elif host and _domain_matches(host, rule.text, self._parent):
                 return not rule.negated
         return False

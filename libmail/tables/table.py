@@ -45,7 +45,14 @@ class TableError(Exception):
 
 
 class TableRetry(TableError):
-    """The answer cannot be known now; a later attempt may succeed (4.3.0)."""
+    """The answer cannot be known now; a later attempt may succeed (4.3.0).
+
+    title: the parameter that names the table, "" where that is not known.
+    """
+
+    def __init__(self, text: str, title: str = "") -> None:
+        super().__init__(text)
+        self.title = title
 
 
 class TableFailed(TableRetry):
@@ -133,8 +140,9 @@ class TableOptions:
 
     fold: keys of tables with fixed strings are compared without regard to case.
     utf8: keys and values must be valid UTF-8 (smtputf8_enable = yes).
-    strict: a table that cannot be opened raises `TableConfigError` (commands); otherwise the
-        error is logged and every lookup raises `TableRetry` (daemons).
+    strict: a table that cannot be opened raises `TableConfigError` (commands, and daemons with
+        daemon_table_open_error_is_fatal); otherwise the error is logged and every lookup raises
+        `TableRetry`.
     map_size: initial size limit of an LMDB table in bytes (lmdb_map_size).
     config: main.cf, for what table types read there; by default all parameters have defaults.
     sensitive: values name users, files or commands. So tables are refused whose answers nobody
@@ -152,7 +160,12 @@ class TableOptions:
     @classmethod
     def of(cls, config: Config, *, sensitive: bool = False) -> TableOptions:
         """How a daemon with this configuration opens tables."""
-        return cls(utf8=config.bool("smtputf8_enable"), config=config, sensitive=sensitive)
+        return cls(
+            utf8=config.bool("smtputf8_enable"),
+            strict=config.bool("daemon_table_open_error_is_fatal"),
+            config=config,
+            sensitive=sensitive,
+        )
 
 
 KeyFilter = Callable[[str], str | None]

@@ -13,6 +13,7 @@ from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port
 from tests.system.processes import PATIENCE, session_members, wait_until
 from tests.system.servers import Memcached
+from tests.system.sink import PythonSink
 from tests.system.table_servers import TableServer
 
 MESSAGE = b"Subject: test\r\n\r\nx\r\n"
@@ -279,3 +280,54 @@ def test_from_the_jail(make_system: MakeSystem, short_tmp: Path) -> None:
             assert client.rcpt("no-such-user@mail.test")[0] == 550
         titles = [process.title() for process in session_members(system.session)]
         assert any(title.startswith("proxymap") for title in titles), titles
+
+
+def test_a_table_that_is_not_there(make_system: MakeSystem) -> None:
+    """What does not need it goes on."""
+    system = make_system(
+        main={
+            "smtpd_recipient_restrictions": (
+                "check_recipient_access inline:{needs@virtual.test=with_table},"
+                " permit_mynetworks, reject"
+            ),
+            "smtpd_restriction_classes": "with_table",
+            "with_table": "check_recipient_access regexp:/nonexistent/table",
+        }
+    )
+    system.allow("open /nonexistent/table: No such file")
+    system.allow("regexp:/nonexistent/table lookup error")
+    system.start()
+    with system.smtp() as client:
+        client.ehlo()
+        assert client.mail("a@client.test")[0] == 250
+        assert client.rcpt("alice@virtual.test")[0] == 250
+        assert client.rcpt("needs@virtual.test")[0] == 451
+    system.wait_for_log("error: open /nonexistent/table: No such file or directory")
+
+
+def test_a_table_that_must_be_there(make_system: MakeSystem) -> None:
+    """daemon_table_open_error_is_fatal: the program does not start, and its mail waits."""
+    system = make_system(
+        main={
+            "daemon_table_open_error_is_fatal": "yes",
+            "service_throttle_time": "1s",
+            "transport_retry_time": "1s",
+            "minimal_backoff_time": "1s",
+            "maximal_backoff_time": "1s",
+            "queue_run_delay": "1s",
+        }
+    )
+    table = system.config_directory / "addresses"
+    port = free_port()
+    system.configure({"smtp_generic_maps": f"regexp:{table}"})
+    for text in ("fatal: open .*: No such file", "throttling", "exit status 1", "transport smtp"):
+        system.allow(text)
+    system.route("next.test", f"smtp:[127.0.0.1]:{port}")
+    system.start()
+    system.send("a@client.test", ["x@next.test"], MESSAGE)
+    system.wait_for_log(f"smtp.*fatal: open {table}: No such file or directory")
+    with PythonSink(port) as sink:
+        table.write_text("/^a@/ b@client.test\n")
+        wait_until(lambda: sink.messages)
+        assert sink.messages[0].sender == "b@client.test"
+        system.wait_for_queue_empty()

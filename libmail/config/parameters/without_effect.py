@@ -207,7 +207,7 @@ _QMQP = """
 """
 
 _OTHER = """
-    alternate_config_directories daemon_table_open_error_is_fatal debug_peer_level
+    alternate_config_directories debug_peer_level
     debug_peer_list default_cache_db_type delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from libmail.config import open_config
 from libmail.tables import (
     SequenceTable,
     TableConfigError,
     TableRetry,
     lookup_now,
     open_table,
+    open_with,
 )
+from libmail.tables.match import StringList
+from libmail.tables.table import TableOptions
 from tests.unit.libmail.tables.recorder import Recorder
 
 LOOKUPS = [
@@ -122,3 +129,19 @@ def test_listing() -> None:
     assert isinstance(table, SequenceTable)
     assert list(table.entries()) == [("b", "1"), ("a", "2")]
     assert not isinstance(open_table("static:x"), SequenceTable)
+
+
+@pytest.mark.parametrize("spec", ["regexp:/nonexistent/x", "texthash:/nonexistent/x", "foo:x"])
+def test_daemon_table_open_error_is_fatal(tmp_path: Path, spec: str) -> None:
+    options = of_daemon(tmp_path, "daemon_table_open_error_is_fatal = yes\n")
+    with pytest.raises(TableConfigError):
+        open_with(spec, options)
+    with pytest.raises(TableConfigError):
+        StringList("mydestination", (f"{tmp_path}/nowhere", spec), options)
+    with pytest.raises(TableRetry):
+        lookup_now(open_with(spec, replace(of_daemon(tmp_path, ""), log=Recorder())), "key")
+
+
+def of_daemon(folder: Path, main: str) -> TableOptions:
+    (folder / "main.cf").write_text(main)
+    return TableOptions.of(open_config(str(folder)))
