@@ -16,7 +16,6 @@ from daemons.local.command import deliver_to_command, deliver_to_user_command
 from daemons.local.dotforward import read_forward
 from daemons.local.expansion import expanded_leniently, values_of
 from daemons.local.forward import Forwarder
-from daemons.local.handover import hand_over
 from daemons.local.include import read_include
 from daemons.local.mailbox import deliver_to_file, deliver_to_user
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
@@ -25,6 +24,7 @@ from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
 from daemons.local.user import CannotAct, User, acting, find_user
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.clients.handover import hand_over
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import ConfigError
 from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag

@@ -36,8 +36,10 @@ from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from daemons.smtp.wire import Wire
 from libmail.clients.delivery import Delivery, Sent
+from libmail.clients.handover import hand_over
 from libmail.ipc.messages import DeliverFlag, DsnNotify, Recipient
 from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.client import (
     BODY,
     DATA,
@@ -59,6 +61,7 @@ from libmail.tables.table import TableRetry
 __all__ = ["Attempt", "Surroundings"]
 
 _NO_REASON: Final = Failure("4.3.0", "server unavailable or unable to receive mail")
+_NO_TRANSPORT: Final = Failure("4.3.0", "mail transport unavailable")
 _SUCCESS: Final = int(DsnNotify.SUCCESS)
 _KEEP: Final = int(DeliverFlag.KEEP)
 
@@ -121,6 +124,7 @@ class Attempt:
         self._probe = delivery.verify_only
         self._keep = False
         self._last = False  # no other server is left to try
+        self._loops = False  # this system is the best MX host of the destination tried last
 
     async def run(self) -> None:
         """Give every recipient an outcome."""
@@ -148,6 +152,7 @@ class Attempt:
     async def _try_destination(self, text: str, *, last: bool) -> bool:
         """Returns whether this system is an MX host of the destination."""
         lmtp = self._settings.lmtp
+        self._loops = False
         try:
             destination = parse_destination(text, self._around.default_port, lmtp=lmtp)
         except BadDestination as error:
@@ -168,6 +173,7 @@ class Attempt:
             servers, among_mx = await self._around.lookups.servers(destination, loop_detect=detect)
         except LookupFailed as error:
             self._why = error.failure
+            self._loops = error.best
             return error.loop
         await self._try_servers(servers, destination, key, last=last)
         return among_mx
@@ -526,11 +532,27 @@ class Attempt:
                 # It did not resolve, or it is this system: the mail is not to blame.
                 LOG.warning(f"{culprit} configuration problem")
                 failure = Failure("4.3.5", failure.reason, failure.mta, failure.diagnostic, True)
+            elif self._loops and params.best_mx_transport:
+                await self._pass_on(params.best_mx_transport)
+                return
         if failure.temporary:
             self._delivery.fail_destination(failure.dsn, failure.reason)
         if not self._delivery.connected:
             self._delivery.connected = time.time()
         await self._finish(self._left, failure, "none", 0)
+
+    async def _pass_on(self, spec: str) -> None:
+        """best_mx_transport: another agent delivers, and reports."""
+        delivery, timeout = self._delivery, self._settings.params.ipc_timeout
+        for recipient in tuple(self._left):
+            try:
+                final = await hand_over(delivery, recipient, self._request.sender, spec, timeout)
+            except ServiceUnavailable as error:
+                LOG.warning(f"{self._request.queue_id}: {error}")
+                await self._finish([recipient], _NO_TRANSPORT, "none", 0)
+            else:
+                delivery.close(recipient, final=final)
+        self._left.clear()
 
 
 class _Interrupted(Exception):

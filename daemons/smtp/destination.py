@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from daemons.smtp.failure import Failure
 from daemons.smtp.settings import SmtpParams
@@ -47,12 +47,16 @@ class BadDestination(ValueError):
 
 
 class LookupFailed(Exception):
-    """There is no server to try. loop: because the destination is this system."""
+    """There is no server to try.
 
-    def __init__(self, failure: Failure, *, loop: bool = False) -> None:
+    loop: this system is an MX host of the destination. best: it is the best one.
+    """
+
+    def __init__(self, failure: Failure, *, loop: bool = False, best: bool = False) -> None:
         super().__init__(failure.reason)
         self.failure = failure
         self.loop = loop
+        self.best = best
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +168,6 @@ def _balanced(servers: list[Server], limit: int) -> list[Server]:
             left[server.ipv6] -= 1
             chosen.append(server)
     return chosen
-
-
-Method = Literal["dns", "native"]
 
 
 class Lookups:
@@ -306,7 +307,7 @@ def _literal(host: str) -> str:
 
 def _loop(name: str) -> LookupFailed:
     text = f"mail for {name} loops back to myself"
-    return LookupFailed(Failure("5.4.6", text, site=True), loop=True)
+    return LookupFailed(Failure("5.4.6", text, site=True), loop=True, best=True)
 
 
 def _dns_failure(error: DnsError, *, mx: bool = False) -> Failure:

@@ -17,13 +17,14 @@ _FLAGS: Final = frozenset("DORX")
 class SmtpParams:
     """Named as in main.cf; lmtp(8) takes lmtp_xxx for each smtp_xxx."""
 
-    best_mx_transport: str
     cleanup_service_name: str
+    best_mx_transport: str
     disable_dns_lookups: bool
     disable_mime_output_conversion: bool
     ignore_mx_lookup_error: bool
     inet_interfaces: tuple[str, ...]
     inet_protocols: tuple[str, ...]
+    ipc_timeout: float
     line_length_limit: int
     mime_boundary_length_limit: int
     mime_nesting_limit: int
@@ -66,7 +67,6 @@ class SmtpParams:
     smtp_line_length_limit: int
     smtp_mail_timeout: float
     smtp_mime_header_checks: tuple[str, ...]
-    smtp_min_data_rate: int
     smtp_mx_address_limit: int
     smtp_mx_session_limit: int
     smtp_nested_header_checks: tuple[str, ...]

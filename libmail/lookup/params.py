@@ -34,7 +34,6 @@ class RestrictionParams:
     recipient_canonical_maps: tuple[str, ...]
     recipient_delimiter: str
     reject_code: int
-    reject_tempfail_action: str
     relay_domains_reject_code: int
     relay_recipient_maps: tuple[str, ...]
     sender_canonical_maps: tuple[str, ...]

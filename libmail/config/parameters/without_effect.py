@@ -211,11 +211,11 @@ _OTHER = """
     debug_peer_list default_cache_db_type delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
-    lmtp_send_dummy_mail_auth local_login_sender_maps postlogd_watchdog_timeout
-    relay_clientcerts respectful_logging smtp_bind_address_enforce
-    smtp_cname_overrides_servername smtp_send_dummy_mail_auth smtpd_expansion_filter
-    smtpd_min_data_rate smtpd_per_request_deadline smtpd_sender_login_maps
-    tcp_windowsize
+    lmtp_min_data_rate lmtp_send_dummy_mail_auth local_login_sender_maps
+    postlogd_watchdog_timeout relay_clientcerts respectful_logging smtp_bind_address_enforce
+    smtp_cname_overrides_servername smtp_min_data_rate smtp_send_dummy_mail_auth
+    smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
+    smtpd_sender_login_maps tcp_windowsize
 """
 
 NOT_YET = _words(

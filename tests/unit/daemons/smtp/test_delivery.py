@@ -14,6 +14,7 @@ from daemons.smtp.settings import Flags
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.ipc.messages import DeliverFlag, DsnNotify, EnvelopeFlag, Recipient, TraceFlag
 from libmail.queue.file import ContentFlag
+from libmail.service.pool import ServiceUnavailable
 from tests.unit.daemons.smtp.bench import BODY, CLOSE, EHLO, HANG, HEADER, PLAIN_EHLO, Bench, Server
 
 NAME = "127.0.0.1[127.0.0.1]"
@@ -398,6 +399,49 @@ def test_loop_detection(tmp_path: Path) -> None:
     assert isinstance(outcome, Bounced)
     assert outcome.dsn == "5.4.6"
     assert outcome.reason == "mail for 127.0.0.1 loops back to myself"
+
+
+@pytest.mark.parametrize(
+    ("transport", "relayhost", "passed", "reason"),
+    [
+        ("local:", "", True, ""),
+        ("down", "", False, "mail transport unavailable"),
+        ("local", "[127.0.0.1]", False, "mail for 127.0.0.1 loops back to myself"),
+    ],
+)
+def test_best_mx_transport(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: str,
+    relayhost: str,
+    passed: bool,
+    reason: str,
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def hand_over(
+        delivery: Delivery, recipient: Recipient, sender: str, spec: str, timeout: float
+    ) -> bool:
+        if spec == "down":
+            raise ServiceUnavailable("private/down: no such file")
+        asked.append((recipient.address, spec))
+        return True
+
+    monkeypatch.setattr("daemons.smtp.delivery.hand_over", hand_over)
+    own = frozenset(["127.0.0.1"])
+    bench = Bench(tmp_path, own=own, best_mx_transport=transport, relayhost=relayhost)
+
+    async def main() -> dict[str, Outcome]:
+        return await bench.run(bench.delivery("[127.0.0.1]"))
+
+    outcomes = asyncio.run(main())
+    assert asked == ([("b@example.org", transport)] if passed else [])
+    if passed:
+        assert outcomes == {}
+    else:
+        outcome = outcomes["b@example.org"]
+        assert isinstance(outcome, Deferred)
+        assert outcome.reason == reason
 
 
 def test_many_slow_deliveries_at_once(tmp_path: Path) -> None:

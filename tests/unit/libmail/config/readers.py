@@ -12,7 +12,7 @@ from libmail.config.declared import all_parameters
 from libmail.config.expand import references
 from libmail.config.families import FAMILIES
 
-__all__ = ["fields_of", "programs", "read_by", "read_by_any"]
+__all__ = ["fields_of", "programs", "read_by", "read_by_any", "used_names"]
 
 ROOT = Path(__file__).parents[4]
 FOLDERS = ("libmail", "daemons", "commands", "master")
@@ -62,6 +62,18 @@ def _mentioned(module: str) -> frozenset[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
     return frozenset((*_fields(module), *literals))
+
+
+@cache
+def used_names() -> frozenset[str]:
+    """Attributes that are read, and literals, which may name attributes."""
+    names = (
+        node.attr if isinstance(node, ast.Attribute) else node.value
+        for module in _modules().values()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute | ast.Constant)
+    )
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 @cache

@@ -9,7 +9,7 @@ from libmail.config.parameters.without_effect import (
     NOT_YET,
     PROTECTING,
 )
-from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any
+from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any, used_names
 
 SILENT = NOT_YET | NEVER | FOR_INSTALLERS
 
@@ -21,6 +21,11 @@ def test_what_nobody_reads_is_in_the_list() -> None:
 def test_what_is_read_is_not_in_the_list() -> None:
     assert not read_by_any() & SILENT
     assert PROTECTING.keys() <= read_by_any()
+
+
+def test_what_is_loaded_is_used() -> None:
+    loaded = {name for program in programs() for name in fields_of(program)}
+    assert loaded <= used_names()
 
 
 def test_who_is_said_to_read_a_parameter_does() -> None:

@@ -1,4 +1,4 @@
-"""Passing a message on to another delivery agent: mailbox_transport, fallback_transport."""
+"""Passing a message on to another agent, as mailbox_transport and best_mx_transport say."""
 
 import asyncio
 
