@@ -11,7 +11,7 @@ from daemons.cleanup.params import MappingParams
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus
 from libmail.log import LOG
-from libmail.message.addresses import addresses_in
+from libmail.message.addresses import AddressField
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import quote_local, split_address
 from libmail.tables.maps import Maps
@@ -28,6 +28,7 @@ HEADER_RECIPIENT: Final = "header_recipient"
 _CLASSES: Final = (ENVELOPE_SENDER, ENVELOPE_RECIPIENT, HEADER_SENDER, HEADER_RECIPIENT)
 
 _MAX_CANONICAL: Final = 10  # canonical mappings of one address, which are recursive
+_NOBODY: Final = '""'  # the null address among others
 _TRY_LATER: Final = "message not accepted, try again later"
 
 
@@ -112,6 +113,8 @@ class AddressMapper:
         rules = self._rules[name]
         for maps in rules.maps:
             address = await self._canonical(maps, queue_id, address)
+        if address.startswith("@") and name.endswith("sender"):
+            return ""
         if rules.masquerade:
             address = await self._masquerade(queue_id, address)
         return address
@@ -234,9 +237,16 @@ class AddressMapper:
         if value.startswith("@"):
             value = quote_local(f"{split_address(address)[0]}{value}")
             extension = ""
+        mailboxes = AddressField(value).mailboxes
+        if not mailboxes:
+            LOG.warning(f'{maps.title} lookup of {address} returns non-address result "{value}"')
+            LOG.warning(
+                f"{queue_id}: {maps.title} map lookup problem for {address} -- {_TRY_LATER}"
+            )
+            raise _lookup_failure()
         results: list[str] = []
-        for result in addresses_in(value):
-            complete = await self.rewrite("local", queue_id, result)
+        for mailbox in [one for one in mailboxes if one.address] or mailboxes[:1]:
+            complete = await self.rewrite("local", queue_id, mailbox.address or _NOBODY)
             if propagate and extension:
                 user, domain = split_address(complete)
                 complete = f"{user}{extension}@{domain}"
@@ -249,4 +259,5 @@ def _alias_error() -> Refused:
 
 
 def _lookup_failure() -> Refused:
-    return Refused(CleanupStatus.DEFER, "4.3.0", "Temporary lookup failure")
+    """The original tells its clients of a write error, in so many words."""
+    return Refused(CleanupStatus.WRITE, "4.3.0", "Temporary lookup failure")

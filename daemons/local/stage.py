@@ -53,7 +53,7 @@ class Stage(NamedTuple):
     def at(self, address: str, delimiters: str) -> "Stage":
         """The stage for an address, with its parts; delimiters: recipient_delimiter."""
         local, domain = split_address(address)
-        local = local.lower()
+        local = local.casefold()
         user, extension = split_extension(local, delimiters)
         return self._replace(
             recipient=self.recipient._replace(address=address),
@@ -92,4 +92,4 @@ class SeenFilter:
 
 def members_of(text: str) -> tuple[Mailbox, ...]:
     """The members in the value of an alias, or in a line of a file."""
-    return tuple(member for member in AddressField(text).mailboxes if member.plain)
+    return tuple(member for member in AddressField(text).mailboxes if member.address)

@@ -64,7 +64,32 @@ def test_failing_table_is_temporary(make_mapper: MakeMapper) -> None:
     mapper = make_mapper(virtual_alias_maps=("fail:broken",))
     with pytest.raises(Refused) as caught:
         asyncio.run(mapper.expand("ID", "a@b.test"))
-    assert (caught.value.status, caught.value.dsn) == (CleanupStatus.DEFER, "4.3.0")
+    assert (caught.value.status, caught.value.dsn) == (CleanupStatus.WRITE, "4.3.0")
+
+
+ODD = "inline:{ {a@v.test=<>}, {b@v.test=\"\"}, {c@v.test=alice, <>}, {d@v.test=(x)} }"
+
+
+@pytest.mark.parametrize(
+    ("address", "targets"),
+    [
+        ("a@v.test", ["@example.test"]),
+        ("b@v.test", ["@example.test"]),
+        ("c@v.test", ["alice@example.test"]),
+    ],
+)
+def test_null_addresses(make_mapper: MakeMapper, address: str, targets: list[str]) -> None:
+    mapper = make_mapper(virtual_alias_maps=(ODD,), sender_canonical_maps=(ODD,))
+    assert asyncio.run(mapper.expand("ID", address)) == targets
+    sender = "" if address < "c" else targets[0]
+    assert asyncio.run(mapper.map_class(ENVELOPE_SENDER, "ID", address)) == sender
+
+
+def test_a_result_that_is_no_address_is_temporary(make_mapper: MakeMapper) -> None:
+    mapper = make_mapper(virtual_alias_maps=(ODD,))
+    with pytest.raises(Refused) as caught:
+        asyncio.run(mapper.expand("ID", "d@v.test"))
+    assert (caught.value.status, caught.value.dsn) == (CleanupStatus.WRITE, "4.3.0")
 
 
 @pytest.mark.parametrize(
