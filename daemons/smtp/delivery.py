@@ -385,16 +385,18 @@ class Attempt:
     ) -> None:
         """Keep the session for later if the server took the message, or say goodbye."""
         params = self._settings.params
-        keep = keep and transaction.next is not Next.RESET
-        early_quit = not keep and session.extensions.pipelining  # with the end of data or RSET
+        pipelining = session.extensions.pipelining
+        quit_sent = not keep and pipelining  # with the end of data
+        keep = keep and not self._left  # else it would be the first that is tried again
         if transaction.next is Next.CONTENT:
             session.wire.close()  # a probe: there is no other way out of DATA without a message
             return
-        if transaction.next is Next.RESET and not await session.reset(
-            b"QUIT\r\n" if early_quit else b""
-        ):
-            session.wire.close()
-        elif early_quit:
+        if transaction.next is Next.RESET:
+            keep, quit_sent = False, pipelining
+            if not await session.reset(b"QUIT\r\n" if pipelining else b""):
+                session.wire.close()
+                return
+        if quit_sent:
             if not params.smtp_skip_quit_response:
                 await session.await_goodbye()
             session.wire.close()

@@ -67,7 +67,7 @@ def test_failing_table_is_temporary(make_mapper: MakeMapper) -> None:
     assert (caught.value.status, caught.value.dsn) == (CleanupStatus.WRITE, "4.3.0")
 
 
-ODD = "inline:{ {a@v.test=<>}, {b@v.test=\"\"}, {c@v.test=alice, <>}, {d@v.test=(x)} }"
+ODD = 'inline:{ {a@v.test=<>}, {b@v.test=""}, {c@v.test=alice, <>}, {d@v.test=(x)} }'
 
 
 @pytest.mark.parametrize(

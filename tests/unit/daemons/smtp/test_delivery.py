@@ -370,6 +370,31 @@ def test_kept_session_that_died(tmp_path: Path) -> None:
     assert len(server.sessions) == 2
 
 
+@pytest.mark.parametrize(("verb", "reply"), [(".", "451 4.3.0 full"), ("MAIL", "451 4.3.0 no")])
+def test_kept_session_whose_server_has_had_enough(tmp_path: Path, verb: str, reply: str) -> None:
+    """The message is tried on one more connection, then it waits."""
+
+    async def main() -> tuple[list[Outcome], Server]:
+        found: list[Outcome] = []
+        async with Server() as server, asyncio.timeout(60):
+            bench = Bench(tmp_path)
+            for _ in range(2):
+                flag = int(DeliverFlag.KEEP)
+                delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=flag)
+                found += (await bench.run(delivery)).values()
+                server.script = {verb: reply}
+            bench.around.cache.close()
+            await server.all_sessions_end()
+            return found, server
+
+    outcomes, server = asyncio.run(main())
+    assert [outcome.dsn for outcome in outcomes] == ["2.0.0", "4.3.0"]
+    assert len(server.sessions) == 2
+    verbs = [[line.split()[0] for line in session] for session in server.sessions]
+    assert all(session.count(verb) <= 2 for session in verbs)
+    assert all(session[-1] == "QUIT" for session in verbs)
+
+
 def test_address_probe(tmp_path: Path) -> None:
     server = Server()
     outcome = one(Bench(tmp_path), server, flags=int(TraceFlag.MTA_VERIFY))
