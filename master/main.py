@@ -43,7 +43,6 @@ class Options:
 
     config_directory: str | None
     foreground: bool
-    init: bool
     keep_stdout: bool
     test: bool
     wait: bool
@@ -68,7 +67,6 @@ def parse_options(arguments: Sequence[str]) -> Options:
     return Options(
         config_directory=given.get("-c"),
         foreground="-d" in given or "-i" in given,
-        init="-i" in given,
         keep_stdout="-s" in given or "-i" in given or "-d" in given,
         test="-t" in given,
         wait="-w" in given,

@@ -37,13 +37,12 @@ class Job:
     log: str
     action: str
     returned: str
-    header_only: bool
 
 
-FAILURE: Final = Job("failure", "non-delivery", "failed", "Undelivered Message", False)
-DELAY: Final = Job("delay", "delay", "delayed", "Undelivered Message", True)
-SUCCESS: Final = Job("success", "delivery status", "", "Message", True)
-VERIFY: Final = Job("verify", "delivery status", "", "Message", True)
+FAILURE: Final = Job("failure", "non-delivery", "failed", "Undelivered Message")
+DELAY: Final = Job("delay", "delay", "delayed", "Undelivered Message")
+SUCCESS: Final = Job("success", "delivery status", "", "Message")
+VERIFY: Final = Job("verify", "delivery status", "", "Message")
 
 
 def read_original(request: BounceFlush, path: str, size_limit: int, *, full: bool) -> Original:

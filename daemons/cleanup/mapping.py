@@ -1,7 +1,6 @@
 """Address mapping: canonical(5), masquerading, virtual(5).
 
-Decisions over tables and the rewriting service, so that `postfix explain` can run them, too. All
-addresses are in internal form.
+Decisions over tables and the rewriting service. All addresses are in internal form.
 """
 
 from collections.abc import Sequence

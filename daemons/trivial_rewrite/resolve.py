@@ -1,7 +1,7 @@
 """Resolving an address: address class, transport, next hop.
 
-A decision over `Tables`, which a daemon answers from real tables and `postfix explain` from ones
-that record what was asked. Source: trivial-rewrite(8), transport(5), ADDRESS_CLASS_README.
+A decision over `Tables`, without I/O of its own. Source: trivial-rewrite(8), transport(5),
+ADDRESS_CLASS_README.
 """
 
 import re

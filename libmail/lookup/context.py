@@ -24,7 +24,7 @@ from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import ResolveReply
 from libmail.service.pool import ServiceUnavailable
 from libmail.tables.maps import AddressForms, Found, Maps
-from libmail.tables.match import AddressList, DomainList, StringList
+from libmail.tables.match import AddressList
 from libmail.tables.table import TableError
 
 __all__ = ["Asked", "LiveLookups", "LookupFailure", "Lookups", "ReplayedLookups", "Resolve"]
@@ -41,7 +41,7 @@ class LookupFailure(Exception):
 class Asked:
     """A question and its answer.
 
-    kind: "table", "address", "list", "hosts", "dns", "resolve". where: the table or parameter.
+    kind: "table", "address", "hosts", "dns", "resolve". where: the table or parameter.
     failure: what failed, "" if there is an answer. dns_error: name of the error class, and rcode.
     """
 
@@ -68,9 +68,6 @@ class Lookups(Protocol):
     def has(self, title: str) -> bool:
         """Whether there are tables, or items, under that title."""
 
-    async def in_list(self, title: str, text: str) -> bool:
-        """Whether a string or domain is in a match list."""
-
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """Whether a host is in a list of networks and names."""
 
@@ -90,20 +87,18 @@ class Lookups(Protocol):
 class LiveLookups:
     """Asks the real tables and services.
 
-    maps, lists, hosts: by title. record: where to append what was asked, None: nowhere.
+    maps, hosts: by title. record: where to append what was asked, None: nowhere.
     """
 
     def __init__(
         self,
         maps: Mapping[str, Maps],
-        lists: Mapping[str, StringList | DomainList],
         hosts: Mapping[str, AddressList],
         resolver: Resolver | None,
         resolve: Resolve,
         record: list[Asked] | None = None,
     ) -> None:
         self._maps = maps
-        self._lists = lists
         self._hosts = hosts
         self._resolver = resolver
         self._resolve = resolve
@@ -111,8 +106,7 @@ class LiveLookups:
 
     def has(self, title: str) -> bool:
         """Whether there are tables, or items, under that title."""
-        found = self._maps.get(title) or self._lists.get(title) or self._hosts.get(title)
-        return bool(found)
+        return bool(self._maps.get(title) or self._hosts.get(title))
 
     async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
         """Search tables for a key. Raises LookupFailure."""
@@ -131,10 +125,6 @@ class LiveLookups:
             return None
         answer = maps.find_address(address, delimiters, forms, local=local)
         return await self._ask("address", title, address, answer)
-
-    async def in_list(self, title: str, text: str) -> bool:
-        """Whether a string or domain is in a match list. Raises LookupFailure."""
-        return await self._ask("list", title, text, self._lists[title].match(text))
 
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """Whether a host is in a list of networks and names. Raises LookupFailure."""
@@ -222,10 +212,6 @@ class ReplayedLookups:
         if title not in self._titles:
             return None
         return cast(Found | None, self._answer("address", title, address))
-
-    async def in_list(self, title: str, text: str) -> bool:
-        """The recorded answer."""
-        return bool(self._answer("list", title, text))
 
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """The recorded answer."""

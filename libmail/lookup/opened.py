@@ -13,7 +13,7 @@ from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.restrictions import Restrictions
 from libmail.tables.maps import Maps
-from libmail.tables.match import AddressList, DomainList, StringList
+from libmail.tables.match import AddressList
 from libmail.tables.table import TableOptions
 
 __all__ = ["OpenedRestrictions", "open_restrictions", "own_addresses"]
@@ -42,8 +42,7 @@ class OpenedRestrictions:
 
     def lookups(self, resolve: Resolve, record: list[Asked] | None = None) -> LiveLookups:
         """The lookup context. resolve: asks trivial-rewrite(8)."""
-        lists: dict[str, StringList | DomainList] = {}
-        return LiveLookups(self.maps, lists, self.hosts, self.resolver, resolve, record)
+        return LiveLookups(self.maps, self.hosts, self.resolver, resolve, record)
 
 
 def open_restrictions(

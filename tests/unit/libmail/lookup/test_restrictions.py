@@ -114,7 +114,7 @@ class World:
         self.asked: list[Asked] = []
 
     def live(self) -> LiveLookups:
-        return LiveLookups(self.maps, {}, self.hosts, DNS, resolve, self.asked)  # type: ignore[arg-type]
+        return LiveLookups(self.maps, self.hosts, DNS, resolve, self.asked)  # type: ignore[arg-type]
 
     def replayed(self) -> ReplayedLookups:
         titles = [title for title, maps in self.maps.items() if maps]
