@@ -77,9 +77,8 @@ class Options:
     """What the command line says.
 
     sender: None if not given. aliases: the database of -oA, or "". interval: whether -q gave one.
-     full_name: None for that of the user database. flags, notify: see
-    `bits`. verp: delimiters, "" for the usual ones, None without VERP. warnings: what was not
-    understood and is ignored.
+    full_name: None for that of the user database. flags, notify: see `bits`. verp: delimiters, ""
+    for the usual ones, None without VERP. warnings: what was not understood and is ignored.
     """
 
     __slots__ = (

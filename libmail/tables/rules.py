@@ -21,6 +21,7 @@ from libmail.tables.table import KeyFilter, Log
 __all__ = ["Engine", "Groups", "Matcher", "PatternError", "RuleTable", "parse_rules"]
 
 _BLANKS: Final = " \t\r\n\v\f"
+_LETTERS: Final = re.compile(r"\S*", re.ASCII)
 
 # The parts of the subject that the groups matched; group 0 is the whole match.
 Groups = Sequence[bytes]
@@ -251,8 +252,8 @@ def _take_pattern(engine: Engine, text: str, warn: Callable[[str], None]) -> tup
     end = _closing_delimiter(text)
     if end < 0:
         raise _SkipRule(f'no closing regexp delimiter "{text[0]}": {engine.skipping} this rule')
-    match = re.compile(r"\S*", re.ASCII).match(text, end + 1)
-    letters = match.group() if match else ""
+    match = _LETTERS.match(text, end + 1)
+    letters = match[0] if match else ""
     toggled: set[str] = set()
     for letter in letters:
         if letter not in engine.flags:
@@ -297,11 +298,8 @@ def _parse_result(result: str, warn: Callable[[str], None], log: Log) -> list[by
         parts.append(result[at:dollar].encode("utf-8", "surrogateescape"))
         match = _MACRO.match(result, dollar)
         if match is None:
-            problem = (
-                "truncated macro reference"
-                if result[dollar + 1 :][:1] in ("{", "(")
-                else ("empty macro name")
-            )
+            truncated = result.startswith(("{", "("), dollar + 1)
+            problem = "truncated macro reference" if truncated else "empty macro name"
             log.warning(f'{problem}: "{result}"')
             raise _SkipRule("bad replacement syntax: skipping this rule")
         if match.group(1):
