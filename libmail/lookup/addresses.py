@@ -1,7 +1,5 @@
 """Restrictions on sender and recipient addresses, and the relay control."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from libmail.dns.answers import DnsError, Filtered, Invalid, NotFound, NullMx
@@ -228,7 +226,6 @@ async def _domain_exists(
 ) -> Outcome:
     params = check.params
     failed: DnsError | None = None
-    refuse: Callable[[int, str, str], Outcome] = partial(check.reject, subject)
     for rrtype in ("MX", "A", "AAAA"):
         try:
             records = await check.lookups.dns(domain, rrtype)
@@ -238,7 +235,7 @@ async def _domain_exists(
             continue
         except Invalid:
             text = check.rejected(subject, "Malformed DNS server reply")
-            return refuse(params.unknown_address_reject_code, dsn, text)
+            return check.reject(subject, params.unknown_address_reject_code, dsn, text)
         except Filtered as err:
             LOG.warning(f"{domain}: MX or address lookup error: {err.text.rpartition(': ')[2]}")
             return DUNNO
@@ -250,7 +247,7 @@ async def _domain_exists(
         return DUNNO
     text = check.rejected(subject, "Domain not found")
     if failed is None:
-        return refuse(params.unknown_address_reject_code, dsn, text)
+        return check.reject(subject, params.unknown_address_reject_code, dsn, text)
     return tempfail(check, subject, params.unknown_address_tempfail_action, dsn, text)
 
 

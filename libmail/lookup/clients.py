@@ -162,13 +162,8 @@ async def reject_unknown_helo_hostname(check: Check, _: Subject, __: str) -> Out
 
 def tempfail(check: Check, subject: Subject, action: str, dsn: str, text: str) -> Outcome:
     """What a *_tempfail_action parameter says to do about a lookup that failed."""
-    if action in ("defer_if_permit", "defer_if_reject", "defer"):
-        if action == "defer":
-            return check.reject(subject, 450, dsn, text)
-        want = (
-            check.want_defer_if_permit
-            if action == "defer_if_permit"
-            else check.want_defer_if_reject
-        )
-        return want(subject, 450, dsn, text)
+    if action == "defer_if_permit":
+        return check.want_defer_if_permit(subject, 450, dsn, text)
+    if action == "defer_if_reject":
+        return check.want_defer_if_reject(subject, 450, dsn, text)
     return check.reject(subject, 450, dsn, text)
