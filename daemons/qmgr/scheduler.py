@@ -30,7 +30,7 @@ from daemons.qmgr.params import TransportLimits
 from libmail.ipc.messages import Nexthop, Recipient
 
 _LAST: Final = math.inf
-_CLOSELY: Final = 1.0  # seconds between deliveries that make a kept connection worth while
+_CLOSELY: Final = 1  # full seconds between deliveries that make a kept connection worth while
 _CANDIDATES: Final = 16  # jobs of one size that are looked at before giving up on that size
 
 JobKey = tuple[float, ...]
@@ -96,10 +96,11 @@ class Destination:
 
     busy: deliveries under way. waiting: entries not selected. last_done: when a delivery ended.
     dead_until, paused_until: of the epoch, 0 if it is not; reason: "4.x.x why" while it is dead.
+    kept: the last delivery was to leave its connection open.
     """
 
-    __slots__ = ("busy", "dead_until", "last_done", "name", "offered", "paused_until", "peers",
-                 "reason", "transport", "waiting", "warn_at", "window")  # fmt: skip
+    __slots__ = ("busy", "dead_until", "kept", "last_done", "name", "offered", "paused_until",
+                 "peers", "reason", "transport", "waiting", "warn_at", "window")  # fmt: skip
 
     def __init__(self, transport: "Transport", name: str) -> None:
         self.transport = transport
@@ -108,6 +109,7 @@ class Destination:
         self.busy = 0
         self.waiting = 0
         self.last_done = 0.0
+        self.kept = False
         self.dead_until = 0.0
         self.paused_until = 0.0
         self.reason = ""
@@ -121,8 +123,14 @@ class Destination:
         return self.waiting > 0 and self.busy < self.window.concurrency and not self.paused_until
 
     def in_demand(self, now: float) -> bool:
-        """Whether deliveries overlap or follow closely, so that connections are worth keeping."""
-        return self.busy > 1 or self.waiting > 0 or now - self.last_done < _CLOSELY
+        """Whether a delivery that begins now is to leave its connection open.
+
+        That begins when one follows closely on another, not with a handful that begin together,
+        and goes on as long as they follow or overlap: while there are kept connections nobody
+        should make new ones.
+        """
+        self.kept = int(now) - int(self.last_done) <= _CLOSELY or (self.kept and self.busy > 1)
+        return self.kept
 
     def first(self) -> PeerItem | None:
         """The peer whose turn it is."""
