@@ -15,12 +15,18 @@ from libmail.config.families import FAMILIES
 from libmail.config.parameters.without_effect import NEVER, NOT_YET
 from libmail.log import Fatal
 from master.main import parse_options
+from tests.unit.libmail.config.readers import fields_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = ROOT / "man"
 OTHERS = ("comsat", "group", "inetd", "init", "logrotate", "passwd")  # pages of the system
 LINK = re.compile(r"\.so (man\d/\S+)\n")
 OTHER_NAMES = {1: ("mailq", "newaliases"), 8: ("defer", "lmtp", "proxywrite", "retry", "trace")}
+# What so many daemons read in the same sense that not every page has it.
+EVERYWHERE = re.compile(
+    r".*_service_name|hash_queue_\w+|inet_\w+|ipc_\w+|mail_(?:name|owner)|proxy_interfaces"
+    r"|my(?:destination|domain|hostname|origin)|recipient_delimiter|smtputf8_enable"
+)
 MACROS = ("Ar", "Cm", "Li", "No", "Ns", "Op")
 LETTERS = (*string.ascii_letters, "#")
 
@@ -83,7 +89,7 @@ def items(text: str) -> Iterator[str]:
 def parameters(text: str) -> set[str]:
     """Names behind Va."""
     found: set[str] = set()
-    for arguments in re.findall(r"^\.(?:It )?Va (.*)", text, re.MULTILINE):
+    for arguments in re.findall(r"^\.(?:It )?Va (.*)", text.replace("\\\n", ""), re.MULTILINE):
         for word in arguments.split():
             if not re.match(r"[a-z0-9]", word):
                 if word[0].isupper():
@@ -136,6 +142,14 @@ def test_a_daemon_reads_the_parameters_in_its_page(path: Path) -> None:
         for name in parameters(f".It {item}") & set(all_parameters()):
             programs_of = all_parameters()[name].programs.split()
             assert readers.intersection(programs_of), name
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_the_page_of_a_daemon_names_what_it_reads(name: str) -> None:
+    text = page(8, name)
+    if not LINK.fullmatch(text):
+        missing = fields_of(name) - parameters(text)
+        assert {parameter for parameter in missing if not EVERYWHERE.fullmatch(parameter)} == set()
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
