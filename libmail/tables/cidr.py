@@ -51,7 +51,9 @@ class CidrTable:
         while at < len(rules):
             rule = rules[at]
             at += 1
-            if rule.network.holds(address) is rule.negated:
+            network = rule.network
+            # "!" is about the addresses of the same family; those of the other never apply.
+            if network.version != address[0] or network.holds(address) is rule.negated:
                 at = rule.skip or at
             elif not rule.skip:
                 return rule.result

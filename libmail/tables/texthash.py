@@ -55,6 +55,6 @@ def _add(
         options.log.warning(f"{where}: {remark}")
     folded = ready(key) or key
     if folded in entries:
-        options.log.warning(f'{where}: duplicate entry: "{folded}"')
+        options.log.warning(f'{where}: duplicate entry: "{key}"')
         return
     entries[folded] = value

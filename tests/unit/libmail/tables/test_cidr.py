@@ -50,6 +50,19 @@ def test_lookup(tmp_path: Path, key: str, want: str | None) -> None:
     assert lookup_now(open_table(f"cidr:{path}", strict=True), key) == want
 
 
+@pytest.mark.parametrize(
+    ("key", "want"),
+    [("10.1.1.1", "four"), ("1.2.3.4", "not ten"), ("::1", "not doc"), ("2001:db8::1", "six")],
+)
+def test_negation_is_about_one_family(key: str, want: str) -> None:
+    rules = "{!2001:db8::/32 not doc},{!10.0.0.0/8 not ten},{::/0 six},{0.0.0.0/0 four}"
+    assert lookup_now(open_table(f"cidr:{{{rules}}}", strict=True), key) == want
+    conditional = f"{{if !10.0.0.0/8}},{rules},{{endif}}"
+    outside = key == "1.2.3.4"
+    found = lookup_now(open_table(f"cidr:{{{conditional}}}", strict=True), key)
+    assert found == (want if outside else None)
+
+
 WARNINGS = [
     (
         "10.0.0.1/8 x",
