@@ -47,6 +47,7 @@ _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
 _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
 _EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
+_EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
 _LOCAL: Final = int(EnvelopeFlag.LOCAL)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 
@@ -298,6 +299,8 @@ class Message:
     def _final_envelope(self, envelope: Envelope, recipients: list[Recipient]) -> Envelope:
         params = self._shop.params
         flags = envelope.flags
+        if self._expanded is not None and self._expanded.expanded:
+            flags |= _EXPANDED
         if not params.detect_8bit_encoding_header:
             pass
         elif self._declared is not None:

@@ -71,14 +71,14 @@ class RecipientList:
         self.expanded: list[Target] = []
 
     async def add_all(self, recipients: Iterable[Recipient], sender: str) -> None:
-        """The client's recipients, then the automatic ones. sender: in its final form."""
+        """The client's recipients and the automatic ones. sender: in its final form."""
         bcc = self._flags & _BCC
+        if bcc and sender and self._bcc.sender_bcc_maps:
+            await self._add_found(self._bcc.sender_bcc_maps, sender)
         for recipient in recipients:
             address = await self._add(recipient)
             if bcc and self._bcc.recipient_bcc_maps:
                 await self._add_found(self._bcc.recipient_bcc_maps, address)
-        if bcc and sender and self._bcc.sender_bcc_maps:
-            await self._add_found(self._bcc.sender_bcc_maps, sender)
         if bcc and self._params.always_bcc:
             await self._add_bcc(self._params.always_bcc)
 

@@ -28,6 +28,7 @@ from libmail.ipc.messages import (
     DeliverReply,
     DeliverRequest,
     DsnNotify,
+    EnvelopeFlag,
     Nexthop,
     QueueId,
     Recipient,
@@ -44,6 +45,7 @@ from libmail.service.pool import ServiceUnavailable
 _FILES_A_TURN: Final = 200  # looked at in one turn of the event loop
 _MESSAGES_A_TURN: Final = 32  # taken in one turn
 _STOP_LOOK: Final = 0.02  # seconds between looks whether deliveries have ended
+_EXPANDED: Final = EnvelopeFlag.EXPANDED.value
 _KEEP: Final = DeliverFlag.KEEP.value  # plain numbers: the operators of IntFlag are slow
 _SUCCESS: Final = DsnNotify.SUCCESS.value
 _SUSPENDED: Final = "delivery temporarily suspended: "
@@ -193,7 +195,7 @@ class QueueManager:
         message.flush = found.flush
         if self._rules.confirm_cleared and message.envelope.warn_time < 0:
             message.tflags |= TraceFlag.DELAY_CLEARED.value
-        message.traced = bool(message.tflags)
+        message.traced = bool(message.tflags) or bool(message.envelope.flags & _EXPANDED)
         self.active[message.queue_id] = message
         LOG.event(QueueActive(message.queue_id, message.envelope.sender, message.size, read.total))
         self._assign(message, read.recipients)

@@ -127,6 +127,7 @@ class EnvelopeFlag(IntFlag):
     DSN_FULL = 128  # RET=FULL
     REQUIRETLS = 256
     RELAYED = 512  # sendmail -G: not an initial submission; pickup(8) makes a context of it
+    EXPANDED = 1024  # trace(8) has a record of aliases that cleanup(8) has expanded
 
 
 class Recipient(NamedTuple):

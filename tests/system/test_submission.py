@@ -75,3 +75,19 @@ def test_verp_names_the_recipient(make_system: MakeSystem) -> None:
     assert system.maildir("alice")[0].startswith(b"Return-Path: <list+alice=virtual.test@x.test>\n")
     mbox = (system.top / "vmail/bob").read_bytes()
     assert mbox.startswith(b"From list+bob=virtual.test@x.test ")
+
+
+def test_success_of_an_alias_is_reported(make_system: MakeSystem) -> None:
+    """RFC 3461 §5.2.7.3: that the alias was expanded is all that the sender gets to know."""
+    system = make_system(
+        main={"virtual_alias_maps": "inline:{ {team@mail.test=bob@virtual.test a@virtual.test} }"}
+    )
+    system.start()
+    message = b"Subject: x\n\nx\n"
+    system.sendmail("-f", "alice@virtual.test", "-N", "success", "team@mail.test", stdin=message)
+    system.wait_for_log("sender delivery status notification")
+    system.wait_for_queue_empty()
+    (report,) = system.maildir("alice")
+    assert b"\n<team@mail.test>: alias expanded\n" in report
+    assert b"\nAction: expanded\n" in report
+    assert b"bob@virtual.test" not in report
