@@ -6,7 +6,7 @@ first other character is `#` are left out, wherever they stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from libmail.tables.braces import split_list, strip_braces
@@ -16,15 +16,21 @@ from libmail.tables.table import TableConfigError
 __all__ = ["logical_lines", "read_rules"]
 
 _BLANKS: Final = " \t\r\n\v\f"
+_SHOWN: Final = 30  # characters of a line in the log
 _INDENT: Final = frozenset(("", *_BLANKS))
 
 
-def logical_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def logical_lines(
+    lines: Iterable[str], orphan: Callable[[str], object] | None = None
+) -> Iterator[tuple[int, str]]:
     """Give (number of the first physical line, text) for each logical line.
 
     The line end is taken off each physical line; the rest of the white space stays.
+    orphan: is told of an indented line that there is nothing before to continue, which is then
+    left out; without it such a line counts.
     """
     first, text = 0, ""
+    lost = False  # what an indented line would continue has been left out
     for number, line in enumerate(lines, 1):
         start = line[:1]
         if start in _INDENT or start == "#":
@@ -34,11 +40,21 @@ def logical_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             if first and start in _INDENT:
                 text += line.removesuffix("\n")
                 continue
+            if orphan is not None and start in _INDENT:
+                if not lost:
+                    orphan(_without_start(line.removesuffix("\n")))
+                lost = True
+                continue
         if first:
             yield first, text
         first, text = number, line.removesuffix("\n")
     if first:
         yield first, text
+
+
+def _without_start(line: str) -> str:
+    shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+    return f'logical line must not start with whitespace: "{shown}"'
 
 
 def read_rules(kind: str, name: str) -> list[tuple[int, str]]:

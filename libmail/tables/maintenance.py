@@ -132,7 +132,7 @@ def _read_entries(
     """Read a source into folded keys and values, with the warnings that are due."""
     options = target.options
     entries: dict[str, str] = {}
-    for number, line in logical_lines(lines):
+    for number, line in logical_lines(lines, lambda text: _leave_out(target, f"{source}: {text}")):
         if options.utf8 and not is_utf8(line):
             shown = printable(line.strip())
             problem = f'non-UTF-8 input "{shown}" -- ignoring this line'

@@ -32,7 +32,9 @@ def open_named(kind: str, name: str, options: TableOptions) -> MemoryTable:
     entries: dict[str, str] = {}
     try:
         with read_source(name) as file:
-            for number, line in logical_lines(file):
+            for number, line in logical_lines(
+                file, lambda problem: options.log.warning(f"{name}: {problem}")
+            ):
                 _add(entries, f"{name}, line {number}", line, ready, options)
     except OSError as error:
         raise TableConfigError(f"open database {name}: {error.strerror}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,9 @@ from libmail.tables.cache import ExpiringCache
 from libmail.tables.entries import EntryError, split_entry
 from libmail.tables.lines import logical_lines
 from libmail.tables.message_keys import BODY, HEADER, message_keys
+from libmail.tables.registry import open_with
+from libmail.tables.table import TableOptions, lookup_now
+from tests.unit.libmail.tables.recorder import Recorder
 
 LINES = [
     ("a 1\nb 2\n", [(1, "a 1"), (2, "b 2")]),
@@ -201,3 +206,15 @@ def test_cache_forgets() -> None:
     assert cache.get("e") is None
     cache.clear()
     assert len(cache) == 0
+
+
+def test_a_source_that_begins_with_white_space(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_text(f"\n  {'x' * 40} y\n more\n\n  other\nz w\n  v\n")
+    log = Recorder()
+    table = open_with(f"texthash:{path}", TableOptions(log=log))
+    assert lookup_now(table, "z") == "w  v"
+    assert lookup_now(table, "other") is None
+    assert log.lines == [
+        f'warning: {path}: logical line must not start with whitespace: "  {"x" * 28}..."'
+    ]
