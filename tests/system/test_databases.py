@@ -200,7 +200,7 @@ def test_outage(make_system: MakeSystem, server: Server) -> None:
         }
     )
     system.allow(
-        "lookup error|lookup problem|query failed|connect to .* server|dict_ldap|table lookup"
+        "lookup (error|failure|problem)|query failed|connect to .* server|dict_ldap|table lookup"
     )
     system.allow("timed out|unavailable")
     system.start()

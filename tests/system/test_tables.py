@@ -49,6 +49,7 @@ def allow_problems(system: MailSystem) -> None:
     """What is logged while a table is away."""
     for text in (
         "lookup error",
+        "lookup failure",
         "lookup problem",
         "connect to TCP map|connect to 127.0.0.1:",
         "read TCP map reply",
