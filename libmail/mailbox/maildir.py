@@ -21,7 +21,7 @@ def _create(name: str, folder: str) -> int:
     try:
         return os.open(name, flags, 0o600)
     except FileNotFoundError:
-        for part in ("tmp", "new", "cur"):
+        for part in ("cur", "new", "tmp"):  # whoever finds tmp finds all of it
             _make_folder(f"{folder}/{part}")
     except FileExistsError:
         os.unlink(name)  # left behind by a process of this number that was killed this second
@@ -29,14 +29,13 @@ def _create(name: str, folder: str) -> int:
 
 
 def _make_folder(path: str) -> None:
-    """Make a directory, and those above it, for its owner alone."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileNotFoundError:
-        _make_folder(os.path.dirname(path))
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass  # if it is no directory, creating the file fails
+    """Make a directory, and those above it, for its owner alone; others may do so meanwhile."""
+    with suppress(FileExistsError):  # if it is no directory, creating the file fails
+        try:
+            os.mkdir(path, 0o700)
+        except FileNotFoundError:
+            _make_folder(os.path.dirname(path))
+            os.mkdir(path, 0o700)
 
 
 def _write_all(fd: int, pieces: Iterable[bytes], limit: int) -> None:

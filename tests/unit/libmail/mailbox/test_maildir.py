@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -19,6 +21,20 @@ def test_deliver(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d+\.host\.test", f.name) for f in new)
     assert not list((folder / "tmp").iterdir())
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_others_make_the_maildir_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir, made = os.mkdir, list[str]()
+
+    def too_late(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        made.append(os.path.basename(path))
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    monkeypatch.setattr(os, "mkdir", too_late)
+    deliver_to_maildir(str(tmp_path / "deep/Maildir"), (b"x",), "h")
+    assert made == ["deep", "Maildir", "cur", "new", "tmp"]
+    assert len(list((tmp_path / "deep/Maildir/new").iterdir())) == 1
 
 
 def test_size_limit(tmp_path: Path) -> None:
