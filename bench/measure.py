@@ -3,6 +3,10 @@
 Rates are end to end: from before the first connection to the log line that says the last
 message has left the queue. CPU time is that of the mail system alone: of all processes of
 its session and of those that ended there; load generators and sinks are in others.
+
+ext4 does not use the inodes of files again that were deleted in the last minutes, and looks past
+them whenever it makes a file: rounds get slower, in system time, the more mail has just left the
+queue. Both sides pay for it, but only rows from the same run may be compared.
 """
 
 from __future__ import annotations
