@@ -26,7 +26,7 @@ from libmail.ipc.messages import (
 from libmail.log import LOG, Fatal, printable
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
-from libmail.tables.registry import open_with, open_writable
+from libmail.tables.registry import PROXY, open_with, open_writable, without_proxy
 from libmail.tables.table import (
     SequenceTable,
     Table,
@@ -38,7 +38,6 @@ from libmail.tables.table import (
 
 __all__ = ["SERVICE", "Tables", "approved", "serve"]
 
-_PREFIX: Final = "proxy:"
 _BATCH: Final = 1 << 16  # characters of entries in a message, at least
 _LONGEST: Final = 1 << 17  # characters of a value
 
@@ -73,9 +72,7 @@ def approved(specs: Sequence[str]) -> tuple[str, ...]:
     """The tables that a list approves: those with "proxy:" in front, which is taken away."""
     names: dict[str, None] = {}
     for spec in specs:
-        name = spec
-        while name.startswith(_PREFIX):
-            name = name.removeprefix(_PREFIX)
+        name = without_proxy(spec)
         if name != spec and ":" in name:
             names[name] = None
     return tuple(names)
@@ -104,7 +101,7 @@ def _table(tables: Tables, name: str) -> Table:
         access = "read-only" if tables.writable is None else "read-write"
         LOG.warning(f'request for unapproved table: "{shown}"')
         LOG.warning(
-            f"to approve this table for {access} access, list {_PREFIX}{shown}"
+            f"to approve this table for {access} access, list {PROXY}{shown}"
             f" in main.cf:{tables.parameter}"
         )
         raise Refused("the table is not approved")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from libmail.config import Config
 from libmail.tables.match import DomainList, StringList
+from libmail.tables.registry import without_proxy
 from libmail.tables.table import TableError, TableOptions, run_now
 
 __all__ = ["class_problems"]
@@ -88,4 +89,4 @@ def _items(config: Config, parameter: str) -> Sequence[str]:
     if parameter == "relay_domains" and not config.is_set(parameter):
         # The default before compatibility level 2 is $mydestination, which wins anyhow.
         return ()
-    return [item.removeprefix("proxy:") for item in items]
+    return [without_proxy(item) for item in items]

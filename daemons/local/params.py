@@ -12,6 +12,7 @@ from libmail.log import Fatal
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup
 from libmail.tables.maps import Maps
+from libmail.tables.registry import without_proxy
 from libmail.tables.table import TableOptions
 
 __all__ = ["AliasTable", "LocalParams", "Settings", "prepare"]
@@ -107,7 +108,7 @@ class Settings:
 
 def _file_owner(spec: str) -> int:
     """Who can change a table: the owner of its file; root, if it is no file or in main.cf."""
-    _, _, name = spec.removeprefix("proxy:").partition(":")
+    _, _, name = without_proxy(spec).partition(":")
     for path in (f"{name}.lmdb", name):
         if path.startswith("/"):
             try:

@@ -32,12 +32,11 @@ from libmail.ipc.messages import (
 )
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.tables.cache import ExpiringCache
-from libmail.tables.registry import is_pattern, open_with
+from libmail.tables.registry import PROXY, is_pattern, open_with, without_proxy
 from libmail.tables.table import Table, TableConfigError, TableFailed, TableOptions, TableRetry
 
-__all__ = ["PREFIX", "ProxyTable", "open_named", "open_writable"]
+__all__ = ["ProxyTable", "open_named", "open_writable"]
 
-PREFIX: Final = "proxy:"
 _PATIENCE: Final = 100.0  # seconds; a lookup that takes longer is no use to whoever waits for it
 
 _CACHE_SIZE: Final = 5000
@@ -56,7 +55,7 @@ class ProxyTable:
 
         cache_life: seconds for which a daemon uses an answer again.
         """
-        self.spec = PREFIX + name
+        self.spec = PROXY + name
         self.pattern = is_pattern(name)
         config = options.config
         self._name = name
@@ -202,15 +201,9 @@ def _has_service(config: Config, service: str) -> bool:
     return any(entry.type == "unix" and entry.name == service for entry in entries)
 
 
-def _inner(name: str) -> str:
-    while name.startswith(PREFIX):
-        name = name.removeprefix(PREFIX)
-    return name
-
-
 def open_named(kind: str, name: str, options: TableOptions) -> Table:
     """Open `proxy:type:name`. Raises TableConfigError."""
-    inner = _inner(name)
+    inner = without_proxy(name)
     if ":" not in inner:
         raise TableConfigError(f'open dictionary: expecting "type:name" form instead of "{inner}"')
     service = options.config.text("proxymap_service_name")
@@ -222,4 +215,4 @@ def open_named(kind: str, name: str, options: TableOptions) -> Table:
 def open_writable(kind: str, name: str, options: TableOptions) -> ProxyTable:
     """Open `proxy:type:name` for changes."""
     service = options.config.text("proxywrite_service_name")
-    return ProxyTable(_inner(name), service, options, cache_life=0)
+    return ProxyTable(without_proxy(name), service, options, cache_life=0)

@@ -14,7 +14,16 @@ from libmail.tables.braces import split_list, strip_braces
 from libmail.tables.surrogate import UnavailableTable
 from libmail.tables.table import Log, Table, TableConfigError, TableOptions, WritableTable
 
-__all__ = ["TABLE_TYPES", "is_pattern", "open_table", "open_with", "open_writable", "split_spec"]
+__all__ = [
+    "PROXY",
+    "TABLE_TYPES",
+    "is_pattern",
+    "open_table",
+    "open_with",
+    "open_writable",
+    "split_spec",
+    "without_proxy",
+]
 
 TABLE_TYPES: Final[Mapping[str, str]] = {
     "btree": "libmail.tables.lmdb_file",
@@ -58,6 +67,7 @@ _WRITABLE: Final[Mapping[str, str]] = {
     "proxy": "libmail.tables.proxy",
 }
 
+PROXY: Final = "proxy:"
 _PATTERNS: Final = frozenset({"cidr", "pcre", "randmap", "regexp", "socketmap", "static", "tcp"})
 _OF_OTHERS: Final = frozenset({"pipemap", "unionmap"})
 _AROUND: Final = frozenset({"debug", "proxy"})
@@ -122,6 +132,13 @@ def _unavailable(spec: str, error: TableConfigError, options: TableOptions) -> U
         raise error
     options.log.error(str(error))
     return UnavailableTable(spec, str(error), options.log)
+
+
+def without_proxy(spec: str) -> str:
+    """The table that proxymap(8) would open: without any "proxy:" in front."""
+    while spec.startswith(PROXY):
+        spec = spec.removeprefix(PROXY)
+    return spec
 
 
 def is_pattern(spec: str) -> bool:
