@@ -109,9 +109,10 @@ class Notifier:
         )  # fmt: skip
 
     async def to_nobody(self, job: Job, original: Original) -> None:
-        """Begin a report and drop it: log analysers know the line that cleanup logs then."""
+        """Begin a report and drop it: log analysers know the lines that are logged then."""
         submission = await self._cleanup.open(self._flags)
         try:
+            LOG.event(NotificationSent(original.queue_id, "sender", job.log, submission.queue_id))
             notice = self._notice(
                 job, original, "", self.template(job).subject, "", "auto-replied",
                 submission.queue_id,

@@ -7,7 +7,7 @@ before that removes the file.
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.mapping import AddressMapper
@@ -25,6 +25,7 @@ from libmail.ipc.messages import (
     Recipient,
 )
 from libmail.log import LOG
+from libmail.log.events import QueueRemoved
 from libmail.message.content import ContentScan, StrayFilter
 from libmail.message.headers import Field, fields, scan
 from libmail.queue.commit import GroupCommit
@@ -246,7 +247,7 @@ class Message:
             if self._refused is None and not self._flags & _DISCARD:
                 await self._end_content()
             if self._flags & _DISCARD:
-                self.discard()
+                self.discard("discarded")
             elif self._refused is None:
                 await self._commit()
         except Refused as err:
@@ -344,11 +345,11 @@ class Message:
             self._recipients if found is None else found.recipients, err,
         )  # fmt: skip
         if done:
-            self.discard()
+            self.discard("discarded")
         return done
 
-    def discard(self) -> None:
-        """Remove the file, unless the message has been accepted. Never raises."""
+    def discard(self, why: Literal["canceled", "discarded"] = "canceled") -> None:
+        """Remove the file, unless the message has been accepted. Never raises. why: for the log."""
         if not self._open:
             return
         self._open = False
@@ -356,3 +357,4 @@ class Message:
             self._writer.discard()
         except OSError as err:
             LOG.warning(f"{self.queue_id}: remove queue file: {err.strerror}")
+        LOG.event(QueueRemoved(self.queue_id, why))

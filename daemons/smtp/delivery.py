@@ -5,6 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -31,7 +32,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.poller import Poller
 from daemons.smtp.recording import Notices, RecordingWire, blame, note_sent
 from daemons.smtp.replyfilter import LineFilter, ReplyFilter
-from daemons.smtp.secrecy import NO_TLS, Secrecy
+from daemons.smtp.secrecy import NO_TLS, Secrecy, is_mandatory, tls_status
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from daemons.smtp.wire import Wire
@@ -123,6 +124,8 @@ class Attempt:
         self._why: Failure | None = None
         self._probe = delivery.verify_only
         self._keep = False
+        self._level = "none"  # of TLS, that this destination is to have
+        self._tls = ""  # what became of that, for the log
         self._last = False  # no other server is left to try
         self._loops = False  # this system is the best MX host of the destination tried last
 
@@ -153,13 +156,14 @@ class Attempt:
         """Returns whether this system is an MX host of the destination."""
         lmtp = self._settings.lmtp
         self._loops = False
+        self._tls = ""
         try:
             destination = parse_destination(text, self._around.default_port, lmtp=lmtp)
         except BadDestination as error:
             LOG.warning(str(error))
             self._why = Failure("4.3.5", "Server configuration error", site=True)
             return False
-        if self._around.secrecy and not destination.path and await self._must_wait(text):
+        if not destination.path and await self._must_wait(text):
             return False
         key = f"{text.lower()}\0{destination.port}"
         cache = self._around.cache
@@ -181,13 +185,18 @@ class Attempt:
     async def _must_wait(self, text: str) -> bool:
         """Whether this destination must not get mail in the clear; then that is the reason."""
         try:
-            if not await self._around.secrecy.demands_tls(text):
+            self._level = await self._around.secrecy.level(text)
+            if not is_mandatory(self._level):
                 return False
             reason = NO_TLS
         except TableRetry as error:
             reason = f"TLS policy lookup error for {text}: {error}"
         self._why = Failure("4.7.5", reason, site=True)
         return True
+
+    def _note_tls(self, actual: str | None) -> None:
+        if self._settings.params.smtp_log_tls_feature_status:
+            self._tls = tls_status(self._level, actual)
 
     async def _try_servers(
         self, servers: Sequence[Server], destination: Destination, key: str, *, last: bool
@@ -212,6 +221,7 @@ class Attempt:
         """Use sessions that were kept. Returns whether that was all there was to do."""
         while self._left and (session := self._around.cache.take(key)) is not None:
             self._last = last
+            self._note_tls("none")
             keys = (also, key) if also != key else (key, f"{session.address}\0{session.port}")
             await self._transact(session, keys)
             await self._tell_postmaster(session)
@@ -219,6 +229,7 @@ class Attempt:
 
     async def _connect(self, server: Server, port: int) -> Session | None:
         """None, with the reason remembered, for a server that cannot be reached."""
+        self._note_tls(None)
         params = self._settings.params
         family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
         bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
@@ -249,6 +260,7 @@ class Attempt:
 
     async def _try_path(self, path: str, key: str, *, last: bool) -> None:
         host = self._settings.params.myhostname
+        self._note_tls(None)
         wire = self._around.wire(
             self._around.poller,
             socket.AF_UNIX,
@@ -291,6 +303,7 @@ class Attempt:
             await session.quit(skip_response=True)
             await self._fail(self._left, local_trouble(session), session)
         else:
+            self._note_tls("none")
             await self._transact(session, keys)
         await self._tell_postmaster(session)
 
@@ -329,7 +342,8 @@ class Attempt:
             data=not self._probe or params.smtp_address_verify_target == "data",
         )
         failure: Failure | None = None
-        early_quit = not keep and offered.pipelining
+        # Its answer could be taken for one of LMTP's, of which there is one for each recipient.
+        early_quit = not keep and offered.pipelining and not self._settings.lmtp
         try:
             await self._converse(session, transaction, b"QUIT\r\n" if early_quit else b"")
         except Lost as error:
@@ -343,12 +357,18 @@ class Attempt:
         except _Interrupted as error:
             session.wire.close()
             failure = said(session, error.reply, BODY)
+            if error.reply.code < 400:  # to what, nobody knows; that is not the message's fault
+                failure = replace(failure, dsn="4.5.0")
+        if reused and transaction.confused:
+            # A reply that came late, to something before this message; another session will know.
+            session.wire.close()
+            return
         if reused and transaction.probe is not None and not transaction.probe.positive:
             await session.quit(skip_response=True)
             return
         await self._settle(session, transaction, failure)
         if failure is None:
-            await self._part(session, transaction, keys, keep=keep)
+            await self._part(session, transaction, keys, keep=keep, quit_sent=early_quit)
 
     async def _converse(self, session: Session, transaction: Transaction, after: bytes) -> None:
         """Let the transaction take its course. Raises Lost, _Interrupted."""
@@ -359,6 +379,8 @@ class Attempt:
                 wire.send(commands)
             if transaction.next is awaited:
                 transaction.receive(await session.reply(transaction.phase, queue_id))
+                if transaction.confused and session.uses > 1:
+                    return
             elif transaction.next is content and not self._probe:
                 await self._send_content(session, transaction, after)
                 transaction.content_sent()
@@ -370,6 +392,11 @@ class Attempt:
         if not transaction.wanted:
             wire.send(b".\r\n" + after)
             return
+        if wire.pending:
+            # What comes before the content cannot be the answer to it.
+            early = await wire.received_reply()
+            if early is not None:
+                raise _Interrupted(early)
         content = await self._outgoing.content(self._left, session.extensions)
         try:
             await content.send(wire, after)
@@ -381,12 +408,20 @@ class Attempt:
             raise
 
     async def _part(
-        self, session: Session, transaction: Transaction, keys: tuple[str, ...], *, keep: bool
+        self,
+        session: Session,
+        transaction: Transaction,
+        keys: tuple[str, ...],
+        *,
+        keep: bool,
+        quit_sent: bool,
     ) -> None:
-        """Keep the session for later if the server took the message, or say goodbye."""
+        """Keep the session for later if the server took the message, or say goodbye.
+
+        quit_sent: with the end of data.
+        """
         params = self._settings.params
         pipelining = session.extensions.pipelining
-        quit_sent = not keep and pipelining  # with the end of data
         keep = keep and not self._left  # else it would be the first that is tried again
         if transaction.next is Next.CONTENT:
             session.wire.close()  # a probe: there is no other way out of DATA without a message
@@ -487,6 +522,7 @@ class Attempt:
             diag_type="smtp",
             diag_text=reply.text,
             conn_use=session.uses,
+            tls=self._tls,
         )
         await self._delivery.finish(recipient, outcome)
         self._drop(recipient)
@@ -511,7 +547,7 @@ class Attempt:
     async def _finish(
         self, recipients: Sequence[Recipient], failure: Failure, relay: str, uses: int
     ) -> None:
-        outcome = failure.outcome(relay, uses)
+        outcome = failure.outcome(relay, uses, self._tls)
         for recipient in recipients:
             await self._delivery.finish(recipient, outcome)
             self._drop(recipient)
@@ -558,7 +594,7 @@ class Attempt:
 
 
 class _Interrupted(Exception):
-    """The server replied before it had all of the content, and hung up."""
+    """The server replied before it had the content, or it hung up before it had all of it."""
 
     def __init__(self, reply: ServerReply) -> None:
         super().__init__(reply.text)

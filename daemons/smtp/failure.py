@@ -52,8 +52,8 @@ class Failure:
         """Whether another server, or a later attempt, may succeed."""
         return self.dsn.startswith("4")
 
-    def outcome(self, relay: str, conn_use: int = 0) -> Bounced | Deferred:
-        """For a recipient. relay: "host[address]:port" or "none"."""
+    def outcome(self, relay: str, conn_use: int = 0, tls: str = "") -> Bounced | Deferred:
+        """For a recipient. relay: "host[address]:port" or "none". tls: see `DeliveryStatus`."""
         kind = Deferred if self.temporary else Bounced
         return kind(
             dsn=self.dsn,
@@ -63,6 +63,7 @@ class Failure:
             diag_type="smtp" if self.diagnostic else "",
             diag_text=self.diagnostic,
             conn_use=conn_use,
+            tls=tls,
         )
 
 

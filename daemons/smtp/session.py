@@ -25,6 +25,7 @@ from libmail.smtp.client import (
 __all__ = ["Session"]
 
 _NO_EXTENSIONS: Final = Extensions()
+_CLOSING: Final = 221
 
 
 class Session:
@@ -50,8 +51,13 @@ class Session:
         self.born = time.monotonic()
 
     async def reply(self, phase: Phase, queue_id: str = "") -> ServerReply:
-        """The next reply; odd ones are logged. Raises Lost."""
+        """The next reply; odd ones are logged. Raises Lost.
+
+        "221" is what QUIT is answered: to anything else, it says that the server hangs up.
+        """
         reply = await self.wire.reply(phase)
+        if reply.code == _CLOSING:
+            raise Lost(phase)
         if reply.garbage or reply.cut:
             self._complain(reply, queue_id)
         return reply

@@ -65,6 +65,7 @@ class SmtpParams:
     smtp_helo_timeout: float
     smtp_host_lookup: tuple[str, ...]
     smtp_line_length_limit: int
+    smtp_log_tls_feature_status: bool
     smtp_mail_timeout: float
     smtp_mime_header_checks: tuple[str, ...]
     smtp_mx_address_limit: int

@@ -198,6 +198,11 @@ class Wire:
         """Open, and nothing unexpected was received: fit for another transaction."""
         return not self._eof and not self._reader.pending and not self._out
 
+    @property
+    def pending(self) -> bool:
+        """Something was received that `reply` has not given out."""
+        return self._reader.pending
+
     def filter_replies(self, line_filter: LineFilter) -> None:
         """Have lines replaced from now on; then `reply` raises LocalTrouble, too."""
         self._filter = line_filter

@@ -58,7 +58,7 @@ class Sent(NamedTuple):
 
     dsn: RFC 3463 code. reason: in parentheses in the log. relay: "host[addr]:port", "local",
     "none". action: what a report calls it. mta: remote MTA's name. diag_type/diag_text: "smtp" and
-    its reply, or "".
+    its reply, or "". tls: see `DeliveryStatus`.
     """
 
     dsn: str
@@ -69,6 +69,7 @@ class Sent(NamedTuple):
     diag_type: str = ""
     diag_text: str = ""
     conn_use: int = 0
+    tls: str = ""
 
 
 class Deferred(NamedTuple):
@@ -81,6 +82,7 @@ class Deferred(NamedTuple):
     diag_type: str = ""
     diag_text: str = ""
     conn_use: int = 0
+    tls: str = ""
 
 
 class Bounced(NamedTuple):
@@ -93,6 +95,7 @@ class Bounced(NamedTuple):
     diag_type: str = ""
     diag_text: str = ""
     conn_use: int = 0
+    tls: str = ""
 
 
 Outcome: TypeAlias = Sent | Deferred | Bounced
@@ -316,6 +319,7 @@ class Delivery:
                 dsn=outcome.dsn,
                 status=status,
                 reason=outcome.reason,
+                tls=outcome.tls,
             )
         )
 
@@ -352,6 +356,7 @@ def _soften(outcome: Bounced) -> Deferred:
         diag_type=outcome.diag_type,
         diag_text=outcome.diag_text,
         conn_use=outcome.conn_use,
+        tls=outcome.tls,
     )
 
 

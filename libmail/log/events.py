@@ -34,7 +34,8 @@ def seconds_text(seconds: float) -> str:
 class DeliveryStatus(NamedTuple):
     """What happened to one recipient. Delays in seconds: total, then
 
-    a: before qmgr, b: in qmgr, c: connection set-up, d: transmission.
+    a: before qmgr, b: in qmgr, c: connection set-up, d: transmission. tls: the level of TLS that
+    was wanted, and what became of it, "" where there was no connection to speak of.
     """
 
     queue_id: QueueId
@@ -49,15 +50,17 @@ class DeliveryStatus(NamedTuple):
         "sent", "deferred", "SOFTBOUNCE", "bounced", "deliverable", "undeliverable", "expired"
     ]
     reason: str
+    tls: str = ""
 
     def text(self) -> str:
         """`ID: to=<a>, relay=r, delay=1, delays=a/b/c/d, dsn=2.0.0, status=sent (x)`."""
         orig = f", orig_to=<{LOG.address(self.orig_rcpt)}>" if self.orig_rcpt else ""
         use = f", conn_use={self.conn_use}" if self.conn_use > 1 else ""
+        tls = f", tls={self.tls}" if self.tls else ""
         delays = "/".join([seconds_text(delay) for delay in self.delays])
         return (
             f"{self.queue_id}: to=<{LOG.address(self.recipient)}>{orig}, relay={self.relay}{use},"
-            f" delay={seconds_text(self.delay)}, delays={delays}, dsn={self.dsn},"
+            f" delay={seconds_text(self.delay)}, delays={delays}{tls}, dsn={self.dsn},"
             f" status={self.status} ({self.reason})"
         )
 
@@ -131,10 +134,15 @@ class QueueExpired(NamedTuple):
 
 
 class QueueRemoved(NamedTuple):
-    """All is done for a message."""
+    """All is done for a message, or it did not get into the queue.
+
+    why: "canceled": its client went away or was refused; "discarded": a rule says so, or it was
+    bounced at once.
+    """
 
     queue_id: QueueId
+    why: Literal["", "canceled", "discarded"] = ""
 
     def text(self) -> str:
-        """`ID: removed`."""
-        return f"{self.queue_id}: removed"
+        """`ID: removed`, `ID: removed (canceled)`."""
+        return f"{self.queue_id}: removed ({self.why})" if self.why else f"{self.queue_id}: removed"

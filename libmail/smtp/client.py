@@ -301,11 +301,12 @@ class Transaction:
     mail: the refusal of MAIL, else None; it is for all recipients. rcpt: for each recipient its
     reply, None while unknown. data: the refusal of DATA, for all accepted recipients. final: of
     the end of data; one, or with LMTP one for each accepted recipient, in their order. probe: the
-    reply to RSET. closing: the server has said that it is about to hang up.
+    reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
+    none that the command can have (2xx to DATA, 3xx to another): it may be that to another one.
     """
 
     __slots__ = ("_accepted", "_lmtp", "_pipelining", "_received", "_sent", "_steps", "closing",
-                 "data", "final", "mail", "next", "probe", "rcpt")  # fmt: skip
+                 "confused", "data", "final", "mail", "next", "probe", "rcpt")  # fmt: skip
 
     def __init__(
         self,
@@ -334,6 +335,7 @@ class Transaction:
         self._accepted = 0
         self.next = _REPLY_NEXT
         self.closing = False
+        self.confused = False
         self.probe: ServerReply | None = None
         self.mail: ServerReply | None = None
         self.rcpt: list[ServerReply | None] = [None] * len(recipients)
@@ -366,6 +368,8 @@ class Transaction:
         phase = self.phase
         if reply.code in (421, 521):
             self.closing = True
+        if reply.code < 400 and (reply.code >= 300) is not (phase is DATA):
+            self.confused = True
         if phase is END_OF_DATA:
             self._receive_final(reply)
             return

@@ -14,7 +14,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 _TLS = """
-    lmtp_log_tls_feature_status lmtp_starttls_timeout lmtp_tls_block_early_mail_reply
+    lmtp_starttls_timeout lmtp_tls_block_early_mail_reply
     lmtp_tls_CAfile lmtp_tls_CApath lmtp_tls_cert_file lmtp_tls_chain_files lmtp_tls_ciphers
     lmtp_tls_connection_reuse lmtp_tls_dcert_file lmtp_tls_dkey_file lmtp_tls_eccert_file
     lmtp_tls_eckey_file lmtp_tls_enable_rpk lmtp_tls_enforce_peername
@@ -26,7 +26,7 @@ _TLS = """
     lmtp_tls_servername lmtp_tls_session_cache_database lmtp_tls_session_cache_timeout
     lmtp_tls_trace_size_limit lmtp_tls_trust_anchor_file lmtp_tls_verify_cert_match
     lmtp_tls_wrappermode lmtp_tlsrpt_enable lmtp_tlsrpt_skip_reused_handshakes
-    lmtp_tlsrpt_socket_name lmtp_use_tls smtp_log_tls_feature_status smtp_starttls_timeout
+    lmtp_tlsrpt_socket_name lmtp_use_tls smtp_starttls_timeout
     smtp_tls_block_early_mail_reply smtp_tls_CAfile smtp_tls_CApath smtp_tls_cert_file
     smtp_tls_chain_files smtp_tls_ciphers smtp_tls_connection_reuse
     smtp_tls_dane_insecure_mx_policy smtp_tls_dcert_file smtp_tls_dkey_file smtp_tls_eccert_file

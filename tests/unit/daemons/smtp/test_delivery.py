@@ -333,6 +333,102 @@ def test_lmtp_replies_by_recipient(tmp_path: Path) -> None:
     assert server.sessions[0][0] == "LHLO mail.test"
 
 
+@PIPELINING
+@pytest.mark.parametrize("goodbye", ["221 2.0.0 Bye", CLOSE], ids=["bye", "close"])
+def test_lmtp_server_that_answers_once_for_two(tmp_path: Path, ehlo: str, goodbye: str) -> None:
+    """Nothing that comes afterwards, such as the answer to QUIT, is a delivery of the second."""
+    replies = iter(["250 2.0.0 Ok", goodbye])
+
+    class Lmtp(Server):
+        def reply(self, line: str) -> str:
+            return next(replies) if line == "." else super().reply(line)
+
+    server = Lmtp(lmtp=True, script={"LHLO": ehlo})
+    names = ("one@x.test", "two@x.test")
+    _, outcomes = deliver(Bench(tmp_path, lmtp=True), server, recipients=names)
+    assert [type(outcomes[name]) for name in names] == [Sent, Deferred]
+    assert outcomes["two@x.test"].reason.startswith(
+        f"lost connection with {NAME} while sending end"
+    )
+
+
+def test_lmtp_quit_waits_for_all_replies(tmp_path: Path) -> None:
+    """A server that is slow with its second answer has not seen QUIT before."""
+    seen: list[str] = []
+
+    class Lmtp(Server):
+        async def _say(
+            self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str
+        ) -> bool:
+            if line == ".":
+                await asyncio.sleep(0)
+                seen.append(bytes(reader._buffer).decode())  # type: ignore[attr-defined]
+            return await super()._say(reader, writer, line)
+
+    deliver(Bench(tmp_path, lmtp=True), Lmtp(lmtp=True), recipients=("a@x.test", "b@x.test"))
+    assert seen == ["", ""]
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."])
+@PIPELINING
+def test_goodbye_is_no_answer(tmp_path: Path, verb: str, ehlo: str) -> None:
+    """221 is the answer to QUIT, which may be sent along with the end of data."""
+    outcome = one(Bench(tmp_path), Server({"EHLO": ehlo, verb: "221 2.0.0 Bye"}))
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason.startswith(f"lost connection with {NAME} while ")
+
+
+@PIPELINING
+@pytest.mark.parametrize("early", ["250 2.0.0 Ok: queued", "354 yes, go on", "220 hello"])
+def test_reply_before_the_content_is_none_to_it(tmp_path: Path, early: str, ehlo: str) -> None:
+    outcome = one(Bench(tmp_path), Server({"EHLO": ehlo, "DATA": f"354 go on\r\n{early}"}))
+    assert isinstance(outcome, Deferred)
+    assert outcome.dsn == "4.5.0"
+
+
+@pytest.mark.parametrize("late", ["250 2.1.5 Ok", "550 5.1.1 no", "354 go on"])
+def test_late_reply_in_a_kept_session(tmp_path: Path, late: str) -> None:
+    """What it shifts must not be taken for the answers to another message."""
+
+    async def main() -> list[Outcome]:
+        found: list[Outcome] = []
+        messages = iter(range(10))
+
+        class Late(Server):
+            def reply(self, line: str) -> str:
+                reply = super().reply(line)
+                if line == "RSET" and next(messages) == 0:
+                    reply = f"250 2.0.0 Ok\r\n{late}"
+                return reply
+
+        async with Late() as server:
+            bench = Bench(tmp_path)
+            for flag in (DeliverFlag.KEEP, 0):
+                delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=int(flag))
+                found += (await bench.run(delivery)).values()
+        return found
+
+    first, second = asyncio.run(main())
+    assert isinstance(first, Sent)
+    assert isinstance(second, Sent)
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "expected"),
+    [
+        ({}, {}, "none"),
+        ({"EHLO": "450 no", "HELO": "450 no"}, {}, "none?"),
+        ({"MAIL": CLOSE}, {}, "none"),
+        ({}, {"smtp_tls_security_level": "may"}, "may:none"),
+        ({}, {"smtp_log_tls_feature_status": "no"}, ""),
+    ],
+)
+def test_tls_status(
+    tmp_path: Path, script: dict[str, str], settings: dict[str, Any], expected: str
+) -> None:
+    assert one(Bench(tmp_path, **settings), Server(script)).tls == expected
+
+
 def test_kept_session(tmp_path: Path) -> None:
     async def main() -> tuple[list[Outcome], Server]:
         found: list[Outcome] = []
