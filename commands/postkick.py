@@ -8,13 +8,13 @@ import getopt
 import os
 import socket
 import stat
-import sys
 from collections.abc import Sequence
 from typing import Final
 
 from libmail.config import Config, ConfigError, open_config
-from libmail.log import Fatal, printable
+from libmail.log import Fatal
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 
 __all__ = ["main"]
 
@@ -69,16 +69,18 @@ def main(arguments: Sequence[str]) -> int:
         config = open_config(dict(pairs).get("-c"), process_name="postkick")
         kind, service, request = words
         if ("-v", "") in pairs:
-            sys.stderr.write(f"postkick: {kind}/{service}: {printable(request)}\n")
+            complain("postkick", f"{kind}/{service}: {request}")
         kick(config, kind, service, os.fsencode(request))
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postkick: {option_mistake(err)}\npostkick: fatal: {_USAGE}\n")
+        complain("postkick", option_mistake(err))
+        complain("postkick", f"fatal: {_USAGE}")
         return 1
     except NotReached as err:
         contact = f"Cannot contact class {kind} service {service} - perhaps the mail system is down"
-        sys.stderr.write(f"postkick: warning: {err}\npostkick: warning: {contact}\n")
+        complain("postkick", f"warning: {err}")
+        complain("postkick", f"warning: {contact}")
         return 1
     except (Fatal, ConfigError) as err:
-        sys.stderr.write(f"postkick: fatal: {err}\n")
+        complain("postkick", f"fatal: {err}")
         return 1
     return 0

@@ -10,6 +10,7 @@ from typing import Final
 from libmail.config import ConfigError, open_config
 from libmail.mailbox.mbox import MboxLocking, locked_mbox
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 
 __all__ = ["main"]
 
@@ -66,7 +67,7 @@ def _execute(command: Sequence[str]) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"postlock: {text}\n")
+    complain("postlock", text)
 
 
 def _run(argv: Sequence[str]) -> int:

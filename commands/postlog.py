@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from libmail.config import Config, ConfigError, open_config
-from libmail.log import LOG, Fatal, printable
+from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 
 __all__ = ["main"]
 
@@ -37,7 +38,7 @@ def log_lines(priority: str, tag: str, lines: Iterable[str]) -> None:
         text = line.rstrip("\n")
         log(text)
         if terminal:
-            sys.stderr.write(f"{tag}: {label}{printable(text)}\n")
+            complain(tag, f"{label}{text}")
         if priority in ("fatal", "panic"):
             time.sleep(_PAUSE)
 
@@ -60,10 +61,11 @@ def main(arguments: Sequence[str]) -> int:
         tag = given.get("-t") or config.text("syslog_name") + "/postlog"
         open_log(config, "postlog", tag=tag)
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postlog: {option_mistake(err)}\npostlog: fatal: {_USAGE}\n")
+        complain("postlog", option_mistake(err))
+        complain("postlog", f"fatal: {_USAGE}")
         return 1
     except (Fatal, ConfigError) as err:
-        sys.stderr.write(f"postlog: fatal: {err}\n")
+        complain("postlog", f"fatal: {err}")
         return 1
     if words:
         log_lines(priority, tag, [" ".join(words)])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from libmail.config import ConfigError, open_config
+from libmail.printable import complain
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 
@@ -201,7 +202,7 @@ def _run(options: Options, out: TextIO) -> None:
         except FileNotFoundError:
             continue  # it has left the queue meanwhile
         except (OSError, QueueFileCorrupt) as err:
-            sys.stderr.write(f"qshape: warning: {path}: {err}\n")
+            complain("qshape", f"warning: {path}: {err}")
         if out.isatty() and options.batch > 0 and seen % options.batch == 0:
             _show(shape, options, out)
     _show(shape, options, out)
@@ -230,9 +231,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"qshape: {err}\n{_USAGE}" if str(err) else _USAGE)
         return _EX_USAGE
     except ConfigError as err:
-        sys.stderr.write(f"qshape: fatal: {err}\n")
+        complain("qshape", f"fatal: {err}")
         return 1
     except OSError as err:
-        sys.stderr.write(f"qshape: fatal: {err.filename}: {err.strerror}\n")
+        complain("qshape", f"fatal: {err.filename}: {err.strerror}")
         return 1
     return 0

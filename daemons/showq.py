@@ -68,6 +68,8 @@ def _record(message: QueuedMessage) -> bytes:
         ("sender", message.sender or "MAILER-DAEMON"),
     ]
     for recipient in message.recipients:
+        if recipient.original:
+            pairs.append(("original_recipient", recipient.original))
         pairs += [("recipient", recipient.address), ("reason", recipient.reason)]
     return _attributes(*pairs)
 

@@ -28,6 +28,7 @@ from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_lin
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
 from libmail.privileges import Identity, acting_as
+from libmail.quoting import header_address
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.smtp.address import quote_local
 from libmail.tables.maps import Maps
@@ -163,8 +164,8 @@ class MailboxDelivery:
         maildir = path.endswith("/")
         original = recipient.orig_rcpt if self._params.enable_original_recipient else ""
         headers = delivery_headers(
-            sender=quote_local(delivery.request.sender),
-            orig_rcpt=quote_local(original),
+            sender=header_address(delivery.request.sender),
+            orig_rcpt=header_address(original),
             delivered_to=quote_local(recipient.address),
         )
         try:
@@ -180,7 +181,7 @@ class MailboxDelivery:
         return Sent(dsn="2.0.0", reason=f"delivered to {kind}", relay=_RELAY, action="delivered")
 
     def _append(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
-        start = mbox_from_line(quote_local(delivery.request.sender), time.ctime())
+        start = mbox_from_line(header_address(delivery.request.sender), time.ctime())
         pieces = (start, headers, *map(quote_from, local_lines(delivery.file)), b"\n")
         append_to_mbox(
             path,

@@ -3,7 +3,9 @@
 import re
 from typing import Final
 
-__all__ = ["PLAIN_ATEXT", "PLAIN_DOT_ATOM", "quote_local"]
+from libmail.printable import printable, without_controls
+
+__all__ = ["PLAIN_ATEXT", "PLAIN_DOT_ATOM", "header_address", "quote_local", "shown_address"]
 
 # As regular expressions: a character, and a local part, which nothing rewrites in any
 # configuration: RFC 5322 §3.2.3 without "!" and "%", which are operators.
@@ -31,3 +33,13 @@ def quote_local(address: str) -> str:
     if _DOT_STRING.fullmatch(local):
         return address
     return '"' + _ESCAPED.sub(r"\\\g<0>", local) + '"' + at + domain
+
+
+def header_address(address: str) -> str:
+    """The external form for a header field of ours: no control characters."""
+    return without_controls(quote_local(address))
+
+
+def shown_address(address: str) -> str:
+    """The external form for people: printable."""
+    return printable(quote_local(address))

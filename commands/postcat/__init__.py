@@ -17,6 +17,7 @@ from commands.postcat.originals import original_entries
 from libmail.config import ConfigError, open_config
 from libmail.ipc.messages import QueueId
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 from libmail.queue.directory import MESSAGE_QUEUES, QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_records import ForeignFileError
@@ -46,13 +47,17 @@ class PostcatParams:
 
 @dataclass(slots=True)
 class Options:
-    """What to print. parts: nothing chosen means all. start: offset of the first record."""
+    """What to print. parts: nothing chosen means all. start: offset of the first record.
+
+    verbose: records that only matter to the file itself, and what records of content are.
+    """
 
     parts: set[Part] = field(default_factory=set)
     offsets: bool = False
     types: bool = False
     queue: bool = False
     raw: bool = False
+    verbose: bool = False
     start: int = 0
     config_directory: str | None = None
     files: list[str] = field(default_factory=list)
@@ -65,7 +70,7 @@ def _parse(argv: Sequence[str]) -> Options:
     try:
         pairs, files = getopt.gnu_getopt(list(argv), "bc:dehoqrs:v")
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postcat: {option_mistake(err)}\n")
+        complain("postcat", option_mistake(err))
         raise Failure(_USAGE) from None
     options = Options(files=files)
     for option, value in pairs:
@@ -88,6 +93,7 @@ def _set(options: Options, letter: str, value: str) -> None:
     options.offsets |= letter == "o"
     options.queue |= letter == "q"
     options.raw |= letter == "r"
+    options.verbose |= letter == "v"
 
 
 def _print(found: Iterator[Entry], options: Options, out: BinaryIO) -> None:
@@ -95,9 +101,13 @@ def _print(found: Iterator[Entry], options: Options, out: BinaryIO) -> None:
     for entry in found:
         if entry.part not in options.parts or entry.offset < options.start:
             continue
+        if entry.inner and not options.verbose:
+            continue
         prefix = f"{entry.offset:9d} " if options.offsets and entry.kind else ""
         if options.types and entry.kind:
             prefix += f"{ord(entry.kind):3d} "
+        if options.verbose and entry.part is not Part.ENVELOPE:
+            prefix += "regular_text: " if entry.whole_line else "unterminated_text: "
         out.write(prefix.encode() + entry.text)
         if entry.whole_line:
             out.write(b"\n")
@@ -105,7 +115,7 @@ def _print(found: Iterator[Entry], options: Options, out: BinaryIO) -> None:
 
 def _print_file(fd: int, name: str, options: Options, out: BinaryIO) -> None:
     """Print a file of either kind. Raises OSError."""
-    lines = options.offsets or options.types
+    lines = options.offsets or options.types or options.verbose
     try:
         with QueueFile(name, fd=os.dup(fd)) as file:
             _print(entries(file, name, by_line=lines), options, out)
@@ -114,9 +124,8 @@ def _print_file(fd: int, name: str, options: Options, out: BinaryIO) -> None:
             found = original_entries(fd, name, follow=not options.raw, by_line=options.offsets)
             _print(found, options, out)
         except ForeignFileError as theirs:
-            out.flush()
             problem = f"input is not a valid queue file ({ours}; {theirs})"
-            sys.stderr.write(f"postcat: warning: {name}: {problem}\n")
+            complain("postcat", f"warning: {name}: {problem}")
 
 
 def _path(directory: QueueDirectory, name: str) -> str:
@@ -173,8 +182,7 @@ def main(argv: Sequence[str]) -> int:
         _run(_parse(argv), sys.stdout.buffer)
         sys.stdout.flush()
     except (Failure, ConfigError) as err:
-        sys.stdout.flush()
-        sys.stderr.write(f"postcat: fatal: {err}\n")
+        complain("postcat", f"fatal: {err}")
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is to be flushed at exit

@@ -29,13 +29,15 @@ class Part(Enum):
 
 
 class Entry(NamedTuple):
-    """One record. kind: its type, a letter. whole_line: the text lacks its line end."""
+    """One record. kind: its type, a letter. whole_line: the text lacks its line end. inner: it
+    matters to the file itself only."""
 
     part: Part
     offset: int
     kind: str
     text: bytes
     whole_line: bool = True
+    inner: bool = False
 
 
 def marker(offset: int, kind: str, title: str, name: str) -> Entry:
@@ -63,6 +65,8 @@ def entries(file: QueueFile, name: str, *, by_line: bool) -> Iterator[Entry]:
         yield _entry(at, "L", f"content_filter: {envelope.content_filter}")
     if envelope.redirect:
         yield _entry(at, ">", f"redirect_to: {envelope.redirect}")
+    if envelope.message_id:
+        yield _entry(at, "A", f"named_attribute: message_id={envelope.message_id}")
     yield marker(end, "E", "MESSAGE FILE END", name)
 
 

@@ -47,6 +47,7 @@ _LABELS: Final = {
     "p": "pointer_record",
     "w": "padding",
 }
+_INNER: Final = ("p", "w")
 _TIMES: Final = ("T", "c", "W")
 _TITLES: Final = {
     MESSAGE: "MESSAGE CONTENTS",
@@ -100,7 +101,8 @@ def _envelope(record: Record) -> Entry:
         label, text = "create_time", _date(text.partition(b"=")[2])
     elif record.kind in _TIMES:
         text = _date(text)
-    return Entry(Part.ENVELOPE, record.offset, record.kind, label.encode() + b": " + text)
+    text = label.encode() + b": " + text
+    return Entry(Part.ENVELOPE, record.offset, record.kind, text, inner=record.kind in _INNER)
 
 
 def _date(text: bytes) -> bytes:

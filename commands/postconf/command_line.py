@@ -8,8 +8,9 @@ import sys
 from commands.postconf import master_view
 from commands.postconf.main_view import MainView
 from commands.postconf.options import Request, parse
-from commands.postconf.report import print_lines, printable, warn
+from commands.postconf.report import print_lines, warn
 from libmail.config import Config, ConfigError, ExpansionError, open_config
+from libmail.printable import complain, printable_octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def _run(request: Request) -> int:
 
 def fatal(text: str) -> int:
     """Report why nothing more is done; the exit status."""
-    sys.stdout.flush()
-    sys.stderr.write(f"postconf: fatal: {printable(text)}\n")
+    complain("postconf", f"fatal: {printable_octets(text)}")
     return 1
 
 

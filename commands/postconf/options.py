@@ -7,11 +7,11 @@ scripts call it hundreds of times.
 from __future__ import annotations
 
 import os
-import sys
 
 from libmail.config.errors import ConfigError
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY
 from libmail.config.main_cf import SPACES, split_name_value
+from libmail.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _split(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _usage(complaint: str) -> ConfigError:
-    sys.stderr.write(f"postconf: {complaint}\n")
+    complain("postconf", complaint)
     return ConfigError(USAGE)
 
 

@@ -5,29 +5,22 @@ from __future__ import annotations
 import io
 import sys
 
+from libmail.printable import complain, printable_octets
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["fold_words", "json_line", "print_lines", "printable", "squeeze", "warn"]
+__all__ = ["fold_words", "json_line", "print_lines", "squeeze", "warn"]
 
 SEPARATORS = " \t\r\n"
 LINE_LIMIT = 80
 INDENT = "    "
 
 
-def printable(text: str) -> str:
-    """The text with each octet that could disturb a terminal as a question mark."""
-    if text.isascii() and text.isprintable():
-        return text
-    octets = text.encode("utf-8", "surrogateescape")
-    return "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in octets)
-
-
 def warn(text: str) -> None:
     """Write a warning."""
-    sys.stdout.flush()
-    sys.stderr.write(f"postconf: warning: {printable(text)}\n")
+    complain("postconf", f"warning: {printable_octets(text)}")
 
 
 def print_lines(lines: Iterable[str]) -> None:

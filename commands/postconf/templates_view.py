@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from libmail.config import ConfigError
 from libmail.dsn.templates import KINDS, TemplateError, expanded, read_templates
-from libmail.log import printable
+from libmail.printable import complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def show_templates(config: Config, arguments: Sequence[str], *, expand: bool) ->
     """
     path = arguments[0] if arguments else config.text("bounce_template_file")
     try:
-        templates, warnings = read_templates(path)
+        templates, warnings = read_templates(path, config.text("header_from_format").lower())
     except OSError as error:
         return _fatal(f"open {path}: {error.strerror}")
     except TemplateError as error:
@@ -56,9 +56,9 @@ def _write(text: str) -> None:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        sys.stderr.write(f"postfix/bounce: warning: {printable(warning)}\n")
+        complain("postfix/bounce", f"warning: {warning}")
 
 
 def _fatal(text: str) -> int:
-    sys.stderr.write(f"postfix/bounce: fatal: {printable(text)}\n")
+    complain("postfix/bounce", f"fatal: {text}")
     return 1

@@ -8,7 +8,6 @@ upgrade-configuration; report: what is said.
 import getopt
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 
 from commands.postfix import control
@@ -18,6 +17,7 @@ from commands.postfix.upgrade import upgrade_configuration
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import Fatal
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 
 __all__ = ["main"]
 
@@ -87,10 +87,11 @@ def main(arguments: Sequence[str]) -> int:
         config = _open(dict(pairs).get("-c"))
         open_report(config)
     except getopt.GetoptError as err:
-        sys.stderr.write(f"postfix: {option_mistake(err)}\npostfix: fatal: {_USAGE}\n")
+        complain("postfix", option_mistake(err))
+        complain("postfix", f"fatal: {_USAGE}")
         return 1
     except (Fatal, ConfigError) as err:
-        sys.stderr.write(f"postfix: fatal: {err}\n")
+        complain("postfix", f"fatal: {err}")
         return 1
     try:
         if settings:

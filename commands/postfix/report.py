@@ -9,6 +9,7 @@ import sys
 from libmail.config import Config
 from libmail.log import LOG
 from libmail.log.setup import open_log
+from libmail.printable import complain
 
 __all__ = ["fatal", "info", "open_report", "warning"]
 
@@ -21,7 +22,7 @@ def open_report(config: Config) -> None:
 
 
 def _show(text: str) -> None:
-    sys.stderr.write(f"{_TAG}: {text}\n")
+    complain(_TAG, text)
 
 
 def info(text: str) -> None:

@@ -13,6 +13,7 @@ from commands.postqueue.listing import ListingRefused, json_lines, parse_stream,
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
 from libmail.ipc.frames import WireError
+from libmail.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _parse(argv: Sequence[str]) -> Order:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"postqueue: {text}\n")
+    complain("postqueue", text)
 
 
 def _messages(config: Config) -> Iterator[QueuedMessage]:

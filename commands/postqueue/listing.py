@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from libmail.printable import printable
 from libmail.queue.queued import QueuedMessage, QueuedRecipient
 
 TYPE_CHECKING = False
@@ -25,13 +26,17 @@ class ListingRefused(Exception):
 def _message(pairs: list[tuple[str, str]]) -> QueuedMessage:
     values: dict[str, str] = {}
     recipients: list[QueuedRecipient] = []
+    original = ""
     for name, value in pairs:
         if name == "recipient":
-            recipients.append(QueuedRecipient(value))
+            recipients.append(QueuedRecipient(printable(value), original=original))
+            original = ""
+        elif name == "original_recipient":
+            original = printable(value)
         elif name == "reason" and recipients:
-            recipients[-1].reason = value
+            recipients[-1].reason = printable(value)
         else:
-            values[name] = value
+            values[name] = printable(value)
     queue_id = values["queue_id"]
     if not (queue_id.isascii() and queue_id.isalnum()):
         raise ValueError(f"bad queue id: {queue_id[:40]!r}")
@@ -149,7 +154,8 @@ def json_lines(messages: Iterable[QueuedMessage]) -> Iterator[str]:
 
     for message in messages:
         recipients = [
-            {"address": r.address} | ({"delay_reason": r.reason} if r.reason else {})
+            {"orig_address": r.original, "address": r.address}
+            | ({"delay_reason": r.reason} if r.reason else {})
             for r in message.recipients
         ]
         yield json.dumps(

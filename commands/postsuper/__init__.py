@@ -21,6 +21,7 @@ from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.log.setup import open_log
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 from libmail.privileges import Identity, Jail, enter_jail, identity_of
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY
@@ -94,7 +95,7 @@ def _parse(argv: Sequence[str]) -> Orders:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"postsuper: {text}\n")
+    complain("postsuper", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from commands.sendmail.options import Mode, Options, UsageError, parse
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
 from libmail.ipc.frames import WireError
+from libmail.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def _drop(config: Config, message: Message, why: str) -> None:
 
 def _say(config: Config | None, program: str, text: str, shown: str = "") -> None:
     """To standard error, and to the log if there is one. shown: the name in the former."""
-    sys.stderr.write(f"{shown or program}: {text}\n")
+    complain(shown or program, text)
     if config is not None:
         from libmail.log.commands import log_line
 
@@ -344,10 +345,10 @@ def main(argv: Sequence[str]) -> int:
         _run(options, config)
     except UsageError as err:
         for text in err.details:
-            sys.stderr.write(f"{name}: {text}\n")
+            complain(name, text)
         _say(_usual_config(), "sendmail", f"fatal: {err.text}", name)
     except ConfigError as err:
-        sys.stderr.write(f"{name}: fatal: {err}\n")
+        complain(name, f"fatal: {err}")
     except WireError as err:  # a NUL in an argument cannot be; one in the environment neither
         _say(config, "sendmail", f"fatal: {err}")
     except Failure as err:

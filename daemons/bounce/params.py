@@ -33,6 +33,7 @@ class BounceParams:
     enable_threaded_bounces: bool
     hash_queue_depth: int
     hash_queue_names: tuple[str, ...]
+    header_from_format: str
     internal_mail_filter_classes: tuple[str, ...]
     ipc_timeout: float
     mail_name: str
@@ -55,10 +56,11 @@ class Prepared:
     flush_domains: DomainList
 
 
-def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, str]]:
+def _usable_templates(config: Config, params: BounceParams) -> tuple[Templates, dict[str, str]]:
     """A file that cannot be used is no reason to lose a report: the built-in texts serve."""
+    path, name_format = params.bounce_template_file, params.header_from_format
     try:
-        templates, warnings = read_templates(path)
+        templates, warnings = read_templates(path, name_format)
         for warning in warnings:
             LOG.warning(warning)
         return templates, _texts(config, templates)
@@ -66,7 +68,7 @@ def _usable_templates(config: Config, path: str) -> tuple[Templates, dict[str, s
         LOG.warning(f"open {path}: {err.strerror} -- using default templates")
     except (TemplateError, ConfigError) as err:
         LOG.warning(f"{err} -- using default templates")
-    templates = builtin_templates()
+    templates = builtin_templates(name_format)
     return templates, _texts(config, templates)
 
 
@@ -79,7 +81,7 @@ def prepare(startup: Startup) -> Prepared:
     """Read parameters and templates."""
     config = startup.config
     params = config.load(BounceParams)
-    templates, texts = _usable_templates(config, params.bounce_template_file)
+    templates, texts = _usable_templates(config, params)
     flush_params = config.load(FlushClientParams)
     return Prepared(
         params,

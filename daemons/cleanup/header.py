@@ -16,6 +16,7 @@ from libmail.log.events import MessageId
 from libmail.message.addresses import AddressField, complete
 from libmail.message.dates import make_message_id, rfc5322_date
 from libmail.message.headers import Field
+from libmail.quoting import header_address
 from libmail.smtp.address import quote_local
 
 __all__ = ["Header", "HeaderEditor"]
@@ -195,7 +196,7 @@ class HeaderEditor:
 
     def _from(self, envelope: Envelope) -> str:
         params = self._params
-        address = quote_local(envelope.sender) or "MAILER-DAEMON"
+        address = header_address(envelope.sender) or "MAILER-DAEMON"
         name = " ".join(envelope.full_name.split())
         if not name or not envelope.sender:
             return address

@@ -19,6 +19,7 @@ from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_lin
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
 from libmail.privileges import Identity
+from libmail.quoting import header_address
 from libmail.smtp.address import quote_local
 
 __all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
@@ -36,14 +37,14 @@ def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
     wanted = context in settings.params.prepend_delivered_header
     original = stage.recipient.orig_rcpt if settings.params.enable_original_recipient else ""
     return delivery_headers(
-        sender=quote_local(stage.sender),
-        orig_rcpt=quote_local(original),
+        sender=header_address(stage.sender),
+        orig_rcpt=header_address(original),
         delivered_to=quote_local(stage.delivered_to) if wanted else "",
     )
 
 
 def _mbox_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
-    start = mbox_from_line(quote_local(stage.sender), time.ctime())
+    start = mbox_from_line(header_address(stage.sender), time.ctime())
     pieces = map(quote_from, local_lines(delivery.file))
     yield start + _headers(settings, stage, "file") + next(pieces, b"")
     yield from pieces
@@ -57,7 +58,7 @@ def _maildir_content(settings: Settings, stage: Stage, delivery: Delivery) -> It
 
 def command_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
     """The message as commands get it."""
-    start = mbox_from_line(quote_local(stage.sender), time.ctime())
+    start = mbox_from_line(header_address(stage.sender), time.ctime())
     yield start + _headers(settings, stage, "command")
     yield from local_lines(delivery.file)
 

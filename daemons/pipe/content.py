@@ -7,6 +7,7 @@ from daemons.pipe.attributes import Attributes, Flags
 from libmail.ipc.messages import Recipient
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.queue.file import QueueFile
+from libmail.quoting import header_address
 from libmail.smtp.address import quote_local
 
 __all__ = ["content"]
@@ -42,11 +43,11 @@ def _lines(
 
 
 def _head(flags: Flags, sender: str, recipient: Recipient) -> bytes:
-    who = quote_local(sender)
+    who = header_address(sender)
     start = mbox_from_line(who, time.ctime()) if flags.from_line else b""
     return start + delivery_headers(
         sender=who if flags.return_path else None,
-        orig_rcpt=quote_local(recipient.orig_rcpt) if flags.original_to else "",
+        orig_rcpt=header_address(recipient.orig_rcpt) if flags.original_to else "",
         delivered_to=quote_local(recipient.address) if flags.delivered_to else "",
     )
 

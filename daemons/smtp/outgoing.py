@@ -12,6 +12,7 @@ from daemons.smtp.settings import Flags, Settings
 from libmail.clients.delivery import Delivery
 from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.queue.file import ContentFlag
+from libmail.quoting import header_address
 from libmail.smtp.address import quote_local
 from libmail.smtp.client import Extensions
 from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
@@ -136,9 +137,9 @@ class Outgoing:
             return b""
         text = ""
         if flags.return_path:
-            text += f"Return-Path: <{quote_local(self._delivery.request.sender)}>\r\n"
+            text += f"Return-Path: <{header_address(self._delivery.request.sender)}>\r\n"
         if flags.original_to:
-            text += f"X-Original-To: {quote_local(recipient.orig_rcpt or recipient.address)}\r\n"
+            text += f"X-Original-To: {header_address(recipient.orig_rcpt or recipient.address)}\r\n"
         if flags.delivered_to:
             text += f"Delivered-To: {quote_local(recipient.address)}\r\n"
         return text.encode("utf-8", "surrogateescape")

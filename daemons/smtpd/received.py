@@ -1,6 +1,6 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
-from libmail.smtp.address import quote_local
+from libmail.quoting import header_address
 
 __all__ = ["literal", "received"]
 
@@ -36,7 +36,7 @@ def received(
 
 def _finished(lines: list[str], recipient: str | None, date: str) -> bytes:
     if recipient:
-        lines.append(f"\tfor <{quote_local(recipient)}>; {date}")
+        lines.append(f"\tfor <{header_address(recipient)}>; {date}")
     else:
         lines[-1] += ";"
         lines.append(f"\t{date}")

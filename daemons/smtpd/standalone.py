@@ -7,7 +7,6 @@ address is looked up; nothing is logged. Needs nothing but the socket.
 
 import asyncio
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -33,6 +32,7 @@ from libmail.ipc.messages import (
     Transport,
 )
 from libmail.log import Fatal
+from libmail.printable import complain
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
@@ -195,6 +195,6 @@ def run_standalone(arguments: Sequence[str]) -> int:
     try:
         serve_descriptors(open_config())
     except (Fatal, ConfigError, OSError) as err:
-        sys.stderr.write(f"smtpd: fatal: {err}\n")
+        complain("smtpd", f"fatal: {err}")
         return _EX_CONFIG
     return 0

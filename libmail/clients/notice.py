@@ -13,6 +13,7 @@ from libmail.clients.cleanup import MailClient
 from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, Recipient
 from libmail.log import LOG
 from libmail.message.dates import rfc5322_date
+from libmail.printable import printable
 from libmail.service.pool import ServiceUnavailable
 
 __all__ = ["Direction", "NoticeParams", "Postmaster", "Transcript", "transcript_text"]
@@ -41,9 +42,8 @@ def transcript_text(transcript: Transcript) -> str:
     for direction, data in transcript:
         head = f" {direction}:".ljust(6)
         for line in data.decode("utf-8", "replace").rstrip("\r\n").split("\r\n"):
-            text = "".join([char if char.isprintable() else "?" for char in line])
             lines += textwrap.wrap(
-                head + text,
+                head + printable(line),
                 _WIDTH,
                 subsequent_indent="     ",
                 drop_whitespace=True,

@@ -139,12 +139,18 @@ class Templates:
         return found
 
 
-def builtin_templates() -> Templates:
-    """What is used where no file says otherwise."""
+_SENDERS: Final = {
+    "standard": "Mail Delivery System <MAILER-DAEMON>",
+    "obsolete": "MAILER-DAEMON (Mail Delivery System)",
+}
+
+
+def builtin_templates(name_format: str = "standard") -> Templates:
+    """What is used where no file says otherwise. name_format: header_from_format."""
     opening = "This is the mail system at host $myhostname.\n\n"
     failure = Template(
         "us-ascii",
-        "Mail Delivery System <MAILER-DAEMON>",
+        _SENDERS[name_format],
         "Undelivered Mail Returned to Sender",
         "Postmaster Copy: Undelivered Mail",
         f"""{opening}I'm sorry to have to inform you that your message could not
@@ -244,20 +250,23 @@ def _value(kind: str, header: "re.Match[str]", file: str) -> str:
     return value
 
 
-def read_templates(path: str) -> tuple[Templates, tuple[str, ...]]:
+def read_templates(path: str, name_format: str = "standard") -> tuple[Templates, tuple[str, ...]]:
     """The templates of a file, the built-in ones for "". Raises TemplateError, OSError."""
+    builtin = builtin_templates(name_format)
     if not path:
-        return builtin_templates(), ()
+        return builtin, ()
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return parse_templates(file.read(), path)
+        return parse_templates(file.read(), path, builtin)
 
 
-def parse_templates(text: str, file: str) -> tuple[Templates, tuple[str, ...]]:
+def parse_templates(
+    text: str, file: str, builtin: Templates | None = None
+) -> tuple[Templates, tuple[str, ...]]:
     """Built-in templates with those of a file in their place, and warnings.
 
-    file: its name, for messages. Raises TemplateError.
+    file: its name, for messages. builtin: builtin_templates() if None. Raises TemplateError.
     """
-    templates = builtin_templates()
+    templates = builtin or builtin_templates()
     warnings: list[str] = []
     lines = iter(enumerate(text.replace("\r\n", "\n").removesuffix("\n").split("\n"), 1))
     for number, line in lines:

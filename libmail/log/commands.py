@@ -1,10 +1,9 @@
 """A line of a command that ends or goes on with trouble, for the log of the mail system."""
 
-import sys
-
 from libmail.config import Config, ConfigError
 from libmail.log.logger import LOG, Fatal
 from libmail.log.setup import open_log
+from libmail.printable import complain
 
 __all__ = ["log_line"]
 
@@ -18,7 +17,7 @@ def log_line(config: Config, program: str, text: str) -> None:
     try:
         open_log(config, program, alone=False)
     except (ConfigError, Fatal) as err:
-        sys.stderr.write(f"{program}: {err}\n")
+        complain(program, str(err))
         return
     label, _, rest = text.partition(": ")
     (LOG.fatal if label == "fatal" else LOG.warning)(rest)

@@ -6,35 +6,38 @@ everything else only writes to. A line has the classic form
     Nov 22 17:18:39 host postfix/smtpd[4711]: text
 
 or, with the JSON format, is an object with the same fields. Text that comes from peers is made
-printable here and nowhere else.
+printable here (see `libmail.printable`).
 """
 
 import json
 import os
-import re
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum
 from typing import Final, Protocol
 
 from libmail.log.batch import HOLD, encode_batch
+from libmail.printable import complain, printable
 from libmail.quoting import quote_local
 
 __all__ = ["LOG", "Event", "Fatal", "Level", "Logger", "Sink", "printable"]
 
 
-class Level(IntEnum):
-    """Severity; the value is that of syslog(3)."""
+class Level(Enum):
+    """How bad it is. severity: that of syslog(3), which several levels may share."""
 
-    DEBUG = 7
-    INFO = 6
-    WARNING = 4
-    ERROR = 3
-    FATAL = 2
-    PANIC = 2
+    DEBUG = "debug", 6
+    INFO = "info", 6
+    WARNING = "warning", 4
+    ERROR = "error", 3
+    FATAL = "fatal", 2
+    PANIC = "panic", 2
+
+    def __init__(self, label: str, severity: int) -> None:
+        self.label: Final = label
+        self.severity: Final = severity
 
 
 class Fatal(Exception):
@@ -55,15 +58,9 @@ Later = Callable[[float, Callable[[], None]], object]
 Sink = Callable[[int, str, str], None]
 """(syslog severity, head, text): head is "Nov 22 17:18:39 host tag[pid]" in the classic form."""
 
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _MAX_LINE: Final = 8000
 _MOST_WAITING: Final = 16  # lines that go to postlogd together
 _PATIENCE: Final = struct.pack("ll", 1, 0)  # struct timeval: for postlogd to make room
-
-
-def printable(text: str) -> str:
-    """With control characters and bytes that are not UTF-8 replaced by "?"."""
-    return text if text.isprintable() else _UNPRINTABLE.sub("?", text)
 
 
 class _Discard:
@@ -151,7 +148,7 @@ class PostlogSink:
         if not waiting:
             self._later(HOLD, self.flush)
         waiting.append((time.time_ns(), severity, head, text))
-        if severity < Level.INFO or len(waiting) >= _MOST_WAITING:
+        if severity < Level.INFO.severity or len(waiting) >= _MOST_WAITING:
             self.flush()
 
     def _send(self, data: bytes) -> bool:
@@ -253,9 +250,7 @@ class Logger:
     def _write(self, level: Level, text: str) -> None:
         now = int(time.time())
         head = self._head if now == self._second else self._stamp(now)
-        if not text.isprintable():
-            text = _UNPRINTABLE.sub("?", text)
-        self._sink(level, head, text[:_MAX_LINE])
+        self._sink(level.severity, head, printable(text)[:_MAX_LINE])
 
     def _write_json(self, level: Level, text: str, event: Event | None) -> None:
         now = time.time()
@@ -264,15 +259,15 @@ class Logger:
             "host": self._host,
             "tag": self._tag,
             "pid": os.getpid(),
-            "level": level.name.lower(),
+            "level": level.label,
             "text": printable(text)[:_MAX_LINE],
         }
         if event is not None:
             record["event"] = type(event).__name__
             for name, value in event._asdict().items():
-                record.setdefault(name, value)
+                record.setdefault(name, printable(value) if isinstance(value, str) else value)
         data = json.dumps(record, default=str).encode("ascii", "replace").decode("ascii")
-        self._sink(level, "", data)
+        self._sink(level.severity, "", data)
 
     def _say(self, level: Level, text: str) -> None:
         if self._json:
@@ -280,12 +275,12 @@ class Logger:
         else:
             self._write(level, text)
         if self._echo:
-            sys.stderr.write(f"{self._tag.rpartition('/')[2]}: {printable(text)}\n")
+            complain(self._tag.rpartition("/")[2], text)
 
     def debug(self, text: str) -> None:
         """Only when the process runs with -v."""
         if self.verbose:
-            self._say(Level.INFO, text)
+            self._say(Level.DEBUG, text)
 
     def info(self, text: str) -> None:
         """An ordinary line."""

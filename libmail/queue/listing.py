@@ -5,13 +5,13 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from libmail.ipc.messages import Envelope, QueueId, Target
+from libmail.ipc.messages import Envelope, QueueId, Recipient, Target
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY, QueueFile, QueueFileCorrupt
 from libmail.queue.queued import QueuedMessage, QueuedRecipient
 from libmail.queue.reasons import ReasonLog
-from libmail.quoting import quote_local
+from libmail.quoting import shown_address
 
 __all__ = ["LISTED_QUEUES", "QueuedMessage", "QueuedRecipient", "list_queue"]
 
@@ -22,13 +22,16 @@ _ENVELOPE_SIZE: Final = 40  # octets, of time stamps and the like
 def _recipients(file: QueueFile, delayed: list[Target]) -> tuple[QueuedRecipient, ...]:
     """What is delayed, which may be what an alias names, then the rest of those to do."""
     known = {target.address for target in delayed}
-    found = [QueuedRecipient(quote_local(target.address), target.reason) for target in delayed]
+    found = [_recipient(target, target.reason) for target in delayed]
     found += [
-        QueuedRecipient(quote_local(recipient.address))
-        for recipient in file.recipients()
-        if recipient.address not in known
+        _recipient(recipient) for recipient in file.recipients() if recipient.address not in known
     ]
     return tuple(found)
+
+
+def _recipient(of: Target | Recipient, reason: str = "") -> QueuedRecipient:
+    original = of.orig_rcpt if of.orig_rcpt != of.address else ""
+    return QueuedRecipient(shown_address(of.address), reason, shown_address(original))
 
 
 def _message(queue_name: str, path: str, queue_id: QueueId, log: ReasonLog) -> QueuedMessage:
@@ -44,7 +47,7 @@ def _message(queue_name: str, path: str, queue_id: QueueId, log: ReasonLog) -> Q
             time=int(file.preamble.arrival or os.fstat(file.fd).st_mtime),
             size=size,
             forced_expire=bool(os.fstat(file.fd).st_mode & FORCED_EXPIRY),
-            sender=quote_local(envelope.sender),
+            sender=shown_address(envelope.sender),
             recipients=recipients,
         )
 

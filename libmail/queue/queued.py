@@ -10,12 +10,14 @@ __all__ = ["QueuedMessage", "QueuedRecipient"]
 
 
 class QueuedRecipient:
-    """A recipient still to do. reason: why it is delayed, or ""."""
+    """A recipient still to do. reason: why it is delayed, or "". original: before aliases and
+    the like, where that is another address, or ""."""
 
-    __slots__ = ("address", "reason")
+    __slots__ = ("address", "original", "reason")
 
-    def __init__(self, address: str, reason: str = "") -> None:
+    def __init__(self, address: str, reason: str = "", original: str = "") -> None:
         self.address = address
+        self.original = original
         self.reason = reason
 
 

@@ -18,6 +18,7 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
 from libmail.mistakes import option_mistake
+from libmail.printable import complain
 from libmail.tables.entries import EntryError
 from libmail.tables.maintenance import (
     Dialect,
@@ -73,7 +74,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         LOG.verbose = request.verbose
         return _execute(program, request, config)
     except getopt.GetoptError as error:
-        sys.stderr.write(f"{program.name}: {option_mistake(error)}\n")
+        complain(program.name, option_mistake(error))
         return _fatal(f"usage: {program.name} {program.usage}")
     except (TableError, ConfigError, Fatal) as error:
         return _fatal(str(error))

@@ -27,6 +27,7 @@ LAYERS: Final = {
     "libmail.pcre2": 0,
     "libmail.durable": 0,
     "libmail.lineends": 0,
+    "libmail.printable": 0,
     "libmail.quoting": 0,
     "libmail.mistakes": 0,
     "libmail.smtp": 1,

@@ -7,7 +7,6 @@ import pytest
 
 from commands.postconf import main
 from commands.postconf.deprecated import LEAVE_AT_DEFAULT, REPLACEMENTS, deprecation
-from commands.postconf.report import printable
 from commands.postconf.usage import client_tables
 from libmail.config.declared import find
 from libmail.config.expand import references
@@ -208,7 +207,3 @@ def test_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(tmp_path, text, "--origin", capsys)[2] == [
         "fatal: --origin requires parameter names"
     ]
-
-
-def test_printable_counts_octets() -> None:
-    assert printable("caf\xe9 \udcff\x07") == "caf?? ??"

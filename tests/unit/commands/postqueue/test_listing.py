@@ -109,5 +109,8 @@ def test_json() -> None:
         "message_size": 2048,
         "forced_expire": False,
         "sender": "MAILER-DAEMON",
-        "recipients": [{"address": "c@d", "delay_reason": "no"}, {"address": "e@f"}],
+        "recipients": [
+            {"orig_address": "", "address": "c@d", "delay_reason": "no"},
+            {"orig_address": "", "address": "e@f"},
+        ],
     }

@@ -42,6 +42,7 @@ PARAMS = BounceParams(
     enable_threaded_bounces=False,
     hash_queue_depth=1,
     hash_queue_names=(),
+    header_from_format="standard",
     internal_mail_filter_classes=(),
     ipc_timeout=60.0,
     mail_name="Postfix",

@@ -12,6 +12,7 @@ from libmail.dsn.templates import (
     builtin_templates,
     expanded,
     parse_templates,
+    read_templates,
 )
 
 FILE = """\
@@ -58,6 +59,11 @@ def test_source_reads_back_as_the_same() -> None:
     text = "\n".join(builtin_templates().of(kind).source(kind) for kind in KINDS)
     templates, warnings = parse_templates(text, "[built-in]")
     assert (templates, warnings) == (builtin_templates(), ())
+
+
+def test_header_from_format() -> None:
+    old, _ = read_templates("", "obsolete")
+    assert {old.of(kind).sender for kind in KINDS} == {"MAILER-DAEMON (Mail Delivery System)"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where log lines go: postlogd's socket, the file itself, and what main.cf may name."""
 
+import json
 import os
 import socket
 import stat
@@ -9,7 +10,9 @@ import pytest
 
 from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
+from libmail.ipc.messages import QueueId
 from libmail.log import LOG, Fatal
+from libmail.log.events import MessageId
 from libmail.log.setup import maillog_file, open_log, open_maillog
 
 
@@ -81,6 +84,27 @@ def test_json_has_the_same_tag(short_tmp: Path) -> None:
     open_log(config(short_tmp, "maillog_format = json\n"), "smtpd", direct=True)
     LOG.info("line")
     assert '"tag": "postfix/smtpd"' in (short_tmp / "maillog").read_text()
+
+
+def test_json_tells_all_levels_apart(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short_tmp / "public").mkdir()
+    open_log(config(short_tmp, "maillog_format = json\n"), "smtpd", direct=True)
+    monkeypatch.setattr(LOG, "verbose", 1)
+    for say in (LOG.debug, LOG.info, LOG.warning, LOG.error, LOG.fatal, LOG.panic):
+        say("te\u202ext")
+    lines = [json.loads(line) for line in (short_tmp / "maillog").read_text().splitlines()]
+    assert [line["level"] for line in lines] == [
+        "debug", "info", "warning", "error", "fatal", "panic",
+    ]  # fmt: skip
+    assert lines[0]["text"] == "te?xt"
+
+
+def test_json_fields_are_text(short_tmp: Path) -> None:
+    (short_tmp / "public").mkdir()
+    open_log(config(short_tmp, "maillog_format = json\n"), "cleanup", direct=True)
+    LOG.event(MessageId(QueueId("AB"), "<a\udcff\x1b@b>"))
+    (line,) = (short_tmp / "maillog").read_text().splitlines()
+    assert json.loads(line)["message_id"] == "<a??@b>"
 
 
 def test_an_unknown_facility_is_fatal() -> None:
