@@ -79,6 +79,11 @@ class ConfigurationProblem(Exception):
 
 def _prepare(startup: Startup) -> Prepared:
     params = startup.config.load(VirtualParams)
+    if not params.virtual_mailbox_base:
+        raise Fatal("bad string length 0 < 1: virtual_mailbox_base = ")
+    if not params.virtual_mailbox_base.startswith("/"):
+        problem = "do not specify relative pathname"
+        raise Fatal(f"{problem}: virtual_mailbox_base = {params.virtual_mailbox_base}")
     if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
         raise Fatal("configuration error: virtual_mailbox_limit is smaller than message_size_limit")
     options = TableOptions.of(startup.config, sensitive=True)
@@ -129,7 +134,7 @@ class MailboxDelivery:
             LOG.warning(str(err))
             return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
         base = self._params.virtual_mailbox_base
-        path = f"{base.rstrip('/')}/{mailbox}" if base else mailbox
+        path = f"{base.rstrip('/')}/{mailbox}"
         if delivery.verify_only:
             kind = "maildir" if path.endswith("/") else "mailbox"
             return Sent(

@@ -13,7 +13,7 @@ from daemons.local.outcomes import bounced, deferred, deliverable, delivered, mi
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import ROOT, CannotAct, User, acting
-from libmail.clients.delivery import Delivery, Outcome
+from libmail.clients.delivery import Bounced, Delivery, Outcome
 from libmail.log import LOG
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
@@ -26,10 +26,13 @@ __all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
 
 _FULL: Final = (errno.EFBIG, errno.EDQUOT)
 # What is likely to be better later. A mailbox that cannot be opened is not: so it is in Postfix.
-_TEMPORARY: Final = frozenset(
-    (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOLCK,
-     errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT)
+_BUSY: Final = frozenset(
+    (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.ENOLCK, errno.EPIPE, errno.ESTALE,
+     errno.ETIMEDOUT)
 )  # fmt: skip
+_SYSTEM: Final = frozenset(
+    (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
+)
 _BIFF_PORT: Final = 512
 
 
@@ -72,9 +75,11 @@ def _failure(err: OSError, prefix: str) -> Outcome:
     if isinstance(err, NotOwner):
         LOG.warning(NotOwner.ADVICE)
         return deferred(reason, "4.2.0")
-    if isinstance(err, LockTimeout) or err.errno in _TEMPORARY:
+    if isinstance(err, LockTimeout) or err.errno in _BUSY:
         full = err.errno in _FULL
         return deferred(reason, "4.2.2" if full else "4.2.0")
+    if err.errno in _SYSTEM:
+        return deferred(reason, "4.3.0")
     return bounced("5.2.0", reason)
 
 
@@ -107,10 +112,23 @@ def deliver_to_user(settings: Settings, stage: Stage, delivery: Delivery, user: 
         path = f"{params.mail_spool_directory}/{stage.user}"
     try:
         if path.endswith("/"):
-            return _to_maildir(settings, stage, delivery, path, user.identity)
-        return _to_mbox(settings, stage, delivery, path, user)
+            outcome = _to_maildir(settings, stage, delivery, path, user.identity)
+        else:
+            outcome = _to_mbox(settings, stage, delivery, path, user)
     except CannotAct as err:
         return misconfigured(str(err))
+    if isinstance(outcome, Bounced) and not params.home_mailbox:
+        return _unless_no_spool(outcome, params.mail_spool_directory)
+    return outcome
+
+
+def _unless_no_spool(outcome: Bounced, directory: str) -> Outcome:
+    """DIFFERS: from Postfix, which returns the mail of all users when the directory of their
+    mailboxes is not there, or not mounted."""
+    if os.path.isdir(directory):
+        return outcome
+    LOG.warning(f"mail_spool_directory {directory} is not there")
+    return deferred(outcome.reason, "4.3.5")
 
 
 def _to_maildir(

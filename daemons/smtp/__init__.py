@@ -16,6 +16,7 @@ from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
@@ -59,6 +60,7 @@ class Prepared:
     checks: ContentChecks
     cached_destinations: StringList
     secrecy: Secrecy
+    pix: PixWorkarounds
     notices: NoticeParams
 
 
@@ -140,6 +142,10 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
             options,
         ),
         Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options)),
+        PixWorkarounds(
+            params,
+            Maps(f"{prefix}_pix_workaround_maps", params.smtp_pix_workaround_maps, options),
+        ),
         startup.config.load(NoticeParams),
     )
 
@@ -172,6 +178,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         prepared.discard_maps,
         prepared.cached_destinations,
         prepared.secrecy,
+        prepared.pix,
         prepared.reply_filter,
         _notices(prepared),
     )

@@ -140,9 +140,12 @@ class Content:
         if other or flags & _DOT_LINES:
             self._edits.append(stuff_dots)
 
-    async def send(self, wire: Wire, after: bytes) -> None:
-        """Send content and end of data. after: commands to follow at once. Raises Lost."""
-        small = self._file.small_content() if self._header is None else None
+    async def send(self, wire: Wire, after: bytes, *, pause: float = 0.0) -> None:
+        """Send content and end of data. after: commands to follow at once. Raises Lost.
+
+        pause: seconds before the end of data, which then goes out by itself.
+        """
+        small = self._file.small_content() if self._header is None and not pause else None
         if small is not None and self._convert is None:
             data = self._prefix + small if self._prefix else small
             for edit in self._edits:
@@ -155,8 +158,12 @@ class Content:
             last = await self._send_edited(wire)
         else:
             last = await self._send_plain(wire)
-        end = _DOT if last.endswith(b"\n") else b"\r\n" + _DOT
-        await wire.send_all(end + after, END_OF_DATA)
+        missing = b"" if last.endswith(b"\n") else b"\r\n"
+        if pause:
+            await wire.send_all(missing, BODY)
+            missing = b""
+            await asyncio.sleep(pause)
+        await wire.send_all(missing + _DOT + after, END_OF_DATA)
 
     async def _send_plain(self, wire: Wire) -> bytes:
         """Returns the last octets."""

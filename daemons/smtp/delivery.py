@@ -29,6 +29,7 @@ from daemons.smtp.failure import (
     said,
 )
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.pix import DELAY_DOT, PixWorkarounds
 from daemons.smtp.poller import Poller
 from daemons.smtp.recording import Notices, RecordingWire, blame, note_sent
 from daemons.smtp.replyfilter import LineFilter, ReplyFilter
@@ -78,6 +79,7 @@ class Surroundings:
         discard_maps: Maps,
         cached_destinations: StringList,
         secrecy: Secrecy,
+        pix: PixWorkarounds,
         reply_filter: ReplyFilter | None = None,
         notices: Notices | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class Surroundings:
         self.discard_maps = discard_maps
         self.cached_destinations = cached_destinations
         self.secrecy = secrecy
+        self.pix = pix
         self.reply_filter = reply_filter or None
         self.notices = notices or None
         self.wire: type[Wire] = RecordingWire if notices else Wire
@@ -123,6 +126,8 @@ class Attempt:
         self._left = list(delivery.request.recipients)
         self._why: Failure | None = None
         self._probe = delivery.verify_only
+        # Of what a session was made for depends which servers were passed over for it.
+        self._made_for = "\0smtputf8" if outgoing.needs_smtputf8 else ""
         self._keep = False
         self._level = "none"  # of TLS, that this destination is to have
         self._tls = ""  # what became of that, for the log
@@ -133,10 +138,6 @@ class Attempt:
         """Give every recipient an outcome."""
         params = self._settings.params
         texts = split_destinations(self._request.nexthop)
-        if params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
-            self._keep = True
-        elif self._around.cached_destinations:
-            self._keep = await self._around.cached_destinations.match(self._request.nexthop)
         fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
         while texts and self._left:
             text = texts.pop(0)
@@ -161,11 +162,12 @@ class Attempt:
             destination = parse_destination(text, self._around.default_port, lmtp=lmtp)
         except BadDestination as error:
             LOG.warning(str(error))
-            self._why = Failure("4.3.5", "Server configuration error", site=True)
+            self._why = Failure("4.3.5", f"Server configuration error: {error}", site=True)
             return False
         if not destination.path and await self._must_wait(text):
             return False
-        key = f"{text.lower()}\0{destination.port}"
+        self._keep = await self._wants_to_keep(destination)
+        key = f"{text.lower()}\0{destination.port}{self._made_for}"
         cache = self._around.cache
         if cache and await self._reuse(key, key, last=False):
             return False
@@ -181,6 +183,13 @@ class Attempt:
             return error.loop
         await self._try_servers(servers, destination, key, last=last)
         return among_mx
+
+    async def _wants_to_keep(self, destination: Destination) -> bool:
+        """Whether sessions with its servers are to be kept for the next message."""
+        if self._settings.params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
+            return True
+        listed = self._around.cached_destinations
+        return bool(listed) and await listed.match(destination.path or destination.host)
 
     async def _must_wait(self, text: str) -> bool:
         """Whether this destination must not get mail in the clear; then that is the reason."""
@@ -205,7 +214,7 @@ class Attempt:
         detect = not self._settings.lmtp and destination.port == self._around.default_port
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
-            where = f"{server.address}\0{destination.port}"
+            where = f"{server.address}\0{destination.port}{self._made_for}"
             if self._around.cache and await self._reuse(where, key, last=final):
                 return
             session = await self._connect(server, destination.port)
@@ -222,7 +231,8 @@ class Attempt:
         while self._left and (session := self._around.cache.take(key)) is not None:
             self._last = last
             self._note_tls("none")
-            keys = (also, key) if also != key else (key, f"{session.address}\0{session.port}")
+            where = f"{session.address}\0{session.port}{self._made_for}"
+            keys = (also, key) if also != key else (key, where)
             await self._transact(session, keys)
             await self._tell_postmaster(session)
         return not self._left
@@ -286,7 +296,8 @@ class Attempt:
             await session.greet(
                 self._settings,
                 lambda reply: self._around.extensions(reply, discard),
-                self._request.nexthop,
+                self._request,
+                self._around.pix,
                 loop_detect=loop_detect,
             )
         except TableRetry:
@@ -399,13 +410,18 @@ class Attempt:
                 raise _Interrupted(early)
         content = await self._outgoing.content(self._left, session.extensions)
         try:
-            await content.send(wire, after)
+            await content.send(wire, after, pause=self._pause_before_dot(session))
             note_sent(wire, b".\r\n" + after)
         except Lost as error:
             reply = await wire.received_reply()
             if reply is not None and not error.timed_out and reply.code >= 400:
                 raise _Interrupted(reply) from None
             raise
+
+    def _pause_before_dot(self, session: Session) -> float:
+        if DELAY_DOT not in session.pix:
+            return 0.0
+        return self._settings.params.smtp_pix_workaround_delay_time
 
     async def _part(
         self,

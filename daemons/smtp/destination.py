@@ -19,8 +19,10 @@ from libmail.dns import (
     Invalid,
     NotFound,
     NullMx,
+    ascii_domain,
     literal_address,
     valid_hostaddr,
+    valid_hostname,
 )
 from libmail.dns.native import NativeResolver
 from libmail.dns.reply_filter import ReplyFilter
@@ -107,24 +109,43 @@ def parse_destination(text: str, default_port: int, *, lmtp: bool) -> Destinatio
     if lmtp:
         if text.startswith("unix:"):
             if text == "unix:":
-                raise BadDestination(f'null destination: "{text}"')
+                raise BadDestination(_problem("missing path of a socket", text))
             return Destination(path=text[5:])
         text = text.removeprefix("inet:")
-    host, port = text, ""
-    if text.startswith("["):
-        inner, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise BadDestination(f"smtp_parse_destination: missing ] in server description: {text}")
-        host, port = inner, rest[1:]
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not host:
-        raise BadDestination(f'null destination: "{text}"')
+    host, port = _host_and_port(text)
     number = service_port(port, text) if port else default_port
     if host[:5].lower() == "ipv6:":
         host = host[5:]
+    if not (valid_hostaddr(host) or valid_hostname(ascii_domain(host))):
+        raise BadDestination(_problem("valid hostname or network address required", text))
     # LMTP has no MX lookups, RFC 2033 §5.
     return Destination(host, number, bracketed=lmtp or text.startswith("["))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Of "host", "host:port", "[host]", "[host]:port"; port "" if there is none."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise BadDestination(_problem('missing "]"', text))
+        if rest and not rest.startswith(":"):
+            raise BadDestination(_problem('garbage after "]"', text))
+        port = rest[1:]
+        if port[:1].isdigit() and not port.isdigit():
+            raise BadDestination(_problem("garbage after numerical service", text))
+        return host, port
+    if valid_hostaddr(text):
+        return text, ""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return text, ""
+    if not host:
+        raise BadDestination(_problem("missing host information", text))
+    return host, port
+
+
+def _problem(what: str, text: str) -> str:
+    return f"{what} in server description: {text}"
 
 
 def select_servers(

@@ -58,12 +58,14 @@ class Outgoing:
         if offered.size and size > offered.size:
             text = f"message size {size} exceeds size limit {offered.size} of server {server.name}"
             return Failure("5.3.4", text)
-        if not offered.smtputf8 and self._needs_smtputf8():
+        if not offered.smtputf8 and self.needs_smtputf8:
             text = f"SMTPUTF8 is required, but was not offered by host {server.name}"
             return Failure("5.6.7", text)
         return None
 
-    def _needs_smtputf8(self) -> bool:
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether it can go to a server with SMTPUTF8 only."""
         request = self._delivery.request
         if not request.envelope_flags & _SMTPUTF8:
             return False

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Final
 
 from daemons.smtp.failure import Failure, LocalTrouble, Lost, SiteFailed, refused
+from daemons.smtp.pix import NO_ESMTP, PixWorkarounds
 from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
 from daemons.smtp.wire import Wire
+from libmail.ipc.messages import DeliverRequest
 from libmail.log import LOG
 from libmail.smtp.client import (
     EHLO,
@@ -15,7 +17,6 @@ from libmail.smtp.client import (
     GREETING,
     HELO,
     LHLO,
-    MAX_LINE,
     QUIT,
     Extensions,
     Phase,
@@ -32,10 +33,10 @@ class Session:
     """An open connection to a server, and what is known of it.
 
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
-    with the port, as logged. uses: transactions. born: monotonic time.
+    with the port, as logged. pix: workarounds. uses: transactions. born: monotonic time.
     """
 
-    __slots__ = ("address", "born", "extensions", "host", "name", "port", "relay", "uses",
+    __slots__ = ("address", "born", "extensions", "host", "name", "pix", "port", "relay", "uses",
                  "wire")  # fmt: skip
 
     def __init__(self, wire: Wire, host: str, address: str, port: int) -> None:
@@ -47,6 +48,7 @@ class Session:
         self.name = f"{host}[{address}]"
         self.relay = f"{self.name}:{port}" if port else self.name
         self.extensions = _NO_EXTENSIONS
+        self.pix: frozenset[str] = frozenset()
         self.uses = 0
         self.born = time.monotonic()
 
@@ -63,8 +65,8 @@ class Session:
         return reply
 
     def _complain(self, reply: ServerReply, queue_id: str) -> None:
-        if reply.cut:
-            LOG.warning(f"{self.relay}: response longer than {MAX_LINE}: {reply.cut}...")
+        for what in reply.cut:
+            LOG.warning(f"{self.relay}: {what}")
         if reply.garbage:
             blame(self.wire, "protocol")
         if reply.garbage and self.extensions.pipelining:
@@ -84,7 +86,8 @@ class Session:
         self,
         settings: Settings,
         extensions: Callable[[ServerReply], Extensions],
-        nexthop: str,
+        request: DeliverRequest,
+        workarounds: PixWorkarounds,
         *,
         loop_detect: bool,
     ) -> None:
@@ -97,6 +100,8 @@ class Session:
         greeting = await self.reply(GREETING)
         if not greeting.positive:
             raise SiteFailed(refused(self, greeting, soften=params.smtp_skip_5xx_greeting))
+        if workarounds.suspects(greeting):
+            self.pix = await workarounds.of(request, self.address, self.relay)
         words = greeting.text[4:].split()
         if loop_detect and words and words[0].lower() == params.myhostname.lower():
             LOG.warning(f"host {self.name} greeted me with my own hostname {params.myhostname}")
@@ -107,10 +112,11 @@ class Session:
             self._offered(extensions(reply))
             return
         announced = any(word.upper() == "ESMTP" for word in words)
-        wanted = (announced or params.smtp_always_send_ehlo) and not params.smtp_never_send_ehlo
+        always = params.smtp_always_send_ehlo and NO_ESMTP not in self.pix
+        wanted = (announced or always) and not params.smtp_never_send_ehlo
         reply = await self._introduce(params.smtp_helo_name, extensions, esmtp=wanted)
         if loop_detect:
-            self._detect_loop(reply, params.myhostname, nexthop)
+            self._detect_loop(reply, params.myhostname, request.nexthop)
 
     async def _introduce(
         self, name: str, extensions: Callable[[ServerReply], Extensions], *, esmtp: bool

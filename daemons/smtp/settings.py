@@ -73,6 +73,10 @@ class SmtpParams:
     smtp_nested_header_checks: tuple[str, ...]
     smtp_never_send_ehlo: bool
     smtp_per_request_deadline: bool
+    smtp_pix_workaround_delay_time: float
+    smtp_pix_workaround_maps: tuple[str, ...]
+    smtp_pix_workaround_threshold_time: float
+    smtp_pix_workarounds: tuple[str, ...]
     smtp_quit_timeout: float
     smtp_quote_rfc821_envelope: bool
     smtp_randomize_addresses: bool

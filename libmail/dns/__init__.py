@@ -14,6 +14,7 @@ from libmail.dns.answers import (
     TempFail,
 )
 from libmail.dns.hostname import (
+    ascii_domain,
     literal_address,
     valid_hostaddr,
     valid_hostliteral,
@@ -29,6 +30,7 @@ __all__ = [
     "NotFound",
     "NullMx",
     "TempFail",
+    "ascii_domain",
     "literal_address",
     "valid_hostaddr",
     "valid_hostliteral",

@@ -11,6 +11,7 @@ import socket
 from typing import Final
 
 __all__ = [
+    "ascii_domain",
     "hostaddr_problem",
     "hostname_problem",
     "literal_address",
@@ -30,6 +31,16 @@ _GOOD: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _NUMERIC: Final = re.compile(r"[0-9.]*", re.ASCII)
 _INVALID_CHARACTER: Final = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 _IPV6_PREFIX: Final = "ipv6:"
+
+
+def ascii_domain(name: str) -> str:
+    """A domain in ASCII form (IDNA 2003), without a dot at the end; "" if it has none."""
+    if name.isascii():
+        return name.removesuffix(".")
+    try:
+        return name.encode("idna").decode("ascii").removesuffix(".")
+    except UnicodeError:
+        return ""
 
 
 def valid_hostname(name: str) -> bool:

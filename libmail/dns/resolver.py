@@ -40,7 +40,7 @@ from libmail.dns.answers import (
     NullMx,
     TempFail,
 )
-from libmail.dns.hostname import valid_hostaddr, valid_hostname
+from libmail.dns.hostname import ascii_domain, valid_hostaddr, valid_hostname
 from libmail.dns.records import answer_of, error_text, malformed, name_text
 from libmail.dns.reply_filter import ReplyFilter
 from libmail.log import LOG
@@ -166,7 +166,7 @@ class Resolver:
         return known
 
     async def _ask(self, name: str, rrtype: str) -> DnsAnswer | DnsError:
-        ascii_name = _to_ascii(name)
+        ascii_name = ascii_domain(name)
         if not (valid_hostname(ascii_name) or valid_hostaddr(ascii_name)):
             text = f"Name service error for {name}: invalid host or domain name"
             return NotFound(name, rrtype, text, int(dns.rcode.NXDOMAIN))
@@ -263,15 +263,6 @@ def _configured(resolv_conf: str) -> dns.asyncresolver.Resolver:
     resolver.search = []
     resolver.cache = None
     return resolver
-
-
-def _to_ascii(name: str) -> str:
-    if name.isascii():
-        return name.removesuffix(".")
-    try:
-        return name.encode("idna").decode("ascii")
-    except UnicodeError:
-        return ""
 
 
 def _loop(name: str, rrtype: str) -> NotFound:

@@ -25,7 +25,7 @@ __all__ = [
 
 _FIRST_PAUSE: Final = 0.0005  # seconds
 _WRITE_AT_ONCE: Final = 1 << 20
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class LockTimeout(OSError):
@@ -232,9 +232,10 @@ def append_to_mbox(
     of the whole mailbox, 0 for none. owner: user id that the file must have
     (strict_mailbox_ownership). new_owner: user and group id that a new file gets. special: devices
     and FIFOs will do, too, which are neither locked nor limited, and of a file only what locks can
-    be had. Raises OSError (LockTimeout,
-    NotMailbox, NotOwner, MailboxTooLarge), whose strerror is what a report says; the mailbox is
-    then as it was.
+    be had; one that does not take the message now is an error, as nobody knows when it will.
+
+    Raises OSError (LockTimeout, NotMailbox, NotOwner, MailboxTooLarge), whose strerror is what a
+    report says; the mailbox is then as it was.
     """
     if special and not _regular(path):
         _append_unlocked(path, pieces)
@@ -282,9 +283,12 @@ def _regular(path: str) -> bool:
 
 
 def _append_unlocked(path: str, pieces: Iterable[bytes]) -> None:
+    """The descriptor does not block: a reader that does not read, or a terminal that was stopped,
+    would hold us for ever."""
     fd = _open(path, None)
     try:
-        os.set_blocking(fd, True)
+        if stat.S_ISREG(os.fstat(fd).st_mode):  # a moment ago it was none: next time, with locks
+            raise _told(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "open file", path)
         _write(fd, path, pieces, 0, 0)
     finally:
         os.close(fd)

@@ -79,9 +79,10 @@ PHASES: Final = (
 # A reply without anything odd about it, in one go; [0-9]{3} then "-" or " " or the end of the line.
 _WHOLE_REPLY: Final = re.compile(rb"(?:[0-9]{3}-[^\n]*\n)*[0-9]{3}(?: [^\n]*|\r*)\n")
 _LINE: Final = re.compile(rb"([0-9]{3})(?:([ -])|\Z)([245]\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t]|\Z))?")
-MAX_LINE: Final = 2048  # octets of a line that are kept
+MAX_LINE: Final = 2048  # octets of a line, and of the lines of a reply, that are kept
 _MAX_REPLY: Final = 65536  # octets of a reply, and of what waits to be read
 _SHOWN: Final = 100  # characters of garbage for the log
+_SHOWN_CUT: Final = 30  # and of what was too long
 _PROTOCOL_ERROR: Final = "5.5.0"
 
 
@@ -94,14 +95,14 @@ class ServerReply(NamedTuple):
 
     code: 0 to 999. dsn: RFC 3463 status, "2.0.0" and so on by the code where the server gives
     none of its class. lines: as received, with codes, without line ends. garbage: lines that are
-    no reply came with it.
+    no reply came with it. cut: what was longer than `MAX_LINE`, and how it begins, for the log.
     """
 
     code: int
     dsn: str
     lines: tuple[str, ...]
     garbage: str = ""
-    cut: str = ""
+    cut: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -139,15 +140,16 @@ def _whole(data: bytes) -> ServerReply:
 class ReplyReader:
     """Bytes in, replies out. Keeps at most `_MAX_REPLY` octets, and lines cut to `MAX_LINE`."""
 
-    __slots__ = ("_at", "_buffer", "_cut", "_garbage", "_lines", "_size")
+    __slots__ = ("_at", "_buffer", "_cut", "_garbage", "_kept", "_lines", "_size")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._at = 0  # what of the buffer has been read
         self._lines: list[str] = []  # of the reply that is not complete
-        self._size = 0  # octets of them
+        self._size = 0  # octets of the reply
+        self._kept = 0  # characters of the lines that are kept, and of what is between them
         self._garbage = ""
-        self._cut = ""
+        self._cut: tuple[str, ...] = ()
 
     @property
     def pending(self) -> bool:
@@ -198,21 +200,29 @@ class ReplyReader:
     def accept(self, line: bytes) -> ServerReply | None:
         """Take a line; the reply that it completes. Raises ReplyTooLong."""
         match = _LINE.match(line)
-        self._keep(line)
+        text = self._keep(line)
         if match is None:
-            self._garbage = self._garbage or self._lines[-1][:_SHOWN] or " "
+            self._garbage = self._garbage or text[:_SHOWN] or " "
         elif match[2] != b"-":
             return self._take(match)
         return None
 
-    def _keep(self, line: bytes) -> None:
+    def _keep(self, line: bytes) -> str:
+        """Add a line to the reply, unless that is long enough; returns its text."""
         self._size += len(line) + 2
         if self._size > _MAX_REPLY:
             raise ReplyTooLong
+        text = _decode(line[:MAX_LINE])
         if len(line) > MAX_LINE:
-            line = line[:MAX_LINE]
-            self._cut = _decode(line[:30])
-        self._lines.append(_decode(line))
+            self._cut += (f"response longer than {MAX_LINE}: {text[:_SHOWN_CUT]}...",)
+        if self._kept >= MAX_LINE:
+            return text
+        self._kept += len(text) + (1 if self._lines else 0)
+        self._lines.append(text)
+        if self._kept >= MAX_LINE and len(self._lines) > 1:
+            start = "\n".join(self._lines)[:_SHOWN_CUT]
+            self._cut += (f"multi-line response longer than {MAX_LINE} {start}...",)
+        return text
 
     def _take(self, match: re.Match[bytes]) -> ServerReply:
         reply = ServerReply(
@@ -222,8 +232,8 @@ class ReplyReader:
             self._garbage,
             self._cut,
         )
-        self._lines, self._size = [], 0
-        self._garbage = self._cut = ""
+        self._lines, self._size, self._kept = [], 0, 0
+        self._garbage, self._cut = "", ()
         return reply
 
 

@@ -181,12 +181,6 @@ _INSTANCES = """
     postmulti_start_commands postmulti_stop_commands
 """
 
-_PIX = """
-    lmtp_pix_workaround_delay_time lmtp_pix_workaround_maps lmtp_pix_workaround_threshold_time
-    lmtp_pix_workarounds smtp_pix_workaround_delay_time smtp_pix_workaround_maps
-    smtp_pix_workaround_threshold_time smtp_pix_workarounds
-"""
-
 _REQUIRETLS = """
     lmtp_requiretls_policy requiretls_enable requiretls_esmtp_header requiretls_redact_dsn
     smtp_requiretls_policy tls_required_enable
@@ -229,7 +223,6 @@ NOT_YET = _words(
     + _FILTERS
     + _POLICY
     + _INSTANCES
-    + _PIX
     + _REQUIRETLS
     + _SRV
     + _XCLIENT

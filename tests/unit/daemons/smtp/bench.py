@@ -13,6 +13,7 @@ from typing import Any, cast
 from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
@@ -217,6 +218,7 @@ class Bench:
             Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
             StringList("cached", params.smtp_connection_cache_destinations),
             Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
+            PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
             Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp),
         )

@@ -429,6 +429,74 @@ def test_tls_status(
     assert one(Bench(tmp_path, **settings), Server(script)).tls == expected
 
 
+@pytest.mark.parametrize("banner", ["220", "220 **2**0**"])
+@pytest.mark.parametrize(
+    ("settings", "verb"),
+    [
+        ({}, "HELO"),
+        ({"smtp_pix_workarounds": ""}, "EHLO"),
+        ({"smtp_pix_workaround_maps": "static:delay_dotcrlf"}, "EHLO"),
+        ({"smtp_pix_workaround_maps": "fail:x"}, "HELO"),
+    ],
+)
+def test_greeting_through_an_old_firewall(
+    tmp_path: Path, banner: str, settings: dict[str, Any], verb: str
+) -> None:
+    server = Server({"CONNECT": banner})
+    assert isinstance(one(Bench(tmp_path, **settings), server), Sent)
+    assert server.sessions[0][0].split()[0] == verb
+
+
+@pytest.mark.parametrize("body", [BODY, BODY[:-2]])
+def test_delayed_dot(tmp_path: Path, body: bytes) -> None:
+    """It comes in a packet of its own."""
+    settings: dict[str, Any] = {
+        "smtp_pix_workaround_threshold_time": "0",
+        "smtp_pix_workaround_delay_time": "1",
+    }
+    server = Server({"CONNECT": "220 ****"})
+    started = time.monotonic()
+    outcome = one(Bench(tmp_path, **settings), server, body=body)
+    assert isinstance(outcome, Sent)
+    assert time.monotonic() - started >= 1
+    assert server.contents == [HEADER + BODY]
+
+
+@pytest.mark.parametrize("listed", ["127.0.0.1", "static:x"])
+def test_cached_destination_is_named_without_brackets(tmp_path: Path, listed: str) -> None:
+    async def main() -> int:
+        async with Server() as server:
+            bench = Bench(tmp_path, smtp_connection_cache_destinations=listed)
+            for _ in range(2):
+                await bench.run(bench.delivery(f"[127.0.0.1]:{server.port}"))
+            bench.around.cache.close()
+            await server.all_sessions_end()
+            return len(server.sessions)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_session_made_for_smtputf8_is_not_shared(tmp_path: Path) -> None:
+    """With others, for which servers were passed over that do not have it."""
+
+    async def main() -> list[int]:
+        counts = []
+        async with Server({"EHLO": "250-a\r\n250 SMTPUTF8"}) as server:
+            bench = Bench(tmp_path, smtp_connection_cache_destinations="127.0.0.1")
+            where = f"[127.0.0.1]:{server.port}"
+            flags: dict[str, Any] = {"envelope_flags": int(EnvelopeFlag.SMTPUTF8)}
+            none: dict[str, Any] = {}
+            for values in (none, flags, none, flags):
+                recipients = ("ä@example.org",) if values else ("a@example.org",)
+                await bench.run(bench.delivery(where, recipients, **values))
+                counts.append(len(server.sessions))
+            bench.around.cache.close()
+            await server.all_sessions_end()
+        return counts
+
+    assert asyncio.run(main()) == [1, 2, 2, 2]
+
+
 def test_kept_session(tmp_path: Path) -> None:
     async def main() -> tuple[list[Outcome], Server]:
         found: list[Outcome] = []

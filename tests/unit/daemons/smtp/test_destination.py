@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,10 +46,39 @@ def test_destination(text: str, lmtp: bool, want: Destination) -> None:
     assert parse_destination(text, 25, lmtp=lmtp) == want
 
 
-@pytest.mark.parametrize("text", ["[host", "[host]25", "host:0", "host:70000", "[]", ":25", "h:?"])
-def test_bad_destination(text: str) -> None:
-    with pytest.raises(BadDestination):
-        parse_destination(text, 25, lmtp=False)
+HOST = "valid hostname or network address required in server description"
+MISTAKES = [
+    ("[host", 'missing "]" in server description'),
+    ("[host]25", 'garbage after "]" in server description'),
+    ("[127.0.0.1]:25:25", "garbage after numerical service in server description"),
+    ("host:0", "bad network port: 0"),
+    ("host:70000", "bad network port: 70000"),
+    ("h:?", "unknown service: ?/tcp"),
+    (":25", "missing host information in server description"),
+    ("[]", HOST),
+    ("[]:25", HOST),
+    ("host:25:25", HOST),
+    ("/run/dovecot/lmtp", HOST),
+    ("127.0.0.300", HOST),
+    ("[2001:db8::zz]", HOST),
+    ("-bad.test", HOST),
+    ("a..b", HOST),
+    ("x" * 64 + ".test", HOST),
+    ("a@b", HOST),
+    ("\0", HOST),
+]
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize(("text", "why"), MISTAKES, ids=[case[0] for case in MISTAKES])
+def test_bad_destination(text: str, why: str, lmtp: bool) -> None:
+    with pytest.raises(BadDestination, match=re.escape(why)):
+        parse_destination(text, 25, lmtp=lmtp)
+
+
+@pytest.mark.parametrize("text", ["foo_bar.test", "bücher.example", "host.", "1and1.test"])
+def test_names_that_occur(text: str) -> None:
+    assert parse_destination(text, 25, lmtp=False).host == text
 
 
 def test_no_socket() -> None:

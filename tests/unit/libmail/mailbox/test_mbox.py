@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import pty
+import socket
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,25 @@ def test_special(tmp_path: Path) -> None:
     path = tmp_path / "file"
     append_to_mbox(str(path), (b"x",), ALL, special=True)
     assert path.read_bytes() == b"x"
+
+
+def test_reader_that_does_not_read(tmp_path: Path) -> None:
+    """What does not take the message now is an error at once, whatever kind of file it is."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="cannot open file: No such device or address"):
+        append_to_mbox(str(fifo), (b"x",), ALL, special=True)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    master, terminal = pty.openpty()
+    try:
+        for path in (str(fifo), os.ttyname(terminal)):
+            with pytest.raises(OSError, match="error writing message: Resource temp") as caught:
+                append_to_mbox(path, (b"x" * 1000 for _ in range(10_000)), ALL, special=True)
+            assert caught.value.errno == errno.EAGAIN
+    finally:
+        for fd in (reader, master, terminal):
+            os.close(fd)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        with pytest.raises(OSError, match="cannot open file: No such device or address"):
+            append_to_mbox(str(tmp_path / "socket"), (b"x",), ALL, special=True)

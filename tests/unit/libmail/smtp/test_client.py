@@ -79,7 +79,28 @@ REPLIES = [
     (
         "cut",
         b"250 " + b"x" * 5000 + b"\r\n",
-        [ServerReply(250, "2.0.0", ("250 " + "x" * 2044,), "", "250 " + "x" * 26)],
+        [
+            ServerReply(
+                250,
+                "2.0.0",
+                ("250 " + "x" * 2044,),
+                "",
+                ("response longer than 2048: 250 " + "x" * 26 + "...",),
+            )
+        ],
+    ),
+    (
+        "many lines",
+        b"550-5.1.1 line\r\n" * 500 + b"550 5.1.1 end\r\n",
+        [
+            ServerReply(
+                550,
+                "5.1.1",
+                ("550-5.1.1 line",) * 137,
+                "",
+                ("multi-line response longer than 2048 550-5.1.1 line\n550-5.1.1 line\n...",),
+            )
+        ],
     ),
     ("octets", b"250 \xff\r\n", [ServerReply(250, "2.0.0", ("250 \udcff",))]),
 ]
