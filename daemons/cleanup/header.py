@@ -163,6 +163,11 @@ class HeaderEditor:
                 changed = True
         if not changed:
             return None
+        if field.truncated:
+            LOG.warning(
+                f"{queue_id}: header_address_token_limit: addresses beyond {limit} tokens"
+                f" in {head.decode('ascii').strip()}: header are discarded"
+            )
         return _encoded(field.render(head.decode("ascii")) + "\r\n")
 
     def check_end_of_header(self) -> None:

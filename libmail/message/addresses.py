@@ -51,13 +51,18 @@ class Mailbox:
 
 
 class AddressField:
-    """The value of a header field, parsed. Takes any text."""
+    """The value of a header field, parsed. Takes any text. truncated: it exceeds the limit."""
 
-    def __init__(self, value: str, limit: int = 10240) -> None:
-        """limit: of tokens, see header_address_token_limit; what exceeds it is dropped."""
+    def __init__(self, value: str, limit: int = 0) -> None:
+        """limit: of tokens, see header_address_token_limit; addresses beyond it are dropped.
+
+        Only for text that is to be shown: recipients have no limit, none of them may get lost.
+        """
         self.nodes: list[Token | Mailbox] = []
         self._run: list[Token] = []
-        self._parse(tokenize(value, limit))
+        tokens = tokenize(value, limit + 1 if limit else 0)
+        self.truncated: Final = bool(limit) and len(tokens) > limit
+        self._parse(_whole_addresses(tokens, limit) if self.truncated else tokens)
 
     @property
     def mailboxes(self) -> list[Mailbox]:
@@ -166,6 +171,14 @@ def _words(left: Token, right: Token) -> bool:
     return left.kind is not Kind.SPECIAL and right.kind is not Kind.SPECIAL
 
 
+def _whole_addresses(tokens: list[Token], limit: int) -> list[Token]:
+    """The first ones, without an address that the limit would cut into another one."""
+    end = limit
+    while end and not (_is(tokens[end], ",") or _is(tokens[end - 1], ",")):
+        end -= 1
+    return tokens[:end]
+
+
 def _bracket_ends(tokens: list[Token]) -> dict[int, int]:
     """For each "<" that has one: where its ">" is."""
     ends: dict[int, int] = {}
@@ -179,6 +192,6 @@ def _bracket_ends(tokens: list[Token]) -> dict[int, int]:
     return ends
 
 
-def addresses_in(value: str, limit: int = 10240) -> list[str]:
+def addresses_in(value: str) -> list[str]:
     """The addresses of a header field or command line argument, as they are, in external form."""
-    return [mailbox.address for mailbox in AddressField(value, limit).mailboxes if mailbox.address]
+    return [mailbox.address for mailbox in AddressField(value).mailboxes if mailbox.address]

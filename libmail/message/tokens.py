@@ -38,15 +38,16 @@ class Token(NamedTuple):
         return self.text
 
 
-_ATEXT: Final = re.compile(r"[^\x00-\x20()<>@,;:\\\".\[\]!%\x7f]+")
+_ATEXT: Final = re.compile(r"[^\x00-\x20()<>@,;:\\\".\[\]!%|\x7f]+")
 _ESCAPED: Final = re.compile(r'["\\\r]')
 _UNESCAPE: Final = re.compile(r"\\(.)", re.S)
-# "!" and "%" are operators of older address forms (user%host@relay, host!user).
+# "!" and "%" are operators of older address forms (user%host@relay, host!user); "|" is one, so that
+# |"command with arguments" is one member of a list.
 _TOKEN: Final = re.compile(
     r"(?P<space>[ \t\r\n]+)"
     r'|(?P<quoted>"(?P<words>(?:[^"\\]|\\.)*)(?:"|\\?$))'
     r"|(?P<literal>\[(?P<host>(?:[^\]\\]|\\.)*)(?:\]|\\?$))"
-    r"|(?P<atom>(?:[^()<>@,;:\\\".\[\]!% \t\r\n]|\\.)+)"
+    r"|(?P<atom>(?:[^()<>@,;:\\\".\[\]!%| \t\r\n]|\\.)+)"
     r"|(?P<special>.)",
     re.S,
 )
@@ -66,8 +67,8 @@ def _comment_end(text: str, start: int) -> int:
     return len(text)
 
 
-def tokenize(text: str, limit: int = 10240) -> list[Token]:
-    """All tokens of `text`; at most `limit` (header_address_token_limit), the rest is dropped.
+def tokenize(text: str, limit: int = 0) -> list[Token]:
+    """The tokens of `text`: all, or with a limit at most that many of its beginning.
 
     Line ends are spaces, also where something is quoted or lacks its end.
     """
@@ -75,7 +76,7 @@ def tokenize(text: str, limit: int = 10240) -> list[Token]:
         text = text.rstrip("\r\n").replace("\r\n", " ").replace("\n", " ")
     tokens: list[Token] = []
     at, spaced = 0, False
-    while at < len(text) and len(tokens) < limit:
+    while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
             break
@@ -102,6 +103,8 @@ def tokenize(text: str, limit: int = 10240) -> list[Token]:
             case _:
                 token = Token(Kind.SPECIAL, found[0], spaced)
         tokens.append(token)
+        if len(tokens) == limit:
+            break
         spaced = False
     return tokens
 

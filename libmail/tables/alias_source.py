@@ -22,7 +22,6 @@ _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _LITERAL: Final = re.compile(r"\[((?:[^\]\\]|\\.)*)\]?", re.DOTALL)
 _PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN: Final = re.compile(rf"[^\s{_SPECIALS}]+")
-_DOT_WORDS: Final = re.compile(rf"[^\s{_SPECIALS}]+(?:\.[^\s{_SPECIALS}]+)*")
 
 
 class _Kind(Enum):
@@ -122,12 +121,5 @@ def parse_alias(line: str) -> tuple[str, str]:
     if not name or not value:
         raise EntryError("need name:value pair")
     if _AT in name:
-        raise EntryError("name must be local")
-    return _write([_unquoted(token) for token in name]), _write(value)
-
-
-def _unquoted(token: _Token) -> _Token:
-    """Take the quotes off a part of a name that needs none, as lookups do not have them."""
-    if token.kind is _Kind.QUOTED and _DOT_WORDS.fullmatch(token.text):
-        return _Token(_Kind.WORD, token.text)
-    return token
+        raise EntryError("name must be local and have no domain")
+    return _write(name), _write(value)

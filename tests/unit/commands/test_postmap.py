@@ -263,7 +263,7 @@ def test_postalias(run: Run, tmp_path: Path) -> None:
     assert status == 0
     assert sorted(err.splitlines()) == [
         "postalias: warning: aliases, line 6: need name:value pair",
-        "postalias: warning: aliases, line 7: name must be local",
+        "postalias: warning: aliases, line 7: name must be local and have no domain",
         'postalias: warning: lmdb:aliases: duplicate entry: "dup"',
     ]
     _, out, _ = run("postalias", "-s", "aliases")

@@ -8,6 +8,7 @@ import pytest
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import Envelope, QueueId
+from libmail.log import LOG
 from libmail.message.dates import rfc5322_date
 from libmail.message.headers import scan
 from tests.unit.daemons.cleanup.conftest import HEADERS, MakeMapper
@@ -107,6 +108,20 @@ def test_null_sender_has_no_full_name(make_mapper: MakeMapper) -> None:
     envelope = ENVELOPE._replace(full_name="Joe", sender="")
     text = edit(make_mapper, "Message-Id: x\r\nDate: y\r\n", envelope)
     assert text.endswith("From: MAILER-DAEMON\r\n")
+
+
+def test_too_many_addresses(make_mapper: MakeMapper) -> None:
+    """What is discarded is said, and the last address that is shown is a whole one."""
+    logged: list[str] = []
+    LOG.open(lambda severity, head, text: logged.append(text), "postfix/cleanup")
+    text = f"{DONE}To: a, b, c@d.test, e, f\r\n"
+    assert "\r\nTo: a@example.test, b@example.test,\r\n" in edit(
+        make_mapper, text, header_address_token_limit=6
+    )
+    assert [line for line in logged if "limit" in line] == [
+        "warning: QID: header_address_token_limit: addresses beyond 6 tokens in To: header"
+        " are discarded"
+    ]
 
 
 def test_undisclosed_recipients(make_mapper: MakeMapper) -> None:

@@ -46,6 +46,50 @@ def test_field(value: str, addresses: list[str], rendered: str) -> None:
     assert field.render("X") == rendered
 
 
+def test_no_member_of_a_list_is_lost() -> None:
+    """header_address_token_limit is for what is shown; lists of recipients have no limit."""
+    members = [f"m{number}@out.test" for number in range(5000)]
+    assert addresses_in(", ".join(members)) == members
+    assert len(tokenize(",".join(members))) == 6 * 5000 - 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (3, "a@b"),
+        (4, "a@b,"),
+        (5, "a@b,"),
+        (7, "a@b, c@d"),
+        (11, "a@b, c@d,"),
+        (13, "a@b, c@d, <e@f>"),
+        (20, "a@b, c@d, <e@f>, g"),
+    ],
+)
+def test_a_limit_never_cuts_an_address(limit: int, kept: str) -> None:
+    field = AddressField("a@b, c@d, <e@f>, g", limit)
+    assert field.render("X") == f"X: {kept}".rstrip()
+    assert field.truncated == (limit < 14)
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ('|"command args"', ["|command args"]),
+        ('| "command args"', ["|command args"]),
+        ('alice, |"a b", "|c d"', ["alice", "|a b", "|c d"]),
+        ('|"a b", |"c d"', ["|a b", "|c d"]),
+        (':include:"/path/a b"', [":include:/path/a b"]),
+        (':include: "/path"', [":include:/path"]),
+        ('":include:/path"', [":include:/path"]),
+        ('/dir/"a file"', ["/dir/", "a file"]),
+        ("alice|bob", ["alice|bob"]),
+        ('al"ice" "bob"', ["al", "ice", "bob"]),
+    ],
+)
+def test_words_with_an_operator_between_are_one_member(text: str, members: list[str]) -> None:
+    assert [mailbox.plain for mailbox in AddressField(text).mailboxes] == members
+
+
 def test_folding() -> None:
     """Lines break at commas, where they would get longer than 69 characters."""
     field = AddressField('"quoted local"@example.test, <user@short>, user@host.example.test,a@b')

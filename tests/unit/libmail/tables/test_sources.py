@@ -62,7 +62,8 @@ ALIASES = [
     ("space : bob", ("space", "bob")),
     (r"esc\aped: bob", ("escaped", "bob")),
     ('"quo ted": x', ('"quo ted"', "x")),
-    ('"plain": x', ("plain", "x")),
+    ('"plain": x', ('"plain"', "x")),
+    ('"pl ain".x : "x"', ('"pl ain".x', '"x"')),
     ("a: b: c", ("a", "b:c")),
     ("c (comment): x (y)", ("c (comment)", "x (y)")),
     ('list: a (c1) b, "q r"@s <t@u>', ("list", 'a (c1) b, "q r"@s <t@u>')),
@@ -87,7 +88,7 @@ BAD_ALIASES = [
     ("empty:", "need name:value pair"),
     (":x", "need name:value pair"),
     ('"un: x', "need name:value pair"),
-    ("a@example.org: x", "name must be local"),
+    ("a@example.org: x", "name must be local and have no domain"),
 ]
 
 
