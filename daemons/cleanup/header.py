@@ -1,25 +1,26 @@
-"""The message header: what is missing is added, what is not wanted removed, addresses completed.
+"""The message header: what is not wanted is removed, addresses are completed, missing fields added.
 
-One pass over the fields. A field that needs nothing is not touched; runs of such fields are copied
-as one piece, and a header in which nothing changes is not copied at all.
+It comes in batches of fields, and leaves in batches: no more of a large header is in memory. A
+field that needs nothing is not touched; runs of such fields are copied as one piece, and a batch in
+which nothing changes is not copied at all.
 """
 
+import asyncio
 import re
 from typing import Final, NamedTuple
 
 from daemons.cleanup.mapping import HEADER_RECIPIENT, HEADER_SENDER, AddressMapper
+from daemons.cleanup.missing import REDISTRIBUTION, VISIBLE_RECIPIENTS, MissingFields
 from daemons.cleanup.params import HeaderParams
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus, Envelope, QueueId
 from libmail.log import LOG
 from libmail.log.events import MessageId
 from libmail.message.addresses import AddressField, complete
-from libmail.message.dates import make_message_id, rfc5322_date
-from libmail.message.headers import Field
-from libmail.quoting import header_address
+from libmail.message.headers import Field, HeaderReader, cut_field
 from libmail.smtp.address import quote_local
 
-__all__ = ["Header", "HeaderEditor"]
+__all__ = ["Header", "HeaderEdit", "HeaderEditor"]
 
 _SENDERS: Final = frozenset(
     (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
@@ -32,30 +33,23 @@ _RECIPIENTS: Final = frozenset(
 )  # fmt: skip
 _ADDRESSES: Final = _SENDERS | _RECIPIENTS
 _MESSAGE_IDS: Final = frozenset((b"message-id", b"resent-message-id"))
-_RESENT: Final = frozenset(
-    (b"resent-from", b"resent-sender", b"resent-reply-to", b"resent-to", b"resent-cc",
-     b"resent-bcc", b"resent-date", b"resent-message-id")
-)  # fmt: skip
-_VISIBLE: Final = frozenset((b"to", b"cc", b"resent-to", b"resent-cc"))
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
-_OF_CONTENT: Final = frozenset((b"content-type", b"content-transfer-encoding"))
-_FOLD: Final = re.compile(r"\r\n[ \t]*")
-_PHRASE_SPECIALS: Final = re.compile(r'[()<>@,;:\\".\[\]\x00-\x1f\x7f]')
-_QUOTED_SPECIALS: Final = re.compile(r'["\\]')
-_COMMENT_SPECIALS: Final = re.compile(r"[()\\]")
-_WORD_SAFE: Final = re.compile(r"[^A-Za-z0-9!*+/-]")
-
-
 _ENCODING: Final = b"content-transfer-encoding"
+# What is remembered of the names that there are.
+_NOTED: Final = frozenset(
+    (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MESSAGE_IDS, *_MIME, b"from", b"date")
+)
 _ENCODINGS: Final = {b"7bit": False, b"8bit": True, b"binary": True}
 _COMPOSITE: Final = (b"multipart/", b"message/")
+_FOLD: Final = re.compile(r"\r\n[ \t]*")
+_AT_ONCE: Final = 1000  # fields, after which other sessions have their turn
 
 
 class Header(NamedTuple):
-    """The header as it goes to the queue file. message_id: "" if there is none.
+    """What is known at the end of a header. data: to be added to it. message_id: "" for none.
 
-    eightbit: what Content-Transfer-Encoding says, None where it says nothing of that. composite:
-    the message has parts, with encodings of their own.
+    mime: there are MIME fields. eightbit: what Content-Transfer-Encoding says, None where it says
+    nothing of that. composite: the message has parts, with encodings of their own.
     """
 
     data: bytes
@@ -66,89 +60,111 @@ class Header(NamedTuple):
 
 
 class HeaderEditor:
-    """Works on the headers of messages, one `edit` each."""
+    """What the headers of all messages share."""
 
     def __init__(self, params: HeaderParams, mapper: AddressMapper) -> None:
-        self._params = params
-        self._mapper = mapper
-        self._drop = frozenset(
+        self.params: Final = params
+        self.mapper: Final = mapper
+        self.missing: Final = MissingFields(params)
+        self.drop: Final = frozenset(
             name.lower().rstrip(":").encode("utf-8", "surrogateescape")
             for name in params.message_drop_headers
         )
-        undisclosed = params.undisclosed_recipients_header
-        self._undisclosed = f"{undisclosed}\r\n".encode() if undisclosed else b""
 
-    async def edit(
-        self, data: bytes, found: list[Field], end: int, envelope: Envelope, queue_id: QueueId,
-        *, mapping: bool,
-    ) -> Header:  # fmt: skip
-        """The new header for the one in data[:end].
+    def begin(self, envelope: Envelope, queue_id: QueueId, *, mapping: bool) -> "HeaderEdit":
+        """For one message. envelope: with the final sender. mapping: canonical tables and
+        masquerading apply."""
+        return HeaderEdit(self, envelope, queue_id, mapping)
 
-        found: its fields. envelope: with the final sender. mapping: canonical tables and
-        masquerading apply. Raises Refused.
-        """
-        seen_ids = _MessageIds(queue_id)
-        rewrite = bool(envelope.rewrite_context)
+    def reader(self) -> HeaderReader:
+        """For the header of one message."""
+        return HeaderReader(self.params.header_size_limit)
+
+    def check_end_of_header(self) -> None:
+        """The header is followed by something else than an empty line. Raises Refused."""
+        if self.params.non_empty_end_of_header_action == "reject":
+            raise Refused(CleanupStatus.CONTENT, "5.6.0", "non-empty end of header")
+
+
+class HeaderEdit:
+    """One header: `edit` for each batch of fields, then `end`."""
+
+    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_hops", "_ids", "_mapping",
+                 "_queue_id", "_seen")  # fmt: skip
+
+    def __init__(
+        self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool
+    ) -> None:
+        self._editor = editor
+        self._envelope = envelope
+        self._queue_id = queue_id
+        self._mapping = mapping
+        self._ids = _MessageIds(queue_id)
+        self._seen: set[bytes] = set()
+        self._hops = 0
+        self._eightbit: bool | None = None
+        self._composite = False
+
+    async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
+        """What is to stand in place of data[:end], whose fields are `found`. Raises Refused."""
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
-        hops = 0
-        seen: set[bytes] = set()
-        limit = self._params.header_size_limit
-        source = data
-        for field in found:
-            name, start, value, after = field
-            seen.add(name)
-            if name == b"received":
-                hops += 1
-            changed: bytes | None = None
-            long = after - start > limit
-            if name in self._drop:
-                changed = b""
-            else:
-                if long or value - start != len(name) + 1:
-                    changed = self._normal(data, field)
-                if name in _ADDRESSES:
-                    if rewrite and not long:  # who knows where the last address was cut
-                        text = data[start:after] if changed is None else changed
-                        new = await self._addresses(name, text, envelope, queue_id, mapping)
-                        changed = new or changed
-                elif name in _MESSAGE_IDS:
-                    seen_ids.see(data[value:after], resent=name != b"message-id")
-            if changed is not None:
-                pieces += (data[kept:start], changed)
-                kept = after
-        if hops > self._params.hopcount_limit:
-            LOG.warning(f"{queue_id}: message rejected: hopcount exceeded")
-            raise Refused(CleanupStatus.HOPS, "5.4.0", "too many hops")
-        missing = self._missing(seen, envelope, queue_id, seen_ids)
-        if pieces or missing or end != len(data):
-            pieces += (data[kept:end], missing)
-            data = b"".join(pieces)
-        if seen.isdisjoint(_OF_CONTENT):
-            return Header(data, seen_ids.value, b"mime-version" in seen)
-        return Header(data, seen_ids.value, bool(seen & _MIME), *_content(source, found))
+        for start in range(0, len(found), _AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            for field in found[start : start + _AT_ONCE]:
+                changed = await self._field(data, field)
+                if changed is not None:
+                    pieces += (data[kept : field.start], changed)
+                    kept = field.end
+        if pieces:
+            pieces.append(data[kept:end])
+            return b"".join(pieces)
+        return data if end == len(data) else data[:end]
+
+    async def _field(self, data: bytes, field: Field) -> bytes | None:
+        """What is to stand in its place; None if it stays."""
+        name, start, value, after = field
+        if name in _NOTED:
+            self._seen.add(name)
+        elif name == b"received":
+            self._hops += 1
+        editor = self._editor
+        if name in editor.drop:
+            return b""
+        changed: bytes | None = None
+        limit = editor.params.header_size_limit
+        long = after - start > limit
+        if long or value - start != len(name) + 1:
+            changed = self._normal(data, field)
+        if name in _ADDRESSES:
+            if self._envelope.rewrite_context and not long:  # else its last address may be cut
+                text = data[start:after] if changed is None else changed
+                changed = await self._addresses(name, text) or changed
+        elif name in _MESSAGE_IDS:
+            self._ids.see(data[value:after], resent=name != b"message-id")
+        elif name == _ENCODING:
+            self._eightbit = _ENCODINGS.get(data[value:after].strip().lower(), self._eightbit)
+        elif name == b"content-type":
+            self._composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
+        return changed
 
     def _normal(self, data: bytes, field: Field) -> bytes:
         """The field without white space before its colon, cut at header_size_limit."""
         name = data[field.start : field.start + len(field.name)]
         text = name + b":" + data[field.value : field.end - 2]
-        if len(text) - text.count(b"\r\n") > self._params.header_size_limit:
-            lines = text.replace(b"\r\n", b"\n")[: self._params.header_size_limit]
-            text = lines.replace(b"\n", b"\r\n").rstrip(b"\r\n")
-        return text + b"\r\n"
+        return cut_field(text, self._editor.params.header_size_limit) + b"\r\n"
 
-    async def _addresses(
-        self, name: bytes, text: bytes, envelope: Envelope, queue_id: QueueId, mapping: bool
-    ) -> bytes | None:
+    async def _addresses(self, name: bytes, text: bytes) -> bytes | None:
         """An address field with complete and mapped addresses; None if nothing changes."""
-        mapper = self._mapper
+        mapper, queue_id = self._editor.mapper, self._queue_id
         kind = HEADER_SENDER if name in _SENDERS else HEADER_RECIPIENT
-        mapping = mapping and mapper.maps_class(kind)
+        mapping = self._mapping and mapper.maps_class(kind)
         head, _, value = text.partition(b":")
         if not mapping and complete(value):
             return None
-        context = "local" if envelope.rewrite_context == "local" else "remote"
-        limit = self._params.header_address_token_limit
+        context = "local" if self._envelope.rewrite_context == "local" else "remote"
+        limit = self._editor.params.header_address_token_limit
         field = AddressField(value.decode("utf-8", "surrogateescape"), limit)
         changed = False
         for mailbox in field.mailboxes:
@@ -168,51 +184,21 @@ class HeaderEditor:
                 f"{queue_id}: header_address_token_limit: addresses beyond {limit} tokens"
                 f" in {head.decode('ascii').strip()}: header are discarded"
             )
-        return _encoded(field.render(head.decode("ascii")) + "\r\n")
+        return (field.render(head.decode("ascii")) + "\r\n").encode("utf-8", "surrogateescape")
 
-    def check_end_of_header(self) -> None:
-        """The header is followed by something else than an empty line. Raises Refused."""
-        if self._params.non_empty_end_of_header_action == "reject":
-            raise Refused(CleanupStatus.CONTENT, "5.6.0", "non-empty end of header")
-
-    def _missing(
-        self, seen: set[bytes], envelope: Envelope, queue_id: QueueId, seen_ids: "_MessageIds"
-    ) -> bytes:
-        """The fields that are added: Message-Id, Date, From, To; Resent- ones for such mail."""
-        params = self._params
-        resent = not seen.isdisjoint(_RESENT)
-        prefix, key = ("Resent-", b"resent-") if resent else ("", b"")
-        parts: list[str] = []
-        if envelope.rewrite_context or params.always_add_missing_headers:
-            if key + b"message-id" not in seen:
-                message_id = make_message_id(envelope.arrival, queue_id, params.myhostname)
-                parts.append(f"{prefix}Message-Id: {message_id}\r\n")
-                seen_ids.see(message_id.encode(), resent=resent)
-            if key + b"date" not in seen:
-                parts.append(f"{prefix}Date: {rfc5322_date(envelope.arrival)}\r\n")
-            if key + b"from" not in seen:
-                parts.append(f"{prefix}From: {self._from(envelope)}\r\n")
-        if not seen_ids.any:
-            LOG.event(MessageId(queue_id, "<>", resent=False))
-        data = _encoded("".join(parts)) if parts else b""
-        if self._undisclosed and not seen & _VISIBLE:
-            data += self._undisclosed
-        return data
-
-    def _from(self, envelope: Envelope) -> str:
-        params = self._params
-        address = header_address(envelope.sender) or "MAILER-DAEMON"
-        name = " ".join(envelope.full_name.split())
-        if not name or not envelope.sender:
-            return address
-        obsolete = params.header_from_format == "obsolete"
-        if not name.isascii() and params.full_name_encoding_charset:
-            name = _encoded_word(name, params.full_name_encoding_charset)
-        elif obsolete:
-            name = _COMMENT_SPECIALS.sub(r"\\\g<0>", name)
-        elif _PHRASE_SPECIALS.search(name):
-            name = '"' + _QUOTED_SPECIALS.sub(r"\\\g<0>", name) + '"'
-        return f"{address} ({name})" if obsolete else f"{name} <{address}>"
+    def end(self) -> Header:
+        """There are no more fields. Raises Refused."""
+        if self._hops > self._editor.params.hopcount_limit:
+            LOG.warning(f"{self._queue_id}: message rejected: hopcount exceeded")
+            raise Refused(CleanupStatus.HOPS, "5.4.0", "too many hops")
+        seen, ids = self._seen, self._ids
+        missing, added = self._editor.missing.make(seen, self._envelope, self._queue_id)
+        if added:
+            ids.see(added.encode("utf-8", "surrogateescape"), resent=bool(seen & REDISTRIBUTION))
+        if not ids.any:
+            LOG.event(MessageId(self._queue_id, "<>", resent=False))
+        mime = not seen.isdisjoint(_MIME)
+        return Header(missing, ids.value, mime, self._eightbit, self._composite)
 
 
 class _MessageIds:
@@ -234,45 +220,3 @@ class _MessageIds:
         if not resent:
             self.value = value
             self.any = True
-
-
-def _content(data: bytes, found: list[Field]) -> tuple[bool | None, bool]:
-    """What the fields say of the body: (whether it is 8bit, whether it has parts)."""
-    eightbit: bool | None = None
-    composite = False
-    for name, _, value, after in found:
-        if name == _ENCODING:
-            eightbit = _ENCODINGS.get(data[value:after].strip().lower(), eightbit)
-        elif name == b"content-type":
-            composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
-    return eightbit, composite
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _encoded_word(name: str, charset: str) -> str:
-    """RFC 2047 §4.2, with as many words as the length limit asks for."""
-    try:
-        name.encode(charset)
-    except (LookupError, UnicodeError):
-        charset = "utf-8"
-    words: list[str] = []
-    current = ""
-    for char in name:
-        code = _q_encoded(char, charset)
-        if len(current) + len(code) + len(charset) + 7 > 75:
-            words.append(current)
-            current = ""
-        current += code
-    words.append(current)
-    return " ".join(f"=?{charset}?Q?{word}?=" for word in words)
-
-
-def _q_encoded(char: str, charset: str) -> str:
-    if char == " ":
-        return "_"
-    if not _WORD_SAFE.match(char):
-        return char
-    return "".join(f"={byte:02X}" for byte in char.encode(charset, "surrogateescape"))

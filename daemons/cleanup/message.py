@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.header import HeaderEdit, HeaderEditor
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
@@ -27,7 +27,7 @@ from libmail.ipc.messages import (
 from libmail.log import LOG
 from libmail.log.events import QueueRemoved
 from libmail.message.content import ContentScan, StrayFilter
-from libmail.message.headers import Field, fields, scan
+from libmail.message.headers import Batch
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
@@ -52,7 +52,6 @@ _EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
 _LOCAL: Final = int(EnvelopeFlag.LOCAL)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 
-_MAX_HEADER: Final = 1 << 22  # octets; what is beyond is not looked at, and taken as it is
 _MAX_RECIPIENTS: Final = 1_000_000
 # Reasons for which the sender gets the message back, where the client asks for that.
 _BOUNCED: Final = (
@@ -95,15 +94,14 @@ class Message:
         self._refused: Refused | None = None
         self._size = 0
         self._limit = 0 if flags & _UNLIMITED else shop.params.message_size_limit
-        # of the content: the header until it is complete, then the last octets of the body
+        # of the content: its header until that is complete, then the last octets of the body
         self._strays = StrayFilter() if shop.params.cleanup_replace_stray_cr_lf else None
         self._scan = ContentScan()
+        self._header = shop.editor.reader()
+        self._edit: HeaderEdit | None = None
         self._header_done = False
         self._declared: bool | None = None  # as 8bit, by the header
         self._composite = False
-        self._head = b""
-        self._fields: list[Field] = []
-        self._fields_end = 0
         self._tail = b""
         self._content_flags = 0
         self._message_id = ""
@@ -139,7 +137,6 @@ class Message:
         """Remember the first problem; the content that follows is not looked at."""
         if self._refused is None:
             self._refused = err
-            self._head = b""
 
     # content
 
@@ -168,41 +165,45 @@ class Message:
         if self._header_done:
             self._body(data)
             return
-        head = self._head = self._head + data if self._head else data
-        found, end, complete = scan(head, self._fields_end)
-        self._fields += found
-        self._fields_end = end
-        if complete or len(head) > _MAX_HEADER:
-            await self._end_header()
+        await self._take_header(self._header.feed(data))
 
-    async def _end_header(self) -> None:
-        """The header is complete: head[:fields_end]."""
-        envelope, editor = self._require_envelope(), self._shop.editor
-        head, end = self._head, self._fields_end
-        try:
-            edited = await editor.edit(
-                head, self._fields, end, envelope, self.queue_id,
-                mapping=bool(self._flags & _MAP),
-            )  # fmt: skip
-        except Refused:
-            self._writer.write_header(head[:end])  # for the report to the sender
-            raise
-        header, self._message_id = edited.data, edited.message_id
-        self._declared, self._composite = edited.eightbit, edited.composite
+    async def _take_header(self, batch: Batch) -> None:
+        """Some more of the header, perhaps its end and the beginning of the body."""
+        if self._edit is None:
+            mapping = bool(self._flags & _MAP)
+            envelope = self._require_envelope()
+            self._edit = self._shop.editor.begin(envelope, self.queue_id, mapping=mapping)
+        data, found, end, complete = batch
+        if found:
+            try:
+                edited = await self._edit.edit(data, found, end)
+            except Refused:
+                self._writer.write_header(data[:end])  # for the report to the sender
+                raise
+            self._write_header(edited)
+        if complete:
+            self._end_header(self._edit)
+            rest = data[end:]
+            if rest and not rest.startswith(b"\r\n"):
+                self._shop.editor.check_end_of_header()
+                rest = b"\r\n" + rest
+            self._body(rest)
+
+    def _write_header(self, data: bytes) -> None:
+        self._scan.feed(data)
+        self._writer.write_header(data)
+
+    def _end_header(self, edit: HeaderEdit) -> None:
+        header = edit.end()
+        self._write_header(header.data)
+        self._message_id = header.message_id
+        self._declared, self._composite = header.eightbit, header.composite
         self._header_done = True
-        self._head, self._fields = b"", []
-        self._scan.feed(header)
         if self._scan.eightbit:
             self._content_flags |= _EIGHTBIT_HEADER
             self._scan.eightbit = False
-        if edited.mime:
+        if header.mime:
             self._content_flags |= _MIME_CONTENT
-        self._writer.write_header(header)
-        rest = head[end:]
-        if rest and not rest.startswith(b"\r\n"):
-            editor.check_end_of_header()
-            rest = b"\r\n" + rest
-        self._body(rest)
 
     def _body(self, data: bytes) -> None:
         if data:
@@ -214,13 +215,7 @@ class Message:
         if self._strays is not None:
             await self._take(self._strays.end())
         if not self._header_done:
-            head = self._head
-            if head and not head.endswith(b"\n"):
-                head = self._head = head + b"\r\n"
-            self._fields += fields(head, self._fields_end)
-            if self._fields:
-                self._fields_end = self._fields[-1].end
-            await self._end_header()
+            await self._take_header(self._header.end())
         elif self._tail and self._tail != b"\r\n":
             self._body(b"\r\n")
         scan = self._scan

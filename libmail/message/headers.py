@@ -3,18 +3,23 @@
 Works on wire form (CRLF). A field is a name of printable characters, perhaps white space (obsolete,
 §4.5), a colon and text, with any number of continuation lines. The first line that is not part of
 a field ends the header, like the empty line does.
+
+`scan` looks at what is there. `HeaderReader` takes a header in any pieces: it looks at each octet a
+bounded number of times, and keeps no more of a field than header_size_limit asks for.
 """
 
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Field", "Scan", "fields", "scan"]
+__all__ = ["Batch", "Field", "HeaderReader", "Scan", "cut_behind_piece", "cut_field",
+           "fields", "scan"]  # fmt: skip
 
-# A field with all of its continuation lines: its name, and what is behind the colon.
-_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*+\n(?:[ \t][^\n]*+\n)*)")
-# The beginning of what may become a field, or a continuation line.
-_UNFINISHED: Final = re.compile(rb"[!-9;-~]*[ \t]*(?:\Z|:)|[ \t]")
-_LONGEST_NAME: Final = 100_000  # octets in which a field has to show what it is
+# A field with all of its continuation lines: its name, and what is behind the colon. A name that is
+# longer than a line may be (line_length_limit) makes no field.
+_FIELD: Final = re.compile(rb"([!-9;-~]{1,2048})[ \t]{0,2048}:([^\n]*+\n(?:[ \t][^\n]*+\n)*)")
+# The beginning of what may become a field.
+_UNFINISHED: Final = re.compile(rb"[!-9;-~]{0,2048}[ \t]{0,2048}\Z|[!-9;-~]{1,2048}[ \t]{0,2048}:")
+_ENDED: Final = re.compile(rb"\n[^ \t]")  # a line, and no continuation
 
 
 class Field(NamedTuple):
@@ -49,20 +54,139 @@ def fields(data: bytes, start: int = 0) -> list[Field]:
     return found
 
 
-def scan(data: bytes, start: int = 0) -> Scan:
-    """The fields of a header of which `data` is the beginning, from the field at `start` on.
+def scan(data: bytes) -> Scan:
+    """The fields of a header of which `data` is the beginning.
 
-    If the result is not complete, its fields are, and the next scan, of more data, begins at its
-    end.
+    If the result is not complete, its fields are, and what is behind its end belongs to the next
+    field, or is the line that ends the header.
     """
-    found = fields(data, start)
-    end = found[-1].end if found else start
-    if end == len(data):
-        if found:  # a continuation line may follow
-            end = found.pop().start
+    found = fields(data)
+    end = found[-1].end if found else 0
+    if data.find(b"\n", end) >= 0:
+        return Scan(found, end, True)
+    rest = data[end:]
+    if not rest or rest[0] in b" \t":
+        if not found:
+            return Scan(found, end, bool(rest))
+        end = found.pop().start  # which goes on, or may do so
         return Scan(found, end, False)
-    rest = data[end : end + _LONGEST_NAME]
-    complete = b"\n" in rest or len(rest) == _LONGEST_NAME or not _UNFINISHED.match(rest)
-    if not complete and found:
-        end = found.pop().start  # what follows may be a continuation line
-    return Scan(found, end, complete)
+    return Scan(found, end, rest != b"\r" and _UNFINISHED.match(rest) is None)
+
+
+class Batch(NamedTuple):
+    """What `HeaderReader` found: `fields` of `data`, which end at `end`.
+
+    complete: the header has ended, the rest of `data` is what follows it.
+    """
+
+    data: bytes
+    fields: list[Field]
+    end: int
+    complete: bool
+
+
+_NOTHING: Final = Batch(b"", [], 0, False)
+
+
+class HeaderReader:
+    """Finds the fields of a header in pieces: `feed` until a batch is complete, or else `end`.
+
+    What is kept is the field, or the line, that has not ended. Of a field that is too large no more
+    is given out than shows that it is; it is to be cut by whoever writes it.
+    """
+
+    __slots__ = ("_held", "_line_ended", "_looked", "_most", "_skipping")
+
+    def __init__(self, size_limit: int) -> None:
+        """size_limit: octets of a field that count, whatever its line ends are."""
+        self._most = 2 * size_limit + 16384  # more than any name
+        self._held = bytearray()
+        self._looked = 0  # octets of these in which the field does not end
+        self._skipping = False  # what comes belongs to a field that is held already
+        self._line_ended = False  # while skipping
+
+    def feed(self, data: bytes) -> Batch:
+        """The next piece."""
+        if self._skipping:
+            data = self._skip(data)
+            if self._skipping:
+                return _NOTHING
+        elif self._held:
+            held = self._held
+            held += data
+            if len(held) <= self._most and _ENDED.search(held, self._looked) is None:
+                self._looked = len(held) - 1
+                return _NOTHING
+            data = bytes(held)
+            self._held = bytearray()
+        found, end, complete = scan(data)
+        if not complete:
+            self._hold(data, end)
+        return Batch(data, found, end, complete)
+
+    def _hold(self, data: bytes, start: int) -> None:
+        length = len(data) - start
+        self._held = bytearray(data[start : start + self._most])
+        self._looked = max(length - 1, 0)
+        if length > self._most:
+            self._skipping = True
+            self._line_ended = data.endswith(b"\n")
+
+    def _skip(self, data: bytes) -> bytes:
+        """What follows the large field, behind what is to be seen of it."""
+        if not data:
+            return data
+        if self._line_ended and data[0] not in b" \t":
+            end = 0
+        elif found := _ENDED.search(data):
+            end = found.start() + 1
+        else:
+            self._line_ended = data.endswith(b"\n")
+            return b""
+        return self._shortened() + data[end:]
+
+    def _shortened(self) -> bytes:
+        """The large field, which has ended."""
+        self._skipping = False
+        held, self._held = self._held, bytearray()
+        return bytes(held.rstrip(b"\r\n")) + b"\r\n"
+
+    def end(self) -> Batch:
+        """There is no more: the header is what it is."""
+        if self._skipping:
+            data = self._shortened()
+        else:
+            data, self._held = bytes(self._held), bytearray()
+            if data and not data.endswith(b"\n"):
+                data += b"\r\n"
+        found = fields(data)
+        return Batch(data, found, found[-1].end if found else 0, True)
+
+
+def cut_field(text: bytes, size_limit: int) -> bytes:
+    """A field, without its last CRLF, cut at header_size_limit. A line end counts as one octet."""
+    if len(text) <= size_limit:
+        return text
+    lines = text[: 2 * size_limit + 1].replace(b"\r\n", b"\n")
+    if len(lines) <= size_limit:
+        return text
+    return lines[:size_limit].rstrip(b"\r\n").replace(b"\n", b"\r\n")
+
+
+def cut_behind_piece(text: bytes, size_limit: int, line_limit: int) -> bytes:
+    """As `cut_field`, behind the piece of a line that reaches the limit.
+
+    So does the original with mail that leaves: it reads lines in pieces of line_length_limit octets
+    and adds pieces until header_size_limit is reached.
+    """
+    if len(text) <= size_limit:
+        return text
+    lines = text[: 2 * (size_limit + line_limit)].replace(b"\r\n", b"\n")
+    if len(lines) <= size_limit:
+        return text
+    last = size_limit - 1  # the piece with this octet is the last one
+    start = lines.rfind(b"\n", 0, size_limit) + 1
+    end = lines.find(b"\n", max(start, size_limit))
+    whole = start + (max(last - start, 0) // line_limit + 1) * line_limit
+    end = min(len(lines) if end < 0 else end, whole)
+    return lines[:end].rstrip(b"\r\n").replace(b"\n", b"\r\n")

@@ -223,8 +223,8 @@ class QueueFileWriter:
         return self._directory.path(self.queue_name, self.queue_id)
 
     def write_header(self, data: bytes) -> None:
-        """The whole header, before any body."""
-        self.header = Extent(self._offset + self._size, len(data))
+        """Append to the header, before any body."""
+        self.header = Extent(self.header.offset, self.header.length + len(data))
         self._append(data)
         self.body = Extent(self.header.end, 0)
 

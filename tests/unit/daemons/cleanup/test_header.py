@@ -27,10 +27,8 @@ def edit(
     editor = HeaderEditor(params, make_mapper())
     data = text.encode() + b"\r\nbody\r\n"
     found = scan(data)
-    header = asyncio.run(
-        editor.edit(data, found.fields, found.end, envelope, QueueId("QID"), mapping=True)
-    )
-    return header.data.decode()
+    header = editor.begin(envelope, QueueId("QID"), mapping=True)
+    return (asyncio.run(header.edit(data, found.fields, found.end)) + header.end().data).decode()
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,12 @@ def submit(
     flags: int = CleanupFlag.MAP,
     envelope: Envelope = ENVELOPE,
     recipients: tuple[Recipient, ...] = (ALICE,),
+    params: CleanupParams | None = None,
 ) -> CleanupResult:
     async def run() -> CleanupResult:
         mapper = make_mapper()
         shop = Workshop(
-            PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
+            params or PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
         )  # fmt: skip
@@ -120,6 +121,56 @@ def test_pieces_make_no_difference(make_mapper: MakeMapper, size: int) -> None:
     assert content == data + b"\r\n"
     flags = ContentFlag.EIGHTBIT_BODY | ContentFlag.LONG_LINES | ContentFlag.MIME_CONTENT
     assert file.preamble.flags == flags
+
+
+ANYTHING = [
+    HEADER + b"Content-Type: text/plain\r\n\r\nb\xe4\r\n.dot\r\nend",
+    HEADER + b"Subject: a\r\n folded\r\n\tagain\r\nB : c\r\nno field\r\nmore\r\n",
+    HEADER + b"\r\n",
+    HEADER + b"X: a\rb\nY: c\r\n\r\n\ra\n\nb\r\r\n",
+    b" blank\r\n" + HEADER,
+    HEADER + b"To: a, b@c\r\nBcc: d\r\nX-Long: " + b"y" * 300 + b"\r\nSubject: s\r\n\r\nbody\r\n",
+]
+
+
+@pytest.mark.parametrize("strays", [True, False])
+@pytest.mark.parametrize("data", ANYTHING, ids=range(len(ANYTHING)))
+def test_a_boundary_at_every_offset(make_mapper: MakeMapper, data: bytes, strays: bool) -> None:
+    params = replace(PARAMS, cleanup_replace_stray_cr_lf=strays)
+
+    def result(*pieces: bytes) -> tuple[object, ...]:
+        file, content = read(submit(make_mapper, *pieces, params=params))
+        queue_id = Path(file.path).name.encode()
+        return content.replace(queue_id, b"QID"), file.preamble.header.length, file.preamble.flags
+
+    whole = result(data)
+    for at in range(1, len(data)):
+        assert result(data[:at], data[at:]) == whole, at
+    assert result(*(bytes((octet,)) for octet in data)) == whole
+
+
+def test_a_large_field_is_cut_wherever_pieces_end(make_mapper: MakeMapper) -> None:
+    """What follows it is header still."""
+    line = b"X-Long:" + b"y" * 150_000
+    data = HEADER + line + b"\r\nSubject: behind\r\n\r\nbody\r\n"
+    for pieces in (
+        [data],
+        [HEADER, line, b"\r\nSubject: behind\r\n", b"\r\nbody\r\n"],
+        [data[at : at + 1000] for at in range(0, len(data), 1000)],
+        [HEADER + line[:110_000], data[len(HEADER) + 110_000 :]],
+    ):
+        file, content = read(submit(make_mapper, *pieces))
+        assert content == HEADER + line[:300] + b"\r\nSubject: behind\r\n\r\nbody\r\n"
+        assert file.header().endswith(b"behind\r\n")
+
+
+def test_a_large_header_is_a_header_to_its_end(make_mapper: MakeMapper) -> None:
+    params = replace(PARAMS, message_size_limit=0)
+    data = HEADER + b"X-Many: field\r\n" * 400_000
+    pieces = [data[at : at + (1 << 18)] for at in range(0, len(data), 1 << 18)]
+    file, _ = read(submit(make_mapper, *pieces, b"Bcc: secret\r\n\r\nbody\r\n", params=params))
+    assert file.header() == data
+    assert b"".join(file.body()) == b"\r\nbody\r\n"
 
 
 @pytest.mark.parametrize(
