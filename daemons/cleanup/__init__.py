@@ -23,7 +23,14 @@ from daemons.cleanup.status import no_space
 from libmail.clients.rewrite import RewriteClient
 from libmail.config.interfaces import own_interfaces
 from libmail.ipc.codec import Chunk, WireError
-from libmail.ipc.messages import CleanupAbort, CleanupOpen, CleanupOpened, Envelope, Recipients
+from libmail.ipc.messages import (
+    CleanupAbort,
+    CleanupAmend,
+    CleanupOpen,
+    CleanupOpened,
+    Envelope,
+    Recipients,
+)
 from libmail.log import LOG
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
@@ -151,6 +158,8 @@ async def _exchange(connection: Connection, message: Message, qmgr: QueueManager
                 await message.envelope(unit)
             case Recipients(recipients):
                 message.recipients(recipients)
+            case CleanupAmend():
+                await message.amend(unit)
             case CleanupAbort():
                 return
             case _:

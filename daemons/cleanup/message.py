@@ -17,6 +17,7 @@ from daemons.cleanup.reports import Reports
 from daemons.cleanup.size import exceeds
 from daemons.cleanup.status import Refused, refused_by_system
 from libmail.ipc.messages import (
+    CleanupAmend,
     CleanupFlag,
     CleanupResult,
     CleanupStatus,
@@ -132,6 +133,23 @@ class Message:
             self.refuse(Refused(CleanupStatus.BAD, "4.5.3", "too many recipients"))
         elif self._refused is None or self._flags & _BOUNCE:
             self._recipients += recipients
+
+    async def amend(self, amendment: CleanupAmend) -> None:
+        """What was decided when the envelope, and most of the content, was here already."""
+        self._flags |= amendment.cleanup_flags
+        if self._refused is not None or self._flags & _DISCARD:
+            return
+        try:
+            envelope = self._require_envelope()
+            found = self._expanded or await self._expand_recipients()
+            await found.add_more(amendment.recipients)
+            if amendment.redirect:
+                await found.redirect(amendment.redirect)
+        except Refused as err:
+            self.refuse(err)
+            return
+        if amendment.content_filter:
+            self._envelope = envelope._replace(content_filter=amendment.content_filter)
 
     def refuse(self, err: Refused) -> None:
         """Remember the first problem; the content that follows is not looked at."""

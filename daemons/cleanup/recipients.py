@@ -82,10 +82,21 @@ class RecipientList:
         if bcc and self._params.always_bcc:
             await self._add_bcc(self._params.always_bcc)
 
+    async def add_more(self, recipients: Iterable[Recipient]) -> None:
+        """Recipients that came later, and bring no automatic ones."""
+        for recipient in recipients:
+            await self._add(recipient)
+
     async def redirect(self, address: str) -> None:
-        """This address instead of all recipients."""
+        """This address instead of all recipients, in the place of the first.
+
+        It keeps what that one's sender asked for, and what later programs log or report of it.
+        """
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
-        self.recipients = [Recipient(complete, address)]
+        if self.recipients:
+            self.recipients = [self.recipients[0]._replace(address=complete)]
+        else:
+            self.recipients = [Recipient(complete, address)]
 
     async def _add_found(self, maps: Maps, address: str) -> None:
         found = await self._mapper.find(maps, self._queue_id, address)

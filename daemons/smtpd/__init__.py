@@ -68,9 +68,10 @@ class Front:
     def accept(self, _: socket.socket) -> asyncio.Protocol:
         """A client has connected."""
         limit = self._server.params.smtpd_timeout
-        return ClientChannel(self._loop, limit, self._connected, self._never_connected)
+        return ClientChannel(self._loop, limit, self._connected, self._ended)
 
-    def _never_connected(self, _: ClientChannel) -> None:
+    def _ended(self, channel: ClientChannel) -> None:
+        self._channels.discard(channel)
         self._runtime.session_ended()
 
     def _connected(self, channel: ClientChannel) -> None:
@@ -86,13 +87,11 @@ class Front:
             if address:  # else it is gone already
                 await Session(self._server, channel, VERBS, plain_address(address), port).run()
         finally:
-            channel.close()
-            self._channels.discard(channel)
-            self._runtime.session_ended()
+            channel.session_over()
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for channel in self._channels:
+        for channel in list(self._channels):
             channel.check_deadline(now)
         self._ticking = bool(self._channels)
         if self._ticking:
@@ -102,7 +101,7 @@ class Front:
         """When the system stops: end the sessions that wait for a command."""
         await self._runtime.stopping.wait()
         self._server.stopping = True
-        for channel in self._channels:
+        for channel in list(self._channels):
             channel.stop()
 
 

@@ -1,6 +1,15 @@
-"""The connection to a client, as the session sees it, on an asyncio transport."""
+"""The connection to a client, as the session sees it, on an asyncio transport.
+
+Two things keep one client from taking the process for itself. A session that has much to do gives
+way to the others (`give_way`), and nothing is read for it meanwhile. And a client that does not
+take our replies is not listened to: `read` waits until it has taken them, no longer than
+smtpd_timeout, and the connection is then cut.
+"""
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -9,6 +18,7 @@ from libmail.service.wakeup import Wakeup
 __all__ = ["Channel", "ClientChannel", "ClientGone", "ClientSilent", "ServerStopping"]
 
 _MOST_PENDING: Final = 1 << 16  # octets received while the session is busy
+_COUNT: Final = struct.Struct("i")
 
 
 class ClientGone(Exception):
@@ -16,7 +26,7 @@ class ClientGone(Exception):
 
 
 class ClientSilent(Exception):
-    """The client took longer than smtpd_timeout."""
+    """The client took longer than smtpd_timeout, to send or to take our replies."""
 
 
 class ServerStopping(Exception):
@@ -35,6 +45,12 @@ class Channel(Protocol):
         Raises ClientGone, ClientSilent, ServerStopping.
         """
 
+    async def give_way(self) -> None:
+        """Let others have their turn. Raises as `read`."""
+
+    def has_sent(self) -> bool:
+        """Whether the client has sent something that was not read yet."""
+
     def close(self) -> None:
         """Close after what was written has been sent."""
 
@@ -46,6 +62,8 @@ class ClientChannel(asyncio.Protocol):
     """A client's connection. `deadline` is looked at now and then by whoever owns it."""
 
     __slots__ = (
+        "_blocked",
+        "_closing",
         "_connected",
         "_data",
         "_ended",
@@ -53,7 +71,9 @@ class ClientChannel(asyncio.Protocol):
         "_idle",
         "_limit",
         "_loop",
+        "_over",
         "_paused",
+        "_received",
         "_wakeup",
         "deadline",
         "transport",
@@ -66,16 +86,23 @@ class ClientChannel(asyncio.Protocol):
         connected: Callable[["ClientChannel"], None],
         ended: Callable[["ClientChannel"], None],
     ) -> None:
-        """limit: smtpd_timeout. connected: starts the session. ended: no session ever started."""
+        """limit: smtpd_timeout. connected: starts the session.
+
+        ended: called once, when the connection is closed and its session, if any, is over.
+        """
         self._loop = loop
         self._limit = limit
         self._connected: Callable[[ClientChannel], None] | None = connected
         self._ended = ended
         self.transport: asyncio.Transport | None = None
-        self._data = b""
+        self._data: list[bytes] = []
+        self._received = 0  # octets of _data
         self._eof = False
         self._paused = False
+        self._blocked = False  # the client does not take what we send
         self._idle = False
+        self._closing = False
+        self._over = False
         self._wakeup = Wakeup(loop)
         self.deadline = 0.0  # of the loop's clock; 0: nobody waits
 
@@ -90,13 +117,12 @@ class ClientChannel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        self._data = self._data + data if self._data else data
+        self._data.append(data)
+        self._received += len(data)
         if self._wakeup.waiting:
             self._wakeup.wake()
-        elif len(self._data) > _MOST_PENDING and not self._paused and self.transport is not None:
-            # The session is busy: let the client wait, rather than fill our memory.
-            self._paused = True
-            self.transport.pause_reading()
+        elif self._received > _MOST_PENDING:
+            self._pause()  # let the client wait, rather than fill our memory
 
     def eof_received(self) -> bool | None:
         """Called by the loop. A client that has said all may still wait for our replies."""
@@ -107,40 +133,93 @@ class ClientChannel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop; also when the connection could not be set up."""
         self._eof = True
+        self._blocked = False
         self.transport = None
-        if self._connected is not None:
+        if self._over or self._connected is not None:
             self._connected = None
             self._ended(self)
         self._wakeup.wake()
 
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._blocked = False
+        self._wakeup.wake()
+
+    def _pause(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
     # for the session
 
     def write(self, data: bytes) -> None:
-        """Send; does not wait: replies are short, and each waits for a command."""
+        """Send; does not wait: `read` and `give_way` do, when the client is slow."""
         if self.transport is not None:
             self.transport.write(data)
 
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
+        self._idle = idle
+        if self._blocked:
+            await self._written()
         if not self._data:
             if self._eof or self.transport is None:
                 raise ClientGone
             if self._paused:
                 self._paused = False
                 self.transport.resume_reading()
-            self._idle = idle
-            self.deadline = self._loop.time() + self._limit
-            await self._wakeup
-            self.deadline = 0.0
+            await self._wait()
             if not self._data:
                 raise ClientGone
-        data, self._data = self._data, b""
+        data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
+        self._data.clear()
+        self._received = 0
         return data
 
+    async def _wait(self) -> None:
+        self.deadline = self._loop.time() + self._limit
+        try:
+            await self._wakeup
+        finally:
+            self.deadline = 0.0
+
+    async def _written(self) -> None:
+        """Wait until the client has taken most of what was sent. Raises ClientGone, ..."""
+        self._pause()
+        while self._blocked:
+            await self._wait()
+        if self.transport is None:
+            raise ClientGone
+
+    async def give_way(self) -> None:
+        """Let others have their turn. Raises as `read`."""
+        self._pause()
+        await asyncio.sleep(0)
+        if self._blocked:
+            self._idle = False
+            await self._written()
+
+    def has_sent(self) -> bool:
+        """Whether the client has sent something that was not read yet."""
+        if self._data:
+            return True
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        waiting = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(_COUNT.size))
+        return bool(_COUNT.unpack(waiting)[0])
+
     def close(self) -> None:
-        """Close after what was written has been sent."""
-        if self.transport is not None:
-            self.transport.close()
+        """Close after what was written has been sent, or the client did not take it in time."""
+        if not self._closing:
+            self._closing = True
+            self.deadline = self._loop.time() + self._limit
+            if self.transport is not None:
+                self.transport.close()
 
     def client_address(self) -> tuple[str, str]:
         """(address, port) of the client."""
@@ -158,12 +237,30 @@ class ClientChannel(asyncio.Protocol):
 
     # for its owner
 
+    def session_over(self) -> None:
+        """Nobody uses the connection any more."""
+        self.close()
+        self._over = True
+        if self.transport is None:
+            self._ended(self)
+
     def check_deadline(self, now: float) -> None:
         """End the wait of a session whose client has been silent for too long."""
-        if self.deadline and now > self.deadline:
+        if not self.deadline or now <= self.deadline:
+            return
+        if self._blocked or self._closing:
+            self._cut()
+        if not self._closing:
             self._wakeup.fail(ClientSilent())
 
     def stop(self) -> None:
         """End the wait of an idle session."""
-        if self._idle:
+        if self._closing:
+            self._cut()
+        elif self._idle:
             self._wakeup.fail(ServerStopping())
+
+    def _cut(self) -> None:
+        """Close, whether or not what was written has been sent."""
+        if self.transport is not None:
+            self.transport.abort()

@@ -1,6 +1,6 @@
 """The log lines of smtpd(8) that log analysers read."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
 
@@ -11,7 +11,21 @@ __all__ = [
     "ImproperPipelining",
     "SessionLine",
     "SessionLost",
+    "escaped",
 ]
+
+_ESCAPES: Final = {
+    **{code: f"\\{code:03o}" for code in (*range(32), 127)},
+    **{
+        ord(char): f"\\{letter}"
+        for char, letter in zip("\a\b\f\n\r\t\v\\", "abfnrtv\\", strict=True)
+    },
+}
+
+
+def escaped(text: str) -> str:
+    r"""Text of a client with its control characters as in C: `\r`, `\033`."""
+    return text.translate(_ESCAPES)
 
 
 class ConnectLine(NamedTuple):
@@ -39,21 +53,26 @@ class DisconnectLine(NamedTuple):
 
 
 def _count(name: str, good: int, total: int) -> str:
-    return f"{name}={good}" if good == total else f"{name}={good}/{total}"
+    return f"{name}={good}" if good == total and total else f"{name}={good}/{total}"
 
 
 class SessionLost(NamedTuple):
-    """A session ended in another way than with QUIT. octets: of content, where in content."""
+    """A session ended in another way than with QUIT.
 
+    queue_id: of the message at hand, "" for none. octets: of content, where in content.
+    """
+
+    queue_id: str
     reason: Literal["lost connection", "timeout", "too many errors"]
     where: str
     client: str
     octets: int | None = None
 
     def text(self) -> str:
-        """`lost connection after DATA (512 bytes) from host[1.2.3.4]`."""
+        """`ID: lost connection after DATA (512 bytes) from host[1.2.3.4]`."""
         octets = "" if self.octets is None else f" ({self.octets} bytes)"
-        return f"{self.reason} after {self.where}{octets} from {self.client}"
+        queue_id = self.queue_id or "NOQUEUE"
+        return f"{queue_id}: {self.reason} after {self.where}{octets} from {self.client}"
 
 
 class ImproperPipelining(NamedTuple):

@@ -1,8 +1,8 @@
 """What the first lines of content may not do to the header that is put in front of them.
 
 A line "From sender date", left by a program that reads mail from an mbox file, would end the
-header; it becomes X-Mailbox-Line. White space would continue our Received header; it begins the
-body instead.
+header; it becomes X-Mailbox-Line. (">From", of a message within such a file, does not.) White
+space would continue our Received header; it begins the body instead.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Final
 
 __all__ = ["mend_first_lines"]
 
-_SUSPECT: Final = b"F> \t"
-_MBOX_LINES: Final = re.compile(rb"(?:>*From [^\n]*\n)*")
-_MBOX_LINE: Final = re.compile(rb"^(?=>*From )", re.M)
-_UNDECIDED: Final = re.compile(rb">*(?:F(?:r(?:o(?:m(?: [^\n]*)?)?)?)?)?\Z")
+_SUSPECT: Final = b"F \t"
+_MBOX_LINES: Final = re.compile(rb"(?:From [^\n]*\n)*")
+_MBOX_LINE: Final = re.compile(rb"^(?=From )", re.M)
+_UNDECIDED: Final = re.compile(rb"(?:F(?:r(?:o(?:m(?: [^\n]*)?)?)?)?)?\Z")
 _LIMIT: Final = 4096  # octets to wait for
 
 

@@ -5,11 +5,13 @@ counts and logs. The session asks the restrictions through `Server`, and does wh
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from daemons.smtpd.channel import Channel, ClientGone, ClientSilent, ServerStopping
+from daemons.smtpd.chunks import Chunks
 from daemons.smtpd.events import (
     ClientLine,
     ConnectLine,
@@ -17,16 +19,18 @@ from daemons.smtpd.events import (
     ImproperPipelining,
     SessionLine,
     SessionLost,
+    escaped,
 )
 from daemons.smtpd.footer import add_footer, footer_values
 from daemons.smtpd.peer import Peer
+from daemons.smtpd.secrets import MASK, masked
 from daemons.smtpd.server import Server
 from daemons.smtpd.transaction import Extras, Transaction
 from libmail.clients.notice import Direction
 from libmail.log import LOG
 from libmail.lookup.facts import Effect, Facts, NameStatus, Verdict
 from libmail.smtp.reply import Reply
-from libmail.smtp.server import BareNewline, Command, Event, SmtpServerCore
+from libmail.smtp.server import BareNewline, Command, Content, Event, SmtpServerCore
 from libmail.tables.table import TableRetry
 
 __all__ = ["CLOSING", "Answer", "Session", "Uncounted", "Verb"]
@@ -34,11 +38,15 @@ __all__ = ["CLOSING", "Answer", "Session", "Uncounted", "Verb"]
 CLOSING: Final = frozenset({421, 521})
 """Reply codes after which the connection is closed."""
 
-_ESCAPES: Final = {0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x5C: "\\\\"}
 _IN_THE_CLEAR: Final = frozenset({"HELO", "EHLO", "STARTTLS", "NOOP", "QUIT"})  # RFC 3207 §4
 _PROTOCOL_CODES: Final = frozenset({500, 501, 503})
 _SHOWN: Final = 100  # octets of unexpected input in the log
+_SHOWN_COMMAND: Final = 30  # octets of a command that is too long
 _CLEANUP_ACTIONS: Final = {"hold": 4, "discard": 8}  # CleanupFlag bits
+_TURN: Final = 64  # commands, or pieces of content, before other sessions have their turn
+_TURN_TIME: Final = 0.01  # seconds, for the same
+_SPACE: Final = " \t\r"
+_PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,6 @@ class Verb:
     """A command. limited: it does no mail, so smtpd_junk_command_limit holds.
 
     last: the client has to wait for the answer (RFC 2920 §3.1). ends: so does the session.
-    during_chunks: allowed between the chunks of a message.
     """
 
     name: str
@@ -64,7 +71,6 @@ class Verb:
     limited: bool = False
     last: bool = False
     ends: bool = False
-    during_chunks: bool = False
 
 
 class _Ended(Exception):
@@ -79,8 +85,12 @@ class Session:
         "_counts",
         "_out",
         "_reason",
+        "_secret",
+        "_turn",
+        "_turn_began",
         "access_denied",
         "channel",
+        "chunks",
         "core",
         "discard",
         "error_mask",
@@ -88,6 +98,7 @@ class Session:
         "extras",
         "facts",
         "junk",
+        "line",
         "octets",
         "server",
         "transaction",
@@ -105,16 +116,21 @@ class Session:
         self.core = SmtpServerCore(server.params.line_length_limit)
         self.facts = Facts(client_address=address, client_port=port)
         self.transaction: Transaction | None = None
+        self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
         self.extras = Extras()
         self.discard: frozenset[str] = frozenset()
         self.access_denied: Reply | None = None
         self.errors = 0
         self.junk = 0
+        self.line = ""  # the command at hand
         self.octets: int | None = None  # of content, while it is received
         self.error_mask: set[str] = set()
         self.transcript: list[tuple[Direction, bytes]] = []
         self._by_policy: Reply | None = None  # the last refusal that is no error of protocol
         self._out: list[bytes] = []
+        self._secret = False  # the last command was to say one, and the next may be the rest of it
+        self._turn = 0
+        self._turn_began = 0.0
         self._counts: dict[str, tuple[int, int]] = {}
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
 
@@ -168,10 +184,26 @@ class Session:
         while True:
             event = core.next_event()
             if event is not None:
+                self._turn += 1
+                if isinstance(event, Content):
+                    self._turn += len(event.data) >> _PIECE
+                if not self._turn & 7 or self._turn >= _TURN:
+                    await self._take_turns()
                 return event
             if self._out:
                 self.flush()
             core.receive_data(await self.channel.read(idle=self.transaction is None))
+            self._turn_began = time.monotonic()
+
+    async def _take_turns(self) -> None:
+        """Let other sessions go on, if this one has been busy for long without a pause."""
+        if self._turn < _TURN and time.monotonic() - self._turn_began < _TURN_TIME:
+            return
+        if self._out:
+            self.flush()
+        await self.channel.give_way()
+        self._turn = 0
+        self._turn_began = time.monotonic()
 
     async def pause(self) -> None:
         """Slow down a client that makes many errors."""
@@ -209,7 +241,8 @@ class Session:
         self.flush()
         self.channel.close()
         if self._reason:
-            LOG.event(SessionLost(self._reason, self.facts.where, self.client, self.octets))
+            where, octets = self.facts.where, self.octets
+            LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
         self.drop_transaction()
         known = self._counts
         counts = [(name.lower(), *known[name]) for name in self.verbs if name in known]
@@ -251,6 +284,9 @@ class Session:
             if verdict.reply.code in CLOSING:
                 raise _Ended
             return
+        if self.channel.has_sent():
+            self.core.receive_data(await self.channel.read(idle=True))
+            self._too_early()
         self.send(Reply(220, "", server.params.smtpd_banner))
 
     async def _command(self) -> None:
@@ -276,19 +312,24 @@ class Session:
     async def _answer(self, event: Command) -> Answer | None:
         """The reply to a command line; counts it. Raises _Ended."""
         line = event.line.decode("utf-8", "surrogateescape")
+        self._secret, shown = masked(event.line, after_secret=self._secret)
+        self._note("In", shown)
+        if event.too_long:
+            return self._too_long(shown)
         if self.server.filters_commands:
             line = await self._filtered(line)
-        self._note("In", event.line)
         if event.bare_newline:
             self._note_bare_newline()
-        word, _, argument = line.strip().partition(" ")
+        self.line = line
+        word, argument = _split(line)
         name = word.upper()
         if not line.isascii() and not self._is_text(line):
             return self._error(Reply(500, "5.5.2", "Error: bad UTF-8 syntax"))
         if not word:
+            self._count_unknown()
             return self._error(Reply(500, "5.5.2", "Error: bad syntax"))
         if self.server.ignores_commands and await self._listed("noop", word):
-            self._count_junk()
+            self.count_junk()
             return Reply(250, "2.0.0", "Ok")
         verb = self.verbs.get(name)
         if verb is None:
@@ -298,7 +339,7 @@ class Session:
         self._counts[name] = (good, total + 1)
         self._look_ahead(verb)
         refused = self._refused(verb)
-        answer = await verb.run(self, argument.strip()) if refused is None else refused
+        answer = await verb.run(self, argument) if refused is None else refused
         if isinstance(answer, Uncounted) or answer.code < 400:
             self._counts[name] = (good + 1, total + 1)
         else:
@@ -315,21 +356,26 @@ class Session:
     def _refused(self, verb: Verb) -> Reply | None:
         """Why the command may not be given now, whatever it says."""
         if verb.limited:
-            self._count_junk()
+            self.count_junk()
         if self.access_denied is not None and not verb.ends:
             denied = Reply(503, "5.7.0", f"Error: access denied for {self.facts.client}")
             return self.by_policy(denied)
         if self.server.must_encrypt and verb.name not in _IN_THE_CLEAR:
             return Reply(530, "5.7.0", "Must issue a STARTTLS command first")
-        transaction = self.transaction
-        if transaction is not None and transaction.chunks is not None and not verb.during_chunks:
-            return Reply(503, "5.5.1", f"Error: {verb.name} after BDAT")
         return None
 
-    def _count_junk(self) -> None:
+    def count_junk(self) -> None:
+        """The client gave a command that does no mail; too many of them are errors."""
         if self.junk > self.server.params.smtpd_junk_command_limit:
             self.errors += 1
         self.junk += 1
+
+    def _too_long(self, line: bytes) -> Reply:
+        """The refusal of a line that is beyond line_length_limit; it is not looked at."""
+        params = self.server.params
+        text = escaped(line[:_SHOWN_COMMAND].decode("utf-8", "replace"))
+        LOG.warning(f"{self.client}: request longer than {params.line_length_limit}: {text}...")
+        return self._error(Reply(500, "5.5.2", f"{params.myhostname} Error: command too long"))
 
     def _error(self, reply: Reply) -> Reply:
         self.error_mask.add("protocol")
@@ -372,7 +418,13 @@ class Session:
             raise _Ended from None
         if found is None:
             return line
-        LOG.info(f'{self.client}: replacing command "{line[:100]}" with "{found[:100]}"')
+        old, new = (
+            masked(text.encode("utf-8", "surrogateescape"), after_secret=False)[1].decode(
+                "utf-8", "surrogateescape"
+            )[:_SHOWN]
+            for text in (line, found)
+        )
+        LOG.info(f'{self.client}: replacing command "{old}" with "{new}"')
         return found
 
     async def _listed(self, which: Literal["noop", "forbidden"], word: str) -> bool:
@@ -383,26 +435,40 @@ class Session:
         except TableRetry:
             return False
 
-    async def _unknown(self, word: str, line: str) -> Reply:
+    def _count_unknown(self) -> None:
         self.facts.where = "UNKNOWN"
         self._counts["UNKNOWN"] = (0, self._counts.get("UNKNOWN", (0, 0))[1] + 1)
+
+    async def _unknown(self, word: str, line: str) -> Reply:
+        self._count_unknown()
         if word.endswith(":") or await self._listed("forbidden", word):
-            LOG.warning(f"non-SMTP command from {self.client}: {line[:100]}")
+            LOG.warning(f"non-SMTP command from {self.client}: {escaped(line[:_SHOWN])}")
             self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
             raise _Ended
         return self._error(Reply(500, "5.5.2", "Error: command not recognized"))
 
     def _look_ahead(self, verb: Verb) -> None:
         """Notice commands that were sent before they may be, RFC 2920 §3.1. Raises _Ended."""
-        pending = self.core.pending
         facts = self.facts
-        if not pending or self.server.stand_alone or facts.improper_pipelining or verb.ends:
+        if (
+            not self.core.pending
+            or self.server.stand_alone
+            or facts.improper_pipelining
+            or verb.ends
+        ):
             return
         if not verb.last and facts.protocol == "ESMTP":
             return
+        self._too_early()
+
+    def _too_early(self) -> None:
+        """The client has sent more than it may at this point. Raises _Ended."""
+        facts = self.facts
         facts.improper_pipelining = True
-        shown = pending[:_SHOWN].decode("utf-8", "replace").translate(_ESCAPES)
-        LOG.event(ImproperPipelining(facts.where, self.client, shown))
+        shown = MASK if self._secret else masked(self.core.peek(_SHOWN), after_secret=False)[1]
+        LOG.event(
+            ImproperPipelining(facts.where, self.client, escaped(shown.decode("utf-8", "replace")))
+        )
         if self.server.params.smtpd_forbid_unauth_pipelining:
             self.send(Reply(554, "5.5.0", "Error: SMTP protocol synchronization"))
             raise _Ended
@@ -439,9 +505,13 @@ class Session:
         self.error_mask.update(verdict.errors)
         self._by_policy = verdict.reply
         for effect in verdict.effects:
-            if effect.action != "prepend":
+            if effect.action != "prepend" and not self._on_hold(effect.action):
                 self.log(effect.action, effect.text)
             self._remember(effect)
+
+    def _on_hold(self, action: str) -> bool:
+        """Whether the action is to hold a message that is held anyway; said once is enough."""
+        return action == "hold" and bool(self.extras.cleanup_flags & _CLEANUP_ACTIONS["hold"])
 
     def hold(self, why: str) -> None:
         """Take the message, but do not deliver it."""
@@ -471,9 +541,20 @@ class Session:
     def drop_transaction(self) -> None:
         """End the transaction; what it has of a message is dropped."""
         transaction, self.transaction = self.transaction, None
+        self.chunks = None
         if transaction is not None:
             transaction.abort()
         self.facts.sender = self.facts.recipient = None
         self.facts.recipient_count = 0
         self.extras = Extras()
         self.octets = None
+
+
+def _split(line: str) -> tuple[str, str]:
+    """(first word, the rest) of a command line; what separates words is not part of them."""
+    line = line.strip(_SPACE)
+    word, _, argument = line.partition(" ")
+    if "\t" in word or "\r" in word:
+        at = next(at for at, char in enumerate(word) if char in _SPACE)
+        word, argument = line[:at], line[at:]
+    return word, argument.lstrip(_SPACE)

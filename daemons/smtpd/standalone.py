@@ -18,6 +18,7 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.codec import CHUNK_END, WireError, encode_chunk
 from libmail.ipc.messages import (
     CODEC,
+    CleanupAmend,
     CleanupResult,
     CleanupStatus,
     Envelope,
@@ -97,6 +98,9 @@ class PickupSubmission:
         except ConnectionLost as err:
             raise ServiceUnavailable(f"{self._pool.path}: lost connection") from err
 
+    def amend(self, amendment: CleanupAmend) -> None:
+        """No restriction applies to local users, so there is nothing to change."""
+
     async def finish(self) -> CleanupResult:
         """End the content; with status 0 the message is in the queue. Raises ServiceUnavailable."""
         connection, self._connection = self._connection, None
@@ -148,6 +152,13 @@ class StandardChannel:
         if not data:
             raise ClientGone
         return data
+
+    async def give_way(self) -> None:
+        """There is nobody else."""
+
+    def has_sent(self) -> bool:
+        """It may have: a program need not wait for the greeting."""
+        return False
 
     def close(self) -> None:
         """Leave the descriptors open: they are not ours."""

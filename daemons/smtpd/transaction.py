@@ -35,7 +35,7 @@ class Transaction:
     """sender: internal form. flags: EnvelopeFlag bits. arrival: time.time() of MAIL.
 
     submission: to cleanup, from the first accepted recipient on. overshoot: recipients beyond the
-    limit. chunks: octets of BDAT so far, None before the first; failed: a chunk was refused.
+    limit. size: octets of content so far, lines: of those that make whole lines.
     """
 
     sender: str
@@ -46,8 +46,7 @@ class Transaction:
     submission: MailSubmission | None = None
     overshoot: int = 0
     size: int = 0
-    chunks: int | None = None
-    failed: bool = False
+    lines: int = 0
     too_large: bool = False
     verp_delims: str = ""
     lost: bool = False  # cleanup cannot be reached any more

@@ -20,6 +20,7 @@ from libmail.ipc.codec import CHUNK_END, WireError, chunk_parts
 from libmail.ipc.messages import (
     CODEC,
     CleanupAbort,
+    CleanupAmend,
     CleanupOpen,
     CleanupOpened,
     CleanupResult,
@@ -47,6 +48,9 @@ class MailSubmission(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Append to the content. Raises ServiceUnavailable."""
+
+    def amend(self, amendment: CleanupAmend) -> None:
+        """Change the envelope, between `write` and `finish`."""
 
     async def finish(self) -> CleanupResult:
         """End the content. Raises ServiceUnavailable."""
@@ -159,6 +163,10 @@ class Submission:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.discard(connection)
+
+    def amend(self, amendment: CleanupAmend) -> None:
+        """Change the envelope, between `write` and `finish`. Raises WireError for a NUL."""
+        self._add(CODEC.encode(amendment))
 
     async def finish(self) -> CleanupResult:
         """End the content; with status 0 the message is on disk. Raises ServiceUnavailable."""

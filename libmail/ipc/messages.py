@@ -163,6 +163,19 @@ class CleanupAbort(NamedTuple):
     reason: str = ""
 
 
+class CleanupAmend(NamedTuple):
+    """client -> cleanup, before the end of the content: what was decided after the Envelope.
+
+    cleanup_flags: CleanupFlag bits that hold as well. content_filter, redirect: "" for no change.
+    recipients: more of them, who are not expanded.
+    """
+
+    cleanup_flags: int
+    content_filter: str
+    redirect: str
+    recipients: tuple[Recipient, ...]
+
+
 class Envelope(NamedTuple):
     """client -> cleanup; kept in the queue file. Everything of a message but recipients, content.
 
@@ -534,6 +547,7 @@ CODEC: Final = Codec(
         BounceFlush,
         BounceReply,
         CleanupAbort,
+        CleanupAmend,
         CleanupOpen,
         CleanupOpened,
         CleanupResult,

@@ -22,6 +22,7 @@ __all__ = [
     "split_path",
     "strip_route",
     "unquote",
+    "without_line_breaks",
     "xtext_decode",
     "xtext_encode",
 ]
@@ -46,11 +47,13 @@ _TOKEN: Final = re.compile(
     r'"(?:[^"\\]|\\.)*"'  # quoted string
     r"|\[(?:[^\[\]\\]|\\.)*\]"  # address literal
     r"|\\."
-    r"|[ \t]+"
-    r'|[^"\[\]\\ \t<>()]+'
+    r"|[ \t\r]+"
+    r'|[^"\[\]\\ \t\r<>()]+'
     r"|.",
     re.S,
 )
+_SPACE: Final = " \t\r"  # also what a client that ends lines oddly may leave in one
+_BLANKS: Final = {ord("\t"): " ", ord("\r"): " ", ord("\n"): " "}
 _UNESCAPE: Final = re.compile(r"\\(.)", re.S)
 _XCHARS: Final = re.compile(r"[!-*,-<>-~]*(?:\+[0-9A-F]{2}[!-*,-<>-~]*)*", re.A)
 _XTEXT_UNSAFE: Final = re.compile(r"[^!-*,-<>-~]", re.S)
@@ -91,10 +94,18 @@ def strip_route(path: str) -> str:
     for token in _TOKEN.finditer(path):
         if token[0][0] in '["':
             continue
-        if (at := token[0].find(":")) >= 0:
+        if token[0][0] != "@" and token.start() == colon:
+            break  # the address begins
+        while (at := token[0].find(":", max(0, colon - token.start()))) >= 0:
             colon = token.start() + at + 1
-            break
+            if not path.startswith("@", colon):
+                return path[colon:]
     return path[colon:]
+
+
+def without_line_breaks(address: str) -> str:
+    """An address whose quoted local part goes over no line: for white space in it stands " "."""
+    return address if address.isprintable() else address.translate(_BLANKS)
 
 
 def split_path(text: str) -> tuple[str, str]:
@@ -103,7 +114,7 @@ def split_path(text: str) -> tuple[str, str]:
     Returns (path as written, the rest without leading blanks). A path without ">" reaches to the
     end of the text, and what follows ">" without a blank belongs to it.
     """
-    text = text.lstrip(" \t")
+    text = text.lstrip(_SPACE)
     angle = text.startswith("<")
     depth = 0
     for token in _TOKEN.finditer(text):
@@ -113,7 +124,7 @@ def split_path(text: str) -> tuple[str, str]:
         elif part == ">" and angle:
             depth -= 1
             angle = depth > 0
-        elif not angle and part[0] in " \t":
+        elif not angle and part[0] in _SPACE:
             return text[: token.start()], text[token.end() :]
     return text, ""
 
@@ -131,34 +142,53 @@ def parse_path(text: str, *, utf8: bool, strict: bool = False) -> tuple[str, str
         if end == len(text):
             return match[1], ""
         if text[end] == " ":
-            return match[1], text[end + 1 :].lstrip(" \t")
+            return match[1], text[end + 1 :].lstrip(_SPACE)
     path, rest = split_path(text)
     if not path.isascii() and not utf8:
         raise AddressSyntax(path)
-    if path.startswith("<"):
-        if ">" not in path:
-            raise Unterminated(path)
-        if not path.endswith(">"):
-            raise AddressSyntax(path)
-        inner = path[1:-1]
-        if not strict and inner.startswith("<") and inner.endswith(">"):
-            inner = inner[1:-1]
-    elif strict or not path:
+    if not path:
         raise AddressSyntax(path)
-    else:
-        inner = path
+    inner = _bracketed(path) if strict or path.startswith("<") else path
     if not strict:
-        inner = inner.strip(" \t")
+        if inner.endswith(">") and "<" in inner:  # <<a@b>>, <Name <a@b>>
+            inner = inner[_bracket(inner) + 1 : -1]
+        inner = _loose(inner)
     return _internal(strip_route(inner), path, strict=strict), rest
+
+
+def _bracketed(path: str) -> str:
+    """What is between "<" and ">"; a comment may follow. Raises AddressSyntax."""
+    if not path.startswith("<"):
+        raise AddressSyntax(path)
+    head, comment, _ = path.rpartition("(")
+    if comment and path.endswith(")") and head.endswith(">"):
+        path = head
+    tokens = [token[0] for token in _TOKEN.finditer(path)]
+    if tokens.count("<") > tokens.count(">"):
+        raise Unterminated(path)
+    if tokens[-1] != ">":
+        raise AddressSyntax(path)
+    return path[1:-1]
+
+
+def _bracket(text: str) -> int:
+    """The place of the first "<" that is not quoted, -1 for none."""
+    return next((token.start() for token in _TOKEN.finditer(text) if token[0] == "<"), -1)
+
+
+def _loose(inner: str) -> str:
+    """Without white space around it, and without the one ">" too many that some clients send."""
+    return inner.strip(_SPACE).removesuffix(">")
 
 
 def _internal(inner: str, path: str, *, strict: bool) -> str:
     """The internal form of a path without brackets and route. Raises AddressSyntax."""
     parts: list[str] = []
     comment = 0
+    quoted = False  # the part before is a quoted string
     for match in _TOKEN.finditer(inner):
         token = match[0]
-        if strict and token[0] in "( \t":
+        if strict and token[0] in "( \t\r":
             raise AddressSyntax(path)
         if token == "(":
             comment += 1
@@ -170,14 +200,19 @@ def _internal(inner: str, path: str, *, strict: bool) -> str:
             raise Unterminated(path)
         elif token in "<>)[]" or token == "\\":
             raise AddressSyntax(path)
-        elif token[0] in " \t":
+        elif token[0] in _SPACE:
             if parts and match.end() < len(inner) and not _joins(parts[-1], inner[match.end()]):
                 raise AddressSyntax(path)
-        elif token[0] not in '"[\\' and ("," in token or ";" in token or ":" in token):
+        elif token[0] not in '"[\\' and ("," in token or ";" in token):
             raise AddressSyntax(path)
+        elif parts and (
+            (quoted and token[0] not in "@.") or (token[0] == '"' and parts[-1][-1:] not in "@.")
+        ):
+            raise AddressSyntax(path)  # a"b"c
         else:
             parts.append(_plain(token))
-    if comment:
+            quoted = token[0] == '"'
+    if comment and strict:
         raise AddressSyntax(path)
     return "".join(parts)
 

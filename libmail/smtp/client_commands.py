@@ -87,7 +87,7 @@ def rcpt_command(
             text += f" ORCPT={_NOT_A_VALUE.sub('?', orcpt)}"
         elif orig_rcpt:
             kind = "utf-8" if smtputf8 and not orig_rcpt.isascii() else "rfc822"
-            text += f" ORCPT={kind};{xtext_encode(orig_rcpt)}"
+            text += f" ORCPT={kind};{xtext_encode(quote_local(orig_rcpt))}"
         if notify:
             text += f" NOTIFY={notify_text(notify)}"
     return text.encode("utf-8", "surrogateescape") + b"\r\n"

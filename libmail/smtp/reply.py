@@ -11,6 +11,7 @@ __all__ = ["Reply", "ReplySyntax", "parse_reply"]
 _LINE: Final = re.compile(r"([2-5][0-9][0-9])(?:[ -](.*))?", re.S)
 # status-code = class "." subject "." detail                                RFC 3463 §2
 _DSN: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
+_BLANKS: Final = {code: " " for code in (*range(32), 127) if code != 10}
 
 
 class ReplySyntax(Exception):
@@ -37,11 +38,15 @@ class Reply:
         return f"{self.code} {self.text}"
 
     def wire(self) -> bytes:
-        """The wire form; the enhanced status code stands on each line, RFC 2034 §3."""
+        """The wire form; the enhanced status code stands on each line, RFC 2034 §3.
+
+        What it quotes of the client may hold control characters; they become spaces.
+        """
         dsn = f"{self.dsn} " if self.dsn else ""
-        if "\n" not in self.text:
-            return f"{self.code} {dsn}{self.text}\r\n".encode("utf-8", "surrogateescape")
-        *head, last = self.text.split("\n")
+        text = self.text if self.text.isprintable() else self.text.translate(_BLANKS)
+        if "\n" not in text:
+            return f"{self.code} {dsn}{text}\r\n".encode("utf-8", "surrogateescape")
+        *head, last = text.split("\n")
         lines = [f"{self.code}-{dsn}{part}\r\n" for part in head]
         lines.append(f"{self.code} {dsn}{last}\r\n")
         return "".join(lines).encode("utf-8", "surrogateescape")

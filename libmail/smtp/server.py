@@ -46,11 +46,12 @@ class BareNewline(Enum):
 class Command(NamedTuple):
     """A command line, without its end, cut off at the length limit and at a NUL.
 
-    bare_newline: it ended in a line feed without carriage return.
+    bare_newline: it ended in a line feed without carriage return. too_long: it was cut off.
     """
 
     line: bytes
     bare_newline: bool
+    too_long: bool = False
 
 
 class Content(NamedTuple):
@@ -92,6 +93,7 @@ class SmtpServerCore:
     """Splits what a client sends. Holds no more than what was received since the last event."""
 
     __slots__ = (
+        "_at",
         "_bare",
         "_buffer",
         "_carry",
@@ -110,6 +112,7 @@ class SmtpServerCore:
         self._limit = line_limit
         self._newlines = newlines
         self._buffer = b""
+        self._at = 0  # of _buffer; what is before was handed out
         self._mode = _Mode.COMMAND
         self._skipping = False  # the rest of a command line that is too long
         self._bare = False
@@ -120,9 +123,13 @@ class SmtpServerCore:
         self._unended = False  # the last line of the chunks so far has no end
 
     @property
-    def pending(self) -> bytes:
-        """What was received and has not become an event yet."""
-        return self._buffer
+    def pending(self) -> bool:
+        """Whether more was received than has become an event."""
+        return self._at < len(self._buffer)
+
+    def peek(self, size: int) -> bytes:
+        """The beginning of what was received and has not become an event yet."""
+        return self._buffer[self._at : self._at + size]
 
     @property
     def newlines(self) -> BareNewline:
@@ -135,7 +142,8 @@ class SmtpServerCore:
 
     def receive_data(self, data: bytes) -> None:
         """Take what was received."""
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer = self._buffer[self._at :] + data if self.pending else data
+        self._at = 0
 
     def begin_data(self) -> None:
         """What follows is the content of a message, up to its final dot."""
@@ -155,6 +163,7 @@ class SmtpServerCore:
     def reset(self) -> None:
         """Drop what was received, as when the connection becomes another (STARTTLS)."""
         self._buffer = b""
+        self._at = 0
         self._carry = b""
         self._mode = _Mode.COMMAND
         self._skipping = False
@@ -175,31 +184,36 @@ class SmtpServerCore:
     def _next_command(self) -> Command | None:
         if self._skipping and not self._skip():
             return None
-        buffer = self._buffer
-        end = buffer.find(b"\n")
+        # The buffer is not touched: a client may send thousands of commands in one piece.
+        buffer, start, limit = self._buffer, self._at, self._limit
+        end = buffer.find(b"\n", start)
         if end < 0:
-            if len(buffer) <= self._limit + 1:  # its last octet may be a carriage return
+            if len(buffer) - start <= limit + 1:  # its last octet may be a carriage return
+                if start and start == len(buffer):
+                    self._buffer, self._at = b"", 0
                 return None
-            self._buffer = b""
+            self._at = len(buffer)
             self._skipping = True
-            return Command(_until_nul(buffer[: self._limit]), False)
-        self._buffer = buffer[end + 1 :]
-        bare = end == 0 or buffer[end - 1] != 0x0D
-        line = buffer[: end if bare else end - 1]
-        if len(line) > self._limit:
-            line, bare = line[: self._limit], False
+            return Command(_until_nul(buffer[start : start + limit]), False, too_long=True)
+        self._at = end + 1
+        bare = end == start or buffer[end - 1] != 0x0D
+        line = buffer[start : end if bare else end - 1]
+        if len(line) > limit:
+            return Command(_until_nul(line[:limit]), False, too_long=True)
         return Command(line if b"\0" not in line else _until_nul(line), bare)
 
     def _skip(self) -> bool:
         """Drop the rest of a line that was too long; False: its end is still to come."""
-        end = self._buffer.find(b"\n")
-        self._buffer = self._buffer[end + 1 :] if end >= 0 else b""
+        end = self._buffer.find(b"\n", self._at)
+        self._at = end + 1 if end >= 0 else len(self._buffer)
         self._skipping = end < 0
         return not self._skipping
 
     # content up to the final dot
 
     def _next_data(self) -> Event | None:
+        if self._at:
+            self._buffer, self._at = self._buffer[self._at :], 0
         buffer, before = self._buffer, b""
         if buffer.startswith(b"."):  # whether it begins a line has to be seen
             before = self._line_end
@@ -210,7 +224,7 @@ class SmtpServerCore:
         if start >= 0:
             raw = buffer[:start]
             piece = self._content(raw, before, dotted=has_leading_dot(raw))
-            self._buffer = buffer[end:]
+            self._buffer, self._at = buffer, end
             if not piece:
                 self._mode = _Mode.COMMAND
                 return EndOfData(self._bare)
@@ -256,7 +270,6 @@ class SmtpServerCore:
 
     def _next_chunk(self) -> Event | None:
         """The next piece of a chunk; a carriage return at its end waits for what follows."""
-        buffer = self._buffer
         if not self._left:
             self._mode = _Mode.COMMAND
             if self._last:
@@ -266,11 +279,12 @@ class SmtpServerCore:
                     self._unended = False
                     return Content(tail + b"\r\n")
             return EndOfChunk(self._bare)
-        if not buffer:
+        if not self.pending:
             return None
-        self._buffer = buffer[self._left :]
-        raw = self._carry + buffer[: self._left]
-        self._left -= len(buffer) - len(self._buffer)
+        raw = self._buffer[self._at : self._at + self._left]
+        self._at += len(raw)
+        self._left -= len(raw)
+        raw = self._carry + raw
         self._carry = b""
         if raw.endswith(b"\r"):
             raw, self._carry = raw[:-1], b"\r"

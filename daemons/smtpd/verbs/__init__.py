@@ -25,12 +25,12 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("MAIL", mail),
         Verb("RCPT", rcpt),
         Verb("DATA", data, last=True),
-        Verb("BDAT", bdat, during_chunks=True),
-        Verb("RSET", rset, limited=True, during_chunks=True),
-        Verb("NOOP", noop, limited=True, last=True, during_chunks=True),
+        Verb("BDAT", bdat),
+        Verb("RSET", rset, limited=True),
+        Verb("NOOP", noop, limited=True, last=True),
         Verb("VRFY", vrfy, limited=True, last=True),
         Verb("ETRN", etrn, limited=True, last=True),
-        Verb("HELP", help_, limited=True, last=True, during_chunks=True),
-        Verb("QUIT", quit_, ends=True, during_chunks=True),
+        Verb("HELP", help_, limited=True, last=True),
+        Verb("QUIT", quit_, ends=True),
     )
 }

@@ -3,11 +3,15 @@
 import re
 from typing import Final
 
+from daemons.smtpd.channel import ClientGone
+from daemons.smtpd.chunks import Chunks
+from daemons.smtpd.events import escaped
 from daemons.smtpd.firstlines import mend_first_lines
 from daemons.smtpd.received import received
 from daemons.smtpd.session import Answer, Session
-from daemons.smtpd.transaction import Transaction
+from daemons.smtpd.transaction import Extras, Transaction
 from libmail.ipc.messages import (
+    CleanupAmend,
     CleanupResult,
     CleanupStatus,
     DsnNotify,
@@ -25,6 +29,8 @@ __all__ = ["bdat", "data"]
 _GO_ON: Final = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 _RETURNED: Final = frozenset(("5.3.4", "5.4.0"))  # too large, too many hops
 _WRITE_ERROR: Final = Reply(451, "4.3.0", "Error: queue file write error")
+_SHOWN: Final = 100  # octets of a command in the log
+_TINY: Final = 64  # octets; a chunk that has less, and is not the last one, does no mail
 _RECEIVED: Final = 1000  # octets, more than the header that we put in front of a message
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 _CHUNK: Final = re.compile(r"([0-9]{1,18})(?: +(LAST))?", re.I)
@@ -54,6 +60,8 @@ def _not_ready(session: Session) -> Reply | None:
 async def data(session: Session, argument: str) -> Answer:
     """DATA: the content, up to its final dot."""
     transaction = session.transaction
+    if session.chunks is not None:
+        return Reply(503, "5.5.1", "Error: DATA after BDAT")
     refused = _not_ready(session)
     if refused is not None or transaction is None:
         return refused or Reply(503, "5.5.1", "Error: need RCPT command")
@@ -81,49 +89,83 @@ async def bdat(session: Session, argument: str) -> Answer:
     match = _CHUNK.fullmatch(argument)
     if match is None:
         # What follows would be taken for commands.
-        queue_id = session.queue_id or "NOQUEUE"
-        line = f"BDAT {argument}"[:100]
-        LOG.warning(f"{queue_id}: malformed BDAT command syntax from {session.client}: {line}")
+        line = escaped(session.line[:_SHOWN])
+        _warn(session, f"malformed BDAT command syntax from {session.client}: {line}")
         return Reply(521, "5.5.4", "Syntax: BDAT count [LAST]")
     size, last = int(match[1]), match[2] is not None
+    if size < _TINY and not last:
+        session.count_junk()
+    first = session.chunks is None
+    chunks = session.chunks = session.chunks or Chunks()
+    refused = await _refusal(session, chunks, size, first=first, last=last)
     transaction = session.transaction
-    first = transaction is None or transaction.chunks is None
-    refused = await _may_begin(session) if first else None
-    session.core.begin_chunk(size, first=first, last=last)
-    if refused is not None or transaction is None:
-        await _skip(session)
-        return refused or Reply(503, "5.5.1", "Error: need RCPT command")
-    return await _chunk(session, transaction, size, last=last)
-
-
-async def _may_begin(session: Session) -> Reply | None:
-    refused = _not_ready(session)
-    if refused is None:
-        verdict = await session.server.data(session.facts)
-        session.carry_out(verdict)
-        refused = verdict.reply
+    if refused is None and transaction is not None:
+        chunks.octets += size
+        session.core.begin_chunk(size, first=first, last=last)
+        return await _chunk(session, transaction, chunks, size, last=last)
+    chunks.refused = True
+    refused = refused or Reply(503, "5.5.1", "Error: need RCPT command")
+    await _discard(session, chunks, size, refused)
+    if last:
+        session.drop_transaction()
     return refused
 
 
-async def _chunk(session: Session, transaction: Transaction, size: int, *, last: bool) -> Answer:
-    transaction.chunks = (transaction.chunks or 0) + size
-    session.octets = transaction.size
-    if transaction.failed:
-        await _skip(session)
+def _warn(session: Session, text: str) -> None:
+    LOG.warning(f"{session.queue_id or 'NOQUEUE'}: {text}")
+
+
+async def _refusal(
+    session: Session, chunks: Chunks, size: int, *, first: bool, last: bool
+) -> Reply | None:
+    """Why a chunk is not taken; decided before it is received."""
+    if not size and not last:
+        session.error_mask.add("policy")
+        _warn(session, f"null BDAT request from {session.client}")
+        return session.by_policy(Reply(551, "5.7.1", "Null BDAT request"))
+    if chunks.refused:
         return Reply(551, "5.0.0", f"Discarded {size} bytes after earlier error")
+    refused = _not_ready(session)
+    if refused is None and first:
+        verdict = await session.server.data(session.facts)
+        session.carry_out(verdict)
+        refused = verdict.reply
+    if refused is not None:
+        return refused
     limit = session.server.params.message_size_limit
-    if limit and transaction.chunks > limit:
-        transaction.failed = True
-        await _skip(session)
-        return Reply(552, "5.3.4", "Chunk exceeds message size limit")
+    if limit and chunks.octets + size > limit:
+        _warn(session, f"BDAT request from {session.client} exceeds message size limit")
+        return session.by_policy(Reply(552, "5.3.4", "Chunk exceeds message size limit"))
+    return None
+
+
+async def _chunk(
+    session: Session, transaction: Transaction, chunks: Chunks, size: int, *, last: bool
+) -> Answer:
+    session.octets = transaction.lines
     bare_newline = await _take_chunk(session, transaction)
     if last:
         return await _finish(session, transaction, bare_newline=bare_newline)
     session.octets = None
     if transaction.lost:
-        transaction.failed = True
+        chunks.refused = True
         return _WRITE_ERROR
     return Reply(250, "2.0.0", f"Ok: {size} bytes")
+
+
+async def _discard(session: Session, chunks: Chunks, size: int, refused: Reply) -> None:
+    """Receive a chunk that is not taken, if it is not too much. Raises ClientGone if it is."""
+    chunks.discarded += size
+    limit = session.server.params.message_size_limit
+    if limit and chunks.discarded > limit:
+        client = session.client
+        _warn(session, f"too much BDAT content -- disabling further input from {client}")
+        session.drop_transaction()
+        session.send(refused)
+        raise ClientGone
+    session.core.begin_chunk(size, first=True, last=False)
+    while not isinstance(await session.event(), EndOfChunk):
+        pass
 
 
 async def _take_chunk(session: Session, transaction: Transaction) -> bool:
@@ -136,16 +178,12 @@ async def _take_chunk(session: Session, transaction: Transaction) -> bool:
             return event.bare_newline
 
 
-async def _skip(session: Session) -> None:
-    """Receive a chunk, and forget it."""
-    while not isinstance(await session.event(), EndOfChunk):
-        pass
-
-
 async def _take(session: Session, transaction: Transaction, content: bytes) -> None:
     """Pass a piece of content on; problems are told at the end."""
+    end = content.rfind(b"\n")
+    if end >= 0:
+        session.octets = transaction.lines = transaction.size + end + 1
     transaction.size += len(content)
-    session.octets = transaction.size
     limit = session.server.params.message_size_limit
     if transaction.too_large or transaction.lost:
         return
@@ -185,8 +223,7 @@ async def _envelope(session: Session, transaction: Transaction) -> tuple[Envelop
     server, facts, extras = session.server, session.facts, session.extras
     recipients = transaction.recipients
     if extras.bcc:
-        bcc = [Recipient(address, address, "", DsnNotify.NEVER) for address in extras.bcc]
-        recipients = recipients + bcc
+        recipients = recipients + _copies(extras)
     server_address, server_port = session.channel.server_address()
     envelope = Envelope(
         sender=transaction.sender,
@@ -263,22 +300,42 @@ async def _final_reply(session: Session, transaction: Transaction, *, bare_newli
         await _write(session, transaction, b"", complete=True)
     if transaction.lost or transaction.submission is None:
         return _WRITE_ERROR
+    held = session.extras.cleanup_flags
+    session.extras = Extras(cleanup_flags=held)
     verdict = await session.server.end_of_data(session.facts)
     session.carry_out(verdict)
     if verdict.reply is not None:
         return verdict.reply
     submission, transaction.submission = transaction.submission, None
+    if session.extras != Extras(cleanup_flags=held):
+        submission.amend(_amendment(session.extras))
+    size = "" if session.chunks is None else f" {session.chunks.octets} bytes"
     try:
-        return _outcome(await submission.finish())
+        return _outcome(await submission.finish(), size)
     except ServiceUnavailable as err:
         LOG.warning(f"{submission.queue_id}: {err}")
         return _WRITE_ERROR
 
 
-def _outcome(result: CleanupResult) -> Reply:
-    """The reply for what cleanup said."""
+def _amendment(extras: Extras) -> CleanupAmend:
+    """What restrictions want done with a message whose envelope and content cleanup has."""
+    return CleanupAmend(
+        cleanup_flags=extras.cleanup_flags,
+        content_filter=extras.content_filter,
+        redirect=extras.redirect,
+        recipients=tuple(_copies(extras)),
+    )
+
+
+def _copies(extras: Extras) -> list[Recipient]:
+    """The recipients of BCC actions, whom no report names."""
+    return [Recipient(address, address, "", DsnNotify.NEVER) for address in extras.bcc]
+
+
+def _outcome(result: CleanupResult, size: str) -> Reply:
+    """The reply for what cleanup said. size: " 123 bytes", of a message in chunks."""
     if result.status == 0:
-        return Reply(250, "2.0.0", f"Ok: queued as {result.queue_id}")
+        return Reply(250, "2.0.0", f"Ok:{size} queued as {result.queue_id}")
     for status, reply in _STATUS:
         if result.status & status:
             if result.reason and status in (CleanupStatus.DEFER, CleanupStatus.CONTENT):

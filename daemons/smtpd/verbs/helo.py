@@ -9,7 +9,7 @@ from libmail.smtp.reply import Reply
 __all__ = ["ehlo", "helo"]
 
 # What would be misread in a Received: header, or in a log line.
-_UNSAFE: Final = {ord(char): "?" for char in '<>()\\";@'}
+_UNSAFE: Final = {ord(char): "?" for char in '<>()\\";'}
 
 
 async def helo(session: Session, argument: str) -> Answer:
@@ -33,7 +33,7 @@ async def ehlo(session: Session, argument: str) -> Answer:
     session.facts.protocol = "ESMTP"
     discard = await session.server.discarded(session.facts.client_address)
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
-        LOG.info(f"discarding EHLO keywords: {' '.join(_ordered(discard))}")
+        LOG.info(f"discarding EHLO keywords: {', '.join(_ordered(discard))}")
     session.discard = discard
     return session.server.ehlo(discard, verp=await session.server.allows_verp(session.facts))
 

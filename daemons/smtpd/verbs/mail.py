@@ -16,18 +16,26 @@ from libmail.smtp.address import (
     XtextError,
     parse_parameters,
     parse_path,
-    quote_local,
+    split_address,
+    split_path,
+    without_line_breaks,
     xtext_decode,
 )
 from libmail.smtp.reply import Reply
 
-__all__ = ["address_problem", "mail", "path_of"]
+__all__ = ["UNDECLARED_UTF8", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
+
+UNDECLARED_UTF8: Final = Reply(553, "5.6.7", "Must declare SMTPUTF8 to send unicode address")
 
 _OK: Final = Reply(250, "2.1.0", "Ok")
 _ENVID_LIMIT: Final = 100  # RFC 3461 §4.4
 _ERROR: Final = int(ResolveFlag.ERROR)
 _LARGEST: Final = 2**63 - 1
 _RET: Final = {"HDRS": EnvelopeFlag.DSN_HEADERS, "FULL": EnvelopeFlag.DSN_FULL}
+
+
+class UndeclaredUtf8(Exception):
+    """strict_smtputf8: an address that is not ASCII, of a client that did not say SMTPUTF8."""
 
 
 class _Refused(Exception):
@@ -56,6 +64,8 @@ async def mail(session: Session, argument: str) -> Answer:
         return session.by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
         return Reply(503, "5.5.1", "Error: nested MAIL command")
+    if session.chunks is not None:
+        return Reply(503, "5.5.1", "Error: MAIL after BDAT")
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
         return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
     wants_utf8 = "SMTPUTF8" in argument.upper().split()
@@ -64,11 +74,14 @@ async def mail(session: Session, argument: str) -> Answer:
         options = await _options(session, rest) if rest else _Options()
     except AddressSyntax:
         return Reply(501, "5.1.7", "Bad sender address syntax")
+    except UndeclaredUtf8:
+        return UNDECLARED_UTF8
     except _Refused as err:
         return err.reply
     if options.verp is not None and not sender:
         return Reply(503, "5.5.4", "Error: XVERP requires non-null sender")
-    refused = await _decide(session, sender, options)
+    sender = without_line_breaks(sender)
+    refused = await _decide(session, sender, argument[5:], options)
     if refused is not None:
         facts.sender = None
         return refused
@@ -88,11 +101,19 @@ async def mail(session: Session, argument: str) -> Answer:
 
 
 def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str, str]:
-    """The address and the parameters behind it; logs what is none. Raises AddressSyntax."""
+    """The address and the parameters behind it; logs what is none.
+
+    utf8: the client has said that the address may be other than ASCII. Raises AddressSyntax,
+    UndeclaredUtf8.
+    """
     params = session.server.params
     allowed = utf8 or not params.strict_smtputf8 or not params.smtputf8_enable
     try:
-        address, rest = parse_path(text, utf8=allowed, strict=params.strict_rfc821_envelopes)
+        address, rest = parse_path(text, utf8=True, strict=params.strict_rfc821_envelopes)
+        if not allowed and not address.isascii():
+            if split_address(address)[1].isascii():
+                raise UndeclaredUtf8
+            raise AddressSyntax(text)
     except AddressSyntax as err:
         if not isinstance(err, Unterminated):
             LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
@@ -119,8 +140,6 @@ async def _options(session: Session, text: str) -> _Options:
         elif name == "BODY" and value.upper() in ("7BIT", "8BITMIME"):
             if value.upper() == "8BITMIME":
                 options.flags |= EnvelopeFlag.EIGHTBIT
-        elif name == "AUTH":
-            continue  # RFC 4954 §5; nobody is authenticated, so nobody is believed
         elif name in ("RET", "ENVID"):
             _dsn_option(session, options, name, value)
         else:
@@ -177,7 +196,7 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
         raise bad
 
 
-async def _decide(session: Session, sender: str, options: _Options) -> Reply | None:
+async def _decide(session: Session, sender: str, text: str, options: _Options) -> Reply | None:
     server, facts = session.server, session.facts
     facts.sender = sender
     refused = _no_room(session, options.size)
@@ -193,7 +212,7 @@ async def _decide(session: Session, sender: str, options: _Options) -> Reply | N
     if verdict.reply is not None:
         return verdict.reply
     bad = Reply(501, "5.1.7", "Bad sender address syntax")
-    return await address_problem(session, sender, bad) if sender else None
+    return await address_problem(session, sender, text, bad) if sender else None
 
 
 async def _unfiltered(session: Session) -> Reply | None:
@@ -223,8 +242,11 @@ def _no_room(session: Session, size: int) -> Reply | None:
     return Reply(452, "4.3.1", "Insufficient system storage")
 
 
-async def address_problem(session: Session, address: str, bad: Reply) -> Reply | None:
-    """The refusal of an address that cannot be one (`bad`), or is not known to be one."""
+async def address_problem(session: Session, address: str, text: str, bad: Reply) -> Reply | None:
+    """The refusal of an address that cannot be one (`bad`), or is not known to be one.
+
+    text: what it was given in.
+    """
     try:
         resolved = await session.server.rewrite.resolve_completed("", address)
     except ServiceUnavailable as err:
@@ -232,7 +254,7 @@ async def address_problem(session: Session, address: str, bad: Reply) -> Reply |
         return Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure")
     if resolved.flags & _ERROR:
         where = session.facts.where
-        shown = quote_local(address) if where == "VRFY" else f"<{quote_local(address)}>"
-        LOG.warning(f"Illegal address syntax from {session.client} in {where} command: {shown}")
+        path = split_path(text)[0]
+        LOG.warning(f"Illegal address syntax from {session.client} in {where} command: {path}")
         return bad
     return None

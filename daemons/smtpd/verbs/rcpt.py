@@ -5,11 +5,19 @@ from typing import Final
 
 from daemons.smtpd.session import Answer, Session, Uncounted
 from daemons.smtpd.transaction import Transaction
-from daemons.smtpd.verbs.mail import address_problem, path_of
+from daemons.smtpd.verbs.mail import UNDECLARED_UTF8, UndeclaredUtf8, address_problem, path_of
 from libmail.ipc.messages import CleanupFlag, DsnNotify, EnvelopeFlag, Recipient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
-from libmail.smtp.address import AddressSyntax, XtextError, parse_parameters, xtext_decode
+from libmail.smtp.address import (
+    AddressSyntax,
+    XtextError,
+    parse_parameters,
+    split_path,
+    without_line_breaks,
+    xtext_decode,
+    xtext_encode,
+)
 from libmail.smtp.reply import Reply
 
 __all__ = ["rcpt", "vrfy"]
@@ -17,6 +25,7 @@ __all__ = ["rcpt", "vrfy"]
 _OK: Final = Reply(250, "2.1.5", "Ok")
 _BAD: Final = Reply(501, "5.1.3", "Bad recipient address syntax")
 _TOO_MANY: Final = Reply(452, "4.5.3", "Error: too many recipients")
+_POSTMASTER: Final = "postmaster"
 _DISCARD: Final = int(CleanupFlag.DISCARD)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 _NOTIFY: Final = {
@@ -38,17 +47,22 @@ async def rcpt(session: Session, argument: str) -> Answer:
     transaction = session.transaction
     if transaction is None:
         return Reply(503, "5.5.1", "Error: need MAIL command")
+    if session.chunks is not None:
+        return Reply(503, "5.5.1", "Error: RCPT after BDAT")
     if argument[:3].upper() != "TO:" or not argument[3:].strip():
         return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
     utf8 = bool(transaction.flags & _SMTPUTF8)
     try:
         address, rest = path_of(session, argument[3:], "RCPT", utf8=utf8)
         if not address:
-            LOG.warning(f"Illegal address syntax from {session.client} in RCPT command: <>")
+            path = split_path(argument[3:])[0]
+            LOG.warning(f"Illegal address syntax from {session.client} in RCPT command: {path}")
             return _BAD
         notify, orcpt = _options(rest) if rest else (0, "")
     except AddressSyntax:
         return _BAD
+    except UndeclaredUtf8:
+        return UNDECLARED_UTF8
     except _BadOption as err:
         name = str(err)
         if name in ("NOTIFY", "ORCPT"):
@@ -56,10 +70,16 @@ async def rcpt(session: Session, argument: str) -> Answer:
         return Reply(555, "5.5.4", f"Unsupported option: {name}")
     if rest and "DSN" in session.discard:
         return Reply(501, "5.7.1", "DSN support is disabled")
-    return await _add(session, transaction, Recipient(address, address, orcpt, notify))
+    clean = without_line_breaks(address)
+    if clean != address and not orcpt:
+        orcpt = f"rfc822;{xtext_encode(split_path(argument[3:])[0].strip('<>'))}"
+    recipient = Recipient(clean, clean, orcpt, notify)
+    return await _add(session, transaction, recipient, argument[3:])
 
 
-async def _add(session: Session, transaction: Transaction, recipient: Recipient) -> Answer:
+async def _add(
+    session: Session, transaction: Transaction, recipient: Recipient, text: str
+) -> Answer:
     server, facts = session.server, session.facts
     limit = server.params.smtpd_recipient_limit
     if limit and len(transaction.recipients) >= limit:
@@ -68,7 +88,7 @@ async def _add(session: Session, transaction: Transaction, recipient: Recipient)
             return _TOO_MANY
         return Uncounted(_TOO_MANY)
     facts.recipient = recipient.address
-    refused = await _decide(session, recipient.address)
+    refused = await _decide(session, recipient.address, text)
     if refused is None:
         try:
             await session.open_submission(transaction)
@@ -86,12 +106,14 @@ async def _add(session: Session, transaction: Transaction, recipient: Recipient)
     return _OK
 
 
-async def _decide(session: Session, address: str) -> Reply | None:
-    problem = await address_problem(session, address, _BAD)
+async def _decide(session: Session, address: str, text: str) -> Reply | None:
+    problem = await address_problem(session, address, text, _BAD)
     if problem is not None:
         return problem
     if session.extras.cleanup_flags & _DISCARD:
         return None  # nothing of this message is delivered anyway
+    if address.lower() == _POSTMASTER:
+        return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
     verdict = await session.server.recipient(session.facts)
     session.carry_out(verdict)
     return verdict.reply
@@ -156,10 +178,12 @@ async def vrfy(session: Session, argument: str) -> Answer:
         address, rest = path_of(session, text, "VRFY", utf8=utf8)
     except AddressSyntax:
         return _BAD
+    except UndeclaredUtf8:
+        return UNDECLARED_UTF8
     if rest or not address:
         LOG.warning(f"Illegal address syntax from {session.client} in VRFY command: {text}")
         return _BAD
     kept, facts.recipient = facts.recipient, address
-    refused = await _decide(session, address)
+    refused = await _decide(session, address, text)
     facts.recipient = kept
     return Reply(252, "2.0.0", text) if refused is None else refused

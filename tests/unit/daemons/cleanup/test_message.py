@@ -13,6 +13,7 @@ from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from libmail.ipc.messages import (
+    CleanupAmend,
     CleanupFlag,
     CleanupResult,
     CleanupStatus,
@@ -73,6 +74,7 @@ def submit(
     envelope: Envelope = ENVELOPE,
     recipients: tuple[Recipient, ...] = (ALICE,),
     params: CleanupParams | None = None,
+    amendment: CleanupAmend | None = None,
 ) -> CleanupResult:
     async def run() -> CleanupResult:
         mapper = make_mapper()
@@ -86,8 +88,12 @@ def submit(
         message.recipients(recipients)
         for piece in content:
             await message.content(piece)
+        if amendment is not None:
+            await message.amend(amendment)
         result = await message.finish()
-        discarded = flags & CleanupFlag.DISCARD or envelope.cleanup_flags & CleanupFlag.HOLD
+        later = 0 if amendment is None else amendment.cleanup_flags
+        elsewhere = CleanupFlag.DISCARD | CleanupFlag.HOLD
+        discarded = (flags | envelope.cleanup_flags | later) & elsewhere
         assert message.queued == (result.status == 0 and not discarded)
         message.discard()
         return result
@@ -268,6 +274,32 @@ def test_hold(make_mapper: MakeMapper) -> None:
 def test_redirect(make_mapper: MakeMapper) -> None:
     result = submit(make_mapper, HEADER, envelope=ENVELOPE._replace(redirect="bob"))
     assert [r.address for r in read(result)[0].recipients()] == ["bob@example.test"]
+
+
+def test_redirect_keeps_what_was_asked_for_the_first_recipient(make_mapper: MakeMapper) -> None:
+    asked = Recipient("x@example.test", "X", "rfc822;y", 1)
+    envelope = ENVELOPE._replace(redirect="bob")
+    result = submit(make_mapper, HEADER, envelope=envelope, recipients=(asked, ALICE))
+    (recipient,) = read(result)[0].recipients()
+    assert recipient[:4] == ("bob@example.test", "X", "rfc822;y", 1)
+
+
+def test_what_is_decided_after_the_content(make_mapper: MakeMapper) -> None:
+    amendment = CleanupAmend(0, "smtp:[x]", "", (Recipient("bob", "bob", "", 8),))
+    file, _ = read(submit(make_mapper, HEADER, amendment=amendment))
+    assert file.envelope().content_filter == "smtp:[x]"
+    assert [r.address for r in file.recipients()] == ["alice@example.test", "bob@example.test"]
+    redirected = CleanupAmend(0, "", "carol", ())
+    file, _ = read(submit(make_mapper, HEADER, amendment=redirected))
+    assert [r.address for r in file.recipients()] == ["carol@example.test"]
+    held = CleanupAmend(int(CleanupFlag.HOLD), "", "", ())
+    assert read(submit(make_mapper, HEADER, amendment=held), "hold")
+
+
+def test_what_is_to_be_discarded_in_the_end(make_mapper: MakeMapper, queue: Path) -> None:
+    discarded = CleanupAmend(int(CleanupFlag.DISCARD), "", "", ())
+    assert submit(make_mapper, HEADER, amendment=discarded).status == 0
+    assert not list((queue / "incoming").iterdir())
 
 
 def test_smtputf8_is_detected(make_mapper: MakeMapper) -> None:

@@ -251,7 +251,7 @@ def test_parameters_of_commands(tmp_path: Path) -> None:
     size = len(HEADER + BODY)
     assert server.sessions[0][1:4] == [
         f"MAIL FROM:<a@example.org> SIZE={size} BODY=8BITMIME ENVID=a+20b RET=HDRS SMTPUTF8",
-        'RCPT TO:<"b c"@x.test> ORCPT=rfc822;o+2Br+3Dig+20x@x.test NOTIFY=SUCCESS,DELAY',
+        'RCPT TO:<"b c"@x.test> ORCPT=rfc822;"o+2Br+3Dig+20x"@x.test NOTIFY=SUCCESS,DELAY',
         "RCPT TO:<d@x.test> ORCPT=rfc822;e+2Bf@x.test NOTIFY=NEVER",
     ]
 

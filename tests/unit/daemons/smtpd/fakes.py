@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemons.smtpd import Front, make_server
-from daemons.smtpd.server import open_tables
+from daemons.smtpd.server import Server, open_tables
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import open_config
@@ -16,6 +16,7 @@ from libmail.dns.answers import NotFound, TempFail
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
     CleanupAbort,
+    CleanupAmend,
     CleanupOpen,
     CleanupOpened,
     CleanupResult,
@@ -56,6 +57,7 @@ class Message:
     envelope: Envelope
     recipients: list[str] = field(default_factory=list)
     content: bytes = b""
+    amendment: CleanupAmend | None = None
 
 
 @dataclass
@@ -143,6 +145,8 @@ async def _cleanup(mail: Mail, connection: Connection) -> None:
                 message = Message(queue_id, event)
             elif isinstance(event, Recipients) and message is not None:
                 message.recipients += [r.address for r in event.recipients]
+            elif isinstance(event, CleanupAmend) and message is not None:
+                message.amendment = event
             elif isinstance(event, Chunk) and message is not None:
                 message.content += event.data
                 if not event.data:
@@ -165,11 +169,12 @@ async def _rewrite(connection: Connection) -> None:
 
 @dataclass
 class Instance:
-    """A running smtpd. mail: what came through. runtime: of its front."""
+    """A running smtpd. mail: what came through. runtime: of its front. server: of its sessions."""
 
     port: int
     mail: Mail
     runtime: FakeRuntime
+    server: Server
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -214,7 +219,7 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
     tcp = await loop.create_server(lambda: front.accept(None), "127.0.0.1", 0)  # type: ignore[arg-type]
     serving.append(tcp)
     try:
-        yield Instance(tcp.sockets[0].getsockname()[1], mail, runtime)
+        yield Instance(tcp.sockets[0].getsockname()[1], mail, runtime, server)
     finally:
         for one in serving:
             one.close()

@@ -43,6 +43,15 @@ def check(kind: str, text: str, instance: Instance) -> None:
     mail = instance.mail
     if kind == "L:":
         assert text in mail.log
+    elif kind == "N:":
+        text, _, number = text.rpartition(" ")
+        assert sum(text in line for line in mail.log) == int(number)
+    elif kind == "A:":
+        amendment = mail.messages[-1].amendment
+        assert amendment is not None
+        bcc = [recipient.address for recipient in amendment.recipients]
+        flags = str(amendment.cleanup_flags)
+        assert [flags, amendment.content_filter, amendment.redirect, *bcc] == text.split()
     elif kind == "M:":
         sender, *recipients = text.split()
         message = mail.messages[-1]
@@ -67,7 +76,7 @@ async def play(path: Path, folder: Path) -> None:
         async with asyncio.timeout(LIMIT):
             await instance.runtime.session_over.wait()
         for kind, text in steps:
-            if kind in ("L:", "M:", "D:"):
+            if kind in ("L:", "N:", "A:", "M:", "D:"):
                 check(kind, text, instance)
 
 

@@ -38,7 +38,7 @@ def test_a_silent_client_is_sent_away(tmp_path: Path) -> None:
             assert reply == b"421 4.4.2 mail.example.test Error: timeout exceeded\r\n"
             writer.close()
             await instance.runtime.session_over.wait()
-            assert "timeout after CONNECT from unknown[127.0.0.1]" in instance.mail.log
+            assert "NOQUEUE: timeout after CONNECT from unknown[127.0.0.1]" in instance.mail.log
 
     asyncio.run(run())
 
@@ -66,7 +66,7 @@ def test_a_client_that_has_said_all_gets_its_replies(tmp_path: Path) -> None:
             assert await reader.read() == b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
             writer.close()
             await instance.runtime.session_over.wait()
-            assert "lost connection after RCPT from unknown[127.0.0.1]" in instance.mail.log
+            assert "QID1: lost connection after RCPT from unknown[127.0.0.1]" in instance.mail.log
 
     asyncio.run(run())
 

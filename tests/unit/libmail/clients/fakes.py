@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from libmail.ipc.messages import CleanupResult, Envelope, QueueId, Recipient
+from libmail.ipc.messages import CleanupAmend, CleanupResult, Envelope, QueueId, Recipient
 from libmail.service.pool import ServiceUnavailable
 
 __all__ = ["FakeCleanup", "Message"]
@@ -26,6 +26,9 @@ class Message:
 
     async def write(self, data: bytes) -> None:
         self.content += data
+
+    def amend(self, amendment: CleanupAmend) -> None:
+        raise AssertionError("not expected")
 
     async def finish(self) -> CleanupResult:
         self.finished = True

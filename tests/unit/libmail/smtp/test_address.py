@@ -34,6 +34,18 @@ PATHS = {
     "postmaster": ("<Postmaster>", ("Postmaster", "")),
     "empty quoted": ('<""@c>', ("@c", "")),
     "comment": ("<a(b)@c>", ("a@c", "")),
+    "comment behind": ("<a@b>(c)", ("a@b", "")),
+    "comment that is not closed": ("<a@b(c>", ("a@b", "")),
+    "name": ("<Some One <a@b>>", ("a@b", "")),
+    "two brackets": ("<<a@b>>", ("a@b", "")),
+    "a bracket too many": ("<a@b>> SIZE=1", ("a@b", "SIZE=1")),
+    "only the second bracket": ("a@b> SIZE=1", ("a@b", "SIZE=1")),
+    "two routes": ("<@x:@y,@z:a@b>", ("a@b", "")),
+    "route before a quoted colon": ('<@x:"b:c"@d>', ("b:c@d", "")),
+    "colon": ("<a:b@c>", ("a:b@c", "")),
+    "controls": ("<a\x1bb@c>", ("a\x1bb@c", "")),
+    "quoted return": ('<"a\rb"@c>', ("a\rb@c", "")),
+    "returns where blanks may be": ("\r<a\r@\rb\r>\rSIZE=1", ("a@b", "SIZE=1")),
     "utf8": ("<dömi@exämple.org>", ("dömi@exämple.org", "")),
 }
 
@@ -45,8 +57,8 @@ def test_parse_path(text: str, want: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "<", "<a@b", '<"a@b>', "<a@[1.2.3.4>", "<a(b@c>", "<a,b@c>", "<a]@b>", "<a<b@c>>",
-     "<a@b>SIZE=9", "<a@b>x>"],
+    ["", "<", "<a@b", '<"a@b>', "<a@[1.2.3.4>", "<a,b@c>", "<a]@b>", "<a@b>SIZE=9", "<a@b>x>",
+     "<a@b>>>", "a@b>>", "<<a@b>", '<a"b"@c>', '<"a"b@c>', '<"a""b"@c>', "<a\rb@c>", "<a b@c>"],
 )  # fmt: skip
 def test_parse_path_refuses(text: str) -> None:
     with pytest.raises(AddressSyntax):
