@@ -31,6 +31,7 @@ __all__ = [
     "BounceFlush",
     "BounceReply",
     "CleanupAbort",
+    "CleanupAmend",
     "CleanupFlag",
     "CleanupOpen",
     "CleanupOpened",
