@@ -35,6 +35,7 @@ LAYERS: Final = {
     "libmail.queue": 1,
     "libmail.dsn": 1,
     "libmail.milters": 1,
+    "libmail.tls": 1,
     "libmail.tables": 2,
     "libmail.dns": 2,
     "libmail.service": 2,

@@ -1,0 +1,368 @@
+"""One TLS session, without I/O: octets of the network in and out, octets of the program in and out.
+
+    handshake() -> Step.WANT_INPUT   send output(), feed receive() with what comes, call it again
+                   Step.HELLO        look up what `hello` asks for, answer(), call it again
+                   Step.DONE         send output(); read() and write() from now on
+
+Each call does what can be done with what has come so far, at most one flight of a handshake, and
+never waits. Whatever a peer sends leads to data, to TlsClosed, or to TlsFailed; after TlsFailed,
+output() may have an alert for the peer. Nothing is kept beyond what was fed and not yet read: feed
+no more than some 256 KiB before reading, and take no more from the network while output() is not
+sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Final
+
+from libmail.tls import callbacks
+from libmail.tls.context import ClientContext, ServerContext, chain_stack
+from libmail.tls.dane import Tlsa
+from libmail.tls.errors import TlsClosed, TlsConfigError, TlsError, TlsFailed
+from libmail.tls.expectation import ClientSpec, expect
+from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
+from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text
+from libmail.tls.negotiation import (
+    Hello,
+    NameState,
+    Negotiation,
+    SavedSession,
+    verify_words,
+)
+from libmail.tls.pem import Chain
+
+__all__ = ["Connection", "Step", "accept", "connect"]
+
+_WANT_READ: Final = 2  # results of SSL_get_error(3)
+_SYSTEM: Final = 5
+_CLOSED: Final = 6
+_WANT_HELLO: Final = 11
+_EOF_IS_AN_END: Final = 130  # BIO_C_SET_BUF_MEM_EOF_RETURN
+_SCRATCH: Final = 1 << 16  # octets: four records
+_RECORD: Final = 1 << 14
+_MOST_UNREAD: Final = 1 << 21  # octets that may be fed and not read
+_LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
+_EXIT: Final = 0x02
+_READ: Final = 0x04
+_ALERT: Final = 0x4000
+
+_new_buffer = FFI.new_allocator(should_clear_after_alloc=False)
+
+
+class Step(Enum):
+    """What a handshake needs next."""
+
+    WANT_INPUT = auto()
+    HELLO = auto()
+    DONE = auto()
+
+
+class Connection:
+    """One end of a session; see the beginning of this module. Made by `accept` and `connect`."""
+
+    def __init__(
+        self, context: Handle, owner: object, negotiation: Negotiation, *, server: bool
+    ) -> None:
+        clear_problems()
+        ssl = SSL.SSL_new(context)
+        if ssl == FFI.NULL:
+            raise TlsConfigError("Could not allocate a TLS session", problems())
+        self._ssl = FFI.gc(ssl, SSL.SSL_free)
+        self._owner = owner  # the context with its authorities lives as long as we do
+        self._input = CRYPTO.BIO_new(CRYPTO.BIO_s_mem())
+        self._output = CRYPTO.BIO_new(CRYPTO.BIO_s_mem())
+        SSL.SSL_set_bio(ssl, self._input, self._output)  # which owns them from now on
+        self._negotiation = negotiation
+        self._callee = FFI.new_handle(negotiation)
+        negotiation.ssl = ssl
+        SSL.SSL_set_ex_data(ssl, callbacks.SESSION_INDEX, self._callee)
+        self.server = server
+        self.usable_records = True  # or there are records or anchors, and not one can be used
+        self._spec: ClientSpec | None = None
+        self._done = False
+        self._end: TlsError | None = None
+        if server:
+            SSL.SSL_set_accept_state(ssl)
+        else:
+            SSL.SSL_set_connect_state(ssl)
+
+    def expect(self, spec: ClientSpec) -> None:
+        """Say which server is the right one. Raises TlsConfigError."""
+        self._spec = spec
+        self.usable_records = expect(self._ssl, spec)
+
+    # -- octets of the network
+
+    def receive(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what the network has brought."""
+        if CRYPTO.BIO_ctrl_pending(self._input) + len(data) > _MOST_UNREAD:
+            raise ValueError("TLS input is fed but not read")
+        if data:
+            CRYPTO.BIO_write(self._input, FFI.from_buffer(data), len(data))
+
+    def end_of_input(self) -> None:
+        """The network brings no more: the peer has closed the connection."""
+        CRYPTO.BIO_ctrl(self._input, _EOF_IS_AN_END, 0, FFI.NULL)
+
+    def output(self) -> bytes:
+        """What the network has to take, b"" for nothing."""
+        pending = CRYPTO.BIO_ctrl_pending(self._output)
+        if not pending:
+            return b""
+        buffer = _new_buffer("char[]", pending)
+        length = CRYPTO.BIO_read(self._output, buffer, pending)
+        return FFI.buffer(buffer, length)[:] if length > 0 else b""
+
+    # -- the handshake
+
+    def handshake(self) -> Step:
+        """Go on with the handshake. Raises TlsFailed."""
+        self._raise_end()
+        if self._done:
+            return Step.DONE
+        clear_problems()
+        result = SSL.SSL_do_handshake(self._ssl)
+        callbacks.raise_kept()
+        if result == 1:
+            self._done = True
+            return Step.DONE
+        match SSL.SSL_get_error(self._ssl, result):
+            case code if code == _WANT_READ:
+                return Step.WANT_INPUT
+            case code if code == _WANT_HELLO:
+                return Step.HELLO
+            case code:
+                raise self._failed(code)
+
+    @property
+    def hello(self) -> Hello | None:
+        """With Step.HELLO: what must be looked up before the handshake can go on."""
+        return self._negotiation.hello
+
+    def answer(self, chains: Iterable[Chain] | None = None, session: bytes = b"") -> None:
+        """Say what was found: chains for hello.name (None: the default ones), a saved session."""
+        negotiation = self._negotiation
+        if negotiation.hello is None or negotiation.answered:
+            raise ValueError("nothing was asked for")
+        negotiation.answered = True
+        negotiation.resume = session
+        if negotiation.hello.name:
+            negotiation.name_state = NameState.UNMATCHED if chains is None else NameState.MATCHED
+        if chains is not None:
+            SSL.SSL_certs_clear(self._ssl)
+            for chain in chains:
+                self._use(chain)
+
+    def _use(self, chain: Chain) -> None:
+        certificate, key = chain.certificate.handle, chain.key.handle
+        stack = chain_stack(chain.above)
+        if SSL.SSL_use_cert_and_key(self._ssl, certificate, key, stack, 1) != 1:
+            raise TlsConfigError(f"cannot use chain from {chain.source}", problems())
+
+    # -- octets of the program
+
+    def read(self) -> bytes:
+        """All that has come, b"" if nothing has. Raises TlsClosed, TlsFailed at the end of it."""
+        self._raise_end()
+        parts: list[bytes] = []
+        clear_problems()
+        while (part := self._read_some()) is not None:
+            parts.append(part)
+        if not parts:
+            self._raise_end()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self) -> bytes | None:
+        """Some records in one piece; None when there is no whole one, or the end has come."""
+        size = _SCRATCH if CRYPTO.BIO_ctrl_pending(self._input) > _RECORD else _RECORD
+        buffer, count = _new_buffer("char[]", size), FFI.new("size_t *")
+        filled = 0
+        while filled <= size - _RECORD:
+            result = SSL.SSL_read_ex(self._ssl, buffer + filled, _RECORD, count)
+            callbacks.raise_kept()
+            if result != 1:
+                self._note_end(SSL.SSL_get_error(self._ssl, result))
+                break
+            filled += int(count[0])
+        return octets(buffer, filled) if filled else None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt data; output() has it then, in records that are as full as can be.
+
+        Raises TlsFailed.
+        """
+        if self._end is not None and not isinstance(self._end, TlsClosed):
+            raise self._end
+        if not data:
+            return
+        clear_problems()
+        written = FFI.new("size_t *")
+        result = SSL.SSL_write_ex(self._ssl, FFI.from_buffer(data), len(data), written)
+        callbacks.raise_kept()
+        if result != 1:
+            raise self._failed(SSL.SSL_get_error(self._ssl, result))
+
+    def shutdown(self) -> None:
+        """Say that no more will come (close_notify); the peer's answer is not waited for."""
+        if self._done and (self._end is None or isinstance(self._end, TlsClosed)):
+            SSL.SSL_shutdown(self._ssl)
+            clear_problems()
+
+    def close(self) -> None:
+        """Free what the library holds for the session. Nothing else may be called after it."""
+        FFI.release(self._ssl)
+
+    # -- what the session is
+
+    @property
+    def agreed(self) -> Agreed:
+        """What was agreed upon, after the handshake."""
+        return agreement(self._ssl, server=self.server)
+
+    @property
+    def peer(self) -> PeerIdentity | None:
+        """Who the peer is; None if it has shown no certificate."""
+        return peer_identity(self._ssl)
+
+    @property
+    def chain_sent(self) -> tuple[object, ...]:
+        """The certificates that the peer has sent."""
+        return peer_chain(self._ssl)
+
+    @property
+    def name(self) -> str:
+        """Of a server's session: the name that the client has asked for (SNI)."""
+        return self._negotiation.name
+
+    @property
+    def name_for_log(self) -> str:
+        """The name for the log: only one that there is a chain for."""
+        return self.name if self.name_state is NameState.MATCHED else ""
+
+    @property
+    def name_state(self) -> NameState:
+        """What became of it."""
+        return self._negotiation.name_state
+
+    @property
+    def refused(self) -> Refusal | None:
+        """What is wrong with the certificate of the peer, None if nothing is."""
+        negotiation, spec = self._negotiation, self._spec
+        if spec is not None and spec.fingerprints:
+            return None if self._fingerprint_matches() else _NO_MATCH
+        found = negotiation.refused or negotiation.misnamed
+        if found is None and (code := SSL.SSL_get_verify_result(self._ssl)):
+            found = Refusal(code, 0, verify_words(code))  # of the session that was resumed
+        return found
+
+    @property
+    def trust(self) -> Trust:
+        """How much is known of the peer."""
+        if self.peer is None:
+            return Trust.ANONYMOUS
+        refused, spec = self.refused, self._spec
+        if refused is None:
+            matched = spec is not None and self.usable_records and spec.names_a_peer
+            return Trust.VERIFIED if matched else Trust.TRUSTED
+        return Trust.TRUSTED if refused.is_name_only else Trust.UNTRUSTED
+
+    @property
+    def dane_match(self) -> Tlsa | None:
+        """The TLSA record that matched, None for none or a session that was resumed."""
+        usage, selector, matching = (FFI.new("uint8_t *") for _ in range(3))
+        data, length = FFI.new("unsigned char **"), FFI.new("size_t *")
+        if SSL.SSL_get0_dane_tlsa(self._ssl, usage, selector, matching, data, length) < 0:
+            return None
+        content = octets(data[0], int(length[0]))
+        return Tlsa(int(usage[0]), int(selector[0]), int(matching[0]), content)
+
+    def saved_session(self) -> SavedSession | None:
+        """The session to be resumed later, if there is a new one; TLS 1.3 sends it with data."""
+        saved, self._negotiation.saved = self._negotiation.saved, None
+        return saved
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Have the states of the handshake told, for loglevel 2."""
+        verb = "SSL_accept" if self.server else "SSL_connect"
+        ssl = self._ssl
+
+        def told(where: int, result: int) -> None:
+            if line := _state_line(ssl, verb, where, result):
+                tell(line)
+
+        self._negotiation.watch = told
+        SSL.SSL_set_info_callback(self._ssl, callbacks.information)
+
+    def _fingerprint_matches(self) -> bool:
+        identity, spec = self.peer, self._spec
+        if identity is None or spec is None:
+            return False
+        shown = {
+            identity.certificate_fingerprint(spec.digest),
+            identity.key_fingerprint(spec.digest),
+        }
+        return not spec.fingerprints.isdisjoint(shown)
+
+    # -- the end
+
+    def _raise_end(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+    def _note_end(self, code: int) -> None:
+        if code == _CLOSED:
+            self._end = TlsClosed("the peer has closed the TLS session")
+        elif code != _WANT_READ:
+            self._failed(code)
+
+    def _failed(self, code: int) -> TlsFailed:
+        """The error for a result that is none of those that are expected."""
+        found = problems()
+        lost = code == _SYSTEM or any("unexpected eof" in line for line in found)
+        self._end = TlsFailed("lost connection" if lost else "-1", () if lost else found, lost=lost)
+        return self._end
+
+
+_NO_MATCH: Final = Refusal(NO_DANE_MATCH, 0, verify_words(NO_DANE_MATCH))
+
+
+def _state_line(ssl: Handle, verb: str, where: int, result: int) -> str:
+    """What Postfix logs of a state of the handshake; "" for what it does not."""
+    if where & _LOOP:
+        return f"{verb}:{text(SSL.SSL_state_string_long(ssl))}"
+    if where & _ALERT:
+        direction = "read" if where & _READ else "write"
+        kind = text(SSL.SSL_alert_type_string_long(result))
+        return f"SSL3 alert {direction}:{kind}:{text(SSL.SSL_alert_desc_string_long(result))}"
+    if where & _EXIT and result == 0:
+        return f"{verb}:failed in {text(SSL.SSL_state_string_long(ssl))}"
+    return ""
+
+
+def accept(context: ServerContext) -> Connection:
+    """The server's end of a session that a client begins."""
+    settings = context.settings
+    negotiation = Negotiation(
+        settings.verify_depth,
+        server=True,
+        tickets=settings.tickets,
+        ticket_cipher=context.ticket_cipher,
+        wants_name=settings.names,
+        wants_session=settings.cached,
+        accept_server_purpose=settings.accept_server_purpose,
+        keep=settings.cached,
+    )
+    return Connection(context.handle, context, negotiation, server=True)
+
+
+def connect(context: ClientContext, spec: ClientSpec) -> Connection:
+    """The client's end of a session that we begin. Raises TlsConfigError."""
+    settings = context.settings
+    negotiation = Negotiation(settings.verify_depth, server=False, keep=settings.cached)
+    handle = context.variant(spec.ciphers, spec.protocols, spec.raw_keys)
+    connection = Connection(handle, context, negotiation, server=False)
+    connection.expect(spec)
+    return connection

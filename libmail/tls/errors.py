@@ -1,0 +1,40 @@
+"""What can go wrong with TLS, as typed errors."""
+
+from __future__ import annotations
+
+__all__ = ["LibraryMissing", "TlsClosed", "TlsConfigError", "TlsError", "TlsFailed"]
+
+
+class TlsError(Exception):
+    """Base of what this package raises."""
+
+
+class LibraryMissing(TlsError):
+    """There is no OpenSSL 3 on this machine, or it cannot be loaded."""
+
+
+class TlsConfigError(TlsError):
+    """Settings or files that cannot be used. problems: what the library says of it."""
+
+    def __init__(self, reason: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.problems = problems
+
+
+class TlsFailed(TlsError):
+    """The session cannot go on: a failed handshake, garbage, or a connection that was cut off.
+
+    reason: what stands behind "SSL_accept error from peer: ". problems: lines for the log, with
+    "TLS library problem: " in front. lost: the peer has gone without a closing message.
+    """
+
+    def __init__(self, reason: str, problems: tuple[str, ...] = (), *, lost: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.problems = problems
+        self.lost = lost
+
+
+class TlsClosed(TlsError):
+    """The peer has closed the session in due form (close_notify)."""

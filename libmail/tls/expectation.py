@@ -1,0 +1,105 @@
+"""Which server a client expects, told to the library before the handshake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.tls.dane import Tlsa
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.library import FFI, SSL, Handle, clear_problems, problems
+from libmail.tls.negotiation import decoded_session
+from libmail.tls.settings import Protocols
+
+__all__ = ["ClientSpec", "expect"]
+
+_SET_SERVER_NAME: Final = 55  # command of SSL_ctrl(3)
+_HOST_NAME: Final = 0  # TLSEXT_NAMETYPE_host_name
+_NO_NAMES_OF_DANE_EE: Final = 1  # DANE_FLAG_NO_DANE_EE_NAMECHECKS, RFC 7671 §5.1
+_NO_PARTIAL_WILDCARDS: Final = 0x4  # X509_CHECK_FLAG_...
+_MULTI_LABEL_WILDCARDS: Final = 0x8
+_LONGEST_NAME: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSpec:
+    """How a client's session is to be, and which server is the right one.
+
+    server_name: that is asked for (SNI). names: one must be in the certificate, as `mx.example.com`
+    or `.example.com`. tlsa: one must match; base_domain: of their records. anchors: trusted instead
+    of the authorities, as from a trust-anchor file. fingerprints: one must be that of the
+    certificate or key with `digest`. wide_wildcards: `*` may stand for several labels.
+    session: to be resumed, b"" for none.
+    """
+
+    ciphers: str
+    protocols: Protocols
+    server_name: str = ""
+    names: tuple[str, ...] = ()
+    tlsa: tuple[Tlsa, ...] = ()
+    base_domain: str = ""
+    anchors: tuple[Tlsa, ...] = ()
+    fingerprints: frozenset[str] = frozenset()
+    digest: str = "sha256"
+    wide_wildcards: bool = True
+    raw_keys: bool = False
+    session: bytes = b""
+
+    @property
+    def names_a_peer(self) -> bool:
+        """Whether it says which one is right."""
+        return bool(self.names or self.tlsa or self.fingerprints)
+
+
+def expect(ssl: Handle, spec: ClientSpec) -> bool:
+    """Tell the library; False if there are TLSA records or anchors, and none of them is usable.
+
+    Raises TlsConfigError.
+    """
+    usable = _add_records(ssl, spec)
+    _add_names(ssl, spec)
+    if spec.server_name:
+        _ask_for(ssl, spec.server_name)
+    if spec.session:
+        session = decoded_session(spec.session)
+        if session != FFI.NULL:  # one of another version of the library is as good as none
+            SSL.SSL_set_session(ssl, session)
+            SSL.SSL_SESSION_free(session)
+    clear_problems()
+    return usable
+
+
+def _add_records(ssl: Handle, spec: ClientSpec) -> bool:
+    records = spec.tlsa or spec.anchors
+    if not records:
+        return True
+    base = spec.base_domain.encode() if spec.base_domain else FFI.NULL
+    if SSL.SSL_dane_enable(ssl, base) <= 0:
+        raise TlsConfigError("error enabling DANE-based certificate validation", problems())
+    SSL.SSL_dane_set_flags(ssl, _NO_NAMES_OF_DANE_EE)
+    usable = [record for record in records if _added(ssl, record)]
+    return bool(usable)
+
+
+def _added(ssl: Handle, record: Tlsa) -> bool:
+    data = record.data
+    return not record.unusable and (
+        SSL.SSL_dane_tlsa_add(ssl, record.usage, record.selector, record.matching, data, len(data))
+        > 0
+    )
+
+
+def _add_names(ssl: Handle, spec: ClientSpec) -> None:
+    wide = _MULTI_LABEL_WILDCARDS if spec.wide_wildcards else 0
+    SSL.SSL_set_hostflags(ssl, _NO_PARTIAL_WILDCARDS | wide)
+    for name in spec.names:
+        if not name.isascii() or SSL.SSL_add1_host(ssl, name.encode()) != 1:
+            raise TlsConfigError(f'error loading match name: "{name[:_LONGEST_NAME]}"')
+
+
+def _ask_for(ssl: Handle, name: str) -> None:
+    if len(name) > _LONGEST_NAME or not name.isascii() or "\0" in name:
+        raise TlsConfigError(f"ignoring too long SNI hostname: {name[:100]}")
+    target = FFI.new("char[]", name.encode())
+    if SSL.SSL_ctrl(ssl, _SET_SERVER_NAME, _HOST_NAME, target) != 1:
+        raise TlsConfigError(f"error setting SNI hostname to: {name}", problems())

@@ -1,0 +1,614 @@
+"""Both ends of a session, our own: at every chunking, with every outcome."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from libmail.tls.authorities import Authorities
+from libmail.tls.connection import Step, accept, connect
+from libmail.tls.context import (
+    Ask,
+    ClientContext,
+    ClientSettings,
+    ServerContext,
+    ServerSettings,
+)
+from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
+from libmail.tls.expectation import ClientSpec
+from libmail.tls.facts import Trust
+from libmail.tls.negotiation import Hello, NameState
+from libmail.tls.pem import load_chains
+from libmail.tls.settings import Protocols, parse_protocols
+from libmail.tls.tickets import TicketKey, TicketKeys
+from tests.certificates import Authority, Issued, openssl
+from tests.unit.libmail.tls.pair import (
+    ANY,
+    CIPHERS,
+    GROUPS,
+    TLS_1_2,
+    TLS_1_3,
+    WITH_ANONYMOUS,
+    Answer,
+    Pair,
+)
+
+SPEC = ClientSpec(ciphers=CIPHERS, protocols=ANY)
+NAMED = replace(SPEC, names=("mx.example.com",))
+VERSIONS = pytest.mark.parametrize("protocols", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
+
+
+def server_settings(*issued: Issued, **more: object) -> ServerSettings:
+    chains = load_chains([str(one.chain) for one in issued]) if issued else ()
+    base = ServerSettings(chains=chains, ciphers=CIPHERS, protocols=ANY, groups=GROUPS)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def trusting(authority: Authority, **more: object) -> ClientContext:
+    base = ClientSettings(authorities=Authorities(str(authority.certificate), ""), groups=GROUPS)
+    return ClientContext(replace(base, **more))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def issued(authority: Authority) -> Issued:
+    return authority.issue("mx.example.com", "mx.example.com", "*.wild.example.com")
+
+
+@pytest.fixture(scope="module")
+def server(issued: Issued) -> ServerContext:
+    return ServerContext(server_settings(issued))
+
+
+@pytest.fixture(scope="module")
+def client(authority: Authority) -> ClientContext:
+    return trusting(authority)
+
+
+# -- octets
+
+
+@VERSIONS
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 100, 1000, 1 << 20])
+def test_chunking_is_invisible(
+    server: ServerContext, client: ClientContext, protocols: Protocols, chunk: int
+) -> None:
+    pair = Pair(server, client, replace(NAMED, protocols=protocols), chunk=chunk).shake()
+    assert pair.client.trust is Trust.VERIFIED
+    assert pair.server.trust is Trust.ANONYMOUS
+    assert pair.send(pair.client, b"EHLO x\r\n") == b"EHLO x\r\n"
+    assert pair.send(pair.server, b"250 y\r\n" * 300) == b"250 y\r\n" * 300
+    pair.client.shutdown()
+    pair.server.receive(pair.client.output())
+    with pytest.raises(TlsClosed):
+        pair.server.read()
+    pair.server.shutdown()
+    pair.client.receive(pair.server.output())
+    with pytest.raises(TlsClosed):
+        pair.client.read()
+
+
+@pytest.mark.parametrize("size", [0, 1, 16383, 16384, 16385, 65536, 1 << 20])
+def test_records_are_full(server: ServerContext, client: ClientContext, size: int) -> None:
+    pair = Pair(server, client, SPEC).shake()
+    data = os.urandom(size)
+    pair.client.write(data)
+    wire = pair.client.output()
+    records = -(-size // 16384)
+    assert size + 22 * records <= len(wire) <= size + 22 * records + (22 if records else 0)
+    pair.server.receive(wire)
+    assert pair.server.read() == data
+
+
+def test_data_before_an_end_is_not_lost(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, SPEC).shake()
+    pair.client.write(b"QUIT\r\n")
+    pair.client.shutdown()
+    pair.server.receive(pair.client.output())
+    assert pair.server.read() == b"QUIT\r\n"
+    for _ in range(2):
+        with pytest.raises(TlsClosed):
+            pair.server.read()
+    pair.server.write(b"221 Bye\r\n")  # a half-closed session still takes an answer
+    pair.client.receive(pair.server.output())
+    assert pair.client.read() == b"221 Bye\r\n"
+
+
+def test_connection_that_is_cut_off(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, SPEC).shake()
+    pair.server.end_of_input()
+    with pytest.raises(TlsFailed) as caught:
+        pair.server.read()
+    assert (caught.value.reason, caught.value.lost) == ("lost connection", True)
+
+
+def test_input_that_nobody_reads_is_bounded(server: ServerContext) -> None:
+    connection = accept(server)
+    for _ in range(32):
+        connection.receive(bytes(1 << 16))
+    with pytest.raises(ValueError, match="not read"):
+        connection.receive(b"x")
+
+
+# -- what is no handshake
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"RSET\r\n\r\n", b"\0" * 100, b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x01\x00\x02\x02\x28"],
+)
+def test_garbage_is_no_handshake(server: ServerContext, data: bytes) -> None:
+    connection = accept(server)
+    connection.receive(data)
+    with pytest.raises(TlsFailed) as caught:
+        connection.handshake()
+    assert caught.value.reason == "-1"
+    assert all(line.startswith("error:") for line in caught.value.problems)
+    assert caught.value.problems
+    with pytest.raises(TlsFailed):
+        connection.handshake()
+
+
+def test_end_at_every_step(server: ServerContext, client: ClientContext) -> None:
+    """A client that breaks off after any number of octets leaves an error, and nothing else."""
+    whole = b"".join(Pair(server, client, SPEC).shake().to_server[:1])
+    for length in range(0, len(whole), 17):
+        pair = Pair(server, client, SPEC)
+        pair.server.receive(whole[:length])
+        assert pair.server.handshake() is Step.WANT_INPUT
+        pair.server.end_of_input()
+        with pytest.raises(TlsFailed):
+            pair.server.handshake()
+        pair.server.close()
+        pair.client.close()
+
+
+def test_no_common_protocol_or_cipher(issued: Issued, client: ClientContext) -> None:
+    for more in ({"protocols": TLS_1_2}, {"ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}):
+        context = ServerContext(server_settings(issued, **{"protocols": TLS_1_2} | more))
+        asked = TLS_1_3 if len(more) and "protocols" in more else TLS_1_2
+        with pytest.raises(TlsFailed) as caught:
+            Pair(context, client, replace(SPEC, protocols=asked)).shake()
+        assert any("SSL routines" in line for line in caught.value.problems)
+
+
+def test_alert_reaches_the_peer(server: ServerContext) -> None:
+    strict = ClientContext(ClientSettings(groups=("X448",)))
+    context = ServerContext(replace(server.settings, groups=("X25519",)))
+    pair = Pair(context, strict, replace(SPEC, protocols=TLS_1_3))
+    with pytest.raises(TlsFailed):
+        pair.shake()
+    pair.client.receive(pair.server.output())
+    with pytest.raises(TlsFailed) as caught:
+        pair.client.handshake()
+    assert "alert handshake failure" in caught.value.problems[0]
+
+
+def test_renegotiation_is_refused(
+    server: ServerContext, client: ClientContext, issued: Issued
+) -> None:
+    """A client that asks for another handshake gets none; the session goes on or ends."""
+    pair = Pair(server, client, replace(SPEC, protocols=TLS_1_2)).shake()
+    hello = connect(client, replace(SPEC, protocols=TLS_1_2))
+    hello.handshake()
+    pair.server.receive(hello.output())  # not encrypted, so not even heard
+    with pytest.raises(TlsFailed):
+        pair.server.read()
+
+
+# -- who the peer is
+
+
+def trust_with(
+    context: ServerContext, client: ClientContext, spec: ClientSpec
+) -> tuple[Trust, str]:
+    connection = Pair(context, client, spec).shake().client
+    refused = connection.refused
+    return connection.trust, refused.text("server", "mx") if refused else ""
+
+
+@VERSIONS
+def test_names(server: ServerContext, client: ClientContext, protocols: Protocols) -> None:
+    spec = replace(SPEC, protocols=protocols)
+    failed = "server certificate verification failed for mx: num=62:hostname mismatch"
+    for names, wide, trust in (
+        ((), True, Trust.TRUSTED),
+        (("MX.example.com",), True, Trust.VERIFIED),
+        ((".example.com",), True, Trust.VERIFIED),
+        (("mx.example.org", "mx.example.com"), True, Trust.VERIFIED),
+        (("mx.example.org",), True, Trust.TRUSTED),
+        (("example.com",), True, Trust.TRUSTED),
+        (("a.wild.example.com",), False, Trust.VERIFIED),
+        (("a.b.wild.example.com",), True, Trust.VERIFIED),
+        (("a.b.wild.example.com",), False, Trust.TRUSTED),
+    ):
+        told = trust_with(server, client, replace(spec, names=names, wide_wildcards=wide))
+        assert told == (trust, failed if names and trust is Trust.TRUSTED else ""), names
+
+
+@VERSIONS
+def test_chains_that_are_not_trusted(
+    authority: Authority, client: ClientContext, tmp_path: Path, protocols: Protocols
+) -> None:
+    name = "mx.example.com"
+    stranger = Authority(tmp_path / "s", "Stranger")
+    below = Authority(tmp_path / "b", "Below", authority)
+    incomplete = below.issue(name, name)
+    incomplete.chain.write_bytes(incomplete.key.read_bytes() + incomplete.certificate.read_bytes())
+    general = "certificate verification failed for mx: "
+    for issued, words in (
+        (authority.self_signed(name, name), f"{general}self-signed certificate"),
+        (stranger.issue(name, name), f"{general}untrusted issuer /O=Tests/CN=Stranger"),
+        (incomplete, f"{general}untrusted issuer /O=Tests/CN=Below"),
+        (authority.issue(name, name, days=-1), f"server {general}certificate has expired"),
+        (
+            authority.issue(name, name, usage="clientAuth"),
+            f"{general}not designated for use as a server certificate",
+        ),
+    ):
+        context = ServerContext(server_settings(issued))
+        spec = replace(NAMED, protocols=protocols)
+        assert trust_with(context, client, spec) == (Trust.UNTRUSTED, words)
+
+
+def test_wrong_name_does_not_hide_a_wrong_issuer(client: ClientContext, tmp_path: Path) -> None:
+    context = ServerContext(server_settings(Authority(tmp_path, "Stranger").issue("other")))
+    trust, words = trust_with(context, client, NAMED)
+    assert trust is Trust.UNTRUSTED
+    assert words.endswith("untrusted issuer /O=Tests/CN=Stranger")
+
+
+def test_depth(authority: Authority, tmp_path: Path) -> None:
+    below = Authority(tmp_path / "b", "Below", authority)
+    context = ServerContext(server_settings(below.issue("mx.example.com", "mx.example.com")))
+    assert trust_with(context, trusting(authority, verify_depth=2), NAMED)[0] is Trust.VERIFIED
+    trust, words = trust_with(context, trusting(authority, verify_depth=1), NAMED)
+    assert trust is Trust.UNTRUSTED
+    assert words.endswith("for mx: certificate chain longer than limit(1)")
+
+
+def test_fingerprints(server: ServerContext, issued: Issued) -> None:
+    """The certificate is the right one, whoever has signed it, whenever it ends."""
+    alone = ClientContext(ClientSettings(groups=GROUPS))
+    peer = Pair(server, alone, SPEC).shake().client.peer
+    assert peer is not None
+    for digest in ("sha1", "sha256", "sha512"):
+        for value in (peer.certificate_fingerprint(digest), peer.key_fingerprint(digest)):
+            spec = replace(SPEC, fingerprints=frozenset(["AB", value]), digest=digest)
+            assert trust_with(server, alone, spec) == (Trust.VERIFIED, "")
+    spec = replace(SPEC, fingerprints=frozenset(["AB"]))
+    trust, words = trust_with(server, alone, spec)
+    assert trust is Trust.UNTRUSTED
+    assert "server certificate verification failed for mx: num=65:" in words
+
+
+def test_anonymous_server(client: ClientContext) -> None:
+    settings = replace(server_settings(), ciphers=WITH_ANONYMOUS, protocols=TLS_1_2)
+    spec = replace(SPEC, ciphers=WITH_ANONYMOUS, protocols=TLS_1_2)
+    connection = Pair(ServerContext(settings), client, spec).shake().client
+    assert connection.trust is Trust.ANONYMOUS
+    assert connection.peer is None
+    assert connection.agreed.cipher.startswith("A")
+
+
+# -- certificates of clients
+
+
+@VERSIONS
+def test_client_certificates(authority: Authority, issued: Issued, protocols: Protocols) -> None:
+    authorities = Authorities(str(authority.certificate), "")
+    known = load_chains([str(authority.issue("client.example.com", usage="clientAuth").chain)])
+    unknown = load_chains([str(authority.self_signed("other.example.com").chain)])
+    servers = load_chains([str(authority.issue("server only", usage="serverAuth").chain)])
+    spec = replace(SPEC, protocols=protocols)
+    for chains, more, trust in (
+        ((), {}, Trust.ANONYMOUS),
+        (known, {}, Trust.TRUSTED),
+        (unknown, {}, Trust.UNTRUSTED),
+        (servers, {}, Trust.UNTRUSTED),
+        (servers, {"accept_server_purpose": True}, Trust.TRUSTED),
+    ):
+        settings = server_settings(issued, authorities=authorities, ask=Ask.YES, **more)
+        own = trusting(authority, chains=chains)
+        connection = Pair(ServerContext(settings), own, spec).shake().server
+        assert connection.trust is trust
+        assert (connection.peer is None) == (trust is Trust.ANONYMOUS)
+        if chains and protocols is TLS_1_3:
+            assert connection.agreed.client is not None
+            assert "client-signature ECDSA (prime256v1)" in connection.agreed.text()
+
+
+def test_client_certificate_that_is_a_must(authority: Authority, issued: Issued) -> None:
+    settings = server_settings(issued, ask=Ask.REQUIRE)
+    with pytest.raises(TlsFailed) as caught:
+        Pair(ServerContext(settings), trusting(authority), SPEC).shake()
+    assert "peer did not return a certificate" in caught.value.problems[0]
+
+
+# -- names that clients ask for
+
+
+def test_chains_by_name(authority: Authority, issued: Issued, client: ClientContext) -> None:
+    context = ServerContext(server_settings(issued, names=True))
+    other = load_chains(
+        [
+            str(authority.issue("b.example.com", "b.example.com", kind=k).chain)
+            for k in ("rsa", "ec")
+        ]
+    )
+
+    def lookup(hello: Hello) -> Answer:
+        return (other if hello.name == "b.example.com" else None), b""
+
+    for asked, state, shown in (
+        ("", NameState.NONE, "mx.example.com"),
+        ("B.example.com", NameState.MATCHED, "b.example.com"),
+        ("c.example.com", NameState.UNMATCHED, "mx.example.com"),
+    ):
+        for chunk in (1, 1 << 20):
+            spec = replace(SPEC, server_name=asked, names=(shown,))
+            pair = Pair(context, client, spec, lookup=lookup, chunk=chunk).shake()
+            assert pair.server.name_state is state
+            assert pair.server.name == asked.lower()
+            assert pair.client.trust is Trust.VERIFIED
+            assert [hello.name for hello in pair.hellos] == ([asked.lower()] if asked else [])
+
+
+def test_name_is_asked_for_once_with_a_retry(issued: Issued, authority: Authority) -> None:
+    """A hello that must be sent again with another key share."""
+    context = ServerContext(server_settings(issued, names=True, groups=("prime256v1",)))
+    pair = Pair(context, trusting(authority), replace(SPEC, server_name="x", protocols=TLS_1_3))
+    pair.shake()
+    assert len(pair.hellos) == 1
+    assert pair.client.agreed.exchange is not None
+    assert pair.client.agreed.exchange.text("key-exchange") == "key-exchange ECDHE (prime256v1)"
+
+
+def test_names_that_are_invalid(server: ServerContext, client: ClientContext) -> None:
+    with pytest.raises(TlsConfigError):
+        connect(client, replace(SPEC, server_name="x" * 256))
+    with pytest.raises(TlsConfigError):
+        connect(client, replace(SPEC, server_name="a\0b"))
+    for bad in (b"a\0b", b"\xff\xff\xff", b"a b"):
+        hello = connect(client, replace(SPEC, server_name="xyz"))
+        hello.handshake()
+        connection = accept(ServerContext(replace(server.settings, names=True)))
+        connection.receive(hello.output().replace(b"xyz", bad))
+        with pytest.raises(TlsFailed) if b"\0" in bad else nullcontext():
+            assert connection.handshake() is Step.WANT_INPUT
+        assert connection.hello is None
+        assert connection.name_state is NameState.INVALID
+
+
+# -- sessions and tickets
+
+
+def ticket_keys(now: float, count: int = 1) -> TicketKeys:
+    keys = TicketKeys(time.time)
+    keys.replace(
+        [
+            TicketKey(os.urandom(16), os.urandom(32), os.urandom(32), now + 100, now + 200)
+            for _ in range(count)
+        ]
+    )
+    return keys
+
+
+def session_of(pair: Pair) -> bytes:
+    pair.send(pair.server, b"x")
+    saved = pair.client.saved_session()
+    assert saved is not None
+    return saved.data
+
+
+@VERSIONS
+def test_tickets_are_good_in_another_process(
+    issued: Issued, authority: Authority, protocols: Protocols
+) -> None:
+    keys = ticket_keys(time.time())
+    settings = server_settings(issued, tickets=keys)
+    client = trusting(authority, cached=True)
+    spec = replace(NAMED, protocols=protocols)
+    session = session_of(Pair(ServerContext(settings), client, spec).shake())
+    again = Pair(ServerContext(settings), client, replace(spec, session=session)).shake()
+    assert again.client.agreed.resumed
+    assert again.server.agreed.resumed
+    assert again.client.trust is Trust.VERIFIED
+    assert again.client.agreed.established(again.client.trust, "to", "x").startswith(
+        "Verified TLS connection reused to x: TLSv1."
+    )
+    keys.replace(())  # the keys have changed
+    full = Pair(ServerContext(settings), client, replace(spec, session=session)).shake()
+    assert not full.client.agreed.resumed
+    assert full.client.trust is Trust.VERIFIED
+    full.send(full.server, b"x")
+    if protocols is TLS_1_3:
+        assert full.client.saved_session() is None  # no ticket without a key
+
+
+def test_ticket_of_the_key_before_is_renewed(issued: Issued, authority: Authority) -> None:
+    keys = ticket_keys(time.time())
+    context = ServerContext(server_settings(issued, tickets=keys))
+    client = trusting(authority, cached=True)
+    old = keys.to_issue()
+    assert old is not None
+    spec = replace(SPEC, protocols=TLS_1_3)
+    session = session_of(Pair(context, client, spec).shake())
+    fresh = ticket_keys(time.time()).to_issue()
+    assert fresh is not None
+    keys.replace([fresh, old])
+    pair = Pair(context, client, replace(spec, session=session)).shake()
+    assert pair.client.agreed.resumed
+    renewed = session_of(pair)
+    keys.replace([fresh])
+    assert Pair(context, client, replace(spec, session=renewed)).shake().client.agreed.resumed
+
+
+def test_clients_of_other_services_are_not_resumed(issued: Issued, authority: Authority) -> None:
+    keys = ticket_keys(time.time())
+    client = trusting(authority, cached=True)
+    one, two = (
+        ServerContext(server_settings(issued, tickets=keys, session_context=name))
+        for name in (b"smtp", b"submission")
+    )
+    session = session_of(Pair(one, client, SPEC).shake())
+    assert not Pair(two, client, replace(SPEC, session=session)).shake().client.agreed.resumed
+
+
+def test_sessions_in_a_cache(issued: Issued, authority: Authority) -> None:
+    """For clients without tickets: the caller keeps the session, and finds it again."""
+    context = ServerContext(server_settings(issued, cached=True))
+    client = trusting(authority, cached=True, options=1 << 14)
+    spec = replace(SPEC, protocols=TLS_1_2)
+    first = Pair(context, client, spec).shake()
+    kept = first.server.saved_session()
+    mine = first.client.saved_session()
+    assert kept is not None
+    assert mine is not None
+    again = replace(spec, session=mine.data)
+    found = Pair(context, client, again, lookup=lambda _: (None, kept.data)).shake()
+    assert [hello.session_id for hello in found.hellos] == [kept.session_id]
+    assert found.server.agreed.resumed
+    for nothing in (b"", b"garbage", kept.data[:-5]):
+        lost = Pair(context, client, again, lookup=lambda _: (None, nothing)).shake()  # noqa: B023
+        assert not lost.server.agreed.resumed
+
+
+def test_session_of_nonsense_is_none(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, replace(SPEC, session=b"nonsense")).shake()
+    assert not pair.client.agreed.resumed
+
+
+def test_cipher_of_tickets(issued: Issued) -> None:
+    for name, good in (("aes-256-cbc", True), ("aes-128-cbc", True), ("x", False), ("", True),
+                       ("aes-256-gcm", False), ("des-ede3-cbc", False)):  # fmt: skip
+        settings = server_settings(issued, tickets=ticket_keys(0), ticket_cipher=name)
+        warning = f"tls_session_ticket_cipher: invalid value: {name}; session tickets disabled"
+        assert ServerContext(settings).warnings == ([] if good else [warning])
+
+
+# -- settings
+
+
+def test_files_of_parameters(issued: Issued, tmp_path: Path) -> None:
+    good = tmp_path / "dh"
+    good.write_bytes(openssl("dhparam", "-dsaparam", "1024"))
+    spec = replace(SPEC, ciphers="DHE-RSA-AES128-SHA", protocols=TLS_1_2)
+    assert spec
+    for path, warning in (
+        ("", ""),
+        ("auto", ""),
+        (str(good), ""),
+        (str(tmp_path / "x"), "error opening DH parameter file"),
+        (str(issued.key), "error decoding DH parameters from file"),
+    ):
+        warnings = ServerContext(server_settings(issued, dh_file=path)).warnings
+        assert [warning in line and "compiled-in" in line for line in warnings] == (
+            [True] if warning else []
+        )
+
+
+def test_groups_that_are_unknown(issued: Issued) -> None:
+    context = ServerContext(server_settings(issued, groups=("X25519", "nonsense")))
+    assert context.warnings == ['ignoring unknown ECDHE curve "nonsense"']
+    context = ServerContext(server_settings(issued, groups=("nonsense",)))
+    assert context.warnings[-1] == "none of the configured ECDHE curves are supported"
+
+
+def test_settings_that_cannot_be(issued: Issued) -> None:
+    with pytest.raises(TlsConfigError, match="error setting minimum TLS version to: 0x0305"):
+        ServerContext(server_settings(issued, protocols=parse_protocols(">=0305")))
+    with pytest.raises(TlsConfigError, match='error setting cipher grade: "nonsense"'):
+        ServerContext(server_settings(issued, ciphers="nonsense"))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("!TLSv1.3", "TLSv1.2"),
+        (">=TLSv1 <=TLSv1.2", "TLSv1.2"),
+        ("TLSv1.1", "TLSv1.1"),
+        (">=TLSv1", "TLSv1.3"),
+        ("", "TLSv1.3"),
+        ("!SSLv2 !SSLv3 !TLSv1 !TLSv1.1", "TLSv1.3"),
+    ],
+)
+def test_versions(issued: Issued, client: ClientContext, text: str, version: str) -> None:
+    context = ServerContext(server_settings(issued, protocols=parse_protocols(text)))
+    spec = replace(SPEC, protocols=parse_protocols(">=TLSv1"))
+    assert Pair(context, client, spec).shake().client.agreed.protocol == version
+
+
+def test_server_preference(issued: Issued, client: ClientContext) -> None:
+    one, two = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"
+    spec = replace(SPEC, ciphers=f"{one}:{two}", protocols=TLS_1_2)
+    for preempt, chosen in ((False, one), (True, two)):
+        settings = server_settings(issued, ciphers=f"{two}:{one}", preempt=preempt)
+        assert Pair(ServerContext(settings), client, spec).shake().client.agreed.cipher == chosen
+
+
+def test_directory_of_authorities(
+    authority: Authority, server: ServerContext, tmp_path: Path
+) -> None:
+    """CApath: read as a whole, so that it works in a jail; bad files in it do not matter."""
+    (tmp_path / "bad").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (tmp_path / "12345678.0").symlink_to("bad")
+    (tmp_path / "12345678.1").symlink_to("gone")
+    (tmp_path / "ca.pem").write_bytes(authority.certificate.read_bytes())
+    other = Authority(tmp_path / "other")  # of the same name, hence the same hash
+    (tmp_path / "other.pem").write_bytes(other.certificate.read_bytes())
+    openssl("rehash", str(tmp_path))
+    settings = ClientSettings(authorities=Authorities("", str(tmp_path)), groups=GROUPS)
+    for path in tmp_path.iterdir():
+        if not path.is_dir():
+            path.unlink()
+    client = ClientContext(settings)
+    for _ in range(2):
+        assert trust_with(server, client, NAMED) == (Trust.VERIFIED, "")
+    context = ServerContext(server_settings(other.issue("mx.example.com", "mx.example.com")))
+    assert trust_with(context, client, NAMED) == (Trust.VERIFIED, "")
+
+
+def test_authorities_that_are_absent(issued: Issued, tmp_path: Path) -> None:
+    for file, directory, words in (
+        (str(tmp_path / "x"), "", 'CAfile="/.*/x": .*No such file'),
+        (str(issued.key), "", "no certificate in it"),
+        ("", str(tmp_path / "x"), 'CApath="/.*/x": No such file'),
+    ):
+        with pytest.raises(
+            TlsConfigError, match="^cannot load Certification Authority data.*" + words
+        ):
+            Authorities(file, directory)
+
+
+def test_states_can_be_watched(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, SPEC)
+    lines: list[str] = []
+    pair.server.watch(lines.append)
+    pair.shake()
+    assert lines[0] == "SSL_accept:before SSL initialization"
+    assert "SSL_accept:SSLv3/TLS write server hello" in lines
+
+
+def test_library_is_safe_after_a_fork(server: ServerContext, client: ClientContext) -> None:
+    """Two children of one process do not use the same random numbers."""
+    reads = []
+    for _ in range(2):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            connection = connect(client, SPEC)
+            connection.handshake()
+            os.write(write, connection.output())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            reads.append(pipe.read())
+        assert os.waitpid(pid, 0)[1] == 0
+    assert len(reads[0]) > 200
+    assert reads[0] != reads[1]
+    Pair(server, client, SPEC).shake()
