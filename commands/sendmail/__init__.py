@@ -19,7 +19,7 @@ from commands.sendmail.content import header_recipients, probe, read_header, wir
 from commands.sendmail.options import Mode, Options, UsageError, parse
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
-from libmail.ipc.frames import WireError
+from libmail.ipc.frames import WireError, frame_attributes
 from libmail.printable import complain
 
 TYPE_CHECKING = False
@@ -30,11 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EX_OK = 0
+EX_DATAERR = 65
 EX_OSERR = 71
 EX_TEMPFAIL = 75
+EX_NOPERM = 77
 TOO_BIG = "message file too big"
-_BATCH = 500
-_READ_AHEAD = 1 << 17
+_BATCH = 100  # recipients in a frame
+_KEPT = 1 << 23  # octets of content that are kept in memory
+_FIRST_ANSWER = 10.0  # seconds for pickup to say that it listens
+_USUAL_ADDRESS = 256
+_OPENED = b"request\0SubmitOpened\0"
 _EMPTY = ("", "<>", '""')
 _NO_ADDRESSES = "Recipient addresses must be specified on the command line or via the -t option"
 _NO_HEADER_ADDRESSES = "No recipient addresses found in message header"
@@ -162,6 +167,7 @@ def _message(options: Options, config: Config) -> Message:
     if not addresses:
         missing = _NO_HEADER_ADDRESSES if options.extract else _NO_ADDRESSES
         raise Failure(EX_TEMPFAIL, f"{sender}({os.getuid()}): {missing}")
+    _check_addresses((sender, *addresses))
     return Message(options, sender, full_name, addresses, pieces, verp)
 
 
@@ -191,49 +197,64 @@ def _read_stdin(size: int) -> bytes:
 
 
 def _submit(config: Config, message: Message) -> None:
-    """Hand the message to pickup, or leave it in maildrop. Raises Failure."""
+    """Hand the message to pickup, or leave it in maildrop. Raises Failure.
+
+    What cannot be queued now waits in maildrop: the caller may be cron(8), which has it nowhere
+    else. So the content is read before pickup is asked, and what is too large to be kept in memory
+    goes to maildrop right away.
+    """
     service = f"public/{config.text('pickup_service_name')}"
-    message.pieces = _read_ahead(message.pieces)
-    try:
-        connection = BlockingConnection(
-            f"{config.text('queue_directory')}/{service}", config.seconds("ipc_timeout")
-        )
-    except ServiceDown as err:
-        _drop(
-            config, message, f"warning: unable to look up {service}: {err}" if err.missing else ""
-        )
+    content, size = _read_ahead(message)
+    if size > _KEPT:
+        _drop(config, message, "")
         return
     try:
-        try:
-            _send(connection, message)
-        except BrokenPipeError:
-            pass  # pickup has refused the message before it had taken all of it, and says why
-        result = connection.receive("SubmitResult")
-        status = int(result["exit_status"])
-        reason = result["reason"]
-    except (OSError, WireError, KeyError, ValueError) as err:
-        raise Failure(EX_TEMPFAIL, f"mail submission failed: {err}") from err
+        connection = BlockingConnection(
+            f"{config.text('queue_directory')}/{service}", _FIRST_ANSWER
+        )
+    except ServiceDown as err:
+        why = f"warning: unable to look up {service}: {err}" if err.missing else ""
+        _drop(config, message, why)
+        return
+    try:
+        status, reason = _converse(connection, message, content, config.seconds("ipc_timeout"))
+    except (OSError, WireError, KeyError, ValueError):
+        status, reason = EX_TEMPFAIL, ""
     finally:
         connection.close()
-    if status:
+    if status == EX_TEMPFAIL:
+        _drop(config, message, "")
+    elif status:
         if reason.endswith(TOO_BIG):
-            _say(config, "postdrop", f"warning: uid={os.getuid()}: File too large")
-        raise Failure(status, reason)
+            complain("postdrop", f"warning: uid={os.getuid()}: File too large")
+        raise Failure(EX_TEMPFAIL if status == EX_NOPERM else status, reason)
 
 
-def _read_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, after the first have been read: pickup is not to wait for who types a message."""
+def _read_ahead(message: Message) -> tuple[bytes, int]:
+    """The content, and its size; if it is larger than what is kept, only its beginning.
+
+    In any case message.pieces is all of it, once more.
+    """
     read = []
     size = 0
-    for piece in pieces:
+    for piece in message.pieces:
         read.append(piece)
         size += len(piece)
-        if size >= _READ_AHEAD:
+        if size > _KEPT:
             break
-    return chain((b"".join(read),), pieces)
+    content = b"".join(read)
+    message.pieces = chain((content,), message.pieces)
+    return content, size
 
 
-def _send(connection: BlockingConnection, message: Message) -> None:
+def _converse(
+    connection: BlockingConnection, message: Message, content: bytes, timeout: float
+) -> tuple[int, str]:
+    """pickup's answer: exit status and reason. Raises OSError, WireError, KeyError, ValueError.
+
+    It has little time to say that it listens, as nothing is lost yet, and much to say that it has
+    the message, which it might get twice otherwise.
+    """
     options = message.options
     connection.send(
         "SubmitOpen",
@@ -244,11 +265,37 @@ def _send(connection: BlockingConnection, message: Message) -> None:
         dsn_envid=options.envid,
         verp_delims=message.verp,
         cleanup_flags=0,
+        size=len(content),
     )
-    recipients = [(address, address, "", options.notify, 0) for address in message.recipients]
+    answer = connection.receive_frame()
+    connection.patience(timeout)
+    if answer == _OPENED:
+        try:
+            _send(connection, message, content)
+        except BrokenPipeError:
+            pass  # pickup has refused the message before it had taken all of it, and says why
+        answer = connection.receive_frame()
+    result = frame_attributes(answer, "SubmitResult")
+    return int(result["exit_status"]), result["reason"]
+
+
+def _send(connection: BlockingConnection, message: Message, content: bytes) -> None:
+    notify = message.options.notify
+    recipients = [(address, address, "", notify, 0) for address in message.recipients]
     for start in range(0, len(recipients), _BATCH):
         connection.send("Recipients", recipients=recipients[start : start + _BATCH])
-    connection.send_content(message.pieces)
+    connection.send_content((content,))
+
+
+def _check_addresses(addresses: Iterable[str]) -> None:
+    """What no program of the mail system takes is refused for good. Raises Failure."""
+    for address in addresses:
+        if len(address) > _USUAL_ADDRESS or not address.isprintable():
+            from libmail.smtp.address import address_fault
+
+            fault = address_fault(address)
+            if fault:
+                raise Failure(EX_DATAERR, f"{fault}: {address[:80]}")
 
 
 def _drop(config: Config, message: Message, why: str) -> None:

@@ -20,12 +20,13 @@ from libmail.ipc.messages import (
     CleanupStatus,
     DsnNotify,
     EnvelopeFlag,
+    QueueId,
     Target,
 )
 from libmail.log import LOG
 from libmail.message.verp import verp_sender
 from libmail.queue.directory import QueueDirectory
-from libmail.queue.file import QueueFileCorrupt
+from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.ids import is_queue_id
 from libmail.queue.reasons import ReasonLog
 from libmail.service.connection import Connection
@@ -35,6 +36,7 @@ from libmail.service.skeleton import Handlers, Runtime, Service, exchanges
 __all__ = ["SERVICE", "BounceParams"]
 
 _DONE: Final = BounceReply(0, "")
+_NO_RECORD: Final = "message could not be delivered in time; there is no record of the reason"
 _LOGS: Final = ("bounce", "defer", "trace")
 
 
@@ -84,8 +86,10 @@ class Reporter:
     async def _flush(self, request: BounceFlush) -> BounceReply:
         if not is_queue_id(request.queue_id):
             return BounceReply(CleanupStatus.BAD, "bad queue id")
-        targets = list(request.targets) or self._log.read(request.queue_id)
         try:
+            targets = list(request.targets) or self._log.read(request.queue_id)
+            if request.kind == "bounce" and self._name == "defer":
+                targets += self._unrecorded(request, targets)
             status = await self._report(request, targets)
         except (OSError, QueueFileCorrupt, ServiceUnavailable) as err:
             LOG.warning(f"{request.queue_id}: cannot send notification: {err}")
@@ -94,8 +98,42 @@ class Reporter:
             LOG.warning(f"{request.queue_id}: cannot send notification: cleanup status {status}")
             return BounceReply(status, "notification was not accepted")
         if request.kind in ("bounce", "trace"):
-            self._log.remove(request.queue_id)
+            self._forget(request.queue_id)
         return _DONE
+
+    def _unrecorded(self, request: BounceFlush, targets: list[Target]) -> list[Target]:
+        """The recipients that are given up now, though no record tells why.
+
+        It could not be written, or was lost in a crash: the sender has to know all the same.
+        Raises OSError, QueueFileCorrupt.
+        """
+        known = {target.offset for target in targets}
+        with QueueFile(self._queue.path(request.queue_name, request.queue_id)) as file:
+            return [
+                Target(
+                    address=one.address,
+                    orig_rcpt=one.orig_rcpt,
+                    dsn_orcpt=one.dsn_orcpt,
+                    notify=one.notify,
+                    offset=one.offset,
+                    action="failed",
+                    status="4.4.7",
+                    reason=_NO_RECORD,
+                )
+                for one in file.recipients()
+                if one.offset not in known
+            ]
+
+    def _forget(self, queue_id: QueueId) -> None:
+        """The log has been told of. It must not be told of again, whatever keeps it there."""
+        try:
+            self._log.remove(queue_id)
+        except OSError as err:
+            LOG.warning(f"{queue_id}: remove {self._name} log: {err.strerror}")
+            try:
+                self._log.clear(queue_id)
+            except OSError as second:
+                LOG.warning(f"{queue_id}: truncate {self._name} log: {second.strerror}")
 
     async def _report(self, request: BounceFlush, targets: list[Target]) -> int:
         """Send what is to be sent. Returns 0 or a CleanupStatus."""

@@ -19,6 +19,7 @@ from libmail.log.events import MessageId
 from libmail.message.addresses import AddressField, complete
 from libmail.message.headers import Field, HeaderReader, cut_field
 from libmail.smtp.address import quote_local
+from libmail.smtp.reply import reply_text
 
 __all__ = ["Header", "HeaderEdit", "HeaderEditor"]
 
@@ -218,5 +219,5 @@ class _MessageIds:
             value = _FOLD.sub(" ", value)
         LOG.event(MessageId(self._queue_id, value, resent))
         if not resent:
-            self.value = value
+            self.value = reply_text(value)
             self.any = True

@@ -15,7 +15,14 @@ from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
 from daemons.cleanup.reports import Reports
 from daemons.cleanup.size import exceeds
-from daemons.cleanup.status import Refused, refused_by_system
+from daemons.cleanup.status import (
+    Refused,
+    bad_recipient,
+    bad_sender,
+    not_returned,
+    refused_by_system,
+)
+from daemons.cleanup.taken import envelope_fault, recipient_fault
 from libmail.ipc.messages import (
     CleanupAmend,
     CleanupFlag,
@@ -32,6 +39,7 @@ from libmail.message.headers import Batch
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
+from libmail.smtp.address import address_fault
 
 __all__ = ["Message", "Workshop"]
 
@@ -113,11 +121,20 @@ class Message:
         if not envelope.arrival:
             envelope = envelope._replace(arrival=time.time())
         self._envelope = envelope
+        fault = envelope_fault(envelope)
+        if fault is not None:
+            self._flags &= ~_BOUNCE  # to whom?
+            self.refuse(fault)
+            return
         try:
             sender = await map_sender(
                 self._shop.mapper, self._flags, self.queue_id, envelope.sender
             )
+            if address_fault(sender):  # with the domain that was added
+                raise bad_sender()
         except Refused as err:
+            if err.status is CleanupStatus.CONTENT:
+                self._flags &= ~_BOUNCE
             self.refuse(err)
         else:
             verp = envelope.verp_delims
@@ -131,6 +148,8 @@ class Message:
         """Some recipients."""
         if len(self._recipients) + len(recipients) > _MAX_RECIPIENTS:
             self.refuse(Refused(CleanupStatus.BAD, "4.5.3", "too many recipients"))
+        elif any(map(recipient_fault, recipients)):
+            self.refuse(bad_recipient())
         elif self._refused is None or self._flags & _BOUNCE:
             self._recipients += recipients
 
@@ -269,7 +288,9 @@ class Message:
             LOG.warning(f"{self.queue_id}: write queue file: {err.strerror}")
             self.refuse(refused_by_system(err))
         refused = self._refused
-        if refused is None or await self._bounce(refused):
+        if refused is not None and self._returns(refused):
+            refused = None if await self._bounce(refused) else not_returned()
+        if refused is None:
             return CleanupResult(0, "", "", self.queue_id)
         self.discard()
         return CleanupResult(int(refused.status), refused.dsn, refused.reason, self.queue_id)
@@ -337,13 +358,18 @@ class Message:
             warn_time = envelope.arrival + params.delay_warning_time
         return envelope._replace(flags=flags, message_id=self._message_id, warn_time=warn_time)
 
+    def _returns(self, err: Refused) -> bool:
+        """Whether the sender is to get this bad message back."""
+        return bool(
+            self._envelope is not None
+            and self._recipients
+            and err.status & _BOUNCED
+            and self._flags & _BOUNCE
+        )
+
     async def _bounce(self, err: Refused) -> bool:
-        """Return a bad message to its sender. False: not wanted, or failed."""
-        writer, envelope = self._writer, self._envelope
-        if envelope is None or not self._recipients:
-            return False
-        if not (err.status & _BOUNCED and self._flags & _BOUNCE):
-            return False
+        """Return the message to its sender. False: not possible now."""
+        writer, envelope = self._writer, self._require_envelope()
         try:
             writer.rename("hold")  # where bounce can read it and qmgr does not look
             writer.complete(envelope, (), self._content_flags)

@@ -6,8 +6,17 @@ from typing import Final
 
 from daemons.cleanup.mapping import ENVELOPE_RECIPIENT, ENVELOPE_SENDER, AddressMapper
 from daemons.cleanup.params import CleanupParams
-from libmail.ipc.messages import CleanupFlag, DsnNotify, QueueId, Recipient, Target
-from libmail.smtp.address import quote_local, xtext_encode
+from daemons.cleanup.status import Refused, bad_recipient
+from libmail.ipc.messages import (
+    CleanupFlag,
+    CleanupStatus,
+    DsnNotify,
+    QueueId,
+    Recipient,
+    Target,
+)
+from libmail.log import LOG
+from libmail.smtp.address import address_fault, quote_local, xtext_encode
 from libmail.tables.maps import Maps
 
 __all__ = ["BccTables", "RecipientList", "map_sender"]
@@ -93,10 +102,18 @@ class RecipientList:
         It keeps what that one's sender asked for, and what later programs log or report of it.
         """
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
+        self._check_found(complete)
         if self.recipients:
             self.recipients = [self.recipients[0]._replace(address=complete)]
         else:
             self.recipients = [Recipient(complete, address)]
+
+    def _check_found(self, address: str) -> None:
+        """A table may say what no client may, which is for the administrator to mend."""
+        fault = address_fault(address)
+        if fault:
+            LOG.warning(f"{self._queue_id}: address mapping: {fault}: {address[:80]}")
+            raise Refused(CleanupStatus.DEFER, "4.3.5", "Server configuration error")
 
     async def _add_found(self, maps: Maps, address: str) -> None:
         found = await self._mapper.find(maps, self._queue_id, address)
@@ -105,6 +122,7 @@ class RecipientList:
 
     async def _add_bcc(self, address: str) -> None:
         """A copy that nobody is told of: NOTIFY=NEVER."""
+        self._check_found(address)
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
         await self._add(Recipient(complete, complete, "", _NEVER))
 
@@ -113,10 +131,14 @@ class RecipientList:
         mapper, queue_id = self._mapper, self._queue_id
         original = recipient.address or self._params.empty_address_recipient
         address = await mapper.rewrite("local", queue_id, quote_local(original))
+        if address_fault(address):  # with the domain that was added
+            raise bad_recipient()
         targets = [address]
         if self._flags & _MAP:
             address = await mapper.map_class(ENVELOPE_RECIPIENT, queue_id, address)
             targets = await mapper.expand(queue_id, address)
+            for target in targets:
+                self._check_found(target)
         notify = recipient.notify
         orig_rcpt = recipient.orig_rcpt or recipient.address
         dsn_orcpt = recipient.dsn_orcpt

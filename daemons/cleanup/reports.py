@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from daemons.cleanup.status import Refused
 from libmail.clients.bounce import report_on
+from libmail.ipc.batches import batches
 from libmail.ipc.messages import (
     BounceAppend,
     BounceReply,
@@ -20,6 +22,8 @@ from libmail.service.pool import ServicePool, ServiceUnavailable
 
 __all__ = ["Reports"]
 
+_AT_ONCE: Final = 500  # recipients in a request
+
 
 class Reports:
     """Pools: to `private/bounce` and `private/trace`."""
@@ -31,11 +35,11 @@ class Reports:
     async def expanded(self, queue_id: QueueId, targets: Sequence[Target]) -> None:
         """Record that recipients became others. Raises Refused when that fails."""
         try:
-            reply = await self._trace.call(BounceAppend(queue_id, tuple(targets)), BounceReply)
+            recorded = await _record(self._trace, queue_id, targets)
         except ServiceUnavailable as err:
             LOG.warning(f"{queue_id}: {err}")
             raise _trouble() from err
-        if reply.status:
+        if not recorded:
             raise _trouble()
 
     async def bounce(
@@ -58,8 +62,7 @@ class Reports:
         )
         flush = report_on("bounce", queue_name, queue_id, envelope)
         try:
-            reply = await self._bounce.call(BounceAppend(queue_id, targets), BounceReply)
-            if reply.status:
+            if not await _record(self._bounce, queue_id, targets):
                 return False
             _log_bounced(queue_id, envelope.arrival, recipients, reason)
             reply = await self._bounce.call(flush, BounceReply)
@@ -67,6 +70,14 @@ class Reports:
             LOG.warning(f"{queue_id}: {err}")
             return False
         return not reply.status
+
+
+async def _record(pool: ServicePool, queue_id: QueueId, targets: Sequence[Target]) -> bool:
+    """Have a report tell of all of them. Raises ServiceUnavailable."""
+    for some in batches(targets, _AT_ONCE):
+        if (await pool.call(BounceAppend(queue_id, some), BounceReply)).status:
+            return False
+    return True
 
 
 def _log_bounced(

@@ -4,7 +4,14 @@ import errno
 
 from libmail.ipc.messages import CleanupStatus
 
-__all__ = ["Refused", "no_space", "refused_by_system"]
+__all__ = [
+    "Refused",
+    "bad_recipient",
+    "bad_sender",
+    "no_space",
+    "not_returned",
+    "refused_by_system",
+]
 
 
 class Refused(Exception):
@@ -15,6 +22,21 @@ class Refused(Exception):
         self.status = status
         self.dsn = dsn
         self.reason = reason
+
+
+def bad_recipient() -> Refused:
+    """An address that no program of the mail system takes."""
+    return Refused(CleanupStatus.CONTENT, "5.1.3", "Bad recipient address syntax")
+
+
+def bad_sender() -> Refused:
+    """As `bad_recipient`, of the sender."""
+    return Refused(CleanupStatus.CONTENT, "5.1.7", "Bad sender address syntax")
+
+
+def not_returned() -> Refused:
+    """A message that is bad, of which the sender cannot be told now."""
+    return Refused(CleanupStatus.DEFER, "4.3.0", "bounce service unavailable")
 
 
 def no_space() -> Refused:

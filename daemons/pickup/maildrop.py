@@ -10,18 +10,21 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 import pyinotify
 
 from daemons.pickup.params import Prepared
+from daemons.pickup.source import Source, Unsuitable, read_source
 from daemons.pickup.submit import EX_OK, EX_TEMPFAIL, MAX_RECIPIENTS, Origin, Submitter
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import Envelope, QueueId, Recipient
+from libmail.ipc.messages import Envelope, QueueId
 from libmail.log import LOG
-from libmail.queue.file import QueueFile, QueueFileCorrupt
+from libmail.queue.file import QueueFileCorrupt
+from libmail.queue.foreign_records import ForeignFileError
 from libmail.queue.ids import is_queue_id
 from libmail.service.pool import ServiceUnavailable
 from libmail.service.skeleton import Runtime
@@ -30,17 +33,18 @@ from libmail.tables.table import TableRetry
 __all__ = ["Maildrop"]
 
 _DIRECTORY: Final = "maildrop"
+_MOST_REST: Final = 5.0  # seconds after a look; it rests as long as it has worked
 _SETTLE: Final = 0.05  # seconds after a file has appeared
-_ENVELOPE_ROOM: Final = 1 << 26  # octets of a file that are not content
-_PIECE: Final = 1 << 18
 _FILES: Final = 1000  # of one user in one look
 _EVENTS: Final = 1 << 16  # octets of events to read at a time
 _STOP_GRACE: Final = 5.0
+_CORRUPT: Final = 1000  # files that may be put aside; any user can make them
+_NOTED: Final = 10_000  # files that are known to be no mail
+_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HOPELESS: Final = (errno.EACCES, errno.ELOOP, errno.ENXIO, errno.ESPIPE)  # trying again is
 
 
-class Unsuitable(Exception):
-    """The file cannot become mail; the text says why."""
+Mark = tuple[int, int]  # inode, time of its last change
 
 
 class Maildrop:
@@ -53,6 +57,7 @@ class Maildrop:
         self._wanted = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[object] | None = None
+        self._noted: dict[str, Mark] = {}  # files that stay, and of which the log has told
 
     def look(self) -> None:
         """Look through the directory soon."""
@@ -83,10 +88,12 @@ class Maildrop:
             self._task.cancel()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stopping:
             await self._wanted.wait()
             self._wanted.clear()
-            names, more = _names()
+            began = loop.time()
+            names, more = _names(self._noted)
             progress = False
             try:
                 for name in names:
@@ -94,10 +101,11 @@ class Maildrop:
                         return
                     progress = await self.take(name) or progress
             except (ServiceUnavailable, TableRetry) as err:
-                LOG.warning(f"{_DIRECTORY}: {err}")
+                LOG.seldom(f"{_DIRECTORY}", f": {err}")
             else:
                 if more and progress:
                     self.look()
+            await asyncio.sleep(min(_MOST_REST, loop.time() - began))  # whoever calls for looks
 
     async def take(self, name: str) -> bool:
         """Move one file into the queue, or aside if it is no mail. Returns whether it is gone.
@@ -107,52 +115,75 @@ class Maildrop:
         path = f"{_DIRECTORY}/{name}"
         try:
             _check_kind(os.lstat(path))  # before open(2), which may have effects on a device
-            with QueueFile(path) as file:
-                done = await self._submit(file, QueueId(name))
+            done = await self._take(path, QueueId(name))
         except FileNotFoundError:
             return True
-        except (Unsuitable, QueueFileCorrupt, WireError) as err:
-            return _put_aside(path, name, str(err))
+        except (Unsuitable, QueueFileCorrupt, ForeignFileError, WireError) as err:
+            return self._put_aside(path, name, str(err))
         except OSError as err:
             if err.errno in _HOPELESS:
-                return _put_aside(path, name, os.strerror(err.errno))
-            LOG.warning(f"{path}: {err.strerror}")
+                return self._put_aside(path, name, os.strerror(err.errno))
+            LOG.seldom(f"{_DIRECTORY}: cannot read a file", f": {path}: {err.strerror}")
             return False
         if done:
             with suppress(FileNotFoundError):
                 os.unlink(path)
         return done
 
-    async def _submit(self, file: QueueFile, name: QueueId) -> bool:
+    async def _take(self, path: str, name: QueueId) -> bool:
         """Whether the file is done with. Raises Unsuitable, and as `take`."""
-        status = os.fstat(file.fd)
-        _check_kind(status)
-        self._check_size(file, status.st_size)
-        if not await self._users.allows(status.st_uid):
-            raise Unsuitable(self._users.refusal_of(status.st_uid))
-        origin, envelope = self._envelope(file, status.st_uid, name)
-        result = await self._submitter.submit(origin, envelope, _recipients(file), _content(file))
+        fd = os.open(path, _OPEN)
+        try:
+            status = os.fstat(fd)
+            _check_kind(status)
+            if not await self._users.allows(status.st_uid):
+                raise Unsuitable(self._users.refusal_of(status.st_uid))
+            limits = (self._params.message_size_limit, MAX_RECIPIENTS)
+            source = await read_source(path, fd, limits, name)
+            return await self._submit(source, status.st_uid, name)
+        finally:
+            os.close(fd)
+
+    async def _submit(self, source: Source, uid: int, name: QueueId) -> bool:
+        origin, envelope = self._envelope(source, uid, name)
+        content = source.content()
+        result = await self._submitter.submit(origin, envelope, source.recipients, content)
         if result.exit_status not in (EX_OK, EX_TEMPFAIL):
             raise Unsuitable(result.reason)
         return result.exit_status == EX_OK
 
-    def _check_size(self, file: QueueFile, size: int) -> None:
-        """Raises Unsuitable. size: of the file."""
-        limit = self._params.message_size_limit
-        if limit and file.preamble.size > limit:
-            raise Unsuitable(f"message file too big: {file.preamble.size} octets, limit {limit}")
-        if size > file.preamble.size + _ENVELOPE_ROOM:
-            raise Unsuitable("too much besides the message")
+    def _put_aside(self, path: str, name: str, why: str) -> bool:
+        """Mail is not thrown away: an administrator finds it in the corrupt queue.
 
-    def _envelope(self, file: QueueFile, uid: int, name: QueueId) -> tuple[Origin, Envelope]:
+        What cannot go there stays, and is not looked at again until it changes.
+        """
+        if not _corrupt_has_room():
+            LOG.seldom(f"{_DIRECTORY}: the corrupt queue is full", f": {path} stays: {why}")
+        else:
+            try:
+                os.rename(path, f"corrupt/{name}")
+            except OSError as err:
+                LOG.seldom(f"{_DIRECTORY}: cannot move a file", f": {path}: {why}: {err.strerror}")
+            else:
+                LOG.warning(f"{path}: {why}: saving to corrupt queue")
+                return True
+        self._note(path, name)
+        return False
+
+    def _note(self, path: str, name: str) -> None:
+        if len(self._noted) >= _NOTED:
+            self._noted.clear()
+        with suppress(FileNotFoundError):
+            self._noted[name] = _mark(os.lstat(path))
+
+    def _envelope(self, source: Source, uid: int, name: QueueId) -> tuple[Origin, Envelope]:
         """What to submit the message with; a file of our own is one that postsuper -r moved.
 
         That releases it, so what once put it on hold counts no more.
         """
-        envelope = file.envelope()
-        if uid != os.getuid() or not envelope.message_id:
-            return Origin(uid), self._submitter.user_envelope(envelope, uid)
-        return Origin(uid, name), envelope._replace(
+        if uid != os.getuid() or not source.requeued:
+            return Origin(uid), self._submitter.user_envelope(source.envelope, uid)
+        return Origin(uid, name), source.envelope._replace(
             cleanup_flags=self._submitter.flags,
             content_filter=self._params.content_filter,
             message_id="",
@@ -165,29 +196,23 @@ def _check_kind(status: os.stat_result) -> None:
         raise Unsuitable("not a regular file with one link")
 
 
-def _recipients(file: QueueFile) -> list[Recipient]:
-    """Those to do. Raises Unsuitable, QueueFileCorrupt."""
-    recipients: list[Recipient] = []
-    for recipient in file.recipients():
-        if len(recipients) == MAX_RECIPIENTS:
-            raise Unsuitable("too many recipients")
-        recipients.append(recipient._replace(offset=0))
-    return recipients
-
-
-def _put_aside(path: str, name: str, why: str) -> bool:
-    """Mail is not thrown away: an administrator finds it in the corrupt queue."""
-    LOG.warning(f"{path}: {why}: saving to corrupt queue")
+def _corrupt_has_room() -> bool:
     try:
-        os.rename(path, f"corrupt/{name}")
-    except OSError as err:
-        LOG.warning(f"rename {path}: {err.strerror}")
-        return False
-    return True
+        with os.scandir("corrupt") as entries:
+            return sum(1 for _ in islice(entries, _CORRUPT)) < _CORRUPT
+    except OSError:
+        return True  # to find out by the move
 
 
-def _names() -> tuple[Iterator[str], bool]:
+def _mark(status: os.stat_result) -> Mark:
+    """What changes with a file that is not the same any more."""
+    return status.st_ino, status.st_ctime_ns
+
+
+def _names(noted: Mapping[str, Mark]) -> tuple[Iterator[str], bool]:
     """Files to look at, a user's in turn with those of others, and whether there are more.
+
+    noted: files that are left out as long as they do not change.
 
     A regular file without the x bit is left alone: it is still being written, or its writer has
     died, and postsuper(1) removes it when it is old.
@@ -201,6 +226,8 @@ def _names() -> tuple[Iterator[str], bool]:
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IXUSR:
+                    continue
+                if noted and noted.get(entry.name) == _mark(status):
                     continue
                 names = users.setdefault(status.st_uid, deque())
                 if len(names) < _FILES:
@@ -216,11 +243,3 @@ def _in_turns(queues: deque[deque[str]]) -> Iterator[str]:
         yield names.popleft()
         if names:
             queues.append(names)
-
-
-async def _content(file: QueueFile) -> AsyncIterator[bytes]:
-    header = file.preamble.header
-    for offset in range(header.offset, header.end, _PIECE):
-        yield file.read(offset, min(_PIECE, header.end - offset))
-    for piece in file.body(_PIECE):
-        yield piece

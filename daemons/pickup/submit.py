@@ -9,6 +9,7 @@ from typing import Final
 
 from daemons.pickup.params import Prepared
 from libmail.clients.cleanup import CleanupClient
+from libmail.ipc.batches import octets
 from libmail.ipc.codec import Chunk, WireError
 from libmail.ipc.messages import (
     CleanupFlag,
@@ -20,6 +21,7 @@ from libmail.ipc.messages import (
     Recipient,
     Recipients,
     SubmitOpen,
+    SubmitOpened,
     SubmitResult,
 )
 from libmail.log import LOG
@@ -30,11 +32,19 @@ from libmail.milters import PASS, unfiltered
 from libmail.service.authorization import user_name
 from libmail.service.connection import Connection
 from libmail.service.pool import ServiceUnavailable
+from libmail.smtp.address import MAX_ADDRESS, address_fault
 from libmail.smtp.reply import Reply
+from libmail.tables.table import TableRetry
 
-__all__ = ["EX_OK", "EX_TEMPFAIL", "MAX_RECIPIENTS", "Origin", "Submitter", "mended"]
+__all__ = ["EX_OK", "EX_TEMPFAIL", "MAX_RECIPIENTS", "Origin", "Submitter", "mended", "too_big"]
 
 MAX_RECIPIENTS: Final = 1_000_000
+_MAX_HELD: Final = 1 << 28  # octets of recipients, of one user
+_OVERHEAD: Final = 200  # octets of memory for a recipient, besides its text
+_MAX_ENVID: Final = 256
+_MAX_ORCPT: Final = 3 * MAX_ADDRESS
+_ALL_NOTIFY: Final = 15
+_TOO_MUCH: Final = "too many submissions at the same time"
 _SUBMISSIONS: Final = 100  # of one user at a time
 _ALWAYS: Final = CleanupFlag.BOUNCE | CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
 _OVERRIDES: Final = {
@@ -54,6 +64,7 @@ _USER_FLAGS: Final = (
 EX_OK: Final = 0
 EX_DATAERR: Final = 65
 EX_TEMPFAIL: Final = 75
+EX_NOPERM: Final = 77
 
 _UNAVAILABLE: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
 _REFUSALS: Final = {
@@ -79,6 +90,14 @@ class Origin:
     orig_id: str = ""
 
 
+class _Refused(Exception):
+    """The rest of a submission is of no interest."""
+
+    def __init__(self, result: SubmitResult) -> None:
+        super().__init__(result)
+        self.result = result
+
+
 class TooBig(Exception):
     """A user's message is larger than message_size_limit."""
 
@@ -91,6 +110,7 @@ class Submitter:
         self._params = prepared.params
         self._cleanup = cleanup
         self._submissions = Counter[int]()  # under way, by user
+        self._held = Counter[int]()  # octets of their recipients, by user
         self.flags = int(_ALWAYS | CleanupFlag.MILTER)
         for option in self._params.receive_override_options:
             self.flags &= ~_OVERRIDES.get(option, CleanupFlag(0))
@@ -129,26 +149,47 @@ class Submitter:
         return not result.exit_status
 
     async def _serve(self, connection: Connection, message: SubmitOpen, uid: int) -> SubmitResult:
-        recipients, first = await self._receive_recipients(connection)
-        refusal = await self._prepared.users.refusal(uid)
-        if not refusal and self._submissions[uid] > _SUBMISSIONS and uid:
-            refusal = "too many submissions at the same time"
-        if refusal:
-            return SubmitResult(EX_TEMPFAIL, refusal, QueueId(""))
+        refusal = await self._refusal(message, uid)
+        if refusal is not None:
+            return refusal
+        connection.send(SubmitOpened())
         envelope = self.user_envelope(message, uid)
         if not message.sender and not message.null_sender:
             envelope = envelope._replace(sender=user_name(uid))
-        content = self._content(connection, first)
+        held = _Held(self._held, uid)
         try:
+            recipients, first = await self._receive_recipients(connection, held)
+            content = self._content(connection, first)
             return await self.submit(Origin(uid), envelope, recipients, content)
+        except _Refused as err:
+            return err.result
         except TooBig:
-            reason = f"{envelope.sender}({uid}): message file too big"
-            return SubmitResult(EX_TEMPFAIL, reason, QueueId(""))
+            return too_big(envelope.sender, uid)
         except ServiceUnavailable as err:
             LOG.warning(f"mail submission: {err}")
             return SubmitResult(EX_TEMPFAIL, "mail system unavailable", QueueId(""))
+        finally:
+            held.release()
 
-    async def _receive_recipients(self, connection: Connection) -> tuple[list[Recipient], bytes]:
+    async def _refusal(self, message: SubmitOpen, uid: int) -> SubmitResult | None:
+        """Why a submission cannot be taken, before anything of it is."""
+        try:
+            allowed = await self._prepared.users.allows(uid)
+        except TableRetry as err:
+            LOG.warning(str(err))
+            return SubmitResult(EX_TEMPFAIL, "mail system unavailable", QueueId(""))
+        if not allowed:
+            return SubmitResult(EX_NOPERM, self._prepared.users.refusal_of(uid), QueueId(""))
+        if self._submissions[uid] > _SUBMISSIONS and uid:
+            return SubmitResult(EX_TEMPFAIL, _TOO_MUCH, QueueId(""))
+        limit = self._params.message_size_limit
+        if limit and message.size > limit:
+            return too_big(message.sender or ("" if message.null_sender else user_name(uid)), uid)
+        return None
+
+    async def _receive_recipients(
+        self, connection: Connection, held: "_Held"
+    ) -> tuple[list[Recipient], bytes]:
         recipients: list[Recipient] = []
         while True:
             message = await self.receive(connection)
@@ -156,9 +197,8 @@ class Submitter:
                 return recipients, message.data
             if not isinstance(message, Recipients):
                 raise WireError(f"unexpected {type(message).__name__}")
+            held.add(message.recipients)
             recipients += message.recipients
-            if len(recipients) > MAX_RECIPIENTS:
-                raise WireError("too many recipients")
 
     async def _content(self, connection: Connection, first: bytes) -> AsyncIterator[bytes]:
         """Raises TooBig while the user can still be told, instead of a report by mail."""
@@ -194,6 +234,28 @@ class Submitter:
         """Two delimiters if they may be some; sendmail has told its user otherwise."""
         return said if usable_delimiters(said, self._params.verp_delimiter_filter) else ""
 
+    @staticmethod
+    def fault(envelope: Envelope, recipients: Sequence[Recipient]) -> str:
+        """Why no mail system takes this message, "" if it may be taken."""
+        if not envelope.dsn_envid.isprintable() or len(envelope.dsn_envid) > _MAX_ENVID:
+            return "bad envelope id"
+        if len(envelope.full_name) > MAX_ADDRESS:
+            return "full name too long"
+        fault = address_fault(envelope.sender)
+        if fault:
+            return fault
+        for address, orig_rcpt, dsn_orcpt, notify, _ in recipients:
+            fault = address_fault(address)
+            if not fault and orig_rcpt != address:
+                fault = address_fault(orig_rcpt)
+            if fault:
+                return fault
+            if len(dsn_orcpt) > _MAX_ORCPT or not dsn_orcpt.isprintable():
+                return "bad original recipient"
+            if not 0 <= notify <= _ALL_NOTIFY:
+                return "bad notification request"
+        return ""
+
     async def submit(
         self,
         origin: Origin,
@@ -205,6 +267,10 @@ class Submitter:
 
         Raises ServiceUnavailable, and what reading the content raises.
         """
+        fault = self.fault(envelope, recipients)
+        if fault:
+            LOG.info(f"uid={origin.uid}: message refused: {fault}")
+            return SubmitResult(EX_DATAERR, fault, QueueId(""))
         if self._unfiltered.reply is not None:
             return _unfiltered_result(self._unfiltered.reply)
         submission = await self._cleanup.open(self.flags)
@@ -228,6 +294,37 @@ class Submitter:
             f"Received: by {params.myhostname} ({params.mail_name}, from userid {uid})\r\n"
             f"\tid {queue_id}; {rfc5322_date(time.time())}\r\n"
         ).encode("utf-8", "surrogateescape")
+
+
+class _Held:
+    """What the recipients of one submission occupy, of what all those of a user may."""
+
+    def __init__(self, users: Counter[int], uid: int) -> None:
+        self._users = users
+        self._uid = uid
+        self._octets = 0
+
+    def add(self, recipients: Sequence[Recipient]) -> None:
+        """Raises _Refused."""
+        size = sum([octets(one) + _OVERHEAD for one in recipients])
+        self._octets += size
+        self._users[self._uid] += size
+        if self._octets > _MAX_HELD:
+            raise _Refused(SubmitResult(EX_DATAERR, "too many recipients", QueueId("")))
+        if self._users[self._uid] > _MAX_HELD and self._uid:
+            raise _Refused(SubmitResult(EX_TEMPFAIL, _TOO_MUCH, QueueId("")))
+
+    def release(self) -> None:
+        """The submission is over."""
+        self._users[self._uid] -= self._octets
+        if not self._users[self._uid]:
+            del self._users[self._uid]
+
+
+def too_big(sender: str, uid: int) -> SubmitResult:
+    """The refusal of a message that is larger than message_size_limit, and what is logged then."""
+    LOG.warning(f"uid={uid}: File too large", program="postdrop")
+    return SubmitResult(EX_NOPERM, f"{sender}({uid}): message file too big", QueueId(""))
 
 
 async def mended(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

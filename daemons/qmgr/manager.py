@@ -564,6 +564,7 @@ class QueueManager:
             self.deferred.request(flush=True)
             self.incoming.request(flush=True)
         elif letter == "D":
+            self._store.retry()
             self.deferred.request()
         else:
             self.incoming.request()

@@ -27,10 +27,13 @@ from typing import Final
 from daemons.qmgr.feedback import Window
 from daemons.qmgr.message import Message
 from daemons.qmgr.params import TransportLimits
+from libmail.ipc.batches import octets
 from libmail.ipc.messages import Nexthop, Recipient
 
 _LAST: Final = math.inf
 _CLOSELY: Final = 1  # full seconds between deliveries that make a kept connection worth while
+_ALWAYS_FIT: Final = 50  # recipients that fit into a request, whatever they are
+_REQUEST_ROOM: Final = 1 << 18  # octets of recipients; an entry may get as many again later
 _CANDIDATES: Final = 16  # jobs of one size that are looked at before giving up on that size
 
 JobKey = tuple[float, ...]
@@ -242,6 +245,8 @@ class Scheduler:
             peer = job.peers[destination] = Peer(job, destination, next(self._numbers))
         was_idle = not peer.entries
         limit = 1 if message.envelope.verp_delims else transport.limits.recipient_limit
+        if limit == 0 or limit > _ALWAYS_FIT:
+            limit = min(limit or len(recipients), _fitting(recipients)) or 1
         added = _fill(peer, message, nexthop, recipients, limit)
         total = len(recipients)
         message.in_core += total
@@ -527,6 +532,11 @@ class Scheduler:
             destinations = destination.transport.destinations
             if destinations.get(destination.name) is destination:
                 del destinations[destination.name]
+
+
+def _fitting(recipients: Sequence[Recipient]) -> int:
+    """How many of such recipients a request to an agent has room for."""
+    return _REQUEST_ROOM // max(map(octets, recipients), default=1)
 
 
 def _fill(

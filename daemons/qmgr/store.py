@@ -40,6 +40,7 @@ class Store:
 
     def __init__(self, directory: QueueDirectory) -> None:
         self.directory = directory
+        self.stuck: set[QueueId] = set()  # in active, though no longer active
         self._recovered: set[QueueId] = set()
 
     def recover(self) -> int:
@@ -49,9 +50,16 @@ class Store:
         """
         for entry in list(self.directory.scan("active")):
             queue_id = QueueId(entry.name)
-            if self.move(queue_id, "active", "incoming"):
+            try:
+                self.directory.rename(queue_id, "active", "incoming")
+            except FileNotFoundError:
+                continue
+            except OSError as err:
+                LOG.warning(f"{queue_id}: rename from active to incoming: {err.strerror}")
+                self.stuck.add(queue_id)
+            else:
                 self._recovered.add(queue_id)
-                self.directory.remove("defer", queue_id)
+                self._forget_deferral(queue_id)
         return len(self._recovered)
 
     def activate(self, queue_id: QueueId, queue_name: str, *, keep_log: bool = False) -> bool:
@@ -62,8 +70,15 @@ class Store:
         if not self.move(queue_id, queue_name, "active"):
             return False
         if queue_name == "deferred" and not keep_log:
-            self.directory.remove("defer", queue_id)  # of an earlier try
+            self._forget_deferral(queue_id)
         return True
+
+    def _forget_deferral(self, queue_id: QueueId) -> None:
+        """What an earlier try has left. If it stays, a report will tell of that try as well."""
+        try:
+            self.directory.remove("defer", queue_id)
+        except OSError as err:
+            LOG.warning(f"{queue_id}: remove defer log: {err.strerror}")
 
     def deferred_before(self, queue_id: QueueId) -> frozenset[int]:
         """The recipients (offsets) of which the defer log tells why."""
@@ -146,8 +161,18 @@ class Store:
             LOG.warning(f"update queue file {path}: {err}")
 
     def has_log(self, kind: str, queue_id: QueueId) -> bool:
-        """Whether there is a bounce, defer or trace log for the message."""
-        return os.access(self.directory.path(kind, queue_id), os.F_OK)
+        """Whether there is a bounce, defer or trace log for the message; also if nobody can say.
+
+        The service of that name then says what is the matter, and the message stays.
+        """
+        path = self.directory.path(kind, queue_id)
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return False
+        except OSError as err:
+            LOG.warning(f"{queue_id}: look for {path}: {err.strerror}")
+        return True
 
     def expiry_forced(self, queue_id: QueueId) -> bool:
         """Whether postsuper -e was called for a message of the active queue."""
@@ -165,7 +190,22 @@ class Store:
             return
         except OSError as err:
             LOG.warning(f"{queue_id}: update {path} time stamps: {err.strerror}")
-        self.move(queue_id, "active", "deferred")
+        self._defer(queue_id)
+
+    def _defer(self, queue_id: QueueId) -> None:
+        try:
+            self.directory.rename(queue_id, "active", "deferred")
+        except FileNotFoundError:
+            pass
+        except OSError as err:
+            LOG.warning(f"{queue_id}: rename from active to deferred: {err.strerror}")
+            self.stuck.add(queue_id)
+
+    def retry(self) -> None:
+        """Let go of the files that could not be moved out of active when they should have been."""
+        stuck, self.stuck = self.stuck, set()
+        for queue_id in stuck:
+            self._defer(queue_id)
 
     def remove(self, queue_id: QueueId) -> bool:
         """The last step: every recipient is done, every report is sent."""
@@ -173,13 +213,15 @@ class Store:
             return self.directory.remove("active", queue_id)
         except OSError as err:
             LOG.warning(f"{queue_id}: remove from active: {err.strerror}")
+            self.stuck.add(queue_id)
             return False
 
     def set_aside(self, queue_id: QueueId, reason: str) -> None:
         """active -> corrupt."""
         LOG.warning(f"{queue_id}: corrupted queue file: {reason}")
         LOG.warning(f'saving corrupt file "{queue_id}" from queue "active" to queue "corrupt"')
-        self.move(queue_id, "active", "corrupt")
+        if not self.move(queue_id, "active", "corrupt"):
+            self.stuck.add(queue_id)
 
 
 def _more_to_read(message: Message, recipients: list[Recipient], unread: int) -> None:

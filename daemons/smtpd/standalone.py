@@ -15,6 +15,7 @@ from daemons.smtpd.server import Server, open_tables
 from daemons.smtpd.session import Session, Verb
 from daemons.smtpd.verbs import VERBS
 from libmail.config import Config, ConfigError, open_config
+from libmail.ipc.batches import batches
 from libmail.ipc.codec import CHUNK_END, WireError, encode_chunk
 from libmail.ipc.messages import (
     CODEC,
@@ -29,6 +30,7 @@ from libmail.ipc.messages import (
     Recipients,
     ResolveReply,
     SubmitOpen,
+    SubmitOpened,
     SubmitResult,
     Transport,
 )
@@ -78,12 +80,11 @@ class PickupSubmission:
             dsn_envid=envelope.dsn_envid,
             verp_delims=envelope.verp_delims,
             cleanup_flags=0,
+            size=0,
         )
         self._head = [CODEC.encode(opening)]
-        rest = tuple(recipients)
-        while rest:
-            self._head.append(CODEC.encode(Recipients(rest[:_GROUP])))
-            rest = rest[_GROUP:]
+        groups = batches(tuple(recipients), _GROUP)
+        self._head += (CODEC.encode(Recipients(some)) for some in groups)
 
     async def write(self, data: bytes) -> None:
         """Append to the content. Raises ServiceUnavailable."""
@@ -108,7 +109,11 @@ class PickupSubmission:
             raise ServiceUnavailable(f"{self._pool.path}: nothing was sent")
         try:
             connection.write(CHUNK_END)
-            result = await connection.receive_as(SubmitResult)
+            result = await connection.receive()
+            if isinstance(result, SubmitOpened):
+                result = await connection.receive()
+            if not isinstance(result, SubmitResult):
+                raise WireError(f"unexpected {type(result).__name__}")
         except (ConnectionLost, WireError) as err:
             raise ServiceUnavailable(f"{self._pool.path}: {err or 'lost connection'}") from err
         finally:

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+from libmail.ipc.batches import batches
 from libmail.ipc.codec import CHUNK_END, WireError, chunk_parts
 from libmail.ipc.messages import (
     CODEC,
@@ -120,10 +121,8 @@ class Submission:
 
     def recipients(self, recipients: Iterable[Recipient]) -> None:
         """More recipients, after the envelope and before the content. Raises WireError."""
-        rest = tuple(recipients)
-        while rest:
-            self._add(CODEC.encode(Recipients(rest[:_RECIPIENTS])))
-            rest = rest[_RECIPIENTS:]
+        for some in batches(tuple(recipients), _RECIPIENTS):
+            self._add(CODEC.encode(Recipients(some)))
 
     def _add(self, data: bytes) -> None:
         self._parts.append(data)

@@ -32,6 +32,7 @@ from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, exchanges
+from libmail.smtp.reply import reply_text
 
 __all__ = [
     "Bounced",
@@ -50,6 +51,7 @@ _SUCCESS: Final = int(DsnNotify.SUCCESS)
 _DELAY: Final = int(DsnNotify.DELAY)
 _CLEARED: Final = int(TraceFlag.DELAY_CLEARED)
 _RECORD: Final = int(TraceFlag.RECORD)
+_USUAL_TEXT: Final = 4096  # characters of words that need no look at their length
 _VERIFY: Final = int(TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY)
 
 
@@ -159,7 +161,7 @@ class Delivery:
 
     def fail_destination(self, dsn: str, reason: str) -> None:
         """The destination itself is in trouble: qmgr is to hold back other mail for it."""
-        self.destination_dsn, self.destination_reason = dsn, reason
+        self.destination_dsn, self.destination_reason = dsn, reply_text(reason)
 
     async def finish_all(self, recipients: Iterable[Recipient], outcome: Outcome) -> None:
         """The same outcome for several recipients."""
@@ -175,8 +177,16 @@ class Delivery:
         if not final:
             self.deferred = True
         elif recipient.offset:  # without a record of its own, the agent that passed it on marks it
-            self.file.mark_done(recipient)
+            self._mark_done(recipient)
         self._open.pop(recipient.offset, None)
+
+    def _mark_done(self, recipient: Recipient) -> None:
+        """What cannot be marked is tried again: mail that comes twice is better than none."""
+        try:
+            self.file.mark_done(recipient)
+        except (OSError, QueueFileCorrupt) as err:
+            LOG.warning(f"{self.request.queue_id}: update queue file: {err}")
+            self.deferred = True
 
     async def report(
         self, recipient: Recipient, outcome: Outcome, *, return_to: str | None = None
@@ -187,6 +197,7 @@ class Delivery:
         is told at once of a failure where that is not the sender (owner of an alias). Returns
         whether that is final, which is false also when it could not be recorded.
         """
+        outcome = _plain(outcome)
         if self.reporters.status_filter is not None:
             outcome = await _filtered(outcome, self.reporters.status_filter)
         softened = False
@@ -343,6 +354,20 @@ def _target(recipient: Recipient, outcome: Outcome, action: str) -> Target:
         diag_text=outcome.diag_text,
         relay=outcome.relay,
         time=time.time(),
+    )
+
+
+def _plain(outcome: Outcome) -> Outcome:
+    """The outcome in words that can go into every record: most come from somebody else."""
+    if f"{outcome.reason}{outcome.relay}{outcome.mta}{outcome.diag_text}".isprintable() and (
+        len(outcome.reason) + len(outcome.diag_text) < _USUAL_TEXT
+    ):
+        return outcome
+    return outcome._replace(
+        reason=reply_text(outcome.reason),
+        relay=reply_text(outcome.relay),
+        mta=reply_text(outcome.mta),
+        diag_text=reply_text(outcome.diag_text),
     )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Coroutine, Iterable
 from typing import Final, TypeVar
 
+from libmail.ipc.batches import batches
 from libmail.ipc.messages import (
     ResolvedMany,
     ResolveFlag,
@@ -93,9 +94,7 @@ class RewriteClient:
             for address in addresses
             if _COMPLETE.fullmatch(address) and self._resolved.get((sender, address)) is None
         }
-        wanted = tuple(asked)
-        for at in range(0, len(wanted), _AT_ONCE):
-            some = wanted[at : at + _AT_ONCE]
+        for some in batches(tuple(asked), _AT_ONCE):
             reply = await self._pool.call(ResolveMany(sender, some), ResolvedMany)
             for address, answer in zip(some, reply.replies, strict=False):
                 if not answer.flags & ResolveFlag.FAIL:

@@ -52,6 +52,10 @@ class BlockingConnection:
             missing = isinstance(err, FileNotFoundError)
             raise ServiceDown(err.strerror or str(err), missing=missing) from err
 
+    def patience(self, timeout: float) -> None:
+        """Other seconds for each step from now on."""
+        self._socket.settimeout(timeout)
+
     def send(self, name: str, **attributes: Value) -> None:
         """Send a message, as `frames.frame` encodes it."""
         self._socket.sendall(frame(name, **attributes))

@@ -9,7 +9,8 @@ The exchanges, and the socket that they use:
 - submit mail, `public/cleanup`: CleanupOpen -> CleanupOpened; then Envelope, any number of
   Recipients, content chunks up to the empty one -> CleanupResult. Until the end of the content
   CleanupAbort (or a closed connection) drops the message;
-- local submission, `public/pickup`: SubmitOpen, Recipients..., chunks -> SubmitResult;
+- local submission, `public/pickup`: SubmitOpen -> SubmitOpened; Recipients..., chunks ->
+  SubmitResult, which may come at any time;
 - `private/rewrite`: RewriteRequest -> RewriteReply; ResolveRequest -> ResolveReply;
 - `public/qmgr`: NewMail (no answer), QueueFlush -> FlushReply; or trigger bytes from postkick(1);
 - `public/flush`: FlushAdd, FlushSite -> FlushReply; or a wake-up from master;
@@ -61,6 +62,7 @@ __all__ = [
     "RewriteReply",
     "RewriteRequest",
     "SubmitOpen",
+    "SubmitOpened",
     "SubmitResult",
     "TableDelete",
     "TableEntries",
@@ -242,7 +244,7 @@ class SubmitOpen(NamedTuple):
     """sendmail -> pickup: a message from the calling user, who is known from SO_PEERCRED.
 
     sender: "" is the caller, unless null_sender. flags: EnvelopeFlag bits (sendmail -R, -bv, -v).
-    cleanup_flags: CleanupFlag bits.
+    cleanup_flags: CleanupFlag bits. size: octets of the content, 0 where that is not known yet.
     """
 
     sender: str
@@ -252,10 +254,19 @@ class SubmitOpen(NamedTuple):
     dsn_envid: str
     verp_delims: str
     cleanup_flags: int
+    size: int
+
+
+class SubmitOpened(NamedTuple):
+    """pickup -> sendmail: somebody serves the connection, and the caller may submit mail."""
 
 
 class SubmitResult(NamedTuple):
-    """pickup -> sendmail. exit_status: 0 or a sysexits(3) code; the reason is one line."""
+    """pickup -> sendmail. exit_status: 0 or a sysexits(3) code; the reason is one line.
+
+    EX_TEMPFAIL: the message is not in the queue now, and may be left in maildrop for later.
+    EX_NOPERM: nor may it be left there.
+    """
 
     exit_status: int
     reason: str
@@ -569,6 +580,7 @@ CODEC: Final = Codec(
         RewriteReply,
         RewriteRequest,
         SubmitOpen,
+        SubmitOpened,
         SubmitResult,
         TableDelete,
         TableEntries,

@@ -59,6 +59,7 @@ Sink = Callable[[int, str, str], None]
 """(syslog severity, head, text): head is "Nov 22 17:18:39 host tag[pid]" in the classic form."""
 
 _MAX_LINE: Final = 8000
+_SELDOM: Final = 10.0  # seconds
 _MOST_WAITING: Final = 16  # lines that go to postlogd together
 _PATIENCE: Final = struct.pack("ll", 1, 0)  # struct timeval: for postlogd to make room
 
@@ -191,6 +192,7 @@ class Logger:
         self._second = -1
         self._head = ""
         self._pid = 0
+        self._seldom: dict[str, tuple[float, int]] = {}  # by kind: when logged, left out since
         self.verbose = 0
         self.address: Callable[[str], str] = quote_local
 
@@ -289,9 +291,34 @@ class Logger:
         else:
             self._write(Level.INFO, text)
 
-    def warning(self, text: str) -> None:
-        """Something an administrator should look at."""
+    def warning(self, text: str, *, program: str = "") -> None:
+        """Something an administrator should look at.
+
+        program: of the original, whose work this process does: its name goes into the tag.
+        """
+        if not program:
+            self._say(Level.WARNING, f"warning: {text}")
+            return
+        tag, self._tag = self._tag, f"{self._tag.rpartition('/')[0] or self._tag}/{program}"
+        self._second = -1
         self._say(Level.WARNING, f"warning: {text}")
+        self._tag = tag
+        self._second = -1
+
+    def seldom(self, kind: str, detail: str = "") -> None:
+        """A warning that a stranger can cause as often as he likes: one line in an interval.
+
+        kind: what counts as the same, and begins the line; of a fixed set. The next line of the
+        kind says how many were left out.
+        """
+        now = time.monotonic()
+        since, missed = self._seldom.get(kind, (-_SELDOM, 0))
+        if now - since < _SELDOM:
+            self._seldom[kind] = (since, missed + 1)
+            return
+        self._seldom[kind] = (now, 0)
+        more = f" ({missed} more since the last such line)" if missed else ""
+        self.warning(f"{kind}{detail}{more}")
 
     def error(self, text: str) -> None:
         """Something failed, the process goes on."""

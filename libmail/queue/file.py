@@ -397,7 +397,13 @@ class QueueFile:
             at = after
 
     def mark_done(self, recipient: Recipient) -> None:
-        """Overwrite the state of a recipient (from `recipients`) in place."""
+        """Overwrite the state of a recipient (from `recipients`) in place.
+
+        Raises OSError; QueueFileCorrupt if there can be no record at its offset.
+        """
+        start, length = self.preamble.recipients
+        if not start <= recipient.offset < start + length:
+            raise QueueFileCorrupt(f"no recipient record at offset {recipient.offset}")
         os.pwrite(self.fd, DONE, recipient.offset)
 
     def header(self) -> bytes:

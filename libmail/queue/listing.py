@@ -34,8 +34,17 @@ def _recipient(of: Target | Recipient, reason: str = "") -> QueuedRecipient:
     return QueuedRecipient(shown_address(of.address), reason, shown_address(original))
 
 
+def _delayed(queue_id: QueueId, log: ReasonLog) -> list[Target]:
+    """What is known of earlier tries; a message is listed whether or not that can be read."""
+    try:
+        return log.read(queue_id)
+    except OSError as err:
+        LOG.warning(f"{queue_id}: read defer log: {err.strerror}")
+        return []
+
+
 def _message(queue_name: str, path: str, queue_id: QueueId, log: ReasonLog) -> QueuedMessage:
-    delayed = log.read(queue_id) if queue_name in ("deferred", "hold", "active") else []
+    delayed = _delayed(queue_id, log) if queue_name in ("deferred", "hold", "active") else []
     with QueueFile(path) as file:
         envelope, recipients = file.envelope(), _recipients(file, delayed)
         size = file.preamble.size

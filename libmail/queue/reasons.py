@@ -94,6 +94,10 @@ class ReasonLog:
                 found.setdefault(target._replace(time=0.0), target)
         return list(found.values())
 
+    def clear(self, queue_id: QueueId) -> None:
+        """Empty the log, where its directory does not let it be removed."""
+        os.truncate(self._directory.path(self._queue_name, queue_id), 0)
+
     def remove(self, queue_id: QueueId) -> None:
         """Forget what is known about the message."""
         with suppress(FileNotFoundError):

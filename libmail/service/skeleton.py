@@ -398,7 +398,8 @@ class Runtime:
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """The loop caught an exception: a broken connection, or a bug."""
         error = context.get("exception")
-        if isinstance(error, BaseException) and not isinstance(error, OSError):
+        of_connection = isinstance(error, OSError) and "transport" in context
+        if isinstance(error, BaseException) and not of_connection:
             self.fail(error)
         else:
             LOG.debug(f"{context.get('message')}: {error}")
@@ -457,14 +458,18 @@ def exchanges(
         except ConnectionLost:
             pass
         except WireError as err:
-            LOG.warning(f"{name}: client broke the protocol: {err}")
+            LOG.seldom(f"{name}: client broke the protocol", f": {err}")
+        except (Fatal, ConfigError, TableConfigError):
+            raise
+        except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
+            LOG.panic(f"{name}: {type(err).__name__}: {err} ({_places(err)})")
         finally:
             connections.discard(connection)
             connection.close()
             runtime.session_ended()
 
     async def refuse(connection: Connection) -> None:
-        LOG.warning(f"{name}: connection from a user outside of the mail system")
+        LOG.seldom(f"{name}: connection from a user outside of the mail system")
         try:
             await connection.opened()
             connection.close()

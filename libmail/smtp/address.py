@@ -12,9 +12,11 @@ from typing import Final
 from libmail.quoting import quote_local
 
 __all__ = [
+    "MAX_ADDRESS",
     "AddressSyntax",
     "Unterminated",
     "XtextError",
+    "address_fault",
     "parse_parameters",
     "parse_path",
     "quote_local",
@@ -26,6 +28,10 @@ __all__ = [
     "xtext_decode",
     "xtext_encode",
 ]
+
+
+MAX_ADDRESS: Final = 2048
+"""Octets of an address: as many as a line of SMTP has (line_length_limit)."""
 
 
 class AddressSyntax(ValueError):
@@ -60,6 +66,20 @@ _XTEXT_UNSAFE: Final = re.compile(r"[^!-*,-<>-~]", re.S)
 _HEXCHAR: Final = re.compile(rb"\+([0-9A-F]{2})")
 # esmtp-param = esmtp-keyword ["=" esmtp-value]                          RFC 5321 §4.1.2
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20\x7f]*))?")
+
+
+def address_fault(address: str) -> str:
+    """Why no program of the mail system takes this address (internal form); "" if it is taken.
+
+    The one rule for whoever takes an address from somebody else: smtpd, pickup, cleanup. What it
+    lets pass fits into any record, and cannot begin another header, log line or record. Other
+    controls may stand in a quoted local part; they are made printable where they are shown.
+    """
+    if len(address) > MAX_ADDRESS or (
+        not address.isascii() and len(address.encode("utf-8", "surrogateescape")) > MAX_ADDRESS
+    ):
+        return "address too long"
+    return "control character in an address" if "\n" in address or "\0" in address else ""
 
 
 def split_address(address: str) -> tuple[str, str]:

@@ -13,6 +13,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from libmail.smtp.reply import reply_text
+
 __all__ = [
     "BODY",
     "CONNECT",
@@ -122,7 +124,7 @@ def _status(code: bytes, dsn: bytes | None) -> str:
 
 
 def _decode(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")
+    return reply_text(line.decode("utf-8", "surrogateescape"))
 
 
 @lru_cache(512)

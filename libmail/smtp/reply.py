@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Reply", "ReplySyntax", "parse_reply"]
+from libmail.printable import printable
+
+__all__ = ["Reply", "ReplySyntax", "parse_reply", "reply_text"]
 
 # Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 #                                                                          RFC 5321 §4.2
@@ -12,10 +14,23 @@ _LINE: Final = re.compile(r"([2-5][0-9][0-9])(?:[ -](.*))?", re.S)
 # status-code = class "." subject "." detail                                RFC 3463 §2
 _DSN: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
 _BLANKS: Final = {code: " " for code in (*range(32), 127) if code != 10}
+_MAX_TEXT: Final = 1 << 14  # characters
 
 
 class ReplySyntax(Exception):
     """Bytes from a server are no SMTP reply. The text is the offending line."""
+
+
+def reply_text(text: str) -> str:
+    """What another program said, as one line that any record, log and report can hold.
+
+    Everything that a peer says about mail passes here once: replies of servers, names that they
+    give themselves, output of commands. It ends at a NUL, as in the original; other controls become
+    "?"; what nobody would read to its end is cut off.
+    """
+    if text.isprintable() and len(text) <= _MAX_TEXT:
+        return text
+    return printable(text.partition("\0")[0])[:_MAX_TEXT]
 
 
 @dataclass(frozen=True, slots=True)

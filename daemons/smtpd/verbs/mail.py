@@ -14,6 +14,7 @@ from libmail.smtp.address import (
     AddressSyntax,
     Unterminated,
     XtextError,
+    address_fault,
     parse_parameters,
     parse_path,
     split_address,
@@ -118,7 +119,7 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
         if not isinstance(err, Unterminated):
             LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
         raise
-    if address.endswith("@"):
+    if address.endswith("@") or address_fault(address):
         LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {text}")
         raise AddressSyntax(text)
     return address, rest

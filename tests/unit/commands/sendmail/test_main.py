@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from commands import sendmail
 from libmail.ipc.codec import Chunk, Unframer
-from libmail.ipc.messages import CODEC, QueueId, Recipients, SubmitOpen, SubmitResult
+from libmail.ipc.messages import CODEC, QueueId, Recipients, SubmitOpen, SubmitOpened, SubmitResult
 from libmail.message.addresses import addresses_in
 from libmail.queue.file import QueueFile
 
@@ -31,7 +31,9 @@ def test_plain_addresses(text: str) -> None:
 class Pickup:
     """Takes one submission."""
 
-    def __init__(self, path: str, answer: SubmitResult) -> None:
+    def __init__(self, path: str, answer: SubmitResult | None, *, opens: bool = True) -> None:
+        """answer: at the end, None to hang up instead. opens: it listens to all of a message."""
+        self._opens = opens
         self.messages: list[object] = []
         self._answer = answer
         self._listener = socket.socket(socket.AF_UNIX)
@@ -44,10 +46,16 @@ class Pickup:
         client, _ = self._listener.accept()
         unframer = Unframer(CODEC)
         with client, self._listener:
-            while not (self.messages and self.messages[-1] == Chunk(b"")):
+            while not self.messages:
                 unframer.receive_data(client.recv(65536))
                 self.messages += unframer
-            client.sendall(CODEC.encode(self._answer))
+            if self._opens:
+                client.sendall(CODEC.encode(SubmitOpened()))
+            while self._opens and not (self.messages and self.messages[-1] == Chunk(b"")):
+                unframer.receive_data(client.recv(65536))
+                self.messages += unframer
+            if self._answer is not None:
+                client.sendall(CODEC.encode(self._answer))
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def test_submission(directory: Path, stdin: Give) -> None:
     assert sendmail.main(["-f", '"m e"@x', "-N", "delay", *words]) == 0
     pickup.thread.join()
     opened, recipients, *chunks = pickup.messages
-    assert opened == SubmitOpen("m e@x", False, "A. User", 0, "", "", 0)
+    assert opened == SubmitOpen("m e@x", False, "A. User", 0, "", "", 0, 20)
     assert isinstance(recipients, Recipients)
     assert [(r.address, r.notify) for r in recipients.recipients] == [
         ("a@b", 8), ("c@d", 8), ("e", 8), ('f "g@h', 8),
@@ -116,8 +124,8 @@ def test_maildrop(directory: Path, stdin: Give, capsys: pytest.CaptureFixture[st
 
 
 def test_too_large(directory: Path, stdin: Give, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = SubmitResult(75, "me@x(7): message file too big", QueueId(""))
-    pickup = Pickup(str(directory / "public/pickup"), answer)
+    answer = SubmitResult(77, "me@x(7): message file too big", QueueId(""))
+    pickup = Pickup(str(directory / "public/pickup"), answer, opens=False)
     stdin(b"x\n")
     assert sendmail.main(["-f", "me@x", "a@b"]) == 75
     pickup.thread.join()
@@ -125,6 +133,63 @@ def test_too_large(directory: Path, stdin: Give, capsys: pytest.CaptureFixture[s
         f"postdrop: warning: uid={os.getuid()}: File too large\n"
         "sendmail: fatal: me@x(7): message file too big\n"
     )
+
+
+@pytest.mark.parametrize("opens", [True, False])
+@pytest.mark.parametrize("answer", [SubmitResult(75, "later", QueueId("")), None])
+def test_what_cannot_be_queued_now_waits_in_maildrop(
+    directory: Path, stdin: Give, capsys: pytest.CaptureFixture[str], opens: bool,
+    answer: SubmitResult | None,
+) -> None:  # fmt: skip
+    """cron(8) has its mail nowhere else."""
+    pickup = Pickup(str(directory / "public/pickup"), answer, opens=opens)
+    stdin(b"Subject: x\n\nbody\n")
+    assert sendmail.main(["-f", "me@x", "a@b"]) == 0
+    pickup.thread.join()
+    assert capsys.readouterr().err == ""
+    (name,) = os.listdir(directory / "maildrop")
+    with QueueFile(str(directory / "maildrop" / name)) as file:
+        assert b"".join(file.body()) == b"\r\nbody\r\n"
+        assert [r.address for r in file.recipients()] == ["a@b"]
+
+
+def test_a_silent_pickup(directory: Path, stdin: Give, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sendmail, "_FIRST_ANSWER", 0.05)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "public/pickup"))
+        listener.listen()
+        stdin(b"x\n")
+        assert sendmail.main(["a@b"]) == 0
+    assert len(os.listdir(directory / "maildrop")) == 1
+
+
+def test_a_large_message_goes_to_maildrop(
+    directory: Path, stdin: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sendmail, "_KEPT", 100)
+    stdin(b"Subject: x\n\n" + b"y\n" * 1000)
+    assert sendmail.main(["a@b"]) == 0
+    (name,) = os.listdir(directory / "maildrop")
+    with QueueFile(str(directory / "maildrop" / name)) as file:
+        assert b"".join(file.body()) == b"\r\n" + b"y\r\n" * 1000
+
+
+@pytest.mark.parametrize("words", [["x" * 40_000 + "@y.test"], ["-f", "x" * 3000, "a@b"]])
+def test_addresses_that_are_too_long(
+    directory: Path, stdin: Give, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    stdin(b"x\n")
+    assert sendmail.main(words) == 65
+    assert "fatal: address too long: xxx" in capsys.readouterr().err
+    assert os.listdir(directory / "maildrop") == []
+
+
+def test_warnings_are_printable(
+    directory: Path, stdin: Give, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin(b"x\n")
+    assert sendmail.main(["-f", "a\n\x1bb@c", "a@b"]) == 0
+    assert "malformed sender: a??b@c\n" in capsys.readouterr().err
 
 
 def test_too_large_for_maildrop(

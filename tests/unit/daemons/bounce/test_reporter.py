@@ -27,7 +27,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
-from libmail.queue.file import ContentFlag, QueueFileWriter
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
 QUEUE = QueueDirectory(frozenset())
@@ -118,11 +118,12 @@ def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QueueId:
     return make(b"\r\nbody\r\n")
 
 
-def make(body: bytes) -> QueueId:
+def make(body: bytes, *recipients: str) -> QueueId:
     writer = QueueFileWriter(QUEUE, "active", long_ids=False)
     writer.write_header(b"Subject: x\r\n")
     writer.write_body(body)
-    writer.complete(Envelope("me@x"), [Recipient("x@y")], ContentFlag(0))
+    todo = [Recipient(address) for address in recipients or ("x@y",)]
+    writer.complete(Envelope("me@x"), todo, ContentFlag(0))
     writer.close()
     return writer.queue_id
 
@@ -318,3 +319,37 @@ def test_no_success_report_without_a_sender(message: QueueId, sender: str, word:
     assert world.logged == [
         f"{message}: not sending trace/success notification for {word}-bounce message"
     ]
+
+
+def test_an_expired_message_without_records_is_reported(message: QueueId) -> None:
+    """A record may be missing, but never the report."""
+    queue_id = make(b"", "x@y", "z@y")
+    world = World("defer")
+    with QueueFile(f"active/{queue_id}") as file:
+        first, _ = file.recipients()
+    world.append(FAILED._replace(offset=first.offset), queue_id=queue_id)
+    assert world.flush("bounce", queue_id) == 0
+    assert [told for _, _, told, _ in world.notifier.sent] == [["x@y", "z@y"]]
+    assert not world.has_log(queue_id)
+
+
+def test_a_log_that_cannot_be_read_defers_the_report(message: QueueId) -> None:
+    world = World()
+    Path(f"bounce/{message}").mkdir()
+    assert world.flush("bounce", message) == CleanupStatus.DEFER
+    assert world.notifier.sent == []
+
+
+def test_a_log_that_cannot_be_removed_is_emptied(
+    message: QueueId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    world.append(FAILED, queue_id=message)
+
+    def broken(queue_id: QueueId) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(world.reporter._log, "remove", broken)
+    assert world.flush("bounce", message) == 0
+    assert world.reporter._log.read(message) == []
+    assert world.logged[-1].endswith("remove bounce log: Permission denied")

@@ -74,13 +74,7 @@ class Silent:
     error = warning
 
 
-@pytest.fixture
-def rewriter() -> LocalRewriter:
-    return LocalRewriter()
-
-
-@pytest.fixture
-def make_mapper(rewriter: LocalRewriter) -> MakeMapper:
+def mapper_maker(rewriter: LocalRewriter) -> MakeMapper:
     def make(**changes: object) -> AddressMapper:
         params = replace(MAPPING, **changes)  # type: ignore[arg-type]
         options = TableOptions(log=Silent())
@@ -99,3 +93,13 @@ def make_mapper(rewriter: LocalRewriter) -> MakeMapper:
         return AddressMapper(params, tables, rewriter)
 
     return make
+
+
+@pytest.fixture
+def rewriter() -> LocalRewriter:
+    return LocalRewriter()
+
+
+@pytest.fixture
+def make_mapper(rewriter: LocalRewriter) -> MakeMapper:
+    return mapper_maker(rewriter)

@@ -356,3 +356,36 @@ def test_no_space(make_mapper: MakeMapper, queue: Path, monkeypatch: pytest.Monk
     result = submit(make_mapper, HEADER)
     assert (result.status, result.dsn) == (CleanupStatus.SPACE, "4.3.1")
     assert not os.listdir(queue / "incoming")
+
+
+LONG = "x" * 40_000 + "@example.test"
+
+
+@pytest.mark.parametrize(
+    ("envelope", "recipient", "dsn"),
+    [
+        (ENVELOPE, Recipient(LONG, LONG), "5.1.3"),
+        (ENVELOPE, Recipient("a@b", LONG), "5.1.3"),
+        (ENVELOPE, Recipient("a@b", "a@b", "rfc822;" + LONG), "5.1.3"),
+        (ENVELOPE, Recipient("a\nX: y@b"), "5.1.3"),
+        (ENVELOPE, Recipient("x" * 2040), "5.1.3"),  # too long with its domain
+        (ENVELOPE._replace(sender=LONG), ALICE, "5.1.7"),
+        (ENVELOPE._replace(sender="x" * 2040), ALICE, "5.1.7"),
+        (ENVELOPE._replace(full_name="x" * 100_000), ALICE, "5.3.4"),
+    ],
+)
+def test_addresses_that_no_record_can_hold_are_refused_for_good(
+    make_mapper: MakeMapper, queue: Path, envelope: Envelope, recipient: Recipient, dsn: str
+) -> None:
+    result = submit(
+        make_mapper, HEADER, b"\r\nx\r\n", envelope=envelope, recipients=(ALICE, recipient)
+    )
+    assert (result.status, result.dsn) == (CleanupStatus.CONTENT, dsn)
+    assert not os.listdir(queue / "incoming")
+
+
+def test_a_nul_in_the_message_id(make_mapper: MakeMapper, queue: Path) -> None:
+    result = submit(make_mapper, b"Message-Id: <a\0b@c>\r\n" + HEADER[21:], b"\r\nx\r\n")
+    assert result.status == 0
+    with QueueFile(f"incoming/{result.queue_id}") as file:
+        assert file.envelope().message_id == "<a"

@@ -1,3 +1,5 @@
+"""What pickup does with the files that it finds in maildrop, and whom it believes."""
+
 from __future__ import annotations
 
 import asyncio
@@ -73,7 +75,8 @@ class FakeSubmitter(Submitter):
 
 class World:
     def __init__(self, users: str = "static:anyone") -> None:
-        prepared = Prepared(PARAMS, AuthorizedUsers("p", users, "submit mail"))
+        self.users = AuthorizedUsers("p", users, "submit mail")
+        prepared = Prepared(PARAMS, self.users)
         self.submitter = FakeSubmitter(prepared)
         self.maildrop = Maildrop(prepared, self.submitter)
         self.logged: list[str] = []
@@ -184,12 +187,14 @@ def test_what_is_too_much_is_put_aside(
     assert names("corrupt") == [name]
 
 
+async def _nobody(uid: int) -> bool:
+    return False
+
+
 def test_a_user_who_may_not_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("nobody-at-all")
-    monkeypatch.setattr("libmail.service.authorization.os.getuid", lambda: -1)
-    monkeypatch.setattr("daemons.pickup.maildrop.os.getuid", lambda: -1)
     name = make()
-    os.chown(f"maildrop/{name}", 2**20, -1) if os.geteuid() == 0 else None
+    monkeypatch.setattr(world.users, "allows", _nobody)
     assert world.take(name)
     assert names("corrupt") == [name]
     assert "is not allowed to submit mail: saving to corrupt queue" in world.logged[0]
@@ -213,6 +218,60 @@ def test_what_cleanup_refuses_is_put_aside(world: World) -> None:
     assert names("corrupt") == [name]
 
 
+def test_mail_that_the_original_left(world: World) -> None:
+    """Its postdrop(1) may be installed beside us."""
+    data = b"".join(
+        kind + bytes([len(text)]) + text
+        for kind, text in [
+            (b"T", b"1700000000 5"), (b"A", b"rewrite_context=remote"), (b"F", b"A. User"),
+            (b"S", b"s@x.test"), (b"R", b"r@x.test"), (b"M", b""), (b"N", b"Subject: x"),
+            (b"N", b""), (b"N", b"body"), (b"X", b""), (b"R", b"late@x.test"), (b"E", b""),
+        ]
+    )  # fmt: skip
+    path = Path("maildrop/ABCDEF12")
+    path.write_bytes(data)
+    path.chmod(0o744)
+    if os.geteuid() == 0:
+        os.chown(path, 2001, 2001)
+    assert world.take("ABCDEF12")
+    ((_, envelope, recipients, content),) = world.submitter.taken
+    assert (envelope.sender, envelope.full_name) == ("s@x.test", "A. User")
+    assert [one.address for one in recipients] == ["r@x.test", "late@x.test"]
+    assert content == b"Subject: x\r\n\r\nbody\r\n"
+    assert names("maildrop") == names("corrupt") == []
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_damaged_file_of_the_original_is_put_aside(world: World, cut: int) -> None:
+    path = Path("maildrop/ABCDEF12")
+    path.write_bytes(
+        b"T\x0c1700000000 5S\x08s@x.testR\x08r@x.testM\x00N\x01xX\x00E\x00"[: cut - 62]
+    )
+    path.chmod(0o744)
+    assert world.take("ABCDEF12")
+    assert names("corrupt") == ["ABCDEF12"]
+
+
+def test_junk_that_stays_is_told_of_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CORRUPT", 1)
+    Path("corrupt/AAAAAA").touch()
+    Path("maildrop/ABCDEF12").mkdir()
+    assert not world.take("ABCDEF12")
+    assert len(world.logged) == 1
+    assert "corrupt queue is full: maildrop/ABCDEF12 stays" in world.logged[0]
+    assert list(module._names(world.maildrop._noted)[0]) == []
+    os.chmod("maildrop/ABCDEF12", 0o755)  # it is another one now
+    assert list(module._names(world.maildrop._noted)[0]) == ["ABCDEF12"]
+
+
+def test_what_cannot_be_moved_is_told_of_once(world: World) -> None:
+    os.rmdir("corrupt")
+    Path("maildrop/ABCDEF12").mkdir()
+    assert not world.take("ABCDEF12")
+    assert list(module._names(world.maildrop._noted)[0]) == []
+    assert len(world.logged) == 1
+
+
 def test_vanished(world: World) -> None:
     assert world.take("ABCDEF12")
     assert world.logged == []
@@ -221,7 +280,7 @@ def test_vanished(world: World) -> None:
 def test_unfinished_files_are_left_alone(world: World) -> None:
     QueueFileWriter(QUEUE, "maildrop", long_ids=False).close()
     Path("maildrop/123.456").write_bytes(b"")
-    found, more = module._names()
+    found, more = module._names({})
     assert (list(found), more) == ([], False)
 
 
@@ -233,7 +292,7 @@ def test_users_take_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None
         Path(f"maildrop/AAAAAA0{number}").touch(0o700)
     Path("maildrop/BBBBBB").touch(0o700)
     os.chown("maildrop/BBBBBB", 2001, 2001)
-    found, more = module._names()
+    found, more = module._names({})
     listed = list(found)
     assert more
     assert len(listed) == 4

@@ -530,3 +530,58 @@ def test_agents_that_serve_one_client_are_not_overtaken() -> None:
         assert not files("deferred") | files("active")
 
     run(Bed, test)
+
+
+def test_a_defer_log_that_stays_holds_up_no_message(tmp_path: Path) -> None:
+    """Side files that cannot be removed or read are logged, and the message goes on."""
+
+    async def test(bed: Bed) -> None:
+        agent = RecordingAgent()
+        await bed.serve(smtp=agent)
+        queue_id = put("deferred", ["a@smtp.test"], mtime=1)
+        os.makedirs(DIRECTORY.path("defer", queue_id))  # no unlink(2) removes it
+        bed.manager.begin()
+        bed.manager.trigger("A")
+        await bed.until(lambda: agent.delivered == ["a@smtp.test"])
+        await bed.idle()
+        assert not files("active")
+
+    run(Bed, test)
+
+
+def test_a_log_that_nobody_can_look_for_keeps_the_message(tmp_path: Path) -> None:
+    async def test(bed: Bed) -> None:
+        os.rmdir("bounce")
+        Path("bounce").write_text("not a directory")
+        bed.reports.status = 128
+        await bed.serve(smtp=RecordingAgent())
+        queue_id = put("incoming", ["a@smtp.test"])
+        bed.manager.begin()
+        await bed.until(lambda: queue_id in files("deferred"))
+
+    run(Bed, test)
+
+
+def test_a_message_that_cannot_leave_active_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(bed: Bed) -> None:
+        agent = RecordingAgent()
+        await bed.serve(smtp=deferring)
+        rename = DIRECTORY.rename
+        broken = True
+
+        def limited(queue_id: QueueId, old: str, new: str) -> None:
+            if broken and new == "deferred":
+                raise PermissionError(13, "Permission denied")
+            rename(queue_id, old, new)
+
+        monkeypatch.setattr(type(DIRECTORY), "rename", lambda _, *about: limited(*about))
+        queue_id = put("incoming", ["a@smtp.test"])
+        bed.manager.begin()
+        await bed.until(lambda: queue_id in bed.store.stuck)
+        assert queue_id in files("active")
+        broken = False
+        bed.manager.trigger("D")
+        await bed.until(lambda: queue_id in files("deferred"))
+        assert not agent.delivered
+
+    run(Bed, test)

@@ -26,6 +26,7 @@ from libmail.ipc.messages import (
     Nexthop,
     QueueId,
     Recipient,
+    Target,
     TraceFlag,
     Transport,
 )
@@ -55,6 +56,7 @@ class World:
         writer.close()
         self.queue_id = writer.queue_id
         self.told: list[tuple[str, str, str]] = []
+        self.targets: list[Target] = []
         self.down: set[str] = set()
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
@@ -67,6 +69,7 @@ class World:
         async def call(request: BounceAppend, reply: type[BounceReply]) -> BounceReply:
             if name in self.down:
                 raise ServiceUnavailable(f"{name} is down")
+            self.targets += request.targets
             self.told += [(name, t.address, f"{t.action} {t.status}") for t in request.targets]
             return BounceReply(0, "")
 
@@ -212,6 +215,29 @@ def test_destination_failure_is_told(world: World) -> None:
         await delivery.finish_all(delivery.unfinished, outcome)
 
     assert run(world, agent, world.request()) == DeliverReply(True, "4.4.1", "refused")
+
+
+def test_words_of_others_can_be_recorded_whatever_they_are(world: World) -> None:
+    async def agent(delivery: Delivery) -> None:
+        delivery.fail_destination("4.4.1", "a\0b")
+        text = "said: la\0ter\r\n"
+        outcome = Deferred("4.4.1", text, relay="r\0", mta="m\0", diag_text="d\x1b\0" * 9000)
+        await delivery.finish_all(delivery.unfinished, outcome)
+
+    assert run(world, agent, world.request()) == DeliverReply(True, "4.4.1", "a")
+    (first, _) = world.targets
+    assert (first.reason, first.relay, first.mta) == ("said: la", "r", "m")
+    assert first.diag_text == "d?"
+
+
+def test_a_recipient_that_cannot_be_marked_is_tried_again(world: World) -> None:
+    async def agent(delivery: Delivery) -> None:
+        await delivery.finish_all(delivery.unfinished, Sent(dsn="2.0.0", reason="ok", relay="r"))
+
+    request = world.request()
+    odd = tuple(one._replace(offset=10**6 + one.offset) for one in request.recipients)
+    assert run(world, agent, request._replace(recipients=odd)).deferred
+    assert "update queue file: no recipient record at offset" in world.logged[-1]
 
 
 def test_vanished_file(world: World) -> None:

@@ -26,9 +26,9 @@ def test_submit_open_is_that_of_the_codec(
 ) -> None:
     data = frame(
         "SubmitOpen", sender=sender, null_sender=null, full_name=name, flags=flags,
-        dsn_envid=envid, verp_delims=verp, cleanup_flags=0,
+        dsn_envid=envid, verp_delims=verp, cleanup_flags=0, size=7,
     )  # fmt: skip
-    message = SubmitOpen(sender, null, name, flags, envid, verp, 0)
+    message = SubmitOpen(sender, null, name, flags, envid, verp, 0, 7)
     assert data == CODEC.encode(message)
     assert CODEC.decode(data[4:]) == message
 

@@ -66,6 +66,14 @@ def test_listing_shows_what_an_alias_stands_for() -> None:
     assert found.sender == '"a b"@c'
 
 
+def test_a_message_is_listed_without_its_log(directory: Path, logged: list[str]) -> None:
+    deferred = make("deferred", "a b@c", "list@d")
+    (directory / QUEUE.path("defer", deferred)).mkdir(parents=True)
+    (found,) = list_queue(QUEUE)
+    assert [recipient.address for recipient in found.recipients] == ["list@d"]
+    assert len(logged) == 1
+
+
 def test_maildrop_counts_the_envelope() -> None:
     make("maildrop")
     (found,) = list_queue(QUEUE)

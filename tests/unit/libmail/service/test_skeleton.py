@@ -11,8 +11,11 @@ from typing import cast
 import pytest
 
 from libmail.config import Config
+from libmail.ipc.messages import CODEC, FlushReply
+from libmail.log import LOG
 from libmail.privileges import Jail
-from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup
+from libmail.service.connection import Connection
+from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup, exchanges
 
 FREE, FULL = 1, 0
 
@@ -244,6 +247,40 @@ def test_a_bug_ends_the_process() -> None:
         with pytest.raises(RuntimeError, match=r"^bug$"):
             await ended(serving)
         writer.close()
+        process.close()
+
+    run(test)
+
+
+def test_a_bug_in_a_session_costs_no_other_session() -> None:
+    """What a client says ends no process."""
+
+    async def test() -> None:
+        logged: list[str] = []
+        LOG.open(lambda severity, head, text: logged.append(text), "postfix/test")
+
+        async def session(connection: Connection) -> None:
+            while True:
+                if (await connection.receive_as(FlushReply)).reason == "bug":
+                    raise RuntimeError("bug")
+                connection.send(FlushReply("alive"))
+
+        async def start(runtime: Runtime) -> Handlers:
+            return Handlers(stream=exchanges(runtime, session))
+
+        process = Process()
+        serving = asyncio.create_task(process.runtime.run(start))
+        reader, writer = await process.connect()
+        other_reader, other_writer = await process.connect()
+        writer.write(CODEC.encode(FlushReply("bug")))
+        assert await reader.read() == b""
+        other_writer.write(CODEC.encode(FlushReply("")))
+        assert b"alive" in await other_reader.readuntil(b"alive")
+        assert logged[0].startswith("panic: test: RuntimeError: bug (")
+        writer.close()
+        other_writer.close()
+        process.runtime.retire()
+        await ended(serving)
         process.close()
 
     run(test)

@@ -6,6 +6,7 @@ from libmail.smtp.address import (
     AddressSyntax,
     Unterminated,
     XtextError,
+    address_fault,
     parse_parameters,
     parse_path,
     quote_local,
@@ -148,3 +149,21 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         parse_path(text, utf8=True)
     except AddressSyntax:
         pass
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("", ""),
+        ("a@b.test", ""),
+        ("a\r\x1bb@c", ""),  # as in the original: shown as "?"
+        ("x" * 2048, ""),
+        ("x" * 2049, "address too long"),
+        ("\u00e4" * 1025, "address too long"),
+        ("\udcff" * 2049, "address too long"),
+        ("a\nb@c", "control character in an address"),
+        ("a\0b@c", "control character in an address"),
+    ],
+)
+def test_what_no_program_takes(address: str, fault: str) -> None:
+    assert address_fault(address) == fault

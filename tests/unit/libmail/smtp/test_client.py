@@ -102,7 +102,7 @@ REPLIES = [
             )
         ],
     ),
-    ("octets", b"250 \xff\r\n", [ServerReply(250, "2.0.0", ("250 \udcff",))]),
+    ("octets", b"250 \xff\r\n", [ServerReply(250, "2.0.0", ("250 ?",))]),
 ]
 
 

@@ -1,6 +1,8 @@
+"""Replies as values, and the words of other programs."""
+
 import pytest
 
-from libmail.smtp.reply import Reply, ReplySyntax, parse_reply
+from libmail.smtp.reply import Reply, ReplySyntax, parse_reply, reply_text
 
 CASES = [
     (Reply(250, "2.1.0", "Ok"), b"250 2.1.0 Ok\r\n"),
@@ -24,3 +26,18 @@ def test_a_status_of_another_class_is_text() -> None:
 def test_no_reply(line: str) -> None:
     with pytest.raises(ReplySyntax):
         parse_reply([line])
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("550 5.1.1 no", "550 5.1.1 no"),
+        ("450 la\0ter", "450 la"),
+        ("\0", ""),
+        ("a\tb\x1b[2J\r", "a?b?[2J?"),
+        ("gr\xfcn \udcff", "gr\xfcn ?"),
+        ("x" * 100_000, "x" * (1 << 14)),
+    ],
+)
+def test_text_of_others(said: str, kept: str) -> None:
+    assert reply_text(said) == kept

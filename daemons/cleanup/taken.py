@@ -1,0 +1,51 @@
+"""What cleanup(8) takes of an envelope: the bounds that all later records rely on.
+
+Clients check the same, and tell their users better; here it is decided for the queue.
+"""
+
+from typing import Final
+
+from daemons.cleanup.status import Refused, bad_sender
+from libmail.ipc.messages import CleanupStatus, Envelope, Recipient
+from libmail.smtp.address import MAX_ADDRESS, address_fault
+
+__all__ = ["envelope_fault", "recipient_fault"]
+
+_MAX_ORCPT: Final = 4 * MAX_ADDRESS  # octets, as each of an address may become three in xtext
+_MAX_ATTRIBUTES: Final = 1 << 16  # octets of everything but recipients, all together
+_USUAL: Final = 1024  # characters that need no closer look
+_MAX_NOTIFY: Final = 15
+_LATEST: Final = 2.0**40  # of the epoch
+
+
+def recipient_fault(recipient: Recipient) -> bool:
+    """Whether no record can hold this recipient."""
+    address, orig_rcpt, dsn_orcpt, notify, _ = recipient
+    return bool(
+        address_fault(address)
+        or (orig_rcpt != address and address_fault(orig_rcpt))
+        or not 0 <= notify <= _MAX_NOTIFY
+        or len(dsn_orcpt) > _MAX_ORCPT
+        or (
+            not dsn_orcpt.isascii()
+            and len(dsn_orcpt.encode("utf-8", "surrogateescape")) > _MAX_ORCPT
+        )
+        or "\n" in dsn_orcpt
+    )
+
+
+def envelope_fault(envelope: Envelope) -> Refused | None:
+    """Why the message is refused for its envelope."""
+    if address_fault(envelope.sender):
+        return bad_sender()
+    if address_fault(envelope.redirect):
+        return Refused(CleanupStatus.DEFER, "4.3.5", "Server configuration error")
+    if not (0 <= envelope.arrival < _LATEST and -_LATEST < envelope.warn_time < _LATEST):
+        return Refused(CleanupStatus.BAD, "4.3.0", "internal protocol error")
+    size = sum([len(field) for field in envelope if isinstance(field, str)])
+    if size > _USUAL:
+        text = "".join([field for field in envelope if isinstance(field, str)])
+        size = len(text.encode("utf-8", "surrogateescape"))
+    if size > _MAX_ATTRIBUTES:
+        return Refused(CleanupStatus.CONTENT, "5.3.4", "message envelope too large")
+    return None

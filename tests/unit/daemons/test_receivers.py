@@ -1,0 +1,207 @@
+"""Whatever a frame may hold, who receives it answers, refuses, or drops the connection.
+
+Each session of a daemon that serves the wire is given arbitrary messages, among them all that it
+expects with arbitrary content. Another exception would be a bug that a client can cause, and an
+answer that cannot be encoded as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daemons import cleanup as cleanup_module
+from daemons.bounce import Reporter
+from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.notify import QueueManager
+from daemons.cleanup.recipients import BccTables
+from daemons.cleanup.reports import Reports
+from daemons.qmgr.front import FrontConnection, FrontHandlers
+from libmail.clients.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
+from libmail.ipc.codec import Chunk
+from libmail.ipc.messages import (
+    CODEC,
+    BounceAppend,
+    BounceFlush,
+    BounceReply,
+    CleanupOpen,
+    CleanupResult,
+    DeliverRequest,
+    Envelope,
+    FlushAdd,
+    FlushSite,
+    NewMail,
+    QueueFlush,
+    Recipient,
+    Recipients,
+    TableUpdate,
+)
+from libmail.queue.commit import GroupCommit
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import QueueFile, QueueFileWriter
+from libmail.service.connection import Connection
+from libmail.service.pool import ServicePool
+from libmail.tables.maps import Maps
+from tests.unit.daemons.bounce.test_reporter import World as BounceWorld
+from tests.unit.daemons.cleanup.conftest import HEADERS, LocalRewriter, mapper_maker
+from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
+from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
+from tests.unit.daemons.test_flush import World as FlushWorld
+
+HERE = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+QUEUE = QueueDirectory(frozenset())
+FOLDERS = ("incoming", "active", "hold", "bounce", "defer", "trace", "flush", "corrupt", "maildrop")
+
+
+@contextmanager
+def queue() -> Iterator[Path]:
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="mail-") as top:
+        os.chdir(top)
+        try:
+            for name in FOLDERS:
+                os.mkdir(name)
+            yield Path(top)
+        finally:
+            os.chdir(before)
+
+
+class _Notified:
+    def new_mail(self, queue_id: str) -> None:
+        with QueueFile(f"incoming/{queue_id}") as file:  # must be one that can be read
+            file.envelope()
+            assert list(file.recipients())
+
+    async def throttle(self) -> None:
+        pass
+
+
+@HERE
+@given(
+    opened=st.sampled_from([0, 1, 32, 33, 36, 63, 511]),
+    envelope=of_type(Envelope),
+    units=st.lists(of_type(Recipients), min_size=1, max_size=3),
+    more=st.lists(CHUNKS, max_size=5) | st.lists(CHUNKS | of_type(Envelope) | TRIGGERS, max_size=3),
+)
+def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: list[object]) -> None:
+    mapper = mapper_maker(LocalRewriter())()
+
+    async def serve(connection: Connection) -> None:
+        shop = Workshop(
+            CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper),
+            BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
+        )  # fmt: skip
+        message = Message(shop, (await connection.receive_as(CleanupOpen)).flags)
+        try:
+            await cleanup_module._exchange(connection, message, cast(QueueManager, _Notified()))
+        finally:
+            message.discard()
+
+    with queue():
+        sent = play(
+            serve,
+            [CleanupOpen(opened), envelope, *units, *more, Chunk(b"Subject: x\r\n"), Chunk(b"")],
+        )
+        results = [one for one in sent if isinstance(one, CleanupResult)]
+        left = os.listdir("incoming") + os.listdir("hold")
+        assert len(left) == (1 if results and not results[0].status and not opened & 8 else 0) or (
+            any(getattr(one, "cleanup_flags", 0) & 8 for one in (envelope, *units, *more))
+        )
+
+
+@HERE
+@given(
+    st.lists(of_type(BounceAppend) | of_type(BounceFlush) | TRIGGERS, max_size=4),
+    st.sampled_from(["bounce", "defer", "trace"]),
+)
+def test_bounce(units: list[object], name: str) -> None:
+    with queue():
+        reporter: Reporter = BounceWorld(name, "bounce", "delay").reporter
+        reporter._flush_service.deferred = _nothing  # type: ignore[method-assign]
+        play(reporter.serve, units)
+
+
+async def _nothing(queue_id: str, addresses: object) -> None:
+    pass
+
+
+@HERE
+@given(st.lists(of_type(FlushAdd) | of_type(FlushSite) | TRIGGERS, max_size=4))
+def test_flush(units: list[object]) -> None:
+    with queue():
+        play(FlushWorld().flusher.serve, units)
+
+
+@HERE
+@given(of_type(DeliverRequest))
+def test_agent(request: DeliverRequest) -> None:
+
+    async def agent(delivery: Delivery) -> None:
+        delivery.fail_destination("4.0.0", "a\0b")
+        await delivery.finish_all(delivery.unfinished, Bounced("5.0.0", "a\0b\n" * 9000, "x\0"))
+
+    async def record(asked: object, answer: type[BounceReply]) -> BounceReply:
+        CODEC.encode(asked)
+        return answer(0, "")
+
+    async def run() -> None:
+        reporters = Reporters(DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01))
+        for pool in (reporters.bounce, reporters.defer, reporters.trace):
+            pool.call = record  # type: ignore[method-assign,assignment]
+        CODEC.encode(await _deliver(agent, reporters, request))
+
+    with queue():
+        writer = QueueFileWriter(QUEUE, "active", long_ids=False)
+        writer.complete(Envelope("a@b"), [Recipient("x@y")], 0)
+        writer.close()
+        request = request._replace(queue_name="active", queue_id=writer.queue_id)
+        asyncio.run(run())
+
+
+@HERE
+@given(
+    st.lists(of_type(NewMail) | of_type(QueueFlush) | of_type(TableUpdate), max_size=4),
+    st.binary(max_size=50),
+    st.sampled_from([0, 2001]),
+)
+def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
+    async def refusal(number: int) -> str:
+        return ""
+
+    def note(*about: object) -> None:
+        pass
+
+    async def run() -> None:
+        tasks = []
+        handlers = FrontHandlers(
+            note, note, note, note, refusal, lambda task: tasks.append(asyncio.create_task(task))
+        )
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            connection = FrontConnection(ours, handlers)
+            connection._trusted = uid == 0
+            for unit in units:
+                connection.data_received(CODEC.encode(unit))
+            if garbage:
+                connection.data_received(garbage)
+            if tasks:
+                await asyncio.wait(tasks)
+                for task in tasks:
+                    task.result()
+
+    asyncio.run(run())
