@@ -18,6 +18,7 @@ from libmail.log import LOG
 from libmail.queue.ids import is_queue_id
 
 _UCRED: Final = struct.Struct("iII")
+_TURN: Final = 64  # messages, before others have their turn
 _TRIGGERS: Final = "AFDIW"  # in the order in which they take effect
 
 
@@ -55,6 +56,8 @@ class FrontConnection(asyncio.Protocol):
         self._uid: int = _UCRED.unpack(credentials)[1]
         # Others could announce a file that is still being written.
         self._trusted = self._uid in (0, os.geteuid())
+        self._reading = True
+        self._blocked = False
         self._deciding = False  # whether a user may ask
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,12 +70,46 @@ class FrontConnection(asyncio.Protocol):
             self._ask(_Triggers(data.decode("ascii", "replace")))
             return
         self._unframer.receive_data(data)
+        self._take()
+
+    def _take(self) -> None:
+        """Take some of what was received; the rest, and what follows, when others had their turn.
+
+        Nothing is taken while the client does not take our answers.
+        """
+        self._read(wanted=not self._blocked)
         try:
-            for message in self._unframer:
+            for _ in range(_TURN):
+                message = None if self._blocked else self._unframer.next_event()
+                if message is None:
+                    return
                 self._receive(message)
         except WireError as err:
             LOG.warning(f"qmgr: client broke the protocol: {err}")
             self.close()
+            return
+        self._read(wanted=False)
+        asyncio.get_running_loop().call_soon(self._take)
+
+    def _read(self, *, wanted: bool) -> None:
+        transport = self._transport
+        if self._reading == wanted or transport is None or transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._blocked = True
+        self._read(wanted=False)
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._blocked = False
+        self._take()
 
     def _receive(self, message: object) -> None:
         if isinstance(message, QueueFlush):

@@ -150,9 +150,10 @@ class ClientChannel(asyncio.Protocol):
         self._wakeup.wake()
 
     def _pause(self) -> None:
-        if not self._paused and self.transport is not None:
+        transport = self.transport
+        if not (self._paused or self._eof or transport is None or transport.is_closing()):
             self._paused = True
-            self.transport.pause_reading()
+            transport.pause_reading()
 
     # for the session
 
@@ -169,7 +170,7 @@ class ClientChannel(asyncio.Protocol):
         if not self._data:
             if self._eof or self.transport is None:
                 raise ClientGone
-            if self._paused:
+            if self._paused and not self.transport.is_closing():
                 self._paused = False
                 self.transport.resume_reading()
             await self._wait()

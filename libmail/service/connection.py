@@ -1,4 +1,8 @@
-"""A connection between two programs of the mail system, on asyncio."""
+"""A connection between two programs of the mail system, on asyncio.
+
+Some of them are open to every user, so that none may have the process for itself: whoever sends
+much at a time is not read from until others had their turn, see `Connection.receive`.
+"""
 
 import asyncio
 import socket
@@ -23,6 +27,8 @@ __all__ = [
 ]
 
 _PAUSE_AT: Final = 1 << 20
+_TURN: Final = 64  # messages, or so many times 16 KiB, before others have their turn
+_PIECE: Final = 14  # 1 << _PIECE octets count as a message
 _GATHER_AT: Final = 1 << 15  # octets from which the system call may put the parts together
 UCRED: Final = struct.Struct("iII")
 """struct ucred: process, user and group id."""
@@ -80,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._paused_writing = False
         self._trigger = False
         self._leaving = False
+        self._turn = 0
 
     # asyncio.Protocol
 
@@ -94,14 +101,14 @@ class Connection(asyncio.Protocol):
         """Called by the loop."""
         if self._error is not None:
             return
+        self._turn += len(data) >> _PIECE
         if (self._trigger or not self._unframer.pending) and (self._trigger or data[0] & 0x7F):
             self._trigger = True
             self._events.append(Trigger(data))
         else:
             self._unframer.receive_data(data)
-            if self._unframer.pending > _PAUSE_AT and not self._paused_reading:
-                self._paused_reading = True
-                self._require_transport().pause_reading()
+            if self._unframer.pending > _PAUSE_AT:
+                self._pause_reading()
         self._wakeup.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,6 +129,18 @@ class Connection(asyncio.Protocol):
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _pause_reading(self) -> None:
+        transport = self._transport
+        if not (self._paused_reading or transport is None or transport.is_closing()):
+            self._paused_reading = True
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if self._paused_reading and transport is not None and not transport.is_closing():
+            self._paused_reading = False
+            transport.resume_reading()
 
     def _require_transport(self) -> asyncio.Transport:
         if self._transport is None:
@@ -158,10 +177,13 @@ class Connection(asyncio.Protocol):
         return self._paused_writing
 
     def received(self) -> object | None:
-        """As `receive`, without waiting: None if nothing complete has come.
+        """As `receive`, without waiting: None if nothing complete has come, or others come first.
 
         Raises ConnectionLost, WireError.
         """
+        if self._turn >= _TURN:
+            return None
+        self._turn += 1
         if self._events:
             return self._events.popleft()
         try:
@@ -178,13 +200,21 @@ class Connection(asyncio.Protocol):
         return event
 
     async def receive(self) -> object:
-        """The next message, Chunk or Trigger. Raises ConnectionLost, WireError."""
-        while (event := self.received()) is None:
-            if self._paused_reading:
-                self._paused_reading = False
-                self._require_transport().resume_reading()
-            await self._wakeup
-        return event
+        """The next message, Chunk or Trigger. Raises ConnectionLost, WireError.
+
+        Gives way to others when much has been received since it last did.
+        """
+        while True:
+            if self._turn >= _TURN:
+                self._turn = 0
+                self._pause_reading()
+                await asyncio.sleep(0)
+            event = self.received()
+            if event is not None:
+                return event
+            if self._turn < _TURN:
+                self._resume_reading()
+                await self._wakeup
 
     async def receive_as(self, kind: type[M]) -> M:
         """The next message, which must be of this type. Raises ConnectionLost, WireError."""

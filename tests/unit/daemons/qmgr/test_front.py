@@ -17,8 +17,19 @@ ID = QueueId("4gXyzB12bbcdz1")
 
 class Answers(asyncio.Transport):
     def __init__(self) -> None:
+        super().__init__()
         self.data = b""
         self.closed = False
+        self.reading: list[bool] = []  # what was said of it
+
+    def pause_reading(self) -> None:
+        self.reading.append(False)
+
+    def resume_reading(self) -> None:
+        self.reading.append(True)
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.data += data
@@ -139,3 +150,26 @@ def test_end_is_told_once(client: Client) -> None:
 
     asyncio.run(run())
     assert client.calls == ["I", "ended"]
+
+
+def test_others_have_their_turn(client: Client) -> None:
+    many = 200
+
+    async def run() -> None:
+        client.connection.connection_made(client.answers)
+        client.connection.data_received(CODEC.encode(NewMail(ID)) * many)
+        assert len(client.calls) < many
+        await until(lambda: len(client.calls) == many)
+        assert client.answers.reading == [False, True, False, True, False, True]
+
+    asyncio.run(run())
+
+
+def test_a_client_that_never_reads_is_not_listened_to(client: Client) -> None:
+    client.connection.connection_made(client.answers)
+    client.connection.pause_writing()
+    client.connection.data_received(CODEC.encode(NewMail(ID)))
+    assert client.calls == []
+    client.connection.resume_writing()
+    assert client.calls == [f"new {ID}"]
+    assert client.answers.reading == [False, True]

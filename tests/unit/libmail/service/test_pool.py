@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from libmail.ipc.codec import CHUNK_END, Chunk, WireError, chunk_parts
-from libmail.ipc.messages import FlushReply, NewMail, QueueFlush, QueueId
+from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
 from libmail.service.connection import Connection, ConnectionLost, Trigger
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
@@ -173,3 +173,38 @@ def test_content_triggers_and_credentials(short_tmp: Path) -> None:
     content = [item.data for item in seen if isinstance(item, Chunk)]
     assert b"".join(content) == b"x" * 600_000
     assert content[-1] == b""
+
+
+def test_who_sends_much_lets_others_go_on(tmp_path: Path) -> None:
+    """Exchanges of another client are not behind those that were sent in one go before."""
+    many = 5000
+    done: list[str] = []
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        _, greedy = await loop.create_unix_connection(lambda: Connection(path), path)
+        pool = ServicePool(path)
+        other, _ = await pool.acquire()
+        greedy.write(CODEC.encode(QueueFlush(QueueId("x"))) * many)
+        other.send(QueueFlush(QueueId("x")))
+        await other.receive_as(FlushReply)
+        done.append("other")
+        for _ in range(many):
+            await greedy.receive_as(FlushReply)
+        done.append("greedy")
+        greedy.close()
+        other.close()
+
+    answered = 0
+
+    async def serve(connection: Connection) -> None:
+        nonlocal answered
+        while True:
+            await connection.receive_as(QueueFlush)
+            answered += 1
+            if not done:
+                assert answered < many
+            connection.send(FlushReply(""))
+
+    with_service(tmp_path, serve, client)
+    assert done == ["other", "greedy"]
