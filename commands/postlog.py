@@ -5,7 +5,6 @@ Tells: postlogd(8) or syslog. Reads: standard input, if no text is given.
 
 import getopt
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -30,15 +29,13 @@ _PRIORITIES: Final[Mapping[str, tuple[str, Callable[[str], None]]]] = {
 _PAUSE: Final = 1.0  # seconds after fatal and panic, so that a script cannot fail in a tight loop
 
 
-def log_lines(priority: str, tag: str, lines: Iterable[str]) -> None:
-    """Log each; also show it to somebody at a terminal."""
+def log_lines(priority: str, lines: Iterable[str]) -> None:
+    """Log each, and show it."""
     label, log = _PRIORITIES[priority]
-    terminal = sys.stderr.isatty()
     for line in lines:
         text = line.rstrip("\n")
         log(text)
-        if terminal:
-            complain(tag, f"{label}{text}")
+        complain("postlog", f"{label}{text}")
         if priority in ("fatal", "panic"):
             time.sleep(_PAUSE)
 
@@ -56,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         given = dict(pairs)
         priority = given.get("-p", "info").lower()
         if priority not in _PRIORITIES:
-            raise Fatal(f"unknown priority: {priority}")
+            raise Fatal(f'bad severity: "{priority}"')
         config = _open(given.get("-c"))
         tag = given.get("-t") or config.text("syslog_name") + "/postlog"
         open_log(config, "postlog", tag=tag)
@@ -68,8 +65,8 @@ def main(arguments: Sequence[str]) -> int:
         complain("postlog", f"fatal: {err}")
         return 1
     if words:
-        log_lines(priority, tag, [" ".join(words)])
+        log_lines(priority, [" ".join(words)])
         return 0
     with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as lines:
-        log_lines(priority, tag, lines)
+        log_lines(priority, lines)
     return 0

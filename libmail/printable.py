@@ -4,11 +4,12 @@ All output to terminals, logs, JSON, reports and header fields of our own goes t
 control character could move the cursor, set a title or begin a line of its own; an octet that is no
 UTF-8 breaks whatever reads the output; a bidirectional control makes a reader see another text
 than the one that is there. Each becomes one "?".
+
+Loaded by every short-lived command: no module is imported for it.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 
 __all__ = ["complain", "printable", "printable_octets", "without_controls"]
@@ -16,16 +17,17 @@ __all__ = ["complain", "printable", "printable_octets", "without_controls"]
 # C0, DEL, C1; Arabic letter mark, left-to-right and right-to-left marks; separators of lines and
 # paragraphs; embeddings, overrides, isolates; annotations; surrogates (octets that are no UTF-8);
 # tags. Other format characters (joiners, soft hyphens) belong to the text of some language.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
-_CONTROLS = re.compile("[\x00-\x1f\x7f]")
+_CONTROLS = dict.fromkeys((*range(0x20), 0x7F), "?")
+_UNPRINTABLE = dict.fromkeys(
+    (*_CONTROLS, *range(0x80, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F),
+     *range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC), *range(0xD800, 0xE000),
+     *range(0xE0000, 0xE0080)), "?"
+)  # fmt: skip
 
 
 def printable(text: str) -> str:
     """The text, with "?" for each character that must not be shown."""
-    return text if text.isprintable() else _UNPRINTABLE.sub("?", text)
+    return text if text.isprintable() else text.translate(_UNPRINTABLE)
 
 
 def printable_octets(text: str) -> str:
@@ -38,7 +40,7 @@ def printable_octets(text: str) -> str:
 
 def without_controls(text: str) -> str:
     """The text, with "?" for ASCII controls; octets that are no UTF-8 stay, as in header fields."""
-    return text if text.isprintable() else _CONTROLS.sub("?", text)
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def complain(program: str, text: str) -> None:

@@ -9,12 +9,14 @@ import getopt
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from commands.postfix import control
 from commands.postfix.report import fatal, open_report
 from commands.postfix.rotation import rotate
 from commands.postfix.upgrade import upgrade_configuration
 from libmail.config import Config, ConfigError, open_config
+from libmail.config.expand import compatibility_level
 from libmail.log import Fatal
 from libmail.mistakes import option_mistake
 from libmail.printable import complain
@@ -35,7 +37,18 @@ _COMMANDS: dict[str, Callable[[Config], object]] = {
     "upgrade-configuration": upgrade_configuration,
 }
 _TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
+_LEVEL = "3.11"
+_ABOUT_LEVELS = "https://www.postfix.org/COMPATIBILITY_README.html"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Without which no program of the system can work."""
+
+    myhostname: str
+    mydomain: str
+    myorigin: str
 
 
 def _open(directory: str | None) -> Config:
@@ -45,7 +58,18 @@ def _open(directory: str | None) -> Config:
     config = open_config(process_name="postfix")
     os.environ["MAIL_CONFIG"] = config.directory
     os.environ.setdefault("PATH", _PATH)
+    config.load(_Identity)
     return config
+
+
+def _remark_on_level(config: Config) -> None:
+    """Say that old defaults are in use. Raises ExpansionError for what is no level."""
+    level = config.text("compatibility_level")
+    if compatibility_level(level) < compatibility_level(_LEVEL):
+        complain("postfix", "Postfix is using backwards-compatible default settings")
+        complain("postfix", f"See {_ABOUT_LEVELS} for details")
+        advice = f'use "postconf compatibility_level={_LEVEL}" and "postfix reload"'
+        complain("postfix", f"To disable backwards compatibility {advice}")
 
 
 def _set(config: Config, settings: list[str]) -> Config:
@@ -86,11 +110,14 @@ def main(arguments: Sequence[str]) -> int:
             raise Fatal(_USAGE)
         config = _open(dict(pairs).get("-c"))
         open_report(config)
+        _remark_on_level(config)
     except getopt.GetoptError as err:
         complain("postfix", option_mistake(err))
         complain("postfix", f"fatal: {_USAGE}")
         return 1
     except (Fatal, ConfigError) as err:
+        for warning in err.warnings if isinstance(err, ConfigError) else ():
+            complain("postfix", f"warning: {warning}")
         complain("postfix", f"fatal: {err}")
         return 1
     try:

@@ -79,12 +79,12 @@ def _protocols(params: SmtpParams) -> Protocols:
 
 
 def _generic(params: SmtpParams, prefix: str, options: TableOptions) -> GenericMaps:
-    local = (params.myorigin, *params.mydestination)
     return GenericMaps(
         Maps(f"{prefix}_generic_maps", params.smtp_generic_maps, options),
         delimiters=params.recipient_delimiter,
         propagate="generic" in params.propagate_unmatched_extensions,
-        local=frozenset(domain.lower() for domain in local),
+        origin=params.myorigin,
+        local=StringList("mydestination", params.mydestination, options),
     )
 
 

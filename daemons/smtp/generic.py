@@ -9,6 +9,7 @@ from libmail.message.addresses import AddressField
 from libmail.message.headers import fields
 from libmail.smtp.address import quote_local, unquote
 from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
 
 __all__ = ["GenericMaps"]
 
@@ -24,15 +25,16 @@ _ADDRESS_FIELDS: Final = frozenset(
 class GenericMaps:
     """delimiters: recipient_delimiter. propagate: an extension goes over to the new address.
 
-    local: domains of this system, for keys without domain.
+    origin, local: domains of this system, for keys without domain.
     """
 
     def __init__(
-        self, maps: Maps, *, delimiters: str, propagate: bool, local: frozenset[str]
+        self, maps: Maps, *, delimiters: str, propagate: bool, origin: str, local: StringList
     ) -> None:
         self._maps = maps
         self._delimiters = delimiters
         self._propagate = propagate
+        self._origin = origin.lower()
         self._local = local
 
     def __bool__(self) -> bool:
@@ -44,9 +46,8 @@ class GenericMaps:
         if not address:
             return address
         local, _, domain = address.rpartition("@")
-        found = await self._maps.find_address(
-            address, self._delimiters, local=domain.lower() in self._local
-        )
+        ours = domain.lower() == self._origin or await self._local.match(domain)
+        found = await self._maps.find_address(address, self._delimiters, local=ours)
         if found is None:
             return address
         value = unquote(found.value.strip())

@@ -11,7 +11,7 @@ import os
 
 from libmail.config.declare import BOOL, INT, LIST, SIZE, TIME, Kind, split_list
 from libmail.config.declared import all_parameters, find
-from libmail.config.errors import ConfigError, ExpansionError
+from libmail.config.errors import BadName, ConfigError, ExpansionError
 from libmail.config.expand import expand
 from libmail.config.families import FAMILIES, family_of
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY, INSTALLED_DEFAULTS
@@ -196,6 +196,11 @@ class Config:
         text = self.text(name) if kind.expanded else self.raw(name) or ""
         try:
             return kind.parse(name, text)
+        except BadName as error:
+            raise ConfigError(
+                f"file {self.directory}/main.cf: parameter {name}: bad parameter value: {text}",
+                (f"valid_hostname: {error}",),
+            ) from None
         except ValueError as error:
             where = self._where(name)
             raise ConfigError(f"{error} ({where}: must be {kind.allowed})") from None

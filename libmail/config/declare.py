@@ -6,6 +6,7 @@ and the dataclasses module alone takes longer to load than all declarations.
 
 from __future__ import annotations
 
+from libmail.config.errors import BadName, ConfigError
 from libmail.config.main_cf import SPACES
 
 TYPE_CHECKING = False
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "BOOL", "ENUM", "INT", "LIST", "MODE", "RAW", "SIZE", "STR", "TIME", "Kind", "Parameter",
-    "Value", "by_name",
+    "BOOL", "ENUM", "HOSTNAME", "INT", "LIST", "MODE", "ORIGIN", "RAW", "SIZE", "STR", "TIME",
+    "Kind", "Parameter", "Value", "by_name",
     "split_list",
 ]  # fmt: skip
 
 Value = bool | int | float | str | tuple[str, ...]
 
+MAX_LINE = 2048  # octets
 MAX_INT = 2**31 - 1
 MAX_SIZE = 2**63 - 1
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -179,7 +181,39 @@ def _whole(text: str) -> int | None:
     return int(text)
 
 
+def _parse_hostname(_name: str, text: str) -> str:
+    from libmail.config.hostname import hostname_problem
+
+    if problem := hostname_problem(text):
+        raise BadName(problem)
+    return text
+
+
+def _parse_origin(name: str, text: str) -> str:
+    """A domain, or the name of a file whose first line it is, as in Debian."""
+    value = _first_line(name, text) if text.startswith("/") else text
+    if not value:
+        raise ValueError(f"bad string length 0 < 1: {name} = {text}")
+    if any(char in value for char in ", \t\r\n"):
+        raise ConfigError(f"{name} parameter setting must not contain multiple values: {value}")
+    return value
+
+
+def _first_line(name: str, path: str) -> str:
+    """Without white space around it. Raises ConfigError for a file that does not have it."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(MAX_LINE).decode("utf-8", "surrogateescape").strip(SPACES)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot open file: {error.strerror}") from None
+    if not line:
+        raise ConfigError(f"{name} file {path} is empty")
+    return line
+
+
 BOOL = Kind("bool", "bool", '"yes" or "no"', _parse_bool)
 LIST = Kind("list", "tuple[str, ...]", "a list", lambda _name, text: split_list(text))
 RAW = Kind("raw", "str", "text", lambda _name, text: text, expanded=False)
+HOSTNAME = Kind("hostname", "str", "a host name", _parse_hostname)
+ORIGIN = Kind("origin", "str", "a domain, or a file that begins with it", _parse_origin)
 MODE = Kind("mode", "int", "octal file permissions", _parse_mode)

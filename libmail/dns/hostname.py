@@ -10,6 +10,8 @@ import re
 import socket
 from typing import Final
 
+from libmail.config.hostname import hostname_problem
+
 __all__ = [
     "ascii_domain",
     "hostaddr_problem",
@@ -23,13 +25,11 @@ __all__ = [
 ]
 
 _MAX_NAME: Final = 255
-_MAX_LABEL: Final = 63
 _MAX_OCTET: Final = 3  # digits
 _MAX_COLONS: Final = 7
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _GOOD: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _NUMERIC: Final = re.compile(r"[0-9.]*", re.ASCII)
-_INVALID_CHARACTER: Final = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 _IPV6_PREFIX: Final = "ipv6:"
 
 
@@ -50,25 +50,6 @@ def valid_hostname(name: str) -> bool:
         and _GOOD.fullmatch(name) is not None
         and _NUMERIC.fullmatch(name) is None
     )
-
-
-def hostname_problem(name: str) -> str:
-    """Say why a text is no host name, in the words of the log; "" for a good one."""
-    if valid_hostname(name):
-        return ""
-    if not name:
-        return "empty hostname"
-    if (bad := _INVALID_CHARACTER.search(name)) is not None:
-        return f"invalid character {ord(bad.group())}(decimal): {name}"
-    if "" in (labels := name.split(".")):
-        return f"misplaced delimiter: {name}"
-    if any(len(label) > _MAX_LABEL for label in labels):
-        return f"hostname label too long: {name}"
-    if any(label[0] == "-" or label[-1] == "-" for label in labels):
-        return f"misplaced hyphen: {name}"
-    if _NUMERIC.fullmatch(name):
-        return f"numeric hostname: {name}"
-    return f"bad length {len(name)} for {name[:100]}..."
 
 
 def valid_ipv4(text: str) -> bool:

@@ -252,7 +252,7 @@ class Logger:
     def _write(self, level: Level, text: str) -> None:
         now = int(time.time())
         head = self._head if now == self._second else self._stamp(now)
-        self._sink(level.severity, head, printable(text)[:_MAX_LINE])
+        self._sink(level.severity, head, printable(text[:_MAX_LINE]))
 
     def _write_json(self, level: Level, text: str, event: Event | None) -> None:
         now = time.time()
@@ -262,7 +262,7 @@ class Logger:
             "tag": self._tag,
             "pid": os.getpid(),
             "level": level.label,
-            "text": printable(text)[:_MAX_LINE],
+            "text": printable(text[:_MAX_LINE]),
         }
         if event is not None:
             record["event"] = type(event).__name__

@@ -541,6 +541,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
         uvloop.install()
         asyncio.run(main())
     except (Fatal, ConfigError, TableConfigError) as err:
+        for warning in err.warnings if isinstance(err, ConfigError) else ():
+            LOG.warning(warning)
         LOG.fatal(str(err))
         _exit(1)
     except Exception as err:  # noqa: BLE001  the one top-level guard: say what died, let master count

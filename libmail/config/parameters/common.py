@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from libmail.config.declare import BOOL, ENUM, INT, LIST, MODE, SIZE, STR, TIME, Parameter, by_name
+from libmail.config.declare import (
+    BOOL,
+    ENUM,
+    HOSTNAME,
+    INT,
+    LIST,
+    MODE,
+    ORIGIN,
+    SIZE,
+    STR,
+    TIME,
+    Parameter,
+    by_name,
+)  # fmt: skip
 
 __all__ = ["PARAMETERS"]
 
@@ -71,9 +84,9 @@ PARAMETERS = by_name(
     Parameter("multi_instance_group", STR(), "", "postmulti"),
     Parameter("multi_instance_name", STR(), "", "*"),
     Parameter("multi_instance_wrapper", STR(), "", "postfix"),
-    Parameter("myhostname", STR(1), "", "*"),
-    Parameter("mydomain", STR(1), "", "*"),
-    Parameter("myorigin", STR(1), "$myhostname", "*"),
+    Parameter("myhostname", HOSTNAME, "", "*"),
+    Parameter("mydomain", HOSTNAME, "", "*"),
+    Parameter("myorigin", ORIGIN, "$myhostname", "*"),
     Parameter("mydestination", LIST, "$myhostname, localhost.$mydomain, localhost", "*"),
     Parameter("newaliases_path", STR(1), "/usr/bin/newaliases", "postfix"),
     Parameter("non_bdb_custom_mapping", LIST, "", "*"),

@@ -13,6 +13,7 @@ from libmail.clients.delivery import Deferred, Outcome, Sent
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
 from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
 from tests.unit.daemons.smtp.bench import EHLO, Bench, RecordedDelivery, Server
 from tests.unit.daemons.smtp.test_delivery import NAME
 
@@ -34,7 +35,7 @@ def deliver(
     )
     generic = GenericMaps(
         Maps("smtp_generic_maps", "inline:{a@in=a@out}"),
-        delimiters="", propagate=False, local=frozenset(),
+        delimiters="", propagate=False, origin="", local=StringList("mydestination", []),
     )  # fmt: skip
 
     async def main() -> Outcome:

@@ -16,6 +16,7 @@ from daemons.smtp.content import Edit, LineEdits, break_lines, stuff_dots
 from daemons.smtp.downgrade import downgrade
 from daemons.smtp.generic import GenericMaps
 from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
 
 TEXT = st.lists(
     st.sampled_from([b"a", b".", b"\r\n", b"\n", b"=", b" ", b"\xc3\xa9", b"abcdefgh" * 4]),
@@ -111,7 +112,8 @@ def generic(*pairs: str) -> GenericMaps:
         Maps("smtp_generic_maps", f"inline:{{ {text} }}"),
         delimiters="+",
         propagate=True,
-        local=frozenset(["in.test"]),
+        origin="other.test",
+        local=StringList("mydestination", ["in.test"]),
     )
 
 
