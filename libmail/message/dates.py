@@ -26,7 +26,12 @@ def rfc5322_date(when: float) -> str:
 
 
 def make_message_id(when: float, queue_id: str, host: str) -> str:
-    """A Message-ID for a message that has none: its arrival (UTC), queue id and our host name."""
+    """A Message-ID for a message that has none: its arrival (UTC), queue id and our host name.
+
+    A long queue id is used once, and says all of that itself.
+    """
+    if "z" in queue_id:
+        return f"<{queue_id}@{host}>"
     utc = time.gmtime(when)
     return (
         f"<{utc.tm_year:04d}{utc.tm_mon:02d}{utc.tm_mday:02d}"
