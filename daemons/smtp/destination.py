@@ -26,7 +26,7 @@ from libmail.dns import (
 )
 from libmail.dns.native import NativeResolver
 from libmail.dns.reply_filter import ReplyFilter
-from libmail.dns.resolver import Protocols, Resolver
+from libmail.dns.resolver import Protocols, Resolver, allows
 from libmail.log import LOG, Fatal
 
 __all__ = [
@@ -225,10 +225,7 @@ class Lookups:
 
         loop_detect: this system listens on that port. Raises LookupFailed.
         """
-        if address := _literal(destination.host):
-            found, among = [Server(destination.host, address)], False
-            self._refuse_self(destination, found, loop_detect)
-        elif destination.bracketed or not self._mx:
+        if destination.bracketed or not self._mx or _literal(destination.host):
             found, among = await self._host(destination.host, 0), False
             self._refuse_self(destination, found, loop_detect)
         else:
@@ -301,14 +298,15 @@ class Lookups:
         raise _loop(domain)
 
     async def _host(self, host: str, preference: int) -> list[Server]:
-        if address := _literal(host):
+        address = _literal(host)
+        if address and allows(self._protocols, address):
             return [Server(host, address, preference)]
         why: LookupFailed | None = None
         for method in self._methods:
             try:
                 addresses = await self._addresses(host, method)
             except DnsError as error:
-                why = LookupFailed(_dns_failure(error))
+                why = LookupFailed(_dns_failure(error, native=method == "native"))
             else:
                 return [Server(host, address, preference) for address in addresses]
         raise why or LookupFailed(Failure("4.4.3", f"unable to look up host {host}", site=True))
@@ -331,11 +329,12 @@ def _loop(name: str) -> LookupFailed:
     return LookupFailed(Failure("5.4.6", text, site=True), loop=True, best=True)
 
 
-def _dns_failure(error: DnsError, *, mx: bool = False) -> Failure:
+def _dns_failure(error: DnsError, *, mx: bool = False, native: bool = False) -> Failure:
     if isinstance(error, NotFound):
         return Failure("5.4.4", error.text, site=True)
     if isinstance(error, Filtered):
         return Failure("4.7.0", error.text, site=True)
     if isinstance(error, Invalid):
-        return Failure("5.4.4" if mx else "5.4.3", error.text, site=True)
+        dsn = "5.3.0" if native else "5.4.4" if mx else "5.4.3"
+        return Failure(dsn, error.text, site=True)
     return Failure("4.4.3", error.text, site=True)

@@ -104,7 +104,7 @@ class Session:
             self.pix = await workarounds.of(request, self.address, self.relay)
         words = greeting.text[4:].split()
         if loop_detect and words and words[0].lower() == params.myhostname.lower():
-            LOG.warning(f"host {self.name} greeted me with my own hostname {params.myhostname}")
+            LOG.warning(f"host {self.relay} greeted me with my own hostname {params.myhostname}")
         if settings.lmtp:
             reply = await self._hello("LHLO", LHLO, params.smtp_helo_name)
             if not reply.positive:
@@ -140,7 +140,8 @@ class Session:
     def _detect_loop(self, reply: ServerReply, myhostname: str, nexthop: str) -> None:
         words = reply.lines[0][4:].split()
         if words and words[0].lower() == myhostname.lower():
-            LOG.warning(f"host {self.name} replied to HELO/EHLO with my own hostname {myhostname}")
+            own = f"replied to HELO/EHLO with my own hostname {myhostname}"
+            LOG.warning(f"host {self.relay} {own}")
             raise SiteFailed(
                 Failure("5.4.6", f"mail for {nexthop} loops back to myself", site=True)
             )

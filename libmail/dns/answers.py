@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +15,7 @@ __all__ = [
     "NotFound",
     "NullMx",
     "TempFail",
+    "is_null_mx",
 ]
 
 
@@ -71,6 +73,14 @@ class DnsRecord:
     preference: int = 0  # MX; priority of SRV
     weight: int = 0  # SRV
     port: int = 0  # SRV
+
+
+def is_null_mx(records: Sequence[DnsRecord]) -> bool:
+    """Tell whether MX records say that the domain accepts no mail, RFC 7505 §3.
+
+    One such record is enough, also among others, where it should not be.
+    """
+    return any(not record.value and record.rrtype == "MX" for record in records)
 
 
 @dataclass(frozen=True, slots=True)

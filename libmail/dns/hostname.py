@@ -43,8 +43,13 @@ def ascii_domain(name: str) -> str:
         return ""
 
 
-def valid_hostname(name: str) -> bool:
-    """Tell whether the text is a host name in ASCII form, without a dot at the end."""
+def valid_hostname(name: str, *, wildcard: bool = False) -> bool:
+    """Tell whether the text is a host name in ASCII form, without a dot at the end.
+
+    wildcard: the first label may be "*", as that of names in DNS may, RFC 4592 §2.1.1.
+    """
+    if wildcard and name.startswith("*.") and len(name) <= _MAX_NAME:
+        name = name[2:]
     return (
         len(name) <= _MAX_NAME
         and _GOOD.fullmatch(name) is not None

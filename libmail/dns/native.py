@@ -14,9 +14,9 @@ import socket
 from importlib import import_module
 from typing import Final
 
-from libmail.dns.answers import DnsError, NotFound, TempFail
+from libmail.dns.answers import DnsError, Invalid, NotFound, TempFail
 from libmail.dns.hostname import valid_hostaddr
-from libmail.dns.resolver import Protocols
+from libmail.dns.resolver import Protocols, allows
 from libmail.tables.cache import ExpiringCache
 
 __all__ = ["NativeResolver"]
@@ -27,9 +27,8 @@ _FAMILIES: Final = {
     "ipv4": socket.AF_INET,
     "ipv6": socket.AF_INET6,
 }
-_NO_NAME: Final = frozenset(
-    {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME), socket.EAI_ADDRFAMILY}
-)
+_NO_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_OTHER_PROTOCOL: Final = frozenset({socket.EAI_ADDRFAMILY, socket.EAI_FAMILY})
 
 
 def _load_name_services(nsswitch: str = "/etc/nsswitch.conf") -> None:
@@ -65,9 +64,9 @@ class NativeResolver:
     async def addresses(self, host: str, protocols: Protocols = "all") -> tuple[str, ...]:
         """Return the addresses of a host, in the order of the system.
 
-        Raises `NotFound`, `TempFail`.
+        Raises `NotFound`, `TempFail`, and `Invalid` for an address of another protocol.
         """
-        if valid_hostaddr(host):
+        if valid_hostaddr(host) and allows(protocols, host):
             return (host,)
         key = (host.lower(), protocols)
         known = self._addresses.get(key)
@@ -111,4 +110,8 @@ class NativeResolver:
 
 def _error(name: str, doing: str, error: socket.gaierror) -> DnsError:
     text = f"{doing}: {error.strerror}"
-    return NotFound(name, "A", text, 3) if error.errno in _NO_NAME else TempFail(name, "A", text)
+    if error.errno in _NO_NAME:
+        return NotFound(name, "A", text, 3)
+    if error.errno in _OTHER_PROTOCOL:
+        return Invalid(name, "A", text)
+    return TempFail(name, "A", text)

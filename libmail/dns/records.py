@@ -84,7 +84,7 @@ def _host(owner: str, rrtype: str, host: str) -> str | None:
     if valid_hostaddr(host):
         LOG.warning(f"numeric domain name {where}")
         return host
-    if valid_hostname(host):
+    if valid_hostname(host, wildcard=True):
         return host
     LOG.warning(f"malformed domain name {where}")
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from libmail.dns.answers import DnsAnswer, DnsRecord, Filtered, TempFail
+from libmail.dns.answers import DnsAnswer, DnsRecord, Filtered, TempFail, is_null_mx
 from libmail.log import LOG
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
@@ -41,7 +41,12 @@ class ReplyFilter:
         return bool(self._maps)
 
     async def apply(self, answer: DnsAnswer) -> DnsAnswer | Filtered | TempFail:
-        """The answer without the records to ignore; an error if none is left, or for a bad rule."""
+        """The answer without the records to ignore; an error if none is left, or for a bad rule.
+
+        That a domain accepts no mail (a null MX) cannot be overlooked.
+        """
+        if is_null_mx(answer.records):
+            return answer
         kept = []
         where = f"Error looking up name={answer.name} type={answer.rrtype}"
         for record in answer.records:

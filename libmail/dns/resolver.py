@@ -39,6 +39,7 @@ from libmail.dns.answers import (
     NotFound,
     NullMx,
     TempFail,
+    is_null_mx,
 )
 from libmail.dns.hostname import ascii_domain, valid_hostaddr, valid_hostname
 from libmail.dns.records import answer_of, error_text, malformed, name_text
@@ -46,7 +47,7 @@ from libmail.dns.reply_filter import ReplyFilter
 from libmail.log import LOG
 from libmail.tables.cache import ExpiringCache
 
-__all__ = ["Protocols", "Resolver", "ResolverTimes", "read_times"]
+__all__ = ["Protocols", "Resolver", "ResolverTimes", "allows", "read_times"]
 
 Protocols = Literal["all", "ipv4", "ipv6"]
 
@@ -167,9 +168,8 @@ class Resolver:
 
     async def _ask(self, name: str, rrtype: str) -> DnsAnswer | DnsError:
         ascii_name = ascii_domain(name)
-        if not (valid_hostname(ascii_name) or valid_hostaddr(ascii_name)):
-            text = f"Name service error for {name}: invalid host or domain name"
-            return NotFound(name, rrtype, text, int(dns.rcode.NXDOMAIN))
+        if not (valid_hostname(ascii_name, wildcard=True) or valid_hostaddr(ascii_name)):
+            return _no_name(name, rrtype)
         wanted = ascii_name
         validated = True
         ttl = 1 << 30
@@ -215,7 +215,7 @@ class Resolver:
         Raises as `lookup` does, and `NullMx` where the domain takes no mail (RFC 7505).
         """
         answer = await self.lookup(domain, "MX")
-        if any(not record.value for record in answer.records):
+        if is_null_mx(answer.records):
             raise NullMx(domain, "MX", f"Domain {domain} does not accept mail (nullMX)")
         return answer
 
@@ -226,7 +226,9 @@ class Resolver:
         succeed later, and otherwise what the last lookup raised.
         """
         if valid_hostaddr(host):
-            return (DnsRecord(host, "AAAA" if ":" in host else "A", 0, host),)
+            if allows(protocols, host):
+                return (DnsRecord(host, "AAAA" if ":" in host else "A", 0, host),)
+            raise _no_name(host, "A")
         wanted = {"all": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}[protocols]
         results = await asyncio.gather(*(self._lookup_or_error(host, t) for t in wanted))
         found = [r for result in results if isinstance(result, DnsAnswer) for r in result.records]
@@ -263,6 +265,16 @@ def _configured(resolv_conf: str) -> dns.asyncresolver.Resolver:
     resolver.search = []
     resolver.cache = None
     return resolver
+
+
+def allows(protocols: Protocols, address: str) -> bool:
+    """Tell whether a numeric address is of a protocol that may be used."""
+    return protocols == "all" or (protocols == "ipv6") == (":" in address)
+
+
+def _no_name(name: str, rrtype: str) -> NotFound:
+    text = f"Name service error for {name}: invalid host or domain name"
+    return NotFound(name, rrtype, text, int(dns.rcode.NXDOMAIN))
 
 
 def _loop(name: str, rrtype: str) -> NotFound:

@@ -93,9 +93,13 @@ async def check_client_access(check: Check, _: Subject, table: str) -> Outcome:
 
 
 async def check_reverse_client_access(check: Check, _: Subject, table: str) -> Outcome:
-    """check_reverse_client_hostname_access type:table."""
-    facts = check.facts
-    return await _host(check, REVERSE_CLIENT, table, facts.reverse_name, facts.client_address)
+    """check_reverse_client_hostname_access type:table. It may not permit: whoever owns an address
+    can give it any name."""
+    name = check.facts.reverse_name
+    outcome = await _host(check, REVERSE_CLIENT, table, name, check.facts.client_address)
+    if outcome is PERMIT and not check.discarding:
+        return check.forbid_permit("check_reverse_client_hostname_access", name)
+    return outcome
 
 
 async def _host(check: Check, subject: Subject, table: str, name: str, address: str) -> Outcome:

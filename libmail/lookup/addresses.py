@@ -1,8 +1,9 @@
 """Restrictions on sender and recipient addresses, and the relay control."""
 
+from functools import lru_cache
 from typing import Final
 
-from libmail.dns.answers import DnsError, Filtered, Invalid, NotFound, NullMx
+from libmail.dns.answers import DnsError, Filtered, Invalid, NotFound, is_null_mx
 from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
 from libmail.ipc.messages import ResolveFlag
 from libmail.log import LOG
@@ -81,6 +82,7 @@ async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
     recipient = check.facts.recipient
     if recipient is None:
         return DUNNO
+    _warn_of_removal()
     try:
         if await _authorized(check, recipient):
             return PERMIT
@@ -95,6 +97,13 @@ async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
     except DnsError:
         text = check.rejected(RECIPIENT, "Unable to look up mail exchanger information")
         return check.want_defer_if_permit(RECIPIENT, 450, "4.4.4", text)
+
+
+@lru_cache(1)
+def _warn_of_removal() -> None:
+    """Once a process."""
+    what = 'support for restriction "permit_mx_backup" will be removed from Postfix'
+    LOG.warning(f'{what}; instead, specify "relay_domains"')
 
 
 async def _is_backup(check: Check, domain: str) -> Outcome:
@@ -229,8 +238,6 @@ async def _domain_exists(
     for rrtype in ("MX", "A", "AAAA"):
         try:
             records = await check.lookups.dns(domain, rrtype)
-        except NullMx:
-            return _null_mx(check, subject, domain, null_dsn)
         except NotFound:
             continue
         except Invalid:
@@ -242,7 +249,7 @@ async def _domain_exists(
         except DnsError as err:
             failed = err
             break
-        if rrtype == "MX" and all(not record.value for record in records):
+        if is_null_mx(records):
             return _null_mx(check, subject, domain, null_dsn)
         return DUNNO
     text = check.rejected(subject, "Domain not found")

@@ -36,16 +36,21 @@ __all__ = ["Check", "Restriction", "Rule", "fix_dsn", "split_dsn"]
 
 _DSN: Final = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
 _FAIL: Final = int(ResolveFlag.FAIL)  # a plain number: flags are looked at for each recipient
-# RFC 3463 address status, as it has to be for a sender, a recipient, anything else.
+# RFC 3463 §3.2 address status, as it has to be for a sender or a recipient; others become 1.0.
 _FOR_SENDER: Final[Mapping[str, str]] = {
     "1.1": "1.7",
     "1.2": "1.8",
     "1.3": "1.7",
     "1.4": "1.7",
-    "1.5": "1.0",
     "1.6": "1.7",
+    "1.7": "1.7",
+    "1.8": "1.8",
 }
-_FOR_RECIPIENT: Final[Mapping[str, str]] = {"1.7": "1.3", "1.8": "1.2"}
+_FOR_RECIPIENT: Final[Mapping[str, str]] = {
+    **{f"1.{digit}": f"1.{digit}" for digit in range(7)},
+    "1.7": "1.3",
+    "1.8": "1.2",
+}
 _ABOUT_CLIENT: Final = frozenset({"permit_mynetworks", "permit_inet_interfaces"})
 
 
@@ -72,11 +77,11 @@ def split_dsn(text: str, default: str) -> tuple[str, str]:
 def fix_dsn(dsn: str, code: int, subject: Subject) -> str:
     """Give a status the class of the reply code, and the detail that fits what is refused."""
     detail = dsn[2:]
-    if detail[:2] == "1." and len(detail) == 3:
+    if detail[:2] == "1.":
         if subject is SENDER:
-            mapped = _FOR_SENDER.get(detail, detail)
+            mapped = _FOR_SENDER.get(detail, "1.0")
         elif subject is RECIPIENT:
-            mapped = _FOR_RECIPIENT.get(detail, detail)
+            mapped = _FOR_RECIPIENT.get(detail, "1.0")
         else:
             mapped = "0.0"
         if mapped != detail:
@@ -89,6 +94,8 @@ class Check:
     """The evaluation of the restriction lists of one command.
 
     by_name: finds a restriction that the right-hand side of an access table names.
+    A permit becomes `defer_if_permit` from the moment on that a restriction wanted that, in this
+    stage of the session or in an earlier one; a refusal becomes `defer_if_reject` within a stage.
     """
 
     __slots__ = (
@@ -135,6 +142,11 @@ class Check:
         """Whether the restriction at hand follows warn_if_reject."""
         return self._warning
 
+    @property
+    def discarding(self) -> bool:
+        """Whether a table wants the message to be thrown away."""
+        return any(effect.action == "discard" for effect in self.verdict.effects)
+
     def name(self, subject: Subject) -> str:
         """What a reply calls the thing that is checked, without angle brackets."""
         facts = self.facts
@@ -157,6 +169,15 @@ class Check:
         return f"<{self.name(subject)}>: {subject.words} rejected: {reason}"
 
     # lists
+
+    def begin_stage(self) -> None:
+        """What an earlier stage would defer in place of a refusal does not count any more."""
+        self.defer_if_reject = None
+
+    async def stage(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
+        """Begin a stage, and evaluate its list."""
+        self.begin_stage()
+        return await self.run(rules, subject)
 
     async def run(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
         """Evaluate a list; the first restriction that says something decides."""
@@ -223,6 +244,13 @@ class Check:
             reply = self.defer_if_reject
         self.verdict.effects.append(Effect("reject", reply.line))
         return reply
+
+    def forbid_permit(self, restriction: str, target: str) -> Outcome:
+        """Refuse to permit for something that the client, or whoever owns a name, can choose."""
+        LOG.warning(f"restriction {restriction} returns OK for {target}")
+        LOG.warning("this is not allowed for security reasons")
+        LOG.warning("use DUNNO instead of OK if you want to make an exception")
+        return self.reject_config()
 
     def want_defer_if_permit(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
         """A permit from now on becomes this refusal."""

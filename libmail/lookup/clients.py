@@ -135,13 +135,13 @@ async def reject_non_fqdn_helo_hostname(check: Check, _: Subject, __: str) -> Ou
 
 
 async def reject_unknown_helo_hostname(check: Check, _: Subject, __: str) -> Outcome:
-    """The name has neither an address nor an MX record."""
-    name = _without_dot(check.facts.helo_name)
+    """The name has neither an address nor an MX record. With a final dot it is no name."""
+    name = check.facts.helo_name
     decided = _without_name(check, name)
     if decided is not None:
         return decided
     failed: DnsError | None = None
-    for rrtype in ("A", "AAAA", "MX"):
+    for rrtype in ("A", "AAAA", "MX") if valid_hostname(name) or valid_hostaddr(name) else ():
         try:
             await check.lookups.dns(name, rrtype)
         except NotFound:

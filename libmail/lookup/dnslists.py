@@ -5,6 +5,7 @@ A list is `domain`, or `domain=pattern`, where the pattern says which of its add
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
@@ -14,6 +15,7 @@ from libmail.config.expand import expand
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostname
 from libmail.log import LOG
+from libmail.lookup.addresses import permit_auth_destination
 from libmail.lookup.check import Check, Restriction, split_dsn
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
@@ -32,13 +34,12 @@ __all__ = [
     "matches_pattern",
     "permit_dnswl_client",
     "permit_rhswl_client",
-    "reject_maps_rbl",
     "reject_rbl_client",
     "rhsbl",
 ]
 
 _REASON_LIMIT: Final = 255
-_CODE: Final = re.compile(r"([45][0-9][0-9])[ \t]+(.*)", re.S)
+_CODE: Final = re.compile(r"([45][0-9][0-9])[ \t](.+)", re.S)
 
 
 def _octet_matches(pattern: str, octet: int) -> bool:
@@ -94,24 +95,41 @@ async def _reason(check: Check, query: str) -> str:
 
 async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: str) -> Outcome:
     """The refusal of something that is listed; the text is rbl_reply_maps' or the default."""
-    domain = zone.partition("=")[0]
-    template: str | None = None
-    if check.lookups.has("rbl_reply_maps"):
-        try:
-            for key in (zone, domain):
-                template = template or await check.lookups.find("rbl_reply_maps", key)
-        except LookupFailure:
-            return check.reject_lookup(zone)
-    values = await _values(check, subject, domain, query, what)
     try:
-        text = expand(template or check.params.default_rbl_reply, values.get)
-    except ExpansionError as err:
-        LOG.warning(f"{zone}: {err}")
+        template = await check.lookups.find("rbl_reply_maps", zone)
+    except LookupFailure:
         return check.reject_config()
-    match = _CODE.match(text)
-    code, rest = (int(match[1]), match[2]) if match else (check.params.maps_rbl_reject_code, text)
-    dsn, rest = split_dsn(rest, "5.7.1")
-    return check.reject(subject, code, dsn, rest)
+    domain = zone.partition("=")[0]
+    values = await _values(check, subject, domain, query, what)
+    which = f"bad rbl reply template for domain {domain}"
+    text = None if template is None else _filled_in(template, values, which)
+    if text is None:
+        template = check.params.default_rbl_reply
+        text = _filled_in(template, values, "bad default rbl reply template")
+    if text is None:
+        return check.reject_config()
+    match = _CODE.fullmatch(text)
+    if match is None:
+        LOG.warning(f"rbl response code configuration error: {text}")
+        return check.reject(subject, 450, "4.7.1", "Service unavailable")
+    dsn, rest = split_dsn(match[2].lstrip(), "5.7.1")
+    return check.reject(subject, int(match[1]), dsn, rest)
+
+
+def _filled_in(template: str, values: Mapping[str, str], problem: str) -> str | None:
+    """The text of a template; None, with a warning, for one that cannot be expanded."""
+
+    def value(name: str) -> str:
+        if name not in values:
+            raise ExpansionError(f'unknown macro name "{name}" in expansion request')
+        return values[name].replace("$", "$$")  # it comes from outside, and is no template
+
+    try:
+        return expand(template, value)
+    except ExpansionError as err:
+        LOG.warning(str(err))
+        LOG.warning(f"rbl_reject_reply: {problem}: {template}")
+        return None
 
 
 async def _values(
@@ -119,6 +137,7 @@ async def _values(
 ) -> dict[str, str]:
     facts, params = check.facts, check.params
     sender, recipient = facts.sender or "", facts.recipient or ""
+    reason = await _reason(check, query)
     return {
         "client": facts.client,
         "client_address": facts.client_address,
@@ -135,7 +154,8 @@ async def _values(
         "rbl_domain": domain,
         "rbl_what": what,
         "rbl_class": subject.words,
-        "rbl_reason": await _reason(check, query),
+        "rbl_reason": reason,
+        "rbl_txt": reason,
         "mail_name": params.mail_name,
         "myhostname": params.myhostname,
     }
@@ -151,20 +171,11 @@ async def reject_rbl_client(check: Check, _: Subject, zone: str) -> Outcome:
     return await _blocked(check, CLIENT, zone, query, address)
 
 
-async def reject_maps_rbl(check: Check, subject: Subject, _: str) -> Outcome:
-    """The old form: the lists are in maps_rbl_domains."""
-    for zone in check.params.maps_rbl_domains:
-        outcome = await reject_rbl_client(check, subject, zone)
-        if outcome is not DUNNO:
-            return outcome
-    return DUNNO
-
-
 async def permit_dnswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
     """permit_dnswl_client domain[=pattern]: the client's address is listed."""
     domain, _eq, pattern = zone.partition("=")
     query = f"{_reversed_address(check.facts.client_address)}.{domain}"
-    return _permitted(check, subject, zone, await _listed(check, query, pattern))
+    return await _permitted(check, subject, zone, query, pattern)
 
 
 async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
@@ -173,10 +184,19 @@ async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outc
     if name == "unknown" or not valid_hostname(name):
         return DUNNO
     domain, _eq, pattern = zone.partition("=")
-    return _permitted(check, subject, zone, await _listed(check, f"{name}.{domain}", pattern))
+    return await _permitted(check, subject, zone, f"{name}.{domain}", pattern)
 
 
-def _permitted(check: Check, subject: Subject, zone: str, listed: bool | None) -> Outcome:
+async def _permitted(
+    check: Check, subject: Subject, zone: str, query: str, pattern: str
+) -> Outcome:
+    """Permit what is listed; a list of others opens no relay: it says nothing about a recipient
+    that permit_auth_destination would not permit."""
+    if check.facts.where == "RCPT":
+        allowed = await permit_auth_destination(check, subject, "")
+        if allowed is not PERMIT:
+            return allowed
+    listed = await _listed(check, query, pattern)
     if listed is None:
         text = check.rejected(subject, f"Allowlist lookup error for {zone}")
         return check.want_defer_if_reject(subject, 450, "4.7.1", text)

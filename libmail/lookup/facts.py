@@ -43,8 +43,9 @@ class Facts:
     """What is known of a session. Addresses are in internal form, None: not given yet.
 
     client_name: verified name, "unknown" without. reverse_name: the name of the address, not
-    verified. where: the command at hand, as the log names it. pipelined: the client sent more than
-    it may at this point. improper: it did so earlier.
+    verified. where: the command at hand, as the log names it. improper_pipelining: the client sent
+    more than it may. deferrals: what a stage that was decided early (CLIENT, HELO or SENDER,
+    without smtpd_delay_reject) wants a permit to become later in the session.
     """
 
     client_name: str = "unknown"
@@ -61,6 +62,7 @@ class Facts:
     recipient_count: int = 0
     where: str = "CONNECT"
     improper_pipelining: bool = False
+    deferrals: "dict[Subject, Reply]" = field(default_factory=dict)
 
     @property
     def client(self) -> str:

@@ -13,63 +13,96 @@ from libmail.lookup.facts import (
     CLIENT,
     DUNNO,
     HELO,
+    PERMIT,
+    RECIPIENT,
     REVERSE_CLIENT,
+    SENDER,
     Outcome,
     Subject,
     named,
 )
 from libmail.smtp.address import split_address
 
-__all__ = ["hosts_access"]
+__all__ = ["HOSTS_OF", "KINDS", "hosts_access"]
 
 Kind = Literal["MX", "NS", "A"]
+KINDS: Final[tuple[Kind, ...]] = ("MX", "NS", "A")
 _MOST: Final = 100  # hosts of a domain that are looked at
+HOSTS_OF: Final = {
+    "client": CLIENT,
+    "reverse_client_hostname": REVERSE_CLIENT,
+    "helo": HELO,
+    "sender": SENDER,
+    "recipient": RECIPIENT,
+}
+"""What the hosts belong to, as names of restrictions have it."""
 
 
-def hosts_access(subject: Subject, kind: Kind) -> Restriction:
-    """check_<subject>_<kind>_access type:table."""
-    return partial(_check, subject, kind)
+def hosts_access(name: str, kind: Kind) -> Restriction:
+    """check_<name>_<kind>_access type:table. What they find may not permit: anybody can name
+    the hosts of others as those of a domain of his own."""
+    return partial(_check, f"check_{name}_{kind.lower()}_access", HOSTS_OF[name], kind)
 
 
 def _domain(check: Check, subject: Subject) -> str:
     what = named(check.facts, subject)
-    return what if subject in (CLIENT, REVERSE_CLIENT, HELO) else split_address(what)[1]
+    return what if subject in (CLIENT, REVERSE_CLIENT, HELO) else split_address(what)[1] or what
 
 
-async def _check(subject: Subject, kind: Kind, check: Check, _: Subject, table: str) -> Outcome:
-    domain = _domain(check, subject).removesuffix(".")
+async def _check(
+    name: str, subject: Subject, kind: Kind, check: Check, _: Subject, table: str
+) -> Outcome:
+    outcome = await _decide(subject, kind, check, table)
+    if outcome is PERMIT and not check.discarding:
+        return check.forbid_permit(name, named(check.facts, subject))
+    return outcome
+
+
+async def _decide(subject: Subject, kind: Kind, check: Check, table: str) -> Outcome:
+    domain = _domain(check, subject)
     if not domain or domain == "unknown":
         return DUNNO
-    literal = literal_address(domain)
-    if literal is not None or valid_hostaddr(domain):
+    bare = domain.removesuffix(".")
+    literal = literal_address(bare)
+    if literal is not None or valid_hostaddr(bare):
         if subject is HELO and literal is None:
             return DUNNO
-        return await _look(check, subject, table, "", [literal or domain])
-    if not valid_hostname(domain):
+        return await _look(check, subject, table, "", [literal or bare])
+    if not valid_hostname(bare):
         return DUNNO
     try:
-        hosts = await _hosts(check, kind, domain)
-    except DnsError as err:
-        LOG.warning(f"Unable to look up {kind} host for {domain}: {_why(err)}")
+        hosts = await _hosts(check, kind, bare)
+    except _Unknown as err:
+        where = err.domain or named(check.facts, subject)
+        LOG.warning(f"Unable to look up {kind} host for {where}: {err}")
         return DUNNO
-    return await _look_at_hosts(check, subject, table, kind, domain, hosts)
+    return await _look_at_hosts(check, subject, table, kind, hosts)
 
 
-def _why(err: DnsError) -> str:
-    return err.text.rpartition("type=")[2].partition(": ")[2] or err.text
+class _Unknown(Exception):
+    """The hosts of a domain are not known; the text says why. domain: "" if none above has any."""
+
+    def __init__(self, error: DnsError, domain: str) -> None:
+        super().__init__(error.text.rpartition("type=")[2].partition(": ")[2] or error.text)
+        self.domain = domain
 
 
 async def _look_at_hosts(
-    check: Check, subject: Subject, table: str, kind: Kind, domain: str, hosts: list[str]
+    check: Check, subject: Subject, table: str, kind: Kind, hosts: list[str]
 ) -> Outcome:
     for host in hosts[:_MOST]:
+        outcome = await _look(check, subject, table, host, [])
+        if outcome is not DUNNO:
+            return outcome
         try:
             addresses = await _addresses(check, host)
-        except DnsError as err:
-            if kind != "A" or not isinstance(err, NotFound):
-                LOG.warning(f"Unable to look up {kind} host {host} for {domain}: {_why(err)}")
-            addresses = []
-        outcome = await _look(check, subject, table, host, addresses)
+        except DnsError:
+            if kind != "A":
+                about = f"{subject.words} {named(check.facts, subject)}"
+                why = "Name or service not known"
+                LOG.warning(f"Unable to look up {kind} host {host} for {about}: {why}")
+            continue
+        outcome = await _look(check, subject, table, "", addresses)
         if outcome is not DUNNO:
             return outcome
     return DUNNO
@@ -90,16 +123,36 @@ async def _look(
 
 
 async def _hosts(check: Check, kind: Kind, domain: str) -> list[str]:
-    """Raises DnsError."""
+    """Raises _Unknown."""
     if kind == "A":
         return [domain]
     try:
-        return [record.value for record in await check.lookups.dns(domain, kind) if record.value]
-    except NotFound:
+        return await _records(check, kind, domain)
+    except NotFound as err:
         if kind == "MX":
             return [domain]  # RFC 5321 §5.1: then the domain itself is its host
-    parent = domain.partition(".")[2]
-    return await _hosts(check, kind, parent) if "." in parent else []
+        return await _hosts_above(check, domain, err)
+    except DnsError as err:
+        raise _Unknown(err, domain) from None
+
+
+async def _hosts_above(check: Check, domain: str, why: DnsError) -> list[str]:
+    """The name servers of the closest domain above that has any. Raises _Unknown."""
+    domain = domain.partition(".")[2]
+    while domain:
+        try:
+            return await _records(check, "NS", domain)
+        except NotFound as err:
+            why = err
+        except DnsError as err:
+            raise _Unknown(err, domain) from None
+        domain = domain.partition(".")[2]
+    raise _Unknown(why, "")
+
+
+async def _records(check: Check, kind: Kind, domain: str) -> list[str]:
+    """Raises DnsError."""
+    return [record.value for record in await check.lookups.dns(domain, kind) if record.value]
 
 
 async def _addresses(check: Check, host: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from libmail.log import LOG
 from libmail.lookup.access import (
     check_client_access,
     check_etrn_access,
@@ -38,7 +39,6 @@ from libmail.lookup.clients import (
 from libmail.lookup.dnslists import (
     permit_dnswl_client,
     permit_rhswl_client,
-    reject_maps_rbl,
     reject_rbl_client,
     rhsbl,
 )
@@ -53,7 +53,7 @@ from libmail.lookup.facts import (
     Outcome,
     Subject,
 )
-from libmail.lookup.hosts import hosts_access
+from libmail.lookup.hosts import HOSTS_OF, KINDS, hosts_access
 from libmail.lookup.unlisted import reject_unlisted_recipient, reject_unlisted_sender
 
 __all__ = ["RESTRICTIONS", "WITH_ARGUMENT", "WITH_TABLE"]
@@ -87,6 +87,23 @@ async def _defer_if_reject(check: Check, subject: Subject, _: str) -> Outcome:
     return check.want_defer_if_reject(subject, 450, "4.7.0", text)
 
 
+def _removed(name: str, instead: str) -> Restriction:
+    """A restriction that there was before version 3.9."""
+
+    async def refuse(check: Check, _: Subject, __: str) -> Outcome:
+        what = f'support for restriction "{name}" has been removed in Postfix 3.9'
+        LOG.warning(f"{what}; instead, specify {instead}")
+        return check.reject_config()
+
+    return refuse
+
+
+_REMOVED: Final = {
+    "check_relay_domains": '"reject_unauth_destination"',
+    "permit_naked_ip_address": '"permit_mynetworks" or "permit_sasl_authenticated"',
+    "reject_maps_rbl": '"reject_rbl_client domain-name"',
+}
+
 RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "defer": _defer,
     "defer_if_permit": _defer_if_permit,
@@ -97,7 +114,6 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "permit_inet_interfaces": permit_inet_interfaces,
     "permit_mx_backup": permit_mx_backup,
     "permit_mynetworks": permit_mynetworks,
-    "permit_naked_ip_address": _dunno,
     "permit_sasl_authenticated": _dunno,
     "permit_tls_all_clientcerts": _dunno,
     "permit_tls_clientcerts": _dunno,
@@ -106,7 +122,6 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "reject_invalid_helo_hostname": reject_invalid_helo_hostname,
     "reject_invalid_hostname": reject_invalid_helo_hostname,
     "reject_known_sender_login_mismatch": _dunno,
-    "reject_maps_rbl": reject_maps_rbl,
     "reject_multi_recipient_bounce": reject_multi_recipient_bounce,
     "reject_non_fqdn_helo_hostname": reject_non_fqdn_helo_hostname,
     "reject_non_fqdn_hostname": reject_non_fqdn_helo_hostname,
@@ -129,8 +144,8 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "reject_unlisted_recipient": reject_unlisted_recipient,
     "reject_unlisted_sender": reject_unlisted_sender,
     "check_recipient_maps": reject_unlisted_recipient,
-    "check_relay_domains": reject_unauth_destination,
     "warn_if_reject": _dunno,  # the evaluation itself looks out for it
+    **{name: _removed(name, instead) for name, instead in _REMOVED.items()},
 }
 
 # Restrictions that need a table, and those that need something else.
@@ -143,21 +158,11 @@ WITH_TABLE: Final[Mapping[str, Restriction]] = {
     "check_reverse_client_hostname_access": check_reverse_client_access,
     "check_sasl_access": _dunno,
     "check_sender_access": check_sender_access,
-    "check_client_mx_access": hosts_access(CLIENT, "MX"),
-    "check_client_ns_access": hosts_access(CLIENT, "NS"),
-    "check_client_a_access": hosts_access(CLIENT, "A"),
-    "check_reverse_client_hostname_mx_access": hosts_access(REVERSE_CLIENT, "MX"),
-    "check_reverse_client_hostname_ns_access": hosts_access(REVERSE_CLIENT, "NS"),
-    "check_reverse_client_hostname_a_access": hosts_access(REVERSE_CLIENT, "A"),
-    "check_helo_mx_access": hosts_access(HELO, "MX"),
-    "check_helo_ns_access": hosts_access(HELO, "NS"),
-    "check_helo_a_access": hosts_access(HELO, "A"),
-    "check_sender_mx_access": hosts_access(SENDER, "MX"),
-    "check_sender_ns_access": hosts_access(SENDER, "NS"),
-    "check_sender_a_access": hosts_access(SENDER, "A"),
-    "check_recipient_mx_access": hosts_access(RECIPIENT, "MX"),
-    "check_recipient_ns_access": hosts_access(RECIPIENT, "NS"),
-    "check_recipient_a_access": hosts_access(RECIPIENT, "A"),
+    **{
+        f"check_{name}_{kind.lower()}_access": hosts_access(name, kind)
+        for name in HOSTS_OF
+        for kind in KINDS
+    },
 }
 WITH_ARGUMENT: Final[Mapping[str, Restriction]] = {
     "permit_dnswl_client": permit_dnswl_client,

@@ -15,10 +15,10 @@ class RestrictionParams:
     canonical_maps: tuple[str, ...]
     default_rbl_reply: str
     defer_code: int
+    double_bounce_sender: str
     invalid_hostname_reject_code: int
     local_recipient_maps: tuple[str, ...]
     mail_name: str
-    maps_rbl_domains: tuple[str, ...]
     maps_rbl_reject_code: int
     multi_recipient_bounce_reject_code: int
     mydestination: tuple[str, ...]

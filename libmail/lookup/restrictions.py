@@ -1,5 +1,7 @@
 """The stages of a session, and what the restrictions decide at each."""
 
+from typing import Final
+
 from libmail.lookup.check import Check
 from libmail.lookup.context import Lookups
 from libmail.lookup.facts import (
@@ -23,6 +25,9 @@ from libmail.smtp.reply import Reply
 
 __all__ = ["Restrictions"]
 
+_EARLY: Final = (CLIENT, HELO, SENDER)
+"""The stages that smtpd_delay_reject delays, in the order of a session."""
+
 
 class Restrictions:
     """Decides each step of a session. Knows no session: all that it needs are the facts."""
@@ -34,39 +39,33 @@ class Restrictions:
     def _check(self, facts: Facts, lookups: Lookups) -> Check:
         return Check(facts, lookups, self._params, self._compiled.named)
 
-    async def _simple(
-        self, facts: Facts, lookups: Lookups, rules: Rules, subject: Subject
-    ) -> Verdict:
-        check = self._check(facts, lookups)
-        return _verdict(check, check.finish(await check.run(rules, subject)))
-
     async def connect(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At the connection; with smtpd_delay_reject nothing is decided before RCPT."""
         if self._params.smtpd_delay_reject or not self._compiled.client:
             return Verdict()
-        return await self._stage(facts, lookups, self._compiled.client, CLIENT)
+        check = self._check(facts, lookups)
+        outcome = await check.stage(self._compiled.client, CLIENT)
+        return _early_verdict(check, CLIENT, outcome)
 
     async def helo(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At HELO and EHLO."""
         if self._params.smtpd_delay_reject or not self._compiled.helo:
             return Verdict()
-        return await self._stage(facts, lookups, self._compiled.helo, HELO)
+        check = self._check(facts, lookups)
+        check.defer_if_permit = _deferral(facts, HELO)
+        outcome = await check.stage(self._compiled.helo, HELO)
+        return _early_verdict(check, HELO, outcome)
 
     async def mail(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At MAIL."""
         if self._params.smtpd_delay_reject:
             return Verdict()
         check = self._check(facts, lookups)
-        return _verdict(check, await self._sender(check))
-
-    async def _stage(
-        self, facts: Facts, lookups: Lookups, rules: Rules, subject: Subject
-    ) -> Verdict:
-        check = self._check(facts, lookups)
-        return _verdict(check, await check.run(rules, subject))
+        check.defer_if_permit = _deferral(facts, SENDER)
+        return _early_verdict(check, SENDER, await self._sender(check))
 
     async def _sender(self, check: Check) -> Outcome:
-        outcome = await check.run(self._compiled.sender, SENDER)
+        outcome = await check.stage(self._compiled.sender, SENDER)
         sender = check.facts.sender
         if (
             isinstance(outcome, Reply)
@@ -79,25 +78,37 @@ class Restrictions:
 
     async def recipient(self, facts: Facts, lookups: Lookups, *, unlisted: bool = True) -> Verdict:
         """At RCPT (and VRFY). unlisted: recipients that do not exist may be refused."""
-        check, compiled = self._check(facts, lookups), self._compiled
+        check = self._check(facts, lookups)
         check.unlisted = not unlisted
-        outcome: Outcome = DUNNO
-        if self._params.smtpd_delay_reject:
-            for rules, subject in ((compiled.client, CLIENT), (compiled.helo, HELO)):
-                if rules and isinstance(outcome := await check.run(rules, subject), Reply):
-                    return _verdict(check, outcome)
-            if isinstance(outcome := await self._sender(check), Reply):
-                return _verdict(check, outcome)
-        lists = [compiled.relay, compiled.recipient]
-        if not self._params.smtpd_relay_before_recipient_restrictions:
-            lists.reverse()
-        for rules in lists:
-            if rules and isinstance(outcome := await check.run(rules, RECIPIENT), Reply):
-                return _verdict(check, outcome)
-        outcome = check.finish(outcome)
+        check.defer_if_permit = _deferral(facts)
+        outcome = await self._delayed(check)
+        if not isinstance(outcome, Reply) and self._params.smtpd_delay_reject:
+            outcome = await self._sender(check)
+        if not isinstance(outcome, Reply):
+            outcome = check.finish(await self._recipient_lists(check))
         if not isinstance(outcome, Reply) and self._params.smtpd_reject_unlisted_recipient:
             outcome = await reject_unlisted_recipient(check, RECIPIENT, "")
         return _verdict(check, outcome)
+
+    async def _delayed(self, check: Check) -> Outcome:
+        """The lists for the client and its HELO, where smtpd_delay_reject delays them."""
+        if self._params.smtpd_delay_reject:
+            compiled = self._compiled
+            for rules, subject in ((compiled.client, CLIENT), (compiled.helo, HELO)):
+                if rules and isinstance(outcome := await check.stage(rules, subject), Reply):
+                    return outcome
+        return DUNNO
+
+    async def _recipient_lists(self, check: Check) -> Outcome:
+        check.begin_stage()
+        lists = [self._compiled.relay, self._compiled.recipient]
+        if not self._params.smtpd_relay_before_recipient_restrictions:
+            lists.reverse()
+        outcome: Outcome = DUNNO
+        for rules in lists:
+            if rules and isinstance(outcome := await check.run(rules, RECIPIENT), Reply):
+                return outcome
+        return outcome
 
     async def verify(self, facts: Facts, lookups: Lookups, *, unlisted: bool = True) -> Verdict:
         """At VRFY: as for a recipient."""
@@ -115,16 +126,40 @@ class Restrictions:
             return Verdict()
         return await self._simple(facts, lookups, self._compiled.end_of_data, END_OF_DATA)
 
+    async def _simple(
+        self, facts: Facts, lookups: Lookups, rules: Rules, subject: Subject
+    ) -> Verdict:
+        check = self._check(facts, lookups)
+        return _verdict(check, check.finish(await check.run(rules, subject)))
+
     async def etrn(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At ETRN; recipient: its argument."""
         check = self._check(facts, lookups)
-        for rules, subject in ((self._compiled.client, CLIENT), (self._compiled.helo, HELO)):
-            if self._params.smtpd_delay_reject:
-                outcome = await check.run(rules, subject)
-                if isinstance(outcome, Reply):
-                    return _verdict(check, outcome)
-        outcome = await check.run(self._compiled.etrn, ETRN)
-        return _verdict(check, check.finish(outcome))
+        check.defer_if_permit = _deferral(facts)
+        outcome = await self._delayed(check)
+        if not isinstance(outcome, Reply):
+            outcome = check.finish(await check.stage(self._compiled.etrn, ETRN))
+        return _verdict(check, outcome)
+
+
+def _deferral(facts: Facts, stage: Subject | None = None) -> Reply | None:
+    """What a permit becomes because of the stages before this one; the earliest counts."""
+    if facts.deferrals:
+        for earlier in _EARLY:
+            if earlier is stage:
+                break
+            if earlier in facts.deferrals:
+                return facts.deferrals[earlier]
+    return None
+
+
+def _early_verdict(check: Check, stage: Subject, outcome: Outcome) -> Verdict:
+    """The verdict of a stage before RCPT; the facts keep what it leaves to later ones."""
+    if check.defer_if_permit is None:
+        check.facts.deferrals.pop(stage, None)
+    else:
+        check.facts.deferrals[stage] = check.defer_if_permit
+    return _verdict(check, outcome)
 
 
 def _verdict(check: Check, outcome: Outcome) -> Verdict:

@@ -15,6 +15,9 @@ _LOCAL: Final = int(ResolveFlag.LOCAL)
 _ALIAS: Final = int(ResolveFlag.ALIAS)
 _VIRTUAL: Final = int(ResolveFlag.VIRTUAL)
 _RELAY: Final = int(ResolveFlag.RELAY)
+# Tables that know an address which they will make another one of.
+_FOR_RECIPIENT: Final = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
+_FOR_SENDER: Final = ("sender_canonical_maps", *_FOR_RECIPIENT)
 
 
 async def reject_unlisted_recipient(check: Check, _: Subject, __: str) -> Outcome:
@@ -44,8 +47,7 @@ async def _check(check: Check, subject: Subject, address: str) -> Outcome:
     reply = await check.resolve(address)
     recipient = reply.recipient or address
     local = bool(reply.flags & _LOCAL) or _at_origin(check, recipient)
-    own = "sender_canonical_maps" if subject is SENDER else "recipient_canonical_maps"
-    for title in (own, "canonical_maps", "virtual_alias_maps"):
+    for title in _FOR_SENDER if subject is SENDER else _FOR_RECIPIENT:
         if check.lookups.has(title) and await _found(check, title, recipient, local):
             return DUNNO
     if reply.transport in ("error", "retry"):
@@ -83,7 +85,7 @@ async def _class_tables(
     if reply.flags & _LOCAL:
         title, words = "local_recipient_maps", "local recipient"
         code = params.unknown_local_recipient_reject_code
-        if _always_local(address):
+        if _always_local(address, params.double_bounce_sender):
             return DUNNO
     elif reply.flags & _VIRTUAL:
         title, words = "virtual_mailbox_maps", "virtual mailbox"
@@ -107,6 +109,7 @@ def _unknown(check: Check, subject: Subject, code: int, dsn: str, reason: str) -
     return check.reject(subject, code, dsn, check.rejected(subject, reason), "bounce")
 
 
-def _always_local(address: str) -> bool:
-    """postmaster and double-bounce exist, whatever the tables say (RFC 5321 §4.5.1)."""
-    return split_address(address)[0].lower() in ("postmaster", "double-bounce")
+def _always_local(address: str, double_bounce_sender: str) -> bool:
+    """Names that exist whatever the tables say: postmaster (RFC 5321 §4.5.1), and ours."""
+    local = split_address(address)[0].lower()
+    return local in ("postmaster", "mailer-daemon", double_bounce_sender.lower())

@@ -44,11 +44,14 @@ def _read_items(
     for text in texts:
         bare = text.lstrip("!")
         exclude = negated != bool((len(text) - len(bare)) % 2)
-        if bare.startswith("/"):
+        if not bare:
+            if text:
+                raise TableConfigError("no pattern after '!'")
+        elif bare.startswith("/"):
             yield from _file_items(bare, options, exclude, depth)
         elif _is_table(bare):
             yield _Item(exclude, bare, open_with(bare, options))
-        elif bare:
+        else:
             yield _Item(exclude, bare.lower() if bare.isascii() else bare.casefold())
 
 
@@ -174,13 +177,17 @@ async def _domain_in_table(
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One item of an address list: a table, a network, or a host name."""
+    """One item of an address list: a table, a network, or a host name.
+
+    version: of the addresses that are compared with a network, or lead to the error; 0 for none.
+    """
 
     negated: bool
     text: str
     table: Table | None = None
     network: Network | None = None
     error: str = ""
+    version: int = 0
 
 
 class AddressList(_HostList):
@@ -197,7 +204,8 @@ class AddressList(_HostList):
         """Tell whether a host is in the list.
 
         name: verified host name, "unknown" or "" where there is none.  address: numeric, as text.
-        Raises `TableRetry`, also when the search comes to an item that cannot be understood.
+        Raises `TableRetry`, also when the search comes to an item that looks like a network of the
+        address's protocol and cannot be understood.
         """
         number = parse_address(address)
         host = _folded(name)
@@ -209,8 +217,9 @@ class AddressList(_HostList):
                 if await self._host_in_table(rule.table, host, address):
                     return not rule.negated
             elif rule.error:
-                self._options.log.warning(f"{self.title}: {rule.error}")
-                raise TableRetry(f"{self.title}: {rule.error}", self.title)
+                if number is not None and number[0] == rule.version:
+                    self._options.log.warning(f"{self.title}: {rule.error}")
+                    raise TableRetry(f"{self.title}: {rule.error}", self.title)
             elif host and _domain_matches(host, rule.text, self._parent):
                 return not rule.negated
         return False
@@ -225,9 +234,15 @@ def _rule(item: _Item) -> _Rule:
     if item.table is not None:
         return _Rule(item.negated, item.text, table=item.table)
     text = item.text
-    if not (text.startswith("[") or "/" in text or parse_address(text)):
+    if not (_like_network(text) or parse_address(text.removeprefix("[").removesuffix("]"))):
         return _Rule(item.negated, text)
     try:
         return _Rule(item.negated, text, network=parse_network(text))
     except NetworkError as error:
-        return _Rule(item.negated, text, error=str(error))
+        version = 6 if ":" in text else 4
+        return _Rule(item.negated, text, error=str(error), version=version)
+
+
+def _like_network(text: str) -> bool:
+    """Whether a text is meant as a network; what else is no address is the name of a host."""
+    return (":" in text or "/" in text) and not text.strip("0123456789abcdef.:[]/")

@@ -236,7 +236,7 @@ NEVER = _words(
     backwards_bounce_logfile_compatibility berkeley_db_create_buffer_size
     berkeley_db_read_buffer_size connection_cache_protocol_timeout connection_cache_service_name
     connection_cache_status_update_time connection_cache_ttl_limit debugger_command dont_remove
-    fault_injection_code fork_attempts fork_delay non_bdb_custom_mapping
+    fault_injection_code fork_attempts fork_delay maps_rbl_domains non_bdb_custom_mapping
     non_bdb_migration_allow_root_prefixes non_bdb_migration_allow_user_prefixes
     non_bdb_migration_level non_bdb_migration_log_redirect non_bdb_migration_service_name
     process_id_directory qmgr_fudge_factor qmgr_ipc_timeout queue_file_attribute_count_limit

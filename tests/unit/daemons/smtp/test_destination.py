@@ -207,6 +207,9 @@ FAILURES = [
     ("gone", {}, "5.4.4", "no A nowhere"),
     ("gone", {"smtp_defer_if_no_mx_address_found": "yes"}, "4.4.4", "no A nowhere"),
     ("nosuch", {}, "5.4.4", "no A nosuch"),
+    ("[2001:db8::1]", {}, "5.4.4", "no A 2001:db8::1"),  # inet_protocols = ipv4
+    ("[ipv6:2001:db8::1]", {}, "5.4.4", "no A 2001:db8::1"),
+    ("2001:db8::1", {}, "5.4.4", "no A 2001:db8::1"),
     ("null", {}, "5.1.0", "Domain null does not accept mail (nullMX)"),
     ("busy", {}, "4.4.3", "try again"),
     ("busy", {"ignore_mx_lookup_error": "yes"}, "5.4.4", "no A busy"),

@@ -51,6 +51,13 @@ def test_there_is_a_reason_for_every_refusal(name: str) -> None:
     assert valid_hostname(name) is not bool(hostname_problem(name))
 
 
+def test_wildcard() -> None:
+    assert valid_hostname("*.example.org", wildcard=True)
+    for name in ("*", "*.", "a.*.example.org", "*a.example.org", "*.1.2"):
+        assert not valid_hostname(name, wildcard=True)
+    assert not valid_hostname("*.example.org")
+
+
 ADDRESSES = [
     ("192.0.2.1", True),
     ("0.0.0.0", True),

@@ -31,6 +31,8 @@ RECORDS = [
     "loop1.test CNAME loop2.test.",
     "loop2.test CNAME loop1.test.",
     "null.test MX 0 .",
+    "wild.test MX 10 *.wild.test.",
+    "*.wild.test A 192.0.2.8",
     "num.test MX 10 192.0.2.9.",
     "bad.test MX 10 -bad-.test.",
     "half.test MX 10 -bad-.test.",
@@ -220,6 +222,8 @@ ADDRESSES: list[tuple[str, Protocols, list[str]]] = [
     ("mx1.a.test", "ipv6", ["2001:db8::1"]),
     ("mx2.a.test", "all", ["192.0.2.2"]),
     ("192.0.2.9", "all", ["192.0.2.9"]),
+    ("192.0.2.9", "ipv4", ["192.0.2.9"]),
+    ("*.wild.test", "ipv4", ["192.0.2.8"]),
 ]
 
 
@@ -228,6 +232,23 @@ def test_addresses(
     make: Callable[..., Resolver], host: str, protocols: Protocols, want: list[str]
 ) -> None:
     assert [r.value for r in run(make().addresses(host, protocols))] == want
+
+
+@pytest.mark.parametrize(("host", "protocols"), [("192.0.2.9", "ipv6"), ("::1", "ipv4")])
+def test_address_of_a_protocol_that_is_off(
+    make: Callable[..., Resolver], host: str, protocols: Protocols
+) -> None:
+    with pytest.raises(NotFound, match="invalid host or domain name"):
+        run(make().addresses(host, protocols))
+
+
+def test_mx_host_that_is_a_wildcard(make: Callable[..., Resolver]) -> None:
+    assert [r.value for r in run(make().mx("wild.test")).records] == ["*.wild.test"]
+
+
+def test_null_mx_is_not_overlooked(make: Callable[..., Resolver]) -> None:
+    with pytest.raises(NullMx):
+        run(make(filtered="static:ignore").mx("null.test"))
 
 
 def test_address_error_names_the_last_type(make: Callable[..., Resolver]) -> None:

@@ -65,6 +65,15 @@ DNS = FakeDns(
         ("null.test", "MX"): ("",),
         ("mxhost.test", "MX"): ("mx.mxhost.test",),
         ("mx.mxhost.test", "A"): ("192.0.2.66",),
+        ("known.test", "NS"): ("ns.known.test",),
+        ("ns.known.test", "A"): ("192.0.2.53",),
+        ("mx.known.test", "A"): ("192.0.2.66",),
+        ("known.test", "MX"): ("mx.known.test",),
+        ("2.113.0.203.wl.test", "A"): ("127.0.0.2",),
+        ("host.known.test.wl.test", "A"): ("127.0.0.2",),
+        ("known.test.rhs.test", "A"): ("127.0.0.2",),
+        ("known.test.rhs.test", "TXT"): ("costs $5 ${x",),
+        ("odd.test", "MX"): ("mx.mxhost.test", ""),
     },
     frozenset({"broken.test"}),
 )
@@ -129,7 +138,11 @@ def answer(verdict: Verdict) -> str:
 
 
 RCPT = "smtpd_recipient_restrictions"
+RELAY = "smtpd_relay_restrictions"
+RELAY_NO = "reject_unauth_destination"
 CLIENT = "smtpd_client_restrictions"
+RHSBL = "smtpd_sender_restrictions"
+TEMPLATE = "default_rbl_reply"
 CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
     "known recipient": ({}, {}, ""),
     "relaying": (
@@ -238,6 +251,107 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {"sender": "a@mxhost.test"},
         "554 5.7.1 <a@mxhost.test>: Sender address rejected: Access denied",
     ),
+    "null MX among others": (
+        {"smtpd_sender_restrictions": "reject_unknown_sender_domain"},
+        {"sender": "a@odd.test"},
+        "550 5.7.27 <a@odd.test>: Sender address rejected:"
+        " Domain odd.test does not accept mail (nullMX)",
+    ),
+    "helo with a final dot": (
+        {
+            "smtpd_helo_restrictions": "reject_unknown_helo_hostname",
+            "unknown_hostname_reject_code": "550",
+        },
+        {"helo_name": "known.test."},
+        "550 5.7.1 <known.test.>: Helo command rejected: Host not found",
+    ),
+    "dsn of a sender, that there is not": (
+        {"smtpd_sender_restrictions": "inline:{ {known.test=550 5.1.99 no} }"},
+        {},
+        "550 5.1.0 <a@known.test>: Sender address rejected: no",
+    ),
+    "dsn of a recipient, that there is not": (
+        {RCPT: "inline:{ {example.test=550 5.1.10 no} }"},
+        {},
+        "550 5.1.0 <alice@example.test>: Recipient address rejected: no",
+    ),
+    "dsn of a client, about an address": (
+        {CLIENT: "check_client_access inline:{ {203.0.113=550 5.1.10 no} }"},
+        {},
+        "550 5.0.0 <unknown[203.0.113.2]>: Client host rejected: no",
+    ),
+    "defer_if_reject ends with its stage": (
+        {CLIENT: "defer_if_reject", RCPT: "reject"},
+        {},
+        "554 5.7.1 <alice@example.test>: Recipient address rejected: Access denied",
+    ),
+    "defer_if_permit does not": (
+        {CLIENT: "defer_if_permit", RCPT: "permit"},
+        {},
+        "450 4.7.0 <unknown[203.0.113.2]>: Client host rejected: defer_if_permit requested",
+    ),
+    "allowlist and our recipient": ({RELAY: f"permit_dnswl_client wl.test, {RELAY_NO}"}, {}, ""),
+    "own names are listed": ({}, {"recipient": "MAILER-DAEMON@example.test"}, ""),
+    "double_bounce_sender is listed": (
+        {"double_bounce_sender": "dblb"},
+        {"recipient": "dblb@example.test"},
+        "",
+    ),
+    "and what it is not, is not": (
+        {"double_bounce_sender": "dblb", "show_user_unknown_table_name": "no"},
+        {"recipient": "double-bounce@example.test"},
+        "550 5.1.1 <double-bounce@example.test>: Recipient address rejected: User unknown",
+    ),
+    "recipient_canonical_maps know a sender": (
+        {
+            "smtpd_sender_restrictions": "reject_unlisted_sender",
+            "recipient_canonical_maps": "inline:{s@example.test=alice}",
+        },
+        {"sender": "s@example.test"},
+        "",
+    ),
+    "sender_canonical_maps know no recipient": (
+        {
+            "sender_canonical_maps": "inline:{s@example.test=alice}",
+            "show_user_unknown_table_name": "no",
+        },
+        {"recipient": "s@example.test"},
+        "550 5.1.1 <s@example.test>: Recipient address rejected: User unknown",
+    ),
+    "template": (
+        {RHSBL: "reject_rhsbl_sender rhs.test", TEMPLATE: "$rbl_code 5.1.1 $rbl_txt|$rbl_reason"},
+        {},
+        "554 5.1.7 costs $5 ${x|costs $5 ${x",
+    ),
+    "template for a list with its pattern": (
+        {
+            RHSBL: "reject_rhsbl_sender rhs.test=127.0.0.2",
+            "rbl_reply_maps": "inline:{ {rhs.test = 550 by domain}, {rhs.test=127.0.0.2 = 551 x} }",
+        },
+        {},
+        "554 5.7.1 Service unavailable; Sender address [a@known.test] blocked using rhs.test;"
+        " costs $5 ${x",
+    ),
+    "template without a code": (
+        {RHSBL: "reject_rhsbl_sender rhs.test", TEMPLATE: "just text"},
+        {},
+        "450 4.7.1 Service unavailable",
+    ),
+    "template with a code that does not refuse": (
+        {RHSBL: "reject_rhsbl_sender rhs.test", TEMPLATE: "250 ok"},
+        {},
+        "450 4.7.1 Service unavailable",
+    ),
+    "template of an unknown name": (
+        {RHSBL: "reject_rhsbl_sender rhs.test", TEMPLATE: "554 $nonsense"},
+        {},
+        "451 4.3.5 Server configuration error",
+    ),
+    "rbl_reply_maps that fail": (
+        {RHSBL: "reject_rhsbl_sender rhs.test", "rbl_reply_maps": "fail:x"},
+        {},
+        "451 4.3.5 Server configuration error",
+    ),
     "helo": (
         {"smtpd_helo_restrictions": "reject_non_fqdn_helo_hostname"},
         {"helo_name": "short"},
@@ -263,6 +377,87 @@ def test_recipient(settings: dict[str, str], facts: dict[str, object], want: str
     assert answer(verdict) == want
     # The same again from what was recorded, without tables, DNS and services.
     assert world.decide(world.replayed()) == verdict
+
+
+# A stranger chooses, or buys, what these look at: none of them may open a relay.
+STRANGERS = {
+    "permit_dnswl_client": "permit_dnswl_client wl.test",
+    "permit_rhswl_client": "permit_rhswl_client wl.test",
+    **{
+        f"check_{who}_{kind}_access": f"check_{who}_{kind}_access inline:{{{found}=OK}}"
+        for who in ("client", "reverse_client_hostname", "helo", "sender", "recipient")
+        for kind, found in (("mx", "192.0.2.66"), ("ns", "192.0.2.53"), ("a", "192.0.2.1"))
+    },
+    "reverse name": "check_reverse_client_hostname_access inline:{known.test=OK}",
+    "reverse name, by a class": "check_reverse_client_hostname_access inline:{known.test=permit}",
+}
+
+
+@pytest.mark.parametrize("restriction", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("stage", ["client", "helo", "sender", "relay", "recipient"])
+def test_no_stranger_opens_a_relay(restriction: str, stage: str) -> None:
+    lists = {RELAY: RELAY_NO, f"smtpd_{stage}_restrictions": f"{restriction}, {RELAY_NO}"}
+    if stage == "recipient":
+        lists[RELAY] = ""
+    facts = {"client_name": "known.test", "reverse_name": "known.test", "helo_name": "known.test"}
+    world = World(lists, **facts, recipient="x@known.test")
+    verdict = world.decide(world.live())
+    if restriction.startswith("permit_"):
+        assert answer(verdict) == "554 5.7.1 <x@known.test>: Relay access denied"
+    else:
+        assert answer(verdict) == "451 4.3.5 Server configuration error"
+    assert world.decide(world.replayed()) == verdict
+
+
+def test_a_stranger_may_be_discarded() -> None:
+    table = "check_sender_mx_access inline:{192.0.2.66=DISCARD}"
+    world = World({"smtpd_sender_restrictions": table})
+    assert answer(world.decide(world.live())) == ""
+
+
+@pytest.mark.parametrize("stage", ["permit_naked_ip_address", "check_relay_domains"])
+def test_what_was_removed_is_refused(stage: str) -> None:
+    world = World({RCPT: stage})
+    assert answer(world.decide(world.live())) == "451 4.3.5 Server configuration error"
+
+
+def test_earlier_stages_defer_what_a_later_one_permits() -> None:
+    """Without smtpd_delay_reject the facts carry DEFER_IF_PERMIT from stage to stage."""
+    world = World(
+        {
+            "smtpd_delay_reject": "no",
+            CLIENT: "check_client_access inline:{203.0.113.9=DEFER_IF_PERMIT}",
+            "smtpd_helo_restrictions": "check_helo_access inline:{late.test=DEFER_IF_PERMIT}",
+            "smtpd_sender_restrictions": "inline:{late@known.test=DEFER_IF_PERMIT}",
+            RCPT: "inline:{alice@example.test=OK}",
+        }
+    )
+    facts, restrictions, lookups = world.facts, world.restrictions, world.live()
+
+    async def session(address: str, helo: str, sender: str) -> str:
+        facts.client_address, facts.helo_name, facts.sender = address, helo, sender
+        await restrictions.connect(facts, lookups)
+        await restrictions.helo(facts, lookups)
+        await restrictions.mail(facts, lookups)
+        return answer(await restrictions.recipient(facts, lookups))
+
+    async def sessions() -> list[str]:
+        return [
+            (await session(*who)).partition(": ")[2]
+            for who in (
+                ("203.0.113.9", "late.test", "late@known.test"),
+                ("203.0.113.2", "late.test", "late@known.test"),
+                ("203.0.113.2", "c.test", "late@known.test"),
+                ("203.0.113.2", "c.test", "a@known.test"),
+            )
+        ]
+
+    assert asyncio.run(sessions()) == [
+        "Client host rejected: Access denied",
+        "Helo command rejected: Access denied",
+        "Sender address rejected: Access denied",
+        "",
+    ]
 
 
 def test_what_decided_is_told() -> None:

@@ -12,7 +12,7 @@ import pytest
 from libmail.tables import TableRetry
 from libmail.tables.maps import AddressForms, Found, Maps, address_keys, split_extension
 from libmail.tables.match import AddressList, DomainList, StringList
-from libmail.tables.table import TableOptions
+from libmail.tables.table import TableConfigError, TableOptions
 from tests.unit.libmail.tables.recorder import Recorder
 
 T = TypeVar("T")
@@ -177,6 +177,45 @@ def test_items_from_files(tmp_path: Path) -> None:
         True,
     ]
     assert run(AddressList("x", f"!{outer}, 0.0.0.0/0").match("", "10.1.1.1")) is False
+
+
+# What is no network, and cannot be meant as one of the client's protocol, names a host.
+WRITTEN = [
+    ("[be:be]", "127.0.0.1", False),
+    ("[be:be]", "::1", None),
+    ("192.168", "127.0.0.1", False),
+    ("10.0.0.0/", "127.0.0.1", None),
+    ("10.0.0.0/", "::1", False),
+    ("1.2.3/24", "127.0.0.1", None),
+    ("300.1.1.1", "127.0.0.1", False),
+    ("[127.0.0.1]", "127.0.0.1", True),
+    ("[127.0.0.0]/8", "127.0.0.1", True),
+    ("[127.0.0.0/8]", "127.0.0.1", True),
+    ("foo/8", "127.0.0.1", False),
+    ("cafe/8", "127.0.0.1", None),
+    ("[::1/128]", "::1", True),
+    ("[::1", "127.0.0.1", False),
+    ("[::1", "::1", None),
+    ("[]", "127.0.0.1", False),
+    ("[]/8", "127.0.0.1", None),
+    ("[be:be] 127.0.0.0/8", "127.0.0.1", True),
+]
+
+
+@pytest.mark.parametrize(("specs", "address", "want"), WRITTEN)
+def test_written_forms_of_networks(specs: str, address: str, want: bool | None) -> None:
+    """None: an item that was reached cannot be understood."""
+    networks = AddressList("mynetworks", specs, TableOptions(log=Recorder()))
+    if want is None:
+        with pytest.raises(TableRetry):
+            run(networks.match("localhost", address))
+    else:
+        assert run(networks.match("localhost", address)) is want
+
+
+def test_nothing_to_negate() -> None:
+    with pytest.raises(TableConfigError):
+        StringList("x", ["!"])
 
 
 def test_what_cannot_be_decided_is_temporary() -> None:
