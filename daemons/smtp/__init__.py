@@ -20,7 +20,7 @@ from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
-from daemons.smtp.settings import Settings, SmtpParams, load_settings
+from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import (
     Deferred,
@@ -36,6 +36,7 @@ from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
 from libmail.lookup.content_checks import CheckTables
+from libmail.message.headers import with_cut_fields
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
@@ -101,8 +102,7 @@ def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentCh
             nested=maps(f"{prefix}_nested_header_checks", params.smtp_nested_header_checks),
             body=maps(f"{prefix}_body_checks", params.smtp_body_checks),
         ),
-        nesting_limit=params.mime_nesting_limit,
-        boundary_limit=params.mime_boundary_length_limit,
+        mime_limits(params),
         line_limit=params.line_length_limit,
     )
 
@@ -165,8 +165,14 @@ async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
     mapped = {address: await generic.map(address) for address in addresses}
     if prepared.checks:
         return Outgoing(delivery, prepared.settings, mapped, None, prepared.checks, generic)
-    header = await generic.map_header(delivery.file.header())
-    return Outgoing(delivery, prepared.settings, mapped, header)
+    limits = prepared.settings.mime_limits
+    queued = delivery.file.header()
+    header = with_cut_fields(queued, limits.field, limits.cut)
+    mapped_header = await generic.map_header(header)
+    if mapped_header is not None:
+        header = mapped_header
+    changed = None if header is queued else header
+    return Outgoing(delivery, prepared.settings, mapped, changed)
 
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:

@@ -11,24 +11,21 @@ from daemons.smtp.generic import GenericMaps
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.lookup.content_checks import Action, ChecksFailed, CheckTables, LineChecks, Part
-from libmail.message.mime import MimeSplitter, Piece, Place
+from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.tables.table import TableRetry
 
 __all__ = ["ContentChecks", "OutgoingChecks"]
 
-_SHOWN: Final = 60  # characters of a line in the log
+_SHOWN: Final = 200  # characters of a line in the log
 
 
 class ContentChecks:
     """For all messages of the process."""
 
-    def __init__(
-        self, tables: CheckTables, *, nesting_limit: int, boundary_limit: int, line_limit: int
-    ) -> None:
-        """nesting_limit, boundary_limit: see MimeSplitter. line_limit: `line_length_limit`."""
+    def __init__(self, tables: CheckTables, limits: MimeLimits, *, line_limit: int) -> None:
+        """line_limit: `line_length_limit`."""
         self.tables: Final = tables
-        self._nesting_limit = nesting_limit
-        self._boundary_limit = boundary_limit
+        self._limits = limits
         self._line_limit = line_limit
 
     def __bool__(self) -> bool:
@@ -37,9 +34,7 @@ class ContentChecks:
 
     def begin(self, queue_id: QueueId, generic: GenericMaps) -> "OutgoingChecks":
         """For one message to one server. generic: maps the addresses of its header."""
-        splitter = MimeSplitter(
-            nesting_limit=self._nesting_limit, boundary_limit=self._boundary_limit
-        )
+        splitter = MimeSplitter(self._limits)
         return OutgoingChecks(queue_id, self.tables, splitter, generic, self._line_limit)
 
 
@@ -95,6 +90,8 @@ class OutgoingChecks:
             if piece.place is Place.BODY:
                 return await checks.body(piece.data)
             before = await checks.end()
+            if piece.place is Place.END:
+                return before
             if piece.place is Place.DELIMITER:
                 return before + await checks.delimiter(piece.data)
             return before + await checks.field(piece.place, piece.data)

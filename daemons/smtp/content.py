@@ -7,22 +7,22 @@ does not take 8-bit content.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from daemons.smtp.wire import Wire
+from libmail.message.downgrade import Downgrade, Edit, LineEdits
 from libmail.queue.file import ContentFlag, QueueFile
 from libmail.smtp.client import BODY, END_OF_DATA
 
-__all__ = ["PIECE", "Content", "Edit", "LineEdits", "break_lines", "stuff_dots"]
+__all__ = ["PIECE", "Content", "Edit", "LineBreaker", "stuff_dots"]
 
 _DOT: Final = b".\r\n"
 PIECE: Final = 1 << 18  # octets of the body that are read at a time
 _USUAL_LIMIT: Final = 998
+_AT_ONCE: Final = 1 << 14  # octets that are converted at once
 _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
 _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
-
-Edit = Callable[[bytes], bytes]
 
 
 def stuff_dots(lines: bytes) -> bytes:
@@ -31,46 +31,27 @@ def stuff_dots(lines: bytes) -> bytes:
     return b"." + lines if lines.startswith(b".") else lines
 
 
-def break_lines(limit: int) -> Edit:
-    """Break lines longer than `limit` octets by CR LF SPACE."""
-    step = max(limit - 1, 1)  # the space counts
+class LineBreaker:
+    """Breaks lines longer than `limit` octets by CR LF SPACE. used: there was one."""
 
-    def broken(match: re.Match[bytes]) -> bytes:
-        line = match[0]
+    def __init__(self, limit: int) -> None:
+        self.used = False
+        self._limit = limit
+        self._pattern = re.compile(rb"[^\n]{%d}[^\n]*+" % (limit + 1))
+
+    def __call__(self, lines: bytes) -> bytes:
+        """Whole lines, broken."""
+        return self._pattern.sub(self._broken, lines)
+
+    def _broken(self, match: re.Match[bytes]) -> bytes:
+        line, limit = match[0], self._limit
         text = line.removesuffix(b"\r")
+        if len(text) <= limit:
+            return line
+        self.used = True
+        step = max(limit - 1, 1)  # the space counts
         parts = [text[:limit], *(text[at : at + step] for at in range(limit, len(text), step))]
         return b"\r\n ".join(parts) + line[len(text) :]
-
-    pattern = re.compile(rb"[^\n]{%d,}" % (limit + 1))
-    return lambda lines: pattern.sub(broken, lines)
-
-
-class LineEdits:
-    """Applies edits, which are made for whole lines, to content that comes in any pieces."""
-
-    def __init__(self, edits: Iterable[Edit]) -> None:
-        self._edits = tuple(edits)
-        self._kept: list[bytes] = []
-
-    def feed(self, piece: bytes) -> bytes:
-        """The lines that are complete with this piece."""
-        cut = piece.rfind(b"\n") + 1
-        if not cut:
-            self._kept.append(piece)
-            return b""
-        lines = b"".join((*self._kept, piece[:cut]))
-        self._kept = [piece[cut:]] if cut < len(piece) else []
-        return self._edit(lines)
-
-    def end(self) -> bytes:
-        """The last line, if it has no end."""
-        lines, self._kept = b"".join(self._kept), []
-        return self._edit(lines)
-
-    def _edit(self, lines: bytes) -> bytes:
-        for edit in self._edits:
-            lines = edit(lines)
-        return lines
 
 
 class _EditedLines:
@@ -117,12 +98,12 @@ class Content:
         header: bytes | None = None,
         checks: BodyChecks | None = None,
         line_limit: int = 0,
-        convert: Edit | None = None,
+        convert: Downgrade | None = None,
     ) -> None:
         """prefix: header lines to put in front. header: instead of the one in the file.
 
         checks: for the body. line_limit: `smtp_line_length_limit`, 0 for none. convert: makes
-        7-bit content of all of it.
+        7-bit content of it.
         """
         self._file = file
         self._prefix = prefix
@@ -135,8 +116,10 @@ class Content:
         other = convert is not None or checks is not None or _needs_edits(header, line_limit)
         # LONG_LINES tells of lines beyond the default limit only.
         long_lines = flags & _LONG_LINES or line_limit < _USUAL_LIMIT
+        self._breaker: LineBreaker | None = None
         if line_limit and (long_lines or other):
-            self._edits.append(break_lines(line_limit))
+            self._breaker = LineBreaker(line_limit)
+            self._edits.append(self._breaker)
         if other or flags & _DOT_LINES:
             self._edits.append(stuff_dots)
 
@@ -165,6 +148,11 @@ class Content:
             await asyncio.sleep(pause)
         await wire.send_all(missing + _DOT + after, END_OF_DATA)
 
+    @property
+    def broken(self) -> bool:
+        """Whether lines had to be broken."""
+        return self._breaker is not None and self._breaker.used
+
     async def _send_plain(self, wire: Wire) -> bytes:
         """Returns the last octets."""
         header = self._own_header()
@@ -178,26 +166,23 @@ class Content:
     async def _send_edited(self, wire: Wire) -> bytes:
         """Returns the last octets."""
         lines = _EditedLines(wire, self._edits)
-        if self._convert is not None:
-            await lines.put(await self._converted(self._convert))
-        else:
-            await lines.put(self._own_header())
-            for piece in self._file.body(PIECE):
-                await lines.put(await self._checked(piece))
-            await lines.put(await self._checked_end())
+        header = self._own_header()
+        convert = self._convert
+        await lines.put(header if convert is None else convert.header(header))
+        for piece in self._file.body(PIECE):
+            await lines.put(await self._converted(await self._checked(piece)))
+        await lines.put(await self._converted(await self._checked_end()))
+        if convert is not None:
+            await lines.put(convert.end())
         return await lines.end()
 
-    async def _converted(self, convert: Edit) -> bytes:
-        """All of the content at once, for the structure of MIME is known at its end only."""
-        pieces = [self._own_header()]
-        for piece in self._file.body(PIECE):
-            pieces.append(await self._checked(piece))
-        pieces.append(await self._checked_end())
-        data = b"".join(pieces)
-        if len(data) > PIECE:
+    async def _converted(self, piece: bytes) -> bytes:
+        if self._convert is None:
+            return piece
+        if len(piece) > _AT_ONCE:
             # Other sessions are not to wait for it.
-            return await asyncio.to_thread(convert, data)
-        return convert(data)
+            return await asyncio.to_thread(self._convert.feed, piece)
+        return self._convert.feed(piece)
 
     async def _checked(self, piece: bytes) -> bytes:
         if self._checks is None:

@@ -412,6 +412,10 @@ class Attempt:
         try:
             await content.send(wire, after, pause=self._pause_before_dot(session))
             note_sent(wire, b".\r\n" + after)
+            if content.broken:
+                limit = self._settings.params.smtp_line_length_limit
+                queue_id = self._request.queue_id
+                LOG.info(f"{queue_id}: breaking line > {limit} bytes with <CR><LF>SPACE")
         except Lost as error:
             reply = await wire.received_reply()
             if reply is not None and not error.timed_out and reply.code >= 400:

@@ -5,12 +5,13 @@ from typing import Final
 
 from daemons.smtp.checks import ContentChecks
 from daemons.smtp.content import Content
-from daemons.smtp.downgrade import downgrade
 from daemons.smtp.failure import Failure, Named
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.settings import Flags, Settings
 from libmail.clients.delivery import Delivery
 from libmail.ipc.messages import EnvelopeFlag, Recipient
+from libmail.message.downgrade import Downgrade
+from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
 from libmail.quoting import header_address
 from libmail.smtp.address import quote_local
@@ -27,6 +28,7 @@ _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
 _EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
 _NO_FLAGS: Final = Flags()
 _EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
+_MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 
 
 class Outgoing:
@@ -114,18 +116,22 @@ class Outgoing:
         """What follows DATA. Raises LocalTrouble."""
         file = self._delivery.file
         flags = int(file.preamble.flags)
-        convert = (
-            flags & _EIGHTBIT_BODY
-            and not offered.eightbit
-            and not self._settings.params.disable_mime_output_conversion
+        convert = None
+        declared = (
+            flags & (_EIGHTBIT_BODY | _MIME_CONTENT)
+            or self._delivery.request.envelope_flags & _EIGHTBIT
         )
+        if declared and not (
+            offered.eightbit or self._settings.params.disable_mime_output_conversion
+        ):
+            convert = Downgrade(MimeSplitter(self._settings.mime_limits))
         header, checks = self._header, None
         if self._checks is not None and self._generic is not None:
             checks = self._checks.begin(self._delivery.request.queue_id, self._generic)
             header = await checks.header(file.header())
         return Content(
             file,
-            convert=downgrade if convert else None,
+            convert=convert,
             prefix=self._prefix(recipients[0]) if recipients else b"",
             header=header,
             checks=checks if checks is not None and checks.body_too else None,

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 from libmail.config import Config
 from libmail.log import Fatal
+from libmail.message.headers import cut_behind_piece
+from libmail.message.mime import MimeLimits
 from libmail.smtp.client import PHASES, Phase
 
 __all__ = ["Flags", "Settings", "SmtpParams", "load_settings"]
@@ -21,6 +23,7 @@ class SmtpParams:
     best_mx_transport: str
     disable_dns_lookups: bool
     disable_mime_output_conversion: bool
+    header_size_limit: int
     ignore_mx_lookup_error: bool
     inet_interfaces: tuple[str, ...]
     inet_protocols: tuple[str, ...]
@@ -107,6 +110,22 @@ class Settings:
     params: SmtpParams
     flags: Flags
     limits: Mapping[Phase, float]
+
+    @property
+    def mime_limits(self) -> MimeLimits:
+        """For content whose structure is looked at."""
+        return mime_limits(self.params)
+
+
+def mime_limits(params: SmtpParams) -> MimeLimits:
+    """For content whose structure is looked at."""
+    size_limit, line_limit = params.header_size_limit, params.line_length_limit
+    return MimeLimits(
+        nesting=params.mime_nesting_limit,
+        boundary=params.mime_boundary_length_limit,
+        field=size_limit,
+        cut=lambda text: cut_behind_piece(text, size_limit, line_limit),
+    )
 
 
 def _parse_flags(arguments: tuple[str, ...]) -> Flags:

@@ -9,10 +9,11 @@ bounded number of times, and keeps no more of a field than header_size_limit ask
 """
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 __all__ = ["Batch", "Field", "HeaderReader", "Scan", "cut_behind_piece", "cut_field",
-           "fields", "scan"]  # fmt: skip
+           "fields", "scan", "with_cut_fields"]  # fmt: skip
 
 # A field with all of its continuation lines: its name, and what is behind the colon. A name that is
 # longer than a line may be (line_length_limit) makes no field.
@@ -54,14 +55,14 @@ def fields(data: bytes, start: int = 0) -> list[Field]:
     return found
 
 
-def scan(data: bytes) -> Scan:
-    """The fields of a header of which `data` is the beginning.
+def scan(data: bytes, start: int = 0) -> Scan:
+    """The fields of a header that begins at `start`, and of which `data` may not be all.
 
     If the result is not complete, its fields are, and what is behind its end belongs to the next
     field, or is the line that ends the header.
     """
-    found = fields(data)
-    end = found[-1].end if found else 0
+    found = fields(data, start)
+    end = found[-1].end if found else start
     if data.find(b"\n", end) >= 0:
         return Scan(found, end, True)
     rest = data[end:]
@@ -105,21 +106,21 @@ class HeaderReader:
         self._skipping = False  # what comes belongs to a field that is held already
         self._line_ended = False  # while skipping
 
-    def feed(self, data: bytes) -> Batch:
-        """The next piece."""
+    def feed(self, data: bytes, start: int = 0) -> Batch:
+        """The next piece, from `start` on."""
         if self._skipping:
-            data = self._skip(data)
+            data, start = self._skip(data[start:]), 0
             if self._skipping:
                 return _NOTHING
         elif self._held:
             held = self._held
-            held += data
+            held += data[start:] if start else data
             if len(held) <= self._most and _ENDED.search(held, self._looked) is None:
                 self._looked = len(held) - 1
                 return _NOTHING
-            data = bytes(held)
+            data, start = bytes(held), 0
             self._held = bytearray()
-        found, end, complete = scan(data)
+        found, end, complete = scan(data, start)
         if not complete:
             self._hold(data, end)
         return Batch(data, found, end, complete)
@@ -190,3 +191,13 @@ def cut_behind_piece(text: bytes, size_limit: int, line_limit: int) -> bytes:
     whole = start + (max(last - start, 0) // line_limit + 1) * line_limit
     end = min(len(lines) if end < 0 else end, whole)
     return lines[:end].rstrip(b"\r\n").replace(b"\n", b"\r\n")
+
+
+def with_cut_fields(header: bytes, size_limit: int, cut: Callable[[bytes], bytes]) -> bytes:
+    """A header whose fields of more octets than the limit are cut."""
+    pieces, at = [], 0
+    for field in fields(header):
+        if field.end - field.start > size_limit:
+            pieces += [header[at : field.start], cut(header[field.start : field.end - 2]), b"\r\n"]
+            at = field.end
+    return b"".join((*pieces, header[at:])) if pieces else header

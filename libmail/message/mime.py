@@ -3,24 +3,34 @@
 A `MimeSplitter` is given the header of a message, then its body in any pieces, all in wire form,
 and gives out the same octets in order, each with the kind of place where they stand. Body comes in
 large pieces: only lines that begin with "--" are looked at, and none at all outside a multipart.
+Only fields that are too large are changed: they are cut.
+
+As in the original, all Content-Type fields of a header count: each names boundaries, and the last
+one says what the body is.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
-from libmail.message.content_type import PLAIN_TEXT, ContentType, parse_content_type
-from libmail.message.headers import Field, fields, scan
+from libmail.message.content_type import (
+    PLAIN_TEXT,
+    ContentType,
+    parse_content_type,
+    parse_encoding,
+)
+from libmail.message.headers import Batch, Field, HeaderReader, fields
 
-__all__ = ["MimeSplitter", "Piece", "Place"]
+__all__ = ["MimeLimits", "MimeSplitter", "Piece", "Place"]
 
 _MIME_FIELDS: Final = frozenset(
     (b"mime-version", b"content-type", b"content-transfer-encoding", b"content-disposition",
      b"content-description", b"content-id")
 )  # fmt: skip
+_ENCODINGS: Final = frozenset((b"7bit", b"8bit", b"binary", b"base64", b"quoted-printable"))
+_WIDE: Final = (b"8bit", b"binary")
 Step = Generator["Piece", None, bool]  # returns whether there may be more to tell
-_DIGEST_PART: Final = ContentType(b"message", b"rfc822", b"")  # RFC 2046 §5.1.5
-_MAX_HEADER: Final = 1 << 20  # octets of the header of a part; what is larger is none
+_DIGEST_PART: Final = ContentType(b"message", b"rfc822")  # RFC 2046 §5.1.5
 _MAX_DELIMITER: Final = 8192  # octets of a delimiter line
 
 
@@ -28,14 +38,16 @@ class Place(Enum):
     """Where octets stand.
 
     PRIMARY, NESTED: a field of the message, of an attached message. MIME: a field that is about
-    MIME, or any one of a part. DELIMITER: a line between parts. BODY: all else.
+    MIME, or any one of a part. END: here, a header has ended; no octets. DELIMITER: a line between
+    parts. BODY: all else.
     """
 
     PRIMARY = 1
     MIME = 2
     NESTED = 3
-    DELIMITER = 4
-    BODY = 5
+    END = 4
+    DELIMITER = 5
+    BODY = 6
 
 
 class Piece(NamedTuple):
@@ -43,6 +55,20 @@ class Piece(NamedTuple):
 
     place: Place
     data: bytes
+
+
+_END: Final = Piece(Place.END, b"")
+
+
+class MimeLimits(NamedTuple):
+    """nesting: mime_nesting_limit, boundaries within others. boundary: octets of one that count,
+    mime_boundary_length_limit. field: header_size_limit. cut: makes of a field without its last
+    CRLF what that limit leaves of it."""
+
+    nesting: int
+    boundary: int
+    field: int
+    cut: Callable[[bytes], bytes]
 
 
 class _Level(NamedTuple):
@@ -53,144 +79,183 @@ class _Level(NamedTuple):
 
 
 class MimeSplitter:
-    """One message: `header`, then `feed` as often as needed, then `end`."""
+    """One message: `fields` and `end_header`, then `feed` as often as needed, then `end`.
 
-    def __init__(self, *, nesting_limit: int, boundary_limit: int) -> None:
-        """nesting_limit: multiparts within others. boundary_limit: octets that count."""
-        self._nesting_limit = nesting_limit
-        self._boundary_limit = boundary_limit
+    type, encoding: of the entity at hand, as far as its header is known; encoding b"" is 7bit.
+    too_deep: there were more boundaries than mime_nesting_limit.
+    """
+
+    def __init__(self, limits: MimeLimits) -> None:
+        self.type = PLAIN_TEXT
+        self.encoding = b""
+        self.too_deep = False
+        self._limits = limits
         self._levels: list[_Level] = []
         self._marks: tuple[bytes, ...] = ()
-        self._buffer = b""
+        self._data = b""
+        self._at = 0  # what is before has been told
         self._place = Place.BODY  # of the fields that may come now; BODY: none
-        self._type = PLAIN_TEXT  # of the entity
+        self._reader = HeaderReader(limits.field)
         self._gap = False  # an empty line is due, between header and body
-        self._line_start = True  # of the buffer
+        self._line_start = True  # at _at
 
-    def header(self, data: bytes) -> list[Piece]:
-        """The header of the message: its fields; lines that belong to none come as BODY."""
-        self._type = PLAIN_TEXT
+    @property
+    def wide(self) -> bool:
+        """Whether the header at hand declares 8-bit data."""
+        return self.encoding in _WIDE
+
+    @property
+    def wide_body(self) -> bool:
+        """Whether it does so for the text of the body at hand, which belongs to no part of it."""
+        return self.encoding in _WIDE and self.type.kind != b"multipart"
+
+    def fields(self, data: bytes, found: Iterable[Field]) -> Iterator[Piece]:
+        """Some fields of the message."""
+        for field in found:
+            yield self._field(data, field, Place.PRIMARY)
+
+    def end_header(self) -> Piece:
+        """The message has no more fields."""
+        self._end_header()
+        return _END
+
+    def header(self, data: bytes) -> Iterator[Piece]:
+        """The whole header of the message: its fields; lines that belong to none come as BODY."""
         found = fields(data)
-        pieces = [self._field(data, field, Place.PRIMARY) for field in found]
+        yield from self.fields(data, found)
         end = found[-1].end if found else 0
         if end < len(data):
-            pieces.append(Piece(Place.BODY, data[end:]))
-        self._end_header()
-        return pieces
+            yield Piece(Place.BODY, data[end:])
+        yield self.end_header()
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """What can be told of the body so far."""
-        self._buffer = self._buffer + data if self._buffer else data
-        while self._buffer:
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
+        while self._at < len(self._data):
             if self._gap:
                 if not (yield from self._take_gap()):
                     return
             elif self._place is not Place.BODY:
-                if not (yield from self._take_fields()):
-                    return
+                yield from self._take_batch(self._reader.feed(self._data, self._at))
             elif not self._marks:
-                yield self._take(Place.BODY, len(self._buffer))
+                yield self._take(Place.BODY, len(self._data))
             elif not (yield from self._take_body()):
                 return
 
     def end(self) -> Iterator[Piece]:
         """What was held back."""
-        if self._place is not Place.BODY and not self._gap:
-            found = fields(self._buffer)
-            for field in found:
-                yield self._field(self._buffer, field, self._place)
-            if found:
-                self._buffer = self._buffer[found[-1].end :]
-        if self._buffer:
-            yield self._take(Place.BODY, len(self._buffer))
+        while self._place is not Place.BODY and not self._gap:
+            yield from self._take_batch(self._reader.end())
+            yield from self.feed(b"")  # what turned out to be no header
+        if self._at < len(self._data):
+            yield self._take(Place.BODY, len(self._data))
 
-    def _take(self, place: Place, length: int) -> Piece:
-        piece = Piece(place, self._buffer[:length])
-        self._buffer = self._buffer[length:]
+    def _take(self, place: Place, end: int) -> Piece:
+        """The octets up to `end`, which is not where they begin."""
+        piece = Piece(place, self._data[self._at : end])
+        self._at = end
         self._line_start = piece.data.endswith(b"\n")
         return piece
 
     # headers
 
+    def _take_batch(self, batch: Batch) -> Iterator[Piece]:
+        for field in batch.fields:
+            yield self._field(batch.data, field, self._place)
+        if batch.complete:
+            self._data, self._at = batch.data, batch.end
+            self._line_start = True
+            self._reader = HeaderReader(self._limits.field)
+            self._end_header()
+            yield _END
+        else:
+            self._data, self._at = b"", 0
+
     def _field(self, data: bytes, field: Field, place: Place) -> Piece:
+        text = data[field.start : field.end]
+        if len(text) > self._limits.field:
+            text = self._limits.cut(text[:-2]) + b"\r\n"
         if field.name in _MIME_FIELDS:
             place = Place.MIME
+            value = text[field.value - field.start :]
             if field.name == b"content-type":
-                self._type = parse_content_type(data[field.value : field.end])
-        return Piece(place, data[field.start : field.end])
+                self._set_type(parse_content_type(value))
+            elif field.name == b"content-transfer-encoding":
+                encoding = parse_encoding(value)
+                if encoding in _ENCODINGS:
+                    self.encoding = encoding
+        return Piece(place, text)
+
+    def _set_type(self, kind: ContentType) -> None:
+        self.type = kind
+        for boundary in kind.boundaries:
+            if len(self._levels) > self._limits.nesting:
+                self.too_deep = True
+                return
+            mark = b"--" + boundary[: self._limits.boundary]
+            self._levels.append(_Level(mark, kind.subtype == b"digest"))
 
     def _end_header(self) -> None:
-        kind, subtype, boundary = self._type
-        self._place = Place.NESTED if self._type.is_message else Place.BODY
-        if kind == b"multipart" and boundary and len(self._levels) <= self._nesting_limit:
-            mark = b"--" + boundary[: self._boundary_limit]
-            self._levels.append(_Level(mark, subtype == b"digest"))
-            self._marks = tuple(level.mark for level in self._levels)
+        self._marks = tuple(level.mark for level in self._levels)
+        self._place = Place.NESTED if self.type.is_message else Place.BODY
         self._gap = True
+
+    def _begin_header(self, place: Place, kind: ContentType) -> None:
+        self._place = place
+        self.type = kind
+        self.encoding = b""
 
     def _take_gap(self) -> Step:
         """The empty line behind a header. Without one, no header can follow."""
-        if self._buffer == b"\r":
+        at = self._at
+        if self._data.startswith(b"\r\n", at):
+            self._gap = False
+            yield self._take(Place.BODY, at + 2)
+            if self._place is Place.NESTED:
+                self._begin_header(Place.NESTED, PLAIN_TEXT)
+        elif len(self._data) == at + 1 and self._data[at] == 13:
             return False
-        self._gap = False
-        if self._buffer.startswith(b"\r\n"):
-            self._type = PLAIN_TEXT
-            yield self._take(Place.BODY, 2)
         else:
+            self._gap = False
             self._place = Place.BODY
         return True
-
-    def _take_fields(self) -> Step:
-        found, end, complete = scan(self._buffer)
-        for field in found:
-            yield self._field(self._buffer, field, self._place)
-        self._buffer = self._buffer[end:]
-        if complete:
-            self._end_header()
-            return True
-        if len(self._buffer) > _MAX_HEADER:
-            self._place = Place.BODY
-            return True
-        return False
 
     # body
 
     def _take_body(self) -> Step:
         """Body up to the next delimiter line, and that line."""
-        buffer = self._buffer
-        at = 0 if self._line_start else buffer.find(b"\n") + 1
-        if at or self._line_start:
-            at = self._next_mark(at)
-        else:
-            at = len(buffer)  # within a line
-        if at:
-            yield self._take(Place.BODY, at)
-        if not self._buffer:
+        data = self._data
+        at = self._at if self._line_start else data.find(b"\n", self._at) + 1
+        found = self._next_mark(at) if at or self._line_start else len(data)
+        if found > self._at:
+            yield self._take(Place.BODY, found)
+        if found == len(data):
             return False
-        end = self._buffer.find(b"\n") + 1
-        if end and self._buffer.startswith(self._marks):
+        end = data.find(b"\n", found) + 1
+        if end and data.startswith(self._marks, found):
             line = self._take(Place.DELIMITER, end)
             self._at_delimiter(line.data)
             yield line
             return True
-        if len(self._buffer) > _MAX_DELIMITER:
+        if len(data) - found > _MAX_DELIMITER:
             self._line_start = False
             return True
         return False
 
     def _next_mark(self, at: int) -> int:
         """Where a line begins, from the one at `at` on, that is or may become a delimiter."""
-        buffer, marks = self._buffer, self._marks
-        if buffer.startswith(marks, at):
+        data, marks = self._data, self._marks
+        if data.startswith(marks, at):
             return at
-        found = buffer.find(b"\n--", at)
+        found = data.find(b"\n--", at)
         while found >= 0:
-            if buffer.startswith(marks, found + 1):
+            if data.startswith(marks, found + 1):
                 return found + 1
-            found = buffer.find(b"\n--", found + 1)
-        last = max(buffer.rfind(b"\n") + 1, at)
-        rest = buffer[last : last + _MAX_DELIMITER]
-        return last if any(mark.startswith(rest) for mark in marks) else len(buffer)
+            found = data.find(b"\n--", found + 1)
+        last = max(data.rfind(b"\n") + 1, at)
+        rest = data[last : last + _MAX_DELIMITER]
+        return last if any(mark.startswith(rest) for mark in marks) else len(data)
 
     def _at_delimiter(self, line: bytes) -> None:
         """The innermost multipart with this delimiter goes on, or ends; those inside of it end."""
@@ -201,5 +266,7 @@ class MimeSplitter:
         closing = line.startswith(b"--", len(level.mark))
         del self._levels[depth + (not closing) :]
         self._marks = tuple(one.mark for one in self._levels)
-        self._place = Place.BODY if closing else Place.MIME
-        self._type = _DIGEST_PART if level.digest else PLAIN_TEXT
+        if closing:
+            self._begin_header(Place.BODY, PLAIN_TEXT)
+        else:
+            self._begin_header(Place.MIME, _DIGEST_PART if level.digest else PLAIN_TEXT)

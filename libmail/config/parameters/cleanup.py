@@ -26,7 +26,7 @@ PARAMETERS = by_name(
     Parameter("header_checks", LIST, "", "cleanup"),
     Parameter("header_from_format", ENUM("standard obsolete"), "standard",
               "bounce cleanup smtp smtpd"),
-    Parameter("header_size_limit", SIZE(1), "102400", "cleanup"),
+    Parameter("header_size_limit", SIZE(1), "102400", "cleanup smtp lmtp"),
     Parameter("hopcount_limit", INT(1), "50", "cleanup"),
     Parameter("internal_mail_filter_classes", LIST, "", "bounce smtp smtpd"),
     Parameter("local_header_rewrite_clients", LIST, "permit_inet_interfaces", "smtpd"),

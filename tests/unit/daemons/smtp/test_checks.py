@@ -30,9 +30,7 @@ def deliver(
     titles = ("header", "mime_header", "nested_header", "body")
     specs = (header, header, header, body)
     tables = [Maps(f"smtp_{t}_checks", spec) for t, spec in zip(titles, specs, strict=True)]
-    checks = ContentChecks(
-        CheckTables(*tables), nesting_limit=9, boundary_limit=99, line_limit=2048
-    )
+    checks = ContentChecks(CheckTables(*tables), bench.settings.mime_limits, line_limit=2048)
     generic = GenericMaps(
         Maps("smtp_generic_maps", "inline:{a@in=a@out}"),
         delimiters="", propagate=False, origin="", local=StringList("mydestination", []),
