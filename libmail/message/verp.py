@@ -11,10 +11,13 @@ def usable_delimiters(delimiters: str, allowed: str) -> bool:
 
 
 def verp_sender(sender: str, delimiters: str, recipient: str) -> str:
-    """The sender for mail to one recipient; addresses in internal form, two delimiters.
+    """The sender for mail to one recipient; addresses in internal form.
 
-    With "+=", mail from owner@list to user@domain has the sender owner+user=domain@list.
+    With "+=", mail from owner@list to user@domain has the sender owner+user=domain@list. Without
+    two delimiters the sender stays as it is.
     """
+    if len(delimiters) != 2:
+        return sender
     owner, at, origin = sender.rpartition("@")
     if not at:
         owner, origin = origin, ""
