@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from libmail.ipc.codec import WireError
 from libmail.service.connection import AnswerLate, Connection, ConnectionLost
+from libmail.service.unix_stream import connect_unix
 
 __all__ = ["ServicePool", "ServiceUnavailable"]
 
@@ -58,9 +59,8 @@ class ServicePool:
         deadline = loop.time() + self._timeout
         while True:
             try:
-                _, connection = await loop.create_unix_connection(
-                    lambda: Connection(self.path), self.path
-                )
+                connection = Connection(self.path)
+                connect_unix(self.path, connection)
             except _CONNECT_ERRORS as err:
                 if not self._wait or loop.time() + _RETRY_DELAY > deadline:
                     raise ServiceUnavailable(f"connect to {self.path}: {err.strerror}") from err

@@ -32,6 +32,7 @@ from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
+from libmail.service.unix_stream import UnixStream
 from libmail.tables.freshness import outdated
 from libmail.tables.table import TableConfigError
 
@@ -83,12 +84,14 @@ class Handlers:
     stream: makes the protocol for a connection that was accepted; it (or its session) must call
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
     blocks), and over; the same goes for it. datagram: takes one datagram, and whether its sender is
-    the mail system. drain: awaited before the process exits, after the last session.
+    the mail system. descriptors: clients of UNIX sockets may send open files. drain: awaited before
+    the process exits, after the last session.
     """
 
     stream: Callable[[socket.socket], asyncio.Protocol] | None = None
     connection: Callable[[socket.socket], None] | None = None
     datagram: Callable[[bytes, bool], None] | None = None
+    descriptors: bool = False
     drain: Callable[[], Awaitable[None]] | None = None
 
 
@@ -307,6 +310,10 @@ class Runtime:
         self, connection: socket.socket, stream: Callable[[socket.socket], asyncio.Protocol]
     ) -> None:
         protocol = stream(connection)
+        if connection.family == socket.AF_UNIX:
+            connection.setblocking(False)
+            UnixStream(connection, protocol, descriptors=self._handlers.descriptors)
+            return
         attaching = self._loop.connect_accepted_socket(lambda: protocol, connection)
         self._advance(attaching, connection, protocol)
 
