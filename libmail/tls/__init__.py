@@ -6,7 +6,10 @@ is no OpenSSL 3. A process imports it before its jail, and master before it fork
 
 A server, in `prepare`, before the jail (files are read; what cannot be used is a TlsConfigError):
 
-    context = ServerContext(settings)             # libmail.tls.params makes settings of main.cf
+    use_config_file(common.tls_config_file, common.tls_config_name)
+    level = server_level(config.load(ServerTlsParams))             # libmail.tls.server_setup
+    settings = server_settings(params, common, level.level, ...)   # reads the files
+    context = ServerContext(settings)
     for warning in context.warnings: LOG.warning(warning)
 
 and for each session, after its `220 Ready to start TLS` has been sent, and what came behind
@@ -30,10 +33,17 @@ after it):
 
 A client says with a ClientSpec, which libmail.tls.policy makes, which server is the right one:
 
+    context = ClientContext(client_settings(params, common))       # libmail.tls.client_setup
+    anchors = Anchors(params.smtp_tls_trust_anchor_file)
+    ...for each server (PolicyError: defer):
+    policy = await choose(find_policy, find_site, params, common, nexthop, where)
+    if policy.level.by_dane: policy = with_records(policy, records, base_domain)
+    spec = policy.spec(where, anchors.of(policy.anchor_files), session)
     connection = connect(context, spec)
     connection.handshake(); send(connection.output())
 
-and goes on in the same way, with "to" for "from". After the handshake `trust` tells how much is
+and goes on in the same way, with "to" for "from". `policy.unmet(connection.trust)` is the error if
+that is not the right server. After the handshake `trust` tells how much is
 known of the server, and `refused` what is wrong with it; whether that is enough decides the
 policy, not the engine. `saved_session()` is to be kept for the next time; with TLS 1.3 it is
 there when data was read.

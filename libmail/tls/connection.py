@@ -21,7 +21,8 @@ from libmail.tls import callbacks
 from libmail.tls.context import ClientContext, ServerContext, chain_stack
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsError, TlsFailed
-from libmail.tls.expectation import ClientSpec, expect
+from libmail.tls.expectation import expect
+from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
 from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text

@@ -33,6 +33,11 @@ class Tlsa:
     data: bytes
 
     @property
+    def is_key(self) -> bool:
+        """Whether it is about nothing but the key of the server."""
+        return (self.usage, self.selector) == (DANE_EE, PUBLIC_KEY)
+
+    @property
     def unusable(self) -> str:
         """Why it does not count for mail (RFC 7672 §3.1); "": it does.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
+from libmail.tls.expected import ClientSpec
 from libmail.tls.library import FFI, SSL, Handle, clear_problems, problems
 from libmail.tls.negotiation import decoded_session
-from libmail.tls.settings import Protocols
 
-__all__ = ["ClientSpec", "expect"]
+__all__ = ["expect"]
 
 _SET_SERVER_NAME: Final = 55  # command of SSL_ctrl(3)
 _HOST_NAME: Final = 0  # TLSEXT_NAMETYPE_host_name
@@ -19,36 +18,6 @@ _NO_NAMES_OF_DANE_EE: Final = 1  # DANE_FLAG_NO_DANE_EE_NAMECHECKS, RFC 7671 §5
 _NO_PARTIAL_WILDCARDS: Final = 0x4  # X509_CHECK_FLAG_...
 _MULTI_LABEL_WILDCARDS: Final = 0x8
 _LONGEST_NAME: Final = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSpec:
-    """How a client's session is to be, and which server is the right one.
-
-    server_name: that is asked for (SNI). names: one must be in the certificate, as `mx.example.com`
-    or `.example.com`. tlsa: one must match; base_domain: of their records. anchors: trusted instead
-    of the authorities, as from a trust-anchor file. fingerprints: one must be that of the
-    certificate or key with `digest`. wide_wildcards: `*` may stand for several labels.
-    session: to be resumed, b"" for none.
-    """
-
-    ciphers: str
-    protocols: Protocols
-    server_name: str = ""
-    names: tuple[str, ...] = ()
-    tlsa: tuple[Tlsa, ...] = ()
-    base_domain: str = ""
-    anchors: tuple[Tlsa, ...] = ()
-    fingerprints: frozenset[str] = frozenset()
-    digest: str = "sha256"
-    wide_wildcards: bool = True
-    raw_keys: bool = False
-    session: bytes = b""
-
-    @property
-    def names_a_peer(self) -> bool:
-        """Whether it says which one is right."""
-        return bool(self.names or self.tlsa or self.fingerprints)
 
 
 def expect(ssl: Handle, spec: ClientSpec) -> bool:

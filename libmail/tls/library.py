@@ -83,7 +83,7 @@ _CRYPTO: Final = """
     const char *OpenSSL_version(int type);
     void CRYPTO_free(void *ptr, const char *file, int line);
     int CONF_modules_load_file(const char *filename, const char *appname, unsigned long flags);
-    void CONF_modules_unload(int all);
+    void CONF_modules_finish(void);
 
     void ERR_clear_error(void);
     unsigned long ERR_get_error_all(const char **file, int *line, const char **func,

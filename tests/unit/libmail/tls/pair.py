@@ -7,7 +7,7 @@ from typing import Final
 
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ServerContext
-from libmail.tls.expectation import ClientSpec
+from libmail.tls.expected import ClientSpec
 from libmail.tls.negotiation import Hello
 from libmail.tls.pem import Chain
 from libmail.tls.settings import parse_protocols

@@ -20,7 +20,7 @@ from libmail.tls.context import (
     ServerSettings,
 )
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
-from libmail.tls.expectation import ClientSpec
+from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.negotiation import Hello, NameState
 from libmail.tls.pem import load_chains

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from libmail.tls.connection import Connection
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.dane import Tlsa, parse_tlsa, parse_tlsa_digests
-from libmail.tls.expectation import ClientSpec
+from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.pem import load_chains
 from tests.certificates import Authority, Issued

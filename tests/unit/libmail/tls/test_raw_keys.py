@@ -8,7 +8,7 @@ import pytest
 
 from libmail.tls.context import Ask, ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.dane import Tlsa
-from libmail.tls.expectation import ClientSpec
+from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.library import at_least
 from libmail.tls.pem import load_chains

@@ -1,0 +1,40 @@
+"""Which session a client wants, and which server is the right one: values, for the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libmail.tls.dane import Tlsa
+from libmail.tls.settings import Protocols
+
+__all__ = ["ClientSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSpec:
+    """How a client's session is to be, and which server is the right one.
+
+    server_name: that is asked for (SNI). names: one must be in the certificate, as `mx.example.com`
+    or `.example.com`. tlsa: one must match; base_domain: of their records. anchors: trusted instead
+    of the authorities, as from a trust-anchor file. fingerprints: one must be that of the
+    certificate or key with `digest`. wide_wildcards: `*` may stand for several labels.
+    session: to be resumed, b"" for none.
+    """
+
+    ciphers: str
+    protocols: Protocols
+    server_name: str = ""
+    names: tuple[str, ...] = ()
+    tlsa: tuple[Tlsa, ...] = ()
+    base_domain: str = ""
+    anchors: tuple[Tlsa, ...] = ()
+    fingerprints: frozenset[str] = frozenset()
+    digest: str = "sha256"
+    wide_wildcards: bool = True
+    raw_keys: bool = False
+    session: bytes = b""
+
+    @property
+    def names_a_peer(self) -> bool:
+        """Whether it says which one is right."""
+        return bool(self.names or self.tlsa or self.fingerprints)

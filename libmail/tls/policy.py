@@ -1,0 +1,330 @@
+"""Which TLS a client uses with a server, as pure decisions over parameters and tables.
+
+    policy = await choose(find_policy, find_site, params, common, nexthop, host)
+    if policy.level.by_dane: policy = with_records(policy, records)   # what DNSSEC says, or not
+    spec = policy.spec(where)                                         # for libmail.tls.connection
+    ... handshake ...
+    if problem := policy.unmet(connection.trust): defer
+
+A mistake or a failed lookup never makes a policy weaker: PolicyError defers the mail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from libmail.dns.hostname import valid_hostname
+from libmail.tls.dane import Tlsa
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.expected import ClientSpec
+from libmail.tls.facts import Trust
+from libmail.tls.levels import Level, level_named
+from libmail.tls.params import ClientTlsParams, TlsParams
+from libmail.tls.policy_entry import Find, PolicyEntry, PolicyError, StsPolicy, find_entry
+from libmail.tls.settings import cipher_list, parse_protocols, words
+
+__all__ = [
+    "Policy",
+    "Where",
+    "choose",
+    "client_level",
+    "session_key",
+    "site_level",
+    "sts_allows",
+    "with_records",
+]
+
+NOT_VERIFIED: Final = "Server certificate not verified"
+_SITES: Final = {
+    "NONE": Level.NONE,
+    "MAY": Level.MAY,
+    "MUST_NOPEERMATCH": Level.ENCRYPT,
+    "MUST": Level.VERIFY,
+}
+_HEX: Final = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A server that mail goes to. nexthop: the domain, without brackets and port; host: its name.
+
+    Both are myhostname for a UNIX socket.
+    """
+
+    nexthop: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How to talk to a server. match: patterns and strategies, or fingerprints.
+
+    reuse: whether the session may serve several deliveries. records: of DANE; base_domain: whose
+    they are; fallbacks: without records, and with none that can be used.
+    """
+
+    level: Level
+    ciphers: str = ""
+    protocols: str = ""
+    match: tuple[str, ...] = ()
+    server_name: str = ""
+    anchor_files: tuple[str, ...] = ()
+    reuse: bool = False
+    raw_keys: bool = False
+    digest: str = "sha256"
+    wide_wildcards: bool = True
+    records: tuple[Tlsa, ...] = ()
+    base_domain: str = ""
+    fallbacks: tuple[Policy, ...] = ()
+    sts: StsPolicy = field(default_factory=StsPolicy)
+
+    def spec(
+        self, where: Where, anchors: tuple[Tlsa, ...] = (), session: bytes = b""
+    ) -> ClientSpec:
+        """What to tell the engine. anchors: those of anchor_files. Raises PolicyError."""
+        base = ClientSpec(
+            ciphers=self.ciphers,
+            protocols=parse_protocols(self.protocols),
+            server_name=self._server_name(where),
+            digest=self.digest,
+            wide_wildcards=self.wide_wildcards,
+            raw_keys=self.raw_keys and self._key_is_enough,
+            session=session,
+        )
+        if self.level is Level.FINGERPRINT:
+            return replace(base, fingerprints=self._fingerprints(where))
+        if self.records:
+            names = [self.base_domain, where.nexthop, where.host]
+            if self.level is Level.HALF_DANE:
+                names.remove(where.nexthop)  # RFC 7672 §3.2.2: nothing vouches for the MX record
+            unique = tuple(dict.fromkeys(names))
+            return replace(base, tlsa=self.records, base_domain=self.base_domain, names=unique)
+        if self.level.by_authority:
+            return replace(base, names=self._names(where), anchors=anchors)
+        return base
+
+    def unmet(self, trust: Trust) -> PolicyError | None:
+        """The error if what is known of the server is too little, after the handshake."""
+        if not self.level.matches_peer or trust is Trust.VERIFIED:
+            return None
+        return PolicyError("", NOT_VERIFIED)
+
+    @property
+    def _key_is_enough(self) -> bool:
+        """Whether a server that shows its key only could still be recognized."""
+        if self.records:
+            return all(record.is_key for record in self.records)
+        return not self.level.by_authority
+
+    def _server_name(self, where: Where) -> str:
+        """The name to ask for; with DANE it is that of the records (RFC 7672 §8.1)."""
+        if self.records:
+            return self.base_domain
+        wanted = self.server_name
+        name = {"hostname": where.host, "nexthop": where.nexthop}.get(wanted.lower(), wanted)
+        if not name or valid_hostname(name):
+            return name
+        if wanted.lower() in ("hostname", "nexthop"):
+            return ""  # an address is no name
+        raise PolicyError(f'"servername={wanted}" specifies an invalid hostname')
+
+    def _names(self, where: Where) -> tuple[str, ...]:
+        """The patterns, with strategies replaced by names."""
+        strategies = {
+            "nexthop": where.nexthop,
+            "dot-nexthop": f".{where.nexthop}",
+            "hostname": where.host,
+        }
+        names = [strategies.get(pattern.lower(), pattern) for pattern in self.match]
+        usable = tuple(name for name in names if name not in ("", "."))
+        if not usable:
+            raise PolicyError(f"{where.host}: could not configure peer name checks")
+        return usable
+
+    def _fingerprints(self, where: Where) -> frozenset[str]:
+        found = frozenset(_fingerprint(text) for text in self.match)
+        if not found:
+            raise PolicyError(
+                f"nexthop domain {where.nexthop}: configured at fingerprint security level,"
+                " but with no fingerprints to match."
+            )
+        return found
+
+
+def _fingerprint(text: str) -> str:
+    """AB:CD:... of a fingerprint with or without colons. Raises PolicyError."""
+    plain = text.upper()
+    if ":" not in plain and len(plain) % 2 == 0:
+        plain = ":".join(plain[at : at + 2] for at in range(0, len(plain), 2))
+    if _HEX.fullmatch(plain) is None:
+        raise PolicyError(f"malformed fingerprint value: {text[:384]}")
+    return plain
+
+
+def client_level(params: ClientTlsParams) -> Level:
+    """The level where no table says otherwise. Raises TlsConfigError."""
+    if params.smtp_tls_security_level:
+        level = level_named(params.smtp_tls_security_level)
+        if level is None:
+            raise TlsConfigError(f'Invalid TLS level "{params.smtp_tls_security_level}"')
+        return level
+    if params.smtp_enforce_tls:
+        return Level.VERIFY if params.smtp_tls_enforce_peername else Level.ENCRYPT
+    return Level.MAY if params.smtp_use_tls else Level.NONE
+
+
+async def choose(
+    find_policy: Find,
+    find_site: Find,
+    params: ClientTlsParams,
+    common: TlsParams,
+    nexthop: str,
+    where: Where,
+) -> Policy:
+    """The policy for a server. nexthop: as it is written, with brackets and port.
+
+    Raises PolicyError, and what the functions that look up raise.
+    """
+    level, entry = client_level(params), None
+    if params.smtp_tls_policy_maps:
+        entry = await find_entry(find_policy, "smtp_tls_policy_maps", nexthop)
+        level = entry.level if entry is not None else level
+    elif params.smtp_tls_per_site:
+        level = await site_level(find_site, level, nexthop, where.host)
+    if level.by_dane and params.smtp_dns_support_level.lower() != "dnssec":
+        raise PolicyError(f"{where.nexthop}: dns resolver options incompatible with DANE TLS")
+    entry = entry or PolicyEntry(level)
+    policy = _policy(level, entry, params, common)
+    if not level.by_dane:
+        return policy
+    lower = (Level.MAY, Level.ENCRYPT)
+    return replace(policy, fallbacks=tuple(_policy(n, entry, params, common) for n in lower))
+
+
+async def site_level(find: Find, default: Level, nexthop: str, host: str) -> Level:
+    """What smtp_tls_per_site makes of the level; for next hop and host, the stricter one counts.
+
+    MAY is a wish that a word for the other name, or a stricter main.cf, overrules.
+    """
+    found: list[Level] = []
+    for key, kind in ((nexthop, "next-hop destination"), (host, "server hostname")):
+        value = await find(key) if key else None
+        if value is None:
+            continue
+        word = value.strip().upper()
+        if word not in _SITES:
+            raise PolicyError(
+                f"smtp_tls_per_site: unknown TLS policy '{value[:100]}' for {kind} {key}"
+            )
+        found.append(_SITES[word])
+    if not found:
+        return default
+    strict = [level for level in found if level is not Level.MAY]
+    if strict:
+        return max(strict)
+    return max(default, Level.MAY)
+
+
+def _policy(level: Level, entry: PolicyEntry, params: ClientTlsParams, common: TlsParams) -> Policy:
+    reuse, raw = entry.connection_reuse, entry.raw_keys
+    policy = Policy(
+        level=level,
+        match=entry.match or _default_match(level, params),
+        server_name=params.smtp_tls_servername if entry.server_name is None else entry.server_name,
+        anchor_files=entry.anchor_files or params.smtp_tls_trust_anchor_file,
+        reuse=params.smtp_tls_connection_reuse if reuse is None else reuse,
+        raw_keys=params.smtp_tls_enable_rpk if raw is None else raw,
+        digest=params.smtp_tls_fingerprint_digest,
+        wide_wildcards=common.tls_wildcard_matches_multiple_labels,
+        sts=entry.sts,
+    )
+    if entry.sts.failure:
+        raise PolicyError("", f"policy failure: {entry.sts.failure}")
+    if params.smtp_tls_enforce_sts_mx_patterns and _is_sts(entry.sts):
+        policy = replace(policy, match=("hostname",))
+    return _with_ciphers(policy, entry, params, common)
+
+
+def _default_match(level: Level, params: ClientTlsParams) -> tuple[str, ...]:
+    match level:
+        case Level.FINGERPRINT:
+            return params.smtp_tls_fingerprint_cert_match
+        case Level.VERIFY:
+            return tuple(words(params.smtp_tls_verify_cert_match))
+        case Level.SECURE:
+            return tuple(words(params.smtp_tls_secure_cert_match))
+        case _:
+            return ()
+
+
+def _with_ciphers(
+    policy: Policy, entry: PolicyEntry, params: ClientTlsParams, common: TlsParams
+) -> Policy:
+    """The policy with ciphers and protocols for its level. Raises PolicyError."""
+    exclusions = [params.smtp_tls_exclude_ciphers]
+    if policy.level.enforced:
+        grade, protocols = params.smtp_tls_mandatory_ciphers, params.smtp_tls_mandatory_protocols
+        also = params.smtp_tls_mandatory_exclude_ciphers if entry.exclude is None else entry.exclude
+        # A server that is to be recognized needs a certificate; else it is about encryption.
+        exclusions += [also, "aNULL" if policy.level.matches_peer else "eNULL"]
+    else:
+        grade, protocols = params.smtp_tls_ciphers, params.smtp_tls_protocols
+        exclusions = exclusions if entry.exclude is None else [entry.exclude]
+    protocols = protocols if entry.protocols is None else entry.protocols
+    try:
+        ciphers = cipher_list(entry.ciphers or grade, exclusions, common.cipher_lists)
+        parse_protocols(protocols)
+    except TlsConfigError as error:
+        raise PolicyError(f"{error.reason}: aborting TLS session") from None
+    return replace(policy, ciphers=ciphers, protocols=protocols)
+
+
+def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: str) -> Policy:
+    """What becomes of a DANE policy. records: None, there are none that DNSSEC vouches for.
+
+    Raises PolicyError.
+    """
+    if not policy.level.by_dane:
+        return policy
+    only = policy.level is Level.DANE_ONLY
+    if records is None:
+        if only:
+            raise PolicyError("", "no TLSA records found")
+        return policy.fallbacks[0]
+    usable = tuple(record for record in records if not record.unusable)
+    if usable:
+        return replace(policy, records=usable, base_domain=base_domain)
+    if only:
+        raise PolicyError("", "TLSA records unusable")
+    return policy.fallbacks[1]
+
+
+def _is_sts(sts: StsPolicy) -> bool:
+    return sts.policy_type == "sts" and bool(sts.mx_patterns)
+
+
+def sts_allows(policy: Policy, host: str) -> bool:
+    """Whether a host is one of those that an MTA-STS policy names (RFC 8461 §4.1)."""
+    if not _is_sts(policy.sts):
+        return True
+    name = host.lower()
+    for pattern in (pattern.lower() for pattern in policy.sts.mx_patterns):
+        if name == pattern:
+            return True
+        if pattern.startswith("*.") and name.partition(".")[2] == pattern[2:]:
+            return True
+    return False
+
+
+def session_key(service: str, parts: Sequence[str], spec: ClientSpec) -> str:
+    """The name under which a client keeps a session: who, where, and how it was recognized.
+
+    A session that is resumed is not verified again, so whatever was asked for is in the name.
+    """
+    asked = replace(spec, session=b"")
+    text = repr((service, tuple(parts), asked)).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()

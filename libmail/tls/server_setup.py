@@ -1,0 +1,178 @@
+"""From the parameters of smtpd(8) to a ServerContext: level, chains, ciphers. Before the jail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.tls.authorities import Authorities
+from libmail.tls.context import Ask, ServerSettings
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.levels import Level, level_named
+from libmail.tls.params import ServerTlsParams, TlsParams
+from libmail.tls.pem import Chain, load_chains, load_pair
+from libmail.tls.settings import (
+    OPTIONS,
+    WORKAROUNDS,
+    cipher_list,
+    grade_groups,
+    option_bits,
+    parse_protocols,
+    words,
+)
+from libmail.tls.tickets import TicketKeys
+
+__all__ = ["ServerLevel", "configured_chains", "server_level", "server_settings", "session_seconds"]
+
+_SHORTEST: Final = 120.0  # seconds that a session is kept, if at all
+_LONGEST: Final = 100 * 86400.0
+_NO_CERTIFICATES: Final = "No server certs available. TLS won't be enabled"
+_NOT_REQUIRED: Final = "Can't require client certs unless TLS is required"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLevel:
+    """none, may or encrypt. warnings: what is odd about the parameters."""
+
+    level: Level
+    warnings: tuple[str, ...] = ()
+
+
+def server_level(params: ServerTlsParams) -> ServerLevel:
+    """The level of a server. Raises TlsConfigError."""
+    text = params.smtpd_tls_security_level
+    if text:
+        level = level_named(text)
+        if level is None:
+            raise TlsConfigError(f'Invalid TLS level "{text}"')
+        if level > Level.ENCRYPT:
+            warning = f'smtpd_tls_security_level: unsupported TLS level "{text}", using "encrypt"'
+            return ServerLevel(Level.ENCRYPT, (warning,))
+    elif params.smtpd_enforce_tls:
+        level = Level.ENCRYPT
+    else:
+        level = Level.MAY if params.smtpd_use_tls else Level.NONE
+    if params.smtpd_tls_wrappermode:
+        level = Level.ENCRYPT
+    if level is not Level.NONE and _no_certificates(params):
+        return ServerLevel(Level.NONE, (_NO_CERTIFICATES,))
+    if params.smtpd_tls_req_ccert and level is Level.MAY:
+        return ServerLevel(level, (_NOT_REQUIRED,))
+    return ServerLevel(level)
+
+
+def _no_certificates(params: ServerTlsParams) -> bool:
+    """Whether none is configured, and not even that there is none: "none"."""
+    return not (
+        params.smtpd_tls_chain_files
+        or params.smtpd_tls_cert_file
+        or params.smtpd_tls_dcert_file
+        or params.smtpd_tls_eccert_file
+    )
+
+
+def server_settings(
+    params: ServerTlsParams,
+    common: TlsParams,
+    level: Level,
+    *,
+    session_context: bytes,
+    tickets: TicketKeys | None,
+) -> ServerSettings:
+    """What a ServerContext is made of. Raises TlsConfigError.
+
+    session_context: sessions are resumed by services of the same one only.
+    """
+    ask = _ask(params, level)
+    mandatory = level.enforced
+    timeout = session_seconds(params.smtpd_tls_session_cache_timeout)
+    protocols = params.smtpd_tls_mandatory_protocols if mandatory else params.smtpd_tls_protocols
+    return ServerSettings(
+        chains=configured_chains(params),
+        authorities=Authorities(
+            params.smtpd_tls_CAfile,
+            params.smtpd_tls_CApath,
+            defaults=common.tls_append_default_CA,
+        ),
+        verify_depth=params.smtpd_tls_ccert_verifydepth,
+        groups=tuple(_groups(params, common)),
+        disabled=option_bits(
+            "tls_disable_workarounds", common.tls_disable_workarounds, WORKAROUNDS
+        ),
+        options=option_bits("tls_ssl_options", common.tls_ssl_options, OPTIONS),
+        raw_keys=params.smtpd_tls_enable_rpk,
+        ciphers=_ciphers(params, common, ask, mandatory),
+        protocols=parse_protocols(protocols),
+        ask=ask,
+        preempt=common.tls_preempt_cipherlist,
+        dh_file=params.smtpd_tls_dh1024_param_file,
+        session_context=session_context,
+        session_timeout=int(timeout) or int(_SHORTEST),
+        session_ids=params.smtpd_tls_always_issue_session_ids,
+        cached=bool(params.smtpd_tls_session_cache_database) and timeout > 0,
+        names=bool(common.tls_server_sni_maps),
+        tickets=tickets if timeout > 0 else None,
+        ticket_cipher=common.tls_session_ticket_cipher,
+        accept_server_purpose=common.tls_trust_server_ccerts,
+    )
+
+
+def session_seconds(timeout: float) -> float:
+    """How long sessions are kept: 0 for not at all, else at least two minutes."""
+    return min(max(timeout, _SHORTEST), _LONGEST) if timeout > 0 else 0.0
+
+
+def configured_chains(params: ServerTlsParams) -> tuple[Chain, ...]:
+    """The chains of the server; () for none. Raises TlsConfigError."""
+    return chains_of_files(
+        params.smtpd_tls_chain_files,
+        (
+            ("RSA", params.smtpd_tls_cert_file, params.smtpd_tls_key_file),
+            ("DSA", params.smtpd_tls_dcert_file, params.smtpd_tls_dkey_file),
+            ("ECDSA", params.smtpd_tls_eccert_file, params.smtpd_tls_eckey_file),
+        ),
+    )
+
+
+def chains_of_files(
+    chain_files: Sequence[str], pairs: Sequence[tuple[str, str, str]]
+) -> tuple[Chain, ...]:
+    """Chains of the newer form, or else of pairs (algorithm, certificate, key).
+
+    Raises TlsConfigError.
+    """
+    if chain_files:
+        return load_chains(chain_files)
+    return tuple(
+        load_pair(certificate, key or certificate, algorithm)
+        for algorithm, certificate, key in pairs
+        if certificate and certificate != "none"
+    )
+
+
+def _ask(params: ServerTlsParams, level: Level) -> Ask:
+    """Certificates are a must only where TLS is one."""
+    if params.smtpd_tls_req_ccert and level.enforced:
+        return Ask.REQUIRE
+    return Ask.YES if params.smtpd_tls_ask_ccert else Ask.NO
+
+
+def _groups(params: ServerTlsParams, common: TlsParams) -> list[str]:
+    curves = grade_groups(
+        params.smtpd_tls_eecdh_grade,
+        common.tls_eecdh_auto_curves,
+        common.tls_eecdh_strong_curve,
+        common.tls_eecdh_ultra_curve,
+    )
+    return curves + words(common.tls_ffdhe_auto_groups)
+
+
+def _ciphers(params: ServerTlsParams, common: TlsParams, ask: Ask, mandatory: bool) -> str:
+    grade = params.smtpd_tls_mandatory_ciphers if mandatory else params.smtpd_tls_ciphers
+    exclusions = [params.smtpd_tls_exclude_ciphers]
+    if mandatory:
+        exclusions.append(params.smtpd_tls_mandatory_exclude_ciphers)
+    if ask is not Ask.NO:
+        exclusions.append("aNULL")  # which has no certificates at all
+    return cipher_list(grade, exclusions, common.cipher_lists)
