@@ -36,19 +36,23 @@ def kick(config: Config, kind: str, service: str, request: bytes) -> None:
     path = f"{config.text('queue_directory')}/{kind}/{service}"
     limit = config.seconds("application_event_drain_time")
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
-            _write(path, request)
-        else:
+        if not stat.S_ISFIFO(os.lstat(path).st_mode):
             _send(path, request, limit)
+        elif not _write(path, request):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     except OSError as err:
         problem = f"unable to look up {kind}/{service}: {err.strerror or err}"
         raise NotReached(problem) from err
 
 
-def _write(path: str, request: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _write(path: str, request: bytes) -> bool:
+    """Write to a named pipe; False if something else has the name by now."""
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
         os.write(fd, request)
+        return True
     finally:
         os.close(fd)
 

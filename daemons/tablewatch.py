@@ -5,7 +5,8 @@ tells: nobody; the tables change in place, which their readers see at their next
 needs: root, where the tables belong to root. It takes nothing from anybody but master's wake-up.
 
 master runs it without a line in master.cf. Only sources are read that nobody but root or
-mail_owner could have written; they are written to the table as one transaction, or not at all.
+mail_owner could have written, what mail_owner could have led astray by a process of his
+(libmail.tables.upkeep); they are written to the table as one transaction, or not at all.
 """
 
 import asyncio
@@ -22,11 +23,12 @@ import pyinotify
 
 from libmail.config import Config, read_master_cf
 from libmail.log import LOG
-from libmail.privileges import identity_of
+from libmail.privileges import Identity, identity_of
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.tables.maintenance import BadSource
 from libmail.tables.table import TableError
-from libmail.tables.upkeep import KeptTable, kept_tables, trusted_owners
+from libmail.tables.upkeep import KeptTable, kept_tables
 
 __all__ = ["SERVICE"]
 
@@ -36,11 +38,11 @@ _EVENTS: Final = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """owners: user ids that may own sources."""
+    """owner: mail_owner."""
 
     config: Config
     tables: tuple[KeptTable, ...]
-    owners: frozenset[int]
+    owner: Identity
 
 
 def _prepare(startup: Startup) -> Prepared:
@@ -48,23 +50,27 @@ def _prepare(startup: Startup) -> Prepared:
         import_module("lmdb._envid")
     config = startup.config
     tables = kept_tables(config, read_master_cf(config.directory))
-    owners = trusted_owners(identity_of(config.text("mail_owner")).uid)
-    return Prepared(config, tables, owners)
+    return Prepared(config, tables, identity_of(config.text("mail_owner")))
 
 
 class Keeper:
-    """Rebuilds tables. A source that was found bad is left alone until it changes again."""
+    """Rebuilds tables.
+
+    A source with a line that is no entry is left alone until it changes.  Every other problem may
+    pass while the source stays as it is: then the table is tried again with the next wake-up.
+    """
 
     def __init__(self, prepared: Prepared) -> None:
         self._config = prepared.config
         self._tables = prepared.tables
-        self._owners = prepared.owners
-        self._bad: dict[KeptTable, int] = {}  # date of the bad source, ns
+        self._owner = prepared.owner
+        self._bad: dict[KeptTable, tuple[int, ...]] = {}  # the source in which a line is wrong
+        self._failed: dict[KeptTable, str] = {}  # to be tried again, and what has been said of it
 
     def catch_up(self) -> None:
-        """Rebuild what is older than its source."""
+        """Rebuild what is older than its source, and what failed."""
         for table in self._tables:
-            self._attempt(table, only_older=True)
+            self._attempt(table, only_older=table not in self._failed)
 
     def changed(self, table: KeptTable) -> None:
         """The source was written, or has another file's name."""
@@ -72,21 +78,39 @@ class Keeper:
 
     def _attempt(self, table: KeptTable, *, only_older: bool) -> None:
         config = self._config
+        version: tuple[int, ...] = ()
         try:
             if not (table.outdated(config) if only_older else table.differs(config)):
+                self._failed.pop(table, None)
                 return
-            date = os.stat(table.name).st_mtime_ns
-            if self._bad.get(table) == date:
+            version = _version(table.name)
+            if self._bad.get(table) == version:
                 return
-            self._bad[table] = date
-            path = table.rebuild(config, self._owners)
-            del self._bad[table]
-        except TableError as error:
+            path = table.rebuild(config, self._owner)
+        except BadSource as error:
+            self._failed.pop(table, None)
+            self._bad[table] = version
             LOG.warning(f"{error}; keeping the old content of {table.spec}")
+        except TableError as error:
+            self._fail(table, f"{error}; keeping the old content of {table.spec}")
         except OSError as error:
-            LOG.warning(f"{table.name}: {error.strerror}")
+            self._fail(table, f"{table.name}: {error.strerror}")
         else:
+            self._failed.pop(table, None)
+            self._bad.pop(table, None)
             LOG.info(f"{path}: rebuilt from {table.name}")
+
+    def _fail(self, table: KeptTable, problem: str) -> None:
+        """Say it once, and try again."""
+        if self._failed.get(table) != problem:
+            LOG.warning(problem)
+        self._failed[table] = problem
+
+
+def _version(path: str) -> tuple[int, ...]:
+    """What is another one as soon as the file is: an older copy may take its place."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Watch:

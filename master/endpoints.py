@@ -231,11 +231,12 @@ def _open_fifo(endpoint: Endpoint, owner: Identity) -> Fifo:
     path = socket_path(endpoint)
     mask = os.umask(0)
     try:
-        with acting_as(owner), suppress(FileExistsError):
-            os.mkfifo(path, 0o600 if endpoint.private else 0o622)
+        with acting_as(owner):
+            with suppress(FileExistsError):
+                os.mkfifo(path, 0o600 if endpoint.private else 0o622)
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     finally:
         os.umask(mask)
-    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EEXIST, "a file that is no fifo is in the way")

@@ -20,6 +20,7 @@ from libmail.log import LOG, Fatal
 from libmail.log.logger import SyslogSink
 from libmail.log.setup import maillog_file, open_log, standard_stream
 from libmail.privileges import Identity, acting_as
+from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
 from libmail.tables.upkeep import kept_tables
@@ -154,6 +155,7 @@ def serve(options: Options) -> None:
         with _lock_problems(PID_FILE):
             check_free(PID_FILE)
         return
+    refuse_foreign_mail(config.text("queue_directory"))
     check_log(config, options)
     os.umask(0o077)
     setproctitle.getproctitle()  # finds the place of titles, which needs the environment intact

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from libmail.config import Config, ServiceEntry
+from libmail.config.programs import program_directory
 from libmail.privileges import Identity, Jail
 from libmail.service.skeleton import Service
 from master.capacity import NO_LIMIT, Limit, limit_of
@@ -109,7 +110,7 @@ def plan_of(entry: ServiceEntry, config: Config) -> Plan:
         entry=entry,
         config=own,
         program=program,
-        path=os.path.join(config.text("daemon_directory"), entry.command),
+        path=os.path.join(program_directory(config, "daemon_directory"), entry.command),
         limit=limit,
         max_use=0 if resident else own.int("max_use"),
         max_idle=0.0 if resident else own.seconds("max_idle"),

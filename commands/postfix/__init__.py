@@ -17,6 +17,7 @@ from commands.postfix.rotation import rotate
 from commands.postfix.upgrade import upgrade_configuration
 from libmail.config import Config, ConfigError, open_config
 from libmail.config.expand import compatibility_level
+from libmail.config.programs import program_directory
 from libmail.log import Fatal
 from libmail.mistakes import option_mistake
 from libmail.printable import complain
@@ -77,7 +78,7 @@ def _set(config: Config, settings: list[str]) -> Config:
     for setting in settings:
         if not setting.partition("=")[1] or setting.startswith("-"):
             raise Fatal(f"not name=value: {setting}")
-    program = config.text("command_directory") + "/postconf"
+    program = program_directory(config, "command_directory") + "/postconf"
     done = subprocess.run([program, "-c", config.directory, "-e", *settings], check=False)
     if done.returncode != 0:
         raise Fatal("main.cf was not changed")

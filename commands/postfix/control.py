@@ -7,15 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands.postfix.directories import check_ownership, create_missing, repair
-from commands.postfix.effects import missing_programs, settings_without_effect
+from commands.postfix.directories import check_ownership, create_missing, open_to_users, repair
+from commands.postfix.effects import ignored_directories, missing_programs, settings_without_effect
 from commands.postfix.report import info, warning
 from libmail.config import Config, ServiceEntry, read_master_cf
+from libmail.config.programs import program_directory
 from libmail.log import Fatal
+from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
 from libmail.tables.table import TableError
-from libmail.tables.upkeep import kept_tables, trusted_owners
+from libmail.tables.upkeep import kept_tables
 
 __all__ = [
     "abort",
@@ -64,10 +66,10 @@ def check_configuration(config: Config) -> tuple[ServiceEntry, ...]:
     """Check what must be right before a start; the services. Raises Fatal, ConfigError."""
     owner, privileged = mail_account(config)
     for name, what in (("command", "command"), ("daemon", "daemon")):
-        path = config.text(f"{name}_directory")
+        path = program_directory(config, f"{name}_directory")
         if not os.path.isdir(path):
             raise Fatal(f"no Postfix {what} directory {path}!")
-    master = config.text("daemon_directory") + "/master"
+    master = program_directory(config, "daemon_directory") + "/master"
     if not os.access(master, os.X_OK):
         raise Fatal(f"no Postfix master program {master}!")
     if not os.path.exists(f"{config.directory}/master.cf"):
@@ -83,6 +85,8 @@ def check_configuration(config: Config) -> tuple[ServiceEntry, ...]:
 
 def warn_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> None:
     """Warn about what is configured and will not be done. Raises ConfigError."""
+    for text in ignored_directories(config):
+        warning(text)
     for text in settings_without_effect(config, entries):
         warning(text)
     for text in missing_programs(config, entries):
@@ -91,11 +95,11 @@ def warn_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> None
 
 def rebuild_tables(config: Config, entries: Sequence[ServiceEntry]) -> None:
     """Rebuild indexed tables that are missing or outdated: services open them at their start."""
-    owners = trusted_owners(mail_account(config)[0].uid)
+    owner, _ = mail_account(config)
     for table in kept_tables(config, entries):
         try:
             if table.outdated(config):
-                info(f"{table.rebuild(config, owners)}: rebuilt from {table.name}")
+                info(f"{table.rebuild(config, owner)}: rebuilt from {table.name}")
         except TableError as err:
             warning(f"{err}; not rebuilding {table.spec}")
         except OSError as err:
@@ -136,8 +140,11 @@ def set_permissions(config: Config) -> None:
 def _prepare_start(config: Config) -> None:
     if _runs(config):
         raise Fatal("the Postfix mail system is already running")
+    refuse_foreign_mail(config.text("queue_directory"))
     entries = check_configuration(config)
     warn_without_effect(config, entries)
+    owner, privileged = mail_account(config)
+    open_to_users(config, owner, privileged=privileged)
     rebuild_tables(config, entries)
     info("starting the Postfix mail system")
 
@@ -150,7 +157,7 @@ def start(config: Config, options: list[str]) -> None:
     _prepare_start(config)
     if config.text("maillog_file").startswith("/dev/std"):
         raise Fatal('to write logs to standard output, use "postfix start-fg"')
-    program = config.text("daemon_directory") + "/master"
+    program = program_directory(config, "daemon_directory") + "/master"
     done = subprocess.run([program, "-w", *options], check=False)
     if done.returncode != 0:
         raise Fatal("mail system startup failed")
@@ -163,7 +170,7 @@ def start_foreground(config: Config, options: list[str]) -> NoReturn:
     _prepare_start(config)
     if config.text("multi_instance_directories"):
         raise Fatal("start-fg does not support multi_instance_directories")
-    program = config.text("daemon_directory") + "/master"
+    program = program_directory(config, "daemon_directory") + "/master"
     mode = "-i" if os.getpid() == 1 else "-d"
     try:
         os.execv(program, [program, mode, *options])
@@ -228,7 +235,7 @@ def status(config: Config) -> int:
 
 def flush(config: Config) -> NoReturn:
     """Have postqueue(1) ask for the delivery of all queued mail. Raises Fatal."""
-    program = config.text("command_directory") + "/postqueue"
+    program = program_directory(config, "command_directory") + "/postqueue"
     try:
         os.execv(program, [program, "-f"])
     except OSError as err:

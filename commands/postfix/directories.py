@@ -8,15 +8,19 @@ mail_owner, by which pickup(8) may read them, and no other user may.
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from commands.postfix.report import info, warning
 from libmail.config import Config
+from libmail.config.programs import program_directory
+from libmail.files.safe_open import Place, safe_open
 from libmail.log import Fatal
 from libmail.privileges import Identity
 
-__all__ = ["check_ownership", "create_missing", "repair"]
+__all__ = ["check_ownership", "create_missing", "open_to_users", "repair"]
 
+_PROGRAMS = ("daemon", "command")
 _PRIVATE = (
     "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
     "saved", "trace",
@@ -51,7 +55,7 @@ def directories(config: Config) -> list[Directory]:
 
 
 def create_missing(config: Config, owner: Identity, *, privileged: bool) -> None:
-    """Make the directories, and open maildrop and public to users. Raises Fatal.
+    """Make the directories. Raises Fatal.
 
     privileged: this is root, who gives them to their owners.
     """
@@ -59,41 +63,67 @@ def create_missing(config: Config, owner: Identity, *, privileged: bool) -> None
         try:
             if not os.path.isdir(wanted.path):
                 _create(wanted, owner, privileged=privileged)
-            elif wanted.path.endswith(("/maildrop", "/public")):
-                _open_to_users(wanted, owner, privileged=privileged)
         except OSError as err:
             raise Fatal(
                 f"unable to create missing queue directories: {wanted.path}: {err.strerror}"
             ) from err
 
 
+def open_to_users(config: Config, owner: Identity, *, privileged: bool) -> None:
+    """Open maildrop and public, which in a queue that set-gid programs used only a group may enter.
+
+    Raises Fatal.
+    """
+    for wanted in directories(config):
+        if not wanted.path.endswith(("/maildrop", "/public")):
+            continue
+        try:
+            with _opened(wanted.path) as fd:
+                _open_to_users(wanted, fd, owner, privileged=privileged)
+        except OSError as err:
+            raise Fatal(f"unable to open to users: {wanted.path}: {err.strerror}") from err
+
+
 def repair(config: Config, owner: Identity, *, privileged: bool) -> None:
     """Set owner and mode of all directories that exist. Raises Fatal."""
     for wanted in directories(config):
         try:
-            if privileged:
-                os.chown(wanted.path, *wanted.belongs_to(owner), follow_symlinks=False)
-            os.chmod(wanted.path, wanted.mode)
+            with _opened(wanted.path) as fd:
+                if privileged:
+                    os.fchown(fd, *wanted.belongs_to(owner))
+                os.fchmod(fd, wanted.mode)
         except OSError as err:
             raise Fatal(f"set-permissions: {wanted.path}: {err.strerror}") from err
 
 
 def _create(wanted: Directory, owner: Identity, *, privileged: bool) -> None:
-    os.mkdir(wanted.path, 0o700)
-    if privileged and wanted.own:
-        os.chown(wanted.path, *wanted.belongs_to(owner), follow_symlinks=False)
-    os.chmod(wanted.path, wanted.mode)
+    with Place(wanted.path) as place:
+        place.check()
+        os.mkdir(place.name, 0o700, dir_fd=place.folder)
+    with _opened(wanted.path) as fd:
+        if privileged and wanted.own:
+            os.fchown(fd, *wanted.belongs_to(owner))
+        os.fchmod(fd, wanted.mode)
 
 
-def _open_to_users(wanted: Directory, owner: Identity, *, privileged: bool) -> None:
-    """A queue that set-gid programs used has them closed to everybody but a group."""
-    found = os.lstat(wanted.path)
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """A directory by its descriptor: somebody may have put something else in its place."""
+    fd = safe_open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_to_users(wanted: Directory, fd: int, owner: Identity, *, privileged: bool) -> None:
+    found = os.fstat(fd)
     if privileged and wanted.group and found.st_gid != owner.gid:
-        os.chown(wanted.path, -1, owner.gid, follow_symlinks=False)
+        os.fchown(fd, -1, owner.gid)
         info(f"setting the group of {wanted.path} to {owner.gid}")
     mode = stat.S_IMODE(found.st_mode)
     if mode & wanted.mode != wanted.mode:
-        os.chmod(wanted.path, mode | wanted.mode)
+        os.fchmod(fd, mode | wanted.mode)
         info(f"setting permissions of {wanted.path} to {mode | wanted.mode:o}")
 
 
@@ -101,8 +131,9 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
     """Warn about what others could change, and about messages that are damaged."""
     queue, data = config.text("queue_directory"), config.text("data_directory")
     if privileged:
-        for name in ("config_directory", "daemon_directory", "command_directory"):
-            for path in _files(config.text(name)):
+        programs = (program_directory(config, f"{name}_directory") for name in _PROGRAMS)
+        for folder in (config.text("config_directory"), *programs):
+            for path in _files(folder):
                 _check(path, 0, "root")
         _check(queue, 0, "root")
         _check(f"{queue}/pid", 0, "root")

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 
 from libmail.config import Config, ConfigError, ServiceEntry
 from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING
+from libmail.config.programs import foreign_directories, program_directory
 
-__all__ = ["is_built_in", "missing_programs", "settings_without_effect"]
+__all__ = ["ignored_directories", "is_built_in", "missing_programs", "settings_without_effect"]
 
 
 def settings_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
@@ -45,13 +46,21 @@ def _differs(config: Config, name: str) -> bool:
         return True  # whoever reads it complains
 
 
+def ignored_directories(config: Config) -> Iterator[str]:
+    """A line about the directories of another installation that main.cf names."""
+    found = " and ".join(f"{name} = {path}" for name, path in foreign_directories(config).items())
+    if found:
+        own = program_directory(config, "daemon_directory")
+        yield f"ignoring {found} in main.cf: another installation's; the daemons are in {own}"
+
+
 # smtp and lmtp keep connections themselves: the line in master.cf may stay and does nothing.
 _NOT_NEEDED = ("scache",)
 
 
 def missing_programs(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     """A line for each service whose program neither is built in nor can be executed."""
-    directory = config.text("daemon_directory")
+    directory = program_directory(config, "daemon_directory")
     for entry in entries:
         path = os.path.join(directory, entry.command)
         if entry.command in _NOT_NEEDED or is_built_in(entry.command):

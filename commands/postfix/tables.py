@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from libmail.config import Config, ConfigError, ServiceEntry
+from libmail.tables.caches import cache_names
 from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import TableConfigError, TableOptions
 
 __all__ = ["NamedTable", "named_tables", "table_problems"]
 
-# Tables that programs make themselves when they first need them.
-_CACHES = re.compile(r"_session_cache_database$|^address_verify_map$|_cache_map$|_cache_name$")
 _TYPES = "|".join(sorted(TABLE_TYPES.keys() - {"unix"}))
 # The name ends where a list goes on; a body in braces has no braces inside but in pairs.
 _TABLE = re.compile(
@@ -47,7 +46,13 @@ class _Collected:
 
 
 def named_tables(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[NamedTable]:
-    """The tables in the settings of main.cf and of the options in master.cf."""
+    """The tables in the settings of main.cf and of the options in master.cf, but for caches."""
+    caches = cache_names(config, entries)
+    found = _all_named(config, entries)
+    yield from (one for one in found if one.spec.partition(":")[2] not in caches)
+
+
+def _all_named(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[NamedTable]:
     for name in config.names():
         file, line = config.origin(name) or ("", 0)
         yield from _in_value(config, name, config.raw(name) or "", f"{file}, line {line}")
@@ -57,8 +62,6 @@ def named_tables(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[Na
 
 
 def _in_value(config: Config, name: str, text: str, place: str) -> Iterator[NamedTable]:
-    if _CACHES.search(name):
-        return
     try:
         value = config.expand(text)
     except ConfigError:
@@ -70,10 +73,16 @@ def _in_value(config: Config, name: str, text: str, place: str) -> Iterator[Name
 def table_problems(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     """A line for each table that cannot be used, and for each line of one that is left out."""
     seen: set[str] = set()
+    open_to_all = config.text("data_directory").rstrip("/") + "/"
     for table in named_tables(config, entries):
         if table.spec in seen:
             continue
         seen.add(table.spec)
+        if open_to_all in table.spec:
+            yield (
+                f"{table.place}: {table.spec} is in data_directory, where every service may write: "
+                "whoever breaks into one decides what this table says"
+            )
         said = _Collected()
         options = TableOptions(
             strict=True, utf8=config.bool("smtputf8_enable"), config=config, log=said

@@ -66,7 +66,7 @@ def import_spool(
     if not os.path.isdir(DIRECTORY):
         os.mkdir(DIRECTORY, 0o700)
         if privileged:
-            os.chown(DIRECTORY, owner.uid, owner.gid)
+            os.chown(DIRECTORY, owner.uid, owner.gid, follow_symlinks=False)
     importer = _Importer(spool, directory, params, owner, privileged=privileged)
     try:
         return importer.run()

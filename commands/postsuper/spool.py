@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from libmail.files.safe_open import PlantedName, safe_open
 from libmail.ipc.messages import QueueId
 from libmail.queue.directory import QueueDirectory
 from libmail.service.master_lock import PID_FILE
@@ -17,7 +18,7 @@ REASON_LOGS: Final = ("bounce", "defer", "trace")
 _MAX_DEPTH: Final = 5  # of hash_queue_depth
 _MAX_LOG: Final = 1 << 26
 _DIGITS: Final = "0123456789ABCDEF"
-_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK
 
 
 class SpoolError(Exception):
@@ -59,7 +60,7 @@ class Spool:
         """Take the lock of the original's master; None if it has none."""
         path = f"{self.top}/{PID_FILE}"
         try:
-            fd = os.open(path, _FLAGS)
+            fd = safe_open(path, _FLAGS, follow=False)
         except FileNotFoundError:
             return None
         try:
@@ -112,6 +113,8 @@ class Spool:
 def open_original(path: str) -> int:
     """A descriptor for reading that leaves no trace in the file. Raises OSError."""
     try:
-        return os.open(path, _FLAGS | os.O_NOATIME)
+        return safe_open(path, _FLAGS | os.O_NOATIME, follow=False)
+    except PlantedName:
+        raise
     except PermissionError:  # perhaps only because the file is another user's
-        return os.open(path, _FLAGS)
+        return safe_open(path, _FLAGS, follow=False)

@@ -336,12 +336,14 @@ def _execute(path: str, *arguments: str) -> NoReturn:
 
 def _other_mode(options: Options, config: Config) -> NoReturn:
     """Everything but submission is the work of another program."""
-    commands = config.text("command_directory")
+    from libmail.config.programs import program_directory
+
+    commands = program_directory(config, "command_directory")
     directory = ("-c", config.directory)
     mode = options.mode
     if mode == Mode.SMTP:
         os.environ["MAIL_CONFIG"] = config.directory
-        _execute(f"{config.text('daemon_directory')}/smtpd", "-S")
+        _execute(f"{program_directory(config, 'daemon_directory')}/smtpd", "-S")
     elif mode == Mode.LIST:
         _execute(f"{commands}/postqueue", *directory, "-p")
     elif mode == Mode.FLUSH:

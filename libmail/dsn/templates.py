@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from libmail.config import Config
 from libmail.config.expand import references
+from libmail.files.safe_open import safe_open
 from libmail.log import printable
 
 __all__ = [
@@ -255,7 +256,7 @@ def read_templates(path: str, name_format: str = "standard") -> tuple[Templates,
     builtin = builtin_templates(name_format)
     if not path:
         return builtin, ()
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape", opener=safe_open) as file:
         return parse_templates(file.read(), path, builtin)
 
 

@@ -9,6 +9,7 @@ import socket
 import stat
 
 from libmail.config import Config
+from libmail.files.safe_open import safe_open
 from libmail.log.logger import LOG, Fatal, PostlogSink, Sink, StreamSink, SyslogSink
 
 __all__ = ["FileSink", "maillog_file", "open_log", "open_maillog", "standard_stream"]
@@ -46,10 +47,10 @@ def open_maillog(path: str, mode: int) -> int:
 
     Raises OSError; also when the file is a symbolic link or nothing that one appends to.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
     old = os.umask(0)
     try:
-        fd = os.open(path, flags, mode)
+        fd = safe_open(path, flags, mode, follow=False)
     finally:
         os.umask(old)
     kind = os.fstat(fd).st_mode

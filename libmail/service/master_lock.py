@@ -13,6 +13,8 @@ import os
 import time
 from typing import Final
 
+from libmail.files.safe_open import safe_open
+
 __all__ = ["PID_FILE", "LockHeld", "check_free", "is_running", "open_lock", "read_pid", "write_pid"]
 
 PID_FILE: Final = "pid/master.pid"  # below the queue directory
@@ -30,7 +32,7 @@ def open_lock(path: str) -> int:
 
     Raises LockHeld, OSError.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = safe_open(path, os.O_RDWR | os.O_CREAT, follow=False)
     for _ in range(_TRIES):
         if _lock(fd, fcntl.LOCK_EX):
             return fd
@@ -64,7 +66,7 @@ def write_pid(fd: int) -> None:
 def check_free(path: str) -> None:
     """Raises LockHeld if a master has the lock, OSError if the file may not be looked at."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = safe_open(path, os.O_RDWR, follow=False)
     except FileNotFoundError:
         return
     try:
@@ -86,7 +88,7 @@ def is_running(path: str) -> bool:
 def read_pid(path: str) -> int:
     """The process id in a lock file; 0 if there is none."""
     try:
-        with open(path, encoding="ascii") as stream:
+        with open(path, encoding="ascii", opener=safe_open) as stream:
             return int(stream.read(_WIDTH + 1))
     except (OSError, ValueError):
         return 0

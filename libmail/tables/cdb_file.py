@@ -19,6 +19,7 @@ from typing import Final
 from weakref import finalize
 
 from libmail.durable import sync_directory
+from libmail.files.safe_open import Place, safe_open
 from libmail.tables.freshness import register
 from libmail.tables.lmdb_file import to_bytes, to_text
 from libmail.tables.table import (
@@ -56,7 +57,7 @@ class CdbFile:
     def __init__(self, path: str) -> None:
         """Raises OSError, ValueError for a file that is none of this kind."""
         self.path: Final = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = safe_open(path, os.O_RDONLY)
         try:
             status = os.fstat(self._fd)
             if status.st_size < _HEADER:
@@ -179,19 +180,21 @@ def _content(entries: Mapping[bytes, bytes]) -> list[bytes]:
 
 def write_cdb(spec: str, path: str, entries: Mapping[bytes, bytes], mode: int) -> None:
     """Replace the file at path, in one step, by one with these entries. Raises TableError."""
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "xb") as file:
-            os.fchmod(file.fileno(), mode)
-            try:
-                file.writelines(_content(entries))
-                file.flush()
-                os.fsync(file.fileno())
-                os.rename(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-        sync_directory(os.path.dirname(path) or ".")
+        with Place(path) as place:
+            place.check()
+            temporary = place.beside(f"{place.name}.{os.getpid()}.tmp")
+            with open(temporary, "xb") as file:
+                try:
+                    os.fchmod(file.fileno(), mode)
+                    file.writelines(_content(entries))
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.rename(temporary, place.beside(place.name))
+                except BaseException:
+                    os.unlink(temporary)
+                    raise
+            sync_directory(place.beside("."))
     except (OverflowError, struct.error):
         raise TableError(f"error updating {spec}: more than 4 GB") from None
     except OSError as error:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from typing import Final, Protocol, TextIO
 from weakref import WeakSet
 
+from libmail.files.safe_open import safe_open
+
 __all__ = ["Perishable", "outdated", "read_source", "register"]
 
 
@@ -61,7 +63,9 @@ def register(one: Perishable) -> None:
 @contextmanager
 def read_source(path: str) -> Iterator[TextIO]:
     """Open a text file for a table that keeps its content. Raises OSError."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with open(
+        path, encoding="utf-8", errors="surrogateescape", newline="\n", opener=safe_open
+    ) as file:
         status = os.fstat(file.fileno())
         key = status.st_dev, status.st_ino
         if stat.S_ISREG(status.st_mode) and key not in _READ_ONCE:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary, finalize
 
 import lmdb
 
+from libmail.files.safe_open import safe_open
 from libmail.tables.freshness import register
 from libmail.tables.table import (
     TableConfigError,
@@ -55,7 +56,9 @@ class OpenFile:
 
     def __init__(self, path: str, map_size: int) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = safe_open(path, os.O_RDONLY)
+        if os.geteuid() == 0:  # what was opened, whatever has the name by now
+            path = f"/proc/self/fd/{self.fd}"
         try:
             status = os.fstat(self.fd)
             self.identity = (status.st_dev, status.st_ino)

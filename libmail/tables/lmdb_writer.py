@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import lmdb
 
 from libmail.durable import sync_directory
+from libmail.files.safe_open import Place, safe_open
 from libmail.tables.table import TableError
 
 __all__ = ["LmdbWriter"]
@@ -45,12 +46,20 @@ class LmdbWriter:
         pairs = _sorted_pairs(entries)
         size = max(self._map_size, 4 * sum(map(len, entries)) + _SLACK)
         size = max(size, 3 * sum(map(len, entries.values())) + size)
-        with self._reported():
-            if not os.path.exists(self._path) or not self._replace_all(self._path, pairs, size):
-                self._create(pairs, size)
+        with self._reported(), Place(self._path) as place:
+            fd = self._existing(place)
+            if fd is None or not self._replace_all(fd, pairs, size):
+                self._create(place, pairs, size)
 
-    def _replace_all(self, path: str, pairs: Sequence[Pair], size: int) -> bool:
-        """Rewrite an existing file in place; False: it is no LMDB file."""
+    @staticmethod
+    def _existing(place: Place) -> int | None:
+        try:
+            return place.open(os.O_RDWR)
+        except FileNotFoundError:
+            return None
+
+    def _replace_all(self, fd: int, pairs: Sequence[Pair], size: int) -> bool:
+        """Rewrite an existing file in place, and close it; False: it is no LMDB file."""
 
         def replace(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as transaction:
@@ -58,25 +67,25 @@ class LmdbWriter:
                 transaction.cursor().putmulti(pairs, append=True)
 
         try:
-            self._change(path, size, replace)
+            self._change(fd, size, replace)
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError):
             return False
         return True
 
-    def _create(self, pairs: Sequence[Pair], size: int) -> None:
+    def _create(self, place: Place, pairs: Sequence[Pair], size: int) -> None:
         """Build a new file and give it its name when it is complete."""
-        temporary = f"{self._path}.{os.getpid()}.tmp"
+        place.check()
+        temporary = place.beside(f"{place.name}.{os.getpid()}.tmp")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(temporary, flags, self._mode)
         try:
             os.fchmod(fd, self._mode)
-            os.close(fd)
-            self._replace_all(temporary, pairs, size)
-            os.rename(temporary, self._path)
+            self._replace_all(fd, pairs, size)
+            os.rename(temporary, place.beside(place.name))
         except BaseException:
             os.unlink(temporary)
             raise
-        sync_directory(os.path.dirname(self._path) or ".")
+        sync_directory(place.beside("."))
 
     def add(
         self, entries: Mapping[bytes, bytes], *, replace: bool, other: Callable[[bytes], bytes]
@@ -101,11 +110,12 @@ class LmdbWriter:
                     transaction.put(key, value)
             return there
 
-        with self._reported():
-            if not os.path.exists(self._path):
-                self._create(_sorted_pairs(entries), self._map_size)
+        with self._reported(), Place(self._path) as place:
+            fd = self._existing(place)
+            if fd is None:
+                self._create(place, _sorted_pairs(entries), self._map_size)
                 return []
-            return self._change(self._path, self._map_size, put)
+            return self._change(fd, self._map_size, put)
 
     def delete(self, keys: Sequence[tuple[bytes, ...]]) -> int:
         """Delete entries; each key comes in all forms it may be stored in.  Count what was there.
@@ -122,11 +132,11 @@ class LmdbWriter:
             return count
 
         with self._reported():
-            return self._change(self._path, self._map_size, drop)
+            return self._change(safe_open(self._path, os.O_RDWR), self._map_size, drop)
 
-    def _change(self, path: str, size: int, work: Callable[[lmdb.Environment], T]) -> T:
-        """Run one transaction, with a larger map when it does not fit."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    def _change(self, fd: int, size: int, work: Callable[[lmdb.Environment], T]) -> T:
+        """Run one transaction, with a larger map when it does not fit, and close the file."""
+        path = f"/proc/self/fd/{fd}"  # LMDB wants a name: this one is that of the file at hand
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX)
             size = max(size, 2 * os.fstat(fd).st_size)

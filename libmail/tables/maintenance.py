@@ -10,11 +10,12 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
+from libmail.files.safe_open import Place, safe_open
 from libmail.log import LOG, printable
+from libmail.privileges import Identity, in_process_of
 from libmail.tables.cdb_file import cdb_path, write_cdb
 from libmail.tables.entries import EntryError, plain_entries
 from libmail.tables.lines import logical_lines
@@ -42,6 +43,7 @@ __all__ = [
     "Target",
     "add",
     "build",
+    "build_as",
     "delete",
     "indexed_path",
     "list_entries",
@@ -52,6 +54,8 @@ _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _CDB: Final = "cdb"
 _MOST_AT_ONCE: Final = 1 << 29  # octets of a source
 _DELETING: Final = frozenset({"proxy", "memcache"})
+_BAD: Final = "b"  # what a process reports that builds a table for us
+_FAILED: Final = "f"
 _NO_MAP: Final[Mapping[str, str]] = {}
 
 
@@ -201,52 +205,84 @@ def _read_source(target: Target, dialect: Dialect, source: BinaryIO) -> Mapping[
 
 def _open_source(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open(path, "rb", opener=safe_open)
     except OSError as error:
         raise TableConfigError(f"open {path}: {error.strerror}") from error
 
 
-def build(target: Target, dialect: Dialect) -> os.stat_result:
-    """Make the table anew from its source file.  Returns the source's status from before.
+def build(
+    target: Target,
+    dialect: Dialect,
+    *,
+    judge: Callable[[os.stat_result], None] | None = None,
+    same_date: bool = False,
+) -> None:
+    """Make the table anew from its source file, as the owner of the source where this is root.
 
-    Raises `TableError`.
+    judge: raises TableError for a source, which is open, that is not to be used.  same_date: give
+    the table the date of its source.  Raises `TableError`.
     """
+    path = indexed_path(target)
     with _open_source(target.name) as source:
         status = os.fstat(source.fileno())
-        path = indexed_path(target)
-        mode = status.st_mode & 0o644 if target.source_mode else 0o644
-        with _acting_as_owner(status, wanted=target.source_owner):
-            stored = _read_source(target, dialect, source)
-            if target.kind == _CDB:
-                write_cdb(target.spec, path, stored, mode)
-            else:
-                LmdbWriter(target.spec, path, target.options.map_size, mode).rebuild(stored)
-        _not_older(path, status)
-    return status
+        if judge is not None:
+            judge(status)
+
+        def work() -> None:
+            _build(target, dialect, source, path)
+            _date(path, status, same=same_date)
+
+        if target.source_owner and status.st_uid != 0 and os.geteuid() == 0:
+            build_as(Identity(f"uid {status.st_uid}", status.st_uid, status.st_gid, ()), work)
+        else:
+            work()
 
 
-def _not_older(path: str, source: os.stat_result) -> None:
-    """Date a table after its source: an older one looks outdated to the checks of `postfix`."""
-    if os.stat(path).st_mtime <= source.st_mtime <= time.time():
-        os.utime(path)
+def _build(target: Target, dialect: Dialect, source: BinaryIO, path: str) -> None:
+    mode = os.fstat(source.fileno()).st_mode & 0o644 if target.source_mode else 0o644
+    stored = _read_source(target, dialect, source)
+    if target.kind == _CDB:
+        write_cdb(target.spec, path, stored, mode)
+    else:
+        LmdbWriter(target.spec, path, target.options.map_size, mode).rebuild(stored)
 
 
-@contextmanager
-def _acting_as_owner(source: os.stat_result, *, wanted: bool) -> Iterator[None]:
-    """Have the rights of the owner of the source inside the block, if we are root."""
-    if not wanted or source.st_uid == 0 or os.geteuid() != 0:
-        yield
-        return
-    groups, gid = os.getgroups(), os.getegid()
-    os.setgroups([source.st_gid])
-    os.setegid(source.st_gid)
-    os.seteuid(source.st_uid)
+def _date(path: str, source: os.stat_result, *, same: bool) -> None:
+    """Date a table like its source, or after it: an older one looks outdated to `postfix`."""
     try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
-        os.setgroups(groups)
+        with Place(path) as place:
+            table = place.open(os.O_RDONLY)
+        try:
+            if same:
+                os.utime(table, ns=(source.st_atime_ns, source.st_mtime_ns))
+            elif os.fstat(table).st_mtime <= source.st_mtime <= time.time():
+                os.utime(table)
+        finally:
+            os.close(table)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from error
+
+
+def build_as(user: Identity, work: Callable[[], None]) -> None:
+    """Build a table in a process of `user`, by the rights that he has.  Raises `TableError`."""
+
+    def reported() -> str:
+        try:
+            work()
+        except BadSource as error:
+            return f"{_BAD}{error}"
+        except TableError as error:
+            return f"{_FAILED}{error}"
+        except OSError as error:
+            return f"{_FAILED}{error.strerror}"
+        return ""
+
+    try:
+        report = in_process_of(user, reported)
+    except OSError as error:
+        raise TableError(str(error.strerror)) from error
+    if report:
+        raise (BadSource if report.startswith(_BAD) else TableError)(report[1:])
 
 
 def add(target: Target, dialect: Dialect, lines: Iterable[str]) -> None:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from libmail.files.safe_open import safe_open
+
 __all__ = ["DEFAULT_FILES", "read_options"]
 
 DEFAULT_FILES: Final = ("/etc/my.cnf", "/etc/mysql/my.cnf")
@@ -49,7 +51,7 @@ def _entries(path: str, depth: int) -> Iterator[tuple[str, str, str]]:
 
 def _lines(path: str) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", opener=safe_open) as file:
             text = file.read(_MAX_SIZE)
     except FileNotFoundError:
         return

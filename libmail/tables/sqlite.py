@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 from weakref import finalize
 
+from libmail.files.safe_open import safe_open
 from libmail.tables.client_file import ClientFile
 from libmail.tables.freshness import register
 from libmail.tables.query_table import QueryTable
@@ -113,7 +114,7 @@ class _Database:
         """Raises OSError, sqlite3.Error."""
         self.path: Final = path
         # O_PATH: closing another descriptor of the file would undo SQLite's locks.
-        self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        self._fd = safe_open(path, os.O_PATH)
         finalize(self, os.close, self._fd)
         status = os.fstat(self._fd)
         self._identity = (status.st_dev, status.st_ino)

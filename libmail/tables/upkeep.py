@@ -3,6 +3,12 @@
 Called by: postfix(1) before a start and a reload, tablewatch(8) while the system runs.  What is
 written is what postmap(1) and postalias(1) would write, but a source with a line that is no entry,
 or that somebody could have written who is not trusted, is not used at all.
+
+Both callers are root, and mail_owner may own directories on the way to a table.  So a table is
+built by the rights of the least one who decides where its names lead: every directory and link on
+the way to the source and to the indexed file belongs to root, and nobody else can change where they
+lead, or a process of mail_owner builds it, who gains nothing by leading it astray.  Caches are left
+alone: what has a cache's name beside it is no source.
 """
 
 from __future__ import annotations
@@ -10,16 +16,20 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.config import Config, ConfigError, ServiceEntry
+from libmail.config import Config, ServiceEntry
+from libmail.files.safe_open import Place
+from libmail.privileges import Identity
+from libmail.tables.caches import cache_names, settings
 from libmail.tables.dialects import POSTALIAS, POSTMAP
-from libmail.tables.maintenance import Target, build, indexed_path
+from libmail.tables.maintenance import Target, build, build_as, indexed_path
 from libmail.tables.table import TableError, TableOptions
 
-__all__ = ["DistrustedSource", "KeptTable", "kept_tables", "trusted_owners"]
+__all__ = ["DistrustedSource", "KeptTable", "kept_tables"]
 
 _TABLE: Final = re.compile(r"(?<![\w-])(btree|cdb|dbm|hash|lmdb):(/[^\s,{}]+)")
 _OF_ALIASES: Final = ("alias_maps", "alias_database")
@@ -66,29 +76,64 @@ class KeptTable:
         source = _time(self.name)
         return source is not None and source != _time(self.path(config))
 
-    def rebuild(self, config: Config, owners: Collection[int]) -> str:
+    def rebuild(self, config: Config, owner: Identity) -> str:
         """Make the indexed file, with the date of its source, and return its path.
 
-        owners: user ids that may own the source and its directory.  Raises `DistrustedSource`,
-        `BadSource` for a line that is no entry, `TableError`, OSError.
+        owner: mail_owner, who is trusted like root.  Raises `DistrustedSource`, `BadSource` for a
+        line that is no entry, `TableError`, OSError.
         """
-        self._check_trust(owners)
         target = self._target(config)
         path = indexed_path(target)
-        source = build(target, POSTALIAS if self.aliases else POSTMAP)
-        try:
-            os.utime(path, ns=(source.st_atime_ns, source.st_mtime_ns))
-        except OSError as error:
-            raise TableError(f"{path}: {error.strerror}") from error
+        trusted = (0, owner.uid)
+
+        def judge(source: os.stat_result) -> None:
+            if not stat.S_ISREG(source.st_mode):
+                raise DistrustedSource(f"{self.name} is no ordinary file")
+            _check(self.name, source, trusted)
+
+        def work() -> None:
+            dialect = POSTALIAS if self.aliases else POSTMAP
+            build(target, dialect, judge=judge, same_date=True)
+
+        deciding = _deciding(self.name, trusted) | _deciding(path, trusted, made=True)
+        if os.geteuid() == 0 != owner.uid and owner.uid in deciding:
+            build_as(owner, work)
+        else:
+            work()
         return path
 
-    def _check_trust(self, owners: Collection[int]) -> None:
-        for path in (self.name, os.path.dirname(os.path.realpath(self.name))):
-            status = os.stat(path)
-            if status.st_uid not in owners:
-                raise DistrustedSource(f"{path} belongs to user {status.st_uid}")
-            if status.st_mode & _OTHERS_MAY_WRITE:
-                raise DistrustedSource(f"{path} is group or other writable")
+
+def _deciding(path: str, trusted: Collection[int], *, made: bool = False) -> set[int]:
+    """Who decides what a path leads to, all of them trusted. Raises `DistrustedSource`, OSError.
+
+    made: the owner of the file, too, for it will be changed.
+    """
+    with Place(path) as place:
+        for at, status in place.passed:
+            # In a sticky directory everybody may add names, and nobody change those of others.
+            if status.st_mode & stat.S_ISVTX or stat.S_ISLNK(status.st_mode):
+                _check_owner(at, status, trusted)
+            else:
+                _check(at, status, trusted)
+        _check(os.path.dirname(path), os.fstat(place.folder), trusted)
+        deciding = {status.st_uid for _, status in place.passed}
+        if made:
+            with suppress(FileNotFoundError):
+                found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+                _check_owner(path, found, trusted)
+                deciding.add(found.st_uid)
+    return deciding
+
+
+def _check(path: str, status: os.stat_result, trusted: Collection[int]) -> None:
+    _check_owner(path, status, trusted)
+    if status.st_mode & _OTHERS_MAY_WRITE:
+        raise DistrustedSource(f"{path} is group or other writable")
+
+
+def _check_owner(path: str, status: os.stat_result, trusted: Collection[int]) -> None:
+    if status.st_uid not in trusted:
+        raise DistrustedSource(f"{path} belongs to user {status.st_uid}")
 
 
 def _time(path: str) -> int | None:
@@ -104,25 +149,12 @@ def kept_tables(config: Config, entries: Sequence[ServiceEntry]) -> tuple[KeptTa
         return ()
     aliases: set[tuple[str, str]] = set()
     found: dict[tuple[str, str], None] = {}
-    for name, text in _values(config, entries):
+    for name, text in settings(config, entries, _OF_ALIASES):
         specs = _TABLE.findall(text)
         found.update(dict.fromkeys(specs))
         if name in _OF_ALIASES:
             aliases.update(specs)
-    return tuple(KeptTable(kind, name, (kind, name) in aliases) for kind, name in found)
-
-
-def _values(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[tuple[str, str]]:
-    """Names of parameters with their expanded values, as far as those are set."""
-    pairs = [(name, config.raw(name) or "") for name in (*config.names(), *_OF_ALIASES)]
-    pairs += [pair for entry in entries for pair in entry.overrides]
-    for name, text in pairs:
-        try:
-            yield name, config.expand(text)
-        except ConfigError:
-            continue  # whoever reads it complains
-
-
-def trusted_owners(owner: int) -> frozenset[int]:
-    """Those whose sources are used: root, and mail_owner, whose user id is given."""
-    return frozenset((0, owner))
+    caches = cache_names(config, entries)
+    return tuple(
+        KeptTable(kind, name, (kind, name) in aliases) for kind, name in found if name not in caches
+    )

@@ -122,3 +122,29 @@ def test_import(make_system: MakeSystem, make_postfix: MakePostfix) -> None:
     unprivileged = system.run("postsuper", "--import", source, user=system.user)
     assert b"fatal: use of this command is reserved for the superuser" in unprivileged.stderr
     assert queue_files(postfix) == before
+
+
+@pytest.mark.root
+def test_nobody_starts_on_mail_of_the_original(
+    make_system: MakeSystem, make_postfix: MakePostfix
+) -> None:
+    postfix = make_postfix(main={"smtpd_reject_unlisted_recipient": "no"})
+    postfix.route("later.test", "retry:not now")
+    postfix.start()
+    postfix.send("a@x.test", ["one@later.test"], b"Subject: one\r\n\r\n")
+    postfix.wait_for_log("to=<one@later.test>.* status=deferred")
+    assert postfix.run("postfix", "-c", str(postfix.config_directory), "stop").returncode == 0
+    postfix.session = 0
+    before = [(path, path.stat().st_mode) for path in sorted(postfix.queue_directory.rglob("*"))]
+    system = make_system(privileged=True, main={"queue_directory": str(postfix.queue_directory)})
+    system.allow("is mail of an original Postfix")
+    started = system.run("postfix", "start")
+    assert started.returncode == 1
+    (line,) = [one for one in started.stderr.decode().splitlines() if "fatal" in one]
+    assert "postsuper --import" in line
+    assert "deferred/" in line
+    after = [(path, path.stat().st_mode) for path in sorted(postfix.queue_directory.rglob("*"))]
+    assert after == before
+    master = system.run(f"{system.daemon_directory}/master", "-d")
+    assert master.returncode == 1
+    assert b"postsuper --import" in master.stderr

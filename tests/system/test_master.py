@@ -479,3 +479,23 @@ def test_rotated_log_is_left_alone(make_probes: MakeProbes) -> None:
     assert "after" not in old.read_text()
     mode = stat.S_IMODE(system.log.stat().st_mode)
     assert mode == 0o600
+
+
+def test_the_programs_of_another_installation_are_left_alone(make_system: MakeSystem) -> None:
+    """A main.cf of a distribution names its own directories, whose programs may be there."""
+    system = make_system()
+    other, ran = system.top / "other", system.top / "log/ran"
+    other.mkdir()
+    for name in ("master", "smtpd", "postqueue"):
+        (other / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (other / name).chmod(0o755)
+    system.configure({"daemon_directory": str(other), "command_directory": "/not/there"})
+    system.allow("another installation")
+    system.start()
+    system.send("a@mail.test", ["alice@virtual.test"], b"Subject: x\r\n\r\nx\r\n")
+    system.wait_for_queue_empty()
+    (line,) = system.log_lines("ignoring ")
+    assert str(other) in line
+    assert "/not/there" in line
+    assert system.run("sendmail", "-bp").returncode == 0
+    assert not ran.exists()

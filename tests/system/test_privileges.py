@@ -161,3 +161,17 @@ def test_the_maildrop_of_a_postfix_is_adapted(make_system: MakeSystem) -> None:
     system.start()
     assert stat.S_IMODE(maildrop.stat().st_mode) == 0o3733
     assert maildrop.stat().st_gid == pwd.getpwnam("postfix").pw_gid
+
+
+def test_processes_of_one_user_do_not_read_each_other(make_system: MakeSystem) -> None:
+    """Nor trace: memory holds keys and passwords that were opened as root."""
+    system = make_system(privileged=True)
+    run_everything(system)
+    owner = pwd.getpwnam("postfix")
+    members = [p for p in session_members(system.session) if p.pid != system.session]
+    assert members
+    for process in members:
+        for name in ("mem", "environ", "maps"):
+            path = f"/proc/{process.pid}/{name}"
+            done = system.run("/usr/bin/head", "-c", "1", path, user=owner)
+            assert done.returncode != 0, (service_of(process), name)

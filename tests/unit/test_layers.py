@@ -26,6 +26,7 @@ LAYERS: Final = {
     "libmail.privileges": 0,
     "libmail.pcre2": 0,
     "libmail.durable": 0,
+    "libmail.files": 0,
     "libmail.lineends": 0,
     "libmail.printable": 0,
     "libmail.quoting": 0,

@@ -34,6 +34,9 @@ def configuration(
         ("local_recipient_maps = proxy:unix:passwd.byname $alias_maps\nalias_maps = hash:/etc/a",
          ["unix:passwd.byname", "hash:/etc/a", "hash:/etc/a"]),
         ("address_verify_map = btree:/var/lib/v", []),
+        ("c = lmdb:/var/lib/c\npostscreen_cache_map = $c\nproxy_write_maps = proxy:$c", []),
+        ("address_verify_map = proxy:btree:/v\nproxy_read_maps = proxy:btree:/v, hash:/t",
+         ["hash:/t"]),
         ("virtual_alias_maps = unionmap:{hash:/u,cdb:/v}", ["unionmap:{hash:/u,cdb:/v}"]),
         ("relayhost = [smtp.test]:587", []),
     ],
@@ -60,12 +63,25 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     )
 
 
+def test_no_table_is_trusted_in_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a b\n")
+    config, entries = configuration(
+        tmp_path,
+        f"data_directory = {tmp_path}\ntransport_maps = texthash:$data_directory/t\n"
+        "address_verify_map = btree:$data_directory/v\n",
+    )
+    (line,) = table_problems(config, entries)
+    assert line.startswith(
+        f"{tmp_path}/main.cf, line 4: transport_maps: texthash:{tmp_path}/t is in data_directory"
+    )
+
+
 @pytest.mark.parametrize(
     ("main", "found"),
     [
         ("", []),
-        ("mydestination = a.test\nrelay_domains = $mydestination", [
-            ("a.test", "mydestination", "relay_domains", "local")]),
+        ("mydestination = a.test\nrelay_domains = $mydestination", []),
+        ("mydestination = mail.a.test, a.test\nrelay_domains = $mydestination a.test", []),
         ("mydestination = a.test, B.test\nvirtual_mailbox_domains = c.test b.test", [
             ("b.test", "mydestination", "virtual_mailbox_domains", "local")]),
         ("mydestination = a.test\nvirtual_alias_maps = inline:{a.test=x, u@b.test=v}", [

@@ -8,6 +8,7 @@ import pytest
 from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
 from libmail.config.master_cf import parse_master_cf
+from libmail.privileges import Identity
 from libmail.tables.maintenance import BadSource
 from libmail.tables.registry import open_table
 from libmail.tables.table import lookup_now
@@ -15,10 +16,9 @@ from libmail.tables.upkeep import (
     DistrustedSource,
     KeptTable,
     kept_tables,
-    trusted_owners,
 )
 
-OWNERS = trusted_owners(os.geteuid())
+OWNER = Identity("me", os.geteuid(), os.getegid(), ())
 
 
 def configuration(text: str) -> Config:
@@ -50,6 +50,15 @@ def configuration(text: str) -> Config:
             "25 inet n - n - - smtpd -o smtpd_helo_restrictions=check_helo_access,dbm:/h\n",
             ["dbm:/h"],
         ),
+        (  # caches, whatever else names them
+            "alias_maps=\nalias_database=\nd=/var\nverified = btree:$d/verify\n"
+            "smtp_tls_session_cache_database = btree:$d/scache\n"
+            "address_verify_map = proxy:$verified\npostscreen_cache_map = lmdb:$d/screen\n"
+            "lmtp_sasl_auth_cache_name = hash:$d/auth\nproxy_write_maps = proxy:hash:/w\n"
+            "proxy_read_maps = $proxy_write_maps, hash:$d/screen, hash:/t",
+            "smtps inet n - n - - smtpd -o smtpd_tls_session_cache_database=lmdb:/s\n",
+            ["hash:/t"],
+        ),
     ],
 )
 def test_which_tables(main: str, master: str, expected: list[str]) -> None:
@@ -73,14 +82,14 @@ def test_a_table_follows_its_source(tmp_path: Path) -> None:
     path = source(tmp_path, "root: alice\n")
     table = KeptTable("hash", str(path), aliases=True)
     assert table.outdated(config)
-    assert table.rebuild(config, OWNERS) == f"{path}.lmdb"
+    assert table.rebuild(config, OWNER) == f"{path}.lmdb"
     assert not table.outdated(config)
     assert not table.differs(config)
     assert found(path, "root") == "alice"
     source(tmp_path, "root: bob\n", time=1_600_000_000)  # a copy of an older file
     assert not table.outdated(config)
     assert table.differs(config)
-    table.rebuild(config, OWNERS)
+    table.rebuild(config, OWNER)
     assert found(path, "root") == "bob"
 
 
@@ -97,10 +106,10 @@ def test_a_bad_source_changes_nothing(tmp_path: Path, text: str, aliases: bool, 
     config = configuration("smtputf8_enable = yes")
     path = source(tmp_path, "a: old\n" if aliases else "a old\n")
     table = KeptTable("lmdb", str(path), aliases)
-    table.rebuild(config, OWNERS)
+    table.rebuild(config, OWNER)
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(BadSource, match=f"table, line {line}: "):
-        table.rebuild(config, OWNERS)
+        table.rebuild(config, OWNER)
     assert found(path, "a") == "old"
 
 
@@ -116,13 +125,16 @@ def test_who_is_trusted(tmp_path: Path) -> None:
     config = configuration("")
     tmp_path.chmod(0o755)
     path.chmod(0o644)
-    table.rebuild(config, OWNERS)
+    table.rebuild(config, OWNER)
+    if os.geteuid() == 0:
+        os.chown(path, 4321, -1)
     with pytest.raises(DistrustedSource, match=f"^{path} belongs to user "):
-        table.rebuild(config, [12345])
+        table.rebuild(config, Identity("somebody", 12345, 12345, ()))
+    os.chown(path, os.geteuid(), -1)
     path.chmod(0o664)
     with pytest.raises(DistrustedSource, match=f"^{path} is group or other writable"):
-        table.rebuild(config, OWNERS)
+        table.rebuild(config, OWNER)
     path.chmod(0o644)
     tmp_path.chmod(0o777)
     with pytest.raises(DistrustedSource, match=f"^{tmp_path} is group or other writable"):
-        table.rebuild(config, OWNERS)
+        table.rebuild(config, OWNER)
