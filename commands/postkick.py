@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from libmail.config import Config, ConfigError, open_config
+from libmail.ipc.rendezvous import beside_fifo
 from libmail.log import Fatal
 from libmail.mistakes import option_mistake
 from libmail.printable import complain
@@ -38,16 +39,20 @@ def kick(config: Config, kind: str, service: str, request: bytes) -> None:
     try:
         if not stat.S_ISFIFO(os.lstat(path).st_mode):
             _send(path, request, limit)
-        elif not _write(path, request):
+        elif not _write(path, request, limit):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     except OSError as err:
         problem = f"unable to look up {kind}/{service}: {err.strerror or err}"
         raise NotReached(problem) from err
 
 
-def _write(path: str, request: bytes) -> bool:
+def _write(path: str, request: bytes, limit: float) -> bool:
     """Write to a named pipe; False if something else has the name by now."""
-    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:  # the service knows who may ask: by its socket
+        _send(beside_fifo(path), request, limit)
+        return True
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return False

@@ -6,6 +6,7 @@ know: descriptor 5 takes status messages, the listening sockets follow from 6 on
 pipe for flow control; options tell the name, type and rights of the service.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -134,6 +135,9 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
 def become_foreign(plan: Plan, given: Surroundings) -> NoReturn:
     """Execute the command of a service that is not built in."""
     try:
+        if not os.access(plan.path, os.X_OK):  # said while the log's descriptor is still its own
+            code = errno.EACCES if os.path.exists(plan.path) else errno.ENOENT
+            raise OSError(code, os.strerror(code))
         _arrange_descriptors(given)
         os.execve(plan.path, _command_line(plan, given), _environment(plan.config, given))
     except OSError as err:

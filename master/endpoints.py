@@ -10,12 +10,13 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from libmail.config import Config
 from libmail.config.interfaces import address_families, own_interfaces
+from libmail.ipc.rendezvous import beside_fifo
 from libmail.log import Fatal
 from libmail.privileges import Identity, acting_as
 
@@ -75,12 +76,16 @@ Listener = socket.socket | Fifo
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a service listens. kind: second column of master.cf. place: "file, line 7"."""
+    """Where a service listens. kind: second column of master.cf. place: "file, line 7".
+
+    triggered: it understands the letters that come through a FIFO, and nothing else.
+    """
 
     name: str
     kind: str
     private: bool
     place: str
+    triggered: bool = False
 
 
 def socket_path(endpoint: Endpoint) -> str:
@@ -98,9 +103,9 @@ def open_endpoint(endpoint: Endpoint, network: Network, owner: Identity) -> list
             case "inet":
                 return _listen_inet(_addresses(endpoint, network))
             case "fifo":
-                return [_open_fifo(endpoint, owner)]
+                return _open_fifo(endpoint, owner)
             case _:
-                return [_listen_unix(endpoint, owner)]
+                return [_listen_unix(socket_path(endpoint), endpoint.kind, owner)]
     except OSError as err:
         where = endpoint.name if endpoint.kind == "inet" else socket_path(endpoint)
         raise Fatal(f"{endpoint.place}: bind {where}: {err.strerror}") from err
@@ -192,26 +197,25 @@ def _listen_inet(addresses: list[_Address]) -> list[Listener]:
 # unix
 
 
-def _remove(path: str, wanted: int) -> None:
-    """Make room for a socket (or fifo) at path; nothing else is removed."""
+def _remove(path: str) -> None:
+    """Make room for what is to be at path: a socket or FIFO is removed, nothing else."""
     try:
         found = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
         return
-    if found != wanted:
+    if found not in (stat.S_IFSOCK, stat.S_IFIFO):
         raise OSError(errno.EEXIST, "a file that is no socket is in the way")
     os.unlink(path)
 
 
-def _listen_unix(endpoint: Endpoint, owner: Identity) -> socket.socket:
-    path = socket_path(endpoint)
-    datagrams = endpoint.kind == "unix-dgram"
+def _listen_unix(path: str, type_: str, owner: Identity) -> socket.socket:
+    datagrams = type_ == "unix-dgram"
     kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     mask = os.umask(_SOCKET_UMASK)
     try:
         with acting_as(owner):
-            _remove(path, stat.S_IFSOCK)
+            _remove(path)
             listener.bind(path)
     except OSError:
         listener.close()
@@ -226,18 +230,22 @@ def _listen_unix(endpoint: Endpoint, owner: Identity) -> socket.socket:
     return listener
 
 
-def _open_fifo(endpoint: Endpoint, owner: Identity) -> Fifo:
-    """Held open for writing as well, so that it never reports the end of the file."""
+def _open_fifo(endpoint: Endpoint, owner: Identity) -> list[Listener]:
+    """A FIFO, and beside it the socket on which its service answers; see libmail.ipc.rendezvous.
+
+    It is held open for writing as well, so that it never reports the end of the file. Who writes to
+    it cannot be told, so where there is a socket, it is for the mail system and root.
+    """
     path = socket_path(endpoint)
-    mask = os.umask(0)
+    with acting_as(owner):
+        _remove(path)
+        os.mkfifo(path, 0o600)
+        fifo = Fifo(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     try:
-        with acting_as(owner):
-            with suppress(FileExistsError):
-                os.mkfifo(path, 0o600 if endpoint.private else 0o622)
-            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    finally:
-        os.umask(mask)
-    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EEXIST, "a file that is no fifo is in the way")
-    return Fifo(fd)
+        if endpoint.triggered:
+            os.fchmod(fifo.fileno(), 0o600 if endpoint.private else 0o622)
+            return [fifo]
+        return [fifo, _listen_unix(beside_fifo(path), "unix", owner)]
+    except OSError:
+        fifo.close()
+        raise

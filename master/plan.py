@@ -47,7 +47,8 @@ class Plan:
         """Where it listens."""
         entry = self.entry
         place = f"{entry.file}: line {entry.line}"
-        return Endpoint(entry.name, entry.type, entry.private, place)
+        foreign = self.program is None
+        return Endpoint(entry.name, entry.type, entry.private, place, triggered=foreign)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Final, cast
 from daemons.qmgr.scheduler import Entry
 from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, AgentReady, DeliverReply, Leaving
+from libmail.ipc.rendezvous import instead_of
 
 _MOST_PENDING: Final = 20  # connections that wait for an agent
 _BACKLOG_PAUSE: Final = 1.0  # seconds, when the agents' listen queue is full
@@ -154,7 +155,7 @@ class AgentPool:
     async def _open(self) -> None:
         connection = AgentConnection(self, self._loop.time())
         try:
-            await self._loop.create_unix_connection(lambda: connection, self.path)
+            await self._connect(connection)
         except BlockingIOError:
             self._pending -= 1
             if self._retry is None:
@@ -167,6 +168,16 @@ class AgentPool:
                 self._pending -= not connection.ready
             else:
                 self._all.add(connection)
+
+    async def _connect(self, connection: AgentConnection) -> None:
+        """Raises OSError."""
+        try:
+            await self._loop.create_unix_connection(lambda: connection, self.path)
+        except ConnectionRefusedError:
+            socket_path = instead_of(self.path)
+            if not socket_path:
+                raise
+            await self._loop.create_unix_connection(lambda: connection, socket_path)
 
     def _try_again(self) -> None:
         self._retry = None

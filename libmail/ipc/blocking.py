@@ -16,6 +16,7 @@ from libmail.ipc.frames import (
     frame,
     frame_attributes,
 )
+from libmail.ipc.rendezvous import instead_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,18 +38,29 @@ class ServiceDown(Exception):
         self.missing = missing
 
 
+def _connected(path: str, timeout: float) -> socket:
+    client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    client.settimeout(timeout)
+    try:
+        client.connect(path)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
 class BlockingConnection:
     """One connection to the UNIX socket at `path`. Raises OSError as it comes, WireError."""
 
     def __init__(self, path: str, timeout: float) -> None:
         """Connect; timeout: seconds for each step. Raises ServiceDown."""
         self._path = path
-        self._socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        self._socket.settimeout(timeout)
         try:
-            self._socket.connect(path)
+            try:
+                self._socket = _connected(path, timeout)
+            except ConnectionRefusedError:
+                self._socket = _connected(instead_of(path) or path, timeout)
         except OSError as err:
-            self._socket.close()
             missing = isinstance(err, FileNotFoundError)
             raise ServiceDown(err.strerror or str(err), missing=missing) from err
 

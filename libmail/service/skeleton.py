@@ -415,6 +415,7 @@ class Runtime:
         """Serve until the end."""
         self._loop.set_exception_handler(self._callback_failed)
         self._handlers = await start(self)
+        self._check_type()
         if self._handlers.datagram is not None:
             for listener in self._launch.listeners:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -433,6 +434,17 @@ class Runtime:
                 self._receive(listener)  # what arrived until now is this process's to do
         if self._handlers.drain is not None:
             await self._handlers.drain()
+
+    def _check_type(self) -> None:
+        """Whether the service can serve what its type in master.cf means. Raises Fatal."""
+        datagrams = self._handlers.datagram is not None
+        if datagrams and self._launch.fifos:
+            raise Fatal("unsupported transport type: fifo")
+        for listener in self._launch.listeners:
+            if (listener.type == socket.SOCK_DGRAM) is not datagrams:
+                kind = "inet" if listener.family != socket.AF_UNIX else "unix"
+                kind = kind if datagrams else "unix-dgram"
+                raise Fatal(f"unsupported transport type: {kind}")
 
 
 def exchanges(

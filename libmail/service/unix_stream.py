@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from libmail.ipc.rendezvous import instead_of
+
 __all__ = ["StrayDescriptors", "UnixStream", "connect_unix"]
 
 _READ: Final = 1 << 16
@@ -253,7 +255,15 @@ def _close_all(descriptors: Iterable[int]) -> None:
 
 
 def connect_unix(path: str, protocol: asyncio.Protocol, *, descriptors: bool = False) -> UnixStream:
-    """Connect to a socket. Raises OSError; BlockingIOError means that its queue is full."""
+    """Connect to a service. Raises OSError; BlockingIOError means that its queue is full."""
+    try:
+        sock = _connected(path)
+    except ConnectionRefusedError:
+        sock = _connected(instead_of(path) or path)
+    return UnixStream(sock, protocol, descriptors=descriptors)
+
+
+def _connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -261,4 +271,4 @@ def connect_unix(path: str, protocol: asyncio.Protocol, *, descriptors: bool = F
     except BaseException:
         sock.close()
         raise
-    return UnixStream(sock, protocol, descriptors=descriptors)
+    return sock

@@ -1,5 +1,6 @@
 """Listening sockets, on loopback and in a temporary directory."""
 
+import itertools
 import os
 import socket
 import stat
@@ -9,6 +10,7 @@ import pytest
 
 from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
+from libmail.ipc.blocking import BlockingConnection, ServiceDown
 from libmail.log import Fatal
 from libmail.privileges import Identity
 from master.endpoints import Endpoint, Fifo, Listener, Network, network_of, open_endpoint
@@ -95,17 +97,41 @@ def test_datagrams(queue: Path) -> None:
     close(listeners)
 
 
-def test_fifo_is_kept_and_never_at_its_end(queue: Path) -> None:
+def test_fifo_is_never_at_its_end(queue: Path) -> None:
     close(opened("f", "fifo"))
-    (fifo,) = opened("f", "fifo")
+    fifo, listener = opened("f", "fifo")
     assert isinstance(fifo, Fifo)
     (queue / "public/f").write_bytes(b"W")
     assert os.read(fifo.fileno(), 10) == b"W"
     with pytest.raises(BlockingIOError):
         os.read(fifo.fileno(), 10)
+    assert (queue / "public/f").stat().st_mode & 0o777 == 0o600
     fifo.close()
     fifo.close()
     assert fifo.fileno() == -1
+    listener.close()
+
+
+def test_service_of_a_fifo_is_reached_by_a_socket_beside_it(queue: Path) -> None:
+    listeners = opened("f", "fifo")
+    BlockingConnection("public/f", 10).close()
+    BlockingConnection(str(queue / "public/f"), 10).close()
+    close(listeners)
+    with pytest.raises(ServiceDown):
+        BlockingConnection("public/f", 10)
+
+
+@pytest.mark.parametrize("kinds", list(itertools.permutations(("unix", "fifo", "unix-dgram"), 2)))
+def test_type_of_a_service_may_change(queue: Path, kinds: tuple[str, str]) -> None:
+    for kind in (*kinds, kinds[0]):
+        close(opened("f", kind))
+
+
+def test_program_that_is_not_ours_has_the_fifo_alone(queue: Path) -> None:
+    endpoint = Endpoint("f", "fifo", False, "master.cf: line 7", triggered=True)
+    (fifo,) = open_endpoint(endpoint, NETWORK, OWNER)
+    assert (queue / "public/f").stat().st_mode & 0o777 == 0o622
+    fifo.close()
 
 
 def test_network_of_main_cf() -> None:

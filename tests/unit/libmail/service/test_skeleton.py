@@ -12,7 +12,7 @@ import pytest
 
 from libmail.config import Config
 from libmail.ipc.messages import CODEC, FlushReply
-from libmail.log import LOG
+from libmail.log import LOG, Fatal
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup, exchanges
@@ -74,7 +74,7 @@ class Process:
             max_idle=max_idle,
             jail=Jail(None, None, no_new_privs=False),
             owner=os.getuid(),
-            fifos=(self.fifo,),
+            fifos=(self.fifo,) if datagrams is None else (),
         )
         self.runtime = Runtime(Startup(Config("/etc/postfix"), "test", ()), launch)
 
@@ -207,6 +207,24 @@ def test_datagrams_are_work_and_those_at_the_end_are_read() -> None:
         await ended(serving)
         assert set(got) == {b"work", b"last"}
         assert got[-1] == b"last"
+        process.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("datagrams", [False, True])
+def test_type_that_the_service_cannot_serve(datagrams: bool) -> None:
+    async def test() -> None:
+        process = Process(datagrams=[] if datagrams else None)
+        other = Handlers(stream=lambda _: Echo(process.runtime))
+        if not datagrams:
+            other = Handlers(datagram=lambda _, __: None)
+
+        async def start(_: Runtime) -> Handlers:
+            return other
+
+        with pytest.raises(Fatal, match=r"unsupported transport type: (unix-dgram|unix|fifo)"):
+            await process.runtime.run(start)
         process.close()
 
     run(test)
