@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from daemons.local.outcomes import bounced, deferred
+from daemons.local.outcomes import deferred
 from daemons.local.params import AliasTable, Settings
-from daemons.local.stage import MAX_LEVEL, Expansion, Origin, Stage, members_of
+from daemons.local.stage import Expansion, Origin, Stage, members_of
 from daemons.local.user import user_of_id
 from libmail.clients.delivery import Outcome
 from libmail.clients.rewrite import RewriteClient
@@ -46,9 +46,6 @@ async def find_alias(
 def _expand(
     settings: Settings, stage: Stage, name: str, value: str, table: AliasTable
 ) -> Expansion | Outcome:
-    if stage.level > MAX_LEVEL:
-        LOG.warning(f"recipient nesting limit exceeded for {stage.recipient.address}")
-        return bounced("5.4.6", "recipient nesting limit exceeded")
     rights = None
     if table.owner:
         rights = user_of_id(table.owner)

@@ -3,6 +3,7 @@
 import os
 import stat
 
+from daemons.local.budget import Budget
 from daemons.local.expansion import expanded, mentions, values_of
 from daemons.local.lines import read_members
 from daemons.local.params import Settings
@@ -49,11 +50,12 @@ def _usable(path: str, user: User) -> bool:
 
 
 def read_forward(
-    settings: Settings, stage: Stage, user: User | None, seen: SeenFilter
+    settings: Settings, stage: Stage, user: User | None, seen: SeenFilter, budget: Budget
 ) -> Expansion | None:
     """Expand the first .forward file of the user that can be used; None to use the mailbox.
 
-    So it is for a user who is named in the own file, and with an empty file. Raises CannotAct.
+    So it is for a user who is named in the own file, and with an empty file. Raises CannotAct,
+    ListTooLarge.
     """
     if user is None:
         return None
@@ -63,7 +65,8 @@ def read_forward(
         if seen.been_here("forward", path):
             return None
         try:
-            members = read_members(path, user.identity, settings.params.line_length_limit)
+            budget.by_user()
+            members = read_members(path, user.identity, budget)
         except OSError as err:
             LOG.warning(f"cannot open file {path}: {err.strerror}")
             return None

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 
+from daemons.local.budget import Budget, ListTooLarge
 from daemons.local.lines import read_members
 from daemons.local.outcomes import bounced, deferred, misconfigured
 from daemons.local.params import Settings
@@ -20,7 +21,9 @@ def _broken(problem: str) -> Bounced:
     return bounced("5.3.5", "mail system configuration error")
 
 
-def read_include(settings: Settings, stage: Stage, path: str) -> Expansion | Outcome:
+def read_include(
+    settings: Settings, stage: Stage, path: str, budget: Budget
+) -> Expansion | Outcome:
     """Expand an :include: file; path: absolute.
 
     Commands and files in it get the rights of the user whose .forward names it, or else those of
@@ -45,8 +48,10 @@ def read_include(settings: Settings, stage: Stage, path: str) -> Expansion | Out
                 reason = f"{path}: cannot find file owner"
                 return deferred(reason)
             identity = rights.identity
-        members = read_members(path, identity, settings.params.line_length_limit)
-    except CannotAct as err:
+        if stage.rights:
+            budget.by_user()
+        members = read_members(path, identity, budget)
+    except (CannotAct, ListTooLarge) as err:
         return misconfigured(str(err))
     except OSError as err:
         doing = "lookup" if err.errno == errno.ENOENT else "open"

@@ -45,7 +45,6 @@ class LocalParams:
     frozen_delivered_to: bool
     home_mailbox: str
     ipc_timeout: float
-    line_length_limit: int
     local_command_shell: str
     local_delivery_status_filter: tuple[str, ...]
     luser_relay: str

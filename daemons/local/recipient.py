@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemons.local.alias import find_alias
+from daemons.local.budget import Budget, ListTooLarge
 from daemons.local.command import deliver_to_command, deliver_to_user_command
 from daemons.local.dotforward import read_forward
 from daemons.local.expansion import expanded_leniently, values_of
@@ -20,7 +21,7 @@ from daemons.local.include import read_include
 from daemons.local.mailbox import deliver_to_file, deliver_to_user
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
-from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
+from daemons.local.stage import MAX_LEVEL, Expansion, Origin, SeenFilter, Stage
 from daemons.local.user import CannotAct, User, acting, find_user
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
@@ -68,6 +69,7 @@ class RecipientDelivery:
         self._delivery = delivery
         self._loops = loops
         self._seen = SeenFilter(settings.params.duplicate_filter_limit)
+        self._budget = Budget()
         self._relaying = False  # what luser_relay says; that may be nobody, too
         self._told = False  # of an expansion, to who wants to hear of success
         self._forwarder = Forwarder(settings, clients.cleanup)
@@ -137,8 +139,8 @@ class RecipientDelivery:
             if problem is not None:
                 return await self._report(stage, problem)
         try:
-            found = read_forward(self._settings, stage, user, self._seen)
-        except CannotAct as err:
+            found = read_forward(self._settings, stage, user, self._seen, self._budget)
+        except (CannotAct, ListTooLarge) as err:
             return await self._report(stage, misconfigured(str(err)))
         if found is not None:
             return await self._expansion(stage, found)
@@ -149,6 +151,11 @@ class RecipientDelivery:
         if not isinstance(found, Expansion):
             return await self._report(stage, found)
         inner, recipient = found.stage, stage.recipient
+        if self._budget.spent:
+            return True
+        if stage.level > MAX_LEVEL or not self._budget.take_list():
+            LOG.warning(f"recipient nesting limit exceeded for {recipient.address}")
+            return await self._report(stage, bounced("5.4.6", "recipient nesting limit exceeded"))
         if recipient.notify & DsnNotify.SUCCESS and found.stage.origin is not Origin.INCLUDE:
             inner = await self._tell_expansion(recipient, inner)
         if len(found.members) > 1:
@@ -203,9 +210,11 @@ class RecipientDelivery:
     async def _include(self, stage: Stage, path: str) -> bool:
         if self._seen.been_here("include", stage.rights and stage.rights.identity.uid, path):
             return True
+        if self._budget.spent:
+            return True
         if "include" not in self._params.propagate_unmatched_extensions:
             stage = stage._replace(unmatched="")
-        return await self._expansion(stage, read_include(self._settings, stage, path))
+        return await self._expansion(stage, read_include(self._settings, stage, path, self._budget))
 
     async def _address(self, stage: Stage, written: str) -> bool:
         """An address as it is written: make it complete, and find out who delivers to it."""

@@ -188,6 +188,49 @@ def test_include(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_line_is_not_cut(tmp_path: Path) -> None:
+    """line_length_limit would make two other addresses of one."""
+    names = [f"member{number}@far.test" for number in range(2000)]
+    (tmp_path / "members").write_text(", ".join(names))
+    bench = Bench(tmp_path, {"list": f":include:{tmp_path}/members"})
+    bench.deliver("list@here.test")
+    assert bench.cleanup.submissions[0].recipients == names
+
+
+def test_a_chain_of_lists_ends(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"l{number}").write_text(f":include:{tmp_path}/l{number + 1}\n")
+    bench = Bench(tmp_path, forward_path=f"{tmp_path}/l0")
+    assert bench.deliver(MINE).said == [f"{MINE} 5.4.6 recipient nesting limit exceeded"]
+
+
+def test_a_tree_of_lists_ends(tmp_path: Path) -> None:
+    """Each of its leaves is a list of its own: no filter of duplicates ends this."""
+    for level in range(3):
+        for number in range(11**level):
+            names = [f"l{level + 1}.{number * 11 + child}" for child in range(11)]
+            text = "".join(f":include:{tmp_path}/{name}\n" for name in names)
+            (tmp_path / f"l{level}.{number}").write_text(text)
+    for number in range(11**3):
+        (tmp_path / f"l3.{number}").write_text(f"leaf{number}@far.test\n")
+    bench = Bench(tmp_path, forward_path=f"{tmp_path}/l0.0", duplicate_filter_limit=1)
+    delivery = bench.deliver(MINE)
+    assert delivery.said == [
+        f"{MINE} 5.4.6 recipient nesting limit exceeded",
+        f"{MINE} 2.0.0 forwarded as NEW1",
+    ]
+    assert len(bench.cleanup.submissions[0].recipients) < 1000
+
+
+@pytest.mark.parametrize("text", ["a\n" * 20_000, "a," * 20_000, "a@far.test\n" * 3_000_000])
+def test_a_forward_of_a_user_is_bounded(tmp_path: Path, text: str) -> None:
+    """It is used as a whole or not at all, and waits for somebody to mend it."""
+    (tmp_path / "forward").write_text(text)
+    delivery = Bench(tmp_path).deliver(MINE)
+    assert delivery.said == [f"{MINE} 4.3.5 mail system configuration error"]
+    assert not delivery.done
+
+
 def test_forward(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     forward = tmp_path / "forward"
