@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
+from libmail.tables.entries import EntryError
+from libmail.tables.file_values import encoded
 from libmail.tables.lines import read_rules
 from libmail.tables.networks import Network, NetworkError, parse_address, parse_network
 from libmail.tables.table import Log, TableOptions, key_filter
@@ -63,17 +65,25 @@ class CidrTable:
         """Do nothing: nothing is open."""
 
 
+ValueOf: TypeAlias = Callable[[str], str]
+
+
 class _SkipRule(Exception):
     """The rule cannot be used; `str()` says why."""
 
 
-def parse_rules(name: str, lines: Iterable[tuple[int, str]], log: Log) -> list[CidrRule]:
-    """Parse the rules of a table; `lines`: number and text of its logical lines."""
+def parse_rules(
+    name: str, lines: Iterable[tuple[int, str]], log: Log, value: ValueOf = str
+) -> list[CidrRule]:
+    """Parse the rules of a table.
+
+    lines: number and text of its logical lines. value: what the table holds for a result.
+    """
     rules: list[CidrRule] = []
     open_ifs: list[tuple[int, int]] = []  # index of the rule, line number
     for number, line in lines:
         try:
-            _parse_rule(line.strip(_BLANKS), number, rules, open_ifs)
+            _parse_rule(line.strip(_BLANKS), number, rules, open_ifs, value)
         except _SkipRule as reason:
             log.warning(f"cidr map {name}, line {number}: {reason}: skipping this rule")
     while open_ifs:
@@ -97,6 +107,7 @@ def _parse_rule(
     number: int,
     rules: list[CidrRule],
     open_ifs: list[tuple[int, int]],
+    value: ValueOf,
 ) -> None:
     if _IF.match(text):
         network, negated = _pattern(text[2:].lstrip(_BLANKS))
@@ -115,7 +126,10 @@ def _parse_rule(
     network, negated = _pattern(negation + (parts[0] if parts else ""))
     if len(parts) < 2:
         raise _SkipRule("no lookup result")
-    rules.append(CidrRule(network, negated, parts[1]))
+    try:
+        rules.append(CidrRule(network, negated, value(parts[1])))
+    except EntryError as error:
+        raise _SkipRule(str(error)) from None
 
 
 def _pattern(text: str) -> tuple[Network, bool]:
@@ -133,5 +147,6 @@ def _pattern(text: str) -> tuple[Network, bool]:
 
 def open_named(kind: str, name: str, options: TableOptions) -> CidrTable:
     """Open `cidr:name` or `cidr:{ {rule} ... }`; raises `TableConfigError`."""
-    rules = parse_rules(name, read_rules(kind, name), options.log)
+    value = encoded if options.files else str
+    rules = parse_rules(name, read_rules(kind, name), options.log, value)
     return CidrTable(f"{kind}:{name}", rules, options)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import gc
 import getopt
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,7 +17,7 @@ from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
 from libmail.mistakes import option_mistake
 from libmail.printable import complain
-from libmail.tables.entries import EntryError
+from libmail.tables.file_values import decoded, encoded
 from libmail.tables.maintenance import (
     Dialect,
     Target,
@@ -31,7 +29,7 @@ from libmail.tables.maintenance import (
 )
 from libmail.tables.message_keys import BODY, HEADER, message_keys
 from libmail.tables.registry import open_with
-from libmail.tables.table import Table, TableConfigError, TableError, TableOptions
+from libmail.tables.table import Duplicates, Table, TableConfigError, TableError, TableOptions
 
 __all__ = ["Program", "run"]
 
@@ -95,6 +93,8 @@ def _parse(program: Program, arguments: Sequence[str]) -> _Request:
     request = _Request(tables=rest)
     for option, value in options:
         letter = option[1]
+        if letter in "sqd":
+            _only_one(letter, request.flags)
         if letter == "q":
             request.query = value
         elif letter == "d":
@@ -110,15 +110,19 @@ def _parse(program: Program, arguments: Sequence[str]) -> _Request:
     return request
 
 
+def _only_one(letter: str, before: Set[str]) -> None:
+    if before & ({"q", "d"} if letter == "s" else {"s", "q", "d"}):
+        which = "-s or -q or -d" if letter == "s" else "-s -q or -d"
+        raise TableError(f"specify only one of {which}")
+
+
 def _check(program: Program, request: _Request) -> None:
     usage = TableError(f"usage: {program.name} {program.usage}")
     flags = request.flags
-    if len(flags & {"s", "q", "d"}) > 1:
-        raise TableError("specify only one of -s -q or -d")
     if flags & {"b", "h", "m"} and request.query != "-":
         raise TableError('specify -b -h or -m only with "-q -"')
     if "m" in flags and not flags & {"b", "h"}:
-        raise TableError("specify -m only with -b or -h")
+        LOG.warning("ignoring -m option without -b or -h")
     if not request.tables and "s" not in flags:
         raise usage
 
@@ -152,7 +156,8 @@ def _target(request: _Request, config: Config, text: str) -> Target:
         kind, name = config.text("default_database_type"), text
     checks_message = bool(flags & {"b", "h"}) and "U" not in flags
     utf8 = config.bool("smtputf8_enable") and "u" not in flags and not checks_message
-    reading = flags & {"s", "q", "d"}
+    reading, files = flags & {"s", "q", "d"}, "F" in flags
+    duplicates: Duplicates = "replace" if "r" in flags else "ignore" if "w" in flags else "warn"
     if reading and not (kind and name):
         raise TableConfigError(
             f'open dictionary: expecting "type:name" form instead of "{kind}:{name}"'
@@ -166,35 +171,23 @@ def _target(request: _Request, config: Config, text: str) -> Target:
             strict=True,
             map_size=config.int("lmdb_map_size"),
             config=config,
+            duplicates=duplicates,
+            files=files,
         ),
         null=request.null and (kind != "cdb" or "N" in flags),
-        duplicates="replace" if "r" in flags else "ignore" if "w" in flags else "warn",
+        duplicates=duplicates,
         source_mode="p" not in flags,
         source_owner="o" not in flags,
-        convert=_file_content if "F" in flags and not reading else None,
+        convert=encoded if files and not reading else None,
     )
-
-
-def _file_content(value: str) -> str:
-    """Return the base64 form of the files that a value names (-F)."""
-    parts = []
-    for path in value.replace(",", " ").split():
-        try:
-            with open(path, "rb") as file:
-                parts.append(file.read())
-        except OSError as error:
-            reason = f"open {path}: {error.strerror}: skipping this entry"
-            raise EntryError(reason) from None
-    return base64.b64encode(b"\n".join(parts)).decode("ascii")
 
 
 def _decode(target: Target, key: str, value: str) -> str:
     try:
-        data = base64.b64decode(value, validate=True)
-    except binascii.Error:
-        LOG.warning(f"table {target.spec}: key {key}: malformed BASE64 value: {value}")
+        return decoded(value).decode("utf-8", "surrogateescape")
+    except TableError as error:
+        LOG.warning(f"table {target.spec}: key {key}: {error}")
         raise TableError(f"table {target.spec}: query error") from None
-    return data.decode("utf-8", "surrogateescape")
 
 
 def _decoded(

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import os
 
-from libmail.tables.memory import MemoryTable
-from libmail.tables.table import TableOptions, key_filter
+from libmail.tables.table import KeyFilter, TableOptions, key_filter
 
-__all__ = ["open_named"]
+__all__ = ["EnvironmentTable", "open_named"]
 
 
-def open_named(kind: str, name: str, options: TableOptions) -> MemoryTable:
+class EnvironmentTable:
+    """A table of variables."""
+
+    pattern = False
+
+    def __init__(self, spec: str, ready: KeyFilter) -> None:
+        self.spec = spec
+        self._ready = ready
+
+    async def lookup(self, key: str) -> str | None:
+        """Return the value of the variable, or None."""
+        wanted = self._ready(key)
+        return None if wanted is None else os.environ.get(wanted)
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+def open_named(kind: str, name: str, options: TableOptions) -> EnvironmentTable:
     """Open `environ:name`; the name has no meaning."""
     spec = f"{kind}:{name}"
-    return MemoryTable(spec, os.environ, key_filter(spec, options))
+    return EnvironmentTable(spec, key_filter(spec, options))

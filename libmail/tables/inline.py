@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from libmail.tables.braces import split_list, strip_braces
+from libmail.tables.entries import EntryError
+from libmail.tables.file_values import value_of
 from libmail.tables.memory import MemoryTable
 from libmail.tables.table import TableConfigError, TableOptions, key_filter
 
@@ -11,13 +13,18 @@ __all__ = ["open_named"]
 
 def open_named(kind: str, name: str, options: TableOptions) -> MemoryTable:
     """Open `inline:name`; a later entry replaces an earlier one with the same key."""
-    need = f'"{kind}:{name}"; need "inline:{{name=value...}}"'
+    what = "filename" if options.files else "value"
+    need = f'"{kind}:{name}"; need "inline:{{name={what}...}}"'
     items = _items(name, need)
     ready = key_filter(f"{kind}:{name}", options)
     entries: dict[str, str] = {}
     for item in items:
         key, value = _pair(item, need)
         folded = ready(key)
+        try:
+            value = value_of(value, options)
+        except EntryError as error:
+            raise TableConfigError(f"{error}: {need}") from None
         if folded is not None:
             entries[folded] = value
     return MemoryTable(f"{kind}:{name}", entries, ready)

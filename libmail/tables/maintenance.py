@@ -53,6 +53,9 @@ __all__ = [
 _INDEXED: Final = frozenset({"lmdb", "hash", "btree", "dbm"})
 _CDB: Final = "cdb"
 _MOST_AT_ONCE: Final = 1 << 29  # octets of a source
+_READ_ONLY: Final = frozenset(
+    {"cidr", "inline", "pcre", "pipemap", "randmap", "regexp", "texthash", "unionmap", "unix"}
+)
 _DELETING: Final = frozenset({"proxy", "memcache"})
 _BAD: Final = "b"  # what a process reports that builds a table for us
 _FAILED: Final = "f"
@@ -114,13 +117,8 @@ def indexed_path(target: Target) -> str:
     if target.kind == _CDB:
         return cdb_path(target.name)
     if target.kind in TABLE_TYPES:
-        raise TableConfigError(
-            f"unsupported dictionary type: {target.kind} does not support bulk-mode creation."
-        )
-    raise TableConfigError(
-        f"unsupported dictionary type: {target.kind}. "
-        f"Is the postfix-{target.kind} package installed?"
-    )
+        raise TableConfigError(f"no 'map create' support for this type: {target.kind}")
+    raise TableConfigError(f"unsupported map type: {target.kind}")
 
 
 def _changeable_path(target: Target) -> str:
@@ -144,10 +142,13 @@ def _read_entries(
             continue
         try:
             key, value, remark = dialect.parse(line)
-            if target.convert is not None:
-                value = target.convert(value)
         except EntryError as error:
             _leave_out(target, f"{source}, line {number}: {error}")
+            continue
+        try:
+            value = value if target.convert is None else target.convert(value)
+        except EntryError as error:
+            _leave_out(target, f"{source}, line {number}: {error}: skipping this entry")
             continue
         if remark:
             LOG.warning(f"{source}, line {number}: {remark}")
@@ -222,8 +223,10 @@ def build(
     judge: raises TableError for a source, which is open, that is not to be used.  same_date: give
     the table the date of its source.  Raises `TableError`.
     """
-    path = indexed_path(target)
+    if target.kind == "proxy":
+        raise TableConfigError("can't create maps via the proxy service")
     with _open_source(target.name) as source:
+        path = indexed_path(target)
         status = os.fstat(source.fileno())
         if judge is not None:
             judge(status)
@@ -329,8 +332,12 @@ def delete(target: Target, keys: Iterable[str]) -> bool:
         deleted = [run_now(table.delete(key)) for key in keys]  # all of them
         return any(deleted)
     if target.kind not in _INDEXED and target.kind != _CDB:
-        if target.kind in ("texthash", "regexp", "pcre", "cidr"):
+        if target.kind not in TABLE_TYPES:
+            raise TableConfigError(f"unsupported dictionary type: {target.kind}")
+        if target.kind in _READ_ONLY:
             raise TableUnsupported(f"{target.spec} map requires O_RDONLY access mode")
+        if target.kind == "fail":
+            raise TableError(f"table {target.spec}: delete error: Application error")
         raise TableUnsupported(f"table {target.spec}: delete operation is not supported")
     path = _changeable_path(target)
     if not os.path.exists(path):

@@ -83,6 +83,8 @@ class PcreEngine:
     flags = "".join(_FLAGS)
     obsolete = "X"
     skipping = "ignoring"
+    no_group = "out of range"
+    second = False
 
     def __init__(self) -> None:
         if LIBRARY is None:
@@ -124,5 +126,7 @@ def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `pcre:name` or `pcre:{ {rule} ... }`; raises `TableConfigError`."""
     lines = read_rules(kind, name)
     spec = f"{kind}:{name}"
-    rules = parse_rules(PcreEngine(), name, lines, options.log, sensitive=options.sensitive)
+    rules = parse_rules(
+        PcreEngine(), name, lines, options.log, sensitive=options.sensitive, files=options.files
+    )
     return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)

@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 
 from libmail.tables.braces import split_list, strip_braces
+from libmail.tables.entries import EntryError
+from libmail.tables.file_values import value_of
 from libmail.tables.table import KeyFilter, TableConfigError, TableOptions, key_filter
 
 __all__ = ["RandomTable", "open_named"]
@@ -39,5 +41,9 @@ def open_named(kind: str, name: str, options: TableOptions) -> RandomTable:
         values = []
     if not values:
         raise TableConfigError(problem)
+    try:
+        values = [value_of(value, options) for value in values]
+    except EntryError as error:
+        raise TableConfigError(str(error)) from None
     spec = f"{kind}:{name}"
     return RandomTable(spec, values, key_filter(spec, options, pattern=True))

@@ -102,6 +102,8 @@ class RegexpEngine:
     flags = "imx"
     obsolete = ""
     skipping = "skipping"
+    no_group = "out-of-range"
+    second = True
 
     def __init__(self) -> None:
         self._ffi = _FFI
@@ -139,5 +141,7 @@ def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `regexp:name` or `regexp:{ {rule} ... }`; raises `TableConfigError`."""
     lines = read_rules(kind, name)
     spec = f"{kind}:{name}"
-    rules = parse_rules(RegexpEngine(), name, lines, options.log, sensitive=options.sensitive)
+    rules = parse_rules(
+        RegexpEngine(), name, lines, options.log, sensitive=options.sensitive, files=options.files
+    )
     return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from libmail.tables.entries import EntryError
+from libmail.tables.file_values import encoded
 from libmail.tables.literals import required_text
 from libmail.tables.table import KeyFilter, Log
 
@@ -22,6 +24,7 @@ __all__ = ["Engine", "Groups", "Matcher", "PatternError", "RuleTable", "parse_ru
 
 _BLANKS: Final = " \t\r\n\v\f"
 _LETTERS: Final = re.compile(r"\S*", re.ASCII)
+_LETTERS_TO_SECOND: Final = re.compile(r"[^\s!]*", re.ASCII)
 
 # The parts of the subject that the groups matched; group 0 is the whole match.
 Groups = Sequence[bytes]
@@ -46,6 +49,34 @@ class Matcher(Protocol):
         """Return what the groups matched; a group that took no part is empty."""
 
 
+class _WithSecond:
+    """One pattern, and another that must not match: /one/!/other/.
+
+    negated: it is the first one that must not match; of the second that is told by its own "!".
+    """
+
+    def __init__(self, first: Matcher, negated: bool, second: Matcher, twice: bool) -> None:
+        self.groups = first.groups
+        self._first = first
+        self._negated = negated
+        self._second = second
+        self._wanted = not twice
+
+    def matches(self, subject: bytes) -> bool:
+        """Tell whether the rule applies to the subject."""
+        return (
+            self._first.matches(subject) is not self._negated
+            and self._second.matches(subject) is not self._wanted
+        )
+
+    def find(self, subject: bytes) -> Groups | None:
+        """Return what the groups of the first one matched."""
+        found = self._first.find(subject)
+        if found is None or self._second.matches(subject) is self._wanted:
+            return None
+        return found
+
+
 class Engine(Protocol):
     """How one table type compiles its patterns."""
 
@@ -53,6 +84,8 @@ class Engine(Protocol):
     flags: str  # the letters that may follow a pattern
     obsolete: str  # those of them that have no meaning any more
     skipping: str  # what the log says when a rule has no closing delimiter
+    no_group: str  # and when a result names group 0
+    second: bool  # a rule may have a second pattern: /one/!/other/
 
     def compile(self, pattern: bytes, flags: frozenset[str], *, groups: bool) -> Matcher:
         """Compile; `flags` are the toggled ones; groups=False: only `matches` is needed.
@@ -145,10 +178,12 @@ def parse_rules(
     log: Log,
     *,
     sensitive: bool = False,
+    files: bool = False,
 ) -> list[Rule]:
     """Compile the rules of a table; `lines`: number and text of its logical lines.
 
-    sensitive: results may not have text of the key, which could name a file or command.
+    sensitive: results may not have text of the key, which could name a file or command. files:
+    results are names of files.
     """
     rules: list[Rule] = []
     open_ifs: list[tuple[int, int]] = []  # index of the rule, line number
@@ -161,7 +196,7 @@ def parse_rules(
         text = line.strip(_BLANKS)
         try:
             if not text[0].isalnum():
-                rule = _result_rule(engine, number, text, warn, log)
+                rule = _result_rule(engine, number, text, warn, log, files=files)
                 if rule.parts and sensitive:
                     raise _SkipRule(
                         "regular expression substitution is not allowed: skipping this rule"
@@ -207,7 +242,7 @@ def _end_if(rules: list[Rule], at: int) -> None:
 
 def _if_rule(engine: Engine, line: int, text: str, warn: Callable[[str], None]) -> Rule:
     pattern, rest = _take_pattern(engine, text, warn)
-    if rest:
+    if rest := rest.strip(_BLANKS):
         warn(f'ignoring extra text after IF statement: "{rest}"')
         warn("do not prepend whitespace to statements between IF and ENDIF")
     # `skip` gets its value at the ENDIF; -1 marks the rule as an `if` until then.
@@ -216,17 +251,27 @@ def _if_rule(engine: Engine, line: int, text: str, warn: Callable[[str], None]) 
 
 
 def _result_rule(
-    engine: Engine, line: int, text: str, warn: Callable[[str], None], log: Log
+    engine: Engine, line: int, text: str, warn: Callable[[str], None], log: Log, *, files: bool
 ) -> Rule:
     pattern, result = _take_pattern(engine, text, warn)
+    second: _Pattern | None = None
+    if engine.second and result.startswith("!"):
+        second, result = _take_pattern(engine, result, warn)
+    result = result.strip(_BLANKS)
     if not result:
         warn("no replacement text: using empty string")
-    parts = _parse_result(result, warn, log)
+    result = _content(result) if files else result
+    parts = _parse_result(engine, result, warn, log)
     numbers = [part for part in parts if isinstance(part, int)]
     required = _required(pattern)
     if numbers and pattern.negated:
         raise _SkipRule("$number found in negative match replacement text: skipping this rule")
     matcher = _compile(engine, pattern, groups=bool(numbers))
+    if second is not None:
+        other = _compile(engine, second, groups=False)
+        matcher = _WithSecond(matcher, pattern.negated, other, not second.negated)
+        required = b"" if pattern.negated else required
+        pattern = replace(pattern, negated=False)
     if numbers and max(numbers) > matcher.groups:
         raise _SkipRule(f'out of range replacement index "{max(numbers)}": skipping this rule')
     if numbers:
@@ -234,6 +279,13 @@ def _result_rule(
     plain = b"".join(part for part in parts if isinstance(part, bytes))
     text = plain.decode("utf-8", "surrogateescape")
     return Rule(line, matcher, required, pattern.negated, text, ())
+
+
+def _content(names: str) -> str:
+    try:
+        return encoded(names)
+    except EntryError as error:
+        raise _SkipRule(f"{error}: skipping this rule") from None
 
 
 def _required(pattern: _Pattern) -> bytes:
@@ -252,7 +304,7 @@ def _take_pattern(engine: Engine, text: str, warn: Callable[[str], None]) -> tup
     end = _closing_delimiter(text)
     if end < 0:
         raise _SkipRule(f'no closing regexp delimiter "{text[0]}": {engine.skipping} this rule')
-    match = _LETTERS.match(text, end + 1)
+    match = (_LETTERS_TO_SECOND if engine.second else _LETTERS).match(text, end + 1)
     letters = match[0] if match else ""
     toggled: set[str] = set()
     for letter in letters:
@@ -262,8 +314,7 @@ def _take_pattern(engine: Engine, text: str, warn: Callable[[str], None]) -> tup
             warn(f'ignoring obsolete regexp option "{letter}"')
         toggled ^= {letter}
     pattern = text[1:end].encode("utf-8", "surrogateescape")
-    rest = text[end + 1 + len(letters) :].strip(_BLANKS)
-    return _Pattern(pattern, frozenset(toggled), negated), rest
+    return _Pattern(pattern, frozenset(toggled), negated), text[end + 1 + len(letters) :]
 
 
 def _closing_delimiter(text: str) -> int:
@@ -290,7 +341,9 @@ _MACRO: Final = re.compile(
 )
 
 
-def _parse_result(result: str, warn: Callable[[str], None], log: Log) -> list[bytes | int]:
+def _parse_result(
+    engine: Engine, result: str, warn: Callable[[str], None], log: Log
+) -> list[bytes | int]:
     """Split a result into text and group numbers: "x $1 ${2}" gives [b"x ", 1, b" ", 2]."""
     parts: list[bytes | int] = []
     at = 0
@@ -308,6 +361,9 @@ def _parse_result(result: str, warn: Callable[[str], None], log: Log) -> list[by
             number = match["brace"] or match["paren"] or match["plain"] or ""
             if not (number.isascii() and number.isdigit()):
                 warn(f'non-numeric replacement index "{number}"')
+                raise _SkipRule("bad replacement syntax: skipping this rule")
+            if int(number) < 1:
+                warn(f'{engine.no_group} replacement index "{number}"')
                 raise _SkipRule("bad replacement syntax: skipping this rule")
             parts.append(int(number))
         at = match.end()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from libmail.tables.braces import strip_braces
+from libmail.tables.entries import EntryError
+from libmail.tables.file_values import value_of
 from libmail.tables.table import KeyFilter, TableConfigError, TableOptions, key_filter
 
 __all__ = ["StaticTable", "open_named"]
@@ -33,6 +35,10 @@ def open_named(kind: str, name: str, options: TableOptions) -> StaticTable:
         try:
             value = strip_braces(name)
         except ValueError as error:
-            raise TableConfigError(f"static map: {error}") from None
+            raise TableConfigError(f"bad {kind}:name syntax: {error}") from None
+    try:
+        value = value_of(value, options)
+    except EntryError as error:
+        raise TableConfigError(str(error)) from None
     spec = f"{kind}:{name}"
     return StaticTable(spec, value, key_filter(spec, options, pattern=True))

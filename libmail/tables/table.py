@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from libmail.config.core import Config
 from libmail.log import LOG, printable
 
 __all__ = [
     "BulkTable",
+    "Duplicates",
     "KeyFilter",
     "Log",
     "SequenceTable",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+Duplicates: TypeAlias = Literal["error", "warn", "ignore", "replace"]
 
 
 class TableError(Exception):
@@ -144,6 +146,9 @@ class TableOptions:
         daemon_table_open_error_is_fatal); otherwise the error is logged and every lookup raises
         `TableRetry`.
     map_size: initial size limit of an LMDB table in bytes (lmdb_map_size).
+    duplicates: of a key in a source that is read at once (texthash): "error" makes the table
+        unusable; "warn" keeps the first entry, "ignore" does so silently, "replace" keeps the last.
+    files: the right sides of entries are names of files, see `libmail.tables.file_values`.
     config: main.cf, for what table types read there; by default all parameters have defaults.
     sensitive: values name users, files or commands. So tables are refused whose answers nobody
         vouches for (tcp, socketmap, memcache), and one behind `proxy:` is opened directly.
@@ -156,6 +161,8 @@ class TableOptions:
     log: Log = LOG
     config: Config = _DEFAULTS
     sensitive: bool = False
+    duplicates: Duplicates = "error"
+    files: bool = False
 
     @classmethod
     def of(cls, config: Config, *, sensitive: bool = False) -> TableOptions:

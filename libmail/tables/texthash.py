@@ -6,6 +6,7 @@ from typing import Final
 
 from libmail.log import printable
 from libmail.tables.entries import EntryError, parse_entry
+from libmail.tables.file_values import value_of
 from libmail.tables.freshness import read_source
 from libmail.tables.lines import logical_lines
 from libmail.tables.memory import MemoryTable
@@ -25,8 +26,7 @@ _IGNORED: Final = " -- ignoring this line"
 def open_named(kind: str, name: str, options: TableOptions) -> MemoryTable:
     """Open `texthash:name`; raises `TableConfigError`.
 
-    Lines that are no entries are left out with a warning; of two entries with the same key the
-    first one counts.
+    Lines that are no entries are left out with a warning.
     """
     ready = key_filter(f"{kind}:{name}", options)
     entries: dict[str, str] = {}
@@ -53,10 +53,23 @@ def _add(
     except EntryError as error:
         options.log.warning(f"{where}: {str(error).removesuffix(_IGNORED)}{_IGNORED}")
         return
+    try:
+        value = value_of(value, options)
+    except EntryError as error:
+        options.log.warning(f"{where}: {error}: skipping this entry")
+        return
     if remark:
         options.log.warning(f"{where}: {remark}")
     folded = ready(key) or key
-    if folded in entries:
-        options.log.warning(f'{where}: duplicate entry: "{key}"')
+    if folded in entries and not _replaces(f'{where}: duplicate entry: "{key}"', options):
         return
     entries[folded] = value
+
+
+def _replaces(problem: str, options: TableOptions) -> bool:
+    """Whether a later entry counts. Raises TableConfigError."""
+    if options.duplicates == "error":
+        raise TableConfigError(problem)
+    if options.duplicates == "warn":
+        options.log.warning(problem)
+    return options.duplicates == "replace"

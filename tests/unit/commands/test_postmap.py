@@ -13,7 +13,8 @@ import pytest
 from commands import postalias, postmap
 from libmail.config import Config
 from libmail.log import LOG
-from libmail.tables import command_line
+from libmail.tables import TableOptions, command_line, open_with
+from libmail.tables.table import TableConfigError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -166,11 +167,11 @@ FATAL = [
     (("lmdb:missing",), "open missing: No such file or directory"),
     (
         ("regexp:source",),
-        "unsupported dictionary type: regexp does not support bulk-mode creation.",
+        "no 'map create' support for this type: regexp",
     ),
     (
         ("foo:source",),
-        "unsupported dictionary type: foo. Is the postfix-foo package installed?",
+        "unsupported map type: foo",
     ),
     (("-q", "x", "foo:source"), "unsupported dictionary type: foo"),
     (("-q", "x", "lmdb:none"), "open database none.lmdb: No such file or directory"),
@@ -179,6 +180,13 @@ FATAL = [
     (("-s", "static:y"), "table static:y: sequence operation is not supported"),
     (("-d", "x", "static:y"), "table static:y: delete operation is not supported"),
     (("-q", "a", "-d", "b", "source"), "specify only one of -s -q or -d"),
+    (("-q", "a", "-q", "b", "source"), "specify only one of -s -q or -d"),
+    (("-q", "a", "-s", "source"), "specify only one of -s or -q or -d"),
+    (("-d", "a", "inline:{a=b}"), "inline:{a=b} map requires O_RDONLY access mode"),
+    (("-d", "a", "foo:x"), "unsupported dictionary type: foo"),
+    (("proxy:lmdb:source",), "can't create maps via the proxy service"),
+    (("-q", "a", "static:{b"), "bad static:name syntax: missing '}' in \"{b\""),
+    (("-s", "environ:x"), "table environ:x: sequence operation is not supported"),
     (("-h", "source"), 'specify -b -h or -m only with "-q -"'),
 ]
 
@@ -223,6 +231,58 @@ def test_files_as_values(run: Run, tmp_path: Path) -> None:
         "postmap: warning: table lmdb:bad: key a: malformed BASE64 value: not*base64\n"
         "postmap: fatal: table lmdb:bad: query error\n"
     )
+
+
+FILES = [
+    ("static:f1", "x", "one\n"),
+    ("static:{f1 f2}", "x", "one\n\ntwo\n"),
+    ("inline:{a=f1}", "a", "one\n"),
+    ("randmap:{f1}", "x", "one\n"),
+    ("texthash:named", "a", "one\n"),
+    ("cidr:{{192.0.2.0/24 f1}}", "192.0.2.1", "one\n"),
+    ("regexp:{{/a/ f1}}", "a", "one\n"),
+    ("pcre:{{/a/ f1}}", "a", "one\n"),
+]
+NO_FILES = [
+    ("static:nofile", "fatal: open nofile: WHY"),
+    ("randmap:{nofile}", "fatal: open nofile: WHY"),
+    (
+        "inline:{a=nofile}",
+        'fatal: open nofile: WHY: "inline:{a=nofile}"; need "inline:{name=filename...}"',
+    ),
+    ("regexp:{{/a/ nofile}}", "warning: regexp map {{/a/ nofile}}, line 1: open nofile: WHY: SKIP"),
+    ("cidr:{{::/0 nofile}}", "warning: cidr map {{::/0 nofile}}, line 1: open nofile: WHY: SKIP"),
+]
+
+
+@pytest.mark.parametrize(("table", "key", "content"), FILES)
+def test_files_as_values_of_other_tables(
+    run: Run, tmp_path: Path, table: str, key: str, content: str
+) -> None:
+    (tmp_path / "f1").write_text("one\n")
+    (tmp_path / "f2").write_text("two\n")
+    (tmp_path / "named").write_text("a f1\n")
+    assert run("postmap", "-Fq", key, table) == (0, f"{content}\n", "")
+
+
+@pytest.mark.parametrize(("table", "problem"), NO_FILES)
+def test_files_that_are_not_there(run: Run, table: str, problem: str) -> None:
+    text = problem.replace("WHY", "No such file or directory").replace("SKIP", "skipping this rule")
+    assert run("postmap", "-Fq", "a", table) == (1, "", f"postmap: {text}\n")
+
+
+@pytest.mark.parametrize(("options", "value"), [("-q", "one"), ("-wq", "one"), ("-rq", "two")])
+def test_duplicates_of_texthash(run: Run, tmp_path: Path, options: str, value: str) -> None:
+    (tmp_path / "twice").write_text("a one\na two\n")
+    warning = 'postmap: warning: twice, line 2: duplicate entry: "a"\n'
+    said = warning if options == "-q" else ""
+    assert run("postmap", options, "a", "texthash:twice") == (0, f"{value}\n", said)
+
+
+def test_a_daemon_does_not_guess_which_duplicate_counts(tmp_path: Path) -> None:
+    (tmp_path / "twice").write_text("a one\na two\nb x\n")
+    with pytest.raises(TableConfigError, match=r'twice, line 2: duplicate entry: "a"'):
+        open_with(f"texthash:{tmp_path}/twice", TableOptions(strict=True))
 
 
 def test_utf8(run: Run, tmp_path: Path) -> None:

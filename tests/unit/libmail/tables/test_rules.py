@@ -43,6 +43,43 @@ def test_match(tmp_path: Path, kind: str, rules: str, key: str, want: str | None
     assert lookup_now(open_table(f"{kind}:{path}", strict=True), key) == want
 
 
+# rule of a regexp table, key, result
+SECOND = [
+    ("/a/!/b/ x", "a", "x"),
+    ("/a/!/b/ x", "ab", None),
+    ("/a/!!/b/ x", "ab", "x"),
+    ("/a/!!/b/ x", "a", None),
+    ("!/a/!/b/ x", "c", "x"),
+    ("!/a/!/b/ x", "b", None),
+    ("/a/i!/B/i x", "aB", None),
+    ("/a/i!/B/i x", "ab", "x"),
+    ("/(a.)/!/b/ <$1>", "xac", "<ac>"),
+    ("/(a.)/!/b/ <$1>", "xab", None),
+    ("/a/ !/b/ x", "ab", "!/b/ x"),
+]
+
+
+@pytest.mark.parametrize(("rule", "key", "want"), SECOND)
+def test_a_second_pattern_that_must_not_match(rule: str, key: str, want: str | None) -> None:
+    assert lookup_now(open_table(f"regexp:{{ {{{rule}}} }}", strict=True), key) == want
+
+
+NO_GROUPS = [("$0", "0"), ("${0}", "0"), ("$(0)$1", "0"), ("$00", "00")]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("regexp", "out-of-range"), ("pcre", "out of range")])
+@pytest.mark.parametrize(("result", "index"), NO_GROUPS)
+def test_the_whole_match_has_no_number(kind: str, words: str, result: str, index: str) -> None:
+    log = Recorder()
+    table = open_table(f"{kind}:{{ {{/(a)/ {result}}} }}", log=log)
+    assert lookup_now(table, "a") is None
+    where = f"warning: {kind} map {{ {{/(a)/ {result}}} }}, line 1"
+    assert log.lines == [
+        f'{where}: {words} replacement index "{index}"',
+        f"{where}: bad replacement syntax: skipping this rule",
+    ]
+
+
 def test_flags_of_pcre() -> None:
     assert lookup_now(open_table("pcre:{{/a b/x yes}}"), "ab") == "yes"
     assert lookup_now(open_table("pcre:{{/b/A yes}}"), "ab") is None
