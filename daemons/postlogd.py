@@ -4,6 +4,9 @@ Called by: every program, as a client of the datagram socket `public/postlog`. W
 or standard output. Asks and tells nobody. Needs: to open the file before it gives up root; to look
 at the file's directory later.
 
+Anyone may send lines. Only the mail system and root are believed to be the program that a line
+names; those of users get a head that says so and names the user, and are limited in number.
+
 When the file has been moved away (logrotate) it is opened anew; a process that has no right to do
 that retires, and master starts another one, which opens the file before the jail.
 """
@@ -11,11 +14,13 @@ that retires, and master starts another one, which opens the file before the jai
 import asyncio
 import bisect
 import os
+import re
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.log import LOG, Fatal
+from libmail.log import LOG, Fatal, Logger
 from libmail.log.batch import HOLD, Line, decode_datagram
 from libmail.log.setup import maillog_file, open_log, open_maillog, standard_stream
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -24,6 +29,13 @@ __all__ = ["SERVICE"]
 
 _CHECK_INTERVAL: Final = 1.0  # seconds between looks at whether the file is still the same
 _SETTLE: Final = 2.5 * HOLD
+_INTERVAL: Final = 10.0  # seconds in which a user may have so many lines
+_MOST_LINES: Final = 100
+_LONGEST: Final = 2000  # octets of a user's line
+# What a line of the mail system begins with: date, host, program.
+_HEAD: Final = re.compile(
+    r"\A(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\S{1,40}) \S{1,255} \S{1,100}: ", re.A
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +77,50 @@ class LogFile:
         return True
 
 
+class UserLines:
+    """Lines that users have sent, in our words. logger: as the whole mail system logs."""
+
+    def __init__(self, name: str, *, json_format: bool) -> None:
+        """name: syslog_name."""
+        self._lines: list[Line] = []
+        self._logger = Logger()
+        self._logger.open(self._take, f"{name}/postlog", json_format=json_format)
+        self._since = 0.0  # the limit counts from here
+        self._counts = Counter[int]()
+
+    def _take(self, severity: int, head: str, text: str) -> None:
+        data = f"{head}{text}\n".encode("utf-8", "replace")
+        self._lines.append(Line(time.time_ns(), data))
+
+    def decode(self, data: bytes, uid: int) -> list[Line]:
+        """What to log for a datagram, perhaps nothing."""
+        now = time.monotonic()
+        if now - self._since >= _INTERVAL:
+            self._begin(now)
+        self._counts[uid] += 1
+        if self._counts[uid] <= _MOST_LINES:
+            text = data[:_LONGEST].decode("utf-8", "replace").rstrip("\n")
+            self._logger.info(f"uid={uid}: {_HEAD.sub('', text)}")
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _begin(self, now: float) -> None:
+        """Another interval."""
+        for uid, count in self._counts.items():
+            if count > _MOST_LINES:
+                self._logger.warning(f"uid={uid}: {count - _MOST_LINES} lines left out")
+        self._since = now
+        self._counts.clear()
+
+
 class Writer:
     """Collects lines, and writes them in the order in which they were logged.
 
     Those that are younger than `_SETTLE` stay a little: an older one may still come.
     """
 
-    def __init__(self, file: LogFile, runtime: Runtime) -> None:
+    def __init__(self, file: LogFile, runtime: Runtime, users: UserLines) -> None:
+        self._users = users
         self._file = file
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
@@ -80,9 +129,12 @@ class Writer:
         self._scheduled = False
         self._checked = 0.0
 
-    def receive(self, data: bytes, trusted: bool) -> None:
-        """A datagram."""
-        self._lines += decode_datagram(data, trusted=trusted)
+    def receive(self, data: bytes, uid: int) -> None:
+        """A datagram of this user."""
+        if uid in self._runtime.trusted:
+            self._lines += decode_datagram(data)
+        else:
+            self._lines += self._users.decode(data, uid)
         if not self._scheduled:
             self._schedule(_SETTLE)
 
@@ -143,7 +195,11 @@ def prepare(startup: Startup) -> LogFile:
 
 async def start(file: LogFile, runtime: Runtime) -> Handlers:
     """Begin to write."""
-    writer = Writer(file, runtime)
+    config = runtime.config
+    users = UserLines(
+        config.text("syslog_name"), json_format=config.text("maillog_format") == "json"
+    )
+    writer = Writer(file, runtime, users)
     return Handlers(datagram=writer.receive, drain=writer.drain)
 
 

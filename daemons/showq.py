@@ -22,6 +22,7 @@ from libmail.tables.table import TableOptions
 __all__ = ["SERVICE"]
 
 _GREETING: Final = b"protocol\0mail_queue_list_protocol\0\0"
+_PATIENCE: Final = 100.0  # seconds for a client to read on
 _BREATHE: Final = 100  # messages between looks at other clients
 
 
@@ -90,16 +91,24 @@ class Lister:
         if refusal:
             connection.write(_attributes(("error", refusal)) + b"\0")
             return
+        try:
+            await self._list(connection)
+        except TimeoutError:
+            connection.abort()
+
+    async def _list(self, connection: Connection) -> None:
+        """Raises TimeoutError for a client that does not read."""
         for number, message in enumerate(list_queue(self._queue), 1):
             connection.write(_record(message))
-            await connection.drain()
+            async with asyncio.timeout(_PATIENCE):
+                await connection.drain()
             if number % _BREATHE == 0:
                 await asyncio.sleep(0)
         connection.write(b"\0")
 
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
-    return Handlers(stream=exchanges(runtime, Lister(prepared).serve, anyone=True))
+    return Handlers(stream=exchanges(runtime, Lister(prepared).serve, anyone=True, asked=False))
 
 
 SERVICE: Final = Service("showq", _prepare, _start)

@@ -31,6 +31,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.service.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+from libmail.service.visitors import FIRST_MESSAGE, Visitors
 from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
@@ -143,8 +144,13 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Serve until the generation ends."""
     manager = _manager(prepared, runtime)
     clients: set[FrontConnection] = set()
+    loop = asyncio.get_running_loop()
+
+    visitors = Visitors("qmgr")
 
     def ended(client: FrontConnection) -> None:
+        if client in clients and not client.trusted:
+            visitors.leave(client.uid)
         clients.discard(client)
         runtime.session_ended()
 
@@ -159,7 +165,13 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
 
     def stream(sock: socket.socket) -> asyncio.Protocol:
         client = FrontConnection(sock, handlers)
-        clients.add(client)
+        if client.trusted:
+            clients.add(client)
+        elif visitors.admit(client.uid):
+            clients.add(client)
+            loop.call_later(FIRST_MESSAGE, client.expire)
+        else:
+            client.refused = True
         return client
 
     async def run() -> None:

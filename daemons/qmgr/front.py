@@ -53,20 +53,25 @@ class FrontConnection(asyncio.Protocol):
         self._unframer = Unframer(CODEC)
         self._transport: asyncio.Transport | None = None
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        self._uid: int = _UCRED.unpack(credentials)[1]
+        self.uid: int = _UCRED.unpack(credentials)[1]
         # Others could announce a file that is still being written.
-        self._trusted = self._uid in (0, os.geteuid())
         self._reading = True
         self._blocked = False
+        self.trusted = self.uid in (0, os.geteuid())
+        self.refused = False  # as there are too many of this user
+        self._begun = False
         self._deciding = False  # whether a user may ask
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
+        if self.refused:
+            self.close()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         if not self._unframer.pending and data[0] & 0x7F:
+            self._begun = True
             self._ask(_Triggers(data.decode("ascii", "replace")))
             return
         self._unframer.receive_data(data)
@@ -83,9 +88,10 @@ class FrontConnection(asyncio.Protocol):
                 message = None if self._blocked else self._unframer.next_event()
                 if message is None:
                     return
+                self._begun = True
                 self._receive(message)
         except WireError as err:
-            LOG.warning(f"qmgr: client broke the protocol: {err}")
+            LOG.seldom("qmgr: client broke the protocol", f": {err}")
             self.close()
             return
         self._read(wanted=False)
@@ -116,23 +122,23 @@ class FrontConnection(asyncio.Protocol):
             if message.queue_id and not is_queue_id(message.queue_id):
                 raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
             self._ask(message)
-        elif isinstance(message, NewMail) and self._trusted:
+        elif isinstance(message, NewMail) and self.trusted:
             if not is_queue_id(message.queue_id):
                 raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
             self._handlers.new_mail(message.queue_id)
         else:
-            raise WireError(f"unexpected {type(message).__name__} from user id {self._uid}")
+            raise WireError(f"unexpected {type(message).__name__} from user id {self.uid}")
 
     def _ask(self, request: "QueueFlush | _Triggers") -> None:
         """Carry out what users may ask for, too; theirs are decided one at a time."""
-        if self._trusted:
+        if self.trusted:
             self._carry_out(request, "")
         elif not self._deciding:
             self._deciding = True
             self._handlers.spawn(self._decide(request))
 
     async def _decide(self, request: "QueueFlush | _Triggers") -> None:
-        refusal = await self._handlers.refusal(self._uid)
+        refusal = await self._handlers.refusal(self.uid)
         self._deciding = False
         self._carry_out(request, refusal)
 
@@ -143,7 +149,7 @@ class FrontConnection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.write(CODEC.encode(FlushReply(refusal)))
         elif refusal:
-            LOG.warning(f"qmgr: {refusal}")
+            LOG.seldom("qmgr: refused", f": {refusal}")
         else:
             for letter in _TRIGGERS:
                 if letter in request.letters:
@@ -153,6 +159,11 @@ class FrontConnection(asyncio.Protocol):
         """Called by the loop."""
         self._transport = None
         self._handlers.ended(self)
+
+    def expire(self) -> None:
+        """Close the connection if its client has said nothing."""
+        if not self._begun:
+            self.close()
 
     def close(self) -> None:
         """Close the connection."""

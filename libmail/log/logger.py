@@ -217,6 +217,7 @@ class Logger:
         self._echo = echo
         self.address = str if internal_addresses else quote_local
         self._second = -1
+        self._seldom.clear()
         time.localtime()  # loads the time zone while it can be read
 
     def _stamp(self, now: int) -> str:

@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._trigger = False
         self._leaving = False
         self._turn = 0
+        self.begun = False  # something complete was received
 
     # asyncio.Protocol
 
@@ -185,6 +186,7 @@ class Connection(asyncio.Protocol):
             return None
         self._turn += 1
         if self._events:
+            self.begun = True
             return self._events.popleft()
         try:
             event = self._unframer.next_event()
@@ -195,7 +197,9 @@ class Connection(asyncio.Protocol):
             self._error = err
             self.close()
             raise
-        if event is None and self._error is not None:
+        if event is not None:
+            self.begun = True
+        elif self._error is not None:
             raise self._error
         return event
 
@@ -232,6 +236,11 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         if self._transport is not None:
             self.send(Leaving())
+
+    def expire_unbegun(self) -> None:
+        """Close at once if the peer has said nothing yet."""
+        if not self.begun:
+            self.expire()
 
     def expire(self) -> None:
         """Close at once; whoever waits for something gets AnswerLate."""

@@ -32,7 +32,9 @@ from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
+from libmail.service.memory import limit_memory
 from libmail.service.unix_stream import UnixStream
+from libmail.service.visitors import FIRST_MESSAGE, Visitors
 from libmail.tables.freshness import outdated
 from libmail.tables.table import TableConfigError
 
@@ -83,14 +85,14 @@ class Handlers:
 
     stream: makes the protocol for a connection that was accepted; it (or its session) must call
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
-    blocks), and over; the same goes for it. datagram: takes one datagram, and whether its sender is
-    the mail system. descriptors: clients of UNIX sockets may send open files. drain: awaited before
-    the process exits, after the last session.
+    blocks), and over; the same goes for it. datagram: takes one datagram, and the user id of its
+    sender, -1 if nobody can say. descriptors: clients of UNIX sockets may send open files. drain:
+    awaited before the process exits, after the last session.
     """
 
     stream: Callable[[socket.socket], asyncio.Protocol] | None = None
     connection: Callable[[socket.socket], None] | None = None
-    datagram: Callable[[bytes, bool], None] | None = None
+    datagram: Callable[[bytes, int], None] | None = None
     descriptors: bool = False
     drain: Callable[[], Awaitable[None]] | None = None
 
@@ -359,16 +361,7 @@ class Runtime:
                 data, ancillary, _, _ = listener.recvmsg(1 << 18, _CREDENTIALS_SPACE)
             except OSError:
                 return
-            datagram(data, self._is_trusted(ancillary))
-
-    def _is_trusted(self, ancillary: list[tuple[int, int, bytes]]) -> bool:
-        """Whether a datagram comes from the mail system, by the sender's SO_PASSCRED."""
-        return any(
-            level == socket.SOL_SOCKET
-            and kind == socket.SCM_CREDENTIALS
-            and UCRED.unpack(data)[1] in self.trusted
-            for level, kind, data in ancillary
-        )
+            datagram(data, _sender(ancillary))
 
     # the end
 
@@ -447,21 +440,33 @@ class Runtime:
                 raise Fatal(f"unsupported transport type: {kind}")
 
 
+def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The user id of who has sent a datagram, by the listener's SO_PASSCRED."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return int(UCRED.unpack(data)[1])
+    return -1
+
+
 def exchanges(
     runtime: Runtime,
     handle: Callable[[Connection], Awaitable[None]],
     name: str = "",
     *,
     anyone: bool = False,
+    asked: bool = True,
 ) -> Callable[[socket.socket], asyncio.Protocol]:
     """For `Handlers.stream`: run `handle` as the session of every connection.
 
     handle: serves exchanges until `receive` raises ConnectionLost, which ends the session; a peer
-    that breaks the protocol is logged and dropped. anyone: users may connect too, and `handle`
-    decides by `Connection.credentials`; otherwise only the mail system itself and root may.
+    that breaks the protocol is logged and dropped, and an error of ours costs this session and no
+    other. anyone: users may connect too, within the limits of `Visitors`, and `handle` decides by
+    `Connection.credentials`; otherwise only the mail system itself and root may. asked: clients
+    have to say what they want, and users have to do it soon.
     """
     name = name or runtime.service
     connections: set[Connection] = set()
+    visitors = Visitors(name)
 
     def leave() -> None:
         for connection in connections:
@@ -487,8 +492,17 @@ def exchanges(
             connection.close()
             runtime.session_ended()
 
+    async def visit(connection: Connection, uid: int) -> None:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(FIRST_MESSAGE, connection.expire_unbegun) if asked else None
+        try:
+            await session(connection)
+        finally:
+            visitors.leave(uid)
+            if timer is not None:
+                timer.cancel()
+
     async def refuse(connection: Connection) -> None:
-        LOG.seldom(f"{name}: connection from a user outside of the mail system")
         try:
             await connection.opened()
             connection.close()
@@ -497,8 +511,15 @@ def exchanges(
 
     def accept(sock: socket.socket) -> asyncio.Protocol:
         connection = Connection(name)
-        trusted = anyone or peer_credentials(sock).uid in runtime.trusted
-        runtime.spawn(session(connection) if trusted else refuse(connection))
+        uid = peer_credentials(sock).uid
+        if uid in runtime.trusted:
+            runtime.spawn(session(connection))
+        elif anyone and visitors.admit(uid):
+            runtime.spawn(visit(connection, uid))
+        else:
+            if not anyone:
+                LOG.seldom(f"{name}: connection from a user outside of the mail system")
+            runtime.spawn(refuse(connection))
         return connection
 
     return accept
@@ -549,6 +570,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
     try:
         prepared = service.prepare(startup)
         _raise_descriptor_limit()
+        if not service.commands:  # the programs of users have limits of their own
+            limit_memory(startup.config.size("service_memory_limit"))
         enter_jail(launch.jail)
         gc.set_threshold(*_GC_THRESHOLDS)
         if os.environ.get(_FORBID_LATE_IMPORTS):

@@ -194,7 +194,7 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             connection = FrontConnection(ours, handlers)
-            connection._trusted = uid == 0
+            connection.trusted = uid == 0
             for unit in units:
                 connection.data_received(CODEC.encode(unit))
             if garbage:

@@ -1,20 +1,36 @@
-"""Submissions that end before cleanup has them."""
+"""Submissions: who may make them, how large they may be, and what is refused before cleanup."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from daemons.pickup.params import Prepared
 from daemons.pickup.submit import Origin, Submitter, mended
 from libmail.clients.cleanup import CleanupClient, Submission
-from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, SubmitResult
+from libmail.ipc.codec import Chunk, WireError
+from libmail.ipc.messages import (
+    CleanupFlag,
+    Envelope,
+    EnvelopeFlag,
+    QueueId,
+    Recipient,
+    Recipients,
+    SubmitOpen,
+    SubmitOpened,
+    SubmitResult,
+)
 from libmail.service.authorization import AuthorizedUsers
+from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool
 from tests.unit.daemons.pickup.test_maildrop import PARAMS
+from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, FakeConnection, of_type
 
 MILTER = ("inet:127.0.0.1:1",)
 
@@ -105,3 +121,106 @@ def test_passes(action: str, options: tuple[str, ...]) -> None:
     assert bool(one.flags & CleanupFlag.HOLD) == (action == "quarantine")
     with pytest.raises(Asked):
         submit(one)
+
+
+ALICE = 2001
+OPEN = SubmitOpen("a@b", False, "", 0, "", "", 0, 0)
+
+
+def serve(one: Submitter, *units: object) -> list[object]:
+    """What a user is answered."""
+    connection = FakeConnection(units, uid=ALICE)
+
+    async def run() -> None:
+        message = await connection.receive_as(SubmitOpen)
+        try:
+            await one.serve(cast(Connection, connection), message)
+        except (ConnectionLost, Asked):
+            pass
+
+    asyncio.run(run())
+    return connection.sent
+
+
+def answer(one: Submitter, *units: object) -> SubmitResult:
+    last = serve(one, *units)[-1]
+    assert isinstance(last, SubmitResult)
+    return last
+
+
+def test_who_may_not_is_told_before_anything_is_taken() -> None:
+    users = AuthorizedUsers("p", "nobody-at-all", "submit mail")
+    one = Submitter(Prepared(PARAMS, users), FakeCleanup(ServicePool("public/cleanup")))
+    (refusal,) = serve(one, OPEN)
+    assert isinstance(refusal, SubmitResult)
+    assert refusal.exit_status == 77
+    assert "is not allowed to submit mail" in refusal.reason
+
+
+def test_what_is_too_large_is_told_before_anything_is_taken() -> None:
+    (refusal,) = serve(submitter("accept"), OPEN._replace(size=PARAMS.message_size_limit + 1))
+    assert refusal == SubmitResult(77, "a@b(2001): message file too big", QueueId(""))
+
+
+def test_a_table_that_does_not_answer_refuses_nothing_for_good() -> None:
+    users = AuthorizedUsers("p", "fail:broken", "submit mail")
+    one = Submitter(Prepared(PARAMS, users), FakeCleanup(ServicePool("public/cleanup")))
+    assert answer(one, OPEN).exit_status == 75
+
+
+def test_recipients_are_bounded_in_octets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemons.pickup.submit._MAX_HELD", 3000)
+    one = submitter("accept", ("no_milters",))
+    few = Recipients((Recipient("x" * 1000),))
+    assert answer(one, OPEN, few, few, few).exit_status == 65
+    assert serve(one, OPEN, few, Chunk(b"")) == [SubmitOpened()]  # it came as far as cleanup
+    assert not one._held
+
+
+def test_a_user_has_so_much_in_all_submissions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemons.pickup.submit._MAX_HELD", 3000)
+    one = submitter("accept", ("no_milters",))
+    one._held[ALICE] = 2500
+    assert answer(one, OPEN, Recipients((Recipient("x" * 1000),))).exit_status == 75
+    assert one._held == {ALICE: 2500}
+
+
+@pytest.mark.parametrize(
+    ("opened", "recipient"),
+    [
+        (OPEN, Recipient("x" * 40_000 + "@b")),
+        (OPEN, Recipient("a\nb@c")),
+        (OPEN, Recipient("a@b", "x" * 3000)),
+        (OPEN, Recipient("a@b", "a@b", "x" * 9000)),
+        (OPEN, Recipient("a@b", "a@b", "", 10**19)),
+        (OPEN._replace(sender="x" * 3000), Recipient("a@b")),
+        (OPEN._replace(full_name="x" * 3000), Recipient("a@b")),
+        (OPEN._replace(dsn_envid="a\nb"), Recipient("a@b")),
+    ],
+)
+def test_what_nobody_takes(opened: SubmitOpen, recipient: Recipient) -> None:
+    one = submitter("accept", ("no_milters",))
+    assert answer(one, opened, Recipients((recipient,)), Chunk(b"")).exit_status == 65
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    of_type(SubmitOpen),
+    st.lists(of_type(Recipients), max_size=3),
+    st.lists(CHUNKS | of_type(SubmitOpen) | TRIGGERS, max_size=3),
+)
+def test_whatever_a_user_says(
+    opened: SubmitOpen, recipients: list[Recipients], units: list[object]
+) -> None:
+    one = submitter("accept", ("no_milters",))
+    connection = FakeConnection([*recipients, *units], uid=ALICE)
+
+    async def run() -> None:
+        try:
+            await one.serve(cast(Connection, connection), opened)
+        except (ConnectionLost, WireError, Asked):
+            pass
+
+    asyncio.run(run())
+    assert not one._held
+    assert not one._submissions

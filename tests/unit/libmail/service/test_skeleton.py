@@ -304,6 +304,45 @@ def test_a_bug_in_a_session_costs_no_other_session() -> None:
     run(test)
 
 
+def test_users_are_limited_and_have_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libmail.service.visitors._MOST", 2)
+    monkeypatch.setattr("libmail.service.skeleton.FIRST_MESSAGE", 0.05)
+
+    async def test() -> None:
+        logged: list[str] = []
+        LOG.open(lambda severity, head, text: logged.append(text), "postfix/test")
+
+        async def session(connection: Connection) -> None:
+            while True:
+                connection.send(await connection.receive_as(FlushReply))
+
+        async def start(runtime: Runtime) -> Handlers:
+            runtime.trusted = frozenset()
+            return Handlers(stream=exchanges(runtime, session, anyone=True))
+
+        process = Process(capacity=10)
+        serving = asyncio.create_task(process.runtime.run(start))
+        clients = [await process.connect() for _ in range(5)]
+        talking, writer = clients[0]
+        writer.write(CODEC.encode(FlushReply("one")))
+        await talking.readuntil(b"one\0")
+        for reader, _ in clients[1:]:  # one that says nothing, and three that are too many
+            assert await reader.read() == b""
+        writer.write(CODEC.encode(FlushReply("two")))
+        await talking.readuntil(b"two\0")
+        again, another = await process.connect()  # there is room again
+        another.write(CODEC.encode(FlushReply("three")))
+        await again.readuntil(b"three\0")
+        assert len([line for line in logged if "too many connections of one user" in line]) == 1
+        for _, one in (*clients, (again, another)):
+            one.close()
+        process.runtime.retire()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
 def test_the_end_of_master_is_the_end() -> None:
     async def test() -> None:
         process = Process()
