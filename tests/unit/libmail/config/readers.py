@@ -130,8 +130,9 @@ def _parameters(names: set[str], families: Iterable[str]) -> frozenset[str]:
 
 @cache
 def read_by_any() -> frozenset[str]:
-    """What some program reads."""
-    names = {name for module in _modules() for name in _mentioned(module)}
+    """What some program reads; what a library would read for one that does not use it, is not."""
+    started = (name for name in _modules() if name.split(".")[0] in (*CALLED, "master"))
+    names = {name for module in _with_imports(started) for name in _mentioned(module)}
     return _parameters(names, FAMILIES).union(*READ_OTHERWISE.values())
 
 
