@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,7 +172,7 @@ def lowest_version(directory: Path, file: str, name: str) -> str:
         "context = SSL.SSL_CTX_new(SSL.TLS_client_method())\n"
         "print(hex(SSL.SSL_CTX_ctrl(context, 130, 0, FFI.NULL)))\n"
     )
-    environment = {"OPENSSL_CONF": str(directory / "default.cnf"), "PYTHONPATH": "."}
+    environment = os.environ | {"OPENSSL_CONF": str(directory / "default.cnf")}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
