@@ -35,6 +35,7 @@ _SIGNALS: Final = (
     signal.SIGTERM,
     signal.SIGCHLD,
 )
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _STOP_LIMIT: Final = 7.0  # seconds for processes to end; the skeleton gives sessions 5
 _LOG_LIMIT: Final = 2.0  # seconds for postlogd, after all others
 _WAKEUP_LINGER: Final = 5.0
@@ -81,7 +82,7 @@ class Supervisor:
         self._stopping = False
         self._log_ends = False
         self._finished = False
-        self._flow = os.pipe()
+        self._flow = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_read, self._wake_write = socket.socketpair()
         self._open(configuration)
 
@@ -201,10 +202,13 @@ class Supervisor:
             LOG.forked()
             program = service.plan.program
             if program is None:
-                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                for number in _IGNORED_BY_PYTHON:
+                    signal.signal(number, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 become_foreign(service.plan, given)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for master
+            # The terminal's is for master. With a handler, as what is ignored stays so in programs
+            # that are executed.
+            signal.signal(signal.SIGINT, _do_nothing)
             ours.close()
             self._close_all_but(service)
             given.status.setblocking(False)
@@ -429,6 +433,10 @@ class Supervisor:
             self._timers.run()
             if self._stopping:
                 self._check_stopped()
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A signal handler."""
 
 
 def _plans(configuration: Configuration) -> list[Plan]:

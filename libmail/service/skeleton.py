@@ -569,8 +569,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
     """Be this daemon until the end of the process. The working directory is the queue directory."""
     try:
         prepared = service.prepare(startup)
-        _raise_descriptor_limit()
         if not service.commands:  # the programs of users have limits of their own
+            _raise_descriptor_limit()
             limit_memory(startup.config.size("service_memory_limit"))
         enter_jail(launch.jail)
         gc.set_threshold(*_GC_THRESHOLDS)

@@ -150,3 +150,28 @@ def test_rights(make_system: MakeSystem, short_tmp: Path) -> None:
     assert system.mailbox.stat().st_mode & 0o777 == 0o600
     assert not (short_tmp / "other").exists()
     assert daemon.pw_uid != me.pw_uid
+
+
+@pytest.mark.parametrize("program", ["local", "pipe"])
+def test_what_commands_inherit(make_system: MakeSystem, program: str) -> None:
+    """Nothing that a shell would not give them: no signal is blocked or ignored."""
+    system = make_system()
+    out = system.top / "home/state"
+    command = f"cat /proc/self/status /proc/self/limits >{out}; ls /proc/self/fd >>{out}"
+    if program == "local":
+        system.configure({"alias_maps": f'inline:{{{{state="|{command}"}}}}'})
+    else:
+        argv = f"argv=/bin/sh -c {{ {command} }}"
+        system.configure({}, [f"state unix - n n - - pipe user={system.user.pw_name} {argv}"])
+        system.route("state.test", "state:")
+    system.start()
+    system.send(
+        "a@mail.test", ["state@mail.test" if program == "local" else "x@state.test"], MESSAGE
+    )
+    system.wait_for_queue_empty()
+    lines = out.read_text().splitlines()
+    signals = dict(line.split() for line in lines if line.startswith("Sig") and "/" not in line)
+    assert signals == dict.fromkeys(("SigPnd:", "SigBlk:", "SigIgn:", "SigCgt:"), "0" * 16)
+    assert lines[-4:] == ["0", "1", "2", "3"]  # the last is of the directory
+    ours = Path("/proc/self/limits").read_text().splitlines()[1:]
+    assert [line for line in lines if line.startswith("Max ")] == ours
