@@ -30,7 +30,6 @@ from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
 from libmail.privileges import Identity, acting_as
 from libmail.quoting import header_address
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
-from libmail.smtp.address import quote_local
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 
@@ -171,7 +170,7 @@ class MailboxDelivery:
         headers = delivery_headers(
             sender=header_address(delivery.request.sender),
             orig_rcpt=header_address(original),
-            delivered_to=quote_local(recipient.address),
+            delivered_to=header_address(recipient.address),
         )
         try:
             with acting_as(owner):

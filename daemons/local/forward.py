@@ -15,8 +15,8 @@ from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, QueueId, R
 from libmail.log import LOG
 from libmail.message.dates import rfc5322_date
 from libmail.queue.file import QueueFile
+from libmail.quoting import header_address
 from libmail.service.pool import ServiceUnavailable
-from libmail.smtp.address import quote_local
 
 __all__ = ["Forwarder"]
 
@@ -105,7 +105,7 @@ class Forwarder:
             f"\tid {queue_id}; {rfc5322_date(time.time())}\r\n"
         )
         if "forward" in params.prepend_delivered_header:
-            head += f"Delivered-To: {quote_local(message.delivered_to)}\r\n"
+            head += f"Delivered-To: {header_address(message.delivered_to)}\r\n"
         return head.encode("utf-8", "surrogateescape")
 
 

@@ -20,7 +20,6 @@ from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
 from libmail.privileges import Identity
 from libmail.quoting import header_address
-from libmail.smtp.address import quote_local
 
 __all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
 
@@ -42,7 +41,7 @@ def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
     return delivery_headers(
         sender=header_address(stage.sender),
         orig_rcpt=header_address(original),
-        delivered_to=quote_local(stage.delivered_to) if wanted else "",
+        delivered_to=header_address(stage.delivered_to) if wanted else "",
     )
 
 

@@ -31,6 +31,7 @@ from libmail.config import ConfigError
 from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
 from libmail.log import LOG
 from libmail.message.addresses import Mailbox
+from libmail.message.delivered_to import had_before
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import split_address, unquote, xtext_encode
 from libmail.tables.maps import Maps
@@ -102,7 +103,7 @@ class RecipientDelivery:
     async def _recipient(self, stage: Stage, address: str) -> bool:
         """One local address: break loops, then the search order."""
         stage = stage.at(address, self._params.recipient_delimiter)
-        if address.lower() in self._loops:
+        if had_before(address, self._loops):
             reason = f"mail forwarding loop for {address}"
             looped = bounced("5.4.6", reason)
             return await self._report_for(stage.recipient, looped)

@@ -8,7 +8,6 @@ from libmail.ipc.messages import Recipient
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.queue.file import QueueFile
 from libmail.quoting import header_address
-from libmail.smtp.address import quote_local
 
 __all__ = ["content"]
 
@@ -48,7 +47,7 @@ def _head(flags: Flags, sender: str, recipient: Recipient) -> bytes:
     return start + delivery_headers(
         sender=who if flags.return_path else None,
         orig_rcpt=header_address(recipient.orig_rcpt) if flags.original_to else "",
-        delivered_to=quote_local(recipient.address) if flags.delivered_to else "",
+        delivered_to=header_address(recipient.address) if flags.delivered_to else "",
     )
 
 

@@ -14,7 +14,6 @@ from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
 from libmail.quoting import header_address
-from libmail.smtp.address import quote_local
 from libmail.smtp.client import Extensions
 from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
 
@@ -149,5 +148,5 @@ class Outgoing:
         if flags.original_to:
             text += f"X-Original-To: {header_address(recipient.orig_rcpt or recipient.address)}\r\n"
         if flags.delivered_to:
-            text += f"Delivered-To: {quote_local(recipient.address)}\r\n"
+            text += f"Delivered-To: {header_address(recipient.address)}\r\n"
         return text.encode("utf-8", "surrogateescape")

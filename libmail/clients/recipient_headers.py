@@ -2,7 +2,7 @@
 
 from libmail.clients.delivery import Bounced, Deferred, Delivery
 from libmail.log import LOG
-from libmail.message.delivered_to import earlier_recipients
+from libmail.message.delivered_to import earlier_recipients, had_before
 
 __all__ = ["recipient_header_obstacle"]
 
@@ -24,6 +24,6 @@ def recipient_header_obstacle(
     if not delivered_to:
         return None
     address = recipients[0].address
-    if address.lower() not in earlier_recipients(delivery.file.header()):
+    if not had_before(address, earlier_recipients(delivery.file.header())):
         return None
     return Bounced("5.4.6", f"mail forwarding loop for {address}", service)

@@ -3,9 +3,10 @@
 import re
 from typing import Final
 
+from libmail.printable import without_controls
 from libmail.smtp.address import unquote
 
-__all__ = ["earlier_recipients"]
+__all__ = ["earlier_recipients", "had_before"]
 
 _FIELD: Final = re.compile(rb"^Delivered-To[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
@@ -18,3 +19,8 @@ def earlier_recipients(header: bytes) -> frozenset[str]:
     """
     texts = (value.decode("utf-8", "surrogateescape") for value in _FIELD.findall(header))
     return frozenset(unquote(text.strip()).lower() for text in texts)
+
+
+def had_before(address: str, earlier: frozenset[str]) -> bool:
+    """Whether the address (internal form) is one of those; in fields it has no controls."""
+    return without_controls(address).lower() in earlier
