@@ -13,12 +13,14 @@ from typing import Final
 
 from daemons.smtpd.channel import ClientChannel
 from daemons.smtpd.peer import plain_address
-from daemons.smtpd.server import Prepared, Server, open_tables
+from daemons.smtpd.prepared import Prepared, open_tables
+from daemons.smtpd.server import Server
 from daemons.smtpd.session import Session
 from daemons.smtpd.standalone import run_standalone
 from daemons.smtpd.verbs import VERBS
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
+from libmail.lookup.facts import Client
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
@@ -85,7 +87,14 @@ class Front:
         try:
             address, port = channel.client_address()
             if address:  # else it is gone already
-                await Session(self._server, channel, VERBS, plain_address(address), port).run()
+                server_address, server_port = channel.server_address()
+                client = Client(
+                    plain_address(address),
+                    port,
+                    server_address=plain_address(server_address),
+                    server_port=server_port,
+                )
+                await Session(self._server, channel, VERBS, client).run()
         finally:
             channel.session_over()
 

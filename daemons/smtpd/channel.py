@@ -54,9 +54,6 @@ class Channel(Protocol):
     def close(self) -> None:
         """Close after what was written has been sent."""
 
-    def server_address(self) -> tuple[str, str]:
-        """(address, port) of our end, "" where there is none."""
-
 
 class ClientChannel(asyncio.Protocol):
     """A client's connection. `deadline` is looked at now and then by whoever owns it."""

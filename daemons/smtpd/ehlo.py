@@ -1,38 +1,62 @@
-"""The keywords that EHLO announces, and smtpd_discard_ehlo_keywords."""
+"""What EHLO announces (RFC 5321 §4.1.1.1), and smtpd_discard_ehlo_keywords.
 
-from collections.abc import Iterable
+A keyword stands for a verb (see `Verb.keyword`) or for one of the extensions here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from libmail.smtp.reply import Reply
 
-__all__ = ["ehlo_reply", "keyword_set"]
+if TYPE_CHECKING:
+    from daemons.smtpd.session import Session
+
+__all__ = ["ehlo_reply", "logged"]
+
+# In the order of the answer; what smtpd_discard_ehlo_keywords calls them.
+_ORDER: Final = (
+    "PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "VERP", "XCLIENT", "XFORWARD",
+    "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING",
+)  # fmt: skip
+# In the order of the log.
+_LOGGED: Final = (
+    "8BITMIME", "AUTH", "ETRN", "PIPELINING", "SIZE", "VERP", "VRFY", "XCLIENT", "XFORWARD",
+    "ENHANCEDSTATUSCODES", "DSN", "STARTTLS", "SMTPUTF8", "CHUNKING", "REQUIRETLS",
+)  # fmt: skip
 
 
-def keyword_set(words: Iterable[str]) -> frozenset[str]:
-    """Keywords in upper case; words that are none count as well, and do nothing."""
-    return frozenset(word.upper() for word in words)
+def _size(session: "Session") -> str:
+    limit = session.server.params.message_size_limit
+    return f"SIZE {limit}" if limit else "SIZE"
 
 
-def ehlo_reply(
-    hostname: str,
-    size_limit: int,
-    discard: frozenset[str],
-    *,
-    vrfy: bool,
-    smtputf8: bool,
-    verp: bool,
-) -> Reply:
-    """The answer to EHLO, RFC 5321 §4.1.1.1. size_limit: 0 for none; discard: not announced."""
-    offered = [
-        ("PIPELINING", "PIPELINING"),
-        ("SIZE", f"SIZE {size_limit}" if size_limit else "SIZE"),
-        ("VRFY", "VRFY" if vrfy else ""),
-        ("ETRN", "ETRN"),
-        ("VERP", "XVERP" if verp else ""),
-        ("ENHANCEDSTATUSCODES", "ENHANCEDSTATUSCODES"),
-        ("8BITMIME", "8BITMIME"),
-        ("DSN", "DSN"),
-        ("SMTPUTF8", "SMTPUTF8" if smtputf8 else ""),
-        ("CHUNKING", "CHUNKING"),
-    ]
-    lines = [line for keyword, line in offered if line and keyword not in discard]
-    return Reply(250, "", "\n".join([hostname, *lines]))
+_EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
+    "PIPELINING": lambda _: "PIPELINING",
+    "SIZE": _size,
+    "VERP": lambda session: "XVERP" if session.may_verp else "",
+    "ENHANCEDSTATUSCODES": lambda _: "ENHANCEDSTATUSCODES",
+    "8BITMIME": lambda _: "8BITMIME",
+    "DSN": lambda _: "DSN",
+    "SMTPUTF8": lambda session: "SMTPUTF8" if session.server.params.smtputf8_enable else "",
+}
+
+
+def logged(discard: frozenset[str]) -> str:
+    """Keywords that a client does not get to see, for the log."""
+    return ", ".join([keyword for keyword in _LOGGED if keyword in discard])
+
+
+def ehlo_reply(session: "Session") -> Reply:
+    """The answer to EHLO, for what the session knows of its client."""
+    lines = {verb.keyword: verb for verb in session.verbs.values() if verb.keyword}
+    found = [session.server.params.myhostname]
+    for keyword in _ORDER:
+        if keyword in session.discard:
+            continue
+        verb = lines.get(keyword)
+        extension = _EXTENSIONS.get(keyword)
+        if verb is not None:
+            found.append(verb.announced(session))
+        elif extension is not None:
+            found.append(extension(session))
+    return Reply(250, "", "\n".join([line for line in found if line]))

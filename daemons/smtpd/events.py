@@ -3,6 +3,7 @@
 from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
+from libmail.lookup.facts import Facts
 
 __all__ = [
     "ClientLine",
@@ -113,6 +114,22 @@ class SessionLine(NamedTuple):
     recipient: str | None
     protocol: str
     helo_name: str
+
+    @classmethod
+    def of(cls, facts: Facts, queue_id: str, client: str, action: str, what: str) -> "SessionLine":
+        """What was done about the session that these are the facts of."""
+        mail = facts.mail
+        return cls(
+            queue_id=queue_id,
+            action=action,
+            where=facts.where,
+            client=client,
+            what=what,
+            sender=mail.sender,
+            recipient=mail.recipient,
+            protocol=facts.protocol,
+            helo_name=facts.helo_name,
+        )
 
     def text(self) -> str:
         """`NOQUEUE: reject: RCPT from h[1.2.3.4]: 554 5.7.1 ...; from=<a> to=<b> proto=ESMTP`."""

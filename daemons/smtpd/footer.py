@@ -10,21 +10,20 @@ from collections.abc import Mapping
 from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
 from libmail.log import LOG
+from libmail.lookup.facts import Facts
 from libmail.smtp.reply import Reply
 
 __all__ = ["add_footer", "footer_values"]
 
 
-def footer_values(
-    *, client_address: str, client_port: str, recipient: str, server: str, time_now: float
-) -> Mapping[str, str]:
-    """The attributes that a footer may name."""
+def footer_values(facts: Facts, server: str, time_now: float) -> Mapping[str, str]:
+    """The attributes that a footer may name. server: our host name."""
     stamp = time.strftime("%b %d %H:%M:%S", time.localtime(time_now))
     return {
-        "client_address": client_address,
-        "client_port": client_port,
+        "client_address": facts.client.address,
+        "client_port": facts.client.port,
         "localtime": stamp,
-        "recipient": recipient,
+        "recipient": facts.mail.recipient or "",
         "server_name": server,
     }
 

@@ -1,6 +1,6 @@
 """The name of a client: looked up by its address, and believed if it leads back there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from libmail.dns.answers import DnsError, NotFound
@@ -8,7 +8,7 @@ from libmail.dns.hostname import valid_hostaddr, valid_hostname
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Protocols
 from libmail.log import LOG
-from libmail.lookup.facts import NameStatus
+from libmail.lookup.facts import Client, NameStatus
 from libmail.tables.cache import ExpiringCache
 
 __all__ = ["Peer", "PeerNames", "plain_address"]
@@ -40,21 +40,39 @@ def plain_address(address: str) -> str:
 
 
 class PeerNames:
-    """Looks names up, and remembers them for some seconds."""
+    """Looks names up, and remembers them for some seconds.
 
-    def __init__(self, resolver: NativeResolver, protocols: Protocols, *, lookup: bool) -> None:
+    local: the name of every client; for a local user's smtpd.
+    """
+
+    def __init__(
+        self, resolver: NativeResolver, protocols: Protocols, *, lookup: bool, local: str = ""
+    ) -> None:
         """lookup: smtpd_peername_lookup."""
+        self._local = local
         self._protocols = protocols
         self._resolver = resolver
         self._lookup = lookup
         self._peers: ExpiringCache[str, Peer] = ExpiringCache(_CACHE_SIZE, _CACHE_LIFE)
 
-    def known(self, address: str) -> Peer | None:
-        """What is remembered, without waiting."""
-        return self._peers.get(address) if self._lookup else _NAMELESS
+    async def named(self, client: Client) -> Client:
+        """A client with what its address leads to; failures are told in the result, and logged."""
+        if self._local:
+            return replace(client, name=self._local, reverse_name=self._local)
+        if not self._lookup:
+            return replace(client, name_status=NameStatus.NOT_FOUND,
+                           reverse_status=NameStatus.NOT_FOUND)  # fmt: skip
+        peer = self._peers.get(client.address) or await self.find(client.address)
+        return replace(
+            client,
+            name=peer.name,
+            reverse_name=peer.reverse_name,
+            name_status=peer.name_status,
+            reverse_status=peer.reverse_status,
+        )
 
     async def find(self, address: str) -> Peer:
-        """The name of an address; failures are told in the result, and logged."""
+        """What an address leads to; remembered unless it may be known a moment later."""
         peer = await self._find(address)
         if peer.name_status is not NameStatus.TRY_AGAIN:
             self._peers.put(address, peer)

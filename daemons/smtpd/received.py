@@ -1,5 +1,6 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
+from libmail.lookup.facts import Facts
 from libmail.quoting import header_address
 
 __all__ = ["literal", "received"]
@@ -11,25 +12,25 @@ def literal(address: str) -> str:
 
 
 def received(
+    facts: Facts,
     *,
-    helo_name: str,
-    client_name: str,
-    client_address: str,
     hostname: str,
     mail_name: str,
-    protocol: str,
+    smtputf8: bool,
     queue_id: str,
     recipient: str | None,
     date: str,
     hide_client: bool,
 ) -> bytes:
     """The header in wire form. recipient: the only one, internal form; None: several."""
+    client = facts.client
+    protocol = "UTF8SMTP" if smtputf8 else facts.protocol
     lines = []
     if hide_client:
         lines.append(f"Received: by {hostname} ({mail_name}) with {protocol} id {queue_id}")
     else:
-        helo = helo_name or client_name
-        lines.append(f"Received: from {helo} ({client_name} [{literal(client_address)}])")
+        helo = facts.helo_name or client.name
+        lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
         lines.append(f"\tby {hostname} ({mail_name}) with {protocol} id {queue_id}")
     return _finished(lines, recipient, date)
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from daemons.smtpd.channel import ClientGone
-from daemons.smtpd.server import Server, open_tables
-from daemons.smtpd.session import Session, Verb
+from daemons.smtpd.prepared import open_tables
+from daemons.smtpd.server import Server
+from daemons.smtpd.session import Session
+from daemons.smtpd.verb import Verb
 from daemons.smtpd.verbs import VERBS
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.batches import batches
@@ -35,6 +37,7 @@ from libmail.ipc.messages import (
     Transport,
 )
 from libmail.log import Fatal
+from libmail.lookup.facts import Client
 from libmail.printable import complain
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
@@ -168,10 +171,6 @@ class StandardChannel:
     def close(self) -> None:
         """Leave the descriptors open: they are not ours."""
 
-    def server_address(self) -> tuple[str, str]:
-        """There is none."""
-        return "", ""
-
 
 class _NoQuestions:
     """Says of every address that it is good: restrictions do not apply to local users."""
@@ -192,7 +191,7 @@ async def _serve(config: Config, verbs: Mapping[str, Verb], source: int, target:
     pickup = ServicePool(f"public/{params.pickup_service_name}", timeout=params.ipc_timeout)
     server = Server(prepared, _NoQuestions(), PickupClient(pickup), stand_alone=True)
     channel = StandardChannel(source, target)
-    await Session(server, channel, verbs, _ADDRESS, "").run()
+    await Session(server, channel, verbs, Client(_ADDRESS)).run()
 
 
 def serve_descriptors(config: Config, source: int = 0, target: int = 1) -> None:

@@ -1,12 +1,17 @@
 """One mail transaction: from MAIL to the end of the content."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from daemons.smtpd.intake import Intake
 from libmail.clients.cleanup import MailSubmission
-from libmail.ipc.messages import Recipient, ResolveReply
+from libmail.ipc.messages import CleanupFlag, DsnNotify, Recipient, ResolveReply
+from libmail.lookup.facts import Effect
 
-__all__ = ["Extras", "Resolver", "Transaction"]
+__all__ = ["Chunks", "Extras", "Resolver", "Transaction"]
+
+_HOLD: Final = int(CleanupFlag.HOLD)
+_FLAGS: Final = {"hold": _HOLD, "discard": int(CleanupFlag.DISCARD)}
 
 
 class Resolver(Protocol):
@@ -21,7 +26,7 @@ class Resolver(Protocol):
 
 @dataclass(slots=True)
 class Extras:
-    """What restrictions asked to be done with the message."""
+    """What restrictions asked to be done with the message. cleanup_flags: CleanupFlag bits."""
 
     cleanup_flags: int = 0
     content_filter: str = ""
@@ -29,29 +34,64 @@ class Extras:
     bcc: list[str] = field(default_factory=list)
     prepend: list[str] = field(default_factory=list)
 
+    def has(self, effect: Effect) -> bool:
+        """Whether that is to be done anyway, so that it need not be said again."""
+        return effect.action == "hold" and bool(self.cleanup_flags & _HOLD)
+
+    def add(self, effect: Effect) -> None:
+        """Remember it, if it is about the message."""
+        action = effect.action
+        if action in _FLAGS:
+            self.cleanup_flags |= _FLAGS[action]
+        elif action == "filter":
+            self.content_filter = effect.argument
+        elif action == "redirect":
+            self.redirect = effect.argument
+        elif action == "bcc":
+            self.bcc.append(effect.argument)
+        elif action == "prepend":
+            self.prepend.append(effect.argument)
+
+    def copies(self) -> list[Recipient]:
+        """The recipients of BCC actions, whom no report names."""
+        return [Recipient(address, address, "", DsnNotify.NEVER) for address in self.bcc]
+
 
 @dataclass(slots=True)
+class Chunks:
+    """What the BDAT commands of one message have announced, from the first one to the last.
+
+    octets: of all chunks that were taken. refused: one was not, so that no later one is: what
+    would be delivered is not what was sent. discarded: octets of chunks that were not taken.
+    """
+
+    octets: int = 0
+    refused: bool = False
+    discarded: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Transaction:
     """sender: internal form. flags: EnvelopeFlag bits. arrival: time.time() of MAIL.
 
     submission: to cleanup, from the first accepted recipient on. overshoot: recipients beyond the
-    limit. size: octets of content so far, lines: of those that make whole lines.
+    limit. intake: of the content, when it has begun.
     """
 
     sender: str
     flags: int
     dsn_envid: str
     arrival: float
+    verp_delims: str = ""
     recipients: list[Recipient] = field(default_factory=list)
     submission: MailSubmission | None = None
     overshoot: int = 0
-    size: int = 0
-    lines: int = 0
-    too_large: bool = False
-    verp_delims: str = ""
-    lost: bool = False  # cleanup cannot be reached any more
-    begun: bool = False  # the head of the message was written
-    held: bytes = b""  # content that is not enough to begin with
+    intake: Intake | None = None
+
+    @property
+    def octets(self) -> int:
+        """Of whole lines of content that were received."""
+        return 0 if self.intake is None else self.intake.lines
 
     def abort(self) -> None:
         """Drop the message."""

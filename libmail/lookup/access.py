@@ -89,14 +89,14 @@ async def host_action(
 async def check_client_access(check: Check, _: Subject, table: str) -> Outcome:
     """check_client_access type:table."""
     facts = check.facts
-    return await _host(check, CLIENT, table, facts.client_name, facts.client_address)
+    return await _host(check, CLIENT, table, facts.client.name, facts.client.address)
 
 
 async def check_reverse_client_access(check: Check, _: Subject, table: str) -> Outcome:
     """check_reverse_client_hostname_access type:table. It may not permit: whoever owns an address
     can give it any name."""
-    name = check.facts.reverse_name
-    outcome = await _host(check, REVERSE_CLIENT, table, name, check.facts.client_address)
+    name = check.facts.client.reverse_name
+    outcome = await _host(check, REVERSE_CLIENT, table, name, check.facts.client.address)
     if outcome is PERMIT and not check.discarding:
         return check.forbid_permit("check_reverse_client_hostname_access", name)
     return outcome
@@ -130,16 +130,16 @@ async def check_etrn_access(check: Check, subject: Subject, table: str) -> Outco
 
 async def check_sender_access(check: Check, _: Subject, table: str) -> Outcome:
     """check_sender_access type:table."""
-    if check.facts.sender is None:
+    if check.facts.mail.sender is None:
         return DUNNO
-    return await _mail(check, SENDER, table, check.facts.sender)
+    return await _mail(check, SENDER, table, check.facts.mail.sender)
 
 
 async def check_recipient_access(check: Check, _: Subject, table: str) -> Outcome:
     """check_recipient_access type:table."""
-    if not check.facts.recipient:
+    if not check.facts.mail.recipient:
         return DUNNO
-    return await _mail(check, RECIPIENT, table, check.facts.recipient)
+    return await _mail(check, RECIPIENT, table, check.facts.mail.recipient)
 
 
 def _address_keys(check: Check, address: str) -> Iterator[tuple[str, bool]]:

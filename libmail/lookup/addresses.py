@@ -45,7 +45,7 @@ async def _authorized(check: Check, address: str) -> bool:
 
 async def permit_auth_destination(check: Check, _: Subject, __: str) -> Outcome:
     """We are the final destination, or relay for the domain."""
-    recipient = check.facts.recipient
+    recipient = check.facts.mail.recipient
     if recipient is None:
         return DUNNO
     try:
@@ -66,7 +66,7 @@ async def defer_unauth_destination(check: Check, _: Subject, __: str) -> Outcome
 
 
 async def _relay_denied(check: Check, code: int, dsn: str) -> Outcome:
-    recipient = check.facts.recipient
+    recipient = check.facts.mail.recipient
     if recipient is None:
         return DUNNO
     try:
@@ -79,7 +79,7 @@ async def _relay_denied(check: Check, code: int, dsn: str) -> Outcome:
 
 async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
     """We are an MX host of the domain, but not its primary one."""
-    recipient = check.facts.recipient
+    recipient = check.facts.mail.recipient
     if recipient is None:
         return DUNNO
     _warn_of_removal()
@@ -175,7 +175,7 @@ def _valid_domain(domain: str) -> bool:
 
 async def reject_non_fqdn_sender(check: Check, _: Subject, __: str) -> Outcome:
     """The sender's domain is not fully qualified."""
-    sender = check.facts.sender
+    sender = check.facts.mail.sender
     if not sender or _fqdn(sender):
         return DUNNO
     text = check.rejected(SENDER, "need fully-qualified address")
@@ -184,7 +184,7 @@ async def reject_non_fqdn_sender(check: Check, _: Subject, __: str) -> Outcome:
 
 async def reject_non_fqdn_recipient(check: Check, _: Subject, __: str) -> Outcome:
     """The recipient's domain is not fully qualified."""
-    recipient = check.facts.recipient
+    recipient = check.facts.mail.recipient
     if not recipient or recipient.lower() == "postmaster" or _fqdn(recipient):
         return DUNNO
     text = check.rejected(RECIPIENT, "need fully-qualified address")
@@ -195,8 +195,8 @@ async def reject_multi_recipient_bounce(check: Check, subject: Subject, _: str) 
     """A message without sender has several recipients."""
     facts = check.facts
     # While recipients are still coming, this one counts, too.
-    count = facts.recipient_count + (facts.where == "RCPT")
-    if facts.sender != "" or count <= 1:
+    count = facts.mail.recipient_count + (facts.where == "RCPT")
+    if facts.mail.sender != "" or count <= 1:
         return DUNNO
     code = check.params.multi_recipient_bounce_reject_code
     return check.reject(subject, code, "5.5.3", check.rejected(subject, "Multi-recipient bounce"))
@@ -207,12 +207,12 @@ async def reject_multi_recipient_bounce(check: Check, subject: Subject, _: str) 
 
 async def reject_unknown_sender_domain(check: Check, _: Subject, __: str) -> Outcome:
     """The sender's domain has neither MX nor address, and we are not its destination."""
-    return await _unknown_domain(check, SENDER, check.facts.sender, "4.1.8", "5.7.27")
+    return await _unknown_domain(check, SENDER, check.facts.mail.sender, "4.1.8", "5.7.27")
 
 
 async def reject_unknown_recipient_domain(check: Check, _: Subject, __: str) -> Outcome:
     """The recipient's domain has neither MX nor address, and we are not its destination."""
-    return await _unknown_domain(check, RECIPIENT, check.facts.recipient, "4.1.2", "5.1.10")
+    return await _unknown_domain(check, RECIPIENT, check.facts.mail.recipient, "4.1.2", "5.1.10")
 
 
 async def _unknown_domain(

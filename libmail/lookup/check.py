@@ -151,18 +151,18 @@ class Check:
         """What a reply calls the thing that is checked, without angle brackets."""
         facts = self.facts
         if subject is CLIENT:
-            return facts.client
+            return facts.client.shown
         if subject is REVERSE_CLIENT:
-            return f"{facts.reverse_name}[{facts.client_address}]"
+            return f"{facts.client.reverse_name}[{facts.client.address}]"
         if subject is HELO:
             return facts.helo_name
         if subject is SENDER:
-            return facts.sender or ""
+            return facts.mail.sender or ""
         if subject is DATA:
             return "DATA"
         if subject is END_OF_DATA:
             return "END-OF-MESSAGE"
-        return facts.recipient or ""
+        return facts.mail.recipient or ""
 
     def rejected(self, subject: Subject, reason: str) -> str:
         """The usual text of a refusal."""
@@ -278,7 +278,7 @@ class Check:
 
     async def resolve(self, address: str) -> ResolveReply:
         """Where mail for an address goes. Raises LookupFailure."""
-        reply = await self.lookups.resolve(self.facts.sender or "", address)
+        reply = await self.lookups.resolve(self.facts.mail.sender or "", address)
         if reply.flags & _FAIL:
             raise LookupFailure(address)
         return reply

@@ -40,28 +40,28 @@ async def permit_inet_interfaces(check: Check, _: Subject, __: str) -> Outcome:
 async def _in_hosts(check: Check, title: str) -> Outcome:
     facts = check.facts
     try:
-        found = await check.lookups.host_in_list(title, facts.client_name, facts.client_address)
+        found = await check.lookups.host_in_list(title, facts.client.name, facts.client.address)
     except LookupFailure:
-        return check.reject_lookup(facts.client)
+        return check.reject_lookup(facts.client.shown)
     return PERMIT if found else DUNNO
 
 
 async def reject_unknown_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The client has no name that leads back to its address."""
-    return _unknown_client(check, check.facts.client_name == "unknown", "4.7.25", "hostname")
+    return _unknown_client(check, check.facts.client.name == "unknown", "4.7.25", "hostname")
 
 
 async def reject_unknown_forward_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The client's name has no address."""
     facts = check.facts
-    unknown = facts.client_name == "unknown" and facts.name_status is not NameStatus.FORGED
+    unknown = facts.client.name == "unknown" and facts.client.name_status is not NameStatus.FORGED
     return _unknown_client(check, unknown, "4.7.25", "hostname")
 
 
 async def reject_unknown_reverse_client_hostname(check: Check, _: Subject, __: str) -> Outcome:
     """The client's address has no name."""
-    unknown = check.facts.reverse_name == "unknown"
-    status = check.facts.reverse_status
+    unknown = check.facts.client.reverse_name == "unknown"
+    status = check.facts.client.reverse_status
     return _unknown_client(check, unknown, "4.7.1", "reverse hostname", status)
 
 
@@ -70,9 +70,9 @@ def _unknown_client(
 ) -> Outcome:
     if not unknown:
         return DUNNO
-    status = status or check.facts.name_status
+    status = status or check.facts.client.name_status
     code = 450 if status is NameStatus.TRY_AGAIN else check.params.unknown_client_reject_code
-    text = f"Client host rejected: cannot find your {what}, [{check.facts.client_address}]"
+    text = f"Client host rejected: cannot find your {what}, [{check.facts.client.address}]"
     return check.reject(CLIENT, code, dsn, text)
 
 

@@ -136,13 +136,13 @@ async def _values(
     check: Check, subject: Subject, domain: str, query: str, what: str
 ) -> dict[str, str]:
     facts, params = check.facts, check.params
-    sender, recipient = facts.sender or "", facts.recipient or ""
+    sender, recipient = facts.mail.sender or "", facts.mail.recipient or ""
     reason = await _reason(check, query)
     return {
-        "client": facts.client,
-        "client_address": facts.client_address,
-        "client_name": facts.client_name,
-        "reverse_client_name": facts.reverse_name,
+        "client": facts.client.shown,
+        "client_address": facts.client.address,
+        "client_name": facts.client.name,
+        "reverse_client_name": facts.client.reverse_name,
         "helo_name": facts.helo_name,
         "sender": sender or "<>",
         "sender_name": split_address(sender)[0] or "<>",
@@ -163,7 +163,7 @@ async def _values(
 
 async def reject_rbl_client(check: Check, _: Subject, zone: str) -> Outcome:
     """reject_rbl_client domain[=pattern]: the client's address is listed."""
-    address = check.facts.client_address
+    address = check.facts.client.address
     domain, _eq, pattern = zone.partition("=")
     query = f"{_reversed_address(address)}.{domain}"
     if not await _listed(check, query, pattern):
@@ -174,13 +174,13 @@ async def reject_rbl_client(check: Check, _: Subject, zone: str) -> Outcome:
 async def permit_dnswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
     """permit_dnswl_client domain[=pattern]: the client's address is listed."""
     domain, _eq, pattern = zone.partition("=")
-    query = f"{_reversed_address(check.facts.client_address)}.{domain}"
+    query = f"{_reversed_address(check.facts.client.address)}.{domain}"
     return await _permitted(check, subject, zone, query, pattern)
 
 
 async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
     """permit_rhswl_client domain[=pattern]: the client's verified name is listed."""
-    name = check.facts.client_name
+    name = check.facts.client.name
     if name == "unknown" or not valid_hostname(name):
         return DUNNO
     domain, _eq, pattern = zone.partition("=")

@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
 
 from libmail.smtp.reply import Reply
+from libmail.tls.facts import Agreed, Trust
 
 __all__ = [
     "CLIENT",
@@ -18,12 +19,16 @@ __all__ = [
     "REVERSE_CLIENT",
     "SENDER",
     "Answer",
+    "Client",
     "Effect",
     "ErrorClass",
     "Facts",
+    "Mail",
     "NameStatus",
     "Outcome",
+    "Sasl",
     "Subject",
+    "Tls",
     "Verdict",
     "named",
 ]
@@ -38,36 +43,80 @@ class NameStatus(Enum):
     TRY_AGAIN = auto()
 
 
-@dataclass(slots=True)
-class Facts:
-    """What is known of a session. Addresses are in internal form, None: not given yet.
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is connected to whom, as text: of the socket, or what PROXY, XCLIENT, postscreen say.
 
-    client_name: verified name, "unknown" without. reverse_name: the name of the address, not
-    verified. where: the command at hand, as the log names it. improper_pipelining: the client sent
-    more than it may. deferrals: what a stage that was decided early (CLIENT, HELO or SENDER,
-    without smtpd_delay_reject) wants a permit to become later in the session.
+    name: verified, "unknown" without. reverse_name: what the address leads to, not verified.
     """
 
-    client_name: str = "unknown"
-    client_address: str = ""
-    client_port: str = ""
+    address: str = ""
+    port: str = ""
+    name: str = "unknown"
     reverse_name: str = "unknown"
     name_status: NameStatus = NameStatus.OK
     reverse_status: NameStatus = NameStatus.OK
     server_address: str = ""
-    helo_name: str = ""
-    protocol: str = "SMTP"
+    server_port: str = ""
+
+    @property
+    def shown(self) -> str:
+        """As replies and log lines name it: `name[address]`."""
+        return f"{self.name}[{self.address}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the client's handshake has settled.
+
+    subject, issuer: common names of its certificate. fingerprint: of the certificate, key: of its
+    public key; "" where it has shown none.
+    """
+
+    agreed: Agreed
+    trust: Trust
+    subject: str = ""
+    issuer: str = ""
+    fingerprint: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sasl:
+    """As whom the client has authenticated. sender: the AUTH parameter of MAIL."""
+
+    method: str
+    username: str
+    sender: str = ""
+
+
+@dataclass(slots=True)
+class Mail:
+    """The transaction at hand. Addresses are in internal form, None: not given yet."""
+
     sender: str | None = None
     recipient: str | None = None
     recipient_count: int = 0
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a session; attributes of policies and log lines are views of it.
+
+    tls, sasl: None for none. where: the command at hand, as the log names it. improper_pipelining:
+    the client has sent more than it may at some point. deferrals: what a stage that was decided
+    early (CLIENT, HELO or SENDER, without smtpd_delay_reject) wants a permit to become later.
+    """
+
+    client: Client = field(default_factory=Client)
+    tls: Tls | None = None
+    sasl: Sasl | None = None
+    mail: Mail = field(default_factory=Mail)
+    helo_name: str = ""
+    protocol: str = "SMTP"
     where: str = "CONNECT"
     improper_pipelining: bool = False
     deferrals: "dict[Subject, Reply]" = field(default_factory=dict)
-
-    @property
-    def client(self) -> str:
-        """The client as replies and log lines name it."""
-        return f"{self.client_name}[{self.client_address}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +139,12 @@ END_OF_DATA: Final = Subject("End-of-data")
 def named(facts: Facts, subject: Subject) -> str:
     """The host name or address that a restriction about this subject looks at; "" for none."""
     if subject is CLIENT:
-        return facts.client_name
+        return facts.client.name
     if subject is REVERSE_CLIENT:
-        return facts.reverse_name
+        return facts.client.reverse_name
     if subject is HELO:
         return facts.helo_name
-    return (facts.sender if subject is SENDER else facts.recipient) or ""
+    return (facts.mail.sender if subject is SENDER else facts.mail.recipient) or ""
 
 
 class Answer(Enum):

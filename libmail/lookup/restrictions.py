@@ -66,7 +66,7 @@ class Restrictions:
 
     async def _sender(self, check: Check) -> Outcome:
         outcome = await check.stage(self._compiled.sender, SENDER)
-        sender = check.facts.sender
+        sender = check.facts.mail.sender
         if (
             isinstance(outcome, Reply)
             or not self._params.smtpd_reject_unlisted_sender

@@ -22,7 +22,7 @@ _FOR_SENDER: Final = ("sender_canonical_maps", *_FOR_RECIPIENT)
 
 async def reject_unlisted_recipient(check: Check, _: Subject, __: str) -> Outcome:
     """The recipient is not in the tables of its address class."""
-    recipient = check.facts.recipient
+    recipient = check.facts.mail.recipient
     if recipient is None or check.unlisted:
         return DUNNO
     check.unlisted = not check.warning  # else the check at the end of all lists is still to come
@@ -31,7 +31,7 @@ async def reject_unlisted_recipient(check: Check, _: Subject, __: str) -> Outcom
 
 async def reject_unlisted_sender(check: Check, _: Subject, __: str) -> Outcome:
     """The sender is not in the tables of its address class."""
-    sender = check.facts.sender
+    sender = check.facts.mail.sender
     return await check_listed(check, SENDER, sender) if sender else DUNNO
 
 

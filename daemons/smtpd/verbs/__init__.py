@@ -3,34 +3,34 @@
 from collections.abc import Mapping
 from typing import Final
 
-from daemons.smtpd.session import Verb
-from daemons.smtpd.verbs.content import bdat, data
+from daemons.smtpd.verb import Verb
+from daemons.smtpd.verbs.content import bdat, chunking_off, data
 from daemons.smtpd.verbs.etrn import etrn
 from daemons.smtpd.verbs.helo import ehlo, helo
 from daemons.smtpd.verbs.mail import mail
-from daemons.smtpd.verbs.other import auth, help_, noop, not_here, quit_, rset, unauthorized
-from daemons.smtpd.verbs.rcpt import rcpt, vrfy
+from daemons.smtpd.verbs.other import auth_off, help_, noop, not_here, quit_, rset, unauthorized
+from daemons.smtpd.verbs.rcpt import rcpt, vrfy, vrfy_off
 
 __all__ = ["VERBS"]
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
     for verb in (
-        Verb("HELO", helo, limited=True, last=True),
-        Verb("EHLO", ehlo, limited=True, last=True),
-        Verb("STARTTLS", not_here, last=True),
-        Verb("XCLIENT", unauthorized, last=True),
-        Verb("XFORWARD", unauthorized, last=True),
-        Verb("AUTH", auth, last=True),
+        Verb("HELO", helo, clear=True, limited=True, last=True),
+        Verb("EHLO", ehlo, clear=True, limited=True, last=True),
+        Verb("STARTTLS", off=not_here, keyword="STARTTLS", clear=True, last=True),
+        Verb("XCLIENT", off=unauthorized, keyword="XCLIENT", last=True),
+        Verb("XFORWARD", off=unauthorized, keyword="XFORWARD", last=True),
+        Verb("AUTH", off=auth_off, keyword="AUTH", last=True),
         Verb("MAIL", mail),
         Verb("RCPT", rcpt),
         Verb("DATA", data, last=True),
-        Verb("BDAT", bdat),
+        Verb("BDAT", bdat, off=chunking_off, keyword="CHUNKING"),
         Verb("RSET", rset, limited=True),
-        Verb("NOOP", noop, limited=True, last=True),
-        Verb("VRFY", vrfy, limited=True, last=True),
-        Verb("ETRN", etrn, limited=True, last=True),
+        Verb("NOOP", noop, clear=True, limited=True, last=True),
+        Verb("VRFY", vrfy, off=vrfy_off, keyword="VRFY", limited=True, last=True),
+        Verb("ETRN", etrn, keyword="ETRN", limited=True, last=True),
         Verb("HELP", help_, limited=True, last=True),
-        Verb("QUIT", quit_, ends=True),
+        Verb("QUIT", quit_, clear=True, ends=True),
     )
 }

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from daemons.smtpd.session import Answer, Session
+from daemons.smtpd.answer import Answer, answer, by_policy, decided
+from daemons.smtpd.session import Session
 from libmail.clients.flush import is_site
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
@@ -18,23 +19,23 @@ async def etrn(session: Session, argument: str) -> Answer:
     """ETRN domain."""
     server, facts = session.server, session.facts
     if server.params.smtpd_helo_required and not facts.helo_name:
-        return session.by_policy(Reply(503, "", "Error: send HELO/EHLO first"))
+        return by_policy(Reply(503, "", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
-        return Reply(503, "", "Error: MAIL transaction in progress")
+        return answer(Reply(503, "", "Error: MAIL transaction in progress"))
     if len(argument.split()) != 1:
-        return Reply(500, "", "Syntax: ETRN domain")
+        return answer(Reply(500, "", "Syntax: ETRN domain"))
     site = argument[1:] if argument[0] in "@#" else argument
     if not is_site(site):
-        return Reply(501, "", "Error: invalid parameter syntax")
-    facts.recipient = site  # what the restrictions are about; it is no recipient for the log
+        return answer(Reply(501, "", "Error: invalid parameter syntax"))
+    facts.mail.recipient = site  # what the restrictions are about; it is no recipient for the log
     try:
         verdict = await server.etrn(facts)
     finally:
-        facts.recipient = None
+        facts.mail.recipient = None
     session.carry_out(verdict)
     if verdict.reply is not None:
-        return verdict.reply
-    return await _queue_run(session, site)
+        return decided(verdict.reply)
+    return answer(await _queue_run(session, site))
 
 
 async def _queue_run(session: Session, site: str) -> Reply:

@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from daemons.smtpd.session import Answer, Session
+from daemons.smtpd.answer import Answer, answer, decided
+from daemons.smtpd.ehlo import ehlo_reply, logged
+from daemons.smtpd.session import Session
 from libmail.log import LOG
 from libmail.smtp.reply import Reply
 
@@ -15,47 +17,40 @@ _UNSAFE: Final = {ord(char): "?" for char in '<>()\\";'}
 async def helo(session: Session, argument: str) -> Answer:
     """HELO name."""
     if not argument:
-        return Reply(501, "", "Syntax: HELO hostname")
+        return answer(Reply(501, "", "Syntax: HELO hostname"))
     refused = await _introduce(session, argument)
     if refused is not None:
         return refused
     session.facts.protocol = "SMTP"
-    return Reply(250, "", session.server.params.myhostname)
+    return answer(Reply(250, "", session.server.params.myhostname))
 
 
 async def ehlo(session: Session, argument: str) -> Answer:
     """EHLO name."""
     if not argument:
-        return Reply(501, "", "Syntax: EHLO hostname")
+        return answer(Reply(501, "", "Syntax: EHLO hostname"))
     refused = await _introduce(session, argument)
     if refused is not None:
         return refused
-    session.facts.protocol = "ESMTP"
-    discard = await session.server.discarded(session.facts.client_address)
+    facts, rules = session.facts, session.server.clients
+    facts.protocol = "ESMTP"
+    discard = await rules.discarded(facts.client.address)
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
-        LOG.info(f"discarding EHLO keywords: {', '.join(_ordered(discard))}")
+        LOG.info(f"discarding EHLO keywords: {logged(discard)}")
     session.discard = discard
-    return session.server.ehlo(discard, verp=await session.server.allows_verp(session.facts))
+    session.may_verp = await rules.allows_verp(facts)
+    return answer(ehlo_reply(session))
 
 
-_ORDER: Final = (
-    "8BITMIME", "AUTH", "ETRN", "PIPELINING", "SIZE", "VERP", "VRFY", "XCLIENT", "XFORWARD",
-    "ENHANCEDSTATUSCODES", "DSN", "STARTTLS", "SMTPUTF8", "CHUNKING", "REQUIRETLS",
-)  # fmt: skip
-
-
-def _ordered(discard: frozenset[str]) -> list[str]:
-    return [keyword for keyword in _ORDER if keyword in discard]
-
-
-async def _introduce(session: Session, argument: str) -> Reply | None:
-    """Take the client's name, and begin anew; the reply of a restriction that refuses it."""
+async def _introduce(session: Session, argument: str) -> Answer | None:
+    """Take the client's name, and begin anew; the answer of a restriction that refuses it."""
     session.drop_transaction()
     facts = session.facts
     name = argument.split()[0].translate(_UNSAFE)
     facts.helo_name = "".join([char if char.isprintable() else "?" for char in name])
     verdict = await session.server.helo(facts)
     session.carry_out(verdict)
-    if verdict.reply is not None:
-        facts.helo_name = ""
-    return verdict.reply
+    if verdict.reply is None:
+        return None
+    facts.helo_name = ""
+    return decided(verdict.reply)

@@ -4,10 +4,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from daemons.smtpd.session import Answer, Session
+from daemons.smtpd.answer import Answer, answer, by_policy, decided
+from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
 from libmail.log import LOG
+from libmail.lookup.facts import Effect
 from libmail.message.verp import usable_delimiters
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import (
@@ -24,11 +26,16 @@ from libmail.smtp.address import (
 )
 from libmail.smtp.reply import Reply
 
-__all__ = ["UNDECLARED_UTF8", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
+__all__ = ["UNDECLARED_UTF8", "WRITE_ERROR", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
 
-UNDECLARED_UTF8: Final = Reply(553, "5.6.7", "Must declare SMTPUTF8 to send unicode address")
+UNDECLARED_UTF8: Final = answer(
+    Reply(553, "5.6.7", "Must declare SMTPUTF8 to send unicode address")
+)
+WRITE_ERROR: Final = Answer(
+    Reply(451, "4.3.0", "Error: queue file write error"), error=True, kind="resource"
+)
 
-_OK: Final = Reply(250, "2.1.0", "Ok")
+_OK: Final = answer(Reply(250, "2.1.0", "Ok"))
 _ENVID_LIMIT: Final = 100  # RFC 3461 §4.4
 _ERROR: Final = int(ResolveFlag.ERROR)
 _LARGEST: Final = 2**63 - 1
@@ -42,9 +49,9 @@ class UndeclaredUtf8(Exception):
 class _Refused(Exception):
     """A parameter cannot be taken."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self.reply = reply
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
 
 
 @dataclass(slots=True)
@@ -62,32 +69,36 @@ async def mail(session: Session, argument: str) -> Answer:
     """MAIL FROM:<path> parameters."""
     server, facts = session.server, session.facts
     if server.params.smtpd_helo_required and not facts.helo_name:
-        return session.by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
+        return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
-        return Reply(503, "5.5.1", "Error: nested MAIL command")
+        return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
     if session.chunks is not None:
-        return Reply(503, "5.5.1", "Error: MAIL after BDAT")
+        return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
-        return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
+        return answer(Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
     wants_utf8 = "SMTPUTF8" in argument.upper().split()
     try:
         sender, rest = path_of(session, argument[5:], "MAIL", utf8=wants_utf8)
         options = await _options(session, rest) if rest else _Options()
     except AddressSyntax:
-        return Reply(501, "5.1.7", "Bad sender address syntax")
+        return answer(Reply(501, "5.1.7", "Bad sender address syntax"))
     except UndeclaredUtf8:
         return UNDECLARED_UTF8
     except _Refused as err:
-        return err.reply
+        return err.answer
     if options.verp is not None and not sender:
-        return Reply(503, "5.5.4", "Error: XVERP requires non-null sender")
+        return answer(Reply(503, "5.5.4", "Error: XVERP requires non-null sender"))
     sender = without_line_breaks(sender)
     refused = await _decide(session, sender, argument[5:], options)
     if refused is not None:
-        facts.sender = None
+        facts.mail.sender = None
         return refused
     transaction = Transaction(
-        sender, options.flags, options.envid or "", time.time(), verp_delims=options.verp or ""
+        sender=sender,
+        flags=options.flags,
+        dsn_envid=options.envid or "",
+        arrival=time.time(),
+        verp_delims=options.verp or "",
     )
     session.transaction = transaction
     if server.params.smtpd_delay_open_until_valid_rcpt:
@@ -97,7 +108,7 @@ async def mail(session: Session, argument: str) -> Answer:
     except ServiceUnavailable as err:
         LOG.warning(f"cannot begin a message: {err}")
         session.drop_transaction()
-        return Reply(451, "4.3.0", "Error: queue file write error")
+        return WRITE_ERROR
     return _OK
 
 
@@ -128,7 +139,7 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
 async def _options(session: Session, text: str) -> _Options:
     """Raises _Refused."""
     options = _Options()
-    verp = "XVERP" in text.upper() and await session.server.allows_verp(session.facts)
+    verp = "XVERP" in text.upper() and await session.server.clients.allows_verp(session.facts)
     for name, value in parse_parameters(text):
         if name == "XVERP" and verp:
             options.verp = _delimiters(session, value)
@@ -148,11 +159,11 @@ async def _options(session: Session, text: str) -> _Options:
     return options
 
 
-def _unsupported(text: str, name: str, value: str | None) -> Reply:
+def _unsupported(text: str, name: str, value: str | None) -> Answer:
     """The refusal of a parameter, as the client spelled it."""
     wanted = name.upper() if value is None else f"{name}={value}".upper()
     given = next((word for word in text.split() if word.upper() == wanted), name)
-    return Reply(555, "5.5.4", f"Unsupported option: {given}")
+    return answer(Reply(555, "5.5.4", f"Unsupported option: {given}"))
 
 
 def _delimiters(session: Session, value: str | None) -> str:
@@ -162,24 +173,26 @@ def _delimiters(session: Session, value: str | None) -> str:
         return params.default_verp_delimiters
     allowed = params.verp_delimiter_filter
     if not usable_delimiters(value, allowed):
-        raise _Refused(Reply(501, "5.5.4", f"Error: XVERP needs two characters from {allowed}"))
+        raise _Refused(
+            answer(Reply(501, "5.5.4", f"Error: XVERP needs two characters from {allowed}"))
+        )
     return value
 
 
 def _size(session: Session, value: str) -> int:
     if not (value.isascii() and value.isdigit()):
-        raise _Refused(Reply(501, "5.5.4", "Bad message size syntax"))
+        raise _Refused(answer(Reply(501, "5.5.4", "Bad message size syntax")))
     if len(value) > 19 or int(value) > _LARGEST:
         reply = Reply(552, "5.3.4", "Message size exceeds file system imposed limit")
-        raise _Refused(session.by_policy(reply))
+        raise _Refused(by_policy(reply))
     return int(value)
 
 
 def _dsn_option(session: Session, options: _Options, name: str, value: str) -> None:
     """RET and ENVID, RFC 3461 §4.3 and §4.4. Raises _Refused."""
     if "DSN" in session.discard:
-        raise _Refused(Reply(501, "5.7.1", "DSN support is disabled"))
-    bad = _Refused(Reply(501, "5.5.4", f"Bad {name} parameter syntax"))
+        raise _Refused(answer(Reply(501, "5.7.1", "DSN support is disabled")))
+    bad = _Refused(answer(Reply(501, "5.5.4", f"Bad {name} parameter syntax")))
     if name == "RET":
         flag = _RET.get(value.upper())
         if flag is None or options.ret:
@@ -197,41 +210,43 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
         raise bad
 
 
-async def _decide(session: Session, sender: str, text: str, options: _Options) -> Reply | None:
+async def _decide(session: Session, sender: str, text: str, options: _Options) -> Answer | None:
     server, facts = session.server, session.facts
-    facts.sender = sender
+    facts.mail.sender = sender
     refused = _no_room(session, options.size)
     if refused is not None:
-        session.log("reject", refused.line)
+        session.log("reject", refused.reply.line)
         return refused
-    if server.has_milters:
+    if server.options.has_milters:
         refused = await _unfiltered(session)
         if refused is not None:
             return refused
     verdict = await server.mail(facts)
     session.carry_out(verdict)
     if verdict.reply is not None:
-        return verdict.reply
-    bad = Reply(501, "5.1.7", "Bad sender address syntax")
+        return decided(verdict.reply)
+    bad = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
     return await address_problem(session, sender, text, bad) if sender else None
 
 
-async def _unfiltered(session: Session) -> Reply | None:
+async def _unfiltered(session: Session) -> Answer | None:
     """The refusal of mail that a Milter should see."""
-    decision = await session.server.unfiltered(session.facts.client_address)
+    decision = await session.server.clients.unfiltered(session.facts.client.address)
     if decision.reply is not None:
         session.log("milter-reject", decision.reply.line)
-    elif decision.hold:
-        session.hold("milter triggers HOLD action")
-    return decision.reply
+        return answer(decision.reply)
+    if decision.hold:
+        session.log("milter-hold", "milter triggers HOLD action")
+        session.extras.add(Effect("hold"))
+    return None
 
 
-def _no_room(session: Session, size: int) -> Reply | None:
+def _no_room(session: Session, size: int) -> Answer | None:
     """Why a message of that announced size cannot be taken."""
     params = session.server.params
     limit = params.message_size_limit
     if limit and size > limit:
-        return session.by_policy(Reply(552, "5.3.4", "Message size exceeds fixed limit"))
+        return by_policy(Reply(552, "5.3.4", "Message size exceeds fixed limit"))
     free = session.server.free_space()
     if params.queue_minfree and free < params.queue_minfree:
         LOG.warning(f"not enough free space in mail queue: {free} bytes < queue_minfree")
@@ -239,11 +254,10 @@ def _no_room(session: Session, size: int) -> Reply | None:
         LOG.warning(f"not enough free space in mail queue: {free} bytes < 1.5*message size limit")
     elif size <= free:
         return None
-    session.error_mask.add("resource")
-    return Reply(452, "4.3.1", "Insufficient system storage")
+    return Answer(Reply(452, "4.3.1", "Insufficient system storage"), error=True, kind="resource")
 
 
-async def address_problem(session: Session, address: str, text: str, bad: Reply) -> Reply | None:
+async def address_problem(session: Session, address: str, text: str, bad: Answer) -> Answer | None:
     """The refusal of an address that cannot be one (`bad`), or is not known to be one.
 
     text: what it was given in.
@@ -252,7 +266,7 @@ async def address_problem(session: Session, address: str, text: str, bad: Reply)
         resolved = await session.server.rewrite.resolve_completed("", address)
     except ServiceUnavailable as err:
         LOG.warning(f"resolve {address}: {err}")
-        return Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure")
+        return answer(Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure"))
     if resolved.flags & _ERROR:
         where = session.facts.where
         path = split_path(text)[0]

@@ -2,18 +2,20 @@
 
 from typing import Final
 
-from daemons.smtpd.session import Answer, Session
+from daemons.smtpd.answer import Answer, answer, by_policy
+from daemons.smtpd.session import Session
 from libmail.smtp.reply import Reply
 
-__all__ = ["auth", "help_", "noop", "not_here", "quit_", "rset", "unauthorized"]
+__all__ = ["auth_off", "help_", "noop", "not_here", "quit_", "rset", "unauthorized"]
 
-_OK: Final = Reply(250, "2.0.0", "Ok")
+_OK: Final = answer(Reply(250, "2.0.0", "Ok"))
+_BYE: Final = answer(Reply(221, "2.0.0", "Bye"))
 
 
 async def rset(session: Session, argument: str) -> Answer:
     """RSET: forget the transaction."""
     if argument:
-        return Reply(501, "5.5.4", "Syntax: RSET")
+        return answer(Reply(501, "5.5.4", "Syntax: RSET"))
     session.drop_transaction()
     return _OK
 
@@ -25,26 +27,26 @@ async def noop(_: Session, __: str) -> Answer:
 
 async def quit_(_: Session, __: str) -> Answer:
     """QUIT: the end."""
-    return Reply(221, "2.0.0", "Bye")
+    return _BYE
 
 
 async def help_(session: Session, _: str) -> Answer:
     """HELP: the commands that there are, also those that this client may not give."""
-    return Reply(214, "2.0.0", f"Commands: {' '.join(sorted(session.verbs))}")
+    return answer(Reply(214, "2.0.0", f"Commands: {' '.join(sorted(session.verbs))}"))
 
 
-async def not_here(_: Session, __: str) -> Answer:
+def not_here(_: Session) -> Answer:
     """A command of a feature that is off."""
-    return Reply(502, "5.5.1", "Error: command not implemented")
+    return answer(Reply(502, "5.5.1", "Error: command not implemented"))
 
 
-async def unauthorized(session: Session, _: str) -> Answer:
+def unauthorized(session: Session) -> Answer:
     """A command that only certain clients may give, of whom there are none."""
     if session.transaction is not None:
-        return Reply(503, "5.5.1", "Error: MAIL transaction in progress")
-    return session.by_policy(Reply(550, "5.7.0", "Error: insufficient authorization"))
+        return answer(Reply(503, "5.5.1", "Error: MAIL transaction in progress"))
+    return by_policy(Reply(550, "5.7.0", "Error: insufficient authorization"))
 
 
-async def auth(_: Session, __: str) -> Answer:
-    """AUTH: nobody can authenticate."""
-    return Reply(503, "5.5.1", "Error: authentication not enabled")
+def auth_off(_: Session) -> Answer:
+    """AUTH where nobody can authenticate."""
+    return answer(Reply(503, "5.5.1", "Error: authentication not enabled"))

@@ -3,9 +3,16 @@
 import re
 from typing import Final
 
-from daemons.smtpd.session import Answer, Session, Uncounted
+from daemons.smtpd.answer import Answer, answer, by_policy, decided, uncounted
+from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
-from daemons.smtpd.verbs.mail import UNDECLARED_UTF8, UndeclaredUtf8, address_problem, path_of
+from daemons.smtpd.verbs.mail import (
+    UNDECLARED_UTF8,
+    WRITE_ERROR,
+    UndeclaredUtf8,
+    address_problem,
+    path_of,
+)
 from libmail.ipc.messages import CleanupFlag, DsnNotify, EnvelopeFlag, Recipient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
@@ -20,10 +27,10 @@ from libmail.smtp.address import (
 )
 from libmail.smtp.reply import Reply
 
-__all__ = ["rcpt", "vrfy"]
+__all__ = ["rcpt", "vrfy", "vrfy_off"]
 
-_OK: Final = Reply(250, "2.1.5", "Ok")
-_BAD: Final = Reply(501, "5.1.3", "Bad recipient address syntax")
+_OK: Final = answer(Reply(250, "2.1.5", "Ok"))
+_BAD: Final = answer(Reply(501, "5.1.3", "Bad recipient address syntax"))
 _TOO_MANY: Final = Reply(452, "4.5.3", "Error: too many recipients")
 _POSTMASTER: Final = "postmaster"
 _DISCARD: Final = int(CleanupFlag.DISCARD)
@@ -46,11 +53,11 @@ async def rcpt(session: Session, argument: str) -> Answer:
     """RCPT TO:<path> parameters."""
     transaction = session.transaction
     if transaction is None:
-        return Reply(503, "5.5.1", "Error: need MAIL command")
+        return answer(Reply(503, "5.5.1", "Error: need MAIL command"))
     if session.chunks is not None:
-        return Reply(503, "5.5.1", "Error: RCPT after BDAT")
+        return answer(Reply(503, "5.5.1", "Error: RCPT after BDAT"))
     if argument[:3].upper() != "TO:" or not argument[3:].strip():
-        return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+        return answer(Reply(501, "5.5.4", "Syntax: RCPT TO:<address>"))
     utf8 = bool(transaction.flags & _SMTPUTF8)
     try:
         address, rest = path_of(session, argument[3:], "RCPT", utf8=utf8)
@@ -66,10 +73,10 @@ async def rcpt(session: Session, argument: str) -> Answer:
     except _BadOption as err:
         name = str(err)
         if name in ("NOTIFY", "ORCPT"):
-            return Reply(501, "5.5.4", f"Error: Bad {name} parameter syntax")
-        return Reply(555, "5.5.4", f"Unsupported option: {name}")
+            return answer(Reply(501, "5.5.4", f"Error: Bad {name} parameter syntax"))
+        return answer(Reply(555, "5.5.4", f"Unsupported option: {name}"))
     if rest and "DSN" in session.discard:
-        return Reply(501, "5.7.1", "DSN support is disabled")
+        return answer(Reply(501, "5.7.1", "DSN support is disabled"))
     clean = without_line_breaks(address)
     if clean != address and not orcpt:
         orcpt = f"rfc822;{xtext_encode(split_path(argument[3:])[0].strip('<>'))}"
@@ -80,33 +87,33 @@ async def rcpt(session: Session, argument: str) -> Answer:
 async def _add(
     session: Session, transaction: Transaction, recipient: Recipient, text: str
 ) -> Answer:
-    server, facts = session.server, session.facts
+    server = session.server
     limit = server.params.smtpd_recipient_limit
     if limit and len(transaction.recipients) >= limit:
         transaction.overshoot += 1
         if transaction.overshoot > server.params.smtpd_recipient_overshoot_limit:
-            return _TOO_MANY
-        return Uncounted(_TOO_MANY)
-    facts.recipient = recipient.address
+            return answer(_TOO_MANY)
+        return uncounted(_TOO_MANY)
+    mail = session.facts.mail
+    mail.recipient = recipient.address
     refused = await _decide(session, recipient.address, text)
     if refused is None:
         try:
             await session.open_submission(transaction)
         except ServiceUnavailable as err:
             LOG.warning(f"cannot begin a message: {err}")
-            session.error_mask.add("resource")
-            refused = Reply(451, "4.3.0", "Error: queue file write error")
+            refused = WRITE_ERROR
     if refused is not None:
-        facts.recipient = None
+        mail.recipient = None
         return refused
     transaction.recipients.append(recipient)
-    facts.recipient_count += 1
+    mail.recipient_count += 1
     # Later log lines and the Received: header name the recipient only while it is the only one.
-    facts.recipient = recipient.address if facts.recipient_count == 1 else None
+    mail.recipient = recipient.address if mail.recipient_count == 1 else None
     return _OK
 
 
-async def _decide(session: Session, address: str, text: str) -> Reply | None:
+async def _decide(session: Session, address: str, text: str) -> Answer | None:
     problem = await address_problem(session, address, text, _BAD)
     if problem is not None:
         return problem
@@ -116,7 +123,7 @@ async def _decide(session: Session, address: str, text: str) -> Reply | None:
         return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
     verdict = await session.server.recipient(session.facts)
     session.carry_out(verdict)
-    return verdict.reply
+    return None if verdict.reply is None else decided(verdict.reply)
 
 
 def _options(text: str) -> tuple[int, str]:
@@ -164,16 +171,14 @@ def _orcpt(value: str) -> str:
 
 async def vrfy(session: Session, argument: str) -> Answer:
     """VRFY address [SMTPUTF8]: whether mail for it would be refused."""
-    params, facts = session.server.params, session.facts
-    if params.disable_vrfy_command:
-        return session.by_policy(Reply(502, "5.5.1", "VRFY command is disabled"))
-    if params.smtpd_helo_required and not facts.helo_name:
-        return session.by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
+    facts = session.facts
+    if session.server.params.smtpd_helo_required and not facts.helo_name:
+        return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     words = argument.split()
     utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8"
     text = argument.rpartition(" ")[0].strip() if utf8 else argument
     if not text:
-        return Reply(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]")
+        return answer(Reply(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]"))
     try:
         address, rest = path_of(session, text, "VRFY", utf8=utf8)
     except AddressSyntax:
@@ -183,7 +188,14 @@ async def vrfy(session: Session, argument: str) -> Answer:
     if rest or not address:
         LOG.warning(f"Illegal address syntax from {session.client} in VRFY command: {text}")
         return _BAD
-    kept, facts.recipient = facts.recipient, address
+    kept, facts.mail.recipient = facts.mail.recipient, address
     refused = await _decide(session, address, text)
-    facts.recipient = kept
-    return Reply(252, "2.0.0", text) if refused is None else refused
+    facts.mail.recipient = kept
+    return answer(Reply(252, "2.0.0", text)) if refused is None else refused
+
+
+def vrfy_off(session: Session) -> Answer | None:
+    """disable_vrfy_command."""
+    if not session.server.params.disable_vrfy_command:
+        return None
+    return by_policy(Reply(502, "5.5.1", "VRFY command is disabled"))

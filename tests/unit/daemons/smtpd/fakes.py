@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemons.smtpd import Front, make_server
-from daemons.smtpd.server import Server, open_tables
+from daemons.smtpd.prepared import open_tables
+from daemons.smtpd.server import Server
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import open_config

@@ -9,6 +9,7 @@ import pytest
 from daemons.smtpd.channel import ClientGone
 from daemons.smtpd.session import Session
 from daemons.smtpd.verbs import VERBS
+from libmail.lookup.facts import Client
 from tests.unit.daemons.smtpd.fakes import running
 from tests.unit.waiting import until
 
@@ -52,9 +53,6 @@ class Flood:
     def close(self) -> None:
         pass
 
-    def server_address(self) -> tuple[str, str]:
-        return "", ""
-
 
 TRANSACTION = b"MAIL FROM:<a@b.org>\r\nRCPT TO:<alice@example.test>\r\n"
 FLOODS = {
@@ -72,7 +70,7 @@ def test_a_session_gives_way(tmp_path: Path, data: bytes) -> None:
         settings = UNLIMITED + "smtpd_hard_error_limit = 1000000\nmessage_size_limit = 0\n"
         async with running(tmp_path, settings) as instance:
             flood = Flood(data)
-            await Session(instance.server, flood, VERBS, "127.0.0.1", "1").run()
+            await Session(instance.server, flood, VERBS, Client("127.0.0.1")).run()
             assert flood.ways >= min(MANY, len(data) >> 14) // 64
 
     asyncio.run(run())

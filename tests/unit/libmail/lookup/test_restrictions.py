@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +15,7 @@ from libmail.log import Fatal
 from libmail.lookup.access import address_parents, domain_parents
 from libmail.lookup.context import Asked, LiveLookups, Lookups, ReplayedLookups
 from libmail.lookup.dnslists import matches_pattern
-from libmail.lookup.facts import Facts, NameStatus, Verdict
+from libmail.lookup.facts import Client, Facts, Mail, NameStatus, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.restrictions import Restrictions
@@ -111,16 +111,23 @@ class World:
         self.hosts["inet_interfaces"] = AddressList("inet_interfaces", "192.0.2.9")
         self.restrictions = Restrictions(params, compiled)
         self.facts = Facts(
-            client_address="203.0.113.2",
+            client=Client(address="203.0.113.2"),
+            mail=Mail(sender="a@known.test", recipient="alice@example.test"),
             helo_name="client.known.test",
             protocol="ESMTP",
-            sender="a@known.test",
-            recipient="alice@example.test",
             where="RCPT",
         )
         for name, value in facts.items():
-            setattr(self.facts, name, value)
+            self.know(name, value)
         self.asked: list[Asked] = []
+
+    def know(self, name: str, value: object) -> None:
+        """Sets one of the facts, by its name in its group."""
+        name = name.removeprefix("client_")
+        if name in Client.__dataclass_fields__:
+            self.facts.client = replace(self.facts.client, **{name: value})  # type: ignore[arg-type]
+        else:
+            setattr(self.facts.mail if hasattr(self.facts.mail, name) else self.facts, name, value)
 
     def live(self) -> LiveLookups:
         return LiveLookups(self.maps, self.hosts, DNS, resolve, self.asked)  # type: ignore[arg-type]
@@ -435,7 +442,8 @@ def test_earlier_stages_defer_what_a_later_one_permits() -> None:
     facts, restrictions, lookups = world.facts, world.restrictions, world.live()
 
     async def session(address: str, helo: str, sender: str) -> str:
-        facts.client_address, facts.helo_name, facts.sender = address, helo, sender
+        facts.client, facts.helo_name = Client(address), helo
+        facts.mail.sender = sender
         await restrictions.connect(facts, lookups)
         await restrictions.helo(facts, lookups)
         await restrictions.mail(facts, lookups)

@@ -1,0 +1,86 @@
+"""The stream between a client and its session: octets in, events out; replies in, octets out.
+
+Replies wait until the session has to wait for the client, so that those to pipelined commands go
+out together. A session that is busy for long lets others go on, see `event`.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+from daemons.smtpd.channel import Channel
+from libmail.smtp.server import Content, Event, SmtpServerCore
+
+__all__ = ["Dialogue"]
+
+_TURN: Final = 64  # commands, or pieces of content, before other sessions have their turn
+_TURN_TIME: Final = 0.01  # seconds, for the same
+_PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
+
+
+class Dialogue:
+    """Of one connection. core: the parser of what the client sends."""
+
+    __slots__ = ("_busy_since", "_out", "_turn", "channel", "core")
+
+    def __init__(self, channel: Channel, line_limit: int) -> None:
+        self.channel = channel
+        self.core = SmtpServerCore(line_limit)
+        self._out: list[bytes] = []
+        self._turn = 0
+        self._busy_since = 0.0
+
+    def send(self, data: bytes) -> None:
+        """Queue a reply; it is sent before we wait for the client again."""
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what was queued, in one piece."""
+        if self._out:
+            self.channel.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._out.clear()
+
+    async def event(self, *, idle: bool) -> Event:
+        """The next command or piece of content. idle: as for `Channel.read`.
+
+        Raises ClientGone, ClientSilent, ServerStopping.
+        """
+        core = self.core
+        while True:
+            event = core.next_event()
+            if event is not None:
+                self._turn += 1
+                if isinstance(event, Content):
+                    self._turn += len(event.data) >> _PIECE
+                if not self._turn & 7 or self._turn >= _TURN:
+                    await self._take_turns()
+                return event
+            if self._out:
+                self.flush()
+            core.receive_data(await self.channel.read(idle=idle))
+            self._busy_since = time.monotonic()
+
+    async def _take_turns(self) -> None:
+        if self._turn < _TURN and time.monotonic() - self._busy_since < _TURN_TIME:
+            return
+        self.flush()
+        await self.channel.give_way()
+        self._turn = 0
+        self._busy_since = time.monotonic()
+
+    async def talks_first(self) -> bool:
+        """Whether the client has said something before it was greeted; it is then received."""
+        if not self.channel.has_sent():
+            return False
+        self.core.receive_data(await self.channel.read(idle=True))
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        """Let the client wait."""
+        self.flush()
+        await asyncio.sleep(seconds)
+
+    def close(self) -> None:
+        """Say what is to be said, and close."""
+        self.flush()
+        self.channel.close()

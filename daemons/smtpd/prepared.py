@@ -1,0 +1,161 @@
+"""What smtpd(8) reads and opens before the jail: parameters, tables, the resolver."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.smtpd.params import SmtpdParams
+from libmail.clients.flush import FlushClientParams, flush_domains
+from libmail.clients.notice import NoticeParams
+from libmail.config import Config
+from libmail.dns.native import NativeResolver
+from libmail.ipc.messages import CleanupFlag
+from libmail.log import LOG
+from libmail.lookup.opened import OpenedRestrictions, open_restrictions
+from libmail.lookup.params import RestrictionParams
+from libmail.tables.maps import Maps
+from libmail.tables.match import AddressList, DomainList, StringList
+from libmail.tables.table import TableOptions
+
+__all__ = ["Prepared", "open_tables"]
+
+_UNRESTRICTED: Final = (
+    *((f"smtpd_{stage}_restrictions", "") for stage in ("client", "helo", "sender", "relay")),
+    *(
+        (f"smtpd_{stage}_restrictions", "")
+        for stage in ("recipient", "data", "end_of_data", "etrn")
+    ),
+    *((name, "") for name in ("local_recipient_maps", "relay_recipient_maps")),
+    *((name, "") for name in ("virtual_mailbox_maps", "virtual_alias_maps", "canonical_maps")),
+    *((name, "") for name in ("sender_canonical_maps", "recipient_canonical_maps")),
+    ("smtpd_reject_unlisted_sender", "no"),
+    ("smtpd_peername_lookup", "no"),
+    ("smtpd_forbid_unauth_pipelining", "no"),
+    ("smtpd_forbid_bare_newline", "no"),
+    ("notify_classes", ""),
+    *((name, "") for name in ("smtpd_milters", "smtpd_milter_maps", "smtpd_tls_security_level")),
+    *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode")),
+)
+
+
+_OVERRIDES: Final = {
+    "no_header_body_checks": CleanupFlag.FILTER,
+    "no_milters": CleanupFlag.MILTER,
+    "no_address_mappings": CleanupFlag.BCC | CleanupFlag.MAP,
+    "no_unknown_recipient_checks": CleanupFlag(0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What parameters mean together.
+
+    cleanup_flags: CleanupFlag bits of every message. check_unlisted: recipients that do not exist
+    may be refused. must_encrypt: clients may do nothing in the clear. has_milters: some are
+    configured, and wanted.
+    """
+
+    cleanup_flags: int
+    check_unlisted: bool
+    must_encrypt: bool
+    has_milters: bool
+
+
+def _options(params: SmtpdParams, *, milter_maps: bool) -> Options:
+    flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP | CleanupFlag.MILTER
+    overrides = params.receive_override_options
+    for word in overrides:
+        if word not in _OVERRIDES:
+            LOG.warning(f'unknown receive_override_options value "{word}"')
+        flags &= ~_OVERRIDES.get(word, CleanupFlag(0))
+    wanted = bool(params.smtpd_milters) or milter_maps
+    return Options(
+        cleanup_flags=int(flags),
+        check_unlisted="no_unknown_recipient_checks" not in overrides,
+        must_encrypt=_must_encrypt(params),
+        has_milters=wanted and "no_milters" not in overrides,
+    )
+
+
+def _must_encrypt(params: SmtpdParams) -> bool:
+    """Whether clients may do nothing in the clear."""
+    level = params.smtpd_tls_security_level.lower()
+    enforced = level not in ("none", "may") if level else params.smtpd_enforce_tls
+    return enforced or params.smtpd_tls_wrappermode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is read and opened before the jail."""
+
+    config: Config
+    params: SmtpdParams
+    options: Options
+    restrictions: OpenedRestrictions
+    command_filter: Maps
+    discard_maps: Maps
+    noop_commands: StringList
+    forbidden_commands: StringList
+    newline_exclusions: AddressList
+    address_map: Maps
+    milter_maps: Maps
+    verp_clients: AddressList
+    notice_params: NoticeParams
+    flush_params: FlushClientParams
+    flush_domains: DomainList
+    resolver: NativeResolver
+
+
+def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False) -> Prepared:
+    """Read the parameters and open all tables.
+
+    guard: insist on relay control. stand_alone: for a local user, whom nothing restricts.
+    Raises Fatal, ConfigError.
+    """
+    if stand_alone:
+        config = config.override(_UNRESTRICTED)
+    params = config.load(SmtpdParams)
+    options = TableOptions.of(config)
+    restriction_params = config.load(RestrictionParams)
+    flush_params = config.load(FlushClientParams)
+    parents = restriction_params.parent_domain_matches_subdomains
+    exclusions = "smtpd_forbid_bare_newline_exclusions"
+    milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
+    return Prepared(
+        config=config,
+        params=params,
+        options=_options(params, milter_maps=bool(milter_maps)),
+        restrictions=open_restrictions(config, restriction_params, guard=guard),
+        command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
+        discard_maps=Maps(
+            "smtpd_discard_ehlo_keyword_address_maps",
+            params.smtpd_discard_ehlo_keyword_address_maps,
+            options,
+        ),
+        noop_commands=StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
+        forbidden_commands=StringList(
+            "smtpd_forbidden_commands", params.smtpd_forbidden_commands, options
+        ),
+        newline_exclusions=AddressList(
+            exclusions,
+            params.smtpd_forbid_bare_newline_exclusions,
+            options,
+            parent=exclusions in parents or "mynetworks" in parents,
+        ),
+        address_map=Maps("local_header_rewrite_clients", _address_maps(params), options),
+        milter_maps=milter_maps,
+        verp_clients=AddressList(
+            "smtpd_authorized_verp_clients",
+            params.smtpd_authorized_verp_clients,
+            options,
+            parent="smtpd_authorized_verp_clients" in parents,
+        ),
+        notice_params=config.load(NoticeParams),
+        flush_params=flush_params,
+        flush_domains=flush_domains(flush_params),
+        resolver=NativeResolver(),
+    )
+
+
+def _address_maps(params: SmtpdParams) -> list[str]:
+    """The tables that `check_address_map` names."""
+    return [word for word in params.local_header_rewrite_clients if ":" in word]

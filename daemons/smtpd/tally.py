@@ -1,0 +1,101 @@
+"""What a session is judged by: errors, junk, counted commands, and its transcript.
+
+The transcript is for the postmaster, if notify_classes names a kind of error that occurred. It is
+the only place that keeps what a client said, so what was said in confidence is masked here.
+"""
+
+from collections.abc import Iterable
+
+from daemons.smtpd.answer import Answer
+from daemons.smtpd.params import SmtpdParams
+from daemons.smtpd.secrets import MASK, masked
+from libmail.clients.notice import Direction
+
+__all__ = ["UNKNOWN", "Tally"]
+
+UNKNOWN = "UNKNOWN"
+"""The name under which commands that do not exist are counted."""
+
+
+class Tally:
+    """Of one session. errors: so far. kinds: of errors, for notify_classes."""
+
+    __slots__ = ("_counts", "_junk", "_params", "_secret", "errors", "kinds", "transcript")
+
+    def __init__(self, params: SmtpdParams) -> None:
+        self._params = params
+        self._counts: dict[str, tuple[int, int]] = {}  # successes, all
+        self._junk = 0
+        self._secret = False  # the last command was to say one, and the next may be the rest of it
+        self.errors = 0
+        self.kinds: set[str] = set()
+        self.transcript: list[tuple[Direction, bytes]] = []
+
+    # the transcript
+
+    def heard(self, line: bytes) -> bytes:
+        """The client gave a command. Returns it as it may be shown."""
+        self._secret, shown = masked(line, after_secret=self._secret)
+        self._note("In", shown)
+        return shown
+
+    def said(self, data: bytes) -> None:
+        """We gave a reply."""
+        self._note("Out", data)
+
+    def _note(self, direction: Direction, data: bytes) -> None:
+        if len(self.transcript) < self._params.smtpd_history_flush_threshold:
+            self.transcript.append((direction, data))
+
+    def shown(self, data: bytes) -> bytes:
+        """What the client sent after the last command, as it may be shown."""
+        return MASK if self._secret else masked(data, after_secret=False)[1]
+
+    # commands
+
+    def begin(self, name: str) -> None:
+        """A command of that name was given."""
+        good, total = self._counts.get(name, (0, 0))
+        self._counts[name] = (good, total + 1)
+
+    def end(self, name: str, answer: Answer) -> None:
+        """It was answered."""
+        if answer.error:
+            self.fault(answer.kind)
+        else:
+            good, total = self._counts[name]
+            self._counts[name] = (good + 1, total)
+
+    def fault(self, kind: str) -> None:
+        """The client made an error."""
+        self.errors += 1
+        if kind:
+            self.kinds.add(kind)
+
+    def junk(self) -> None:
+        """The client gave a command that does no mail; too many of them are errors."""
+        if self._junk > self._params.smtpd_junk_command_limit:
+            self.errors += 1
+        self._junk += 1
+
+    def forgive(self) -> None:
+        """A message was accepted: what was before it does not count any more."""
+        self.errors = self._junk = 0
+        self.kinds.clear()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether our patience is."""
+        return self.errors >= self._params.smtpd_hard_error_limit
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait before an answer."""
+        params = self._params
+        slow = self.errors >= params.smtpd_soft_error_limit
+        return params.smtpd_error_sleep_time if slow else 0.0
+
+    def counts(self, order: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+        """(name, successes, all) of the commands that were given, for the log."""
+        known = self._counts
+        return tuple((name.lower(), *known[name]) for name in (*order, UNKNOWN) if name in known)
