@@ -49,7 +49,6 @@ _SHELL_WORDS: Final = frozenset(
         "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
     }
 )  # fmt: skip
-_PAIR: Final = re.compile(r"\s*\{\s*(.*?)\s*\}\s*", re.S)
 
 
 class CommandFailed(Exception):
@@ -76,8 +75,9 @@ def exported(names: Iterable[str]) -> dict[str, str]:
     """
     environment = {"PATH": _PATH}
     for item in names:
-        braces = _PAIR.fullmatch(item)
-        name, equals, value = (braces[1] if braces else item).partition("=")
+        inner = item.strip()
+        braces = len(inner) > 1 and inner[0] == "{" and inner[-1] == "}"
+        name, equals, value = (inner[1:-1].strip() if braces else item).partition("=")
         if equals:
             environment[name.rstrip()] = value.lstrip() if braces else value
         elif name in os.environ:

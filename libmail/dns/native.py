@@ -35,7 +35,7 @@ def _load_name_services(nsswitch: str = "/etc/nsswitch.conf") -> None:
     """Load the C library's modules for hosts, which it would look for by path later."""
     try:
         with open(nsswitch, encoding="utf-8", errors="replace") as file:
-            match = re.search(r"(?m)^\s*hosts:(.*)$", file.read())
+            match = re.search(r"(?m)^[ \t]*hosts:(.*)", file.read())
     except OSError:
         match = None
     for service in re.findall(r"[a-z_0-9]+", match.group(1) if match else ""):

@@ -104,7 +104,7 @@ class ResolverTimes:
 
 def read_times(text: str) -> ResolverTimes:
     """Take the options timeout:N (1 to 30) and attempts:N (1 to 5) from a resolv.conf."""
-    options = " ".join(re.findall(r"(?m)^options[ \t]+(.*)$", text))
+    options = " ".join(re.findall(r"(?m)^options[ \t](.*)", text))
     found = {name: int(digits) for name, digits in _TIMES.findall(options)}
     return ResolverTimes(
         timeout=float(min(max(found.get("timeout", 5), 1), 30)),

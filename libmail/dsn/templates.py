@@ -44,7 +44,7 @@ _TIME: Final = re.compile(
     r"(?<!\$)\$([({])?((delay_warning_time|maximal_queue_lifetime)_([A-Za-z0-9_]+))(?(1)[)}])"
 )
 _TOO_MANY: Final = 1000
-_HEADER: Final = re.compile(r"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
+_HEADER: Final = re.compile(r"([!-9;-~]+)[ \t]*:(.*)")
 _FIELDS: Final = {
     "charset": "charset",
     "from": "sender",
