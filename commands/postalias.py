@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from libmail.tables.command_line import Program, run
-from libmail.tables.dialects import POSTALIAS
+from libmail.tables.building.command_line import Program, run
+from libmail.tables.building.dialects import POSTALIAS
 
 _PROGRAM: Final = Program(
     name="postalias",

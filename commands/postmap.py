@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from libmail.tables.command_line import Program, run
-from libmail.tables.dialects import POSTMAP
+from libmail.tables.building.command_line import Program, run
+from libmail.tables.building.dialects import POSTMAP
 
 _PROGRAM: Final = Program(
     name="postmap",

@@ -1,8 +1,9 @@
 """proxymap(8), proxywrite: look up in tables, and change them, for other processes.
 
-Called by: whoever has a table `proxy:type:name` (libmail/tables/proxy.py), over `private/proxymap`
-and `private/proxywrite`. Asks: the tables that proxy_read_maps (proxy_write_maps) lists with a
-"proxy:" in front. Writes: tables, as proxywrite. Tells: nobody. Needs: the tables, hence no chroot.
+Called by: whoever has a table `proxy:type:name` (libmail/tables/servers/proxy.py), over
+`private/proxymap` and `private/proxywrite`. Asks: the tables that proxy_read_maps
+(proxy_write_maps) lists with a "proxy:" in front. Writes: tables, as proxywrite. Tells: nobody.
+Needs: the tables, hence no chroot.
 
 One process serves many clients, so a slow table does not keep others waiting, and there is one
 connection to its server (or some) instead of one for each daemon.

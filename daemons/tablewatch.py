@@ -6,7 +6,7 @@ needs: root, where the tables belong to root. It takes nothing from anybody but 
 
 master runs it without a line in master.cf. Only sources are read that nobody but root or
 mail_owner could have written, what mail_owner could have led astray by a process of his
-(libmail.tables.upkeep); they are written to the table as one transaction, or not at all.
+(libmail.tables.building.upkeep); they are written to the table as one transaction, or not at all.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from libmail.log import LOG
 from libmail.privileges import Identity, identity_of
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
-from libmail.tables.maintenance import BadSource
+from libmail.tables.building.maintenance import BadSource
+from libmail.tables.building.upkeep import KeptTable, kept_tables
 from libmail.tables.table import TableError
-from libmail.tables.upkeep import KeptTable, kept_tables
 
 __all__ = ["SERVICE"]
 

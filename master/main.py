@@ -23,7 +23,7 @@ from libmail.privileges import Identity, acting_as
 from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
-from libmail.tables.upkeep import kept_tables
+from libmail.tables.building.upkeep import kept_tables
 from master.detach import Announcement, close_inherited, detach
 from master.preload import use_name_services
 from master.supervisor import Configuration, Instance, Supervisor

@@ -16,8 +16,8 @@ from libmail.log import Fatal
 from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
+from libmail.tables.building.upkeep import kept_tables
 from libmail.tables.table import TableError
-from libmail.tables.upkeep import kept_tables
 
 __all__ = [
     "abort",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from libmail.config import Config, ConfigError, ServiceEntry
-from libmail.tables.caches import cache_names
+from libmail.tables.building.caches import cache_names
 from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import TableConfigError, TableOptions
 

@@ -32,12 +32,12 @@ from libmail.ipc.messages import (
     Recipients,
 )
 from libmail.log import LOG
+from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
-from libmail.tables.destination import LocalDomains, proxy_addresses
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions

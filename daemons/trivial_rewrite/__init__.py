@@ -20,9 +20,9 @@ from libmail.ipc.messages import (
     RewriteReply,
     RewriteRequest,
 )
+from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
-from libmail.tables.destination import LocalDomains, proxy_addresses
 from libmail.tables.maps import Maps
 from libmail.tables.match import DomainList, StringList
 from libmail.tables.table import TableOptions

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 
+from libmail.files.safe_open import safe_open
 from libmail.tables.entries import EntryError
 from libmail.tables.table import TableError, TableOptions
 
@@ -25,7 +26,7 @@ def encoded(names: str) -> str:
         if not path:
             continue
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=safe_open) as file:
                 parts.append(file.read())
         except OSError as error:
             raise EntryError(f"open {path}: {error.strerror}") from None

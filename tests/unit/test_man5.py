@@ -12,7 +12,7 @@ import pytest
 
 from libmail.config.declared import all_parameters
 from libmail.config.parameters.without_effect import NEVER, NOT_YET
-from libmail.tables import client_file
+from libmail.tables.queries import client_file
 from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import TableOptions
 from tests.unit.libmail.tables.recorder import Recorder

@@ -23,15 +23,14 @@ BY_NAME: Final = frozenset(
 
 # (file, function): why a name will do.
 FINE: Final = {
-    ("libmail/tables/lmdb_cache.py", "__init__"): "acting as mail_owner",
-    ("libmail/tables/lmdb_writer.py", "_create"): "exclusive, beside a place that was checked",
-    ("libmail/tables/cdb_file.py", "write_cdb"): "exclusive, beside a place that was checked",
-    ("libmail/tables/command_line.py", "run"): "/dev/null",
+    ("libmail/tables/disk/lmdb_cache.py", "__init__"): "acting as mail_owner",
+    ("libmail/tables/disk/lmdb_writer.py", "_create"): "exclusive, beside a place that was checked",
+    ("libmail/tables/disk/cdb_file.py", "write_cdb"): "exclusive, beside a place that was checked",
+    ("libmail/tables/building/command_line.py", "run"): "/dev/null",
     (
-        "libmail/tables/command_line.py",
-        "_file_content",
+        "libmail/tables/building/command_line.py",
     ): "what a table of root names for postmap -F",
-    ("libmail/tables/unix.py", "_lines"): "/etc",
+    ("libmail/tables/builtin/unix.py", "_lines"): "/etc",
     ("daemons/postlogd.py", "prepare"): "/dev/null",
     ("master/main.py", "main"): "/dev/null",
     ("master/endpoints.py", "_open_fifo"): "acting as mail_owner",

@@ -13,7 +13,8 @@ import pytest
 from commands import postalias, postmap
 from libmail.config import Config
 from libmail.log import LOG
-from libmail.tables import TableOptions, command_line, open_with
+from libmail.tables import TableOptions, open_with
+from libmail.tables.building import command_line
 from libmail.tables.table import TableConfigError
 
 Run = Callable[..., tuple[int, str, str]]

@@ -19,10 +19,10 @@ from libmail.log import LOG, Fatal
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Startup
-from libmail.tables.inline import open_named as open_inline
-from libmail.tables.lmdb_cache import LmdbCache
-from libmail.tables.proxy import ProxyTable
+from libmail.tables.builtin.inline import open_named as open_inline
+from libmail.tables.disk.lmdb_cache import LmdbCache
 from libmail.tables.registry import is_pattern, open_with, open_writable
+from libmail.tables.servers.proxy import ProxyTable
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry, lookup_now, run_now
 from tests.unit.libmail.tables.recorder import Recorder
 

@@ -11,9 +11,9 @@ from daemons import tablewatch
 from daemons.tablewatch import Keeper, Prepared
 from libmail.config import Config
 from libmail.privileges import Identity
-from libmail.tables.maintenance import BadSource
+from libmail.tables.building.maintenance import BadSource
+from libmail.tables.building.upkeep import DistrustedSource, KeptTable
 from libmail.tables.table import TableError
-from libmail.tables.upkeep import DistrustedSource, KeptTable
 
 OWNER = Identity("me", os.geteuid(), os.getegid(), ())
 

@@ -9,7 +9,7 @@ from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.params import HeaderParams, MappingParams
 from daemons.trivial_rewrite.params import RewriteParams
 from daemons.trivial_rewrite.rewrite import Rewriter
-from libmail.tables.destination import LocalDomains
+from libmail.lookup.destination import LocalDomains
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions

@@ -10,7 +10,7 @@ from daemons.trivial_rewrite.params import ResolveParams
 from daemons.trivial_rewrite.resolve import Resolver, Tables
 from libmail.ipc.messages import ResolveFlag as F
 from libmail.ipc.messages import ResolveReply
-from libmail.tables.destination import LocalDomains
+from libmail.lookup.destination import LocalDomains
 from libmail.tables.maps import Maps
 from libmail.tables.match import DomainList, StringList
 from libmail.tables.table import TableOptions

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from libmail.tables.registry import open_with
+from libmail.tables.registry import TABLE_TYPES, open_with
 from libmail.tables.table import Table, TableConfigError, TableOptions, TableRetry, lookup_now
 from tests.unit.libmail.tables.recorder import Recorder
 
 SQL = "dbname = mail\nquery = SELECT a FROM b WHERE c = '%s'\n"
 PACKAGES = {
-    "mysql": ("pymysql", "libmail.tables.mysql"),
-    "pgsql": ("psycopg", "libmail.tables.pgsql"),
-    "ldap": ("ldap", "libmail.tables.ldap_client"),
-    "mongodb": ("bson", "libmail.tables.mongodb"),
+    "mysql": ("pymysql", "libmail.tables.sql.mysql"),
+    "pgsql": ("psycopg", "libmail.tables.sql.pgsql"),
+    "ldap": ("ldap", "libmail.tables.servers.ldap_client"),
+    "mongodb": ("bson", "libmail.tables.servers.mongodb"),
 }
 
 
@@ -110,8 +110,9 @@ def test_no_server(tmp_path: Path, kind: str, warning: str) -> None:
 @pytest.mark.parametrize("kind", sorted(PACKAGES))
 def test_missing_package(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, module = PACKAGES[kind]
+    drivers = TABLE_TYPES[kind], module
     for name in list(sys.modules):
-        if name in (package, module) or name.startswith((f"{package}.", f"libmail.tables.{kind}")):
+        if name in (package, *drivers) or name.startswith(f"{package}."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(TableConfigError, match=f"unsupported dictionary type: {kind}. Is the pack"):

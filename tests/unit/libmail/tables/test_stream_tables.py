@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from libmail.config import Config
 from libmail.tables.endpoint import Endpoint, parse_endpoint
 from libmail.tables.registry import open_with
-from libmail.tables.socketmap import SocketmapTable, netstring, netstring_parser
+from libmail.tables.servers.socketmap import SocketmapTable, netstring, netstring_parser
+from libmail.tables.servers.tcp import TcpTable, decode_reply, encode_request, first_line
 from libmail.tables.stream_client import LinkError, NotConnected, StreamClient
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry, lookup_now
-from libmail.tables.tcp import TcpTable, decode_reply, encode_request, first_line
 from tests.unit.libmail.tables.recorder import Recorder
 from tests.unit.libmail.tables.stream_server import Serve, Server, run
 

@@ -1,0 +1,1 @@
+"""Making and changing tables: postmap, postalias, and upkeep while the system runs."""

@@ -1,0 +1,1 @@
+"""Tables that need neither file nor server: inline, static, environ, internal, fail, unix."""

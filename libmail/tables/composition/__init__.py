@@ -1,0 +1,1 @@
+"""Tables made of others: debug, pipemap, randmap, unionmap."""

@@ -1,0 +1,1 @@
+"""Tables that are files: indexed (lmdb, hash, btree, dbm, cdb), and text that is read whole."""

@@ -1,0 +1,169 @@
+"""LMDB files that a daemon changes entry by entry: caches, and what proxywrite(8) serves.
+
+The file is that of libmail.tables.disk.lmdb_file; postmap reads it. Each change is a transaction of
+its own, on disk when `update` returns. All work is done in one thread of the table: the disk and
+the locks of others never stop the event loop, and as LMDB's lock file is not used, nobody may read
+while the same process writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, lockf
+from typing import Final, TypeVar
+
+import lmdb
+
+from libmail.config.core import Config
+from libmail.privileges import acting_as, identity_of
+from libmail.tables.disk.lmdb_file import database_path, to_bytes, to_text
+from libmail.tables.freshness import register
+from libmail.tables.table import TableConfigError, TableFailed, TableOptions, key_filter
+from libmail.tables.worker import Worker
+
+__all__ = ["LmdbCache", "open_writable"]
+
+_BATCH: Final = 500  # entries read in one go
+_MAX_KEY: Final = 511  # octets, LMDB's limit, with the null byte
+_MAX_MAP: Final = 1 << 40
+
+R = TypeVar("R")
+Pair = tuple[bytes, bytes]
+
+
+class LmdbCache:
+    """A table over an LMDB file that this process changes."""
+
+    pattern = False
+
+    def __init__(self, spec: str, path: str, options: TableOptions) -> None:
+        """Open the file, or make it. Raises OSError, lmdb.Error."""
+        self.spec = spec
+        self.path = path
+        self._ready = key_filter(spec, options)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._size = max(options.map_size, 2 * os.fstat(self._fd).st_size)
+            with _locked(self._fd, LOCK_EX):
+                self._environment = lmdb.open(
+                    path, subdir=False, lock=False, map_size=self._size, max_dbs=0
+                )
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._worker: Worker[None] = Worker(spec, lambda: None)
+        register(self)
+
+    @property
+    def replaced(self) -> bool:
+        """True: the file has lost its name."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    async def lookup(self, key: str) -> str | None:
+        """Return the value of the key, or None. Raises TableRetry."""
+        data = self._stored(key)
+        if data is None:
+            return None
+        value = await self._read(lambda transaction: transaction.get(data))
+        return None if value is None else to_text(bytes(value))
+
+    async def update(self, key: str, value: str) -> None:
+        """Set the value of a key. Raises TableRetry."""
+        data = self._stored(key)
+        if data is None:
+            raise TableFailed(self.spec, f"cannot store the key {key[:100]!r}")
+        await self._write(lambda transaction: transaction.put(data, to_bytes(value) + b"\0"))
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key; tell whether it was there. Raises TableRetry."""
+        data = self._stored(key)
+        if data is None:
+            return False
+        return await self._write(lambda transaction: transaction.delete(data))
+
+    async def listing(self) -> AsyncIterator[tuple[str, str]]:
+        """Give all entries, in the order of their bytes. Raises TableRetry."""
+        after = b""
+        while batch := await self._read(lambda transaction: _some(transaction, after)):  # noqa: B023
+            for key, value in batch:
+                yield to_text(key), to_text(value)
+            after = batch[-1][0]
+
+    def _stored(self, key: str) -> bytes | None:
+        """The key as it is in the file; None for one that cannot be there."""
+        wanted = self._ready(key)
+        data = to_bytes(wanted or "") + b"\0"
+        return data if 1 < len(data) <= _MAX_KEY else None
+
+    async def _read(self, work: Callable[[lmdb.Transaction], R]) -> R:
+        return await self._worker.run(lambda _: self._transaction(work, LOCK_SH))
+
+    async def _write(self, work: Callable[[lmdb.Transaction], R]) -> R:
+        return await self._worker.run(lambda _: self._transaction(work, LOCK_EX))
+
+    def _transaction(self, work: Callable[[lmdb.Transaction], R], lock: int) -> R:
+        """Called in the thread. Raises TableRetry."""
+        try:
+            with _locked(self._fd, lock):
+                while True:
+                    try:
+                        with self._environment.begin(write=lock == LOCK_EX) as transaction:
+                            return work(transaction)
+                    except lmdb.MapResizedError:  # by another process
+                        self._environment.set_mapsize(0)
+                    except lmdb.MapFullError:
+                        if self._size >= _MAX_MAP:
+                            raise
+                        self._size *= 2
+                        self._environment.set_mapsize(self._size)
+        except (OSError, lmdb.Error) as error:
+            raise TableFailed(self.spec, str(error)) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._worker.close()
+        self._environment.close()
+        os.close(self._fd)
+
+
+def _some(transaction: lmdb.Transaction, after: bytes) -> list[Pair]:
+    cursor = transaction.cursor()
+    found = cursor.set_range(after) if after else cursor.first()
+    if found and cursor.key() == after:
+        found = cursor.next()
+    pairs: list[Pair] = []
+    while found and len(pairs) < _BATCH:
+        pairs.append((bytes(cursor.key()), bytes(cursor.value())))
+        found = cursor.next()
+    return pairs
+
+
+@contextmanager
+def _locked(fd: int, lock: int) -> Iterator[None]:
+    lockf(fd, lock)
+    try:
+        yield
+    finally:
+        lockf(fd, LOCK_UN)
+
+
+def open_writable(kind: str, name: str, options: TableOptions) -> LmdbCache:
+    """Open `lmdb:name`, as `mail_owner` where this process is still root.
+
+    Whoever may write in the directory of a cache must not make root write elsewhere.
+    Raises TableConfigError.
+    """
+    path = database_path(name)
+    try:
+        with acting_as(identity_of(owner)) if (owner := _owner(options.config)) else nullcontext():
+            return LmdbCache(f"{kind}:{name}", path, options)
+    except (OSError, lmdb.Error, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TableConfigError(f"open database {path}: {reason}") from error
+
+
+def _owner(config: Config) -> str:
+    """Whom to act as; "": nobody else."""
+    return config.text("mail_owner") if os.geteuid() == 0 else ""

@@ -1,0 +1,1 @@
+"""Tables of rules that are tried in order: regexp, pcre, cidr."""

@@ -1,0 +1,1 @@
+"""Tables that a server has: ldap, mongodb, memcache, tcp, socketmap, and our own proxymap(8)."""

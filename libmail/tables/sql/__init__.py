@@ -1,0 +1,1 @@
+"""Tables that are queries to a database: mysql, pgsql, sqlite."""
