@@ -27,10 +27,8 @@ FINE: Final = {
     ("libmail/tables/disk/lmdb_writer.py", "_create"): "exclusive, beside a place that was checked",
     ("libmail/tables/disk/cdb_file.py", "write_cdb"): "exclusive, beside a place that was checked",
     ("libmail/tables/building/command_line.py", "run"): "/dev/null",
-    (
-        "libmail/tables/building/command_line.py",
-    ): "what a table of root names for postmap -F",
     ("libmail/tables/builtin/unix.py", "_lines"): "/etc",
+    ("libmail/service/memory.py", "limit_memory"): "/proc",
     ("daemons/postlogd.py", "prepare"): "/dev/null",
     ("master/main.py", "main"): "/dev/null",
     ("master/endpoints.py", "_open_fifo"): "acting as mail_owner",
