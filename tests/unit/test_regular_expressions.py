@@ -13,7 +13,7 @@ import pytest
 
 from daemons.trivial_rewrite import resolve
 from libmail.smtp import address
-from libmail.tables import sql_template
+from libmail.tables.sql import template as sql_template
 from tests.ambiguity import ambiguous
 
 TOP: Final = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def value_of(expression: ast.expr, module: str) -> object:
 # Expressions that are made where they run: what they are made of.
 MADE: Final[dict[str, list[str | bytes]]] = {
     "libmail.lineends": [rb"(?<!\r)\n|\r(?!\n)", rb"(?<!\r)\n", rb"\r\r\n", rb"\n\."],
-    "libmail.tables.sql_template": list(sql_template._TOKENS.values()),
+    "libmail.tables.sql.template": list(sql_template._TOKENS.values()),
     "daemons.smtp.content": [rb"[^\n]{999}[^\n]*+"],
 }
 # Why these are linear, which the check cannot see, or meet no input.
