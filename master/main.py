@@ -7,6 +7,7 @@ mode to be run by mail_owner, and then it gives nothing up because it has nothin
 import getopt
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ def clean_environment(config: Config) -> None:
     kept["MAIL_CONFIG"] = config.directory
     os.environ.clear()
     os.environ.update(kept)
+    time.tzset()  # TZ may be another one now
 
 
 def enter_queue_directory(path: str) -> None:

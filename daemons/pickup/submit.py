@@ -323,7 +323,8 @@ class _Held:
 
 def too_big(sender: str, uid: int) -> SubmitResult:
     """The refusal of a message that is larger than message_size_limit, and what is logged then."""
-    LOG.warning(f"uid={uid}: File too large", program="postdrop")
+    with LOG.instead_of("postdrop"):
+        LOG.warning(f"uid={uid}: File too large")
     return SubmitResult(EX_NOPERM, f"{sender}({uid}): message file too big", QueueId(""))
 
 

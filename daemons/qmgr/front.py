@@ -148,9 +148,7 @@ class FrontConnection(asyncio.Protocol):
                 self._handlers.flush(request.queue_id)
             if self._transport is not None:
                 self._transport.write(CODEC.encode(FlushReply(refusal)))
-        elif refusal:
-            LOG.seldom("qmgr: refused", f": {refusal}")
-        else:
+        elif not refusal:
             for letter in _TRIGGERS:
                 if letter in request.letters:
                     self._handlers.trigger(letter)

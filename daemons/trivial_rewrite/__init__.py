@@ -80,23 +80,28 @@ def _own_addresses(params: ResolveParams) -> list[IPv4Address | IPv6Address]:
     return [*(one.address for one in own), *proxy_addresses(params.proxy_interfaces)]
 
 
+async def serve(prepared: Prepared, connection: Connection) -> None:
+    """One client, until it goes."""
+    resolver = prepared.resolver
+    while True:
+        message = await connection.receive()
+        match message:
+            case RewriteRequest(context, address):
+                connection.send(RewriteReply(prepared.rewriter.rewrite(context, address)))
+            case ResolveRequest(sender, address):
+                connection.send(await resolver.resolve(sender, address))
+            case ResolveMany(sender, addresses):
+                replies = [await resolver.resolve(sender, one) for one in addresses]
+                connection.send(ResolvedMany(tuple(replies)))
+            case _:
+                raise WireError(f"unexpected {type(message).__name__}")
+
+
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Serve questions."""
 
     async def session(connection: Connection) -> None:
-        while True:
-            message = await connection.receive()
-            match message:
-                case RewriteRequest(context, address):
-                    rewritten = prepared.rewriter.rewrite(context, address)
-                    connection.send(RewriteReply(rewritten))
-                case ResolveRequest(sender, address):
-                    connection.send(await prepared.resolver.resolve(sender, address))
-                case ResolveMany(sender, addresses):
-                    replies = [await prepared.resolver.resolve(sender, one) for one in addresses]
-                    connection.send(ResolvedMany(tuple(replies)))
-                case _:
-                    raise WireError(f"unexpected {type(message).__name__}")
+        await serve(prepared, connection)
 
     return Handlers(stream=exchanges(runtime, session))
 

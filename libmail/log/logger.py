@@ -14,7 +14,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Protocol
 
@@ -292,19 +293,24 @@ class Logger:
         else:
             self._write(Level.INFO, text)
 
-    def warning(self, text: str, *, program: str = "") -> None:
-        """Something an administrator should look at.
-
-        program: of the original, whose work this process does: its name goes into the tag.
-        """
-        if not program:
-            self._say(Level.WARNING, f"warning: {text}")
-            return
-        tag, self._tag = self._tag, f"{self._tag.rpartition('/')[0] or self._tag}/{program}"
-        self._second = -1
+    def warning(self, text: str) -> None:
+        """Something an administrator should look at."""
         self._say(Level.WARNING, f"warning: {text}")
-        self._tag = tag
+
+    @contextmanager
+    def instead_of(self, program: str) -> Iterator[None]:
+        """What is logged inside carries the name of a command, which has no right to log itself.
+
+        Its counterpart in the original is set-gid, and logs what it tells a user.
+        """
+        tag = self._tag
+        self._tag = f"{tag.rpartition('/')[0]}/{program}"
         self._second = -1
+        try:
+            yield
+        finally:
+            self._tag = tag
+            self._second = -1
 
     def seldom(self, kind: str, detail: str = "") -> None:
         """A warning that a stranger can cause as often as he likes: one line in an interval.

@@ -46,10 +46,16 @@ class AuthorizedUsers:
         return f"User {user_name(uid)}({uid}) is not allowed to {self._action}"
 
     async def refusal(self, uid: int) -> str:
-        """The words for a user who may not, or about whom a table does not answer; else ""."""
+        """The words for a user of postqueue(1) who may not, or about whom a table does not answer.
+
+        Else "". They are logged, too.
+        """
         try:
             if await self.allows(uid):
                 return ""
         except TableRetry as err:
             LOG.warning(str(err))
-        return self.refusal_of(uid)
+        refusal = self.refusal_of(uid)
+        with LOG.instead_of("postqueue"):
+            LOG.fatal(refusal)
+        return refusal

@@ -22,7 +22,8 @@ WORDS: Final = st.sampled_from(
         "a\r\nX: y@c.test", "\x1b[2J",
         "\udcff@b.test", "[1.2.3.4]", "a@[1.2.3.4]", "a%b@c", "b!a", "0123456789", "ABC",
         "../../etc/passwd", "rfc822;a+3D", "bounce", "warn", "trace", "one", "active", "incoming",
-        "local", "remote", "+-", "flushed.test", "texthash:/x", "inline:{a=b}",
+        "local", "remote", "+-", "flushed.test", "texthash:/x",
+        "inline:{ {alice@example.test=x} {0123456789=y} {bounce=z} }",
     ]
 )  # fmt: skip
 LONG: Final = st.sampled_from(["x" * 5000 + "@y.test", "ä" * 1500 + "@y.test", "y" * 70_000])

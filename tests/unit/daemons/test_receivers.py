@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemons import cleanup as cleanup_module
+from daemons import proxymap
+from daemons import trivial_rewrite as rewriting
 from daemons.bounce import Reporter
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.message import Message, Workshop
@@ -27,6 +29,8 @@ from daemons.cleanup.notify import QueueManager
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.trivial_rewrite.resolve import Resolver
+from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.clients.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
@@ -44,6 +48,12 @@ from libmail.ipc.messages import (
     QueueFlush,
     Recipient,
     Recipients,
+    ResolveMany,
+    ResolveRequest,
+    RewriteRequest,
+    TableDelete,
+    TableList,
+    TableLookup,
     TableUpdate,
 )
 from libmail.queue.commit import GroupCommit
@@ -51,12 +61,17 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileWriter
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool
+from libmail.tables.builtin.inline import open_named as open_inline
 from libmail.tables.maps import Maps
+from libmail.tables.table import TableOptions
 from tests.unit.daemons.bounce.test_reporter import World as BounceWorld
 from tests.unit.daemons.cleanup.conftest import HEADERS, LocalRewriter, mapper_maker
 from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
 from tests.unit.daemons.test_flush import World as FlushWorld
+from tests.unit.daemons.trivial_rewrite.test_resolve import PARAMS as RESOLVE
+from tests.unit.daemons.trivial_rewrite.test_resolve import tables as resolver_tables
+from tests.unit.daemons.trivial_rewrite.test_rewrite import PARAMS as REWRITE
 
 HERE = settings(
     max_examples=100,
@@ -205,3 +220,42 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
                     task.result()
 
     asyncio.run(run())
+
+
+@HERE
+@given(
+    st.lists(
+        of_type(RewriteRequest) | of_type(ResolveRequest) | of_type(ResolveMany) | TRIGGERS,
+        max_size=4,
+    )
+)
+def test_trivial_rewrite(units: list[object]) -> None:
+    prepared = rewriting.Prepared(Rewriter(REWRITE), Resolver(RESOLVE, resolver_tables(RESOLVE)))
+
+    async def serve(connection: Connection) -> None:
+        await rewriting.serve(prepared, connection)
+
+    play(serve, units)
+
+
+@HERE
+@given(
+    st.lists(
+        of_type(TableLookup)
+        | of_type(TableUpdate)
+        | of_type(TableDelete)
+        | of_type(TableList)
+        | TRIGGERS,
+        max_size=4,
+    )
+)
+def test_proxymap(units: list[object]) -> None:
+    name = "{ {alice@example.test=x} {0123456789=y} {bounce=z} }"
+    tables = proxymap.Tables(
+        "proxy_read_maps", {f"inline:{name}": open_inline("inline", name, TableOptions())}, None
+    )
+
+    async def serve(connection: Connection) -> None:
+        await proxymap.serve(tables, connection)
+
+    play(serve, units)

@@ -1,0 +1,47 @@
+"""Lines that a stranger can cause, and lines in the name of a command."""
+
+from __future__ import annotations
+
+import pytest
+
+from libmail.log import Logger
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def log(lines: list[str]) -> Logger:
+    logger = Logger()
+    logger.open(lambda severity, head, text: lines.append(f"{head}{text}"), "postfix/showq")
+    return logger
+
+
+def test_one_line_of_a_kind_in_an_interval(
+    log: Logger, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("libmail.log.logger.time.monotonic", lambda: now)
+    for number in range(1000):
+        log.seldom("x: too many", f": uid={number}")
+    log.seldom("y: other")
+    now = 111.0
+    log.seldom("x: too many", ": uid=7")
+    log.seldom("y: other")
+    assert [line.partition("]: ")[2] for line in lines] == [
+        "warning: x: too many: uid=0",
+        "warning: y: other",
+        "warning: x: too many: uid=7 (999 more since the last such line)",
+        "warning: y: other",
+    ]
+
+
+def test_the_name_of_a_command(log: Logger, lines: list[str]) -> None:
+    log.info("one")
+    with log.instead_of("postqueue"):
+        log.fatal("two")
+    log.info("three")
+    assert [" postfix/postqueue[" in line for line in lines] == [False, True, False]
+    assert [" postfix/showq[" in line for line in lines] == [True, False, True]
