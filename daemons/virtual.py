@@ -33,7 +33,7 @@ from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 
-__all__ = ["SERVICE"]
+__all__ = ["SERVICE", "MailboxDelivery", "prepare"]
 
 _RELAY: Final = "virtual"
 
@@ -76,13 +76,9 @@ class ConfigurationProblem(Exception):
     """A table gives something unusable; the text is for the log, the mail waits."""
 
 
-def _prepare(startup: Startup) -> Prepared:
+def prepare(startup: Startup) -> Prepared:
+    """For `Service`."""
     params = startup.config.load(VirtualParams)
-    if not params.virtual_mailbox_base:
-        raise Fatal("bad string length 0 < 1: virtual_mailbox_base = ")
-    if not params.virtual_mailbox_base.startswith("/"):
-        problem = "do not specify relative pathname"
-        raise Fatal(f"{problem}: virtual_mailbox_base = {params.virtual_mailbox_base}")
     if params.virtual_mailbox_limit and params.virtual_mailbox_limit < params.message_size_limit:
         raise Fatal("configuration error: virtual_mailbox_limit is smaller than message_size_limit")
     options = TableOptions.of(startup.config, sensitive=True)
@@ -125,6 +121,7 @@ class MailboxDelivery:
                 return Bounced(
                     dsn="5.1.1", reason=f'unknown user: "{recipient.address}"', relay=_RELAY
                 )
+            base = self._base()
             owner = await self._owner(address, recipient.address)
         except TableRetry as err:
             LOG.warning(f"{delivery.request.queue_id}: {err}")
@@ -132,7 +129,6 @@ class MailboxDelivery:
         except ConfigurationProblem as err:
             LOG.warning(str(err))
             return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
-        base = self._params.virtual_mailbox_base
         path = f"{base.rstrip('/')}/{mailbox}"
         if delivery.verify_only:
             kind = "maildir" if path.endswith("/") else "mailbox"
@@ -140,6 +136,16 @@ class MailboxDelivery:
                 dsn="2.0.0", reason=f"delivers to {kind}", relay=_RELAY, action="deliverable"
             )
         return self._write(delivery, recipient, path, owner)
+
+    def _base(self) -> str:
+        """The directory of all mailboxes. Raises ConfigurationProblem."""
+        base = self._params.virtual_mailbox_base
+        if not base:
+            raise ConfigurationProblem("virtual_mailbox_base is empty")
+        if not base.startswith("/"):
+            problem = "do not specify relative pathname"
+            raise ConfigurationProblem(f"{problem}: virtual_mailbox_base = {base}")
+        return base
 
     async def _find(self, maps: Maps, address: str) -> str | None:
         found = await maps.find_address(address, self._params.recipient_delimiter)
@@ -217,4 +223,4 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return delivery_handlers(runtime, agent.deliver, reporters)
 
 
-SERVICE: Final = Service("virtual", _prepare, _start, one_client=True)
+SERVICE: Final = Service("virtual", prepare, _start, one_client=True)

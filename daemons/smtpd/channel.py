@@ -11,12 +11,14 @@ import fcntl
 import struct
 import termios
 from collections.abc import Callable
+from socket import AF_UNIX
 from typing import Final, Protocol, cast
 
 from libmail.service.wakeup import Wakeup
 
 __all__ = ["Channel", "ClientChannel", "ClientGone", "ClientSilent", "ServerStopping"]
 
+_THIS_HOST: Final = ("127.0.0.1", "0")
 _MOST_PENDING: Final = 1 << 16  # octets received while the session is busy
 _COUNT: Final = struct.Struct("i")
 
@@ -228,10 +230,14 @@ class ClientChannel(asyncio.Protocol):
         return self._name("sockname")
 
     def _name(self, which: str) -> tuple[str, str]:
-        name = None if self.transport is None else self.transport.get_extra_info(which)
+        if self.transport is None:
+            return "", ""
+        name = self.transport.get_extra_info(which)
         if isinstance(name, tuple) and len(name) >= 2:
             return str(name[0]), str(name[1])
-        return "", ""
+        sock = self.transport.get_extra_info("socket")
+        # A service of type unix has clients of this host; another one is gone already.
+        return _THIS_HOST if sock is not None and sock.family == AF_UNIX else ("", "")
 
     # for its owner
 

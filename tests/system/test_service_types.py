@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from tests.system.harness import Instance, free_port
+from tests.system.processes import PATIENCE
 from tests.system.sink import PythonSink
 
 MESSAGE = b"Subject: test\r\n\r\nbody\r\n"
@@ -74,6 +75,26 @@ def test_fifo_takes_letters_after_another_service_could_not_be_executed() -> Non
             system.wait_for_log("status=deferred", count=count + 1)
             failed = len(system.log_lines("nosuchprogram.*exit status 1"))
             system.wait_for_log("nosuchprogram.*exit status 1", count=failed + 1)
+    finally:
+        system.stop()
+
+
+def test_smtpd_on_a_unix_socket() -> None:
+    """Who comes through the file system is this host."""
+    system = Instance()
+    system.configure({}, ["viaunix unix - - n - - smtpd"])
+    try:
+        system.start()
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rwb") as lines:
+            client.settimeout(PATIENCE)
+            client.connect(str(system.queue_directory / "private/viaunix"))
+            first = lines.readline()
+            assert first.startswith(b"220 "), system.end_of_log()
+            for command in (b"HELO x", b"MAIL FROM:<a@x.test>", b"RCPT TO:<bob@virtual.test>"):
+                lines.write(command + b"\r\n")
+                lines.flush()
+                assert lines.readline().startswith(b"250 ")
+        system.wait_for_log(r"lost connection after RCPT from localhost\[127\.0\.0\.1\]")
     finally:
         system.stop()
 
