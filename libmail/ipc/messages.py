@@ -38,6 +38,8 @@ __all__ = [
     "CleanupOpened",
     "CleanupResult",
     "CleanupStatus",
+    "ClientCounts",
+    "ClientEvent",
     "DeliverFlag",
     "DeliverReply",
     "DeliverRequest",
@@ -529,6 +531,25 @@ class TableReply(NamedTuple):
     value: str
 
 
+class ClientEvent(NamedTuple):
+    """smtpd -> anvil: something that a client did.
+
+    event: connect, disconnect (no answer), message, recipient, newtls, auth. ident: of the client,
+    "service:address". only_report: tell the numbers, do not count.
+    """
+
+    event: str
+    ident: str
+    only_report: bool = False
+
+
+class ClientCounts(NamedTuple):
+    """anvil -> smtpd: the client's connections, and events of that kind in the time unit."""
+
+    connections: int
+    rate: int
+
+
 class TableList(NamedTuple):
     """client -> proxymap, proxywrite: all entries of a table, please."""
 
@@ -563,6 +584,8 @@ CODEC: Final = Codec(
         CleanupOpen,
         CleanupOpened,
         CleanupResult,
+        ClientCounts,
+        ClientEvent,
         DeliverReply,
         DeliverRequest,
         Envelope,
@@ -575,7 +598,6 @@ CODEC: Final = Codec(
         ResolveMany,
         ResolveReply,
         ResolveRequest,
-        ResolvedMany,
         ResolvedMany,
         RewriteReply,
         RewriteRequest,

@@ -74,6 +74,7 @@ def test_every_message_of_the_way_is_named() -> None:
         "ResolvedMany",
         "QueueFlush",
     }
+    beside |= {"ClientCounts", "ClientEvent"}
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
     assert named == {kind.__name__ for kind in sent()} - beside
 

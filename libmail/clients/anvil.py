@@ -1,0 +1,126 @@
+"""Telling anvil(8) what clients do.
+
+Called by: smtpd. Asks: `private/anvil`. Without an answer nobody is limited: a counter that is down
+must not stop mail.
+
+All events of a process go over one connection, in order, and are answered in order; any number may
+be on their way. The connections of clients are counted as long as it lasts: when the process dies,
+anvil knows that they are gone.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+from libmail.ipc.codec import Unframer, WireError
+from libmail.ipc.messages import CODEC, ClientCounts, ClientEvent
+from libmail.log import LOG
+
+__all__ = ["AnvilClient"]
+
+_NOTHING: Final = ClientCounts(0, 0)
+_PATIENCE: Final = 10.0  # seconds for an answer; a client should not wait longer for a counter
+_MOST_WAITING: Final = 10_000
+
+
+class _Link(asyncio.Protocol):
+    """One connection to anvil."""
+
+    def __init__(self) -> None:
+        self._unframer = Unframer(CODEC)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[asyncio.Future[ClientCounts]] = deque()
+
+    @property
+    def usable(self) -> bool:
+        """Whether events can be sent."""
+        return self._transport is not None and len(self._waiting) < _MOST_WAITING
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        self._unframer.receive_data(data)
+        try:
+            for message in self._unframer:
+                if not isinstance(message, ClientCounts) or not self._waiting:
+                    raise WireError(f"unexpected {type(message).__name__}")
+                waiting = self._waiting.popleft()
+                if not waiting.done():
+                    waiting.set_result(message)
+        except WireError as error:
+            LOG.warning(f"anvil: {error}")
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._transport = None
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if not one.done():
+                one.set_result(_NOTHING)
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def send(self, event: ClientEvent) -> None:
+        """An event that has no answer."""
+        if self._transport is not None:
+            self._transport.write(CODEC.encode(event))
+
+    def ask(self, event: ClientEvent) -> "asyncio.Future[ClientCounts]":
+        """An event with its answer; zeros when the connection is lost."""
+        answer: asyncio.Future[ClientCounts] = asyncio.get_running_loop().create_future()
+        self.send(event)
+        self._waiting.append(answer)
+        return answer
+
+
+class AnvilClient:
+    """path: of the service's socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._link: _Link | None = None
+        self._opening = asyncio.Lock()
+
+    async def count(self, event: str, ident: str, *, only_report: bool = False) -> ClientCounts:
+        """Tell an event; the numbers, zeros while anvil does not answer."""
+        link = self._link
+        if link is None or not link.usable:
+            link = await self._open()
+            if link is None:
+                return _NOTHING
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await link.ask(ClientEvent(event, ident, only_report))
+        except TimeoutError:
+            LOG.warning(f"{self._path}: no answer in time")
+            link.close()
+            return _NOTHING
+
+    def disconnect(self, ident: str) -> None:
+        """A client that was counted as connected is gone."""
+        if self._link is not None:
+            self._link.send(ClientEvent("disconnect", ident))
+
+    async def _open(self) -> _Link | None:
+        async with self._opening:
+            if self._link is not None and self._link.usable:
+                return self._link
+            loop = asyncio.get_running_loop()
+            try:
+                _, self._link = await loop.create_unix_connection(_Link, self._path)
+            except OSError as error:
+                LOG.warning(f"connect to {self._path}: {error.strerror}")
+                self._link = None
+            return self._link
+
+    def close(self) -> None:
+        """Give up the connection: anvil forgets the clients that are connected."""
+        if self._link is not None:
+            self._link.close()
