@@ -1,0 +1,202 @@
+"""Asking policy servers what to do with a client, sender, recipient or message.
+
+Called by: smtpd's restrictions (check_policy_service), through the lookup context. Asks: servers of
+others, over `inet:host:port` or `unix:path` (relative to the queue directory).
+
+Connections are kept and shared by all sessions of the process; each carries one request at a time.
+A server that fails is asked again, on new connections, as often as `try_limit` says; then
+`default_action` is the answer, which is temporary unless the administrator says otherwise.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias, cast
+
+from libmail.log import LOG
+from libmail.smtp.policy import PolicyAnswer, PolicyError, encode_request
+
+__all__ = ["Connect", "PolicyConnection", "PolicyServer", "PolicySettings"]
+
+_MOST_KEPT: Final = 100
+Connect: TypeAlias = Callable[[Callable[[], "PolicyConnection"]], Awaitable["PolicyConnection"]]
+"""Connects the protocol that the argument makes. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """One server. endpoint: as configured. Times in seconds; 0 for request_limit is no limit.
+
+    max_idle, max_ttl: how long a connection is kept without use, and at all.
+    """
+
+    endpoint: str
+    timeout: float
+    max_idle: float
+    max_ttl: float
+    request_limit: int
+    try_limit: int
+    retry_delay: float
+    default_action: str
+    policy_context: str
+
+
+class PolicyConnection(asyncio.Protocol):
+    """One connection; one request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._answer: PolicyAnswer | None = None
+        self._waiting: asyncio.Future[str] | None = None
+        self.born = self.since = self._loop.time()
+        self.requests = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent: open, and nothing came that nobody asked for."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        answer, waiting = self._answer, self._waiting
+        if answer is None or waiting is None or waiting.done():
+            self.close()
+            return
+        try:
+            action = answer.receive_data(data)
+        except PolicyError as error:
+            waiting.set_exception(error)
+            self.close()
+            return
+        if action is not None:
+            self._answer = None
+            waiting.set_result(action)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._transport = None
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(ConnectionResetError(0, "Connection lost"))
+
+    async def ask(self, request: bytes) -> str:
+        """The action for a request. Raises OSError, PolicyError."""
+        if self._transport is None:
+            raise ConnectionResetError(0, "Connection lost")
+        self.requests += 1
+        self._answer = PolicyAnswer()
+        self._waiting = self._loop.create_future()
+        self._transport.write(request)
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+            self.since = self._loop.time()
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class PolicyServer:
+    """One server with its settings."""
+
+    def __init__(self, settings: PolicySettings, connect: Connect) -> None:
+        self.settings = settings
+        self._connect = connect
+        self._idle: deque[PolicyConnection] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def ask(self, attributes: Iterable[tuple[str, str]]) -> str:
+        """The action; `default_action` if there is no answer, which is logged."""
+        settings = self.settings
+        request = encode_request(attributes)
+        tries = 0
+        while True:
+            connection = self._take_idle()
+            kept = connection is not None
+            try:
+                async with asyncio.timeout(settings.timeout):
+                    connection = connection or await self._connect(PolicyConnection)
+                    action = await connection.ask(request)
+            except (OSError, TimeoutError, PolicyError) as error:
+                if connection is not None:
+                    connection.close()
+                if kept and isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                    continue  # it had been closed; that says nothing about the server
+                self._warn(error)
+            except BaseException:
+                if connection is not None:
+                    connection.close()  # the answer may come later, to somebody else's question
+                raise
+            else:
+                self._keep(connection)
+                return action
+            tries += 1
+            if tries >= settings.try_limit:
+                return settings.default_action
+            await asyncio.sleep(settings.retry_delay)
+
+    def _warn(self, error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            reason = "Connection timed out"
+        elif isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        else:
+            reason = str(error)
+        LOG.warning(f"problem talking to server {self.settings.endpoint}: {reason}")
+
+    # kept connections
+
+    def _take_idle(self) -> PolicyConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and not self._worn(connection):
+                return connection
+            connection.close()
+        return None
+
+    def _worn(self, connection: PolicyConnection) -> bool:
+        settings, now = self.settings, asyncio.get_running_loop().time()
+        return (
+            now - connection.born >= settings.max_ttl
+            or now - connection.since >= settings.max_idle
+            or 0 < settings.request_limit <= connection.requests
+        )
+
+    def _keep(self, connection: PolicyConnection) -> None:
+        if self._worn(connection) or len(self._idle) >= _MOST_KEPT:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        delay = max(1.0, min(self.settings.max_idle, self.settings.max_ttl))
+        self._sweeper = asyncio.get_running_loop().call_later(delay, self._sweep)
+
+    def _sweep(self) -> None:
+        kept, self._idle = self._idle, deque()
+        for connection in kept:
+            if connection.usable and not self._worn(connection):
+                self._idle.append(connection)
+            else:
+                connection.close()
+        self._sweeper = None
+        if self._idle:
+            self._schedule()
+
+    def close(self) -> None:
+        """Give up the kept connections."""
+        while self._idle:
+            self._idle.pop().close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
