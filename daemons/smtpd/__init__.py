@@ -31,7 +31,7 @@ _TICK: Final = 1.0  # seconds between looks at the time limits of sessions
 
 def prepare(startup: Startup) -> Prepared:
     """Read the configuration and open the tables, before the jail."""
-    return open_tables(startup.config)
+    return open_tables(startup.config, startup.service)
 
 
 def make_server(prepared: Prepared) -> Server:

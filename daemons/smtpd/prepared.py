@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemons.smtpd.params import SmtpdParams
+from daemons.smtpd.rates import Limits, open_limits
 from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.clients.notice import NoticeParams
 from libmail.config import Config
@@ -34,6 +35,10 @@ _UNRESTRICTED: Final = (
     ("notify_classes", ""),
     *((name, "") for name in ("smtpd_milters", "smtpd_milter_maps", "smtpd_tls_security_level")),
     *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode")),
+    *(
+        (f"smtpd_client_{what}_limit", "0")
+        for what in ("connection_count", "connection_rate", "message_rate", "recipient_rate")
+    ),
 )
 
 
@@ -103,13 +108,16 @@ class Prepared:
     flush_params: FlushClientParams
     flush_domains: DomainList
     resolver: NativeResolver
+    limits: Limits
 
 
-def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False) -> Prepared:
+def open_tables(
+    config: Config, service: str = "smtp", *, guard: bool = True, stand_alone: bool = False
+) -> Prepared:
     """Read the parameters and open all tables.
 
-    guard: insist on relay control. stand_alone: for a local user, whom nothing restricts.
-    Raises Fatal, ConfigError.
+    service: the first column of master.cf. guard: insist on relay control. stand_alone: for a
+    local user, whom nothing restricts. Raises Fatal, ConfigError.
     """
     if stand_alone:
         config = config.override(_UNRESTRICTED)
@@ -153,6 +161,7 @@ def open_tables(config: Config, *, guard: bool = True, stand_alone: bool = False
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),
         resolver=NativeResolver(),
+        limits=open_limits(config, service),
     )
 
 

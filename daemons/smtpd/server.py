@@ -9,7 +9,9 @@ from daemons.smtpd.command_rules import CommandRules
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.prepared import Options, Prepared
+from daemons.smtpd.rates import Rates
 from daemons.smtpd.transaction import Resolver
+from libmail.clients.anvil import AnvilClient
 from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient
 from libmail.clients.notice import Postmaster
@@ -44,6 +46,7 @@ class Server:
     lookups: Lookups = field(init=False)
     clients: ClientRules = field(init=False)
     commands: CommandRules = field(init=False)
+    rates: Rates = field(init=False)
     flush: FlushClient = field(init=False)
     postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
@@ -61,6 +64,7 @@ class Server:
         protocols = _protocols(params)
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
+        self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
         self.lookups = prepared.restrictions.lookups(self.rewrite.resolve_completed)
         self.clients = ClientRules(prepared, self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)

@@ -50,11 +50,12 @@ class Session:
     """A client's session, from connection to disconnection.
 
     line: the command at hand. discard: EHLO keywords that the client does not get to see.
-    may_verp: it may ask for VERP. receiving: the content of its message.
+    may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
+    content of its message.
     """
 
-    __slots__ = ("_access_denied", "_reason", "chunks", "dialogue", "discard", "extras", "facts",
-                 "line", "may_verp", "receiving", "server", "tally", "transaction",
+    __slots__ = ("_access_denied", "_reason", "chunks", "counted", "dialogue", "discard", "extras",
+                 "facts", "line", "may_verp", "receiving", "server", "tally", "transaction",
                  "verbs")  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Session:
         self.tally = Tally(server.params)
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
+        self.counted: Client | None = None
         self.extras = Extras()
         self.discard: frozenset[str] = frozenset()
         self.may_verp = False
@@ -125,6 +127,8 @@ class Session:
             where = self.facts.where
             LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
         self.drop_transaction()
+        if self.counted is not None:
+            self.server.rates.disconnect(self.counted)
         LOG.event(DisconnectLine(self.client, self.tally.counts(self.verbs)))
 
     async def _tell_postmaster(self) -> None:
@@ -144,6 +148,7 @@ class Session:
         server, facts = self.server, self.facts
         facts.client = await server.peers.named(facts.client)
         LOG.event(ConnectLine(self.client))
+        await self._count_connection()
         core, client = self.dialogue.core, facts.client
         core.treat_newlines(await server.clients.newlines(client.name, client.address))
         if server.stopping:
@@ -159,6 +164,18 @@ class Session:
         if await self.dialogue.talks_first():
             self._too_early()
         self.send(Reply(220, "", server.params.smtpd_banner))
+
+    async def _count_connection(self) -> None:
+        """Refuse a client that has too many connections, or makes them too fast. Raises _Ended."""
+        rates, client = self.server.rates, self.facts.client
+        if not await rates.limited(client):
+            return
+        self.counted = client
+        refused = await rates.connect(client, self.client)
+        if refused is not None:
+            self.tally.kinds.add("policy")
+            self.send(refused)
+            raise _Ended
 
     def start_over(self) -> None:
         """Forget what the client said, also what it has sent already: it may be another now."""

@@ -99,7 +99,7 @@ class AnvilClient:
             async with asyncio.timeout(_PATIENCE):
                 return await link.ask(ClientEvent(event, ident, only_report))
         except TimeoutError:
-            LOG.warning(f"{self._path}: no answer in time")
+            LOG.seldom(f"{self._path}: no answer in time")
             link.close()
             return _NOTHING
 
@@ -116,7 +116,7 @@ class AnvilClient:
             try:
                 _, self._link = await loop.create_unix_connection(_Link, self._path)
             except OSError as error:
-                LOG.warning(f"connect to {self._path}: {error.strerror}")
+                LOG.seldom(f"connect to {self._path}", f": {error.strerror}")
                 self._link = None
             return self._link
 

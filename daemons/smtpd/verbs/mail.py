@@ -74,6 +74,10 @@ async def mail(session: Session, argument: str) -> Answer:
         return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
     if session.chunks is not None:
         return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
+    if session.counted is not None:
+        refused = await server.rates.message(session.counted, session.client)
+        if refused is not None:
+            return by_policy(refused)
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
         return answer(Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
     wants_utf8 = "SMTPUTF8" in argument.upper().split()
@@ -89,10 +93,10 @@ async def mail(session: Session, argument: str) -> Answer:
     if options.verp is not None and not sender:
         return answer(Reply(503, "5.5.4", "Error: XVERP requires non-null sender"))
     sender = without_line_breaks(sender)
-    refused = await _decide(session, sender, argument[5:], options)
-    if refused is not None:
+    decision = await _decide(session, sender, argument[5:], options)
+    if decision is not None:
         facts.mail.sender = None
-        return refused
+        return decision
     transaction = Transaction(
         sender=sender,
         flags=options.flags,

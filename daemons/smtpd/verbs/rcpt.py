@@ -88,6 +88,10 @@ async def _add(
     session: Session, transaction: Transaction, recipient: Recipient, text: str
 ) -> Answer:
     server = session.server
+    if session.counted is not None:
+        too_many = await server.rates.recipient(session.counted, session.client)
+        if too_many is not None:
+            return by_policy(too_many)
     limit = server.params.smtpd_recipient_limit
     if limit and len(transaction.recipients) >= limit:
         transaction.overshoot += 1

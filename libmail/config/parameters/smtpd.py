@@ -21,7 +21,7 @@ PARAMETERS = by_name(
     Parameter("smtpd_authorized_xforward_hosts", LIST, "", "smtpd"),
     Parameter("smtpd_banner", STR(1), "$myhostname ESMTP $mail_name", "smtpd"),
     Parameter("smtpd_client_auth_rate_limit", INT(), "0", "smtpd"),
-    Parameter("smtpd_client_connection_count_limit", INT(), "50", "smtpd postscreen"),
+    Parameter("smtpd_client_connection_count_limit", INT(), "50", "smtpd"),
     Parameter("smtpd_client_connection_rate_limit", INT(), "0", "smtpd"),
     Parameter("smtpd_client_event_limit_exceptions", LIST,
               "${smtpd_client_connection_limit_exceptions:$mynetworks}", "smtpd"),

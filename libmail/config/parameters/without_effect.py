@@ -150,10 +150,6 @@ _VERIFICATION = """
 
 _RATES = """
     smtpd_client_auth_rate_limit
-    smtpd_client_connection_count_limit smtpd_client_connection_rate_limit
-    smtpd_client_event_limit_exceptions smtpd_client_ipv4_prefix_length
-    smtpd_client_ipv6_prefix_length smtpd_client_message_rate_limit
-    smtpd_client_recipient_rate_limit
 """
 
 _CHECKS = """

@@ -1,0 +1,159 @@
+"""What clients may do in a time, and how many connections they may have; anvil(8) counts.
+
+Nothing is asked where nothing is limited, nor for clients in smtpd_client_event_limit_exceptions.
+Clients of one network count as one where smtpd_client_ipv4_prefix_length (or 6) says so.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from libmail.clients.anvil import AnvilClient
+from libmail.config import Config
+from libmail.log import LOG
+from libmail.lookup.facts import Client
+from libmail.smtp.reply import Reply
+from libmail.tables.match import AddressList
+from libmail.tables.table import TableOptions, TableRetry
+
+__all__ = ["Limits", "RateParams", "Rates", "open_limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateParams:
+    """Limits; 0 is none."""
+
+    myhostname: str
+    parent_domain_matches_subdomains: tuple[str, ...]
+    smtpd_client_connection_count_limit: int
+    smtpd_client_connection_rate_limit: int
+    smtpd_client_event_limit_exceptions: tuple[str, ...]
+    smtpd_client_ipv4_prefix_length: int
+    smtpd_client_ipv6_prefix_length: int
+    smtpd_client_message_rate_limit: int
+    smtpd_client_recipient_rate_limit: int
+
+
+class Limits(NamedTuple):
+    """What is read and opened before the jail. service: the first column of master.cf."""
+
+    params: RateParams
+    exceptions: AddressList
+    service: str
+
+
+def open_limits(config: Config, service: str) -> Limits:
+    """Read the limits. Raises ConfigError, TableConfigError."""
+    params = config.load(RateParams)
+    name = "smtpd_client_event_limit_exceptions"
+    parent = name in params.parent_domain_matches_subdomains
+    exceptions = AddressList(
+        name, params.smtpd_client_event_limit_exceptions, TableOptions.of(config), parent=parent
+    )
+    return Limits(params, exceptions, service)
+
+
+class _Event(NamedTuple):
+    """limit: of the events in a time unit. warning, error: the words of log and reply."""
+
+    limit: int
+    warning: str
+    error: str
+
+
+_TOO_MANY_CONNECTIONS: Final = "Error: too many connections from"
+
+
+class Rates:
+    """The limits at work. `connect` and `disconnect` go together."""
+
+    def __init__(self, limits: Limits, anvil: AnvilClient) -> None:
+        params = self._params = limits.params
+        self._exceptions = limits.exceptions
+        self._service = limits.service
+        self._anvil = anvil
+        self._connections = bool(
+            params.smtpd_client_connection_count_limit or params.smtpd_client_connection_rate_limit
+        )
+        self._messages = _Event(
+            params.smtpd_client_message_rate_limit,
+            "Message delivery request rate limit exceeded",
+            "Error: too much mail from",
+        )
+        self._recipients = _Event(
+            params.smtpd_client_recipient_rate_limit,
+            "Recipient address rate limit exceeded",
+            "Error: too many recipients from",
+        )
+
+    async def limited(self, client: Client) -> bool:
+        """Whether there are limits for this client; while the list fails, there are."""
+        if not (self._connections or self._messages.limit or self._recipients.limit):
+            return False
+        try:
+            return not await self._exceptions.match(client.name, client.address)
+        except TableRetry as error:
+            LOG.warning(f"{self._exceptions.title}: {error}")
+            return True
+
+    async def connect(self, client: Client, shown: str) -> Reply | None:
+        """Count a connection of a client that is limited; why it is one too many.
+
+        shown: the client, for the log.
+        """
+        if not self._connections:
+            return None
+        params = self._params
+        counts = await self._anvil.count("connect", self._ident(client))
+        for number, limit, what in (
+            (counts.connections, params.smtpd_client_connection_count_limit, "concurrency"),
+            (counts.rate, params.smtpd_client_connection_rate_limit, "rate"),
+        ):
+            if 0 < limit < number:
+                self._warn(f"Connection {what} limit exceeded", number, shown)
+                text = f"{params.myhostname} {_TOO_MANY_CONNECTIONS} {client.address}"
+                return Reply(421, "4.7.0", text)
+        return None
+
+    def disconnect(self, client: Client) -> None:
+        """A connection that was counted is over."""
+        if self._connections:
+            self._anvil.disconnect(self._ident(client))
+
+    async def message(self, client: Client, shown: str) -> Reply | None:
+        """Count a MAIL command of a client that is limited; why it is one too many."""
+        return await self._count("message", self._messages, client, shown)
+
+    async def recipient(self, client: Client, shown: str) -> Reply | None:
+        """Count a RCPT command of a client that is limited; why it is one too many."""
+        return await self._count("recipient", self._recipients, client, shown)
+
+    async def _count(self, name: str, event: _Event, client: Client, shown: str) -> Reply | None:
+        if not event.limit:
+            return None
+        rate = (await self._anvil.count(name, self._ident(client))).rate
+        if rate <= event.limit:
+            return None
+        self._warn(event.warning, rate, shown)
+        return Reply(450, "4.7.1", f"{event.error} {client.address}")
+
+    def _warn(self, what: str, number: int, shown: str) -> None:
+        LOG.warning(f"{what}: {number} from {shown} for service {self._service}")
+
+    def _ident(self, client: Client) -> str:
+        return f"{self._service}:{self._network(client.address)}"
+
+    def _network(self, address: str) -> str:
+        """The address, or the network that stands for it."""
+        params = self._params
+        if ":" in address:
+            length, whole = params.smtpd_client_ipv6_prefix_length, 128
+        else:
+            length, whole = params.smtpd_client_ipv4_prefix_length, 32
+        if length == whole:
+            return address
+        try:
+            network = ipaddress.ip_network(f"{address}/{length}", strict=False)
+        except ValueError:
+            return address  # a client without one, "unknown"
+        return str(network)

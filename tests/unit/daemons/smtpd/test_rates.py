@@ -1,0 +1,130 @@
+"""Limits of connections and rates: whom they hold for, what is counted, what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daemons.smtpd.rates import Limits, RateParams, Rates
+from libmail.clients.anvil import AnvilClient
+from libmail.ipc.messages import ClientCounts
+from libmail.log import LOG
+from libmail.lookup.facts import Client
+from libmail.smtp.reply import Reply
+from libmail.tables.match import AddressList
+from libmail.tables.table import TableOptions
+
+CLIENT = Client("192.0.2.7", "1025", "host.test")
+
+
+class FakeAnvil(AnvilClient):
+    """Counts by event and client; every connection stays."""
+
+    def __init__(self) -> None:
+        super().__init__("private/anvil")
+        self.seen: dict[tuple[str, str], int] = {}
+
+    async def count(self, event: str, ident: str, *, only_report: bool = False) -> ClientCounts:
+        number = self.seen[event, ident] = self.seen.get((event, ident), 0) + 1
+        return ClientCounts(number, number)
+
+
+def rates(limits: dict[str, int], exceptions: tuple[str, ...] = ()) -> tuple[Rates, FakeAnvil]:
+    limits = dict(limits)
+    names = ("connection_count_limit", "connection_rate_limit", "message_rate_limit",
+             "recipient_rate_limit")  # fmt: skip
+    params = RateParams(
+        myhostname="mx.test",
+        parent_domain_matches_subdomains=(),
+        smtpd_client_event_limit_exceptions=exceptions,
+        smtpd_client_ipv4_prefix_length=limits.pop("v4", 32),
+        smtpd_client_ipv6_prefix_length=limits.pop("v6", 84),
+        **{f"smtpd_client_{name}": limits.pop(name, 0) for name in names},
+    )
+    assert not limits
+    allowed = AddressList("exceptions", exceptions, TableOptions(log=LOG))
+    anvil = FakeAnvil()
+    return Rates(Limits(params, allowed, "smtp"), anvil), anvil
+
+
+@pytest.fixture
+def log() -> list[str]:
+    logged: list[str] = []
+    LOG.open(lambda severity, head, text: logged.append(text), "postfix/smtpd")
+    return logged
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "limits", "want"),
+    [
+        ((), {}, False),
+        ((), {"recipient_rate_limit": 1}, True),
+        (("192.0.2.0/24",), {"message_rate_limit": 1}, False),
+        (("host.test",), {"connection_count_limit": 1}, False),
+        (("other.test",), {"connection_count_limit": 1}, True),
+        (("fail:x",), {"connection_count_limit": 1}, True),
+    ],
+)
+def test_whom_limits_hold_for(
+    exceptions: tuple[str, ...], limits: dict[str, int], want: bool, log: list[str]
+) -> None:
+    assert asyncio.run(rates(limits, exceptions)[0].limited(CLIENT)) is want
+
+
+@pytest.mark.parametrize(
+    ("limit", "warning"),
+    [
+        ("connection_count_limit", "Connection concurrency limit exceeded: 3"),
+        ("connection_rate_limit", "Connection rate limit exceeded: 3"),
+    ],
+)
+def test_connections(limit: str, warning: str, log: list[str]) -> None:
+    async def connect() -> list[Reply | None]:
+        one, _ = rates({limit: 2})
+        return [await one.connect(CLIENT, CLIENT.shown) for _ in range(3)]
+
+    text = "mx.test Error: too many connections from 192.0.2.7"
+    assert asyncio.run(connect()) == [None, None, Reply(421, "4.7.0", text)]
+    assert log == [f"warning: {warning} from host.test[192.0.2.7] for service smtp"]
+
+
+@pytest.mark.parametrize(
+    ("event", "limit", "text", "warning"),
+    [
+        ("message", "message_rate_limit", "Error: too much mail from 192.0.2.7",
+         "Message delivery request rate limit exceeded: 2"),
+        ("recipient", "recipient_rate_limit", "Error: too many recipients from 192.0.2.7",
+         "Recipient address rate limit exceeded: 2"),
+    ],
+)  # fmt: skip
+def test_rates(event: str, limit: str, text: str, warning: str, log: list[str]) -> None:
+    async def twice() -> list[Reply | None]:
+        one, _ = rates({limit: 1})
+        return [await getattr(one, event)(CLIENT, "c") for _ in range(2)]
+
+    assert asyncio.run(twice()) == [None, Reply(450, "4.7.1", text)]
+    assert log == [f"warning: {warning} from c for service smtp"]
+
+
+@pytest.mark.parametrize(
+    ("address", "lengths", "ident"),
+    [
+        ("192.0.2.7", {}, "smtp:192.0.2.7"),
+        ("192.0.2.7", {"v4": 24}, "smtp:192.0.2.0/24"),
+        ("2001:db8::7", {}, "smtp:2001:db8::/84"),
+        ("2001:db8::7", {"v6": 128}, "smtp:2001:db8::7"),
+        ("unknown", {"v4": 24}, "smtp:unknown"),
+    ],
+)
+def test_networks_count_as_one(address: str, lengths: dict[str, int], ident: str) -> None:
+    one, anvil = rates({"connection_count_limit": 9, **lengths})
+    asyncio.run(one.connect(Client(address), ""))
+    assert list(anvil.seen) == [("connect", ident)]
+
+
+def test_nothing_is_asked_without_limits() -> None:
+    one, anvil = rates({})
+    assert asyncio.run(one.message(CLIENT, "")) is None
+    assert asyncio.run(one.connect(CLIENT, "")) is None
+    assert anvil.seen == {}
