@@ -64,11 +64,11 @@ def _entry_change(
 
 def _field_change(text: str, option: str, what: str) -> tuple[tuple[str, str, str], str]:
     pattern, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"missing '=' after attribute name: \"{text}\"")
     parts = pattern.strip(SPACES).split("/", 2)
     if len(parts) != 3 or not all(parts):
         raise ConfigError(f"-{option} or -{option[0]}X requires service_name/type/{what}")
-    if not sign:
-        raise ConfigError(f"missing '=' after attribute name: \"{text}\"")
     return (parts[0], parts[1], parts[2]), value.strip(SPACES)
 
 

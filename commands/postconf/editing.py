@@ -168,12 +168,11 @@ def _edit_matching(text: str, edits: Sequence[_EntryEdit]) -> str:
         if not hits:
             lines.extend(block)
             continue
-        before = entry = _parse_block(block)
+        entry = _parse_block(block)
         for _, _, request, change in hits:
             entry = change(entry)
             used.add(request)
-        same = (entry.fields, entry.args) == (before.fields, before.args)
-        lines.extend(block if same else _changed(block, Change.SET, entry.text(True), True))
+        lines.extend(_changed(block, Change.SET, entry.text(True), True))
     for _, _, request, _ in edits:
         if request not in used:
             warn(f'unmatched service_name/type: "{request}"')

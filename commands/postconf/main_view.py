@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from commands.postconf.deprecated import deprecation
+from commands.postconf.master_view import READ_ONLY
 from commands.postconf.report import fold_words, json_line, squeeze, warn
 from commands.postconf.usage import (
     CLIENT_SETTINGS,
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 
     from commands.postconf.master_view import MasterLine
 
-__all__ = ["READ_ONLY", "MainView"]
+__all__ = ["MainView"]
 
-READ_ONLY = ("process_id", "process_name", "service_name")
 TRANSPORTS = ("local", "pipe", "virtual", "smtp", "lmtp", "error", "retry", "discard")
 COMMANDS_WITH_LIMIT = ("pipe", "spawn")
 USUAL_DIRECTORIES = (DEFAULT_CONFIG_DIRECTORY, "/etc/postfix")
@@ -123,6 +123,7 @@ class MainView:
                 for name in references(value):
                     if name not in options and not self._is_defined(name):
                         warn(f"{directory}/master.cf: undefined parameter: {name}")
+            self._warn_of_options(options, f"{directory}/master.cf")
         for name in self._expanded_names():
             for other in references(config.raw(name) or ""):
                 if not self._is_defined(other):
@@ -135,11 +136,20 @@ class MainView:
                 assignment = f"{name}={config.raw(name)}"
                 warn(f"{directory}/main.cf: read-only parameter assignment: {assignment}")
 
+    def _warn_of_options(self, options: dict[str, str], path: str) -> None:
+        """Warn about classes that nothing defines, and read-only names."""
+        for name in options.get("smtpd_restriction_classes", "").replace(",", " ").split():
+            if "$" not in name and name not in options and self._config.raw(name) is None:
+                warn(f"{path}: undefined parameter: {name}")
+        for name in READ_ONLY:
+            if name in options:
+                warn(f"{path}: read-only parameter assignment: {name}={options[name]}")
+
     def _is_defined(self, name: str) -> bool:
         return name in self._builtin or self._config.raw(name) is not None
 
     def warn_unused_settings(self) -> None:
-        """Warn about settings in main.cf, and in files of tables, that nothing uses or that go."""
+        """Warn about settings in main.cf that nothing uses or that will go."""
         if self._quiet:
             return
         path = os.path.join(self._config.directory, "main.cf")
@@ -148,36 +158,46 @@ class MainView:
         for name in self._config.names():
             if complaint := deprecation(name):
                 warn(f"{path}: {complaint}")
-        for complaint in sorted(set(self._complaints_about_files())):
-            warn(complaint)
 
     def warn_unused_options(self) -> None:
-        """Warn about `-o` settings in master.cf that nothing uses or that will go."""
+        """Warn about `-o` settings in master.cf, and settings in files of tables, that nothing uses
+        or that will go."""
         if self._quiet:
             return
+        for complaint in sorted(set(self._complaints_about_files())):
+            warn(complaint)
         path = os.path.join(self._config.directory, "master.cf")
         names = self._config.names()
         in_main = {name for other in names for name in references(self._config.raw(other) or "")}
         for entry in self._entries:
             options = entry.options()
-            used = self._used_in(options)
+            used = self._used_in(entry, options)
             for name, value in options.items():
                 if not self.knows(name) and name not in used and name not in in_main:
                     warn(f"{path}: unused parameter: {name}={value}")
                 elif complaint := deprecation(name):
                     warn(f"{path}: {complaint}")
 
-    def _used_in(self, options: dict[str, str]) -> set[str]:
-        """The names that the options of one entry make use of."""
+    def _used_in(self, entry: MasterLine, options: dict[str, str]) -> set[str]:
+        """The names that the options of one entry make use of, or main.cf."""
         used = set(options.get("smtpd_restriction_classes", "").replace(",", " ").split())
         for value in options.values():
             used.update(references(value))
-        for table in client_tables(options.values()):
+        for table in client_tables([*self._tables_in_main, *self._expanded_options(entry)]):
             used |= table.parameters()
         return used
 
+    def _expanded_options(self, entry: MasterLine) -> list[str]:
+        scope = entry.scope(self._config)
+        return [scope.expand(value) for value in entry.options().values()]
+
+    @property
+    def _tables_in_main(self) -> list[str]:
+        return values_with_tables(self._config, self._service)
+
     def _complaints_about_files(self) -> Iterator[str]:
-        for table in client_tables(values_with_tables(self._config, self._service)):
+        options = [text for entry in self._entries for text in self._expanded_options(entry)]
+        for table in client_tables([*self._tables_in_main, *options]):
             if not table.has_file:
                 continue
             try:

@@ -12,7 +12,14 @@ from itertools import pairwise
 from commands.postconf.report import INDENT, LINE_LIMIT, fold_words, json_line, squeeze, warn
 from libmail.config.errors import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
-from libmail.config.master_words import COLUMNS, SERVICE_TYPES, options_end, split_words, ungroup
+from libmail.config.master_words import (
+    COLUMNS,
+    SERVICE_TYPES,
+    options_end,
+    split_options,
+    split_words,
+    ungroup,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from libmail.config import Config
 
 __all__ = [
+    "READ_ONLY",
     "MasterLine",
     "field_lines",
     "parameter_lines",
@@ -32,6 +40,7 @@ __all__ = [
 
 WIDTHS = (10, 5, 7, 7, 7, 7, 7)
 FLAGS = (2, 3, 4)
+READ_ONLY = ("process_id", "process_name", "service_name")
 
 
 class MasterLine:
@@ -152,14 +161,12 @@ def check_field(position: int, word: str, content: str) -> None:
 
 
 def _arguments(words: Sequence[str]) -> tuple[str, ...]:
-    plain = [_ungrouped(word) for word in words]
+    plain = split_options([_ungrouped(word) for word in words])
     end = options_end(plain)
     args: list[str] = []
     for word in plain[:end]:
         if args[-1:] == ["-o"]:
             args.append(_tidy_option(word))
-        elif word.startswith("-o") and word != "-o":
-            args += ["-o", _tidy_option(word.removeprefix("-o"))]
         else:
             args.append(word)
     return (*args, *plain[end:])
@@ -177,7 +184,9 @@ def _ungrouped(word: str) -> str:
 def _tidy_option(text: str) -> str:
     try:
         return "=".join(split_name_value(text))
-    except ValueError:
+    except ValueError as error:
+        if any(space in text for space in SPACES):
+            warn(f'master.cf: {error}: "{text}"')
         return text
 
 
@@ -314,7 +323,7 @@ def parameter_lines(
         options = entry.options()
         scope = None if expander is None else entry.scope(expander)
         for name in sorted(options):
-            if wanted in ("*", name):
+            if wanted in ("*", name) and name not in READ_ONLY:
                 value = options[name] if scope is None else scope.expand(options[name])
                 yield _shown(f"{entry.key}/{name}", squeeze(value), fold, show)
 

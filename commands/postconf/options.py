@@ -155,13 +155,14 @@ def _last(options: Sequence[tuple[str, str]], wanted: str) -> str | None:
 
 
 def _classes(options: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The words of all -C; "all" without any."""
-    texts = [value for letter, value in options if letter == "C"]
-    words = tuple(" ".join(texts).replace(",", " ").split())
-    for word in words:
-        if word not in CLASSES:
-            raise ConfigError(f'unknown -C option value "{word}" in "{",".join(texts)}"')
-    return words if texts else ("all",)
+    """The words of the last -C; "all" without any."""
+    chosen: tuple[str, ...] = ("all",)
+    for text in (value for letter, value in options if letter == "C"):
+        chosen = tuple(text.replace(",", " ").split())
+        for word in chosen:
+            if word not in CLASSES:
+                raise ConfigError(f'unknown -C option value "{word}" in "{text}"')
+    return chosen
 
 
 def _override(text: str) -> tuple[str, str]:

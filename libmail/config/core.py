@@ -216,12 +216,13 @@ class Config:
     def warnings(self) -> tuple[str, ...]:
         """What is odd about the file: lines that are lost, settings that replace others."""
         found = list(self._notes)
-        last: dict[str, Entry] = {}
+        place = Entry("config_directory", self.directory, "", 0)
+        last: dict[str, Entry] = {place.name: place}
         for entry in self._file:
             earlier = last.get(entry.name)
             if earlier is not None and entry.file and earlier.value != entry.value:
-                place = f"{entry.file}, line {entry.line}"
-                found.append(f"{place}: overriding earlier entry: {entry.name}={earlier.value}")
+                where = f"{entry.file}, line {entry.line}"
+                found.append(f"{where}: overriding earlier entry: {entry.name}={earlier.value}")
             last[entry.name] = entry
         return tuple(found)
 

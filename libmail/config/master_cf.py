@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from libmail.config.errors import ConfigError
 from libmail.config.main_cf import SPACES, logical_lines, read_text, split_name_value
-from libmail.config.master_words import SERVICE_TYPES, options_end, split_words, ungroup
+from libmail.config.master_words import (
+    SERVICE_TYPES,
+    options_end,
+    split_options,
+    split_words,
+    ungroup,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +160,7 @@ def _number(column: str, digits: str, word: str) -> int:
 def _arguments(words: list[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """(arguments, `-o` options as pairs)."""
     try:
-        plain = [ungroup(word) for word in words]
+        plain = split_options([ungroup(word) for word in words])
     except ValueError as error:
         raise _Trouble(error) from None
     end = options_end(plain)
@@ -162,10 +168,10 @@ def _arguments(words: list[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str]
     overrides: list[tuple[str, str]] = []
     options = iter(plain[:end])
     for word in options:
-        if not word.startswith("-o"):
+        if word != "-o":
             args.append(word)
             continue
-        option = word.removeprefix("-o") or next(options, "")
+        option = next(options, "")
         if not option:
             raise _Trouble('option "-o" requires "name=value"')
         try:

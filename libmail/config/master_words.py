@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COLUMNS", "SERVICE_TYPES", "options_end", "split_words", "ungroup"]
+__all__ = ["COLUMNS", "SERVICE_TYPES", "options_end", "split_options", "split_words", "ungroup"]
 
 SERVICE_TYPES = ("inet", "unix", "unix-dgram", "fifo", "pass")
 COLUMNS = (
@@ -54,14 +54,33 @@ def ungroup(word: str) -> str:
     raise ValueError(f"missing '}}' in \"{word}\"")
 
 
+def split_options(words: Sequence[str]) -> list[str]:
+    """The arguments with each `-o` and its value as words of their own: `-vo a=b`, `-oa=b`."""
+    end = options_end(words)
+    found: list[str] = []
+    value = False
+    for word in words[:end]:
+        if value or not word.startswith("-") or word == "--":
+            found.append(word)
+            value = False
+            continue
+        letters, option, rest = word[1:].partition("o")
+        if letters or not option:
+            found.append(f"-{letters}")
+        if option:
+            found += ["-o", rest] if rest else ["-o"]
+            value = not rest
+    return [*found, *words[end:]]
+
+
 def options_end(words: Sequence[str]) -> int:
     """How many of the arguments are options; they end at the first word that is none.
 
     What follows belongs to the command, such as a `-o` behind the argv= of pipe(8).
     """
     position = 0
-    while position < len(words) and (word := words[position]).startswith("-"):
-        position += 2 if word == "-o" else 1
+    while position < len(words) and (word := words[position]).startswith("-") and word != "-":
+        position += 2 if word.find("o") == len(word) - 1 else 1
         if word == "--":
             break
     return min(position, len(words))

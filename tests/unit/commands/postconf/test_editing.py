@@ -153,10 +153,12 @@ def test_options(text: str, value: str | None) -> None:
     assert _comments(after) == _comments(text)
 
 
-def test_what_is_not_changed_stays_as_written() -> None:
-    text = "smtp  inet n - y - - smtpd\n\t-o { a = b }\n"
-    assert edit_master_options(text, [(("smtp", "inet", "nosuch"), None)]) == text
-    assert edit_master_fields(text, [(("smtp", "inet", "chroot"), "y")]) == text
+def test_entries_that_match_get_the_usual_form() -> None:
+    text = "smtp  inet n - y - - smtpd\n\t-vo { a = b }\nother  unix - - n - - smtp\n"
+    usual = "smtp       inet  n       -       y       -       -       smtpd -v\n    -o a=b\n"
+    after = usual + "other  unix - - n - - smtp\n"
+    assert edit_master_options(text, [(("smtp", "inet", "nosuch"), None)]) == after
+    assert edit_master_fields(text, [(("smtp", "inet", "chroot"), "y")]) == after
 
 
 def test_wildcards() -> None:

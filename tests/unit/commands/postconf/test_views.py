@@ -207,3 +207,34 @@ def test_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(tmp_path, text, "--origin", capsys)[2] == [
         "fatal: --origin requires parameter names"
     ]
+
+
+OPTIONS = """\
+smtp inet n - y - - smtpd -o process_id=1 -o smtpd_restriction_classes=mc1,mc2 -o mc1=permit
+  -o smtpd_sender_restrictions=$mua_x -o mua_x=reject -o mua_y=reject
+  -o inner_bind=no -o second_user=a -o third_user=b -vo transport_maps=mysql:$own -o own=q
+  -o q_user=z -o q_zzz=z -o virtual_alias_maps=ldap:CLIENT
+"""
+
+
+def test_options_of_services(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What they make use of: names of each other and of main.cf, tables after expansion."""
+    (tmp_path / "client.cf").write_text("server_host = x\nbogus = 1\n")
+    (tmp_path / "master.cf").write_text(OPTIONS.replace("CLIENT", f"{tmp_path}/client.cf"))
+    main_cf = "alias_maps = ldap:inner\ncanonical_maps = mysql:$name\nname = second\n"
+    (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\n{main_cf}")
+    assert main(["-c", str(tmp_path), "-P"]) == 0
+    output = capsys.readouterr()
+    assert "smtp/inet/process_id" not in output.out
+    warnings = output.err.replace(f"{tmp_path}/", "").splitlines()
+    assert sorted(warnings) == sorted(
+        f"postconf: warning: {text}"
+        for text in (
+            "master.cf: read-only parameter assignment: process_id=1",
+            "master.cf: undefined parameter: mc2",
+            "master.cf: unused parameter: mua_y=reject",
+            "master.cf: unused parameter: third_user=b",
+            "master.cf: unused parameter: q_zzz=z",
+            "ldap:client.cf: unused parameter: bogus=1",
+        )
+    )
