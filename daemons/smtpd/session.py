@@ -11,7 +11,7 @@ content), and what all sessions share (`Server`). The facts are all that decisio
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy
+from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy, decided
 from daemons.smtpd.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
@@ -32,7 +32,7 @@ from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.smtp.reply import Reply
-from libmail.smtp.server import BareNewline, Command, Event
+from libmail.smtp.server import BareNewline, Command
 from libmail.tables.table import TableRetry
 
 __all__ = ["Session"]
@@ -90,10 +90,6 @@ class Session:
         data = reply.wire()
         self.tally.said(data)
         self.dialogue.send(data)
-
-    async def event(self) -> Event:
-        """The next command or piece of content. Raises ClientGone, ClientSilent, ..."""
-        return await self.dialogue.event(idle=self.transaction is None)
 
     # from the connection to its end
 
@@ -153,12 +149,11 @@ class Session:
         core.treat_newlines(await server.clients.newlines(client.name, client.address))
         if server.stopping:
             raise ServerStopping
-        verdict = await server.connect(facts)
-        self.carry_out(verdict)
-        if verdict.reply is not None:
+        refused = self.judge(await server.connect(facts))
+        if refused is not None:
             self._access_denied = True
-            self.send(verdict.reply)
-            if verdict.reply.code in CLOSING:
+            self.send(refused.reply)
+            if refused.reply.code in CLOSING:
                 raise _Ended
             return
         if await self.dialogue.talks_first():
@@ -189,18 +184,18 @@ class Session:
 
     async def _command(self) -> None:
         tally = self.tally
-        if tally.exhausted:
+        if tally.errors and tally.exhausted:
             self._reason = "too many errors"
             tally.kinds.add("protocol")
             host = self.server.params.myhostname
             self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
             raise _Ended
-        event = await self.event()
+        event = await self.dialogue.event(idle=self.transaction is None)
         if not isinstance(event, Command):
             raise AssertionError(event)
         found = await self._answer(event)
-        if tally.delay:
-            await self.dialogue.pause(tally.delay)
+        if tally.errors:
+            await self._delay()
         self.send(found.reply)
         if found.reply.code in CLOSING:
             raise _Ended
@@ -214,7 +209,9 @@ class Session:
         shown = self.tally.heard(event.line)
         if event.too_long:
             return self._fault(self._too_long(shown))
-        line = await self._filtered(line)
+        commands = self.server.commands
+        if commands.filters:
+            line = await self._filtered(line)
         if event.bare_newline:
             self._note_bare_newline()
         self.line = line
@@ -224,29 +221,35 @@ class Session:
         if not word:
             self._begin(UNKNOWN)
             return self._fault(Reply(500, "5.5.2", "Error: bad syntax"))
-        if await self.server.commands.ignores(word):
+        if commands.ignores_some and await commands.ignores(word):
             self.tally.junk()
             return answer(Reply(250, "2.0.0", "Ok"))
         verb = self.verbs.get(word.upper())
         if verb is None:
             return await self._unknown(word, line)
-        self._begin(verb.name)
-        self._look_ahead(verb)
+        self.facts.where = name = verb.name
+        self.tally.begin(name)
+        if self.dialogue.core.pending:
+            self._look_ahead(verb)
         found = self._refused(verb)
         if found is None and verb.run is not None:
             found = await verb.run(self, argument)
         if found is None:
             raise AssertionError(verb)
-        self.tally.end(verb.name, found)
+        self.tally.end(name, found)
         if verb.ends:
             await self._end(found)
         return found
 
     async def _end(self, found: Answer) -> None:
-        if self.tally.delay:
-            await self.dialogue.pause(self.tally.delay)
+        await self._delay()
         self.send(found.reply)
         raise _Ended
+
+    async def _delay(self) -> None:
+        """Let a client wait that makes many errors."""
+        if self.tally.delay:
+            await self.dialogue.pause(self.tally.delay)
 
     def _begin(self, name: str) -> None:
         self.facts.where = name
@@ -278,12 +281,12 @@ class Session:
             return by_policy(Reply(503, "5.7.0", text))
         if self.server.options.must_encrypt and facts.tls is None and not verb.clear:
             return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
-        return verb.off(self)
+        return None if verb.off is None else verb.off(self)
 
     def _look_ahead(self, verb: Verb) -> None:
         """Notice commands that were sent before they may be, RFC 2920 §3.1. Raises _Ended."""
         facts = self.facts
-        if not self.dialogue.core.pending or facts.improper_pipelining or verb.ends:
+        if facts.improper_pipelining or verb.ends:
             return
         if self.server.stand_alone or (not verb.last and facts.protocol == "ESMTP"):
             return
@@ -361,13 +364,14 @@ class Session:
         """Log what a restriction did."""
         LOG.event(SessionLine.of(self.facts, self.queue_id, self.client, action, what))
 
-    def carry_out(self, verdict: Verdict) -> None:
-        """Log what restrictions did, and remember what they want done with the message."""
+    def judge(self, verdict: Verdict) -> Answer | None:
+        """Log what restrictions did, remember what they want done; the answer if they refuse."""
         self.tally.kinds.update(verdict.errors)
         for effect in verdict.effects:
             if effect.action != "prepend" and not self.extras.has(effect):
                 self.log(effect.action, effect.text)
             self.extras.add(effect)
+        return None if verdict.reply is None else decided(verdict.reply)
 
     async def open_submission(self, transaction: Transaction) -> None:
         """Begin the message in the queue. Raises ServiceUnavailable."""

@@ -20,10 +20,11 @@ UNKNOWN = "UNKNOWN"
 class Tally:
     """Of one session. errors: so far. kinds: of errors, for notify_classes."""
 
-    __slots__ = ("_counts", "_junk", "_params", "_secret", "errors", "kinds", "transcript")
+    __slots__ = ("_counts", "_junk", "_kept", "_params", "_secret", "errors", "kinds", "transcript")
 
     def __init__(self, params: SmtpdParams) -> None:
         self._params = params
+        self._kept = params.smtpd_history_flush_threshold
         self._counts: dict[str, tuple[int, int]] = {}  # successes, all
         self._junk = 0
         self._secret = False  # the last command was to say one, and the next may be the rest of it
@@ -36,16 +37,14 @@ class Tally:
     def heard(self, line: bytes) -> bytes:
         """The client gave a command. Returns it as it may be shown."""
         self._secret, shown = masked(line, after_secret=self._secret)
-        self._note("In", shown)
+        if len(self.transcript) < self._kept:
+            self.transcript.append(("In", shown))
         return shown
 
     def said(self, data: bytes) -> None:
         """We gave a reply."""
-        self._note("Out", data)
-
-    def _note(self, direction: Direction, data: bytes) -> None:
-        if len(self.transcript) < self._params.smtpd_history_flush_threshold:
-            self.transcript.append((direction, data))
+        if len(self.transcript) < self._kept:
+            self.transcript.append(("Out", data))
 
     def shown(self, data: bytes) -> bytes:
         """What the client sent after the last command, as it may be shown."""

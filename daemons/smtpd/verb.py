@@ -14,17 +14,13 @@ __all__ = ["Run", "Verb"]
 Run: TypeAlias = Callable[["Session", str], Awaitable[Answer]]
 
 
-def _on(_: "Session") -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Verb:
     """A command.
 
-    run: carries it out; None where there is nothing to run yet, and `off` says why. off: why the
-    client at hand may not give it, whatever it says; None if it may: this is a gate, and decides
-    whether `keyword` (of EHLO) is announced. details: what follows the keyword there.
+    run: carries it out; None where there is nothing to run yet, and `off` says why. off: tells why
+    the client at hand may not give it, whatever it says, or None if it may: this is a gate, and
+    decides whether `keyword` (of EHLO) is announced. details: what follows the keyword there.
 
     clear: may be given where clients have to encrypt (RFC 3207 §4). limited: it does no mail, so
     smtpd_junk_command_limit holds. last: the client has to wait for the answer (RFC 2920 §3.1).
@@ -33,7 +29,7 @@ class Verb:
 
     name: str
     run: Run | None = None
-    off: Callable[["Session"], Answer | None] = _on
+    off: Callable[["Session"], Answer | None] | None = None
     keyword: str = ""
     details: Callable[["Session"], str] | None = None
     clear: bool = False
@@ -43,6 +39,6 @@ class Verb:
 
     def announced(self, session: "Session") -> str:
         """Its line in the answer to EHLO, "" for none."""
-        if not self.keyword or self.off(session) is not None:
+        if not self.keyword or (self.off is not None and self.off(session) is not None):
             return ""
         return self.keyword if self.details is None else f"{self.keyword} {self.details(session)}"

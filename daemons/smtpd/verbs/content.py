@@ -60,9 +60,7 @@ async def _refusal(session: Session) -> Answer | None:
         return _NEED_RCPT
     if not transaction.recipients:
         return _NO_RECIPIENTS
-    verdict = await session.server.data(session.facts)
-    session.carry_out(verdict)
-    return None if verdict.reply is None else decided(verdict.reply)
+    return session.judge(await session.server.data(session.facts))
 
 
 # DATA
@@ -83,7 +81,7 @@ async def data(session: Session, argument: str) -> Answer:
     session.receiving = True
     intake = _begin(session, transaction)
     while True:
-        event = await session.event()
+        event = await session.dialogue.event(idle=False)
         if isinstance(event, EndOfData):
             return await _finish(session, transaction, bare_newline=event.bare_newline)
         if isinstance(event, Content) and intake is not None:
@@ -152,7 +150,7 @@ async def _chunk_refusal(
 async def _chunk(session: Session, transaction: Transaction, size: int, *, last: bool) -> Answer:
     intake = _begin(session, transaction)
     session.receiving = True
-    while not isinstance(event := await session.event(), EndOfChunk):
+    while not isinstance(event := await session.dialogue.event(idle=False), EndOfChunk):
         if isinstance(event, Content) and intake is not None:
             await intake.take(event.data)
     if last:
@@ -175,7 +173,7 @@ async def _discard(session: Session, chunks: Chunks, size: int, refused: Answer)
         session.send(refused.reply)
         raise ClientGone
     session.dialogue.core.begin_chunk(size, first=True, last=False)
-    while not isinstance(await session.event(), EndOfChunk):
+    while not isinstance(await session.dialogue.event(idle=False), EndOfChunk):
         pass
 
 
@@ -262,10 +260,9 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
         return _refused(_WRITE_ERROR)
     held = session.extras.cleanup_flags
     session.extras = Extras(cleanup_flags=held)
-    verdict = await session.server.end_of_data(session.facts)
-    session.carry_out(verdict)
-    if verdict.reply is not None:
-        return decided(verdict.reply)
+    refused = session.judge(await session.server.end_of_data(session.facts))
+    if refused is not None:
+        return refused
     submission, transaction.submission = transaction.submission, None
     if session.extras != Extras(cleanup_flags=held):
         submission.amend(_amendment(session.extras))

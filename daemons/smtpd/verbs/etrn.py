@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy, decided
+from daemons.smtpd.answer import Answer, answer, by_policy
 from daemons.smtpd.session import Session
 from libmail.clients.flush import is_site
 from libmail.log import LOG
@@ -32,9 +32,9 @@ async def etrn(session: Session, argument: str) -> Answer:
         verdict = await server.etrn(facts)
     finally:
         facts.mail.recipient = None
-    session.carry_out(verdict)
-    if verdict.reply is not None:
-        return decided(verdict.reply)
+    refused = session.judge(verdict)
+    if refused is not None:
+        return refused
     return answer(await _queue_run(session, site))
 
 

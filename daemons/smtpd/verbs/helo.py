@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, decided
+from daemons.smtpd.answer import Answer, answer
 from daemons.smtpd.ehlo import ehlo_reply, logged
 from daemons.smtpd.session import Session
 from libmail.log import LOG
@@ -48,9 +48,7 @@ async def _introduce(session: Session, argument: str) -> Answer | None:
     facts = session.facts
     name = argument.split()[0].translate(_UNSAFE)
     facts.helo_name = "".join([char if char.isprintable() else "?" for char in name])
-    verdict = await session.server.helo(facts)
-    session.carry_out(verdict)
-    if verdict.reply is None:
-        return None
-    facts.helo_name = ""
-    return decided(verdict.reply)
+    refused = session.judge(await session.server.helo(facts))
+    if refused is not None:
+        facts.helo_name = ""
+    return refused

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy, decided
+from daemons.smtpd.answer import Answer, answer, by_policy
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
@@ -225,10 +225,9 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
         refused = await _unfiltered(session)
         if refused is not None:
             return refused
-    verdict = await server.mail(facts)
-    session.carry_out(verdict)
-    if verdict.reply is not None:
-        return decided(verdict.reply)
+    refused = session.judge(await server.mail(facts))
+    if refused is not None:
+        return refused
     bad = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
     return await address_problem(session, sender, text, bad) if sender else None
 

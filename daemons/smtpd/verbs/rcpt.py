@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy, decided, uncounted
+from daemons.smtpd.answer import Answer, answer, by_policy, uncounted
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from daemons.smtpd.verbs.mail import (
@@ -125,9 +125,7 @@ async def _decide(session: Session, address: str, text: str) -> Answer | None:
         return None  # nothing of this message is delivered anyway
     if address.lower() == _POSTMASTER:
         return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
-    verdict = await session.server.recipient(session.facts)
-    session.carry_out(verdict)
-    return None if verdict.reply is None else decided(verdict.reply)
+    return session.judge(await session.server.recipient(session.facts))
 
 
 def _options(text: str) -> tuple[int, str]:
