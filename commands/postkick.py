@@ -14,8 +14,8 @@ from typing import Final
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.rendezvous import beside_fifo
 from libmail.log import Fatal
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from libmail.config import ConfigError, open_config
 from libmail.mailbox.mbox import MboxLocking, locked_mbox
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

@@ -12,8 +12,8 @@ from typing import Final
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from libmail.config import ConfigError, open_config
-from libmail.printable import complain
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
+from libmail.text.printable import complain
 
 __all__ = ["Ages", "Shape", "main"]
 

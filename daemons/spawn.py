@@ -12,10 +12,10 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.command_runner import CommandFailed, Surroundings, exported, run_on_socket
+from libmail.execution.runner import CommandFailed, Surroundings, exported, run_on_socket
+from libmail.execution.user import command_user
 from libmail.log import LOG, Fatal
 from libmail.privileges import Identity
-from libmail.service.command_user import command_user
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
 __all__ = ["SERVICE"]

@@ -28,10 +28,10 @@ from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_lin
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
 from libmail.privileges import Identity, acting_as
-from libmail.quoting import header_address
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
+from libmail.text.quoting import header_address
 
 __all__ = ["SERVICE", "MailboxDelivery", "prepare"]
 

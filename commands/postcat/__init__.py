@@ -16,12 +16,12 @@ from commands.postcat.entries import Entry, Part, entries
 from commands.postcat.originals import original_entries
 from libmail.config import ConfigError, open_config
 from libmail.ipc.messages import QueueId
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
 from libmail.queue.directory import MESSAGE_QUEUES, QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_records import ForeignFileError
 from libmail.queue.ids import is_queue_id
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

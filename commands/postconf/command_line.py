@@ -10,7 +10,7 @@ from commands.postconf.main_view import MainView
 from commands.postconf.options import Request, parse
 from commands.postconf.report import print_lines, warn
 from libmail.config import Config, ConfigError, ExpansionError, open_config
-from libmail.printable import complain, printable_octets
+from libmail.text.printable import complain, printable_octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

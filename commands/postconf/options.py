@@ -11,7 +11,7 @@ import os
 from libmail.config.errors import ConfigError
 from libmail.config.installed import DEFAULT_CONFIG_DIRECTORY
 from libmail.config.main_cf import SPACES, split_name_value
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

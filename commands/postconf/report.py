@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from libmail.printable import complain, printable_octets
+from libmail.text.printable import complain, printable_octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

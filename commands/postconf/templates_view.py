@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from libmail.config import ConfigError
 from libmail.dsn.templates import KINDS, TemplateError, expanded, read_templates
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.config.expand import compatibility_level
 from libmail.config.programs import program_directory
 from libmail.log import Fatal
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

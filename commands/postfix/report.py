@@ -7,7 +7,7 @@ program.
 from libmail.config import Config
 from libmail.log import LOG
 from libmail.log.setup import open_log
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 __all__ = ["fatal", "info", "open_report", "warning"]
 

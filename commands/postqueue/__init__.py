@@ -13,7 +13,7 @@ from commands.postqueue.listing import ListingRefused, json_lines, parse_stream,
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
 from libmail.ipc.frames import WireError
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from libmail.printable import printable
 from libmail.queue.queued import QueuedMessage, QueuedRecipient
+from libmail.text.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

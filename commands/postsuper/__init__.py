@@ -20,12 +20,12 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.log.setup import open_log
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
 from libmail.privileges import Identity, Jail, enter_jail, identity_of
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY
 from libmail.queue.ids import is_queue_id
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["main"]
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from commands.postsuper.spool import REASON_LOGS
-from libmail.durable import sync_directory
+from libmail.files.durable import sync_directory
 from libmail.ipc.messages import QueueId
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import QueueFileWriter

@@ -20,7 +20,7 @@ from commands.sendmail.options import Mode, Options, UsageError, parse
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
 from libmail.ipc.frames import WireError, frame_attributes
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Final
 from daemons.cleanup.params import HeaderParams
 from libmail.ipc.messages import Envelope, QueueId
 from libmail.message.dates import make_message_id, rfc5322_date
-from libmail.quoting import header_address
+from libmail.text.quoting import header_address
 
 __all__ = ["REDISTRIBUTION", "VISIBLE_RECIPIENTS", "MissingFields"]
 

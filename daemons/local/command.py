@@ -7,8 +7,9 @@ from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import CannotAct, User, acting
 from libmail.clients.delivery import Delivery, Outcome
-from libmail.command_result import judge
-from libmail.command_runner import (
+from libmail.config import ConfigError
+from libmail.execution.result import judge
+from libmail.execution.runner import (
     CommandFailed,
     Surroundings,
     exported,
@@ -16,7 +17,6 @@ from libmail.command_runner import (
     run_command,
     sanitised,
 )
-from libmail.config import ConfigError
 from libmail.log import LOG
 
 __all__ = ["deliver_to_command", "deliver_to_user_command"]

@@ -6,9 +6,9 @@ from typing import Final
 
 from daemons.local.stage import Stage
 from daemons.local.user import User
-from libmail.command_runner import sanitised
 from libmail.config import ConfigError
 from libmail.config.expand import expand
+from libmail.execution.runner import sanitised
 
 __all__ = ["expanded", "expanded_leniently", "mentions", "values_of"]
 

@@ -15,8 +15,8 @@ from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, QueueId, R
 from libmail.log import LOG
 from libmail.message.dates import rfc5322_date
 from libmail.queue.file import QueueFile
-from libmail.quoting import header_address
 from libmail.service.pool import ServiceUnavailable
+from libmail.text.quoting import header_address
 
 __all__ = ["Forwarder"]
 

@@ -19,7 +19,7 @@ from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_lin
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
 from libmail.privileges import Identity
-from libmail.quoting import header_address
+from libmail.text.quoting import header_address
 
 __all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
 

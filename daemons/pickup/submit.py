@@ -26,9 +26,9 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import Pickup
+from libmail.lookup.milters import PASS, unfiltered
 from libmail.message.dates import rfc5322_date
 from libmail.message.verp import usable_delimiters
-from libmail.milters import PASS, unfiltered
 from libmail.service.authorization import user_name
 from libmail.service.connection import Connection
 from libmail.service.pool import ServiceUnavailable

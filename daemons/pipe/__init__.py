@@ -25,8 +25,8 @@ from libmail.clients.delivery import (
 )
 from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter, open_status_filter
-from libmail.command_result import CommandResult, judge
-from libmail.command_runner import CommandFailed, Surroundings, exported, run_command
+from libmail.execution.result import CommandResult, judge
+from libmail.execution.runner import CommandFailed, Surroundings, exported, run_command
 from libmail.log import LOG, Fatal
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 

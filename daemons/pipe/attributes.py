@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from libmail.execution.user import command_user
 from libmail.log import Fatal
 from libmail.privileges import Identity
-from libmail.service.command_user import command_user
 
 __all__ = ["Attributes", "Flags", "parse_attributes", "parse_eol"]
 

@@ -7,7 +7,7 @@ from daemons.pipe.attributes import Attributes, Flags
 from libmail.ipc.messages import Recipient
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.queue.file import QueueFile
-from libmail.quoting import header_address
+from libmail.text.quoting import header_address
 
 __all__ = ["content"]
 

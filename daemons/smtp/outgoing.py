@@ -13,9 +13,9 @@ from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
-from libmail.quoting import header_address
 from libmail.smtp.client import Extensions
 from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
+from libmail.text.quoting import header_address
 
 __all__ = ["Outgoing"]
 

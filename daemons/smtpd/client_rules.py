@@ -12,7 +12,7 @@ from libmail.config.declare import split_list
 from libmail.log import LOG
 from libmail.lookup.context import LookupFailure, Lookups
 from libmail.lookup.facts import Facts
-from libmail.milters import Unfiltered, unfiltered
+from libmail.lookup.milters import Unfiltered, unfiltered
 from libmail.smtp.server import BareNewline
 from libmail.tables.cache import ExpiringCache
 from libmail.tables.table import TableRetry

@@ -1,7 +1,7 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
 from libmail.lookup.facts import Facts
-from libmail.quoting import header_address
+from libmail.text.quoting import header_address
 
 __all__ = ["literal", "received"]
 

@@ -38,9 +38,9 @@ from libmail.ipc.messages import (
 )
 from libmail.log import Fatal
 from libmail.lookup.facts import Client
-from libmail.printable import complain
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.text.printable import complain
 
 __all__ = ["PickupClient", "run_standalone", "serve_descriptors"]
 

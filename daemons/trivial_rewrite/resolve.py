@@ -20,9 +20,9 @@ from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG
 from libmail.lookup.destination import literal_address
 from libmail.message.tokens import Token, internal, tokenize
-from libmail.quoting import PLAIN_DOT_ATOM, quote_local
 from libmail.tables.maps import AddressForms, Found, split_extension
 from libmail.tables.table import TableRetry
+from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
 __all__ = ["Resolver", "Tables"]
 

@@ -13,8 +13,8 @@ from libmail.clients.cleanup import MailClient
 from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, Recipient
 from libmail.log import LOG
 from libmail.message.dates import rfc5322_date
-from libmail.printable import printable
 from libmail.service.pool import ServiceUnavailable
+from libmail.text.printable import printable
 
 __all__ = ["Direction", "NoticeParams", "Postmaster", "Transcript", "transcript_text"]
 

@@ -21,9 +21,9 @@ from libmail.ipc.messages import (
     RewriteReply,
     RewriteRequest,
 )
-from libmail.quoting import PLAIN_DOT_ATOM, quote_local
 from libmail.service.pool import ServicePool
 from libmail.tables.cache import ExpiringCache
+from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
 __all__ = ["RewriteClient"]
 

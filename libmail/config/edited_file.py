@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from libmail.config.errors import ConfigError
 from libmail.config.main_cf import read_text
-from libmail.durable import sync_directory
+from libmail.files.durable import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Logging: `LOG`, the process's logger, and the events that it renders."""
 
 from libmail.log.logger import LOG, Event, Fatal, Level, Logger
-from libmail.printable import printable
+from libmail.text.printable import printable
 
 __all__ = ["LOG", "Event", "Fatal", "Level", "Logger", "printable"]

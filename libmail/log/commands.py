@@ -6,7 +6,7 @@ import pwd
 from libmail.config import Config, ConfigError
 from libmail.log.logger import LOG, Fatal
 from libmail.log.setup import open_log
-from libmail.printable import complain
+from libmail.text.printable import complain
 
 __all__ = ["log_line"]
 

@@ -6,7 +6,7 @@ everything else only writes to. A line has the classic form
     Nov 22 17:18:39 host postfix/smtpd[4711]: text
 
 or, with the JSON format, is an object with the same fields. Text that comes from peers is made
-printable here (see `libmail.printable`).
+printable here (see `libmail.text.printable`).
 """
 
 import json
@@ -20,8 +20,8 @@ from enum import Enum
 from typing import Final, Protocol
 
 from libmail.log.batch import HOLD, encode_batch
-from libmail.printable import complain, printable
-from libmail.quoting import quote_local
+from libmail.text.printable import complain, printable
+from libmail.text.quoting import quote_local
 
 __all__ = ["LOG", "Event", "Fatal", "Level", "Logger", "Sink", "printable"]
 

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from libmail.message.tokens import Kind, Token, external, internal, tokenize
-from libmail.quoting import PLAIN_ATEXT
+from libmail.text.quoting import PLAIN_ATEXT
 
 __all__ = ["AddressField", "Mailbox", "addresses_in", "complete"]
 

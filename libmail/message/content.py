@@ -6,7 +6,7 @@ Works on pieces of content as they come, with bytes methods only: no loop over l
 import re
 from typing import Final
 
-from libmail.lineends import has_leading_dot, has_stray_line_end
+from libmail.text.lineends import has_leading_dot, has_stray_line_end
 
 __all__ = ["ContentScan", "StrayFilter"]
 

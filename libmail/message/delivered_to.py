@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
-from libmail.printable import without_controls
 from libmail.smtp.address import unquote
+from libmail.text.printable import without_controls
 
 __all__ = ["earlier_recipients", "had_before"]
 

@@ -20,8 +20,8 @@ from libmail.queue.foreign_records import (
     Record,
     records,
 )
-from libmail.quoting import quote_local
 from libmail.smtp.address import XtextError, xtext_decode, xtext_encode
+from libmail.text.quoting import quote_local
 
 __all__ = ["ForeignMessage", "ForeignRecipient", "orcpt_of", "stored_orcpt"]
 

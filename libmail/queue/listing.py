@@ -11,7 +11,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY, QueueFile, QueueFileCorrupt
 from libmail.queue.queued import QueuedMessage, QueuedRecipient
 from libmail.queue.reasons import ReasonLog
-from libmail.quoting import shown_address
+from libmail.text.quoting import shown_address
 
 __all__ = ["LISTED_QUEUES", "QueuedMessage", "QueuedRecipient", "list_queue"]
 

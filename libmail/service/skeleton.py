@@ -28,6 +28,7 @@ from typing import Final, Generic, NoReturn, TypeVar
 import uvloop
 
 from libmail.config import Config, ConfigError
+from libmail.files.freshness import outdated
 from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
 from libmail.privileges import Jail, enter_jail
@@ -35,7 +36,6 @@ from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_c
 from libmail.service.memory import limit_memory
 from libmail.service.unix_stream import UnixStream
 from libmail.service.visitors import FIRST_MESSAGE, Visitors
-from libmail.tables.freshness import outdated
 from libmail.tables.table import TableConfigError
 
 __all__ = [

@@ -9,7 +9,7 @@ local part and domain. The null path is "".
 import re
 from typing import Final
 
-from libmail.quoting import quote_local
+from libmail.text.quoting import quote_local
 
 __all__ = [
     "MAX_ADDRESS",

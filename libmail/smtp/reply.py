@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.printable import printable
+from libmail.text.printable import printable
 
 __all__ = ["Reply", "ReplySyntax", "parse_reply", "reply_text"]
 

@@ -22,7 +22,7 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple, TypeAlias
 
-from libmail.lineends import has_bare_newline, has_doubled_return, has_leading_dot
+from libmail.text.lineends import has_bare_newline, has_doubled_return, has_leading_dot
 
 __all__ = [
     "BareNewline",

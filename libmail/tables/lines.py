@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from libmail.files.freshness import read_source
 from libmail.tables.braces import split_list, strip_braces
-from libmail.tables.freshness import read_source
 from libmail.tables.table import TableConfigError
 
 __all__ = ["logical_lines", "read_rules"]

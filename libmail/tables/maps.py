@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from libmail.quoting import quote_local
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
 from libmail.tables.table import Table, TableError, TableFailed, TableOptions, TableRetry
+from libmail.text.quoting import quote_local
 
 __all__ = ["AddressForms", "Found", "Maps", "address_keys", "split_extension"]
 

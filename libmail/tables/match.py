@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from libmail.files.freshness import read_source
 from libmail.tables.braces import split_list
-from libmail.tables.freshness import read_source
 from libmail.tables.lines import logical_lines
 from libmail.tables.networks import Network, NetworkError, parse_address, parse_network
 from libmail.tables.registry import open_with

@@ -15,8 +15,6 @@ from typing import cast
 from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
-from libmail.mistakes import option_mistake
-from libmail.printable import complain
 from libmail.tables.building.maintenance import (
     Dialect,
     Target,
@@ -30,6 +28,8 @@ from libmail.tables.building.message_keys import BODY, HEADER, message_keys
 from libmail.tables.file_values import decoded, encoded
 from libmail.tables.registry import open_with
 from libmail.tables.table import Duplicates, Table, TableConfigError, TableError, TableOptions
+from libmail.text.mistakes import option_mistake
+from libmail.text.printable import complain
 
 __all__ = ["Program", "run"]
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from libmail.tables.freshness import register
+from libmail.files.freshness import register
 from libmail.tables.table import (
     KeyFilter,
     TableConfigError,

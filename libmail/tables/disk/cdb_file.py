@@ -5,7 +5,7 @@ pairs (position, number of slots) point to hash tables, whose slots are pairs (h
 record); between the pairs and the tables are the records: length of key and value, key, value.
 The hash's low byte says which table, the rest at which slot to begin.
 
-A new file is seen by new processes: `libmail.tables.freshness`.  There is no cdb library that both
+A new file is seen by new processes: `libmail.files.freshness`.  There is no cdb library that both
 PyPI and Debian have.
 """
 
@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from typing import Final
 from weakref import finalize
 
-from libmail.durable import sync_directory
+from libmail.files.durable import sync_directory
+from libmail.files.freshness import register
 from libmail.files.safe_open import Place, safe_open
 from libmail.tables.disk.lmdb_file import to_bytes, to_text
-from libmail.tables.freshness import register
 from libmail.tables.table import (
     TableConfigError,
     TableError,

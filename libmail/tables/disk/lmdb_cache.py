@@ -17,9 +17,9 @@ from typing import Final, TypeVar
 import lmdb
 
 from libmail.config.core import Config
+from libmail.files.freshness import register
 from libmail.privileges import acting_as, identity_of
 from libmail.tables.disk.lmdb_file import database_path, to_bytes, to_text
-from libmail.tables.freshness import register
 from libmail.tables.table import TableConfigError, TableFailed, TableOptions, key_filter
 from libmail.tables.worker import Worker
 

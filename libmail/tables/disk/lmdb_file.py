@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary, finalize
 
 import lmdb
 
+from libmail.files.freshness import register
 from libmail.files.safe_open import safe_open
-from libmail.tables.freshness import register
 from libmail.tables.table import (
     TableConfigError,
     TableFailed,

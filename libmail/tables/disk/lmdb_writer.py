@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import lmdb
 
-from libmail.durable import sync_directory
+from libmail.files.durable import sync_directory
 from libmail.files.safe_open import Place, safe_open
 from libmail.tables.table import TableError
 

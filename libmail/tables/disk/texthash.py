@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from libmail.files.freshness import read_source
 from libmail.log import printable
 from libmail.tables.builtin.memory import MemoryTable
 from libmail.tables.entries import EntryError, parse_entry
 from libmail.tables.file_values import value_of
-from libmail.tables.freshness import read_source
 from libmail.tables.lines import logical_lines
 from libmail.tables.table import (
     KeyFilter,

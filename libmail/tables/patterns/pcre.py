@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
-from libmail.pcre2 import FFI, JIT_COMPLETE, LIBRARY, LIBRARY_NAME, Functions
 from libmail.tables.lines import read_rules
 from libmail.tables.patterns.rules import Groups, Matcher, PatternError, RuleTable, parse_rules
 from libmail.tables.table import TableConfigError, TableOptions, key_filter
+from libmail.text.pcre2 import FFI, JIT_COMPLETE, LIBRARY, LIBRARY_NAME, Functions
 
 __all__ = ["PcreEngine", "open_named"]
 

@@ -15,7 +15,7 @@ from typing import Final
 from libmail.config.declare import BOOL, INT, TIME, Kind, Value
 from libmail.config.errors import ConfigError
 from libmail.config.main_cf import parse_main_cf
-from libmail.tables.freshness import read_source
+from libmail.files.freshness import read_source
 from libmail.tables.match import StringList
 from libmail.tables.table import TableConfigError, TableOptions
 

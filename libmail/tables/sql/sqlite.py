@@ -19,8 +19,8 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 from weakref import finalize
 
+from libmail.files.freshness import register
 from libmail.files.safe_open import safe_open
-from libmail.tables.freshness import register
 from libmail.tables.queries.client_file import ClientFile
 from libmail.tables.queries.query_table import QueryTable
 from libmail.tables.queries.templates import Template

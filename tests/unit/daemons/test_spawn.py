@@ -10,8 +10,8 @@ import socket
 import pytest
 
 from daemons.spawn import _attributes
-from libmail.command_result import CommandResult
-from libmail.command_runner import CommandFailed, Surroundings, run_on_socket
+from libmail.execution.result import CommandResult
+from libmail.execution.runner import CommandFailed, Surroundings, run_on_socket
 from libmail.log import Fatal
 from libmail.privileges import Identity
 

@@ -4,7 +4,7 @@ from weakref import WeakSet
 
 import pytest
 
-from libmail.tables import freshness
+from libmail.files import freshness
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from daemons.pipe.attributes import Attributes, Flags
 from daemons.pipe.content import content
 from daemons.pipe.macros import BadMacro, CommandLine, Style
 from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
-from libmail.command_runner import Surroundings
+from libmail.execution.runner import Surroundings
 from libmail.ipc.messages import Envelope, Recipient
 from libmail.privileges import Identity
 from libmail.queue.directory import QueueDirectory

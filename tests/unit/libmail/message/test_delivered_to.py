@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libmail.mailbox.content import delivery_headers
 from libmail.message.delivered_to import earlier_recipients, had_before
-from libmail.quoting import header_address
+from libmail.text.quoting import header_address
 
 
 def written(address: str) -> bytes:

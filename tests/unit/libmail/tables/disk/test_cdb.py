@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libmail.files.freshness import outdated
 from libmail.tables.disk.cdb_file import CdbFile, open_named, write_cdb
-from libmail.tables.freshness import outdated
 from libmail.tables.table import TableConfigError, TableError, TableOptions, TableRetry, lookup_now
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from libmail.files.freshness import outdated
 from libmail.tables import TableRetry, lookup_now, open_table
 from libmail.tables.disk.lmdb_file import LmdbTable, OpenFile, to_bytes, to_text
 from libmail.tables.disk.lmdb_writer import LmdbWriter
-from libmail.tables.freshness import outdated
 from libmail.tables.table import TableError, TableOptions
 
 SMALL = 1 << 16

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmail.tables.freshness import outdated
+from libmail.files.freshness import outdated
 from libmail.tables.queries.query_table import QueryTable
 from libmail.tables.registry import open_with
 from libmail.tables.sql.sqlite import SqliteQuery, open_named

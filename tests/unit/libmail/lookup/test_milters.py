@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from libmail.milters import HOLD, PASS, unfiltered
+from libmail.lookup.milters import HOLD, PASS, unfiltered
 
 
 @pytest.mark.parametrize(

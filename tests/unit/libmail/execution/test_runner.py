@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libmail.command_result import CommandResult, judge
-from libmail.command_runner import (
+from libmail.execution.result import CommandResult, judge
+from libmail.execution.runner import (
     Surroundings,
     exported,
     resolve_argv,

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from libmail.printable import printable, without_controls
+from libmail.text.printable import printable, without_controls
 
 __all__ = ["PLAIN_ATEXT", "PLAIN_DOT_ATOM", "header_address", "quote_local", "shown_address"]
 

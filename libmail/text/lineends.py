@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from libmail.pcre2 import FFI, JIT_COMPLETE, LIBRARY, Functions
+from libmail.text.pcre2 import FFI, JIT_COMPLETE, LIBRARY, Functions
 
 __all__ = ["has_bare_newline", "has_doubled_return", "has_leading_dot", "has_stray_line_end"]
 

@@ -1,7 +1,7 @@
 """Running commands: those that take a message (local(8), pipe(8)) or a connection (spawn(8)).
 
 A command gets the message on standard input, and a process group of its own, which is killed when
-the time is over. What it prints is kept, up to a limit, for the report; `libmail.command_result`
+the time is over. What it prints is kept, up to a limit, for the report; `libmail.execution.result`
 says what that and its exit status mean for the mail.
 """
 
@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.command_pipes import Collector, Feeder
-from libmail.command_result import CommandResult
+from libmail.execution.pipes import Collector, Feeder
+from libmail.execution.result import CommandResult
 from libmail.log import LOG
 from libmail.privileges import Identity, acting_as
 

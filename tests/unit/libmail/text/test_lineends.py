@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmail import lineends
-from libmail.pcre2 import LIBRARY
+from libmail.text import lineends
+from libmail.text.pcre2 import LIBRARY
 
 CASES = [
     (lineends.has_stray_line_end, rb"(?<!\r)\n|\r(?!\n)"),

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from libmail.tables.freshness import outdated, read_source
+from libmail.files.freshness import outdated, read_source
 
 
 def read(path: Path) -> str:

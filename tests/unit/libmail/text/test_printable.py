@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.postqueue.listing import json_lines, table_lines
-from libmail.printable import complain, printable, printable_octets, without_controls
 from libmail.queue.queued import QueuedMessage
-from libmail.quoting import header_address, shown_address
+from libmail.text.printable import complain, printable, printable_octets, without_controls
+from libmail.text.quoting import header_address, shown_address
 
 ROOT = Path(__file__).resolve().parents[3]
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -81,7 +81,7 @@ def _writes(path: Path) -> Iterator[int]:
 
 def test_complaints_have_one_place() -> None:
     """A text of our own may go there as it is; what holds text from elsewhere may not."""
-    allowed = {"commands/qshape.py", "libmail/printable.py", "libmail/service/main.py"}
+    allowed = {"commands/qshape.py", "libmail/text/printable.py", "libmail/service/main.py"}
     found = [
         f"{path.relative_to(ROOT)}:{line}"
         for folder in ("commands", "daemons", "libmail", "master")
