@@ -7,6 +7,7 @@
 #   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
 #                          [INTERPRETER=] [DEPS=no]
 #   make lint              style and types only
+#   make fuzz              look for input that breaks a parser, a minute for each: FUZZ="--seconds 600"
 #   make docs              pages of docs/ and man/ that are made from the source
 #   make clean
 
@@ -19,10 +20,11 @@ DEPS   = yes
 # Options of tests and bench: make check PYTEST="-x -k crash", make bench BENCH="--quick"
 PYTEST =
 BENCH  =
+FUZZ   =
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo check check-root bench install lint docs unit system clean
+.PHONY: demo check check-root bench fuzz install lint docs unit system clean
 
 demo: $(STAMP)
 	$(PY) packaging/demo
@@ -57,6 +59,9 @@ bench: $(STAMP)
 	packaging/test-packages
 	$(PY) -m bench $(BENCH)
 
+fuzz: $(STAMP)
+	$(PY) -m tests.fuzz $(FUZZ)
+
 install: $(STAMP)
 	$(PY) packaging/install.py --prefix="$(PREFIX)" --destdir="$(DESTDIR)" --deps=$(DEPS) \
 	    --sysconfdir="$(SYSCONFDIR)" --queue-directory="$(QUEUE_DIRECTORY)" \
@@ -67,5 +72,5 @@ $(STAMP): pyproject.toml packaging/make-venv
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -158,10 +158,10 @@ class HeaderReader:
             data = self._shortened()
         else:
             data, self._held = bytes(self._held), bytearray()
-            if data and not data.endswith(b"\n"):
-                data += b"\r\n"
-        found = fields(data)
-        return Batch(data, found, found[-1].end if found else 0, True)
+        ended = data if data.endswith(b"\n") else data + b"\r\n"
+        found = fields(ended)
+        end = found[-1].end if found else 0
+        return Batch(ended if end == len(ended) else data, found, end, True)
 
 
 def cut_field(text: bytes, size_limit: int) -> bytes:

@@ -25,7 +25,7 @@ def split_entry(line: str) -> tuple[str, str]:
     up.  Raises `EntryError` for a quote without its partner.
     """
     if '"' not in line and "\\" not in line and line.isascii():
-        parts = line.split(None, 1)  # nearly every line; the rest is for the others
+        parts = line.split(None, 1) or [""]  # nearly every line; the rest is for the others
         return parts[0], parts[1].rstrip() if len(parts) > 1 else ""
     text = line.strip(_BLANKS)
     match = _KEY.match(text)
