@@ -21,7 +21,7 @@ from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_records import ForeignFileError
 from libmail.queue.ids import is_queue_id
 from libmail.text.mistakes import option_mistake
-from libmail.text.printable import complain
+from libmail.text.printable import complain, without_controls
 
 __all__ = ["main"]
 
@@ -97,7 +97,10 @@ def _set(options: Options, letter: str, value: str) -> None:
 
 
 def _print(found: Iterator[Entry], options: Options, out: BinaryIO) -> None:
-    """Content is written as it is; with offsets or types it is printed line by line."""
+    """Content is written as it is; with offsets or types it is printed line by line.
+
+    The envelope comes without control characters.
+    """
     for entry in found:
         if entry.part not in options.parts or entry.offset < options.start:
             continue
@@ -108,7 +111,11 @@ def _print(found: Iterator[Entry], options: Options, out: BinaryIO) -> None:
             prefix += f"{ord(entry.kind):3d} "
         if options.verbose and entry.part is not Part.ENVELOPE:
             prefix += "regular_text: " if entry.whole_line else "unterminated_text: "
-        out.write(prefix.encode() + entry.text)
+        text = entry.text
+        if entry.part is Part.ENVELOPE:
+            shown = without_controls(text.decode("utf-8", "surrogateescape"))
+            text = shown.encode("utf-8", "surrogateescape")
+        out.write(prefix.encode() + text)
         if entry.whole_line:
             out.write(b"\n")
 
@@ -124,8 +131,11 @@ def _print_file(fd: int, name: str, options: Options, out: BinaryIO) -> None:
             found = original_entries(fd, name, follow=not options.raw, by_line=options.offsets)
             _print(found, options, out)
         except ForeignFileError as theirs:
-            problem = f"input is not a valid queue file ({ours}; {theirs})"
-            complain("postcat", f"warning: {name}: {problem}")
+            if os.fstat(fd).st_size == 0:
+                return
+            problem = "input is not a valid queue file"
+            why = f" ({ours}; {theirs})" if options.verbose else ""
+            complain("postcat", f"warning: {name}: {problem}{why}")
 
 
 def _path(directory: QueueDirectory, name: str) -> str:

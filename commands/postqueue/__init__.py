@@ -207,12 +207,12 @@ def main(argv: Sequence[str]) -> int:
         config = open_config(order.config_directory, process_name="postqueue")
     except ConfigError as err:
         _say(f"fatal: {err}")
-        return 1
+        return EX_UNAVAILABLE
     try:
         _run(order, config)
     except ConfigError as err:
         _say(f"fatal: {err}")
-        return 1
+        return EX_UNAVAILABLE
     except Failure as err:
         _say(f"fatal: {err.text}")
         _log(config, f"fatal: {err.text}")

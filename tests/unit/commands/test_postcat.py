@@ -156,6 +156,29 @@ def test_records_of_the_original(config: Path) -> None:
     assert "     1185  78 " in lines
 
 
+def test_what_matters_to_the_file_itself_is_only_told_with_v(config: Path) -> None:
+    """Padding and pointers, which a Milter's changes leave behind."""
+    plain = shown(str(ORIGINALS / "milter"))[1].splitlines()
+    told = shown("-vr", str(ORIGINALS / "milter"))[1].splitlines()
+    assert not [line for line in plain if line.startswith(("padding: ", "pointer_record: "))]
+    assert [line for line in told if line.startswith("pointer_record: ")]
+    assert [line for line in told if line.startswith("regular_text: ")]
+
+
+def test_message_id_and_control_characters(config: Path) -> None:
+    writer = QueueFileWriter(QueueDirectory(), "deferred", long_ids=False)
+    writer.write_header(b"Subject: x\x1b[1m\r\n")
+    writer.write_body(b"\r\n")
+    envelope = Envelope("s\x1b@x.test", message_id="<a@b>")
+    writer.complete(envelope, [Recipient("r@x.test", "r@x.test")], 0)
+    writer.close()
+    path = path_of(writer.queue_id)
+    text = shown(path)[1]
+    assert "sender: s?@x.test\n" in text
+    assert "Subject: x\x1b[1m\n" in text
+    assert f"*** HEADER EXTRACTED {path} ***\nnamed_attribute: message_id=<a@b>\n" in text
+
+
 def test_no_queue_file(config: Path) -> None:
     status, text, complaints = shown("/etc/passwd")
     assert (status, text) == (0, "")
