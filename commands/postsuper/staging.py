@@ -86,8 +86,11 @@ class Staging:
             words = line.split()
             if line == _ALL_DONE:
                 self._pending.clear()
-            elif len(words) == 5 and words[4] in QUEUES:
-                key = Key(QueueId(words[0]), int(words[1]), int(words[2], 16))
+            elif len(words) >= 5 and words[4] in QUEUES:  # later versions may have more of them
+                try:
+                    key = Key(QueueId(words[0]), int(words[1]), int(words[2], 16))
+                except ValueError:
+                    continue
                 self._known.add(key)
                 self._pending[QueueId(words[3])] = words[4]
         if torn:

@@ -4,13 +4,13 @@ Paths are relative to the queue directory, which is the working directory of eve
 root directory, when it is chrooted).
 """
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from libmail.ipc.messages import QueueId
+from libmail.log import LOG
 from libmail.queue.ids import is_queue_id, microseconds_of
 
 __all__ = ["MESSAGE_QUEUES", "QUEUES", "QueueDirectory"]
@@ -74,9 +74,14 @@ class QueueDirectory:
 
 
 def _scan(folder: str, depth: int) -> Iterator[os.DirEntry[str]]:
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if is_queue_id(entry.name):
-                yield entry
-            elif len(entry.name) == 1 and depth < 5 and entry.is_dir(follow_symlinks=False):
-                yield from _scan(entry.path, depth + 1)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_queue_id(entry.name):
+                    yield entry
+                elif len(entry.name) == 1 and depth < 5 and entry.is_dir(follow_symlinks=False):
+                    yield from _scan(entry.path, depth + 1)
+    except FileNotFoundError:
+        pass
+    except OSError as err:  # what can be read is not to wait for what cannot
+        LOG.warning(f"scan {folder}: {err.strerror}")

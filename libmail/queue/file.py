@@ -11,7 +11,7 @@ recipient is done:
 
     state      1 octet: `TODO` or `DONE`
     length     2 octets, big endian, of the rest
-    fields     address, orig_rcpt, dsn_orcpt, notify: NUL-terminated
+    fields     address, orig_rcpt, dsn_orcpt, notify: NUL-terminated; readers skip more of them
 
 A file being written has mode 0600, a complete one 0700 (docs/queue.md tells the states). Times are
 seconds since the epoch.
@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator
 from enum import IntFlag
 from typing import Final, NamedTuple
 
-from libmail.ipc.codec import WireError
-from libmail.ipc.messages import CODEC, Envelope, QueueId, Recipient
+from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.queue.directory import QueueDirectory
+from libmail.queue.envelope import BadEnvelope, encode_envelope, read_envelope, value_offset
 from libmail.queue.ids import make_queue_id
 
 __all__ = [
@@ -161,9 +161,10 @@ def _encode_recipient(recipient: Recipient) -> bytes:
 
 def _decode_recipient(data: bytes, offset: int) -> Recipient:
     try:
-        address, orig_rcpt, dsn_orcpt, notify, end = data.decode("utf-8", "surrogateescape").split(
-            "\0"
-        )
+        # Later versions may have more fields, behind these.
+        address, orig_rcpt, dsn_orcpt, notify, *_, end = data.decode(
+            "utf-8", "surrogateescape"
+        ).split("\0")
         if end:
             raise ValueError(end)
         return Recipient(address, orig_rcpt, dsn_orcpt, int(notify), offset)
@@ -268,7 +269,7 @@ class QueueFileWriter:
         flags: ContentFlag bits. mode: must have the owner's x bit; others than 0700 are for
         maildrop.
         """
-        attributes = CODEC.attributes(envelope)
+        attributes = encode_envelope(envelope)
         start = self._offset + self._size
         self._append(attributes)
         records = [_encode_recipient(recipient) for recipient in recipients]
@@ -366,12 +367,9 @@ class QueueFile:
     def envelope(self) -> Envelope:
         """The attributes of the message."""
         try:
-            envelope = CODEC.decode(self.read(*self.preamble.attributes))
-        except WireError as err:
+            return read_envelope(self.read(*self.preamble.attributes))
+        except BadEnvelope as err:
             raise QueueFileCorrupt(f"bad envelope: {err}") from err
-        if not isinstance(envelope, Envelope):
-            raise QueueFileCorrupt("bad envelope: no Envelope")
-        return envelope
 
     def recipients(self, start: int = 0, *, done: bool = False) -> Iterator[Recipient]:
         """The recipients still to do, in order, each with its offset; done: those done instead.
@@ -432,9 +430,12 @@ class QueueFile:
         """Make the envelope's warn_time negative in place: the delay notice was sent."""
         offset, length = self.preamble.attributes
         attributes = self.read(offset, length)
-        at = attributes.rfind(b"\0warn_time\0")
-        if at >= 0:
-            os.pwrite(self.fd, b"-", offset + at + len(b"\0warn_time\0"))
+        try:
+            at = value_offset(attributes, "warn_time")
+        except BadEnvelope as err:
+            raise QueueFileCorrupt(f"bad envelope: {err}") from err
+        if at is not None:
+            os.pwrite(self.fd, b"-", offset + at)
 
     def replace_header(self, header: bytes, flags: int) -> None:
         """Append another header and point the preamble to it (needs writable; no fsync)."""

@@ -25,6 +25,7 @@ _TEXT_FIELDS: Final = (
     "diag_text", "relay",
 )  # fmt: skip
 _TRIMMED: Final = frozenset({"reason", "diag_text"})  # of the white space that output ends with
+_NEEDED: Final = frozenset({"address", "action", "status"})
 _NUMBER_FIELDS: Final = ("notify", "offset")
 
 
@@ -38,19 +39,20 @@ def _encode(target: Target) -> bytes:
 def _decode(record: str) -> Target | None:
     """The target of a record; None if the record is not whole."""
     values = dict(line.partition("=")[::2] for line in record.split("\n"))
-    if "end" not in values:
+    if "end" not in values or not values.keys() >= _NEEDED:
         return None
     try:
         return Target(
-            notify=int(values["notify"]),
-            offset=int(values["offset"]),
-            time=float(values["time"]),
+            notify=int(values.get("notify", "0")),
+            offset=int(values.get("offset", "0")),
+            time=float(values.get("time", "0")),
             **{
-                name: values[name].rstrip() if name in _TRIMMED else values[name]
+                name: text.rstrip() if name in _TRIMMED else text
                 for name in _TEXT_FIELDS
+                for text in (values.get(name, ""),)
             },
         )
-    except (KeyError, ValueError):
+    except ValueError:
         return None
 
 

@@ -111,9 +111,13 @@ def _open(path: str, *, create: bool) -> int:
 
 
 def _read(fd: int) -> list[QueueId]:
-    """The queue ids in a file; what is none is left out, as a crash may have torn a line."""
+    """The queue ids in a file; what is none is left out, as a crash may have torn a line.
+
+    What follows an id on its line is for later versions.
+    """
     with open(fd, "rb", closefd=False) as file:
-        names = file.read().decode("ascii", "replace").split("\n")
+        lines = file.read().decode("ascii", "replace").split("\n")
+    names = [line.partition(" ")[0] for line in lines]
     return [QueueId(name) for name in dict.fromkeys(names) if is_queue_id(name)]
 
 

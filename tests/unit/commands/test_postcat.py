@@ -1,3 +1,5 @@
+"""What postcat prints of queue files, ours and the original's."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,3 +1,5 @@
+"""postlock: locks, the command it runs, exit status."""
+
 from __future__ import annotations
 
 import fcntl

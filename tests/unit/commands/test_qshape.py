@@ -1,3 +1,5 @@
+"""The table that qshape prints."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""flush: which messages wait for a site, and who may have them sent."""
+
 from __future__ import annotations
 
 import asyncio

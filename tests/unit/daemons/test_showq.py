@@ -1,3 +1,5 @@
+"""The stream of showq, and who may see it."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""postconf as a whole: options, output, exit status."""
+
 from __future__ import annotations
 
 import stat

@@ -1,3 +1,5 @@
+"""What the options of postconf mean together, and which do not go together."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""What postconf shows of main.cf and master.cf."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""postfix upgrade-configuration: what it changes in an old master.cf."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The forms of postqueue -p and -j."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""postsuper --import: every message once, whatever interrupts it."""
+
 from __future__ import annotations
 
 import fcntl

@@ -1,3 +1,5 @@
+"""Standard input of sendmail: line ends, dots, mbox lines, recipients in the header."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""sendmail from its arguments to pickup or maildrop, and its exit status."""
+
 from __future__ import annotations
 
 import os

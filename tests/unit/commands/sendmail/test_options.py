@@ -1,3 +1,5 @@
+"""The command line of sendmail."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""bounce, defer and trace: what is recorded, whom a report goes to, what stays."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The window of concurrency of a destination."""
+
 from __future__ import annotations
 
 import pytest

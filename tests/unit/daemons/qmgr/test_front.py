@@ -1,3 +1,5 @@
+"""The socket of qmgr: who may ask for what."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The queue manager with a queue in a directory and agents that are played."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Which transport and destination a recipient gets."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""In which order deliveries come."""
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict

@@ -1,3 +1,5 @@
+"""What all delivery agents share: log, records, marks, in their order."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""main.cf as programs see it: types, families, overrides, errors."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The declarations of parameters are complete and without contradiction."""
+
 from __future__ import annotations
 
 import ast

@@ -1,3 +1,5 @@
+"""$name and its conditional forms in values."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""inet_interfaces and inet_protocols as addresses."""
+
 from __future__ import annotations
 
 from ipaddress import ip_interface

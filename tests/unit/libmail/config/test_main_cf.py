@@ -1,3 +1,5 @@
+"""The syntax of main.cf."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The syntax of master.cf."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Delivery reports, to the letter."""
+
 from __future__ import annotations
 
 import email

@@ -1,3 +1,5 @@
+"""bounce_template_file: syntax, macros, what is refused."""
+
 from __future__ import annotations
 
 import pytest

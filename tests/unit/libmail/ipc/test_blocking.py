@@ -1,3 +1,5 @@
+"""The connection of commands to services."""
+
 from __future__ import annotations
 
 import socket

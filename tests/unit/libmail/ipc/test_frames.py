@@ -1,3 +1,5 @@
+"""Frames made by hand are those of the codec."""
+
 from __future__ import annotations
 
 import pytest

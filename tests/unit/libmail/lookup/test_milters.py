@@ -1,3 +1,5 @@
+"""What becomes of mail that a Milter should see."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""What scanning content finds out, wherever it is cut."""
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,3 +1,5 @@
+"""Fields of a header, and where it ends."""
+
 import re
 from collections.abc import Iterable
 from itertools import pairwise

@@ -1,3 +1,5 @@
+"""Senders that name the recipient."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Queue files of the original, real ones and damaged ones."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What is in the queue, in the midst of files that are no messages."""
+
 from __future__ import annotations
 
 import os

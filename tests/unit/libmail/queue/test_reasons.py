@@ -1,3 +1,5 @@
+"""The logs of bounce, defer and trace, also torn ones."""
+
 from __future__ import annotations
 
 import os

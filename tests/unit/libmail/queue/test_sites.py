@@ -1,3 +1,5 @@
+"""The records of flush: written, taken, tidied."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Kept connections to a service that retires, hangs or is not there."""
+
 from __future__ import annotations
 
 import asyncio

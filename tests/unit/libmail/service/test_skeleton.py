@@ -16,6 +16,7 @@ from libmail.log import LOG, Fatal
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup, exchanges
+from tests.unit.waiting import until
 
 FREE, FULL = 1, 0
 
@@ -191,22 +192,22 @@ def test_a_table_that_changed_is_left_to_a_successor(monkeypatch: pytest.MonkeyP
 def test_datagrams_are_work_and_those_at_the_end_are_read() -> None:
     async def test() -> None:
         got: list[bytes] = []
-        process = Process(max_idle=1.0, datagrams=got)
+        process = Process(max_idle=1000.0, datagrams=got)
+        runtime = process.runtime
         serving = asyncio.create_task(process.run())
-        loop = asyncio.get_running_loop()
         await process.states(1)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(str(process.top / "s"))
-            end = loop.time() + 1.5
-            while loop.time() < end:
-                client.send(b"work")
-                await asyncio.sleep(0.05)
-            assert not serving.done()
-            process.runtime.retire()
+            client.send(b"work")
+            await until(lambda: got == [b"work"])
+            runtime._idle()  # as if max_idle had passed since the start
+            assert not runtime.retiring.is_set()
+            runtime._last_datagram -= 1000.0
+            runtime._idle()
+            assert runtime.retiring.is_set()
             client.send(b"last")
         await ended(serving)
-        assert set(got) == {b"work", b"last"}
-        assert got[-1] == b"last"
+        assert got == [b"work", b"last"]
         process.close()
 
     run(test)

@@ -1,3 +1,5 @@
+"""Addresses of the SMTP envelope: paths, quoting, parameters, bounds."""
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""The server side of SMTP: lines and content out of a stream."""
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,0 +1,92 @@
+"""The envelope in a queue file, which outlives the version of the program that wrote it.
+
+The attributes of a message are stored as NUL-terminated names and values, as they go over the
+wire: `request`, `Envelope`, then the fields of `Envelope`. The wire is strict, because both ends
+are of one version. A file may have waited through an upgrade, or through a step back. So it is
+read by name: a field that is missing has its default, one that is not known is left out, and
+nothing depends on their order. Only the sender has to be there.
+"""
+
+from collections.abc import Callable
+from typing import Final, cast, get_type_hints
+
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import CODEC, Envelope
+
+__all__ = ["BadEnvelope", "encode_envelope", "read_envelope", "value_offset"]
+
+_HEAD: Final = ["request", "Envelope"]
+_NEEDED: Final = "sender"
+
+
+class BadEnvelope(ValueError):
+    """No envelope at all, or a value that is none of its field; the text says which."""
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(text)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    """Only what is a finite number."""
+    value = float(text)
+    if not -1e20 < value < 1e20:
+        raise ValueError(text)
+    return value
+
+
+_HINTS: Final = get_type_hints(Envelope)
+_NAMES: Final = list(Envelope._fields)
+_READERS: Final[dict[type, Callable[[str], object]]] = {int: _integer, float: _float}
+_NUMBERS: Final = [
+    (at, name, _READERS[_HINTS[name]]) for at, name in enumerate(_NAMES) if _HINTS[name] is not str
+]
+_DEFAULTS: Final = {name: str(value) for name, value in Envelope("")._asdict().items()}
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """What a file gets. Raises ValueError when a value has a NUL."""
+    try:
+        return CODEC.attributes(envelope)
+    except WireError as err:
+        raise ValueError(str(err)) from err
+
+
+def _words(data: bytes) -> list[str]:
+    """Names and values by turns, behind those that say what this is. Raises BadEnvelope."""
+    words = data.decode("utf-8", "surrogateescape").split("\0")
+    if words.pop() or len(words) % 2:
+        raise BadEnvelope("a name without value")
+    if words[:2] != _HEAD:
+        raise BadEnvelope("no envelope")
+    return words
+
+
+def read_envelope(data: bytes) -> Envelope:
+    """The envelope, whatever version has written it. Raises BadEnvelope."""
+    words = _words(data)
+    values: list[object] = list(words[3::2])
+    if words[2::2] != _NAMES:  # of another version
+        found = dict(zip(words[2::2], words[3::2], strict=True))
+        if _NEEDED not in found:
+            raise BadEnvelope(f"no {_NEEDED}")
+        values = [found.get(name, _DEFAULTS[name]) for name in _NAMES]
+    for at, name, reader in _NUMBERS:
+        text = cast(str, values[at])
+        try:
+            values[at] = reader(text)
+        except ValueError:
+            raise BadEnvelope(f"{name}: not a number: {text[:40]!r}") from None
+    return Envelope._make(values)
+
+
+def value_offset(data: bytes, name: str) -> int | None:
+    """Where the value of a field begins in `data`; None without it. Raises BadEnvelope."""
+    words = _words(data)
+    for at in range(2, len(words), 2):
+        if words[at] == name:
+            before = "\0".join((*words[: at + 1], ""))
+            return len(before.encode("utf-8", "surrogateescape"))
+    return None
