@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from daemons.smtp.checks import ContentChecks
-from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
@@ -21,6 +20,8 @@ from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
+from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.walk import Walk
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.delivery import (
     Deferred,
@@ -46,22 +47,16 @@ from libmail.tables.table import TableOptions, TableRetry
 __all__ = ["SERVICE", "Prepared", "prepare", "start"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """What is made before the jail."""
 
     settings: Settings
     delivery: DeliveryParams
     status_filter: StatusFilter
-    lookups: Lookups
-    reply_filter: ReplyFilter
-    default_port: int
-    discard_maps: Maps
+    decisions: Decisions
     generic: GenericMaps
     checks: ContentChecks
-    cached_destinations: StringList
-    secrecy: Secrecy
-    pix: PixWorkarounds
     notices: NoticeParams
 
 
@@ -107,46 +102,51 @@ def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentCh
     )
 
 
-def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
-    """For `Service`."""
-    settings = load_settings(startup.config, startup.arguments, lmtp=lmtp)
-    params = settings.params
-    prefix = "lmtp" if lmtp else "smtp"
-    options = TableOptions.of(startup.config)
-    return Prepared(
-        settings,
-        startup.config.load(DeliveryParams),
-        open_status_filter(
-            startup.config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
-        ),
-        Lookups(
+def _decisions(params: SmtpParams, options: TableOptions, *, lmtp: bool) -> Decisions:
+    prefix, hello = ("lmtp", "lhlo") if lmtp else ("smtp", "ehlo")
+
+    def maps(name: str, specs: tuple[str, ...]) -> Maps:
+        return Maps(f"{prefix}_{name}", specs, options)
+
+    return Decisions(
+        lookups=Lookups(
             params,
             _protocols(params),
             _own_addresses(params),
-            DnsReplyFilter(
-                Maps(f"{prefix}_dns_reply_filter", params.smtp_dns_reply_filter, options)
-            ),
+            DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
         ),
-        ReplyFilter(Maps(f"{prefix}_reply_filter", params.smtp_reply_filter, options)),
-        service_port(params.smtp_tcp_port),
-        Maps(
-            f"{prefix}_discard_{'lhlo' if lmtp else 'ehlo'}_keyword_address_maps",
-            params.smtp_discard_ehlo_keyword_address_maps,
-            options,
+        default_port=service_port(params.smtp_tcp_port),
+        discard_maps=maps(
+            f"discard_{hello}_keyword_address_maps", params.smtp_discard_ehlo_keyword_address_maps
         ),
-        _generic(params, prefix, options),
-        _checks(params, prefix, options),
-        StringList(
+        kept=StringList(
             f"{prefix}_connection_cache_destinations",
             params.smtp_connection_cache_destinations,
             options,
         ),
-        Secrecy(params, Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options)),
-        PixWorkarounds(
-            params,
-            Maps(f"{prefix}_pix_workaround_maps", params.smtp_pix_workaround_maps, options),
+        secrecy=Secrecy(params, maps("tls_policy_maps", params.smtp_tls_policy_maps)),
+        pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
+        reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
+    )
+
+
+def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
+    """For `Service`."""
+    config = startup.config
+    settings = load_settings(config, startup.arguments, lmtp=lmtp)
+    params = settings.params
+    prefix = "lmtp" if lmtp else "smtp"
+    options = TableOptions.of(config)
+    return Prepared(
+        settings=settings,
+        delivery=config.load(DeliveryParams),
+        status_filter=open_status_filter(
+            config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
-        startup.config.load(NoticeParams),
+        decisions=_decisions(params, options, lmtp=lmtp),
+        generic=_generic(params, prefix, options),
+        checks=_checks(params, prefix, options),
+        notices=config.load(NoticeParams),
     )
 
 
@@ -177,18 +177,7 @@ async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """For `Service`."""
-    around = Surroundings(
-        prepared.settings,
-        prepared.lookups,
-        prepared.default_port,
-        prepared.discard_maps,
-        prepared.cached_destinations,
-        prepared.secrecy,
-        prepared.pix,
-        prepared.reply_filter,
-        _notices(prepared),
-    )
-
+    client = SmtpClient(prepared.settings, prepared.decisions, _notices(prepared))
     flags = prepared.settings.flags
 
     async def agent(delivery: Delivery) -> None:
@@ -208,13 +197,13 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                 outcome = Deferred(dsn="4.3.0", reason=f"local data error: {error}", relay="none")
                 await delivery.finish_all(delivery.unfinished, outcome)
                 return
-        await Attempt(delivery, outgoing, around).run()
+        await Walk(client, delivery, outgoing).run()
 
     reporters = Reporters(prepared.delivery, prepared.status_filter)
     handlers = delivery_handlers(runtime, agent, reporters)
 
     async def drain() -> None:
-        around.cache.close()
+        client.cache.close()
 
     return Handlers(stream=handlers.stream, datagram=handlers.datagram, drain=drain)
 

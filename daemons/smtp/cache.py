@@ -2,14 +2,27 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemons.smtp.session import Session
 from daemons.smtp.settings import SmtpParams
 
-__all__ = ["SessionCache"]
+__all__ = ["SessionCache", "SessionKey"]
 
 _GRAIN: Final = 0.05  # seconds between looks for sessions to give up, at least
+
+
+class SessionKey(NamedTuple):
+    """What a session is for, and what made it: it serves no message that needs another one.
+
+    where: the destination, or the address of the server. level: of TLS, that was asked for.
+    smtputf8: servers without it were passed over.
+    """
+
+    where: str
+    port: int
+    level: str
+    smtputf8: bool
 
 
 class SessionCache:
@@ -21,9 +34,9 @@ class SessionCache:
         self._life = params.smtp_connection_cache_time_limit
         self._age = params.smtp_connection_reuse_time_limit
         self._uses = params.smtp_connection_reuse_count_limit
-        self._by_key: dict[str, list[Session]] = {}
+        self._by_key: dict[SessionKey, list[Session]] = {}
         # With the time to give it up; in that order, for all live equally long.
-        self._kept: dict[Session, tuple[tuple[str, ...], float]] = {}
+        self._kept: dict[Session, tuple[tuple[SessionKey, ...], float]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
@@ -35,7 +48,7 @@ class SessionCache:
             return False
         return time.monotonic() - session.born < self._age and len(self._kept) < self._MOST
 
-    def put(self, session: Session, keys: tuple[str, ...]) -> None:
+    def put(self, session: Session, keys: tuple[SessionKey, ...]) -> None:
         """Keep a session. keys: the destination, and the server's address."""
         self._kept[session] = keys, time.monotonic() + self._life
         if self._timer is None:
@@ -43,7 +56,7 @@ class SessionCache:
         for key in keys:
             self._by_key.setdefault(key, []).append(session)
 
-    def take(self, key: str) -> Session | None:
+    def take(self, key: SessionKey) -> Session | None:
         """The session kept last under this key; None if there is none that is alive."""
         while sessions := self._by_key.get(key):
             session = sessions[-1]

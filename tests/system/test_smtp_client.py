@@ -25,7 +25,7 @@ def scripted(replies: dict[str, str]) -> Callable[[str, str], str | None]:
 
 def status_of(line: str) -> str:
     """From the relay on, without delays."""
-    return re.sub(r"delays?=[^,]*, ", "", line[line.index("relay=") :])
+    return re.sub(r"(delays?|tls)=[^,]*, ", "", line[line.index("relay=") :])
 
 
 STAGES: Final = [

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from daemons.smtp.delivery import Attempt, Surroundings
 from daemons.smtp.destination import Lookups
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
@@ -18,6 +17,8 @@ from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Flags, Settings, SmtpParams
+from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.walk import Walk
 from libmail.clients.delivery import Delivery, Outcome, Reporters
 from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.clients.status_filter import StatusFilter
@@ -211,17 +212,17 @@ class Bench:
         self.notices = FakeCleanup()
         self.settings = Settings(lmtp, params, flags or Flags(), limits)
         self.lookups = Lookups(params, "ipv4", own)
-        self.around = Surroundings(
-            self.settings,
-            self.lookups,
-            25,
-            Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
-            StringList("cached", params.smtp_connection_cache_destinations),
-            Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
-            PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
-            ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
-            Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp),
+        decisions = Decisions(
+            lookups=self.lookups,
+            default_port=25,
+            discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
+            kept=StringList("cached", params.smtp_connection_cache_destinations),
+            secrecy=Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
+            pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
+            reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
         )
+        notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
+        self.client = SmtpClient(self.settings, decisions, notices)
         self.reporters = FakeReporters()
 
     def delivery(
@@ -274,7 +275,7 @@ class Bench:
         assert isinstance(delivery, RecordedDelivery)
         outgoing = Outgoing(delivery, self.settings, {}, None)
         try:
-            await Attempt(delivery, outgoing, self.around).run()
+            await Walk(self.client, delivery, outgoing).run()
         finally:
             delivery.file.close()
         assert not delivery.unfinished

@@ -6,16 +6,16 @@ import asyncio
 from pathlib import Path
 
 from daemons.smtp.checks import ContentChecks
-from daemons.smtp.delivery import Attempt
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.walk import Walk
 from libmail.clients.delivery import Deferred, Outcome, Sent
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from tests.unit.daemons.smtp.bench import EHLO, Bench, RecordedDelivery, Server
-from tests.unit.daemons.smtp.test_delivery import NAME
+from tests.unit.daemons.smtp.test_walk import NAME
 
 HEADER = b"Subject: x\r\nFrom: a@in\r\nContent-Type: multipart/mixed; boundary=b\r\n"
 BODY = b"\r\n--b\r\nX-Part: 1\r\n\r\ngr\xc3\xbcn\r\nline\r\n--b--\r\n"
@@ -43,7 +43,7 @@ def deliver(
             )
             outgoing = Outgoing(delivery, bench.settings, {}, None, checks, generic)
             with delivery.file:
-                await Attempt(delivery, outgoing, bench.around).run()
+                await Walk(bench.client, delivery, outgoing).run()
             assert isinstance(delivery, RecordedDelivery)
             return delivery.outcomes["b@example.org"]
 

@@ -19,7 +19,7 @@ def run(bench: Bench, server: Server, *deliveries: str, sender: str = "a@example
                     f"[127.0.0.1]:{server.port}", (recipient,), sender=sender, flags=flags
                 )
                 await bench.run(delivery)
-            bench.around.cache.close()
+            bench.client.cache.close()
             await server.all_sessions_end()
 
     asyncio.run(main())

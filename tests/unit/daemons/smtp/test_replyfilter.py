@@ -9,7 +9,7 @@ import pytest
 from libmail.clients.delivery import Bounced, Deferred, Sent
 from libmail.log import LOG
 from tests.unit.daemons.smtp.bench import PLAIN_EHLO, Bench, Server
-from tests.unit.daemons.smtp.test_delivery import NAME, one
+from tests.unit.daemons.smtp.test_walk import NAME, one
 
 
 def bench(folder: Path, *rules: str) -> Bench:

@@ -9,7 +9,7 @@ import pytest
 
 from libmail.clients.delivery import Deferred, Sent
 from tests.unit.daemons.smtp.bench import Bench, Server
-from tests.unit.daemons.smtp.test_delivery import one
+from tests.unit.daemons.smtp.test_walk import one
 
 
 @pytest.mark.parametrize(

@@ -469,7 +469,7 @@ def test_cached_destination_is_named_without_brackets(tmp_path: Path, listed: st
             bench = Bench(tmp_path, smtp_connection_cache_destinations=listed)
             for _ in range(2):
                 await bench.run(bench.delivery(f"[127.0.0.1]:{server.port}"))
-            bench.around.cache.close()
+            bench.client.cache.close()
             await server.all_sessions_end()
             return len(server.sessions)
 
@@ -490,7 +490,7 @@ def test_session_made_for_smtputf8_is_not_shared(tmp_path: Path) -> None:
                 recipients = ("ä@example.org",) if values else ("a@example.org",)
                 await bench.run(bench.delivery(where, recipients, **values))
                 counts.append(len(server.sessions))
-            bench.around.cache.close()
+            bench.client.cache.close()
             await server.all_sessions_end()
         return counts
 
@@ -526,7 +526,7 @@ def test_kept_session_that_died(tmp_path: Path) -> None:
                 delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=flag)
                 found += (await bench.run(delivery)).values()
                 server.script = {"RSET": CLOSE}
-            bench.around.cache.close()
+            bench.client.cache.close()
             return found, server
 
     outcomes, server = asyncio.run(main())
@@ -547,7 +547,7 @@ def test_kept_session_whose_server_has_had_enough(tmp_path: Path, verb: str, rep
                 delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=flag)
                 found += (await bench.run(delivery)).values()
                 server.script = {verb: reply}
-            bench.around.cache.close()
+            bench.client.cache.close()
             await server.all_sessions_end()
             return found, server
 
@@ -616,7 +616,7 @@ def test_best_mx_transport(
         asked.append((recipient.address, spec))
         return True
 
-    monkeypatch.setattr("daemons.smtp.delivery.hand_over", hand_over)
+    monkeypatch.setattr("daemons.smtp.walk.hand_over", hand_over)
     own = frozenset(["127.0.0.1"])
     bench = Bench(tmp_path, own=own, best_mx_transport=transport, relayhost=relayhost)
 

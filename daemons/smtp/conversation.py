@@ -1,0 +1,260 @@
+"""The conversation with one server: greeting, one transaction, and how it ends.
+
+What it comes to is written into the ledger; recipients that are left then are for another server.
+With pipelining, QUIT goes out together with the end of data, except in LMTP, where its answer could
+be taken for that of a recipient. A kept session begins with RSET; if that, or any reply after it,
+shows that the session is not what it was, nothing is concluded, and another one is tried.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+from daemons.smtp.cache import SessionKey
+from daemons.smtp.failure import (
+    Failure,
+    LocalTrouble,
+    Lost,
+    SiteFailed,
+    local_trouble,
+    lost,
+    said,
+)
+from daemons.smtp.ledger import Ledger
+from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.pix import DELAY_DOT
+from daemons.smtp.recording import note_sent
+from daemons.smtp.session import Session
+from daemons.smtp.shared import SmtpClient
+from libmail.clients.delivery import Delivery
+from libmail.log import LOG
+from libmail.smtp.client import BODY, RSET, Next, ServerReply, Transaction
+from libmail.smtp.client_commands import UnsafeAddress
+from libmail.tables.table import TableRetry
+
+__all__ = ["Conversation", "Mail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One request: what is to be delivered, and what has come of it."""
+
+    delivery: Delivery
+    outgoing: Outgoing
+    ledger: Ledger
+
+
+class _Interrupted(Exception):
+    """The server replied before it had the content, or it hung up before it had all of it."""
+
+    def __init__(self, reply: ServerReply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+class Conversation:
+    """One message in one session."""
+
+    def __init__(
+        self,
+        *,
+        client: SmtpClient,
+        mail: Mail,
+        session: Session,
+        keys: tuple[SessionKey, ...],
+        keep: bool,
+    ) -> None:
+        """keys: under which the session is kept afterwards, if that is wanted and it is fit."""
+        self._client = client
+        self._params = client.settings.params
+        self._mail = mail
+        self._ledger = mail.ledger
+        self._request = mail.delivery.request
+        self._session = session
+        self._keys = keys
+        self._keep = keep
+        self._probe = mail.delivery.verify_only
+
+    async def begin(self, *, loop_detect: bool) -> None:
+        """Greet a new server and give it the message. loop_detect: it may be this system."""
+        session, ledger = self._session, self._ledger
+        try:
+            discard = await self._client.discarded(session.address)
+            await session.greet(
+                self._client.settings,
+                lambda reply: self._client.extensions(reply, discard),
+                self._request,
+                self._client.decisions.pix,
+                loop_detect=loop_detect,
+            )
+        except TableRetry:
+            session.wire.close()
+            failure = Failure("4.3.0", "table lookup error", error_class="data")
+            await ledger.fail(ledger.left, failure, session)
+        except Lost as error:
+            session.wire.close()
+            await ledger.fail(ledger.left, lost(session, error), session)
+        except SiteFailed as error:
+            await session.quit(skip_response=self._params.smtp_skip_quit_response)
+            await ledger.fail(ledger.left, error.failure, session)
+        except LocalTrouble:
+            await session.quit(skip_response=True)
+            await ledger.fail(ledger.left, local_trouble(session), session)
+        else:
+            await self._transact()
+        await self._tell_postmaster()
+
+    async def go_on(self) -> None:
+        """Give the message to the server of a kept session."""
+        await self._transact()
+        await self._tell_postmaster()
+
+    async def _tell_postmaster(self) -> None:
+        """Of what was wrong in the session, if that is wanted; there is nothing to tell twice."""
+        if self._client.notices is not None:
+            session, sender = self._session, self._request.sender
+            await self._client.notices.about(session.wire, session.relay, sender)
+
+    # one transaction
+
+    async def _transact(self) -> None:
+        session, ledger = self._session, self._ledger
+        ledger.came_to_tls("none")
+        self._mail.delivery.connected = time.time()
+        session.uses += 1
+        transaction = await self._plan()
+        if transaction is None:
+            return
+        keep = self._keep and self._client.cache.fit(session)
+        early_quit = not (keep or self._client.settings.lmtp) and session.extensions.pipelining
+        failure = await self._attempt(transaction, b"QUIT\r\n" if early_quit else b"")
+        if session.uses > 1 and await self._spoilt(transaction, failure):
+            return
+        await ledger.settle(session, transaction, failure)
+        if failure is None:
+            await self._part(transaction, keep=keep, quit_sent=early_quit)
+
+    async def _plan(self) -> Transaction | None:
+        """None, with all recipients settled, when this server cannot have the message."""
+        session, ledger, outgoing = self._session, self._ledger, self._mail.outgoing
+        offered = session.extensions
+        try:
+            obstacle = outgoing.obstacle(session, offered)
+            mail = outgoing.mail(offered)
+            rcpts = outgoing.rcpts(ledger.left, offered)
+        except UnsafeAddress:
+            obstacle = Failure("5.1.3", "bad address syntax")
+            mail, rcpts = b"", []
+        if obstacle is not None:
+            await session.quit(skip_response=self._params.smtp_skip_quit_response)
+            await ledger.fail(ledger.left, obstacle, session)
+            return None
+        return Transaction(
+            mail,
+            rcpts,
+            pipelining=offered.pipelining,
+            lmtp=self._client.settings.lmtp,
+            reset=session.uses > 1,
+            data=not self._probe or self._params.smtp_address_verify_target == "data",
+        )
+
+    async def _attempt(self, transaction: Transaction, after: bytes) -> Failure | None:
+        """Let the transaction take its course; why it broke off. after: sent behind the content."""
+        session = self._session
+        try:
+            await self._converse(transaction, after)
+        except Lost as error:
+            session.wire.close()
+            return lost(session, error)
+        except LocalTrouble:
+            session.wire.close()  # perhaps within the content, where QUIT would be some more of it
+            return local_trouble(session)
+        except _Interrupted as error:
+            session.wire.close()
+            failure = said(session, error.reply, BODY)
+            # To what it is a reply nobody knows; that is not the message's fault.
+            return replace(failure, dsn="4.5.0") if error.reply.code < 400 else failure
+        return None
+
+    async def _converse(self, transaction: Transaction, after: bytes) -> None:
+        """Raises Lost, LocalTrouble, _Interrupted."""
+        session, queue_id = self._session, self._request.queue_id
+        awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
+        while True:
+            if commands := transaction.output():
+                session.wire.send(commands)
+            if transaction.next is awaited:
+                transaction.receive(await session.reply(transaction.phase, queue_id))
+                if transaction.confused and session.uses > 1:
+                    return
+            elif transaction.next is content and not self._probe:
+                await self._send_content(transaction, after)
+                transaction.content_sent()
+            else:
+                return
+
+    async def _send_content(self, transaction: Transaction, after: bytes) -> None:
+        session, wire = self._session, self._session.wire
+        if not transaction.wanted:
+            wire.send(b".\r\n" + after)
+            return
+        if wire.pending:
+            # What comes before the content cannot be the answer to it.
+            early = await wire.received_reply()
+            if early is not None:
+                raise _Interrupted(early)
+        content = await self._mail.outgoing.content(self._ledger.left, session.extensions)
+        try:
+            await content.send(wire, after, pause=self._pause_before_dot())
+            note_sent(wire, b".\r\n" + after)
+            if content.broken:
+                limit, queue_id = self._params.smtp_line_length_limit, self._request.queue_id
+                LOG.info(f"{queue_id}: breaking line > {limit} bytes with <CR><LF>SPACE")
+        except Lost as error:
+            reply = await wire.received_reply()
+            if reply is not None and not error.timed_out and reply.code >= 400:
+                raise _Interrupted(reply) from None
+            raise
+
+    def _pause_before_dot(self) -> float:
+        if DELAY_DOT not in self._session.pix:
+            return 0.0
+        return self._params.smtp_pix_workaround_delay_time
+
+    async def _spoilt(self, transaction: Transaction, failure: Failure | None) -> bool:
+        """Whether a kept session was not what it was; it says nothing about the server then."""
+        session, probe = self._session, transaction.probe
+        if transaction.confused:  # a reply that came late, to something before this message
+            session.wire.close()
+            return True
+        if probe is None:  # it had ended
+            return failure is not None and transaction.phase is RSET
+        if not probe.positive:
+            await session.quit(skip_response=True)
+            return True
+        return False
+
+    async def _part(self, transaction: Transaction, *, keep: bool, quit_sent: bool) -> None:
+        """Keep the session for later if the server took the message, or say goodbye.
+
+        quit_sent: with the end of data.
+        """
+        session = self._session
+        pipelining = session.extensions.pipelining
+        keep = keep and not self._ledger.left  # else it would be the first that is tried again
+        if transaction.next is Next.CONTENT:
+            session.wire.close()  # a probe: there is no other way out of DATA without a message
+            return
+        if transaction.next is Next.RESET:
+            keep, quit_sent = False, pipelining
+            if not await session.reset(b"QUIT\r\n" if pipelining else b""):
+                session.wire.close()
+                return
+        if quit_sent:
+            if not self._params.smtp_skip_quit_response:
+                await session.await_goodbye()
+            session.wire.close()
+        elif keep and session.wire.quiet and not transaction.closing:
+            await self._tell_postmaster()
+            self._client.cache.put(session, self._keys)
+        else:
+            await session.quit(skip_response=self._params.smtp_skip_quit_response)

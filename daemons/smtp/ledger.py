@@ -1,0 +1,166 @@
+"""The outcomes of one request: which recipients have none yet, and why not.
+
+A refusal that another server may not share leaves the recipients to that server, and is remembered:
+if there is no other one after all, it is the reason that counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from daemons.smtp.failure import Failure, said
+from daemons.smtp.recording import blame
+from daemons.smtp.secrecy import tls_status
+from daemons.smtp.session import Session
+from daemons.smtp.settings import Settings
+from libmail.clients.delivery import Delivery, Sent
+from libmail.ipc.messages import DsnNotify, Recipient
+from libmail.log import LOG
+from libmail.smtp.client import DATA, END_OF_DATA, MAIL, RCPT, ServerReply, Transaction
+
+__all__ = ["NO_REASON", "Ledger"]
+
+NO_REASON: Final = Failure("4.3.0", "server unavailable or unable to receive mail")
+_SUCCESS: Final = int(DsnNotify.SUCCESS)
+
+
+class Ledger:
+    """left: recipients without an outcome. why: the last failure. last: no other server is left."""
+
+    def __init__(self, delivery: Delivery, settings: Settings) -> None:
+        self._delivery = delivery
+        self._settings = settings
+        self._level = "none"
+        self._tls = ""
+        self.left = list(delivery.request.recipients)
+        self.why: Failure | None = None
+        self.last = False
+
+    def wanted_tls(self, level: str) -> None:
+        """For the log: the level of TLS that a destination is to have; no server is known yet."""
+        self._level, self._tls = level, ""
+
+    def came_to_tls(self, actual: str | None) -> None:
+        """The level that was reached; None: a server is there, but was not heard."""
+        if self._settings.params.smtp_log_tls_feature_status:
+            self._tls = tls_status(self._level, actual)
+
+    # of a transaction
+
+    async def settle(
+        self, session: Session, transaction: Transaction, failure: Failure | None
+    ) -> None:
+        """Outcomes for the recipients that the transaction has decided about.
+
+        failure: why it came to no end, for the others.
+        """
+        recipients = list(self.left)
+        if transaction.mail is not None:
+            await self.fail(recipients, said(session, transaction.mail, MAIL), session)
+            return
+        accepted: list[Recipient] = []
+        undecided: list[Recipient] = []
+        for recipient, reply in zip(recipients, transaction.rcpt, strict=True):
+            if reply is None:
+                undecided.append(recipient)
+            elif reply.positive:
+                accepted.append(recipient)
+            else:
+                await self.fail([recipient], said(session, reply, RCPT), session)
+        if transaction.data is not None:
+            await self.fail(accepted, said(session, transaction.data, DATA), session)
+            return
+        if self._delivery.verify_only and failure is None:
+            await self._deliverable(session, transaction, accepted)
+            return
+        decided = await self._settle_final(session, transaction.final, accepted)
+        undecided = accepted[decided:] + undecided
+        if undecided:
+            await self.fail(undecided, failure or NO_REASON, session)
+
+    async def _settle_final(
+        self, session: Session, final: Sequence[ServerReply], accepted: Sequence[Recipient]
+    ) -> int:
+        """The replies to the end of data. Returns for how many recipients there was one."""
+        if not final:
+            return 0
+        if not self._settings.lmtp:
+            if final[0].positive:
+                for recipient in accepted:
+                    await self._sent(recipient, final[0], session)
+            else:
+                await self.fail(accepted, said(session, final[0], END_OF_DATA), session)
+            return len(accepted)
+        for recipient, reply in zip(accepted, final, strict=False):
+            if reply.positive:
+                await self._sent(recipient, reply, session)
+            else:
+                await self.fail([recipient], said(session, reply, END_OF_DATA), session)
+        return len(final)
+
+    async def _deliverable(
+        self, session: Session, transaction: Transaction, accepted: Sequence[Recipient]
+    ) -> None:
+        replies = [reply for reply in transaction.rcpt if reply is not None and reply.positive]
+        for recipient, reply in zip(accepted, replies, strict=True):
+            await self._accepted(recipient, reply, session, "deliverable")
+
+    async def _sent(self, recipient: Recipient, reply: ServerReply, session: Session) -> None:
+        final = self._settings.flags.final and not session.extensions.dsn
+        if session.extensions.dsn and recipient.notify & _SUCCESS:
+            # The server reports success itself, RFC 3461 §5.2.1.
+            recipient = recipient._replace(notify=recipient.notify - _SUCCESS)
+        await self._accepted(recipient, reply, session, "delivered" if final else "relayed")
+
+    async def _accepted(
+        self,
+        recipient: Recipient,
+        reply: ServerReply,
+        session: Session,
+        action: Literal["delivered", "relayed", "deliverable"],
+    ) -> None:
+        """The server has said yes."""
+        outcome = Sent(
+            dsn=reply.dsn,
+            reason=reply.text,
+            relay=session.relay,
+            action=action,
+            mta=session.host,
+            diag_type="smtp",
+            diag_text=reply.text,
+            conn_use=session.uses,
+            tls=self._tls,
+        )
+        await self._delivery.finish(recipient, outcome)
+        self.drop(recipient)
+
+    # of a server, or of none
+
+    async def fail(
+        self, recipients: Iterable[Recipient], failure: Failure, session: Session
+    ) -> None:
+        """Defer or bounce, or leave the recipients to the next server."""
+        recipients = list(recipients)
+        if not recipients:
+            return
+        self.why = failure
+        if failure.error_class is not None:
+            blame(session.wire, failure.error_class)
+        if not self.last and (failure.temporary or self._delivery.reporters.soft_bounce):
+            LOG.info(f"{self._delivery.request.queue_id}: {failure.reason}")
+            return
+        if failure.site and failure.temporary:
+            self._delivery.fail_destination(failure.dsn, failure.reason)
+        await self.finish(recipients, failure, relay=session.relay, uses=session.uses)
+
+    async def finish(
+        self, recipients: Iterable[Recipient], failure: Failure, *, relay: str, uses: int = 0
+    ) -> None:
+        """Defer or bounce. relay: the server, or "none"."""
+        outcome = failure.outcome(relay, uses, self._tls)
+        for recipient in list(recipients):
+            await self._delivery.finish(recipient, outcome)
+            self.drop(recipient)
+
+    def drop(self, recipient: Recipient) -> None:
+        """It has an outcome."""
+        self.left = [one for one in self.left if one.offset != recipient.offset]

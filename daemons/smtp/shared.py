@@ -1,0 +1,76 @@
+"""What the deliveries of a process of smtp(8) share: settings, lookups, kept sessions, poller."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from daemons.smtp.cache import SessionCache
+from daemons.smtp.destination import Lookups
+from daemons.smtp.pix import PixWorkarounds
+from daemons.smtp.poller import Poller
+from daemons.smtp.recording import Notices, RecordingWire
+from daemons.smtp.replyfilter import ReplyFilter
+from daemons.smtp.secrecy import Secrecy
+from daemons.smtp.settings import Settings
+from daemons.smtp.wire import Wire
+from libmail.smtp.client import Extensions, ServerReply, parse_extensions
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+
+__all__ = ["Decisions", "SmtpClient"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What parameters and tables say about servers; made before the jail.
+
+    discard_maps: smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations.
+    """
+
+    lookups: Lookups
+    default_port: int
+    discard_maps: Maps
+    kept: StringList
+    secrecy: Secrecy
+    pix: PixWorkarounds
+    reply_filter: ReplyFilter
+
+
+class SmtpClient:
+    """One for each process. Made within the event loop."""
+
+    def __init__(self, settings: Settings, decisions: Decisions, notices: Notices) -> None:
+        self.settings: Final = settings
+        self.decisions: Final = decisions
+        self.reply_filter: Final = decisions.reply_filter or None
+        self.notices: Final = notices or None
+        self.cache: Final = SessionCache(settings.params)
+        self._wire: type[Wire] = RecordingWire if notices else Wire
+        self._poller: Poller | None = None
+        # Servers of one kind answer EHLO alike, message after message.
+        self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
+        self.extensions = lru_cache(256)(parse_extensions)
+
+    def wire(self, family: int, bind: str = "") -> Wire:
+        """A socket that is not connected. bind: source address. Raises OSError."""
+        if self._poller is None:
+            self._poller = Poller(asyncio.get_running_loop())
+        return self._wire(
+            self._poller,
+            family,
+            self.settings.limits,
+            per_request=self.settings.params.smtp_per_request_deadline,
+            bind=bind,
+        )
+
+    async def discarded(self, address: str) -> tuple[str, ...]:
+        """EHLO keywords to overlook from this server. Raises TableRetry."""
+        usual = self.settings.params.smtp_discard_ehlo_keywords
+        maps = self.decisions.discard_maps
+        if not maps.tables:
+            return usual
+        found = await maps.find(address)
+        return usual if found is None else tuple(re.split(r"[\s,]+", found))

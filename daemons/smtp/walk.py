@@ -1,0 +1,282 @@
+"""One delivery request: over the servers of its destinations until no recipient is left.
+
+Kept sessions come first, for the destination, then for each server. A server is passed over when it
+cannot be reached, or leaves recipients to others; the walk ends when the ledger is complete, or
+with the reason of the last failure.
+"""
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.smtp.cache import SessionKey
+from daemons.smtp.conversation import Conversation, Mail
+from daemons.smtp.destination import (
+    BadDestination,
+    Destination,
+    LookupFailed,
+    Server,
+    parse_destination,
+    split_destinations,
+)
+from daemons.smtp.failure import Failure
+from daemons.smtp.ledger import NO_REASON, Ledger
+from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.replyfilter import LineFilter
+from daemons.smtp.secrecy import NO_TLS, is_mandatory
+from daemons.smtp.session import Session
+from daemons.smtp.shared import SmtpClient
+from daemons.smtp.wire import Address, Wire
+from libmail.clients.delivery import Delivery
+from libmail.clients.handover import hand_over
+from libmail.ipc.messages import DeliverFlag
+from libmail.log import LOG
+from libmail.service.pool import ServiceUnavailable
+from libmail.tables.table import TableRetry
+
+__all__ = ["Walk"]
+
+_NO_TRANSPORT: Final = Failure("4.3.0", "mail transport unavailable")
+_KEEP: Final = int(DeliverFlag.KEEP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """A destination, and how its servers are to be spoken with.
+
+    text: as the next hop has it. level: of TLS. smtputf8: the message needs that. keep: sessions,
+    for the next message. loop_detect: a server may turn out to be this system.
+    """
+
+    text: str
+    destination: Destination
+    level: str
+    smtputf8: bool
+    keep: bool
+    loop_detect: bool
+
+    @property
+    def key(self) -> SessionKey:
+        """For sessions with any of its servers."""
+        text = self.text
+        return self.server_key(text if self.destination.path else text.lower())
+
+    def server_key(self, address: str) -> SessionKey:
+        """For sessions with one server."""
+        return SessionKey(address, self.destination.port, self.level, self.smtputf8)
+
+
+class Walk:
+    """The work on one request."""
+
+    def __init__(self, client: SmtpClient, delivery: Delivery, outgoing: Outgoing) -> None:
+        self._client = client
+        self._settings = client.settings
+        self._delivery = delivery
+        self._request = delivery.request
+        self._ledger = Ledger(delivery, client.settings)
+        self._mail = Mail(delivery=delivery, outgoing=outgoing, ledger=self._ledger)
+        self._loops = False  # this system is the best MX host of the destination tried last
+
+    async def run(self) -> None:
+        """Give every recipient an outcome."""
+        params, ledger = self._settings.params, self._ledger
+        texts = split_destinations(self._request.nexthop)
+        fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
+        while texts and ledger.left:
+            text = texts.pop(0)
+            if not texts:
+                texts, fallback = fallback, []
+            among_mx = await self._try_destination(text, last=not texts)
+            if among_mx:
+                # A fallback relay that is another MX host would send the mail back to us.
+                texts = [one for one in texts if one not in params.smtp_fallback_relay]
+                fallback = []
+        if ledger.left:
+            await self._give_up()
+
+    # destinations
+
+    async def _try_destination(self, text: str, *, last: bool) -> bool:
+        """Returns whether this system is an MX host of the destination."""
+        self._loops = False
+        self._ledger.wanted_tls("none")
+        route = await self._route(text)
+        if route is None:
+            return False
+        if self._client.cache and await self._reuse(route.key, route, last=False):
+            return False
+        if route.destination.path:
+            await self._try_path(route, last=last)
+            return False
+        try:
+            servers, among_mx = await self._client.decisions.lookups.servers(
+                route.destination, loop_detect=route.loop_detect
+            )
+        except LookupFailed as error:
+            self._ledger.why = error.failure
+            self._loops = error.best
+            return error.loop
+        await self._try_servers(servers, route, last=last)
+        return among_mx
+
+    async def _route(self, text: str) -> _Route | None:
+        """None, with the reason remembered, for a destination that cannot be used."""
+        decisions, lmtp = self._client.decisions, self._settings.lmtp
+        try:
+            destination = parse_destination(text, decisions.default_port, lmtp=lmtp)
+        except BadDestination as error:
+            LOG.warning(str(error))
+            reason = f"Server configuration error: {error}"
+            self._ledger.why = Failure("4.3.5", reason, site=True)
+            return None
+        level = "none"
+        if not destination.path:
+            try:
+                level = await decisions.secrecy.level(text)
+            except TableRetry as error:
+                reason = f"TLS policy lookup error for {text}: {error}"
+                self._ledger.why = Failure("4.7.5", reason, site=True)
+                return None
+        if is_mandatory(level):
+            self._ledger.why = Failure("4.7.5", NO_TLS, site=True)
+            return None
+        self._ledger.wanted_tls(level)
+        return _Route(
+            text=text,
+            destination=destination,
+            level=level,
+            smtputf8=self._mail.outgoing.needs_smtputf8,
+            keep=await self._wants_to_keep(destination),
+            loop_detect=not lmtp and destination.port == decisions.default_port,
+        )
+
+    async def _wants_to_keep(self, destination: Destination) -> bool:
+        """Whether sessions with its servers are to be kept for the next message."""
+        if self._settings.params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
+            return True
+        listed = self._client.decisions.kept
+        return bool(listed) and await listed.match(destination.path or destination.host)
+
+    # servers
+
+    async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
+        sessions = self._settings.params.smtp_mx_session_limit
+        for number, server in enumerate(servers, 1):
+            final = last and (number == len(servers) or sessions == 1)
+            where = route.server_key(server.address)
+            if self._client.cache and await self._reuse(where, route, last=final):
+                return
+            session = await self._connect(server, route.destination.port)
+            if session is None:
+                continue
+            await self._begin(session, (route.key, where), route, last=final)
+            sessions -= 1
+            if not self._ledger.left or sessions == 0:
+                return
+
+    async def _try_path(self, route: _Route, *, last: bool) -> None:
+        path = route.destination.path
+        host = self._settings.params.myhostname
+        try:
+            wire = await self._open(path, socket.AF_UNIX)
+        except OSError as error:
+            reason = f"connect to {host}[{path}]: {error.strerror}"
+            self._ledger.why = Failure("4.4.1", reason, site=True)
+            return
+        await self._begin(self._session(wire, host, path, 0), (route.key,), route, last=last)
+
+    async def _reuse(self, key: SessionKey, route: _Route, *, last: bool) -> bool:
+        """Use sessions that were kept. Returns whether that was all there was to do."""
+        while self._ledger.left and (session := self._client.cache.take(key)) is not None:
+            self._ledger.last = last
+            where = route.server_key(session.address)
+            keys = (route.key,) if session.port == 0 else (route.key, where)
+            conversation = Conversation(
+                client=self._client, mail=self._mail, session=session, keys=keys, keep=route.keep
+            )
+            await conversation.go_on()
+        return not self._ledger.left
+
+    async def _begin(
+        self, session: Session, keys: tuple[SessionKey, ...], route: _Route, *, last: bool
+    ) -> None:
+        """Greet a new server and give it the message."""
+        self._ledger.last = last
+        conversation = Conversation(
+            client=self._client, mail=self._mail, session=session, keys=keys, keep=route.keep
+        )
+        await conversation.begin(loop_detect=route.loop_detect)
+
+    async def _connect(self, server: Server, port: int) -> Session | None:
+        """None, with the reason remembered, for a server that cannot be reached."""
+        params = self._settings.params
+        family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
+        bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
+        try:
+            wire = await self._open((server.address, port), family, bind)
+        except OSError as error:
+            reason = f"connect to {server.host}[{server.address}]:{port}: {error.strerror}"
+            LOG.info(reason)
+            self._ledger.why = Failure("4.4.1", reason, site=True)
+            return None
+        return self._session(wire, server.host, server.address, port)
+
+    async def _open(self, address: Address, family: int, bind: str = "") -> Wire:
+        """A connection. Raises OSError."""
+        self._ledger.came_to_tls(None)
+        wire = self._client.wire(family, bind)
+        try:
+            await wire.connect(address)
+        except OSError:
+            wire.close()
+            raise
+        return wire
+
+    def _session(self, wire: Wire, host: str, address: str, port: int) -> Session:
+        session = Session(wire, host, address, port)
+        if self._client.reply_filter is not None:
+            wire.filter_replies(LineFilter(self._client.reply_filter, session.relay))
+        return session
+
+    # the end
+
+    async def _give_up(self) -> None:
+        """No server is left."""
+        params = self._settings.params
+        failure = self._ledger.why or NO_REASON
+        if not failure.temporary and not self._settings.lmtp:
+            relay = params.relayhost
+            culprit = ""
+            if params.smtp_fallback_relay:
+                culprit = "smtp_fallback_relay"
+            elif relay and self._request.nexthop == relay:
+                culprit = "relayhost"
+            if culprit:
+                # It did not resolve, or it is this system: the mail is not to blame.
+                LOG.warning(f"{culprit} configuration problem")
+                failure = Failure("4.3.5", failure.reason, failure.mta, failure.diagnostic, True)
+            elif self._loops and params.best_mx_transport:
+                await self._pass_on(params.best_mx_transport)
+                return
+        if failure.temporary:
+            self._delivery.fail_destination(failure.dsn, failure.reason)
+        if not self._delivery.connected:
+            self._delivery.connected = time.time()
+        await self._ledger.finish(self._ledger.left, failure, relay="none")
+
+    async def _pass_on(self, spec: str) -> None:
+        """best_mx_transport: another agent delivers, and reports."""
+        delivery, ledger = self._delivery, self._ledger
+        timeout = self._settings.params.ipc_timeout
+        for recipient in tuple(ledger.left):
+            try:
+                final = await hand_over(delivery, recipient, self._request.sender, spec, timeout)
+            except ServiceUnavailable as error:
+                LOG.warning(f"{self._request.queue_id}: {error}")
+                await ledger.finish([recipient], _NO_TRANSPORT, relay="none")
+            else:
+                delivery.close(recipient, final=final)
+                ledger.drop(recipient)
