@@ -16,6 +16,8 @@ The exchanges, and the socket that they use:
 - `public/flush`: FlushAdd, FlushSite -> FlushReply; or a wake-up from master;
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
+- `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
+  SessionStore, SessionRemove (no answer); or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
   TableList -> TableEntries, one or more.
 """
@@ -63,6 +65,10 @@ __all__ = [
     "ResolvedMany",
     "RewriteReply",
     "RewriteRequest",
+    "SessionLookup",
+    "SessionRemove",
+    "SessionReply",
+    "SessionStore",
     "SubmitOpen",
     "SubmitOpened",
     "SubmitResult",
@@ -75,6 +81,9 @@ __all__ = [
     "TableStatus",
     "TableUpdate",
     "Target",
+    "TicketKeyRecord",
+    "TicketKeysReply",
+    "TicketKeysRequest",
     "TraceFlag",
     "Transport",
 ]
@@ -572,6 +581,55 @@ class TableEntries(NamedTuple):
     entries: tuple[TableEntry, ...]
 
 
+class TicketKeysRequest(NamedTuple):
+    """smtpd -> tlsmgr: the keys of session tickets, please."""
+
+
+class TicketKeyRecord(NamedTuple):
+    """A key. name, cipher_key and mac_key in hexadecimal; times as in libmail.tls.tickets."""
+
+    name: str
+    cipher_key: str
+    mac_key: str
+    issues_from: float
+    issues_until: float
+    opens_until: float
+
+
+class TicketKeysReply(NamedTuple):
+    """tlsmgr -> smtpd: the keys that count now and next; none where tickets are not wanted."""
+
+    keys: tuple[TicketKeyRecord, ...]
+
+
+class SessionLookup(NamedTuple):
+    """smtpd, smtp, lmtp -> tlsmgr. cache: "smtpd", "smtp" or "lmtp"."""
+
+    cache: str
+    key: str
+
+
+class SessionReply(NamedTuple):
+    """tlsmgr -> client. session: in base64, "" if there is none."""
+
+    session: str
+
+
+class SessionStore(NamedTuple):
+    """smtpd, smtp, lmtp -> tlsmgr: keep a session, in base64. There is no answer."""
+
+    cache: str
+    key: str
+    session: str
+
+
+class SessionRemove(NamedTuple):
+    """smtpd, smtp, lmtp -> tlsmgr: a session is of no use any more. There is no answer."""
+
+    cache: str
+    key: str
+
+
 CODEC: Final = Codec(
     [
         AgentReady,
@@ -601,6 +659,10 @@ CODEC: Final = Codec(
         ResolvedMany,
         RewriteReply,
         RewriteRequest,
+        SessionLookup,
+        SessionRemove,
+        SessionReply,
+        SessionStore,
         SubmitOpen,
         SubmitOpened,
         SubmitResult,
@@ -610,5 +672,7 @@ CODEC: Final = Codec(
         TableLookup,
         TableReply,
         TableUpdate,
+        TicketKeysReply,
+        TicketKeysRequest,
     ]
 )

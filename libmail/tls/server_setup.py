@@ -19,14 +19,13 @@ from libmail.tls.settings import (
     grade_groups,
     option_bits,
     parse_protocols,
+    session_seconds,
     words,
 )
 from libmail.tls.tickets import TicketKeys
 
-__all__ = ["ServerLevel", "configured_chains", "server_level", "server_settings", "session_seconds"]
+__all__ = ["ServerLevel", "configured_chains", "server_level", "server_settings"]
 
-_SHORTEST: Final = 120.0  # seconds that a session is kept, if at all
-_LONGEST: Final = 100 * 86400.0
 _NO_CERTIFICATES: Final = "No server certs available. TLS won't be enabled"
 _NOT_REQUIRED: Final = "Can't require client certs unless TLS is required"
 
@@ -108,7 +107,7 @@ def server_settings(
         preempt=common.tls_preempt_cipherlist,
         dh_file=params.smtpd_tls_dh1024_param_file,
         session_context=session_context,
-        session_timeout=int(timeout) or int(_SHORTEST),
+        session_timeout=int(timeout) or 1,
         session_ids=params.smtpd_tls_always_issue_session_ids,
         cached=bool(params.smtpd_tls_session_cache_database) and timeout > 0,
         names=bool(common.tls_server_sni_maps),
@@ -116,11 +115,6 @@ def server_settings(
         ticket_cipher=common.tls_session_ticket_cipher,
         accept_server_purpose=common.tls_trust_server_ccerts,
     )
-
-
-def session_seconds(timeout: float) -> float:
-    """How long sessions are kept: 0 for not at all, else at least two minutes."""
-    return min(max(timeout, _SHORTEST), _LONGEST) if timeout > 0 else 0.0
 
 
 def configured_chains(params: ServerTlsParams) -> tuple[Chain, ...]:

@@ -22,6 +22,7 @@ __all__ = [
     "grade_groups",
     "option_bits",
     "parse_protocols",
+    "session_seconds",
     "words",
 ]
 
@@ -74,6 +75,8 @@ OPTIONS: Final[Mapping[str, int]] = {
 }
 # SSL_OP_ALL: CRYPTOPRO_TLSEXT_BUG, DONT_INSERT_EMPTY_FRAGMENTS, TLSEXT_PADDING, SAFARI_ECDHE_ECDSA
 ALL_WORKAROUNDS: Final = 1 << 31 | 1 << 11 | 1 << 4 | 1 << 6
+_SHORTEST: Final = 120.0  # seconds that a session is kept, if at all
+_LONGEST: Final = 100 * 86400.0
 _GRADES: Final = ("export", "low", "medium", "high", "null")
 
 
@@ -202,3 +205,8 @@ def grade_groups(grade: str, auto: str, strong: str, ultra: str) -> list[str]:
             return words(ultra)
         case _:
             raise TlsConfigError(f'Invalid TLS eecdh grade "{grade}"')
+
+
+def session_seconds(timeout: float) -> float:
+    """How long sessions are kept: 0 for not at all, else at least two minutes."""
+    return min(max(timeout, _SHORTEST), _LONGEST) if timeout > 0 else 0.0

@@ -55,6 +55,7 @@ SERVICES: Final = """\
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
@@ -74,7 +75,6 @@ postlog unix-dgram n - n - 1 postlogd
 
 # Services that real Postfix has and wants, and we do not have yet.
 POSTFIX_SERVICES: Final = """\
-tlsmgr unix - - n 1000? 1 tlsmgr
 verify unix - - n - 1 verify
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache

@@ -53,12 +53,13 @@ def test_milters_down(make_system: MakeSystem) -> None:
 def test_settings_without_effect(make_system: MakeSystem) -> None:
     system = make_system(
         main={"header_checks": "regexp:/none"},
-        master=["tlsmgr unix - - n 1000? 1 tlsmgr"],
+        master=["tlsproxy unix - - n - 0 tlsproxy"],
     )
     system.allow("header_checks: this parameter has no effect yet")
-    system.allow("service tlsmgr: .*/tlsmgr: no such program")
+    system.allow("service tlsproxy: .*/tlsproxy: no such program")
     system.start()
-    for pattern in (r"main.cf, line \d+: header_checks: this", "service tlsmgr: .*no such program"):
+    missing = "service tlsproxy: .*no such program"
+    for pattern in (r"main.cf, line \d+: header_checks: this", missing):
         system.wait_for_log(f"warning: .*{pattern}")
         assert len(system.log_lines(pattern)) == 1
 

@@ -76,6 +76,8 @@ def test_every_message_of_the_way_is_named() -> None:
     }
     beside |= {"ClientCounts", "ClientEvent"}
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
+    beside |= {"SessionLookup", "SessionRemove", "SessionReply", "SessionStore"}
+    beside |= {"TicketKeyRecord", "TicketKeysReply", "TicketKeysRequest"}
     assert named == {kind.__name__ for kind in sent()} - beside
 
 

@@ -10,8 +10,8 @@ __all__ = ["PARAMETERS"]
 _TWINS = smtp.PARAMETERS | tls_client.PARAMETERS | sasl.PARAMETERS
 
 
-def _like(name: str, twin: str, default: str) -> Parameter:
-    return Parameter(name, _TWINS[twin].kind, default, "lmtp")
+def _like(name: str, twin: str, default: str, programs: str = "lmtp") -> Parameter:
+    return Parameter(name, _TWINS[twin].kind, default, programs)
 
 
 PARAMETERS = by_name(
@@ -124,8 +124,9 @@ PARAMETERS = by_name(
     _like("lmtp_tls_secure_cert_match", "smtp_tls_secure_cert_match", "nexthop"),
     _like("lmtp_tls_security_level", "smtp_tls_security_level", ""),
     _like("lmtp_tls_servername", "smtp_tls_servername", ""),
-    _like("lmtp_tls_session_cache_database", "smtp_tls_session_cache_database", ""),
-    _like("lmtp_tls_session_cache_timeout", "smtp_tls_session_cache_timeout", "3600s"),
+    _like("lmtp_tls_session_cache_database", "smtp_tls_session_cache_database", "", "tlsmgr"),
+    _like("lmtp_tls_session_cache_timeout", "smtp_tls_session_cache_timeout", "3600s",
+          "tlsmgr"),
     _like("lmtp_tls_trace_size_limit", "smtp_tls_trace_size_limit", "102400"),
     _like("lmtp_tls_trust_anchor_file", "smtp_tls_trust_anchor_file", ""),
     _like("lmtp_tls_verify_cert_match", "smtp_tls_verify_cert_match", "hostname"),

@@ -23,7 +23,7 @@ _TLS = """
     lmtp_tls_loglevel lmtp_tls_loglevel_maps lmtp_tls_mandatory_ciphers
     lmtp_tls_mandatory_exclude_ciphers lmtp_tls_mandatory_protocols lmtp_tls_note_starttls_offer
     lmtp_tls_per_site lmtp_tls_protocols lmtp_tls_scert_verifydepth lmtp_tls_secure_cert_match
-    lmtp_tls_servername lmtp_tls_session_cache_database lmtp_tls_session_cache_timeout
+    lmtp_tls_servername
     lmtp_tls_trace_size_limit lmtp_tls_trust_anchor_file lmtp_tls_verify_cert_match
     lmtp_tls_wrappermode lmtp_tlsrpt_enable lmtp_tlsrpt_skip_reused_handshakes
     lmtp_tlsrpt_socket_name lmtp_use_tls smtp_starttls_timeout
@@ -36,7 +36,7 @@ _TLS = """
     smtp_tls_loglevel smtp_tls_loglevel_maps smtp_tls_mandatory_ciphers
     smtp_tls_mandatory_exclude_ciphers smtp_tls_mandatory_protocols smtp_tls_note_starttls_offer
     smtp_tls_per_site smtp_tls_protocols smtp_tls_scert_verifydepth smtp_tls_secure_cert_match
-    smtp_tls_servername smtp_tls_session_cache_database smtp_tls_session_cache_timeout
+    smtp_tls_servername
     smtp_tls_trace_size_limit smtp_tls_trust_anchor_file smtp_tls_verify_cert_match
     smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
     smtp_tlsrpt_socket_name smtp_use_tls smtpd_client_new_tls_session_rate_limit
@@ -48,14 +48,13 @@ _TLS = """
     smtpd_tls_exclude_ciphers smtpd_tls_fingerprint_digest smtpd_tls_key_file smtpd_tls_loglevel
     smtpd_tls_loglevel_maps smtpd_tls_mandatory_ciphers smtpd_tls_mandatory_exclude_ciphers
     smtpd_tls_mandatory_protocols smtpd_tls_protocols smtpd_tls_received_header
-    smtpd_tls_req_ccert smtpd_tls_session_cache_database smtpd_tls_session_cache_timeout
+    smtpd_tls_req_ccert
     smtpd_tls_trace_size_limit smtpd_use_tls tls_append_default_CA tls_config_file
-    tls_config_name tls_daemon_random_bytes tls_dane_digests tls_disable_workarounds
+    tls_config_name tls_dane_digests tls_disable_workarounds
     tls_eecdh_auto_curves tls_eecdh_strong_curve tls_eecdh_ultra_curve tls_export_cipherlist
     tls_fast_shutdown_enable tls_ffdhe_auto_groups tls_high_cipherlist tls_low_cipherlist
-    tls_medium_cipherlist tls_null_cipherlist tls_preempt_cipherlist tls_random_bytes
-    tls_random_exchange_name tls_random_prng_update_period tls_random_reseed_period
-    tls_random_source tls_server_sni_maps tls_session_ticket_cipher tls_ssl_options
+    tls_medium_cipherlist tls_null_cipherlist tls_preempt_cipherlist
+    tls_server_sni_maps tls_session_ticket_cipher tls_ssl_options
     tls_trace_rate_limit tls_trust_server_ccerts tls_wildcard_matches_multiple_labels
     tlsmgr_service_name tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
     tlsproxy_client_chain_files tlsproxy_client_dcert_file tlsproxy_client_dkey_file
@@ -236,7 +235,8 @@ NEVER = _words(
     non_bdb_migration_allow_root_prefixes non_bdb_migration_allow_user_prefixes
     non_bdb_migration_level non_bdb_migration_log_redirect non_bdb_migration_service_name
     process_id_directory qmgr_fudge_factor qmgr_ipc_timeout queue_file_attribute_count_limit
-    sun_mailtool_compatibility trigger_timeout
+    sun_mailtool_compatibility tls_daemon_random_bytes tls_random_bytes tls_random_exchange_name
+    tls_random_prng_update_period tls_random_reseed_period tls_random_source trigger_timeout
     """
 )
 """Those of what this system does not need."""

@@ -391,7 +391,7 @@ def ticket_keys(now: float, count: int = 1) -> TicketKeys:
     keys = TicketKeys(time.time)
     keys.replace(
         [
-            TicketKey(os.urandom(16), os.urandom(32), os.urandom(32), now + 100, now + 200)
+            TicketKey(os.urandom(16), os.urandom(32), os.urandom(32), now - 1, now + 100, now + 200)
             for _ in range(count)
         ]
     )

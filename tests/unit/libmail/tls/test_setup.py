@@ -19,8 +19,8 @@ from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
 from libmail.tls.params import ClientTlsParams, ServerTlsParams, TlsParams
-from libmail.tls.server_setup import server_level, server_settings, session_seconds
-from libmail.tls.settings import Protocols
+from libmail.tls.server_setup import server_level, server_settings
+from libmail.tls.settings import Protocols, session_seconds
 from tests.certificates import Authority
 
 
