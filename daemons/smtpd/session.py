@@ -231,7 +231,7 @@ class Session:
         self.tally.begin(name)
         if self.dialogue.core.pending:
             self._look_ahead(verb)
-        found = self._refused(verb)
+        found = self._refused(verb, argument)
         if found is None and verb.run is not None:
             found = await verb.run(self, argument)
         if found is None:
@@ -271,8 +271,8 @@ class Session:
 
     # the gates
 
-    def _refused(self, verb: Verb) -> Answer | None:
-        """Why the command may not be given now, whatever it says."""
+    def _refused(self, verb: Verb, argument: str) -> Answer | None:
+        """Why the command may not be given now."""
         if verb.limited:
             self.tally.junk()
         facts = self.facts
@@ -281,6 +281,8 @@ class Session:
             return by_policy(Reply(503, "5.7.0", text))
         if self.server.options.must_encrypt and facts.tls is None and not verb.clear:
             return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+        if argument and verb.bare:
+            return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))
         return None if verb.off is None else verb.off(self)
 
     def _look_ahead(self, verb: Verb) -> None:

@@ -22,9 +22,9 @@ class Verb:
     the client at hand may not give it, whatever it says, or None if it may: this is a gate, and
     decides whether `keyword` (of EHLO) is announced. details: what follows the keyword there.
 
-    clear: may be given where clients have to encrypt (RFC 3207 §4). limited: it does no mail, so
-    smtpd_junk_command_limit holds. last: the client has to wait for the answer (RFC 2920 §3.1).
-    ends: so does the session.
+    bare: nothing may follow the name. clear: may be given where clients have to encrypt (RFC 3207
+    §4). limited: it does no mail, so smtpd_junk_command_limit holds. last: the client has to wait
+    for the answer (RFC 2920 §3.1). ends: so does the session.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Verb:
     off: Callable[["Session"], Answer | None] | None = None
     keyword: str = ""
     details: Callable[["Session"], str] | None = None
+    bare: bool = False
     clear: bool = False
     limited: bool = False
     last: bool = False

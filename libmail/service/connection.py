@@ -73,9 +73,10 @@ class Connection(asyncio.Protocol):
     the protocol (the connection is then closed).
     """
 
-    def __init__(self, path: str = "") -> None:
-        """path: of the socket, for messages in the log."""
+    def __init__(self, path: str = "", *, serving: bool = False) -> None:
+        """path: of the socket, for messages in the log. serving: the peer asks, and we answer."""
         self.path = path
+        self._serving = serving
         self._transport: asyncio.Transport | None = None
         self._unframer = Unframer(CODEC)
         self._events: deque[object] = deque()
@@ -206,13 +207,16 @@ class Connection(asyncio.Protocol):
     async def receive(self) -> object:
         """The next message, Chunk or Trigger. Raises ConnectionLost, WireError.
 
-        Gives way to others when much has been received since it last did.
+        Gives way to others when much has been received since it last did. A service then waits for
+        a client that does not take its answers.
         """
         while True:
             if self._turn >= _TURN:
                 self._turn = 0
                 self._pause_reading()
                 await asyncio.sleep(0)
+                if self._serving and self._paused_writing:
+                    await self.drain()
             event = self.received()
             if event is not None:
                 return event

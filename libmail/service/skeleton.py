@@ -510,7 +510,7 @@ def exchanges(
             runtime.session_ended()
 
     def accept(sock: socket.socket) -> asyncio.Protocol:
-        connection = Connection(name)
+        connection = Connection(name, serving=True)
         uid = peer_credentials(sock).uid
         if uid in runtime.trusted:
             runtime.spawn(session(connection))

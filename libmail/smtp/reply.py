@@ -48,17 +48,17 @@ class Reply:
     @property
     def line(self) -> str:
         r"""The reply as it stands in the log: "550 5.1.1 no such user", lines joined by "\n"."""
-        if self.dsn:
-            return f"{self.code} {self.dsn} {self.text}"
-        return f"{self.code} {self.text}"
+        return f"{self.code} {self.dsn} {self._shown}" if self.dsn else f"{self.code} {self._shown}"
+
+    @property
+    def _shown(self) -> str:
+        """The text without the control characters that it may quote of the client."""
+        return self.text if self.text.isprintable() else self.text.translate(_BLANKS)
 
     def wire(self) -> bytes:
-        """The wire form; the enhanced status code stands on each line, RFC 2034 §3.
-
-        What it quotes of the client may hold control characters; they become spaces.
-        """
+        """The wire form; the enhanced status code stands on each line, RFC 2034 §3."""
         dsn = f"{self.dsn} " if self.dsn else ""
-        text = self.text if self.text.isprintable() else self.text.translate(_BLANKS)
+        text = self._shown
         if "\n" not in text:
             return f"{self.code} {dsn}{text}\r\n".encode("utf-8", "surrogateescape")
         *head, last = text.split("\n")

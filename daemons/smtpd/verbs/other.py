@@ -12,10 +12,8 @@ _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
 _BYE: Final = answer(Reply(221, "2.0.0", "Bye"))
 
 
-async def rset(session: Session, argument: str) -> Answer:
+async def rset(session: Session, _: str) -> Answer:
     """RSET: forget the transaction."""
-    if argument:
-        return answer(Reply(501, "5.5.4", "Syntax: RSET"))
     session.drop_transaction()
     return _OK
 

@@ -151,8 +151,8 @@ def _notify(value: str) -> int:
     bits = 0
     for word in value.split(","):
         bit = _NOTIFY.get(word.upper())
-        if bit is None or bits & bit:
-            if word and word.upper() != "NEVER" and bit is None:
+        if bit is None:
+            if word and word.upper() != "NEVER":
                 LOG.warning(f'unknown DSN NOTIFY command value "{word}" in "{value}"')
             raise _BadOption("NOTIFY")
         bits |= bit
@@ -177,8 +177,8 @@ async def vrfy(session: Session, argument: str) -> Answer:
     if session.server.params.smtpd_helo_required and not facts.helo_name:
         return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     words = argument.split()
-    utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8"
-    text = argument.rpartition(" ")[0].strip() if utf8 else argument
+    utf8 = bool(words) and words[-1].upper() == "SMTPUTF8"
+    text = argument[: -len("SMTPUTF8")].rstrip() if utf8 else argument
     if not text:
         return answer(Reply(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]"))
     try:

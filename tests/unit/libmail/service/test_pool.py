@@ -32,7 +32,7 @@ def with_service(path: Path, serve: Serve, client: Callable[[str], Awaitable[Non
             connection.close()
 
         def accept() -> Connection:
-            connection = Connection("test")
+            connection = Connection("test", serving=True)
             sessions.append(loop.create_task(session(connection)))
             return connection
 
@@ -210,3 +210,35 @@ def test_who_sends_much_lets_others_go_on(tmp_path: Path) -> None:
 
     with_service(tmp_path, serve, client)
     assert done == ["other", "greedy"]
+
+
+def test_who_does_not_read_is_not_listened_to(tmp_path: Path) -> None:
+    """Answers that nobody takes are not made any more."""
+    many = 50_000
+    answered = most = 0
+    reading = asyncio.Event()
+
+    async def serve(connection: Connection) -> None:
+        nonlocal answered, most
+        while True:
+            await connection.receive_as(QueueFlush)
+            answered += 1
+            connection.send(FlushReply("x" * 100))
+            assert connection._transport is not None
+            most = max(most, connection._transport.get_write_buffer_size())
+            if connection.write_paused:
+                reading.set()
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(lambda: Connection(path), path)
+        connection._pause_reading()
+        connection.write(CODEC.encode(QueueFlush(QueueId("x"))) * many)
+        await reading.wait()
+        for _ in range(many):
+            await connection.receive_as(FlushReply)
+        connection.close()
+
+    with_service(tmp_path, serve, client)
+    assert answered == many
+    assert most < 1 << 18
