@@ -6,7 +6,7 @@
 #   make bench             measurements, beside a real Postfix where one is installed
 #   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
 #                          [INTERPRETER=] [DEPS=no]
-#   make lint              style and types only
+#   make lint              style and types, and the measures of the code
 #   make fuzz              look for input that breaks a parser, a minute for each: FUZZ="--seconds 600"
 #   make docs              pages of docs/ and man/ that are made from the source
 #   make clean
@@ -42,6 +42,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy setup.py packaging/install.py
 	$(VENV)/bin/mypy packaging/demo
+	$(PY) -m tests.measures
 
 docs: $(STAMP)
 	$(PY) -m tests.messages_page
