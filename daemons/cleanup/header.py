@@ -169,7 +169,10 @@ class HeaderEdit:
         field = AddressField(value.decode("utf-8", "surrogateescape"), limit)
         changed = False
         for mailbox in field.mailboxes:
-            if not mailbox.address:
+            if not mailbox.plain:
+                continue
+            if mailbox.address == "@":
+                mailbox.address, changed = '""', True  # a route to nowhere
                 continue
             address = await mapper.rewrite(context, queue_id, mailbox.address)
             if mapping:

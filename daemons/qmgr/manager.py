@@ -276,7 +276,7 @@ class QueueManager:
         replies: Sequence[ResolveReply | None],
     ) -> None:
         """Hand the recipients to the scheduler, grouped by destination, and get it going."""
-        groups: dict[tuple[str, str, Nexthop], list[Recipient]] = {}
+        groups: dict[tuple[str, str, str], tuple[Nexthop, list[Recipient]]] = {}
         discarded: list[Recipient] = []
         rules = self._routing
         for recipient, reply in zip(recipients, replies, strict=True):
@@ -286,15 +286,15 @@ class QueueManager:
                 continue
             if recipient.notify & _SUCCESS:
                 message.traced = True
-            key = (found.transport, found.destination, found.nexthop)
+            key = (found.transport, found.destination, found.nexthop.lower())
             group = groups.get(key)
             if group is None:
-                groups[key] = [found.recipient]
+                groups[key] = (found.nexthop, [found.recipient])
             else:
-                group.append(found.recipient)
+                group[1].append(found.recipient)
         transports: dict[str, Transport] = {}
         ordered = sorted(groups.items()) if len(groups) > 1 else groups.items()
-        for (name, destination, nexthop), members in ordered:
+        for (name, destination, _), (nexthop, members) in ordered:
             if len(members) > 1:
                 members.sort(key=_by_domain)
             transport = self._enqueue(message, name, destination, nexthop, members)

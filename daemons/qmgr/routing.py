@@ -102,12 +102,12 @@ def _to(
 ) -> Route:
     if transport in rules.defer_transports and not message.flush:
         return rules.retry(DEFERRED_TRANSPORT, recipient)
-    destination: str = nexthop
-    if (
-        transport not in (rules.error_transport, rules.retry_transport)
-        and rules.limits(transport).recipient_limit == 1
-    ):
+    if transport in (rules.error_transport, rules.retry_transport):
+        return Route(transport, nexthop, nexthop, recipient)  # the text of a report
+    if rules.limits(transport).recipient_limit == 1:
         destination = mailbox_of(recipient.address, rules.recipient_delimiter)
+    else:
+        destination = nexthop.lower()
     return Route(transport, nexthop, destination, recipient)
 
 

@@ -37,6 +37,8 @@ from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
 from libmail.lookup.content_checks import CheckTables
+from libmail.lookup.rewriting import Rewriter
+from libmail.lookup.routing_params import RewriteParams
 from libmail.message.headers import with_cut_fields
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -74,9 +76,12 @@ def _protocols(params: SmtpParams) -> Protocols:
     return "ipv6" if versions == (6,) else "all"
 
 
-def _generic(params: SmtpParams, prefix: str, options: TableOptions) -> GenericMaps:
+def _generic(
+    params: SmtpParams, rewrite: RewriteParams, prefix: str, options: TableOptions
+) -> GenericMaps:
     return GenericMaps(
         Maps(f"{prefix}_generic_maps", params.smtp_generic_maps, options),
+        Rewriter(rewrite),
         delimiters=params.recipient_delimiter,
         propagate="generic" in params.propagate_unmatched_extensions,
         origin=params.myorigin,
@@ -144,7 +149,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
         decisions=_decisions(params, options, lmtp=lmtp),
-        generic=_generic(params, prefix, options),
+        generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),
         notices=config.load(NoticeParams),
     )

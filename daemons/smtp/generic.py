@@ -5,11 +5,14 @@ Called by: the start of a delivery. See generic(5).
 
 from typing import Final
 
+from libmail.log import LOG
+from libmail.lookup.rewriting import LOCAL, Rewriter
 from libmail.message.addresses import AddressField
 from libmail.message.headers import fields
-from libmail.smtp.address import quote_local, unquote
+from libmail.smtp.address import split_address
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+from libmail.text.quoting import quote_local
 
 __all__ = ["GenericMaps"]
 
@@ -25,17 +28,25 @@ _ADDRESS_FIELDS: Final = frozenset(
 class GenericMaps:
     """delimiters: recipient_delimiter. propagate: an extension goes over to the new address.
 
-    origin, local: domains of this system, for keys without domain.
+    origin, local: domains of this system, for keys without domain. rewriter: completes the results.
     """
 
     def __init__(
-        self, maps: Maps, *, delimiters: str, propagate: bool, origin: str, local: StringList
+        self,
+        maps: Maps,
+        rewriter: Rewriter,
+        *,
+        delimiters: str,
+        propagate: bool,
+        origin: str,
+        local: StringList,
     ) -> None:
         self._maps = maps
         self._delimiters = delimiters
         self._propagate = propagate
         self._origin = origin.lower()
         self._local = local
+        self._rewriter = rewriter
 
     def __bool__(self) -> bool:
         """Whether there is anything to map by."""
@@ -45,20 +56,26 @@ class GenericMaps:
         """The address as others see it; internal form. Raises TableRetry."""
         if not address:
             return address
-        local, _, domain = address.rpartition("@")
+        local, domain = split_address(address)
         ours = domain.lower() == self._origin or await self._local.match(domain)
         found = await self._maps.find_address(address, self._delimiters, local=ours)
         if found is None:
             return address
-        value = unquote(found.value.strip())
+        value = found.value.strip()
         if value.startswith("@"):
             return local + value
-        if "@" not in value:
-            value = f"{value}@{domain}"
+        value = self._address(address, value)
         if self._propagate and found.extension:
-            name, _, rest = value.rpartition("@")
+            name, rest = split_address(value)
             value = f"{name}{found.extension}@{rest}"
         return value
+
+    def _address(self, address: str, value: str) -> str:
+        """The complete address that a table has for another one, in internal form."""
+        mailboxes = AddressField(value).mailboxes
+        if len(mailboxes) > 1:
+            LOG.warning(f"multi-valued {self._maps.title} result for {address}")
+        return self._rewriter.rewrite(LOCAL, mailboxes[0].address) if mailboxes else address
 
     async def map_header(self, header: bytes) -> bytes | None:
         """The header with its addresses mapped; None when it stays as it is. Raises TableRetry."""

@@ -14,7 +14,7 @@ __all__ = ["AddressField", "Mailbox", "addresses_in", "complete"]
 
 _LINE: Final = 70
 _COMMA: Final = Token(Kind.SPECIAL, ",")
-_TIGHT: Final = frozenset(".@%!")
+_TIGHT: Final = frozenset(".@%!<>")
 
 # Fields that need no rewriting: a list of plain addresses, each with a domain of two or more
 # labels, bare or in angle brackets behind a phrase. Nothing quoted in the address, no route, no
@@ -37,17 +37,24 @@ def complete(value: bytes) -> bool:
 
 
 class Mailbox:
-    """One address of a field. `address`, in external form, may be assigned to; "" is `<>`."""
+    """One address of a field. `address`, in external form, may be assigned to; "" is `<>`.
 
-    __slots__ = ("address", "bracketed", "plain")
+    Comments within its brackets stay there, behind it.
+    """
+
+    __slots__ = ("_comments", "address", "bracketed", "plain")
 
     def __init__(self, tokens: list[Token], *, bracketed: bool) -> None:
+        self._comments = ""
+        if any(token.kind is Kind.COMMENT for token in tokens):
+            self._comments = "".join(f" {t}" for t in tokens if t.kind is Kind.COMMENT)
+            tokens = [token for token in tokens if token.kind is not Kind.COMMENT]
         self.address = external(tokens)
         self.plain = internal(tokens)  # as it was, in internal form
         self.bracketed = bracketed
 
     def __str__(self) -> str:
-        return f"<{self.address}>" if self.bracketed else self.address
+        return f"<{self.address}{self._comments}>" if self.bracketed else self.address
 
 
 class AddressField:
@@ -85,10 +92,12 @@ class AddressField:
                 in_group = True
             elif at in ends:
                 self._phrase()
-                inner = [t for t in tokens[at + 1 : ends[at]] if t.kind is not Kind.COMMENT]
-                self.nodes.append(Mailbox(inner, bracketed=True))
+                self.nodes.append(Mailbox(tokens[at + 1 : ends[at]], bracketed=True))
                 at = ends[at]
-            elif not _is(token, ">"):
+            elif _is(token, ">"):
+                self._addresses()
+                self.nodes.append(token)
+            else:
                 self._run.append(token)
             at += 1
         self._addresses()
@@ -99,29 +108,32 @@ class AddressField:
         self._run = []
 
     def _addresses(self) -> None:
-        """The words since the last separator are addresses, or comments."""
+        """The words since the last separator are addresses, or comments.
+
+        Comments stand behind the address whose words they are among or in front of.
+        """
         run, self._run = self._run, []
         current: list[Token] = []
         comments: list[Token] = []
+        waiting: list[Token] = []  # comments since the last word
         for token in run:
             if token.kind is Kind.COMMENT:
-                comments.append(token)
+                waiting.append(token)
                 continue
             if current and _words(current[-1], token):
                 self._bare(current, comments)
                 current, comments = [], []
-            if not current:
-                self.nodes += comments
-                comments = []
+            comments += waiting
+            waiting = []
             current.append(token)
         if current:
-            self._bare(current, comments)
+            self._bare(current, comments + waiting)
         else:
-            self.nodes += comments
+            self.nodes += waiting
 
     def _bare(self, tokens: list[Token], comments: list[Token]) -> None:
         previous = next((n for n in reversed(self.nodes) if not _is_comment(n)), _COMMA)
-        if isinstance(previous, Mailbox) or previous.text == ";":
+        if isinstance(previous, Mailbox) or previous.text in (";", ">"):
             self.nodes.append(_COMMA)
         self.nodes.append(Mailbox(tokens, bracketed=False))
         self.nodes += comments
@@ -133,14 +145,16 @@ class AddressField:
         for node in self.nodes:
             text = str(node)
             special = isinstance(node, Token) and node.kind is Kind.SPECIAL
-            tight = special or previous in _TIGHT or (previous == ">" and _is_comment(node))
+            bracketed = isinstance(node, Mailbox) and node.bracketed
+            opening = special and text == "<"
+            tight = not (bracketed or opening) and (special or previous in _TIGHT)
             if lines[-1] and (previous == ":" or not tight):
                 lines[-1] += " "
             lines[-1] += text
             previous = text if special else text[-1:] if text.endswith(">") else ""
             if special and text == ",":
                 lines.append("")
-        if not lines[-1]:
+        if self.truncated and not lines[-1]:
             lines.pop()
         return _folded(f"{name}:", lines)
 
@@ -180,15 +194,18 @@ def _whole_addresses(tokens: list[Token], limit: int) -> list[Token]:
 
 
 def _bracket_ends(tokens: list[Token]) -> dict[int, int]:
-    """For each "<" that has one: where its ">" is."""
+    """For each "<" that has one: where its ">" is.
+
+    Read from the end: an address goes from a ">" back to the next "<", whatever is between them.
+    """
     ends: dict[int, int] = {}
-    start = -1
-    for at, token in enumerate(tokens):
-        if _is(token, "<"):
-            start = at
-        elif _is(token, ">") and start >= 0:
-            ends[start] = at
-            start = -1
+    end = -1
+    for at in range(len(tokens) - 1, -1, -1):
+        if end < 0 and _is(tokens[at], ">"):
+            end = at
+        elif end >= 0 and _is(tokens[at], "<"):
+            ends[at] = end
+            end = -1
     return ends
 
 

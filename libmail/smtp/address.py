@@ -239,7 +239,7 @@ def _internal(inner: str, path: str, *, strict: bool) -> str:
 
 def _joins(before: str, after: str) -> bool:
     """Whether white space between these is not part of a local part: around "@" and "."."""
-    return before[-1] in "@." or after in "@.("
+    return before.endswith(("@", ".")) or after in "@.("
 
 
 def parse_parameters(text: str) -> list[tuple[str, str | None]]:

@@ -169,10 +169,13 @@ class Maps:
         if not self.tables:
             return None
         odd = quote_local(address) != address
+        localpart = address.rpartition("@")[0]
         for key, extension, full in address_keys(address, delimiters, forms, local=local):
             found = None
             if odd and not key.startswith("@"):
-                found = await self.search(quote_local(key), partial=not full)
+                alone = not full and localpart.startswith(key)
+                quoted = quote_local(f"{key}@")[:-1] if alone else quote_local(key)
+                found = await self.search(quoted, partial=not full)
             if found is None:
                 found = await self.search(key, partial=not full)
             if found is not None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from daemons.trivial_rewrite import resolve
+from libmail.lookup import final_domain
 from libmail.smtp import address
 from libmail.tables.sql import template as sql_template
 from tests.ambiguity import ambiguous
@@ -98,7 +98,7 @@ MADE: Final[dict[str, list[str | bytes]]] = {
 # Why these are linear, which the check cannot see, or meet no input.
 EXCEPTIONS: Final[dict[str | bytes, str]] = {
     **dict.fromkeys(sql_template._TOKENS.values(), "reads configuration, once"),
-    resolve._PLAIN.pattern: "the look ahead ends with the label, and so does what follows it",
+    final_domain._PLAIN.pattern: "the look ahead ends with the label, and so does what follows it",
     address._TOKEN.pattern: "cuts text into tokens: it begins where the last one ended, and a quote"
     " or bracket without its end is one character, behind which no other one can begin a scan",
 }

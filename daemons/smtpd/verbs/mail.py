@@ -134,7 +134,7 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
         if not isinstance(err, Unterminated):
             LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {err}")
         raise
-    if address.endswith("@") or address_fault(address):
+    if address_fault(address):
         LOG.warning(f"Illegal address syntax from {session.client} in {verb} command: {text}")
         raise AddressSyntax(text)
     return address, rest

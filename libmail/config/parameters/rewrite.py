@@ -7,11 +7,11 @@ from libmail.config.declare import BOOL, LIST, STR, Parameter, by_name
 __all__ = ["PARAMETERS"]
 
 PARAMETERS = by_name(
-    Parameter("allow_percent_hack", BOOL, "yes", "trivial-rewrite"),
+    Parameter("allow_percent_hack", BOOL, "yes", "trivial-rewrite smtp lmtp"),
     Parameter("allow_untrusted_routing", BOOL, "no", "smtpd"),
-    Parameter("append_at_myorigin", BOOL, "yes", "trivial-rewrite"),
+    Parameter("append_at_myorigin", BOOL, "yes", "trivial-rewrite smtp lmtp"),
     Parameter("append_dot_mydomain", BOOL,
-              "${{$compatibility_level} <level {1} ? {yes} : {no}}", "trivial-rewrite"),
+              "${{$compatibility_level} <level {1} ? {yes} : {no}}", "trivial-rewrite smtp lmtp"),
     Parameter("default_transport", STR(), "smtp", "trivial-rewrite"),
     Parameter("empty_address_default_transport_maps_lookup_key", STR(1), "<>", "trivial-rewrite"),
     Parameter("empty_address_relayhost_maps_lookup_key", STR(1), "<>", "trivial-rewrite"),
@@ -27,7 +27,7 @@ PARAMETERS = by_name(
     Parameter("resolve_numeric_domain", BOOL, "no", "trivial-rewrite"),
     Parameter("sender_dependent_default_transport_maps", LIST, "", "trivial-rewrite"),
     Parameter("sender_dependent_relayhost_maps", LIST, "", "trivial-rewrite"),
-    Parameter("swap_bangpath", BOOL, "yes", "trivial-rewrite"),
+    Parameter("swap_bangpath", BOOL, "yes", "trivial-rewrite smtp lmtp"),
     Parameter("transport_maps", LIST, "", "trivial-rewrite"),
     Parameter("virtual_transport", STR(1), "virtual", "trivial-rewrite"),
 )  # fmt: skip

@@ -29,8 +29,6 @@ from daemons.cleanup.notify import QueueManager
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.front import FrontConnection, FrontHandlers
-from daemons.trivial_rewrite.resolve import Resolver
-from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.clients.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
@@ -56,6 +54,8 @@ from libmail.ipc.messages import (
     TableLookup,
     TableUpdate,
 )
+from libmail.lookup.resolving import AddressResolver
+from libmail.lookup.rewriting import Rewriter
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileWriter
@@ -69,9 +69,9 @@ from tests.unit.daemons.cleanup.conftest import HEADERS, LocalRewriter, mapper_m
 from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
 from tests.unit.daemons.test_flush import World as FlushWorld
-from tests.unit.daemons.trivial_rewrite.test_resolve import PARAMS as RESOLVE
-from tests.unit.daemons.trivial_rewrite.test_resolve import tables as resolver_tables
-from tests.unit.daemons.trivial_rewrite.test_rewrite import PARAMS as REWRITE
+from tests.unit.libmail.lookup.test_resolving import PARAMS as RESOLVE
+from tests.unit.libmail.lookup.test_resolving import tables as resolver_tables
+from tests.unit.libmail.lookup.test_rewriting import PARAMS as REWRITE
 
 HERE = settings(
     max_examples=100,
@@ -230,7 +230,9 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
     )
 )
 def test_trivial_rewrite(units: list[object]) -> None:
-    prepared = rewriting.Prepared(Rewriter(REWRITE), Resolver(RESOLVE, resolver_tables(RESOLVE)))
+    prepared = rewriting.Prepared(
+        Rewriter(REWRITE), AddressResolver(RESOLVE, resolver_tables(RESOLVE), Rewriter(REWRITE))
+    )
 
     async def serve(connection: Connection) -> None:
         await rewriting.serve(prepared, connection)

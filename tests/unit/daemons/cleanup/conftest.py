@@ -7,9 +7,9 @@ import pytest
 
 from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.params import HeaderParams, MappingParams
-from daemons.trivial_rewrite.params import RewriteParams
-from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.lookup.destination import LocalDomains
+from libmail.lookup.rewriting import Rewriter
+from libmail.lookup.routing_params import RewriteParams
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions

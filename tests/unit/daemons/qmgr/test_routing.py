@@ -96,6 +96,11 @@ CASES = {
         None,
         ("retry", "4.7.0 message is administratively expired", None, "u@b.test"),
     ),
+    "upper case": (
+        message(),
+        reply(nexthop="B.Test"),
+        ("smtp", "B.Test", "b.test", "u@b.test"),
+    ),
     "error transport": (
         message(),
         reply(transport="error", nexthop="User unknown"),

@@ -32,6 +32,7 @@ from libmail.ipc.messages import (
     Recipient,
     Transport,
 )
+from libmail.lookup.routing_params import RewriteParams
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
@@ -58,6 +59,17 @@ USUAL = {
     "RSET": "250 2.0.0 Ok",
     "QUIT": "221 2.0.0 Bye",
 }
+
+
+REWRITE = RewriteParams(
+    myorigin="in.test",
+    mydomain="in.test",
+    remote_header_rewrite_domain="",
+    append_at_myorigin=True,
+    append_dot_mydomain=False,
+    swap_bangpath=True,
+    allow_percent_hack=True,
+)
 
 
 @dataclass

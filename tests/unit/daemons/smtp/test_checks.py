@@ -12,9 +12,10 @@ from daemons.smtp.walk import Walk
 from libmail.clients.delivery import Deferred, Outcome, Sent
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
+from libmail.lookup.rewriting import Rewriter
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
-from tests.unit.daemons.smtp.bench import EHLO, Bench, RecordedDelivery, Server
+from tests.unit.daemons.smtp.bench import EHLO, REWRITE, Bench, RecordedDelivery, Server
 from tests.unit.daemons.smtp.test_walk import NAME
 
 HEADER = b"Subject: x\r\nFrom: a@in\r\nContent-Type: multipart/mixed; boundary=b\r\n"
@@ -33,6 +34,7 @@ def deliver(
     checks = ContentChecks(CheckTables(*tables), bench.settings.mime_limits, line_limit=2048)
     generic = GenericMaps(
         Maps("smtp_generic_maps", "inline:{a@in=a@out}"),
+        Rewriter(REWRITE),
         delimiters="", propagate=False, origin="", local=StringList("mydestination", []),
     )  # fmt: skip
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from daemons.smtp.content import LineBreaker, stuff_dots
 from daemons.smtp.generic import GenericMaps
+from libmail.lookup.rewriting import Rewriter
 from libmail.message.downgrade import Edit, LineEdits
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+from tests.unit.daemons.smtp.bench import REWRITE
 
 TEXT = st.lists(
     st.sampled_from([b"a", b".", b"\r\n", b"\n", b"=", b" ", b"\xc3\xa9", b"abcdefgh" * 4]),
@@ -55,6 +57,7 @@ def generic(*pairs: str) -> GenericMaps:
     text = " ".join(f"{{{pair}}}" for pair in pairs)
     return GenericMaps(
         Maps("smtp_generic_maps", f"inline:{{ {text} }}"),
+        Rewriter(REWRITE),
         delimiters="+",
         propagate=True,
         origin="other.test",
@@ -75,6 +78,25 @@ MAPPED = [
 def test_generic(address: str, want: str) -> None:
     maps = generic("a@in.test=a.out@isp.test", "@in.test=@isp.test")
     assert asyncio.run(maps.map(address)) == want
+
+
+RESULTS = [
+    ("short", "short@in.test"),
+    ("short@host", "short@host"),
+    ('"quo ted"', "quo ted@in.test"),
+    ('"quo@ted"', "quo@ted@in.test"),
+    ("@other.test", "a@other.test"),
+    ("x@y.z, b@c.d", "x@y.z"),
+    ("short%host", "short@host"),
+    ("host!short", "short@host"),
+    ("<br@ack.et>", "br@ack.et"),
+    ("(c) co@mm.ent", "co@mm.ent"),
+]
+
+
+@pytest.mark.parametrize(("result", "want"), RESULTS)
+def test_generic_results_are_completed(result: str, want: str) -> None:
+    assert asyncio.run(generic(f"a@x.test = {result}").map("a@x.test")) == want
 
 
 def test_generic_header() -> None:

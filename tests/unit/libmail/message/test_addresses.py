@@ -124,6 +124,31 @@ def test_complete(value: bytes, expected: bool) -> None:
     assert complete(value) is expected
 
 
+# As sendmail(1) shows them when its addresses were completed; what the original makes of them.
+ODD = [
+    ("(1) a (2) @ (3) x.org (4)", "a@x.org (1) (2) (3) (4)"),
+    ("(1) a (2) b (3)", "a (1), b (2) (3)"),
+    ("a (1), (2) b", "a (1), b (2)"),
+    ("(1), a", "(1), a"),
+    ("(1) <a>", "(1) <a>"),
+    ("g: (1) a, b (2);", "g: a (1), b (2);"),
+    ("<(1) a (2)>", "<a (1) (2)>"),
+    ("X <<b@x.org>>, <<c>>", "X < <b@x.org>>, < <c>>"),
+    ("a,", "a, "),
+    ("a,,b,", "a, , b, "),
+    ("a>", "a>"),
+    ("a>b", "a>, b"),
+    ("x <a@b> (c) <d@e>", "x <a@b>(c) <d@e>"),
+    ("<a> b <c>", "<a>b <c>"),
+    ("<x <y>", "<x <y>"),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), ODD)
+def test_odd_fields(value: str, shown: str) -> None:
+    assert AddressField(value).render("X") == f"X: {shown}"
+
+
 @given(st.text(alphabet=' \t"\\()<>@,;:.[]!%ab\r\n\udc80'))
 @settings(max_examples=300)
 @example("\\%<")
@@ -174,7 +199,7 @@ def test_what_is_complete_stays_the_same(data: bytes) -> None:
         (' "folded\r\n name" <a@b>\r\n', ['"folded  name" <a@b>']),
         (' "unclosed\r\n', ['"unclosed"']),
         (' "unclosed\r\n more <a@b>\r\n', ['"unclosed  more <a@b>"']),
-        (" (folded\r\n\tcomment) a@b\r\n", ["(folded \tcomment) a@b"]),
+        (" (folded\r\n\tcomment) a@b\r\n", ["a@b (folded \tcomment)"]),
     ],
 )
 def test_line_ends_are_spaces(value: str, shown: list[str]) -> None:

@@ -61,7 +61,8 @@ def test_parse_path(text: str, want: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "<", "<a@b", '<"a@b>', "<a@[1.2.3.4>", "<a,b@c>", "<a]@b>", "<a@b>SIZE=9", "<a@b>x>",
-     "<a@b>>>", "a@b>>", "<<a@b>", '<a"b"@c>', '<"a"b@c>', '<"a""b"@c>', "<a\rb@c>", "<a b@c>"],
+     "<a@b>>>", "a@b>>", "<<a@b>", '<a"b"@c>', '<"a"b@c>', '<"a""b"@c>', "<a\rb@c>", "<a b@c>",
+     '<"" a>', '<"" a@b>', '<a "">', '<"" "">'],
 )  # fmt: skip
 def test_parse_path_refuses(text: str) -> None:
     with pytest.raises(AddressSyntax):

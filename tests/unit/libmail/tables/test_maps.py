@@ -96,6 +96,8 @@ FINDS = [
     ("u v@d.test", 'inline:{{u v@d.test=6},{"u v"@d.test=7}}', ("7", "")),
     ("u v+x@d.test", 'inline:{{"u v"=8},@d.test=5}', ("8", "+x")),
     ("u v+x@d.test", "inline:{{u v=9},@d.test=5}", ("9", "+x")),
+    ("a@b@d.test", 'inline:{{"a@b"=1},{a@b=2}}', ("1", "")),
+    ("a@b+x@d.test", 'inline:{{"a@b"=1},{a@b=2}}', ("1", "+x")),
 ]
 
 

@@ -4,27 +4,17 @@ A decision over `Tables`, without I/O of its own. Source: trivial-rewrite(8), tr
 ADDRESS_CLASS_README.
 """
 
-import re
 from typing import Final, NamedTuple, Protocol
 
-from daemons.trivial_rewrite.forms import (
-    domain_at,
-    is_special,
-    operators,
-    strip_route,
-    to_domain_form,
-)
-from daemons.trivial_rewrite.params import ResolveParams
-from libmail.dns.hostname import hostaddr_problem
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG
-from libmail.lookup.destination import literal_address
-from libmail.message.tokens import Token, internal, tokenize
+from libmail.lookup.final_domain import AddressParser, Domains, Parsed
+from libmail.lookup.rewriting import Rewriter
+from libmail.lookup.routing_params import ResolveParams
 from libmail.tables.maps import AddressForms, Found, split_extension
 from libmail.tables.table import TableRetry
-from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
-__all__ = ["Resolver", "Tables"]
+__all__ = ["AddressResolver", "Tables"]
 
 _ERROR: Final = "error"
 _AGENTS_WITH_REASON: Final = (_ERROR, "retry")  # their next hop is the text of a report
@@ -32,24 +22,6 @@ _UNDELIVERABLE: Final = "Address is undeliverable"
 _BAD_SYNTAX: Final = "5.1.3 bad address syntax"
 _DUNNO: Final = "DUNNO"
 _SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
-# RFC 1123 §2.1, and the underscore that hosts have in spite of it.
-_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.A)
-_MAX_DOMAIN: Final = 255
-# Most addresses: no operator but the @, no leading hyphen, nothing to quote, and a host name with
-# a letter in its last label.  There is one way to read them, whatever the parameters say.
-_PLAIN: Final = re.compile(
-    rf"((?!-){PLAIN_DOT_ATOM})@((?:{_LABEL.pattern}\.)+(?=[0-9_-]*[A-Za-z]){_LABEL.pattern})",
-    re.A,
-)
-_NUMERIC: Final = re.compile(r"[0-9.]+", re.A)
-_MAX_STRIPS: Final = 100  # local domains taken off one address: user%a%b@c@d ...
-
-
-class List(Protocol):
-    """A match list."""
-
-    async def match(self, text: str, /) -> bool:
-        """Raises TableRetry."""
 
 
 class Maps(Protocol):
@@ -75,34 +47,14 @@ class Maps(Protocol):
 class Tables(NamedTuple):
     """What the decision is made from; the names are those of the parameters."""
 
-    local_domains: List
-    virtual_alias_domains: List
-    virtual_mailbox_domains: List
-    relay_domains: List
+    local_domains: Domains
+    virtual_alias_domains: Domains
+    virtual_mailbox_domains: Domains
+    relay_domains: Domains
     transport_maps: Maps
     relocated_maps: Maps
     sender_dependent_relayhost_maps: Maps
     sender_dependent_default_transport_maps: Maps
-
-
-class Parsed(NamedTuple):
-    """An address without the domains that are this machine's.
-
-    local: the domain is one of this machine's. bad: the address cannot be used. implied: there
-    was no domain.
-    """
-
-    user: str
-    domain: str
-    local: bool
-    routed: bool
-    bad: bool = False
-    implied: bool = False
-
-    @property
-    def address(self) -> str:
-        """Internal form."""
-        return f"{self.user}@{self.domain}"
 
 
 class Route(NamedTuple):
@@ -118,117 +70,25 @@ def split_route(text: str) -> Route:
     return Route(transport.strip(), nexthop.strip())
 
 
-class Resolver:
+class AddressResolver:
     """See trivial-rewrite(8), "resolve"."""
 
-    def __init__(self, params: ResolveParams, tables: Tables) -> None:
+    def __init__(self, params: ResolveParams, tables: Tables, rewriter: Rewriter) -> None:
         self._params = params
         self._tables = tables
+        self._parser = AddressParser(params, rewriter, tables.local_domains)
         self._parent_transport = "transport_maps" in params.parent_domain_matches_subdomains
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         """Where mail goes. Never raises for a table: the flag FAIL says that nothing is known."""
         try:
-            parsed = await self._parse(address)
+            parsed = await self._parser.parse(address)
             if parsed.bad:
                 return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
             return await self._route(sender, parsed)
         except TableRetry as err:
             LOG.warning(f"{err.title} lookup failure" if err.title else str(err))
             return _reply(ResolveFlag.FAIL, "", "", address)
-
-    # the address
-
-    async def _parse(self, address: str) -> Parsed:
-        params = self._params
-        if not address:
-            return Parsed(
-                params.empty_address_recipient, params.myhostname, True, False, implied=True
-            )
-        plain = _PLAIN.fullmatch(address)
-        if (
-            plain is not None
-            and len(plain[2]) <= _MAX_DOMAIN
-            and not await self._tables.local_domains.match(plain[2])
-        ):
-            return Parsed(plain[1], plain[2], False, False)
-        return await self._parse_forms(address)
-
-    async def _parse_forms(self, address: str) -> Parsed:
-        """An address of any form: take off the domains that are ours, and see what is inside."""
-        params = self._params
-        if params.resolve_dequoted_address:
-            tokens = strip_route(operators(address))
-        else:
-            tokens = strip_route(tokenize(quote_local(address)))
-        saved = ""
-        for _ in range(_MAX_STRIPS):
-            at = domain_at(tokens)
-            if at < 0:
-                form = to_domain_form(
-                    tokens, bang=params.swap_bangpath, percent=params.allow_percent_hack
-                )
-                if form is None:
-                    user = internal(tokens) or params.empty_address_recipient
-                    domain = saved or params.myhostname
-                    return self._checked(Parsed(user, domain, True, False, implied=not saved))
-                tokens = form
-                continue
-            domain = internal(tokens[at + 1 :]).removesuffix(".")
-            if not domain and not params.resolve_null_domain:
-                break
-            if domain and not await self._tables.local_domains.match(self._literal(domain)):
-                user = internal(tokens[:at])
-                routed = any(self._is_routing(token) for token in tokens[:at])
-                return self._checked(Parsed(user, self._literal(domain), False, routed))
-            saved = saved or domain
-            tokens = tokens[:at]
-        return Parsed(address, "", False, False, bad=True)
-
-    def _literal(self, domain: str) -> str:
-        """An address without brackets gets them if resolve_numeric_domain says so."""
-        if self._params.resolve_numeric_domain and literal_address(f"[{domain}]"):
-            return f"[{domain}]"
-        return domain
-
-    def _is_routing(self, token: Token) -> bool:
-        return (
-            is_special(token, "@")
-            or (self._params.allow_percent_hack and is_special(token, "%"))
-            or (self._params.swap_bangpath and is_special(token, "!"))
-        )
-
-    def _checked(self, parsed: Parsed) -> Parsed:
-        bad = parsed.user.startswith("-") and not self._params.allow_min_user
-        if not bad and not parsed.local:
-            bad = not self._valid_domain(parsed.domain)
-        return parsed._replace(bad=True) if bad else parsed
-
-    def _valid_domain(self, domain: str) -> bool:
-        if domain.startswith("["):
-            return self._valid_literal(domain)
-        if len(domain) > _MAX_DOMAIN or _NUMERIC.fullmatch(domain):
-            return False
-        if not domain.isascii():
-            if not self._params.smtputf8_enable:
-                return False
-            try:
-                domain = domain.encode("idna").decode("ascii")
-            except UnicodeError:
-                return False
-        return all(_LABEL.fullmatch(label) for label in domain.split("."))
-
-    @staticmethod
-    def _valid_literal(domain: str) -> bool:
-        if not domain.endswith("]"):
-            return False
-        ipv6 = domain[1:6].lower() == "ipv6:"
-        problem = hostaddr_problem(domain[6 if ipv6 else 1 : -1], ipv6=ipv6)
-        if problem:
-            LOG.warning(problem)
-        return not problem
-
-    # the route
 
     async def _route(self, sender: str, parsed: Parsed) -> ResolveReply:
         flags, route = await self._by_class(sender, parsed)
@@ -270,7 +130,7 @@ class Resolver:
     async def _warn_of_overlap(self, domain: str, used: str) -> None:
         """Say that a domain is in two classes, of which the first one counts."""
         tables = self._tables
-        others: list[tuple[str, List]] = []
+        others: list[tuple[str, Domains]] = []
         if used == "mydestination":
             others.append(("virtual_alias_domains", tables.virtual_alias_domains))
         if used != "virtual_mailbox_domains":

@@ -1,4 +1,4 @@
-"""Parameters of trivial-rewrite(8)."""
+"""The parameters of rewriting and resolving, which trivial-rewrite(8) reads."""
 
 from dataclasses import dataclass
 

@@ -6,11 +6,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from daemons.trivial_rewrite.params import ResolveParams
-from daemons.trivial_rewrite.resolve import Resolver, Tables
 from libmail.ipc.messages import ResolveFlag as F
 from libmail.ipc.messages import ResolveReply
 from libmail.lookup.destination import LocalDomains
+from libmail.lookup.resolving import AddressResolver, Tables
+from libmail.lookup.rewriting import Rewriter
+from libmail.lookup.routing_params import ResolveParams, RewriteParams
 from libmail.tables.maps import Maps
 from libmail.tables.match import DomainList, StringList
 from libmail.tables.table import TableOptions
@@ -56,6 +57,15 @@ PARAMS = ResolveParams(
     helpful_warnings=True,
 )
 RELAY = "[relay.host]:99"
+REWRITE = RewriteParams(
+    myorigin="example.test",
+    mydomain="example.test",
+    remote_header_rewrite_domain="",
+    append_at_myorigin=True,
+    append_dot_mydomain=False,
+    swap_bangpath=True,
+    allow_percent_hack=True,
+)
 
 
 class Lines:
@@ -92,7 +102,8 @@ def tables(params: ResolveParams) -> Tables:
 
 
 def resolve(address: str, sender: str = "s@o.test", params: ResolveParams = PARAMS) -> ResolveReply:
-    return asyncio.run(Resolver(params, tables(params)).resolve(sender, address))
+    resolver = AddressResolver(params, tables(params), Rewriter(REWRITE))
+    return asyncio.run(resolver.resolve(sender, address))
 
 
 LOCAL = F.LOCAL | F.FINAL
@@ -175,6 +186,35 @@ def test_resolve_null_domain() -> None:
     assert resolve("u@", params=params).recipient == "u@mail.example.test"
 
 
+@pytest.mark.parametrize(
+    ("address", "recipient"),
+    [
+        ("a%b@example.test", "a@b.example.test"),
+        ("b!a@example.test", "a@b.example.test"),
+        ("a@b@example.test", "a@b.example.test"),
+        ("a%b.test@example.test", "a@b.test"),
+        ("a%[192.0.2.7]@example.test", "a@[192.0.2.7]"),
+        ("a%both.test@example.test", "a@both.test"),
+        ("a!@", "@a.example.test"),
+        ("a!b@", "b@a.example.test"),
+        ("a%b@", "a@b.example.test"),
+        ("a@b@", "a@b.example.test"),
+        ("a%b", "a@b.example.test"),
+    ],
+)
+def test_what_is_inside_is_completed(address: str, recipient: str) -> None:
+    rewriter = Rewriter(replace(REWRITE, append_dot_mydomain=True))
+    resolver = AddressResolver(PARAMS, tables(PARAMS), rewriter)
+    reply = asyncio.run(resolver.resolve("", address))
+    assert not reply.flags & F.ERROR
+    assert reply.recipient == recipient
+
+
+@pytest.mark.parametrize("address", ["a@", "@", "a@.", "a@b..", "@@", "a b@"])
+def test_nothing_is_inside(address: str) -> None:
+    assert resolve(address).flags & F.ERROR
+
+
 def test_quoted_address_stays_whole() -> None:
     params = replace(PARAMS, resolve_dequoted_address=False)
     assert resolve("a@b@example.test", params=params) == (
@@ -184,7 +224,7 @@ def test_quoted_address_stays_whole() -> None:
 
 def test_warns_of_a_domain_in_two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Lines()
-    monkeypatch.setattr("daemons.trivial_rewrite.resolve.LOG", log)
+    monkeypatch.setattr("libmail.lookup.resolving.LOG", log)
     resolve("u@both.test")
     resolve("u@alias.test")
     assert log.lines == [

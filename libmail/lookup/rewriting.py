@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from daemons.trivial_rewrite.forms import domain_at, is_special, strip_route, to_domain_form
-from daemons.trivial_rewrite.params import RewriteParams
+from libmail.lookup.address_forms import domain_at, is_special, strip_route, to_domain_form
+from libmail.lookup.routing_params import RewriteParams
 from libmail.message.tokens import Kind, Token, internal, tokenize
 
 __all__ = ["LOCAL", "REMOTE", "Rewriter"]
@@ -36,9 +36,26 @@ class Rewriter:
             origin, domain = params.myorigin, params.mydomain
         if domain_at(tokens) < 0:
             tokens = self._add_domain(tokens, origin)
-        elif is_special(tokens[-1], ".") and domain_at(tokens) < len(tokens) - 2:
+        elif is_special(tokens[-1], ".") and not (
+            is_special(tokens[-2], ".") or is_special(tokens[-2], "@")
+        ):
             return internal(tokens[:-1])
         return internal(self._complete_domain(tokens, domain))
+
+    def routed(self, tokens: list[Token]) -> list[Token] | None:
+        """What is left of an address without its domain, as an address with a domain of its own.
+
+        a@host, a%host and host!a become a@host.domain; None if it is the name of a user.
+        """
+        params = self._params
+        if domain_at(tokens) < 0:
+            form = to_domain_form(
+                tokens, bang=params.swap_bangpath, percent=params.allow_percent_hack
+            )
+            if form is None:
+                return None
+            tokens = form
+        return self._complete_domain(tokens, params.mydomain)
 
     def _add_domain(self, tokens: list[Token], origin: str) -> list[Token]:
         params = self._params
@@ -58,7 +75,14 @@ class Rewriter:
             and domain
             and at >= 0
             and labels
-            and not any(label.kind is Kind.LITERAL or is_special(label, ".") for label in labels)
+            and not any(_dotted(label) for label in labels)
         ):
             return [*tokens, Token(Kind.SPECIAL, "."), *tokenize(domain)]
         return tokens
+
+
+def _dotted(label: Token) -> bool:
+    """Whether it makes a domain complete: a dot, or a literal."""
+    if label.kind is Kind.ATOM:
+        return "." in label.text or label.text.startswith("[")
+    return label.kind is Kind.LITERAL or is_special(label, ".")

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from daemons.trivial_rewrite.params import ResolveParams, RewriteParams
-from daemons.trivial_rewrite.resolve import Resolver, Tables
-from daemons.trivial_rewrite.rewrite import Rewriter
 from libmail.config.interfaces import own_interfaces
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
@@ -21,6 +18,9 @@ from libmail.ipc.messages import (
     RewriteRequest,
 )
 from libmail.lookup.destination import LocalDomains, proxy_addresses
+from libmail.lookup.resolving import AddressResolver, Tables
+from libmail.lookup.rewriting import Rewriter
+from libmail.lookup.routing_params import ResolveParams, RewriteParams
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
 from libmail.tables.maps import Maps
@@ -35,7 +35,7 @@ class Prepared:
     """What was opened before the jail."""
 
     rewriter: Rewriter
-    resolver: Resolver
+    resolver: AddressResolver
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -72,7 +72,7 @@ def prepare(startup: Startup) -> Prepared:
             params.sender_dependent_default_transport_maps,
         ),
     )
-    return Prepared(rewriter, Resolver(params, tables))
+    return Prepared(rewriter, AddressResolver(params, tables, rewriter))
 
 
 def _own_addresses(params: ResolveParams) -> list[IPv4Address | IPv6Address]:

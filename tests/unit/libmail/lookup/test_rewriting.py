@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemons.trivial_rewrite.params import RewriteParams
-from daemons.trivial_rewrite.rewrite import LOCAL, REMOTE, Rewriter
+from libmail.lookup.rewriting import LOCAL, REMOTE, Rewriter
+from libmail.lookup.routing_params import RewriteParams
 
 PARAMS = RewriteParams(
     myorigin="example.test",
