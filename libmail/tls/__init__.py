@@ -21,7 +21,8 @@ after it):
         connection.receive(octets)
         step = connection.handshake()             # TlsFailed: send output(), log, close
         if step is Step.HELLO:                    # only with settings.names or settings.cached
-            connection.answer(chains, session)    # when connection.hello is looked up, even later
+            connection.answer(chains, session)    # when connection.hello is looked up, even later:
+                                                  # ChainsByName.chains, TlsmgrClient.session
             step = connection.handshake()
         send(connection.output())
         if step is Step.DONE:

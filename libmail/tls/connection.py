@@ -18,14 +18,15 @@ from enum import Enum, auto
 from typing import Final
 
 from libmail.tls import callbacks
-from libmail.tls.context import ClientContext, ServerContext, chain_stack
+from libmail.tls.base_context import chain_stack
+from libmail.tls.context import ClientContext, ServerContext
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsError, TlsFailed
 from libmail.tls.expectation import expect
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
 from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems
 from libmail.tls.negotiation import (
     Hello,
     NameState,
@@ -33,6 +34,7 @@ from libmail.tls.negotiation import (
     SavedSession,
     verify_words,
 )
+from libmail.tls.observation import Trace, drained, new_buffer, state_line
 from libmail.tls.pem import Chain
 
 __all__ = ["Connection", "Step", "accept", "connect"]
@@ -45,12 +47,6 @@ _EOF_IS_AN_END: Final = 130  # BIO_C_SET_BUF_MEM_EOF_RETURN
 _SCRATCH: Final = 1 << 16  # octets: four records
 _RECORD: Final = 1 << 14
 _MOST_UNREAD: Final = 1 << 21  # octets that may be fed and not read
-_LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
-_EXIT: Final = 0x02
-_READ: Final = 0x04
-_ALERT: Final = 0x4000
-
-_new_buffer = FFI.new_allocator(should_clear_after_alloc=False)
 
 
 class Step(Enum):
@@ -83,6 +79,7 @@ class Connection:
         self.server = server
         self.usable_records = True  # or there are records or anchors, and not one can be used
         self._spec: ClientSpec | None = None
+        self._trace: Trace | None = None
         self._done = False
         self._end: TlsError | None = None
         if server:
@@ -110,12 +107,7 @@ class Connection:
 
     def output(self) -> bytes:
         """What the network has to take, b"" for nothing."""
-        pending = CRYPTO.BIO_ctrl_pending(self._output)
-        if not pending:
-            return b""
-        buffer = _new_buffer("char[]", pending)
-        length = CRYPTO.BIO_read(self._output, buffer, pending)
-        return FFI.buffer(buffer, length)[:] if length > 0 else b""
+        return drained(self._output)
 
     # -- the handshake
 
@@ -129,6 +121,8 @@ class Connection:
         callbacks.raise_kept()
         if result == 1:
             self._done = True
+            if self._trace is not None:
+                self._trace.end()
             return Step.DONE
         match SSL.SSL_get_error(self._ssl, result):
             case code if code == _WANT_READ:
@@ -179,7 +173,7 @@ class Connection:
     def _read_some(self) -> bytes | None:
         """Some records in one piece; None when there is no whole one, or the end has come."""
         size = _SCRATCH if CRYPTO.BIO_ctrl_pending(self._input) > _RECORD else _RECORD
-        buffer, count = _new_buffer("char[]", size), FFI.new("size_t *")
+        buffer, count = new_buffer("char[]", size), FFI.new("size_t *")
         filled = 0
         while filled <= size - _RECORD:
             result = SSL.SSL_read_ex(self._ssl, buffer + filled, _RECORD, count)
@@ -291,11 +285,19 @@ class Connection:
         ssl = self._ssl
 
         def told(where: int, result: int) -> None:
-            if line := _state_line(ssl, verb, where, result):
+            if line := state_line(ssl, verb, where, result):
                 tell(line)
 
         self._negotiation.watch = told
         SSL.SSL_set_info_callback(self._ssl, callbacks.information)
+
+    def trace(self, limit: int) -> None:
+        """Have the handshake written down in full; `traced` gives it. limit: octets."""
+        self._trace = Trace(self._ssl, limit)
+
+    def traced(self) -> bytes:
+        """What was written down since the last call."""
+        return self._trace.taken() if self._trace is not None else b""
 
     def _fingerprint_matches(self) -> bool:
         identity, spec = self.peer, self._spec
@@ -328,19 +330,6 @@ class Connection:
 
 
 _NO_MATCH: Final = Refusal(NO_DANE_MATCH, 0, verify_words(NO_DANE_MATCH))
-
-
-def _state_line(ssl: Handle, verb: str, where: int, result: int) -> str:
-    """What Postfix logs of a state of the handshake; "" for what it does not."""
-    if where & _LOOP:
-        return f"{verb}:{text(SSL.SSL_state_string_long(ssl))}"
-    if where & _ALERT:
-        direction = "read" if where & _READ else "write"
-        kind = text(SSL.SSL_alert_type_string_long(result))
-        return f"SSL3 alert {direction}:{kind}:{text(SSL.SSL_alert_desc_string_long(result))}"
-    if where & _EXIT and result == 0:
-        return f"{verb}:failed in {text(SSL.SSL_state_string_long(ssl))}"
-    return ""
 
 
 def accept(context: ServerContext) -> Connection:

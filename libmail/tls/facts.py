@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-__all__ = ["Agreed", "Algorithm", "Refusal", "Trust"]
+__all__ = ["Agreed", "Algorithm", "Refusal", "Trust", "client_comment"]
 
 # Results of verification that have words of their own, X509_V_ERR_... of the library.
 _SELF_SIGNED: Final = (18, 19)
@@ -132,3 +132,22 @@ class Refusal:
         if self.code == CHAIN_TOO_LONG:
             return f"{general}certificate chain longer than limit({self.limit})"
         return f"{role} {general}num={self.code}:{self.words}"
+
+
+def client_comment(trust: Trust, name: str, issuer: str, *, asked: bool) -> str:
+    """The comment of a Received header about the certificate of a client.
+
+    name, issuer: as in it, without what would end a quoted string. asked: for a certificate.
+    """
+    if trust is Trust.ANONYMOUS:
+        what = (
+            "Client did not present a certificate" if asked else "No client certificate requested"
+        )
+        return f"({what})"
+    verdict = "not verified" if trust is Trust.UNTRUSTED else "verified OK"
+    return f'(Client CN "{_quotable(name)}", Issuer "{_quotable(issuer)}" ({verdict}))'
+
+
+def _quotable(text: str) -> str:
+    """Text of a stranger inside a quoted string of a comment."""
+    return "".join("?" if char in '"\\()' or not char.isprintable() else char for char in text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import time
 from contextlib import nullcontext
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from libmail.tls.authorities import Authorities
+from libmail.tls.chains_by_name import ChainsByName
 from libmail.tls.connection import Step, accept, connect
 from libmail.tls.context import (
     Ask,
@@ -612,3 +615,51 @@ def test_library_is_safe_after_a_fork(server: ServerContext, client: ClientConte
     assert len(reads[0]) > 200
     assert reads[0] != reads[1]
     Pair(server, client, SPEC).shake()
+
+
+def test_handshake_can_be_traced(server: ServerContext, client: ClientContext) -> None:
+    for of_server in (True, False):
+        pair = Pair(server, client, replace(SPEC, server_name="mx.example.com"))
+        traced = pair.server if of_server else pair.client
+        traced.trace(100_000)
+        pair.shake()
+        told = traced.traced()
+        assert b"ClientHello" in told
+        assert b"Finished" in told
+        pair.send(pair.client, b"secret of a user")
+        pair.send(pair.server, b"secret of a user")
+        assert traced.traced() == b""
+
+
+def test_trace_is_bounded(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, SPEC, chunk=1)
+    pair.server.trace(500)
+    pair.shake()
+    assert len(pair.server.traced()) == 500
+    assert pair.server.traced() == b""
+
+
+def test_chains_of_tables(authority: Authority) -> None:
+    """tls_server_sni_maps: a name, or a parent domain with a dot; values of postmap -F."""
+    issued = authority.issue("mx.example.com")
+    values = {
+        "mx.example.com": base64.b64encode(issued.chain.read_bytes()).decode(),
+        ".example.org": base64.b64encode(issued.chain.read_bytes()).decode(),
+        "bad.example.com": base64.b64encode(issued.certificate.read_bytes()).decode(),
+    }
+
+    async def find(key: str) -> str | None:
+        return values.get(key)
+
+    async def talk() -> None:
+        by_name = ChainsByName(find)
+        first = await by_name.chains("mx.example.com")
+        assert first is not None
+        assert first[0].certificate.der() == issued.der()
+        assert await by_name.chains("a.b.example.org") is first
+        assert await by_name.chains("example.org") is None
+        assert await by_name.chains("") is None
+        with pytest.raises(TlsConfigError, match=r"SNI data for bad.example.com: .*key not first"):
+            await by_name.chains("bad.example.com")
+
+    asyncio.run(talk())

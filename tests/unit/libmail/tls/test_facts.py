@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from libmail.tls.facts import Agreed, Algorithm, Refusal, Trust
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.facts import Agreed, Algorithm, Refusal, Trust, client_comment
+from libmail.tls.loglevel import LogLevel, parse_loglevel
 
 RSA = Algorithm("RSA-PSS", "2048 bits", "SHA256")
 EC = Algorithm("ECDSA", "prime256v1", "SHA256")
@@ -80,3 +82,37 @@ def test_received() -> None:
 )  # fmt: skip
 def test_refusal(code: int, line: str) -> None:
     assert Refusal(code, 0, "words", "/CN=x", 9).text("server", "p") == line
+
+
+@pytest.mark.parametrize(
+    ("trust", "asked", "comment"),
+    [
+        (Trust.ANONYMOUS, False, "(No client certificate requested)"),
+        (Trust.ANONYMOUS, True, "(Client did not present a certificate)"),
+        (Trust.TRUSTED, True, '(Client CN "a??.b", Issuer "c?d" (verified OK))'),
+        (Trust.UNTRUSTED, True, '(Client CN "a??.b", Issuer "c?d" (not verified))'),
+    ],
+)
+def test_client_comment(trust: Trust, asked: bool, comment: str) -> None:
+    assert client_comment(trust, 'a")\x2eb', "c\nd", asked=asked) == comment
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("0", LogLevel(0)),
+        ("1", LogLevel(1)),
+        ("2,trace", LogLevel(2, True)),
+        ("1 TRACE", LogLevel(1, True)),
+        ("9", LogLevel(4)),
+    ],
+)
+def test_loglevel(text: str, level: LogLevel) -> None:
+    assert parse_loglevel(text, "smtpd_tls_loglevel") == level
+    assert (level.summary, level.states) == (level.level > 0, level.level > 1)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,x", "1 2", "-1", "9999"])
+def test_loglevel_that_is_none(text: str) -> None:
+    with pytest.raises(TlsConfigError, match="smtpd_tls_loglevel: bad TLS log level"):
+        parse_loglevel(text, "smtpd_tls_loglevel")

@@ -1,0 +1,63 @@
+"""A handshake to look at: its states for the log, the whole of it for a file; memory BIOs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, text
+
+__all__ = ["Trace", "drained", "new_buffer", "state_line"]
+
+_SET_ARGUMENT: Final = 16  # SSL_CTRL_SET_MSG_CALLBACK_ARG
+_LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
+_EXIT: Final = 0x02
+_READ: Final = 0x04
+_ALERT: Final = 0x4000
+
+new_buffer = FFI.new_allocator(should_clear_after_alloc=False)
+
+
+def drained(bio: Handle) -> bytes:
+    """All that is in a memory BIO."""
+    pending = CRYPTO.BIO_ctrl_pending(bio)
+    if not pending:
+        return b""
+    buffer = new_buffer("char[]", pending)
+    length = CRYPTO.BIO_read(bio, buffer, pending)
+    return FFI.buffer(buffer, length)[:] if length > 0 else b""
+
+
+class Trace:
+    """What SSL_trace(3) writes of a handshake, up to a limit, and nothing of what follows it."""
+
+    def __init__(self, ssl: Handle, limit: int) -> None:
+        self._ssl = ssl
+        self._left = limit
+        self._bio = FFI.gc(CRYPTO.BIO_new(CRYPTO.BIO_s_mem()), CRYPTO.BIO_free)
+        SSL.SSL_set_msg_callback(ssl, SSL.SSL_trace)
+        SSL.SSL_ctrl(ssl, _SET_ARGUMENT, 0, self._bio)
+
+    def end(self) -> None:
+        """Write no more."""
+        SSL.SSL_set_msg_callback(self._ssl, FFI.NULL)
+
+    def taken(self) -> bytes:
+        """What was written since the last call."""
+        told = drained(self._bio)[: self._left]
+        self._left -= len(told)
+        if not self._left:
+            self.end()
+        return told
+
+
+def state_line(ssl: Handle, verb: str, where: int, result: int) -> str:
+    """What Postfix logs of a state of the handshake; "" for what it does not."""
+    if where & _LOOP:
+        return f"{verb}:{text(SSL.SSL_state_string_long(ssl))}"
+    if where & _ALERT:
+        direction = "read" if where & _READ else "write"
+        kind = text(SSL.SSL_alert_type_string_long(result))
+        return f"SSL3 alert {direction}:{kind}:{text(SSL.SSL_alert_desc_string_long(result))}"
+    if where & _EXIT and result == 0:
+        return f"{verb}:failed in {text(SSL.SSL_state_string_long(ssl))}"
+    return ""
