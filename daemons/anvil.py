@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import ClientCounts, ClientEvent
@@ -67,6 +67,16 @@ class _Maximum:
     value: int
     ident: str
     when: float
+
+
+class Statistics(NamedTuple):
+    """The highest of some number since the last such line. what: number and whose it was."""
+
+    what: str
+
+    def text(self) -> str:
+        """`statistics: max connection rate 3/60s for (smtp:1.2.3.4) at Nov  3 12:00:00`."""
+        return f"statistics: {self.what}"
 
 
 class Counts:
@@ -166,7 +176,7 @@ async def _start(params: AnvilParams, runtime: Runtime) -> Handlers:
 
     def log() -> None:
         for line in counts.statistics():
-            LOG.info(f"statistics: {line}")
+            LOG.event(Statistics(line))
 
     async def log_often() -> None:
         while True:

@@ -20,6 +20,7 @@ from libmail.log import LOG, Fatal
 from libmail.privileges import Identity
 from master.children import Child, Surroundings, become_foreign, become_service
 from master.endpoints import Network, network_of, open_endpoint
+from master.events import DaemonStarted, Reloaded, Terminating
 from master.plan import Plan, is_disabled, plan_of
 from master.preload import freeze, load_for
 from master.services import Service
@@ -290,7 +291,7 @@ class Supervisor:
             return
         self._main = configuration.main
         version = self._main.text("mail_version")
-        LOG.info(f"reload -- version {version}, configuration {self._main.directory}")
+        LOG.event(Reloaded(version, self._main.directory))
         self._generation += 1
         for service in self._services.values():
             self._retire_children(service, signal.SIGHUP)
@@ -344,7 +345,7 @@ class Supervisor:
         """Ask all processes to end, those of postlogd last, and end when they have."""
         if self._stopping:
             return
-        LOG.info(f"terminating on signal {number}")
+        LOG.event(Terminating(number))
         self._stopping = True
         for service in self._services.values():
             service.cancel_wakeup()
@@ -421,7 +422,7 @@ class Supervisor:
             signal.signal(number, self._note)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._handle_signals)
         version = self._main.text("mail_version")
-        LOG.info(f"daemon started -- version {version}, configuration {self._main.directory}")
+        LOG.event(DaemonStarted(version, self._main.directory))
         for service in self._services.values():
             self._start(service)
         if life:

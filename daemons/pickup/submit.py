@@ -25,7 +25,7 @@ from libmail.ipc.messages import (
     SubmitResult,
 )
 from libmail.log import LOG
-from libmail.log.events import Pickup
+from libmail.log.events import MilterReject, Pickup
 from libmail.lookup.milters import PASS, unfiltered
 from libmail.message.dates import rfc5322_date
 from libmail.message.verp import usable_delimiters
@@ -343,7 +343,7 @@ def _unfiltered_result(reply: Reply) -> SubmitResult:
     if reply.code == 421:
         reply = _UNAVAILABLE  # there is no connection to close
     reason = f"{reply.dsn} {reply.text}"
-    LOG.info(f"milter-reject: {reason}")
+    LOG.event(MilterReject(reason))
     return SubmitResult(EX_DATAERR if reply.code >= 500 else EX_TEMPFAIL, reason, QueueId(""))
 
 

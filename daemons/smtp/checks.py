@@ -6,6 +6,7 @@ as it is in the queue. Asks: tables.
 
 from typing import Final
 
+from daemons.smtp.events import CheckLine
 from daemons.smtp.failure import LocalTrouble
 from daemons.smtp.generic import GenericMaps
 from libmail.ipc.messages import QueueId
@@ -56,8 +57,7 @@ class OutgoingChecks:
         self._checks = LineChecks(tables, self._log, self._unsupported, line_limit=line_limit)
 
     def _log(self, word: str, part: Part, text: str) -> None:
-        what = f"{self._queue_id}: {word}: {part.where} {part.line[:_SHOWN]}"
-        LOG.info(f"{what}: {text}" if text else what)
+        LOG.event(CheckLine(self._queue_id, word, part.where, part.line[:_SHOWN], text))
 
     async def _unsupported(self, action: Action, _: Part) -> None:
         LOG.warning(f"unsupported command in {action.title} map: {action.result}")

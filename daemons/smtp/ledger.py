@@ -7,6 +7,7 @@ if there is no other one after all, it is the reason that counts.
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
+from daemons.smtp.events import ServerFailed
 from daemons.smtp.failure import Failure, said
 from daemons.smtp.recording import blame
 from daemons.smtp.secrecy import tls_status
@@ -146,7 +147,7 @@ class Ledger:
         if failure.error_class is not None:
             blame(session.wire, failure.error_class)
         if not self.last and (failure.temporary or self._delivery.reporters.soft_bounce):
-            LOG.info(f"{self._delivery.request.queue_id}: {failure.reason}")
+            LOG.event(ServerFailed(self._delivery.request.queue_id, failure.reason))
             return
         if failure.site and failure.temporary:
             self._delivery.fail_destination(failure.dsn, failure.reason)

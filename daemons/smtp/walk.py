@@ -21,6 +21,7 @@ from daemons.smtp.destination import (
     parse_destination,
     split_destinations,
 )
+from daemons.smtp.events import ConnectFailed
 from daemons.smtp.failure import Failure
 from daemons.smtp.ledger import NO_REASON, Ledger
 from daemons.smtp.outgoing import Outgoing
@@ -218,9 +219,9 @@ class Walk:
         try:
             wire = await self._open((server.address, port), family, bind)
         except OSError as error:
-            reason = f"connect to {server.host}[{server.address}]:{port}: {error.strerror}"
-            LOG.info(reason)
-            self._ledger.why = Failure("4.4.1", reason, site=True)
+            failed = ConnectFailed(server.host, server.address, port, str(error.strerror))
+            LOG.event(failed)
+            self._ledger.why = Failure("4.4.1", failed.text(), site=True)
             return None
         return self._session(wire, server.host, server.address, port)
 

@@ -9,7 +9,9 @@ __all__ = [
     "ClientLine",
     "ConnectLine",
     "DisconnectLine",
+    "HostnameMismatch",
     "ImproperPipelining",
+    "LimitExceeded",
     "SessionLine",
     "SessionLost",
     "escaped",
@@ -74,6 +76,32 @@ class SessionLost(NamedTuple):
         octets = "" if self.octets is None else f" ({self.octets} bytes)"
         queue_id = self.queue_id or "NOQUEUE"
         return f"{queue_id}: {self.reason} after {self.where}{octets} from {self.client}"
+
+
+class HostnameMismatch(NamedTuple):
+    """A client's name does not lead back to its address. reason: the resolver's, or ""."""
+
+    name: str
+    address: str
+    reason: str = ""
+
+    def text(self) -> str:
+        """`hostname h.example does not resolve to address 1.2.3.4: Name or service not known`."""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"hostname {self.name} does not resolve to address {self.address}{reason}"
+
+
+class LimitExceeded(NamedTuple):
+    """A client does more than it may. what: of which it is too much. service: of master.cf."""
+
+    what: str
+    number: int
+    client: str
+    service: str
+
+    def text(self) -> str:
+        """`Connection rate limit exceeded: 51 from host[1.2.3.4] for service smtp`."""
+        return f"{self.what}: {self.number} from {self.client} for service {self.service}"
 
 
 class ImproperPipelining(NamedTuple):

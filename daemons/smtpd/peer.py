@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from daemons.smtpd.events import HostnameMismatch
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostaddr, valid_hostname
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Protocols
-from libmail.log import LOG
+from libmail.log import LOG, Level
 from libmail.lookup.facts import Client, NameStatus
 from libmail.tables.cache import ExpiringCache
 
@@ -98,10 +99,10 @@ class PeerNames:
             addresses = await self._resolver.addresses(name, self._protocols)
         except DnsError as err:
             reason = err.text.rpartition(": ")[2]
-            LOG.warning(f"hostname {name} does not resolve to address {address}: {reason}")
+            LOG.event(HostnameMismatch(name, address, reason), Level.WARNING)
             status = NameStatus.NOT_FOUND if isinstance(err, NotFound) else NameStatus.TRY_AGAIN
             return Peer(UNKNOWN, name, status, NameStatus.OK)
         if address not in map(plain_address, addresses):
-            LOG.warning(f"hostname {name} does not resolve to address {address}")
+            LOG.event(HostnameMismatch(name, address), Level.WARNING)
             return Peer(UNKNOWN, name, NameStatus.FORGED, NameStatus.OK)
         return Peer(name, name, NameStatus.OK, NameStatus.OK)

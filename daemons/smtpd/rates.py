@@ -8,9 +8,10 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from daemons.smtpd.events import LimitExceeded
 from libmail.clients.anvil import AnvilClient
 from libmail.config import Config
-from libmail.log import LOG
+from libmail.log import LOG, Level
 from libmail.lookup.facts import Client
 from libmail.smtp.reply import Reply
 from libmail.tables.match import AddressList
@@ -138,7 +139,7 @@ class Rates:
         return Reply(450, "4.7.1", f"{event.error} {client.address}")
 
     def _warn(self, what: str, number: int, shown: str) -> None:
-        LOG.warning(f"{what}: {number} from {shown} for service {self._service}")
+        LOG.event(LimitExceeded(what, number, shown, self._service), Level.WARNING)
 
     def _ident(self, client: Client) -> str:
         return f"{self._service}:{self._network(client.address)}"

@@ -13,6 +13,7 @@ from libmail.log.logger import LOG
 __all__ = [
     "DeliveryStatus",
     "MessageId",
+    "MilterReject",
     "NotificationSent",
     "Pickup",
     "QueueActive",
@@ -102,6 +103,16 @@ class Pickup(NamedTuple):
         """`ID: uid=0 from=<a>`."""
         orig = f" orig_id={self.orig_id}" if self.orig_id else ""
         return f"{self.queue_id}: uid={self.uid} from=<{LOG.address(self.sender)}>{orig}"
+
+
+class MilterReject(NamedTuple):
+    """A local user's message is refused by a Milter, or because one cannot be asked."""
+
+    reason: str
+
+    def text(self) -> str:
+        """`milter-reject: 5.7.1 Command rejected`."""
+        return f"milter-reject: {self.reason}"
 
 
 class QueueActive(NamedTuple):

@@ -26,11 +26,14 @@ from libmail.text.quoting import quote_local
 __all__ = ["LOG", "Event", "Fatal", "Level", "Logger", "Sink", "printable"]
 
 
+_INFO: Final = 6
+
+
 class Level(Enum):
     """How bad it is. severity: that of syslog(3), which several levels may share."""
 
-    DEBUG = "debug", 6
-    INFO = "info", 6
+    DEBUG = "debug", _INFO
+    INFO = "info", _INFO
     WARNING = "warning", 4
     ERROR = "error", 3
     FATAL = "fatal", 2
@@ -39,6 +42,7 @@ class Level(Enum):
     def __init__(self, label: str, severity: int) -> None:
         self.label: Final = label
         self.severity: Final = severity
+        self.prefix: Final = "" if severity == _INFO else f"{label}: "  # of the classic form
 
 
 class Fatal(Exception):
@@ -245,11 +249,19 @@ class Logger:
         self._second = -1
 
     def event(self, event: Event, level: Level = Level.INFO) -> None:
-        """Log one event."""
+        """Log one event, whose line begins with the word for a level above INFO."""
+        self._say(level, event.text(), event)
+
+    def _say(self, level: Level, text: str, event: Event | None = None) -> None:
+        """The one way of everything that is logged."""
+        if level.prefix:
+            text = level.prefix + text
         if self._json:
-            self._write_json(level, event.text(), event)
+            self._write_json(level, text, event)
         else:
-            self._write(level, event.text())
+            self._write(level, text)
+        if self._echo and level is not Level.INFO:
+            complain(self._tag.rpartition("/")[2], text)
 
     def _write(self, level: Level, text: str) -> None:
         now = int(time.time())
@@ -273,29 +285,18 @@ class Logger:
         data = json.dumps(record, default=str).encode("ascii", "replace").decode("ascii")
         self._sink(level.severity, "", data)
 
-    def _say(self, level: Level, text: str) -> None:
-        if self._json:
-            self._write_json(level, text, None)
-        else:
-            self._write(level, text)
-        if self._echo:
-            complain(self._tag.rpartition("/")[2], text)
-
     def debug(self, text: str) -> None:
         """Only when the process runs with -v."""
         if self.verbose:
             self._say(Level.DEBUG, text)
 
     def info(self, text: str) -> None:
-        """An ordinary line."""
-        if self._json:
-            self._write_json(Level.INFO, text, None)
-        else:
-            self._write(Level.INFO, text)
+        """An ordinary line that no log analyser knows: those are events."""
+        self._say(Level.INFO, text)
 
     def warning(self, text: str) -> None:
         """Something an administrator should look at."""
-        self._say(Level.WARNING, f"warning: {text}")
+        self._say(Level.WARNING, text)
 
     @contextmanager
     def instead_of(self, program: str) -> Iterator[None]:
@@ -329,15 +330,15 @@ class Logger:
 
     def error(self, text: str) -> None:
         """Something failed, the process goes on."""
-        self._say(Level.ERROR, f"error: {text}")
+        self._say(Level.ERROR, text)
 
     def fatal(self, text: str) -> None:
         """The last line of a process that cannot go on; the caller then exits."""
-        self._say(Level.FATAL, f"fatal: {text}")
+        self._say(Level.FATAL, text)
 
     def panic(self, text: str) -> None:
         """The last line of a process with a bug."""
-        self._say(Level.PANIC, f"panic: {text}")
+        self._say(Level.PANIC, text)
 
 
 LOG: Final = Logger()
