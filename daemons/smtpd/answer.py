@@ -7,7 +7,17 @@ from typing import Final, Literal, TypeAlias
 from libmail.lookup.facts import ErrorClass
 from libmail.smtp.reply import Reply
 
-__all__ = ["CLOSING", "Action", "Answer", "Kind", "answer", "by_policy", "decided", "uncounted"]
+__all__ = [
+    "CLOSING",
+    "Action",
+    "Answer",
+    "Kind",
+    "answer",
+    "by_policy",
+    "decided",
+    "restarted",
+    "uncounted",
+]
 
 CLOSING: Final = frozenset({421, 521})
 """Reply codes after which the connection is closed."""
@@ -23,13 +33,15 @@ class Answer:
     """A reply. error: it counts against the client, see smtpd_hard_error_limit.
 
     kind: of the error, for notify_classes; "" where whoever refused has noted it. then: what is
-    to be done when the client has been sent the reply, as the handshake after STARTTLS.
+    to be done when the client has been sent the reply, as the handshake after STARTTLS. counted: as
+    a success, if it is no error.
     """
 
     reply: Reply
     error: bool
     kind: Kind = ""
     then: Action | None = None
+    counted: bool = True
 
 
 def answer(reply: Reply) -> Answer:
@@ -51,3 +63,8 @@ def decided(reply: Reply) -> Answer:
 def uncounted(reply: Reply) -> Answer:
     """A refusal that the client is not to blame for."""
     return Answer(reply, error=False)
+
+
+def restarted(reply: Reply) -> Answer:
+    """The session has begun anew: what is said is a greeting, or the refusal of a connection."""
+    return Answer(reply, error=False, counted=False)

@@ -5,19 +5,22 @@ Answers are remembered for a minute where every message or session asks.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from daemons.smtpd.prepared import Prepared
 from libmail.config.declare import split_list
 from libmail.log import LOG
 from libmail.lookup.context import LookupFailure, Lookups
-from libmail.lookup.facts import Facts
+from libmail.lookup.facts import Client, Facts
 from libmail.lookup.milters import Unfiltered, unfiltered
+from libmail.lookup.xclient import Forwarded
 from libmail.smtp.server import BareNewline
 from libmail.tables.cache import ExpiringCache
+from libmail.tables.match import AddressList
 from libmail.tables.table import TableRetry
 
-__all__ = ["ClientRules"]
+__all__ = ["ClientRules", "Trust"]
 
 _CACHE_SIZE: Final = 5000
 _CACHE_LIFE: Final = 60.0
@@ -26,6 +29,17 @@ _CACHE_LIFE: Final = 60.0
 def _keywords(words: Iterable[str]) -> frozenset[str]:
     """Keywords in upper case; words that are none count as well, and do nothing."""
     return frozenset(word.upper() for word in words)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a client may say of others: smtpd_authorized_xclient_hosts, ..._xforward_hosts."""
+
+    xclient: bool = False
+    xforward: bool = False
+
+
+_NONE: Final = Trust()
 
 
 class ClientRules:
@@ -51,14 +65,26 @@ class ClientRules:
                 return _keywords(found.replace(",", " ").split())
         return self._discard
 
+    async def trust(self, client: Client) -> Trust:
+        """What a client may say of others; nothing while a table fails."""
+        prepared = self.prepared
+        if not prepared.xclient_hosts and not prepared.xforward_hosts:
+            return _NONE
+        return Trust(
+            await self._listed(prepared.xclient_hosts, client),
+            await self._listed(prepared.xforward_hosts, client),
+        )
+
+    async def _listed(self, hosts: AddressList, client: Client) -> bool:
+        try:
+            return bool(hosts) and await hosts.match(client.name, client.address)
+        except TableRetry as err:
+            LOG.warning(f"{hosts.title}: {err}")
+            return False
+
     async def allows_verp(self, facts: Facts) -> bool:
         """Whether the client may ask for VERP; not while a table fails."""
-        clients = self.prepared.verp_clients
-        try:
-            return bool(clients) and await clients.match(facts.client.name, facts.client.address)
-        except TableRetry as err:
-            LOG.warning(f"{clients.title}: {err}")
-            return False
+        return await self._listed(self.prepared.verp_clients, facts.client)
 
     async def newlines(self, name: str, address: str) -> BareNewline:
         """How lines of a client end."""
@@ -79,8 +105,10 @@ class ClientRules:
             pass  # a client that cannot be excluded now is not
         return BareNewline.REJECT if setting == "reject" else BareNewline.NORMALIZE
 
-    async def rewrite_context(self, facts: Facts) -> str:
+    async def rewrite_context(self, facts: Facts, forwarded: Forwarded | None) -> str:
         """ "local" for clients whose headers are completed with our domain, or another domain."""
+        if forwarded is not None and forwarded.local is not None:
+            return "local" if forwarded.local else self.params.remote_header_rewrite_domain
         known = self._contexts.get(facts.client.address)
         if known is None:
             local = await self._is_local(facts)

@@ -4,6 +4,7 @@ from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
 from libmail.lookup.facts import Facts
+from libmail.lookup.xclient import Forwarded
 
 __all__ = [
     "ClientLine",
@@ -117,14 +118,28 @@ class ImproperPipelining(NamedTuple):
 
 
 class ClientLine(NamedTuple):
-    """A message begins."""
+    """A message begins. orig_queue_id, orig_client: where XFORWARD says that it comes from."""
 
     queue_id: str
     client: str
+    orig_queue_id: str = ""
+    orig_client: str = ""
+
+    @classmethod
+    def of(cls, queue_id: str, client: str, forwarded: Forwarded | None) -> "ClientLine":
+        """Of a message that is, or is not, forwarded by the client."""
+        if forwarded is None:
+            return cls(queue_id, client)
+        name, address = forwarded.name, forwarded.address
+        known = f"{name or 'unknown'}[{address or 'unknown'}]" if name or address else ""
+        return cls(queue_id, client, forwarded.ident, known)
 
     def text(self) -> str:
-        """`ID: client=host[1.2.3.4]`."""
-        return f"{self.queue_id}: client={self.client}"
+        """`ID: client=host[1.2.3.4], orig_queue_id=ID, orig_client=host[1.2.3.4]`."""
+        text = f"{self.queue_id}: client={self.client}"
+        if self.orig_queue_id:
+            text += f", orig_queue_id={self.orig_queue_id}"
+        return f"{text}, orig_client={self.orig_client}" if self.orig_client else text
 
 
 class SessionLine(NamedTuple):

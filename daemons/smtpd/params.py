@@ -30,6 +30,8 @@ class SmtpdParams:
     remote_header_rewrite_domain: str
     rewrite_service_name: str
     smtpd_authorized_verp_clients: tuple[str, ...]
+    smtpd_authorized_xclient_hosts: tuple[str, ...]
+    smtpd_authorized_xforward_hosts: tuple[str, ...]
     smtpd_banner: str
     smtpd_client_port_logging: bool
     smtpd_command_filter: tuple[str, ...]
@@ -57,6 +59,8 @@ class SmtpdParams:
     smtpd_reject_footer: str
     smtpd_soft_error_limit: int
     smtpd_timeout: float
+    smtpd_upstream_proxy_protocol: str
+    smtpd_upstream_proxy_timeout: float
     smtpd_tls_security_level: str
     smtpd_tls_wrappermode: bool
     smtputf8_enable: bool

@@ -35,6 +35,8 @@ _UNRESTRICTED: Final = (
     ("notify_classes", ""),
     *((name, "") for name in ("smtpd_milters", "smtpd_milter_maps", "smtpd_tls_security_level")),
     *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode")),
+    *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
+    ("smtpd_upstream_proxy_protocol", ""),
     *(
         (f"smtpd_client_{what}_limit", "0")
         for what in ("connection_count", "connection_rate", "message_rate", "recipient_rate")
@@ -56,13 +58,14 @@ class Options:
 
     cleanup_flags: CleanupFlag bits of every message. check_unlisted: recipients that do not exist
     may be refused. must_encrypt: clients may do nothing in the clear. has_milters: some are
-    configured, and wanted.
+    configured, and wanted. ipv6: clients can have such addresses.
     """
 
     cleanup_flags: int
     check_unlisted: bool
     must_encrypt: bool
     has_milters: bool
+    ipv6: bool
 
 
 def _options(params: SmtpdParams, *, milter_maps: bool) -> Options:
@@ -78,6 +81,7 @@ def _options(params: SmtpdParams, *, milter_maps: bool) -> Options:
         check_unlisted="no_unknown_recipient_checks" not in overrides,
         must_encrypt=_must_encrypt(params),
         has_milters=wanted and "no_milters" not in overrides,
+        ipv6=not {word.lower() for word in params.inet_protocols}.isdisjoint({"all", "ipv6"}),
     )
 
 
@@ -104,6 +108,8 @@ class Prepared:
     address_map: Maps
     milter_maps: Maps
     verp_clients: AddressList
+    xclient_hosts: AddressList
+    xforward_hosts: AddressList
     notice_params: NoticeParams
     flush_params: FlushClientParams
     flush_domains: DomainList
@@ -127,6 +133,11 @@ def open_tables(
     flush_params = config.load(FlushClientParams)
     parents = restriction_params.parent_domain_matches_subdomains
     exclusions = "smtpd_forbid_bare_newline_exclusions"
+
+    def clients(what: str, items: tuple[str, ...]) -> AddressList:
+        title = f"smtpd_authorized_{what}"
+        return AddressList(title, items, options, parent=title in parents)
+
     milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
     return Prepared(
         config=config,
@@ -151,12 +162,9 @@ def open_tables(
         ),
         address_map=Maps("local_header_rewrite_clients", _address_maps(params), options),
         milter_maps=milter_maps,
-        verp_clients=AddressList(
-            "smtpd_authorized_verp_clients",
-            params.smtpd_authorized_verp_clients,
-            options,
-            parent="smtpd_authorized_verp_clients" in parents,
-        ),
+        verp_clients=clients("verp_clients", params.smtpd_authorized_verp_clients),
+        xclient_hosts=clients("xclient_hosts", params.smtpd_authorized_xclient_hosts),
+        xforward_hosts=clients("xforward_hosts", params.smtpd_authorized_xforward_hosts),
         notice_params=config.load(NoticeParams),
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),

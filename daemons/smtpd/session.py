@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy, decided
 from daemons.smtpd.channel import Channel, ClientGone, ClientSilent, ServerStopping
+from daemons.smtpd.client_rules import Trust
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
     ClientLine,
@@ -28,9 +29,11 @@ from daemons.smtpd.secrets import masked
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
+from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
+from libmail.lookup.xclient import Forwarded
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command
 from libmail.tables.table import TableRetry
@@ -51,12 +54,13 @@ class Session:
 
     line: the command at hand. discard: EHLO keywords that the client does not get to see.
     may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
-    content of its message.
+    content of its message. trust: what the client may say of others. forwarded: where the next
+    message comes from, by XFORWARD.
     """
 
     __slots__ = ("_access_denied", "_reason", "chunks", "counted", "dialogue", "discard", "extras",
-                 "facts", "line", "may_verp", "receiving", "server", "tally", "transaction",
-                 "verbs")  # fmt: skip
+                 "facts", "forwarded", "line", "may_verp", "receiving", "server", "tally",
+                 "transaction", "trust", "verbs")  # fmt: skip
 
     def __init__(
         self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
@@ -70,6 +74,8 @@ class Session:
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
         self.counted: Client | None = None
+        self.forwarded: Forwarded | None = None
+        self.trust = Trust()
         self.extras = Extras()
         self.discard: frozenset[str] = frozenset()
         self.may_verp = False
@@ -142,23 +148,36 @@ class Session:
 
     async def _greet(self) -> None:
         server, facts = self.server, self.facts
+        if server.params.smtpd_upstream_proxy_protocol:
+            await self._ask_proxy()
         facts.client = await server.peers.named(facts.client)
         LOG.event(ConnectLine(self.client))
         await self._count_connection()
         core, client = self.dialogue.core, facts.client
         core.treat_newlines(await server.clients.newlines(client.name, client.address))
+        self.trust = await server.clients.trust(client)
         if server.stopping:
             raise ServerStopping
-        refused = self.judge(await server.connect(facts))
-        if refused is not None:
-            self._access_denied = True
-            self.send(refused.reply)
-            if refused.reply.code in CLOSING:
-                raise _Ended
-            return
-        if await self.dialogue.talks_first():
+        greeting = await self.welcome()
+        if not self._access_denied and await self.dialogue.talks_first():
             self._too_early()
-        self.send(Reply(220, "", server.params.smtpd_banner))
+        self.send(greeting)
+        if greeting.code in CLOSING:
+            raise _Ended
+
+    async def _ask_proxy(self) -> None:
+        """Raises _Ended, if the proxy does not say who the client is."""
+        params = self.server.params
+        client = await behind_proxy(
+            self.dialogue, self.facts.client, ipv6=self.server.options.ipv6,
+            timeout=params.smtpd_upstream_proxy_timeout,
+        )  # fmt: skip
+        if client is None:
+            self.facts.client = UNKNOWN_CLIENT
+            LOG.event(ConnectLine(self.client))
+            self.send(Reply(421, "4.3.0", f"{params.myhostname} Server local error"))
+            raise _Ended
+        self.facts.client = client
 
     async def _count_connection(self) -> None:
         """Refuse a client that has too many connections, or makes them too fast. Raises _Ended."""
@@ -171,6 +190,12 @@ class Session:
             self.tally.kinds.add("policy")
             self.send(refused)
             raise _Ended
+
+    async def welcome(self) -> Reply:
+        """The greeting for the client, or the refusal of its connection."""
+        refused = self.judge(await self.server.connect(self.facts))
+        self._access_denied = refused is not None
+        return Reply(220, "", self.server.params.smtpd_banner) if refused is None else refused.reply
 
     def start_over(self) -> None:
         """Forget what the client said, also what it has sent already: it may be another now."""
@@ -381,7 +406,7 @@ class Session:
             server = self.server
             submission = await server.cleanup.open(server.options.cleanup_flags)
             transaction.submission = submission
-            LOG.event(ClientLine(submission.queue_id, self.client))
+            LOG.event(ClientLine.of(submission.queue_id, self.client, self.forwarded))
 
     def drop_transaction(self) -> None:
         """End the transaction; what it has of a message is dropped."""
@@ -389,6 +414,7 @@ class Session:
         self.chunks = None
         if transaction is not None:
             transaction.abort()
+        self.forwarded = None
         self.facts.mail = Mail()
         self.extras = Extras()
         self.receiving = False

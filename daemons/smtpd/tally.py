@@ -61,7 +61,7 @@ class Tally:
         """It was answered."""
         if answer.error:
             self.fault(answer.kind)
-        else:
+        elif answer.counted:
             good, total = self._counts[name]
             self._counts[name] = (good + 1, total)
 

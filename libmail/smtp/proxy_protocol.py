@@ -1,7 +1,8 @@
 """The PROXY protocol, versions 1 and 2: who is behind a load balancer.
 
 The header comes first on a connection, before anybody speaks. Version 1 is a line of text, version
-2 binary. A connection of the balancer itself (health check: "LOCAL", "UNKNOWN") is not proxied.
+2 binary. A connection of the balancer itself (health check, "LOCAL") is not proxied; the "UNKNOWN"
+of version 1 is not taken, as in Postfix.
 
 Source: HAProxy's public "The PROXY protocol, versions 1 & 2".
 """
@@ -39,56 +40,54 @@ class Proxied(NamedTuple):
     server_port: str
 
 
-def parse_proxy_header(data: bytes) -> tuple[Proxied | None, int] | None:
+def parse_proxy_header(data: bytes, *, ipv6: bool = True) -> tuple[Proxied | None, int] | None:
     """What the header at the beginning of `data` says, and its length in octets.
 
-    Proxied is None for a connection that is the balancer's own. The whole is None while the header
-    is not complete. Raises ProxyError as soon as it is clear that there is none.
+    ipv6: clients can have such addresses. Proxied is None for a connection that is the balancer's
+    own. The whole is None while the header is not complete. Raises ProxyError when it is clear that
+    there is none; a line is shown whole, so that is no sooner than at its end.
     """
-    if data[:1] == b"P":
-        return _version_1(data)
     if _SIGNATURE.startswith(data[: len(_SIGNATURE)]) or data.startswith(_SIGNATURE):
-        return _version_2(data)
-    raise ProxyError("no protocol header")
-
-
-def _version_1(data: bytes) -> tuple[Proxied | None, int] | None:
-    if not b"PROXY ".startswith(data[:6]) and not data.startswith(b"PROXY "):
-        raise ProxyError("no protocol header")
+        return _version_2(data, ipv6=ipv6)
     end = data.find(b"\n", 0, _MAX_LINE)
-    if end < 0:
-        if len(data) >= _MAX_LINE:
-            raise ProxyError("header line too long")
+    if end < 0 and len(data) < _MAX_LINE:
         return None
-    fields = data[6:end].rstrip(b"\r").decode("ascii", "replace").split(" ")
-    if fields[0] == "UNKNOWN":
-        return None, end + 1
-    if fields[0] not in ("TCP4", "TCP6") or len(fields) != 5:
-        raise ProxyError("malformed header line")
-    version = 4 if fields[0] == "TCP4" else 6
-    client, server = (_address(text, version) for text in fields[1:3])
-    client_port, server_port = (_port(text) for text in fields[3:5])
-    return Proxied(client, client_port, server, server_port), end + 1
+    if end < 0 or not data.startswith(b"PROXY "):
+        raise ProxyError("unrecognized protocol header")
+    return _version_1(data[:end].rstrip(b"\r").decode("ascii", "replace"), ipv6=ipv6), end + 1
 
 
-def _version_2(data: bytes) -> tuple[Proxied | None, int] | None:
+def _version_1(line: str, *, ipv6: bool) -> Proxied:
+    """PROXY TCP4|TCP6 client server client-port server-port"""
+    fields = [*line.split(), "", "", "", "", ""][1:6]
+    family = {"TCP4": 4, "TCP6": 6}.get(fields[0])
+    if family is None:
+        raise ProxyError("bad or missing protocol type")
+    if family == 6 and not ipv6:
+        raise ProxyError("bad or missing client address")
+    client = _address(fields[1], family, "client")
+    server = _address(fields[2], family, "server")
+    return Proxied(client, _port(fields[3], "client"), server, _port(fields[4], "server"))
+
+
+def _version_2(data: bytes, *, ipv6: bool) -> tuple[Proxied | None, int] | None:
     if len(data) < _FIXED.size:
         return None
     _, command, family, length = _FIXED.unpack_from(data)
     end = _FIXED.size + length
     if command not in (_LOCAL, _PROXY):
-        raise ProxyError(f"unsupported version or command 0x{command:02x}")
+        raise ProxyError("bad or missing protocol version or command")
     if end > MAX_HEADER:
-        raise ProxyError("header too long")
+        raise ProxyError("protocol header too long")
     if len(data) < end:
         return None
     if command == _LOCAL:
         return None, end
-    layout = {_TCP4: _V4, _TCP6: _V6}.get(family)
+    layout = {_TCP4: _V4, _TCP6: _V6 if ipv6 else None}.get(family)
     if layout is None:
-        raise ProxyError(f"unsupported network protocol 0x{family:02x}")
+        raise ProxyError("bad or missing protocol type")
     if length < layout.size:
-        raise ProxyError("header too short for its addresses")
+        raise ProxyError("short address in protocol header")
     client, server, client_port, server_port = layout.unpack_from(data, _FIXED.size)
     proxied = Proxied(_plain(client), str(client_port), _plain(server), str(server_port))
     return proxied, end
@@ -101,17 +100,17 @@ def _plain(packed: bytes) -> str:
     return str(mapped or address)
 
 
-def _address(text: str, version: int) -> str:
+def _address(text: str, version: int, whose: str) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         address = None
     if address is None or address.version != version or "%" in text:
-        raise ProxyError(f"malformed address: {text[:50]!a}")
+        raise ProxyError(f"bad or missing {whose} address")
     return _plain(address.packed)
 
 
-def _port(text: str) -> str:
+def _port(text: str, whose: str) -> str:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
-        raise ProxyError(f"malformed port: {text[:50]!a}")
+        raise ProxyError(f"bad or missing {whose} port")
     return str(int(text))

@@ -8,8 +8,16 @@ from daemons.smtpd.verbs.content import bdat, chunking_off, data
 from daemons.smtpd.verbs.etrn import etrn
 from daemons.smtpd.verbs.helo import ehlo, helo
 from daemons.smtpd.verbs.mail import mail
-from daemons.smtpd.verbs.other import auth_off, help_, noop, not_here, quit_, rset, unauthorized
+from daemons.smtpd.verbs.other import auth_off, help_, noop, not_here, quit_, rset
 from daemons.smtpd.verbs.rcpt import rcpt, vrfy, vrfy_off
+from daemons.smtpd.verbs.xclient import (
+    xclient,
+    xclient_names,
+    xclient_off,
+    xforward,
+    xforward_names,
+    xforward_off,
+)
 
 __all__ = ["VERBS"]
 
@@ -18,8 +26,17 @@ VERBS: Final[Mapping[str, Verb]] = {
     for verb in (
         Verb("HELO", helo, clear=True, limited=True, last=True),
         Verb("EHLO", ehlo, clear=True, limited=True, last=True),
-        Verb("XCLIENT", off=unauthorized, keyword="XCLIENT", last=True),
-        Verb("XFORWARD", off=unauthorized, keyword="XFORWARD", last=True),
+        Verb(
+            "XCLIENT", xclient, off=xclient_off, keyword="XCLIENT", details=xclient_names, last=True
+        ),
+        Verb(
+            "XFORWARD",
+            xforward,
+            off=xforward_off,
+            keyword="XFORWARD",
+            details=xforward_names,
+            last=True,
+        ),
         Verb("STARTTLS", off=not_here, keyword="STARTTLS", clear=True, bare=True, last=True),
         Verb("AUTH", off=auth_off, keyword="AUTH", last=True),
         Verb("MAIL", mail),

@@ -12,6 +12,7 @@ from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from libmail.ipc.messages import CleanupAmend, CleanupResult, CleanupStatus, Envelope, EnvelopeFlag
 from libmail.log import LOG
+from libmail.lookup.xclient import Forwarded
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Content, EndOfChunk, EndOfData
@@ -182,7 +183,7 @@ async def _discard(session: Session, chunks: Chunks, size: int, refused: Answer)
 
 async def _head(session: Session, transaction: Transaction, queue_id: str) -> Head:
     server, facts, extras = session.server, session.facts, session.extras
-    client = facts.client
+    client, origin = facts.client, session.forwarded or Forwarded()
     envelope = Envelope(
         sender=transaction.sender,
         flags=transaction.flags,
@@ -190,7 +191,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         arrival=transaction.arrival,
         dsn_envid=transaction.dsn_envid,
         verp_delims=transaction.verp_delims,
-        rewrite_context=await server.clients.rewrite_context(facts),
+        rewrite_context=await server.clients.rewrite_context(facts, session.forwarded),
         content_filter=extras.content_filter or server.params.content_filter,
         redirect=extras.redirect,
         client_name=client.name,
@@ -201,6 +202,12 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         protocol_name=facts.protocol,
         server_address=client.server_address,
         server_port=client.server_port,
+        log_client_name=origin.name,
+        log_client_address=origin.address,
+        log_client_port=origin.port,
+        log_helo_name=origin.helo,
+        log_protocol_name=origin.protocol,
+        log_ident=origin.ident,
     )
     recipients = transaction.recipients
     header = received(

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy
+from daemons.smtpd.answer import Answer, answer
 from daemons.smtpd.session import Session
 from libmail.smtp.reply import Reply
 
-__all__ = ["auth_off", "help_", "noop", "not_here", "quit_", "rset", "unauthorized"]
+__all__ = ["auth_off", "help_", "noop", "not_here", "quit_", "rset"]
 
 _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
 _BYE: Final = answer(Reply(221, "2.0.0", "Bye"))
@@ -36,13 +36,6 @@ async def help_(session: Session, _: str) -> Answer:
 def not_here(_: Session) -> Answer:
     """A command of a feature that is off."""
     return answer(Reply(502, "5.5.1", "Error: command not implemented"))
-
-
-def unauthorized(session: Session) -> Answer:
-    """A command that only certain clients may give, of whom there are none."""
-    if session.transaction is not None:
-        return answer(Reply(503, "5.5.1", "Error: MAIL transaction in progress"))
-    return by_policy(Reply(550, "5.7.0", "Error: insufficient authorization"))
 
 
 def auth_off(_: Session) -> Answer:

@@ -167,8 +167,7 @@ _POLICY = """
     smtpd_policy_service_max_ttl smtpd_policy_service_policy_context
     smtpd_policy_service_request_limit smtpd_policy_service_retry_delay
     smtpd_policy_service_timeout smtpd_policy_service_try_limit smtpd_proxy_ehlo
-    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout smtpd_upstream_proxy_protocol
-    smtpd_upstream_proxy_timeout
+    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
 """
 
 _INSTANCES = """
@@ -188,7 +187,7 @@ _SRV = """
 
 _XCLIENT = """
     lmtp_send_xforward_command lmtp_xforward_timeout smtp_send_xforward_command
-    smtp_xforward_timeout smtpd_authorized_xclient_hosts smtpd_authorized_xforward_hosts
+    smtp_xforward_timeout
 """
 
 _QMQP = """

@@ -29,8 +29,6 @@ MAPPED = (bytes(10) + b"\xff\xff" + PACKED_4[:4]) + (bytes(10) + b"\xff\xff" + P
 CASES = [
     ("1, IPv4", b"PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\r\n", V4),
     ("1, IPv6", b"PROXY TCP6 2001:DB8::1 2001:db8:0:0::2 1025 25\r\n", V6),
-    ("1, own", b"PROXY UNKNOWN\r\n", None),
-    ("1, own with addresses", b"PROXY UNKNOWN ffff::1 ::2 1 2\r\n", None),
     ("2, IPv4", version_2(0x21, 0x11, PACKED_4), V4),
     ("2, IPv4 and extensions", version_2(0x21, 0x11, PACKED_4 + b"\4\0\1x"), V4),
     ("2, IPv6", version_2(0x21, 0x21, PACKED_6), V6),
@@ -48,7 +46,9 @@ def test_headers(header: bytes, want: Proxied | None) -> None:
 
 BAD = [
     b"EHLO x\r\n",
-    b"PROXX",
+    b"PROXX\n",
+    b"PROXY UNKNOWN\r\n",
+    b"PROXY\n",
     b"PROXY TCP5 a b c d\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1025\r\n",
     b"PROXY TCP4 ::1 ::1 1 2\r\n",
