@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy, decided
+from daemons.smtpd.arrival import arrive
 from daemons.smtpd.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from daemons.smtpd.client_rules import Trust
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
     ClientLine,
-    ConnectLine,
     DisconnectLine,
     ImproperPipelining,
     SessionLine,
@@ -29,7 +29,6 @@ from daemons.smtpd.secrets import masked
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
-from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
@@ -147,48 +146,17 @@ class Session:
         )
 
     async def _greet(self) -> None:
-        server, facts = self.server, self.facts
-        if server.params.smtpd_upstream_proxy_protocol:
-            await self._ask_proxy()
-        facts.client = await server.peers.named(facts.client)
-        LOG.event(ConnectLine(self.client))
-        await self._count_connection()
-        core, client = self.dialogue.core, facts.client
-        core.treat_newlines(await server.clients.newlines(client.name, client.address))
-        self.trust = await server.clients.trust(client)
-        if server.stopping:
+        refused = await arrive(self)
+        if refused is not None:
+            self.send(refused)
+            raise _Ended
+        if self.server.stopping:
             raise ServerStopping
         greeting = await self.welcome()
         if not self._access_denied and await self.dialogue.talks_first():
             self._too_early()
         self.send(greeting)
         if greeting.code in CLOSING:
-            raise _Ended
-
-    async def _ask_proxy(self) -> None:
-        """Raises _Ended, if the proxy does not say who the client is."""
-        params = self.server.params
-        client = await behind_proxy(
-            self.dialogue, self.facts.client, ipv6=self.server.options.ipv6,
-            timeout=params.smtpd_upstream_proxy_timeout,
-        )  # fmt: skip
-        if client is None:
-            self.facts.client = UNKNOWN_CLIENT
-            LOG.event(ConnectLine(self.client))
-            self.send(Reply(421, "4.3.0", f"{params.myhostname} Server local error"))
-            raise _Ended
-        self.facts.client = client
-
-    async def _count_connection(self) -> None:
-        """Refuse a client that has too many connections, or makes them too fast. Raises _Ended."""
-        rates, client = self.server.rates, self.facts.client
-        if not await rates.limited(client):
-            return
-        self.counted = client
-        refused = await rates.connect(client, self.client)
-        if refused is not None:
-            self.tally.kinds.add("policy")
-            self.send(refused)
             raise _Ended
 
     async def welcome(self) -> Reply:

@@ -1,0 +1,41 @@
+"""A client arrives: who is it, may it have another connection, and what may it say of others?"""
+
+from typing import TYPE_CHECKING
+
+from daemons.smtpd.events import ConnectLine
+from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
+from libmail.log import LOG
+from libmail.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from daemons.smtpd.session import Session
+
+__all__ = ["arrive"]
+
+
+async def arrive(session: "Session") -> Reply | None:
+    """Find out about the client and log that it is here; why it has to go at once."""
+    server, facts, dialogue = session.server, session.facts, session.dialogue
+    if server.params.smtpd_upstream_proxy_protocol:
+        client = await behind_proxy(
+            dialogue,
+            facts.client,
+            ipv6=server.options.ipv6,
+            timeout=server.params.smtpd_upstream_proxy_timeout,
+        )
+        if client is None:
+            facts.client = UNKNOWN_CLIENT
+            LOG.event(ConnectLine(session.client))
+            return Reply(421, "4.3.0", f"{server.params.myhostname} Server local error")
+        facts.client = client
+    client = facts.client = await server.peers.named(facts.client)
+    LOG.event(ConnectLine(session.client))
+    if await server.rates.limited(client):
+        session.counted = client
+        refused = await server.rates.connect(client, session.client)
+        if refused is not None:
+            session.tally.kinds.add("policy")
+            return refused
+    dialogue.core.treat_newlines(await server.clients.newlines(client.name, client.address))
+    session.trust = await server.clients.trust(client)
+    return None
