@@ -25,7 +25,6 @@ COPY: Final = 8  # equal lines in a row that count as copied
 # What is still too long. The list may only get shorter, and has to end empty.
 TOO_LONG: Final[frozenset[str]] = frozenset(
     (
-        "daemons.qmgr.manager.QueueManager",
         "libmail.service.skeleton.exchanges",
         "master.supervisor.Supervisor",
     )

@@ -19,6 +19,7 @@ from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.closing import Closing, Reporters
 from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.qmgr.intake import IntakeRules
 from daemons.qmgr.manager import ManagerRules, QueueManager
 from daemons.qmgr.params import LimitsCache, QmgrParams
 from daemons.qmgr.routing import RoutingRules
@@ -66,6 +67,25 @@ def prepare(startup: Startup) -> Prepared:
     return Prepared(params, limits, flushers)
 
 
+def _rules(params: QmgrParams) -> ManagerRules:
+    return ManagerRules(
+        intake=IntakeRules(
+            active_limit=params.qmgr_message_active_limit,
+            recipient_limit=params.qmgr_message_recipient_limit,
+            recipient_minimum=params.qmgr_message_recipient_minimum,
+            retry_delay=params.minimal_backoff_time,
+        ),
+        confirm_cleared=params.confirm_delay_cleared,
+        feedback_debug=params.destination_concurrency_feedback_debug,
+        agent_times=AgentTimes(
+            idle=params.ipc_idle,
+            life=params.ipc_ttl,
+            greeting=params.qmgr_daemon_timeout,
+            answer=params.daemon_timeout,
+        ),
+    )
+
+
 def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
     params, limits = prepared.params, prepared.limits
     directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
@@ -77,32 +97,19 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
 
     store = Store(directory)
     reporters = Reporters(
-        pool(params.bounce_service_name),
-        pool(params.defer_service_name),
-        pool(params.trace_service_name),
+        bounce=pool(params.bounce_service_name),
+        defer=pool(params.defer_service_name),
+        trace=pool(params.trace_service_name),
     )
     backoff = Backoff(
-        params.minimal_backoff_time,
-        params.maximal_backoff_time,
-        params.maximal_queue_lifetime,
-        params.bounce_queue_lifetime,
+        minimal=params.minimal_backoff_time,
+        maximal=params.maximal_backoff_time,
+        lifetime=params.maximal_queue_lifetime,
+        bounce_lifetime=params.bounce_queue_lifetime,
     )
     return QueueManager(
-        ManagerRules(
-            active_limit=params.qmgr_message_active_limit,
-            recipient_limit=params.qmgr_message_recipient_limit,
-            recipient_minimum=params.qmgr_message_recipient_minimum,
-            confirm_cleared=params.confirm_delay_cleared,
-            feedback_debug=params.destination_concurrency_feedback_debug,
-            retry_delay=params.minimal_backoff_time,
-            agent_times=AgentTimes(
-                idle=params.ipc_idle,
-                life=params.ipc_ttl,
-                greeting=params.qmgr_daemon_timeout,
-                answer=params.daemon_timeout,
-            ),
-        ),
-        RoutingRules(
+        rules=_rules(params),
+        routing=RoutingRules(
             error_transport=params.error_service_name,
             retry_transport=_RETRY,
             default_filter_nexthop=params.default_filter_nexthop,
@@ -111,20 +118,20 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
             recipient_delimiter=params.recipient_delimiter,
             limits=limits.of,
         ),
-        Scheduler(
+        scheduler=Scheduler(
             limits.of,
             dead_time=params.minimal_backoff_time,
             retry_time=params.transport_retry_time,
             dead_limit=params.qmgr_message_recipient_limit,
         ),
-        store,
-        RewriteClient(pool(params.rewrite_service_name)),
-        Closing(store, reporters, backoff),
-        ClogWarnings(
+        store=store,
+        resolver=RewriteClient(pool(params.rewrite_service_name)),
+        closing=Closing(store, reporters, backoff),
+        clogs=ClogWarnings(
             params.qmgr_message_active_limit,
             params.qmgr_clog_warn_time if params.helpful_warnings else 0,
         ),
-        runtime.spawn,
+        spawn=runtime.spawn,
     )
 
 
@@ -155,12 +162,12 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         runtime.session_ended()
 
     handlers = FrontHandlers(
-        manager.new_mail,
+        manager.intake.new_mail,
         manager.flush,
         manager.trigger,
         ended,
         prepared.flushers.refusal,
-        runtime.spawn,
+        spawn=runtime.spawn,
     )
 
     def stream(sock: socket.socket) -> asyncio.Protocol:

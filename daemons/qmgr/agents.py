@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
-from daemons.qmgr.scheduler import Entry
+from daemons.qmgr.jobs import Entry
 from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, AgentReady, DeliverReply, Leaving
 from libmail.ipc.rendezvous import instead_of

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from daemons.qmgr.scheduler import Destination
+from daemons.qmgr.jobs import Destination
 from libmail.log import LOG
 
 _SHARE: Final = 5  # a destination clogs the queue with more than one in so many of its places

@@ -14,6 +14,7 @@ from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.closing import Closing, Reporters
 from daemons.qmgr.feedback import Feedback, WindowRules
+from daemons.qmgr.intake import IntakeRules
 from daemons.qmgr.manager import ManagerRules, QueueManager
 from daemons.qmgr.params import TransportLimits
 from daemons.qmgr.routing import RoutingRules
@@ -191,25 +192,27 @@ class Bed:
         self.scheduler = Scheduler(limits_of, dead_time=dead_time, retry_time=retry_time)
         self.store = Store(DIRECTORY)
         self.manager = QueueManager(
-            ManagerRules(
-                active_limit=active_limit,
-                recipient_limit=recipient_limit,
-                recipient_minimum=10,
+            rules=ManagerRules(
+                intake=IntakeRules(
+                    active_limit=active_limit,
+                    recipient_limit=recipient_limit,
+                    recipient_minimum=10,
+                    retry_delay=backoff.minimal,
+                ),
                 confirm_cleared=False,
                 feedback_debug=False,
-                retry_delay=backoff.minimal,
                 agent_times=AgentTimes(),
             ),
-            RoutingRules(
+            routing=RoutingRules(
                 "error", "retry", "", frozenset(defer_transports), "double-bounce", "", limits_of
             ),
-            self.scheduler,
-            self.store,
-            FakeResolver(),
-            Closing(self.store, Reporters(*self.pools), backoff, clock),
-            ClogWarnings(active_limit, 300),
-            self._spawn,
-            clock,
+            scheduler=self.scheduler,
+            store=self.store,
+            resolver=FakeResolver(),
+            closing=Closing(self.store, Reporters(*self.pools), backoff, clock),
+            clogs=ClogWarnings(active_limit, 300),
+            spawn=self._spawn,
+            clock=clock,
         )
 
     async def serve(self, **agents: Agent) -> None:
@@ -242,7 +245,13 @@ class Bed:
         """Until nothing is active and no scan is under way."""
         manager = self.manager
         await until(
-            lambda: not (manager.active or manager.incoming.pending or manager.deferred.pending)
+            lambda: (
+                not (
+                    manager.active
+                    or manager.intake.incoming.pending
+                    or manager.intake.deferred.pending
+                )
+            )
         )
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.feedback import Feedback, WindowRules
+from daemons.qmgr.jobs import Destination, Transport
 from daemons.qmgr.params import TransportLimits
-from daemons.qmgr.scheduler import Destination, Transport
 from libmail.log import LOG
 
 ACTIVE_LIMIT = 20

@@ -63,7 +63,7 @@ async def first_life(queue_id: QueueId, agent: RecordingAgent, stop_at: int) -> 
     await bed.serve(smtp=agent)
     try:
         bed.manager.begin()
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         idle = asyncio.create_task(bed.idle())
         killed = asyncio.create_task(victim.killed.wait())
         await asyncio.wait({idle, killed}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,7 +123,7 @@ def test_report_is_sent_before_the_file_goes() -> None:
         await bed.serve(smtp=agent)
         try:
             bed.manager.begin()
-            bed.manager.new_mail(queue_id)
+            bed.manager.intake.new_mail(queue_id)
             await bed.idle()
         finally:
             await bed.close()
@@ -150,7 +150,7 @@ def test_answer_that_was_not_heard_does_not_deliver_twice() -> None:
         bed = Bed()
         await bed.serve(smtp=slow)
         bed.manager.begin()
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await done.wait()
         await bed.close()
         assert files("active") == {queue_id}

@@ -60,7 +60,7 @@ def test_new_mail_is_delivered_and_removed() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         queue_id = put("incoming", ["a@smtp.test", "b@smtp.test"])
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         assert agent.delivered == ["a@smtp.test", "b@smtp.test"]
         assert len(agent.requests) == 1
@@ -89,8 +89,10 @@ def test_recipients_are_resolved_and_grouped() -> None:
         agent, other = RecordingAgent(), RecordingAgent()
         await bed.serve(smtp=agent, lmtp=other)
         bed.manager.begin()
-        bed.manager.new_mail(put("incoming", ["c@smtp.a", "b@smtp.b", "a@smtp.a", "d@lmtp.x"]))
-        bed.manager.new_mail(put("incoming", ["e@slow.x"]))
+        bed.manager.intake.new_mail(
+            put("incoming", ["c@smtp.a", "b@smtp.b", "a@smtp.a", "d@lmtp.x"])
+        )
+        bed.manager.intake.new_mail(put("incoming", ["e@slow.x"]))
         await bed.idle()
         groups = {
             (r.nexthop, tuple(x.address for x in r.recipients))
@@ -113,7 +115,7 @@ def test_verp_makes_a_delivery_for_each_recipient() -> None:
         bed.manager.begin()
         envelope = Envelope("list@x", arrival=time.time(), verp_delims="+=")
         queue_id = put("incoming", ["a@smtp.test", "b@smtp.test"], envelope=envelope)
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         found = {r.sender: [x.address for x in r.recipients] for r in agent.requests}
         assert found == {
@@ -132,7 +134,7 @@ def test_deferred_recipients_stay_with_a_next_try() -> None:
         bed.manager.begin()
         arrival = time.time() - 1000
         queue_id = put("incoming", ["a@smtp.test", "b@smtp.test"], arrival=arrival)
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         path = DIRECTORY.path("deferred", queue_id)
         assert 900 < os.stat(path).st_mtime - time.time() <= 1001
@@ -160,7 +162,7 @@ def test_expired_mail_is_returned_from_the_defer_log() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         queue_id = put("incoming", ["a@smtp.test"], arrival=time.time() - 200)
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         assert bed.reports.flushed == [("defer", "bounce", queue_id)]
         assert not files("active") | files("deferred")
@@ -176,7 +178,7 @@ def test_expired_mail_stays_when_the_report_fails() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         queue_id = put("incoming", ["a@smtp.test"], arrival=time.time() - 200)
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         assert files("deferred") == {queue_id}
 
@@ -234,7 +236,7 @@ def test_bounce_report_comes_before_removal(status: int, kept: bool) -> None:
         bed.manager.begin()
         queue_id = put("incoming", ["a@smtp.test"])
         Path(DIRECTORY.path("bounce", queue_id)).touch()
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         assert bed.reports.flushed == [("bounce", "bounce", queue_id)]
         assert files("deferred") == ({queue_id} if kept else set())
@@ -251,7 +253,7 @@ def test_delay_notice_is_sent_once() -> None:
         now = time.time()
         envelope = Envelope(sender="x@y", arrival=now - 50, warn_time=now - 10)
         queue_id = put("incoming", ["a@smtp.test"], envelope=envelope)
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         path = DIRECTORY.path("deferred", queue_id)
         with QueueFile(path) as file:
@@ -292,9 +294,9 @@ def test_file_that_vanishes_is_no_error() -> None:
 
         await bed.serve(smtp=agent)
         bed.manager.begin()
-        bed.manager.new_mail(QueueId("4gXyzB12abcdz1"))
+        bed.manager.intake.new_mail(QueueId("4gXyzB12abcdz1"))
         queue_id = put("incoming", ["a@smtp.test"])
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.until(lambda: bool(seen))
         os.unlink(DIRECTORY.path("active", queue_id))
         await bed.idle()
@@ -315,12 +317,12 @@ def test_dead_destination_defers_through_retry() -> None:
         await bed.serve(smtp=agent, retry=retry)
         first, second = put("incoming", ["a@smtp.test"]), put("incoming", ["b@smtp.test"])
         bed.manager.begin()
-        bed.manager.incoming.request()
-        bed.manager.new_mail(first)
-        bed.manager.new_mail(second)
+        bed.manager.intake.incoming.request()
+        bed.manager.intake.new_mail(first)
+        bed.manager.intake.new_mail(second)
         await bed.idle()
         third = put("incoming", ["c@smtp.test"])
-        bed.manager.new_mail(third)
+        bed.manager.intake.new_mail(third)
         await bed.idle()
         assert [request.queue_id for request in agent.requests] == [first]
         assert [(request.queue_id, request.nexthop) for request in retry.requests] == [
@@ -344,7 +346,7 @@ def test_missing_transport_defers_without_any_agent() -> None:
         await bed.serve()
         bed.manager.begin()
         queue_id = put("incoming", ["a@nothere.test"])
-        bed.manager.new_mail(queue_id)
+        bed.manager.intake.new_mail(queue_id)
         await bed.idle()
         assert files("deferred") == {queue_id}
         name, record = bed.reports.appended[0]
@@ -362,10 +364,10 @@ def test_agent_that_dies_defers_its_mail() -> None:
         await bed.serve(smtp=agent, retry=deferring)
         bed.manager.begin()
         first = put("incoming", ["a@smtp.test"])
-        bed.manager.new_mail(first)
+        bed.manager.intake.new_mail(first)
         await bed.idle()
         second = put("incoming", ["b@smtp.test"])
-        bed.manager.new_mail(second)
+        bed.manager.intake.new_mail(second)
         await bed.idle()
         assert len(agent.requests) == 1
         assert files("deferred") == {first, second}
@@ -398,7 +400,7 @@ def test_active_limit_holds_mail_back() -> None:
         bed.manager.begin()
         most = 0
         for _ in range(30):
-            bed.manager.new_mail(put("incoming", ["a@smtp.test"]))
+            bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"]))
             most = max(most, len(bed.manager.active))
         await bed.idle()
         assert most == 4
@@ -413,9 +415,9 @@ def test_many_recipients_are_read_in_parts() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         addresses = [f"{n}@smtp.test" for n in range(500)]
-        bed.manager.new_mail(put("incoming", addresses))
+        bed.manager.intake.new_mail(put("incoming", addresses))
         small = put("incoming", ["x@smtp.test"])
-        bed.manager.new_mail(small)
+        bed.manager.intake.new_mail(small)
         await bed.idle()
         assert sorted(agent.delivered) == sorted([*addresses, "x@smtp.test"])
         assert not files("active") | files("deferred")
@@ -431,12 +433,12 @@ def test_concurrency_and_reuse_hints() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         for _ in range(12):
-            bed.manager.new_mail(put("incoming", ["a@smtp.test"]))
+            bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"]))
         await bed.idle()
         assert agent.most == 3
         assert {request.flags for request in agent.requests[:2]} == {0}
         assert {request.flags for request in agent.requests[2:]} == {DeliverFlag.KEEP}
-        bed.manager.new_mail(put("incoming", ["a@smtp.test"]))
+        bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"]))
         await bed.idle()
         assert agent.requests[-1].flags == 0
 
@@ -449,7 +451,7 @@ def test_deferred_transport_waits_for_a_flush() -> None:
         retry.fate["a@smtp.test"] = DeliverReply(True, "", "")
         await bed.serve(smtp=agent, retry=retry)
         bed.manager.begin()
-        bed.manager.new_mail(put("incoming", ["a@smtp.test"]))
+        bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"]))
         await bed.idle()
         assert retry.requests[0].nexthop == "4.3.2 deferred transport"
         for letter in "AFD":
@@ -466,7 +468,7 @@ def test_redirect_takes_the_place_of_all_recipients() -> None:
         await bed.serve(smtp=agent)
         bed.manager.begin()
         envelope = Envelope(sender="x@y", arrival=time.time(), redirect="one@smtp.test")
-        bed.manager.new_mail(put("incoming", ["a@q.test", "b@q.test"], envelope=envelope))
+        bed.manager.intake.new_mail(put("incoming", ["a@q.test", "b@q.test"], envelope=envelope))
         await bed.idle()
         assert agent.delivered == ["one@smtp.test"]
         assert not files("active") | files("deferred")
@@ -480,7 +482,7 @@ def test_content_filter_replaces_the_route() -> None:
         await bed.serve(scan=scan)
         bed.manager.begin()
         envelope = Envelope(sender="x@y", arrival=time.time(), content_filter="scan:[::1]:25")
-        bed.manager.new_mail(put("incoming", ["a@q.test", "b@r.test"], envelope=envelope))
+        bed.manager.intake.new_mail(put("incoming", ["a@q.test", "b@r.test"], envelope=envelope))
         await bed.idle()
         assert [request.nexthop for request in scan.requests] == ["[::1]:25"]
 
@@ -494,7 +496,7 @@ def test_redirect_of_a_message_that_is_read_in_parts() -> None:
         bed.manager.begin()
         envelope = Envelope(sender="x@y", arrival=time.time(), redirect="one@smtp.test")
         addresses = [f"{n}@q.test" for n in range(100)]
-        bed.manager.new_mail(put("incoming", addresses, envelope=envelope))
+        bed.manager.intake.new_mail(put("incoming", addresses, envelope=envelope))
         await bed.idle()
         assert agent.delivered == ["one@smtp.test"]
         assert not files("active") | files("deferred")
@@ -526,7 +528,7 @@ def test_agents_that_serve_one_client_are_not_overtaken() -> None:
         bed.servers.append(await asyncio.start_unix_server(serve, "private/pipe"))
         bed.manager.begin()
         for number in range(20):
-            bed.manager.new_mail(put("incoming", [f"a@pipe.{number}"]))
+            bed.manager.intake.new_mail(put("incoming", [f"a@pipe.{number}"]))
         await bed.idle()
         assert len(requests) == 20
         assert not files("deferred") | files("active")

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemons.qmgr.jobs import Entry, Transport
 from daemons.qmgr.message import Message
 from daemons.qmgr.params import TransportLimits
-from daemons.qmgr.scheduler import Entry, Scheduler, Transport
+from daemons.qmgr.scheduler import Scheduler
 from libmail.ipc.messages import Envelope, Nexthop, QueueId, Recipient
 from tests.unit.daemons.qmgr.fakes import limits
 
@@ -156,11 +157,11 @@ def test_dead_destination_returns_what_waits_and_revives() -> None:
     assert [one.message for one in drained] == [second]
     for one in drained:
         harness.scheduler.dropped(one)
-    assert harness.scheduler.suspended(harness.transport, "a") == "4.4.1 no"
-    assert harness.scheduler.next_wake() == harness.now + 300
+    assert harness.scheduler.suspensions.reason(harness.transport, "a") == "4.4.1 no"
+    assert harness.scheduler.suspensions.next_wake() == harness.now + 300
     harness.now += 300
-    assert harness.scheduler.expire(harness.now) == {harness.transport}
-    assert harness.scheduler.suspended(harness.transport, "a") == ""
+    assert harness.scheduler.suspensions.expire(harness.now) == {harness.transport}
+    assert harness.scheduler.suspensions.reason(harness.transport, "a") == ""
     assert not harness.transport.destinations
 
 
@@ -176,7 +177,7 @@ def test_rate_delay() -> None:
     harness.scheduler.delivered(first, harness.now)
     assert harness.select() is None
     harness.now += 5
-    harness.scheduler.expire(harness.now)
+    harness.scheduler.suspensions.expire(harness.now)
     assert harness.select() is not None
 
 
@@ -190,7 +191,7 @@ def test_transport_rate_delay() -> None:
     harness.scheduler.delivered(first, harness.now)
     assert harness.select() is None
     harness.now += 2
-    harness.scheduler.expire(harness.now)
+    harness.scheduler.suspensions.expire(harness.now)
     assert harness.select() is not None
 
 
@@ -269,11 +270,11 @@ def test_every_recipient_has_one_outcome(
             else:
                 scheduler.delivered(ended, harness.now)
         elif entry is None and not busy:
-            wake = scheduler.next_wake()
+            wake = scheduler.suspensions.next_wake()
             if wake is None:
                 break
             harness.now = wake
-            scheduler.expire(wake)
+            scheduler.suspensions.expire(wake)
     assert outcomes == expected
     assert all(message.open == 0 and message.in_core == 0 for message in messages)
     assert harness.transport.in_core == 0
