@@ -18,10 +18,10 @@ from libmail.clients.flush import FlushClientParams, flush_domains, is_site
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import FlushAdd, FlushReply, FlushSite, QueueFlush, QueueId
 from libmail.log import LOG
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.ids import is_queue_id
 from libmail.queue.sites import SiteRecords
-from libmail.service.authorization import AuthorizedUsers
 from libmail.service.connection import Connection, Trigger
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges

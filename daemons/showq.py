@@ -11,10 +11,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.listing import list_queue
 from libmail.queue.queued import QueuedMessage
-from libmail.service.authorization import AuthorizedUsers
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
 from libmail.tables.table import TableOptions

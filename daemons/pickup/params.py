@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from libmail.service.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.service.skeleton import Startup
 from libmail.tables.table import TableOptions
 

@@ -26,10 +26,10 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import MilterReject, Pickup
+from libmail.lookup.authorization import user_name
 from libmail.lookup.milters import PASS, unfiltered
 from libmail.message.dates import rfc5322_date
 from libmail.message.verp import usable_delimiters
-from libmail.service.authorization import user_name
 from libmail.service.connection import Connection
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import MAX_ADDRESS, address_fault

@@ -28,8 +28,8 @@ from daemons.qmgr.store import Store
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import read_master_cf
 from libmail.log import LOG
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
-from libmail.service.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.service.visitors import FIRST_MESSAGE, Visitors

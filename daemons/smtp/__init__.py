@@ -34,9 +34,9 @@ from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.clients.recipient_headers import recipient_header_obstacle
 from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.config.interfaces import address_families, own_interfaces
-from libmail.dns.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.dns.resolver import Protocols
 from libmail.lookup.content_checks import CheckTables
+from libmail.lookup.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import RewriteParams
 from libmail.message.headers import with_cut_fields

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from daemons.smtp.wire import Wire
 from libmail.message.downgrade import Downgrade, Edit, LineEdits
+from libmail.net.wire import Wire
 from libmail.queue.file import ContentFlag, QueueFile
 from libmail.smtp.client import BODY, END_OF_DATA
 

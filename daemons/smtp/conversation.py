@@ -13,7 +13,6 @@ from daemons.smtp.cache import SessionKey
 from daemons.smtp.failure import (
     Failure,
     LocalTrouble,
-    Lost,
     SiteFailed,
     local_trouble,
     lost,
@@ -27,6 +26,7 @@ from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
 from libmail.clients.delivery import Delivery
 from libmail.log import LOG
+from libmail.net.wire import Lost
 from libmail.smtp.client import BODY, RSET, Next, ServerReply, Transaction
 from libmail.smtp.client_commands import UnsafeAddress
 from libmail.tables.table import TableRetry

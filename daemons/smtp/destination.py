@@ -25,9 +25,9 @@ from libmail.dns import (
     valid_hostname,
 )
 from libmail.dns.native import NativeResolver
-from libmail.dns.reply_filter import ReplyFilter
 from libmail.dns.resolver import Protocols, Resolver, allows
 from libmail.log import LOG, Fatal
+from libmail.lookup.reply_filter import ReplyFilter
 
 __all__ = [
     "BadDestination",

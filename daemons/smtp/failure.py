@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 from libmail.clients.delivery import Bounced, Deferred
+from libmail.net.wire import Lost
 from libmail.smtp.client import Phase, ServerReply
 
 __all__ = [
     "ErrorClass",
     "Failure",
     "LocalTrouble",
-    "Lost",
     "Named",
     "SiteFailed",
     "local_trouble",
@@ -65,15 +65,6 @@ class Failure:
             conn_use=conn_use,
             tls=tls,
         )
-
-
-class Lost(Exception):
-    """The server went away, or time ran out, in this phase."""
-
-    def __init__(self, phase: Phase, *, timed_out: bool = False) -> None:
-        super().__init__(phase.doing)
-        self.phase = phase
-        self.timed_out = timed_out
 
 
 class LocalTrouble(Exception):

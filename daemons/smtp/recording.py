@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from daemons.smtp.failure import ErrorClass, Lost
-from daemons.smtp.poller import Poller
-from daemons.smtp.wire import Wire
+from daemons.smtp.failure import ErrorClass
 from libmail.clients.notice import Direction, Postmaster
+from libmail.net.poller import Poller
+from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import Phase, ServerReply
 
 __all__ = ["Notices", "RecordingWire", "blame", "note_sent"]

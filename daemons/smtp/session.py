@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from daemons.smtp.failure import Failure, LocalTrouble, Lost, SiteFailed, refused
+from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed, refused
 from daemons.smtp.pix import NO_ESMTP, PixWorkarounds
 from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
-from daemons.smtp.wire import Wire
 from libmail.ipc.messages import DeliverRequest
 from libmail.log import LOG
+from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import (
     EHLO,
     FINAL_RSET,

@@ -10,12 +10,12 @@ from typing import Final
 from daemons.smtp.cache import SessionCache
 from daemons.smtp.destination import Lookups
 from daemons.smtp.pix import PixWorkarounds
-from daemons.smtp.poller import Poller
 from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings
-from daemons.smtp.wire import Wire
+from libmail.net.poller import Poller
+from libmail.net.wire import Wire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList

@@ -29,11 +29,11 @@ from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.secrecy import NO_TLS, is_mandatory
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
-from daemons.smtp.wire import Address, Wire
 from libmail.clients.delivery import Delivery
 from libmail.clients.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG
+from libmail.net.wire import Address, Wire
 from libmail.service.pool import ServiceUnavailable
 from libmail.tables.table import TableRetry
 

@@ -11,7 +11,6 @@ import asyncio
 import socket
 from typing import Final
 
-from daemons.smtpd.channel import ClientChannel
 from daemons.smtpd.peer import plain_address
 from daemons.smtpd.prepared import Prepared, open_tables
 from daemons.smtpd.server import Server
@@ -21,6 +20,7 @@ from daemons.smtpd.verbs import VERBS
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.facts import Client
+from libmail.net.channel import ClientChannel
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 

@@ -15,8 +15,8 @@ from libmail.lookup.context import LookupFailure, Lookups
 from libmail.lookup.facts import Client, Facts
 from libmail.lookup.milters import Unfiltered, unfiltered
 from libmail.lookup.xclient import Forwarded
+from libmail.net.cache import ExpiringCache
 from libmail.smtp.server import BareNewline
-from libmail.tables.cache import ExpiringCache
 from libmail.tables.match import AddressList
 from libmail.tables.table import TableRetry
 

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Final
 
-from daemons.smtpd.channel import Channel
+from libmail.net.channel import Channel
 from libmail.smtp.server import Content, Event, SmtpServerCore
 
 __all__ = ["Dialogue"]

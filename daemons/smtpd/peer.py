@@ -10,7 +10,7 @@ from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Protocols
 from libmail.log import LOG, Level
 from libmail.lookup.facts import Client, NameStatus
-from libmail.tables.cache import ExpiringCache
+from libmail.net.cache import ExpiringCache
 
 __all__ = ["Peer", "PeerNames", "plain_address"]
 

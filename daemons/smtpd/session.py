@@ -13,7 +13,6 @@ from typing import Final, Literal
 
 from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy, decided
 from daemons.smtpd.arrival import arrive
-from daemons.smtpd.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from daemons.smtpd.client_rules import Trust
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
@@ -33,6 +32,7 @@ from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
+from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command
 from libmail.tables.table import TableRetry

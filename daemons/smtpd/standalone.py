@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from daemons.smtpd.channel import ClientGone
 from daemons.smtpd.prepared import open_tables
 from daemons.smtpd.server import Server
 from daemons.smtpd.session import Session
@@ -38,6 +37,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import Fatal
 from libmail.lookup.facts import Client
+from libmail.net.channel import ClientGone
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.text.printable import complain

@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import replace
 
-from daemons.smtpd.channel import ClientGone, ClientSilent
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import escaped
 from libmail.log import LOG
 from libmail.lookup.facts import Client, NameStatus
+from libmail.net.channel import ClientGone, ClientSilent
 from libmail.smtp.proxy_protocol import Proxied, ProxyError, parse_proxy_header
 
 __all__ = ["UNKNOWN_CLIENT", "behind_proxy"]

@@ -21,8 +21,8 @@ from libmail.ipc.messages import (
     RewriteReply,
     RewriteRequest,
 )
+from libmail.net.cache import ExpiringCache
 from libmail.service.pool import ServicePool
-from libmail.tables.cache import ExpiringCache
 from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
 __all__ = ["RewriteClient"]

@@ -17,9 +17,9 @@ from typing import Final
 from libmail.dns.answers import DnsError, Invalid, NotFound, TempFail
 from libmail.dns.hostname import valid_hostaddr
 from libmail.dns.resolver import Protocols, allows
-from libmail.tables.cache import ExpiringCache
+from libmail.net.cache import ExpiringCache
 
-__all__ = ["NativeResolver"]
+__all__ = ["NativeResolver", "ServerAddresses"]
 
 _LATE_MODULES: Final = ("concurrent.futures.thread", "encodings.idna")
 _FAMILIES: Final = {
@@ -28,6 +28,7 @@ _FAMILIES: Final = {
     "ipv6": socket.AF_INET6,
 }
 _NO_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 _OTHER_PROTOCOL: Final = frozenset({socket.EAI_ADDRFAMILY, socket.EAI_FAMILY})
 
 
@@ -106,6 +107,26 @@ class NativeResolver:
         except socket.gaierror as error:
             return _error(address, f"unable to look up the name of {address}", error)
         return name.removesuffix(".")
+
+
+class ServerAddresses:
+    """Finds the addresses of a server that the configuration names, to connect to.
+
+    A process in a jail resolves names with the files that are there; "localhost" it knows without
+    any (RFC 6761 §6.3).
+    """
+
+    def __init__(self) -> None:
+        self._resolver = NativeResolver()
+
+    async def __call__(self, host: str) -> tuple[str, ...]:
+        """Raises OSError."""
+        try:
+            return await self._resolver.addresses(host)
+        except DnsError as error:
+            if host == "localhost":
+                return _LOOPBACK
+            raise OSError(0, error.text) from error
 
 
 def _error(name: str, doing: str, error: socket.gaierror) -> DnsError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import ip_address
 from pkgutil import iter_modules
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -43,11 +43,10 @@ from libmail.dns.answers import (
 )
 from libmail.dns.hostname import ascii_domain, valid_hostaddr, valid_hostname
 from libmail.dns.records import answer_of, error_text, malformed, name_text
-from libmail.dns.reply_filter import ReplyFilter
 from libmail.log import LOG
-from libmail.tables.cache import ExpiringCache
+from libmail.net.cache import ExpiringCache
 
-__all__ = ["Protocols", "Resolver", "ResolverTimes", "allows", "read_times"]
+__all__ = ["AnswerFilter", "Protocols", "Resolver", "ResolverTimes", "allows", "read_times"]
 
 Protocols = Literal["all", "ipv4", "ipv6"]
 
@@ -94,6 +93,13 @@ _NO_RECOVERY: Final = "Non-recoverable error"
 _NO_DATA: Final = "Host found but no data record of requested type"
 
 
+class AnswerFilter(Protocol):
+    """Overlooks records: `libmail.lookup.reply_filter`."""
+
+    async def apply(self, answer: DnsAnswer) -> DnsAnswer | Filtered | TempFail:
+        """The answer without them, or an error in its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolverTimes:
     """Time limits of resolv.conf(5): seconds a query, and attempts a server."""
@@ -120,7 +126,7 @@ class Resolver:
         resolv_conf: str = "/etc/resolv.conf",
         *,
         dnssec: bool = False,
-        reply_filter: ReplyFilter | None = None,
+        reply_filter: AnswerFilter | None = None,
         cache_size: int = 5000,
         cache_life: float = 30.0,
     ) -> None:

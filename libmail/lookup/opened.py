@@ -6,11 +6,11 @@ from typing import Final
 
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
-from libmail.dns.reply_filter import ReplyFilter
 from libmail.dns.resolver import Resolver
 from libmail.lookup.context import Asked, LiveLookups, Resolve
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
+from libmail.lookup.reply_filter import ReplyFilter
 from libmail.lookup.restrictions import Restrictions
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList

@@ -14,7 +14,7 @@ from typing import Final, TypeVar, cast
 
 from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, Leaving
-from libmail.service.wakeup import Wakeup
+from libmail.net.wakeup import Wakeup
 
 __all__ = [
     "UCRED",

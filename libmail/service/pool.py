@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from libmail.ipc.codec import WireError
+from libmail.net.unix_stream import connect_unix
 from libmail.service.connection import AnswerLate, Connection, ConnectionLost
-from libmail.service.unix_stream import connect_unix
 
 __all__ = ["ServicePool", "ServiceUnavailable"]
 

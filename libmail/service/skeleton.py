@@ -31,12 +31,11 @@ from libmail.config import Config, ConfigError
 from libmail.files.freshness import outdated
 from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
+from libmail.net.unix_stream import UnixStream
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
 from libmail.service.memory import limit_memory
-from libmail.service.unix_stream import UnixStream
 from libmail.service.visitors import FIRST_MESSAGE, Visitors
-from libmail.tables.table import TableConfigError
 
 __all__ = [
     "STATUS",
@@ -483,7 +482,7 @@ def exchanges(
             pass
         except WireError as err:
             LOG.seldom(f"{name}: client broke the protocol", f": {err}")
-        except (Fatal, ConfigError, TableConfigError):
+        except (Fatal, ConfigError):
             raise
         except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
             LOG.panic(f"{name}: {type(err).__name__}: {err} ({_places(err)})")
@@ -582,7 +581,7 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
 
         uvloop.install()
         asyncio.run(main())
-    except (Fatal, ConfigError, TableConfigError) as err:
+    except (Fatal, ConfigError) as err:
         for warning in err.warnings if isinstance(err, ConfigError) else ():
             LOG.warning(warning)
         LOG.fatal(str(err))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from libmail.config.core import Config
+from libmail.config.errors import ConfigError
 from libmail.log import LOG, printable
 
 __all__ = [
@@ -65,7 +66,7 @@ class TableFailed(TableRetry):
         self.reason = reason
 
 
-class TableConfigError(TableError):
+class TableConfigError(TableError, ConfigError):
     """The table cannot be used: unknown type, bad syntax, or it cannot be opened."""
 
 

@@ -25,6 +25,7 @@ from libmail.message.headers import HeaderReader, cut_behind_piece, cut_field
 from libmail.message.line_endings import LineEndings
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.message.tokens import tokenize
+from libmail.net.stream_client import LinkError
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_message import ForeignMessage
 from libmail.queue.foreign_reasons import foreign_targets
@@ -50,7 +51,6 @@ from libmail.tables.entries import EntryError, parse_entry, plain_entries, split
 from libmail.tables.servers.memcache import reply_parser
 from libmail.tables.servers.socketmap import netstring, netstring_parser
 from libmail.tables.servers.tcp import decode_reply, first_line
-from libmail.tables.stream_client import LinkError
 
 __all__ = ["TARGETS", "Target"]
 

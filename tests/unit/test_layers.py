@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,41 +14,49 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("libmail", "daemons", "commands", "master")
-PROGRAMS: Final = 3
 
 # A program that is another one under a second name: (it, the other).
 ALIASES: Final = {("daemons.lmtp", "daemons.smtp")}
 
-# The longest name that matches decides.
-LAYERS: Final = {
-    "libmail.config": 0,
-    "libmail.ipc": 0,
-    "libmail.log": 0,
-    "libmail.privileges": 0,
-    "libmail.files": 0,
-    "libmail.text": 0,
-    "libmail.smtp": 1,
-    "libmail.message": 1,
-    "libmail.queue": 1,
-    "libmail.dsn": 1,
-    "libmail.tables": 2,
-    "libmail.dns": 2,
-    "libmail.service": 2,
-    "libmail.clients": 2,
-    "libmail.execution": 2,
-    "libmail.mailbox": 2,
-    "libmail.lookup": 2,
-    "libmail.tls": 2,
-    "daemons": PROGRAMS,
-    "commands": PROGRAMS,
-    "master": PROGRAMS,
-}
+# Layer by layer, from below. What stands in one imports what stands before it, in its layer, too.
+LAYERS: Final = (
+    (
+        "libmail.text",
+        "libmail.files",
+        "libmail.config",
+        "libmail.privileges",
+        "libmail.ipc",
+        "libmail.log",
+    ),
+    (
+        "libmail.smtp",
+        "libmail.message",
+        "libmail.queue",
+        "libmail.dsn",
+    ),
+    (
+        "libmail.net",
+        "libmail.dns",
+        "libmail.service",
+        "libmail.tables",
+        "libmail.tls",
+        "libmail.lookup",
+        "libmail.mailbox",
+        "libmail.clients",
+        "libmail.execution",
+    ),
+    ("daemons", "commands", "master"),
+)
+ROOMS: Final = tuple(name for layer in LAYERS for name in layer)
+PROGRAMS: Final = ROOMS.index("daemons")
 
 
-def layer(module: str) -> int | None:
-    """The layer of a module; None when nobody has said where its folder belongs."""
-    names = [name for name in LAYERS if module == name or module.startswith(name + ".")]
-    return LAYERS[max(names, key=len)] if names else None
+def place(module: str) -> int | None:
+    """Where a module's room stands in the list; None when nobody has said."""
+    for at, room in enumerate(ROOMS):
+        if module == room or module.startswith(room + "."):
+            return min(at, PROGRAMS)  # among programs, `program` decides
+    return None
 
 
 def module_name(path: Path) -> str:
@@ -87,7 +96,7 @@ def bad_imports(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those that point up, and those between programs except master's of a daemon."""
     bad = []
     for importer, target in pairs:
-        here, there = layer(importer), layer(target)
+        here, there = place(importer), place(target)
         if here is None or there is None:
             continue
         across = here == PROGRAMS == there and program(importer) != program(target)
@@ -98,13 +107,64 @@ def bad_imports(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return bad
 
 
+def folder(module: str, modules: Mapping[str, Path]) -> str:
+    """The package that a module is in; a program is one, whatever folders it has."""
+    at = place(module)
+    if at is None or at == PROGRAMS:
+        return program(module)
+    return module if modules[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def folder_edges() -> dict[str, set[str]]:
+    """Which packages import from which others."""
+    modules = {module_name(path): path for path in sources()}
+    found: dict[str, set[str]] = defaultdict(set)
+    for importer, name in edges():
+        target = name if name in modules else name.rpartition(".")[0]
+        if target in modules:
+            found[folder(importer, modules)].add(folder(target, modules))
+    return {name: targets - {name} for name, targets in found.items()}
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Nodes of which each has an edge to the next, the last to the first; [] where there are none.
+
+    Takes away what has no edges to what is left, until nothing is, or a circle.
+    """
+    left = {name: set(targets) & graph.keys() for name, targets in graph.items()}
+    while ends := {name for name, targets in left.items() if not targets}:
+        left = {name: targets - ends for name, targets in left.items() if name not in ends}
+    path: list[str] = []
+    at = min(left, default="")
+    while at and at not in path:
+        path.append(at)
+        at = min(left[at])
+    return path[path.index(at) :] if at else []
+
+
 def test_imports_point_down() -> None:
     assert bad_imports(edges()) == []
 
 
 def test_every_module_has_a_layer() -> None:
     modules = {module_name(path) for path in sources()}
-    assert sorted(m for m in modules if layer(m) is None and m != "libmail") == []
+    assert sorted(m for m in modules if place(m) is None and m != "libmail") == []
+
+
+def test_there_is_no_circle_of_packages() -> None:
+    assert circle(folder_edges()) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}}, ["b", "c"]),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": {"a"}}, ["a", "b", "d"]),
+    ],
+)
+def test_circles(graph: dict[str, set[str]], found: list[str]) -> None:
+    assert circle(graph) == found
 
 
 @pytest.mark.parametrize(
@@ -120,6 +180,10 @@ def test_every_module_has_a_layer() -> None:
         ("libmail.queue.file", "libmail.service.skeleton", False),
         ("libmail.ipc.codec", "libmail.queue", False),
         ("libmail.service", "libmail.config.core", True),
+        ("libmail.tables.servers.proxy", "libmail.service.pool", True),
+        ("libmail.service.skeleton", "libmail.tables.table", False),
+        ("libmail.dns.resolver", "libmail.net.cache", True),
+        ("libmail.net.endpoint", "libmail.dns.native", False),
     ],
 )
 def test_rule(importer: str, target: str, allowed: bool) -> None:

@@ -4,7 +4,6 @@ import re
 from typing import Final
 
 from daemons.smtpd.answer import Answer, answer, by_policy, decided
-from daemons.smtpd.channel import ClientGone
 from daemons.smtpd.events import escaped
 from daemons.smtpd.intake import Head, Intake, Stage
 from daemons.smtpd.received import received
@@ -13,6 +12,7 @@ from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from libmail.ipc.messages import CleanupAmend, CleanupResult, CleanupStatus, Envelope, EnvelopeFlag
 from libmail.log import LOG
 from libmail.lookup.xclient import Forwarded
+from libmail.net.channel import ClientGone
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Content, EndOfChunk, EndOfData

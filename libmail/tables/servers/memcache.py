@@ -10,13 +10,14 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from libmail.dns.native import ServerAddresses
 from libmail.log import printable
-from libmail.tables.endpoint import EndpointOpener, parse_endpoint
+from libmail.net.endpoint import EndpointOpener, parse_endpoint
+from libmail.net.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
 from libmail.tables.queries.client_file import ClientFile
 from libmail.tables.queries.templates import Template
 from libmail.tables.registry import open_with
 from libmail.tables.registry import open_writable as open_backup
-from libmail.tables.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
 from libmail.tables.table import (
     SequenceTable,
     Table,
@@ -292,9 +293,8 @@ def _open(kind: str, name: str, options: TableOptions) -> tuple[Server, str]:
         endpoint = parse_endpoint(client.text("memcache", _DEFAULT_SERVER))
     except ValueError as error:
         raise TableConfigError(f"{spec}: {error}") from None
-    return Server(spec, str(endpoint), client, options, EndpointOpener(endpoint)), client.text(
-        "backup"
-    )
+    opener = EndpointOpener(endpoint, ServerAddresses)
+    return Server(spec, str(endpoint), client, options, opener), client.text("backup")
 
 
 def open_named(kind: str, name: str, options: TableOptions) -> MemcacheTable:

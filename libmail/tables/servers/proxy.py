@@ -30,8 +30,8 @@ from libmail.ipc.messages import (
     TableStatus,
     TableUpdate,
 )
+from libmail.net.cache import ExpiringCache
 from libmail.service.pool import ServicePool, ServiceUnavailable
-from libmail.tables.cache import ExpiringCache
 from libmail.tables.registry import PROXY, is_pattern, open_with, without_proxy
 from libmail.tables.table import Table, TableConfigError, TableFailed, TableOptions, TableRetry
 

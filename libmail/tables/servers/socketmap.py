@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from libmail.config.errors import ConfigError
+from libmail.dns.native import ServerAddresses
 from libmail.log import printable
-from libmail.tables.endpoint import EndpointOpener, parse_endpoint
-from libmail.tables.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
+from libmail.net.endpoint import EndpointOpener, parse_endpoint
+from libmail.net.stream_client import LinkError, NotConnected, Opener, Parse, StreamClient
 from libmail.tables.table import (
     TableConfigError,
     TableFailed,
@@ -120,6 +121,8 @@ def open_named(kind: str, name: str, options: TableOptions) -> SocketmapTable:
         endpoint = parse_endpoint(server)
         if not table:
             raise ValueError(f'need service transport:endpoint:name instead of "{name}"')
-        return SocketmapTable(spec, str(endpoint), table, EndpointOpener(endpoint), options)
+        return SocketmapTable(
+            spec, str(endpoint), table, EndpointOpener(endpoint, ServerAddresses), options
+        )
     except (ValueError, ConfigError) as error:
         raise TableConfigError(f"{spec}: {error}") from None

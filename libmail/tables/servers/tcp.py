@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from libmail.dns.native import ServerAddresses
 from libmail.log import printable
-from libmail.tables.endpoint import EndpointOpener, parse_host_port
-from libmail.tables.stream_client import LinkError, NotConnected, Opener, StreamClient
+from libmail.net.endpoint import EndpointOpener, parse_host_port
+from libmail.net.stream_client import LinkError, NotConnected, Opener, StreamClient
 from libmail.tables.table import (
     TableConfigError,
     TableFailed,
@@ -117,4 +118,4 @@ def open_named(kind: str, name: str, options: TableOptions) -> TcpTable:
         endpoint = parse_host_port(name)
     except ValueError as error:
         raise TableConfigError(f"{spec}: {error}") from None
-    return TcpTable(spec, str(endpoint), EndpointOpener(endpoint), options)
+    return TcpTable(spec, str(endpoint), EndpointOpener(endpoint, ServerAddresses), options)

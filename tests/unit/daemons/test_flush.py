@@ -11,7 +11,7 @@ from daemons.flush import Flusher, FlushParams, Prepared
 from libmail.clients.flush import FlushClient, FlushClientParams, flush_domains
 from libmail.ipc.messages import FlushAdd, FlushReply, FlushSite, QueueFlush, QueueId
 from libmail.log import LOG
-from libmail.service.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
 ONE, TWO = QueueId("0123456789"), QueueId("ABCDEF0123")
@@ -90,7 +90,7 @@ def test_what_qmgr_was_not_told_is_not_forgotten(world: World) -> None:
 def test_refusals(
     world: World, site: str, uid: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libmail.service.authorization.user_name", lambda uid: "bob")
+    monkeypatch.setattr("libmail.lookup.authorization.user_name", lambda uid: "bob")
     assert world.send(site, uid) == reason
     assert world.qmgr.flushed == []
 

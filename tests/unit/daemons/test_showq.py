@@ -12,11 +12,11 @@ import pytest
 from commands.postqueue.listing import ListingRefused, parse_stream
 from daemons.showq import Lister, Prepared, ShowqParams
 from libmail.ipc.messages import Envelope, QueueId, Recipient, Target
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.queue.queued import QueuedMessage
 from libmail.queue.reasons import ReasonLog
-from libmail.service.authorization import AuthorizedUsers
 from libmail.service.connection import Connection
 
 QUEUE = QueueDirectory(frozenset())
@@ -95,8 +95,8 @@ def test_long_listing(short_tmp: Path) -> None:
 
 
 def test_refusal(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libmail.service.authorization.user_name", lambda uid: "bob")
-    monkeypatch.setattr("libmail.service.authorization.os.getuid", lambda: -1)
+    monkeypatch.setattr("libmail.lookup.authorization.user_name", lambda uid: "bob")
+    monkeypatch.setattr("libmail.lookup.authorization.os.getuid", lambda: -1)
     monkeypatch.setattr(Connection, "credentials", type("C", (), {"uid": 2002}))
     make("a@b", "c@d")
     with pytest.raises(ListingRefused) as caught:

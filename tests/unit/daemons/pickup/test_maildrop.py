@@ -23,9 +23,9 @@ from libmail.ipc.messages import (
     SubmitResult,
 )
 from libmail.log import LOG
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
-from libmail.service.authorization import AuthorizedUsers
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
 QUEUE = QueueDirectory(frozenset())

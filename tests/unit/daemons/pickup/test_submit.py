@@ -26,7 +26,7 @@ from libmail.ipc.messages import (
     SubmitOpened,
     SubmitResult,
 )
-from libmail.service.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool
 from tests.unit.daemons.pickup.test_maildrop import PARAMS

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from daemons.smtpd.channel import ClientGone
 from daemons.smtpd.session import Session
 from daemons.smtpd.verbs import VERBS
 from libmail.lookup.facts import Client
+from libmail.net.channel import ClientGone
 from tests.unit.daemons.smtpd.fakes import running
 from tests.unit.waiting import until
 

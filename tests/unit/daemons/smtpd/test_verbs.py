@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from daemons.smtpd.answer import Answer, answer
-from daemons.smtpd.channel import ClientGone
 from daemons.smtpd.session import Session
 from daemons.smtpd.verb import Verb
 from daemons.smtpd.verbs import VERBS
 from libmail.lookup.facts import Client
+from libmail.net.channel import ClientGone
 from libmail.smtp.reply import Reply
 from tests.unit.daemons.smtpd.fakes import running
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 import pytest
 
 from libmail.dns import DnsError, DnsRecord, Filtered, Invalid, NotFound, NullMx, TempFail
-from libmail.dns.reply_filter import ReplyFilter, record_text
 from libmail.dns.resolver import Protocols, Resolver, ResolverTimes, read_times
+from libmail.lookup.reply_filter import ReplyFilter, record_text
 from libmail.tables.maps import Maps
 from tests.unit.libmail.dns.fake_server import FakeServer
 

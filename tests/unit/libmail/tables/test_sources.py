@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libmail.net.cache import ExpiringCache
 from libmail.tables.braces import split_list, strip_braces
 from libmail.tables.building.alias_source import parse_alias
 from libmail.tables.building.message_keys import BODY, HEADER, message_keys
-from libmail.tables.cache import ExpiringCache
 from libmail.tables.entries import EntryError, split_entry
 from libmail.tables.lines import logical_lines
 from libmail.tables.registry import open_with

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.config import Config
-from libmail.tables.endpoint import Endpoint, parse_endpoint
+from libmail.net.endpoint import Endpoint, parse_endpoint
+from libmail.net.stream_client import LinkError, NotConnected, StreamClient
 from libmail.tables.registry import open_with
 from libmail.tables.servers.socketmap import SocketmapTable, netstring, netstring_parser
 from libmail.tables.servers.tcp import TcpTable, decode_reply, encode_request, first_line
-from libmail.tables.stream_client import LinkError, NotConnected, StreamClient
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry, lookup_now
 from tests.unit.libmail.tables.recorder import Recorder
 from tests.unit.libmail.tables.stream_server import Serve, Server, run

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libmail.net.stream_client import LinkError
 from libmail.tables.builtin.internal import InternalTable
 from libmail.tables.queries.client_file import ClientFile
 from libmail.tables.registry import open_with, open_writable
 from libmail.tables.servers.memcache import MemcacheCache, MemcacheTable, Reply, reply_parser
 from libmail.tables.servers.memcache import Server as Memcached
-from libmail.tables.stream_client import LinkError
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry
 from tests.unit.libmail.tables.recorder import Recorder
 from tests.unit.libmail.tables.stream_server import Serve, Server, run

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from socket import AF_UNIX
 from typing import Final, Protocol, cast
 
-from libmail.service.wakeup import Wakeup
+from libmail.net.wakeup import Wakeup
 
 __all__ = ["Channel", "ClientChannel", "ClientGone", "ClientSilent", "ServerStopping"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from libmail.service.wakeup import Wakeup
+from libmail.net.wakeup import Wakeup
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

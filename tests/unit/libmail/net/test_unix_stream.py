@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmail.service.unix_stream import StrayDescriptors, UnixStream, connect_unix
+from libmail.net.unix_stream import StrayDescriptors, UnixStream, connect_unix
 from tests.unit.waiting import until
 
 

@@ -37,7 +37,7 @@ class NotConnected(LinkError):
 
 
 class Opener(Protocol):
-    """What connects to the server: `libmail.tables.endpoint.Opener`."""
+    """What connects to the server: `libmail.net.endpoint.Opener`."""
 
     async def connect(self, factory: Callable[[], P]) -> P:
         """A new connection for the protocol that `factory` makes. Raises OSError."""

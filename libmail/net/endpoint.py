@@ -1,23 +1,20 @@
-"""Where the server of a table is: `inet:host:port` or `unix:/path`.
+"""Where a server is: `inet:host:port` or `unix:/path`.
 
-Called by: tcp, socketmap, memcache. A process in a jail resolves names with the files that are
-there; "localhost" it knows without any (RFC 6761 §6.3).
+Called by: the tables tcp, socketmap, memcache.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeAlias, TypeVar
 
-from libmail.dns.answers import DnsError
-from libmail.dns.native import NativeResolver
+__all__ = ["Endpoint", "EndpointOpener", "FindAddresses", "parse_endpoint", "parse_host_port"]
 
-__all__ = ["Endpoint", "EndpointOpener", "parse_endpoint", "parse_host_port"]
-
-_LOOPBACK: Final = ("127.0.0.1", "::1")
+FindAddresses: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a host. Raises OSError."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -71,28 +68,21 @@ def _port(text: str, service: str) -> int:
 class EndpointOpener:
     """Connects to an endpoint; made before the jail."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, resolver: Callable[[], FindAddresses]) -> None:
+        """resolver: makes what finds the addresses of a host, where there is one."""
         self.endpoint = endpoint
-        self._resolver = None if endpoint.path else NativeResolver()
+        self._addresses = None if endpoint.path else resolver()
 
     async def connect(self, factory: Callable[[], P]) -> P:
         """A new connection for the protocol that `factory` makes. Raises OSError."""
         loop = asyncio.get_running_loop()
         endpoint = self.endpoint
-        if self._resolver is None:
+        if self._addresses is None:
             return (await loop.create_unix_connection(factory, endpoint.path))[1]
         problem = OSError(0, f"host not found: {endpoint.host}")
-        for address in await self._addresses(self._resolver):
+        for address in await self._addresses(endpoint.host):
             try:
                 return (await loop.create_connection(factory, address, endpoint.port))[1]
             except OSError as error:
                 problem = error
         raise problem
-
-    async def _addresses(self, resolver: NativeResolver) -> tuple[str, ...]:
-        try:
-            return await resolver.addresses(self.endpoint.host)
-        except DnsError as error:
-            if self.endpoint.host == "localhost":
-                return _LOOPBACK
-            raise OSError(0, error.text) from error

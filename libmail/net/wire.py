@@ -9,20 +9,34 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
-from daemons.smtp.failure import Lost
-from daemons.smtp.poller import READ, WRITE, Poller
-from daemons.smtp.replyfilter import LineFilter
+from libmail.net.poller import READ, WRITE, Poller
 from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
 
-__all__ = ["Address", "Wire"]
+__all__ = ["Address", "LineFilter", "Lost", "Wire"]
 
 _RECEIVE: Final = 16384
 _SENDFILE: Final = 1 << 20
 _KIND: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 Address = tuple[str, int] | str
+
+
+class Lost(Exception):
+    """The server went away, or time ran out, in this phase."""
+
+    def __init__(self, phase: Phase, *, timed_out: bool = False) -> None:
+        super().__init__(phase.doing)
+        self.phase = phase
+        self.timed_out = timed_out
+
+
+class LineFilter(Protocol):
+    """Replaces lines of replies before they are understood."""
+
+    async def replace(self, line: bytes) -> bytes:
+        """The line to use instead, both without their ends."""
 
 
 class Wire:

@@ -1,0 +1,1 @@
+"""Streams: connections to clients, servers and our own programs, in the event loop."""
