@@ -80,6 +80,7 @@ class Connection:
         self.usable_records = True  # or there are records or anchors, and not one can be used
         self._spec: ClientSpec | None = None
         self._trace: Trace | None = None
+        self._heard = False
         self._done = False
         self._end: TlsError | None = None
         if server:
@@ -99,10 +100,12 @@ class Connection:
         if CRYPTO.BIO_ctrl_pending(self._input) + len(data) > _MOST_UNREAD:
             raise ValueError("TLS input is fed but not read")
         if data:
+            self._heard = True
             CRYPTO.BIO_write(self._input, FFI.from_buffer(data), len(data))
 
     def end_of_input(self) -> None:
         """The network brings no more: the peer has closed the connection."""
+        self._heard = True
         CRYPTO.BIO_ctrl(self._input, _EOF_IS_AN_END, 0, FFI.NULL)
 
     def output(self) -> bytes:
@@ -116,6 +119,8 @@ class Connection:
         self._raise_end()
         if self._done:
             return Step.DONE
+        if self.server and not self._heard:
+            return Step.WANT_INPUT  # buffers of 34 KB can wait until there is something for them
         clear_problems()
         result = SSL.SSL_do_handshake(self._ssl)
         callbacks.raise_kept()
