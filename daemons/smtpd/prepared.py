@@ -9,6 +9,7 @@ from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.clients.notice import NoticeParams
 from libmail.config import Config
 from libmail.dns.native import NativeResolver
+from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import CleanupFlag
 from libmail.log import LOG
 from libmail.lookup.opened import OpenedRestrictions, open_restrictions
@@ -118,12 +119,19 @@ class Prepared:
 
 
 def open_tables(
-    config: Config, service: str = "smtp", *, guard: bool = True, stand_alone: bool = False
+    config: Config,
+    service: str = "smtp",
+    *,
+    guard: bool = True,
+    stand_alone: bool = False,
+    native: NativeResolver | None = None,
+    dns: Resolver | None = None,
 ) -> Prepared:
     """Read the parameters and open all tables.
 
     service: the first column of master.cf. guard: insist on relay control. stand_alone: for a
-    local user, whom nothing restricts. Raises Fatal, ConfigError.
+    local user, whom nothing restricts. native, dns: look names up, in place of the usual
+    resolvers. Raises Fatal, ConfigError.
     """
     if stand_alone:
         config = config.override(_UNRESTRICTED)
@@ -143,7 +151,7 @@ def open_tables(
         config=config,
         params=params,
         options=_options(params, milter_maps=bool(milter_maps)),
-        restrictions=open_restrictions(config, restriction_params, guard=guard),
+        restrictions=open_restrictions(config, restriction_params, guard=guard, resolver=dns),
         command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
         discard_maps=Maps(
             "smtpd_discard_ehlo_keyword_address_maps",
@@ -168,7 +176,7 @@ def open_tables(
         notice_params=config.load(NoticeParams),
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),
-        resolver=NativeResolver(),
+        resolver=native or NativeResolver(),
         limits=open_limits(config, service),
     )
 

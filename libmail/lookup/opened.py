@@ -46,9 +46,16 @@ class OpenedRestrictions:
 
 
 def open_restrictions(
-    config: Config, params: RestrictionParams, *, guard: bool = True
+    config: Config,
+    params: RestrictionParams,
+    *,
+    guard: bool = True,
+    resolver: Resolver | None = None,
 ) -> OpenedRestrictions:
-    """Compile the lists of a configuration and open their tables. Raises Fatal, ConfigError."""
+    """Compile the lists of a configuration and open their tables. Raises Fatal, ConfigError.
+
+    resolver: asks the DNS, in place of the usual one.
+    """
     classes = {name: config.list(name) for name in params.smtpd_restriction_classes}
     compiled = compile_lists(params, classes, guard=guard)
     options = TableOptions.of(config)
@@ -66,7 +73,7 @@ def open_restrictions(
         )
     }
     dns_filter = Maps("smtpd_dns_reply_filter", params.smtpd_dns_reply_filter, options)
-    resolver = Resolver(reply_filter=ReplyFilter(dns_filter))
+    resolver = resolver or Resolver(reply_filter=ReplyFilter(dns_filter))
     return OpenedRestrictions(params, Restrictions(params, compiled), maps, hosts, resolver)
 
 

@@ -73,6 +73,7 @@ class ClientChannel(asyncio.Protocol):
         "_over",
         "_paused",
         "_received",
+        "_stopping",
         "_wakeup",
         "deadline",
         "transport",
@@ -102,6 +103,7 @@ class ClientChannel(asyncio.Protocol):
         self._idle = False
         self._closing = False
         self._over = False
+        self._stopping = False
         self._wakeup = Wakeup(loop)
         self.deadline = 0.0  # of the loop's clock; 0: nobody waits
 
@@ -169,6 +171,8 @@ class ClientChannel(asyncio.Protocol):
         if not self._data:
             if self._eof or self.transport is None:
                 raise ClientGone
+            if idle and self._stopping:
+                raise ServerStopping
             if self._paused and not self.transport.is_closing():
                 self._paused = False
                 self.transport.resume_reading()
@@ -258,7 +262,8 @@ class ClientChannel(asyncio.Protocol):
             self._wakeup.fail(ClientSilent())
 
     def stop(self) -> None:
-        """End the wait of an idle session."""
+        """End the wait of an idle session, now or when it comes to it."""
+        self._stopping = True
         if self._closing:
             self._cut()
         elif self._idle:

@@ -1,5 +1,6 @@
 """HELO and EHLO, RFC 5321 §4.1.1.1."""
 
+import re
 from typing import Final
 
 from daemons.smtpd.answer import Answer, answer
@@ -11,7 +12,8 @@ from libmail.smtp.reply import Reply
 __all__ = ["ehlo", "helo"]
 
 # What would be misread in a Received: header, or in a log line.
-_UNSAFE: Final = {ord(char): "?" for char in '<>()\\";'}
+_UNSAFE: Final = {ord(char): "?" for char in '<>()\\";@'}
+_BLANK: Final = re.compile(r"[ \t]")
 
 
 async def helo(session: Session, argument: str) -> Answer:
@@ -43,12 +45,19 @@ async def ehlo(session: Session, argument: str) -> Answer:
 
 
 async def _introduce(session: Session, argument: str) -> Answer | None:
-    """Take the client's name, and begin anew; the answer of a restriction that refuses it."""
+    """Take the client's name, and begin anew; the answer of a restriction that refuses it.
+
+    Restrictions see the name as it was given; what is said of it later is harmless.
+    """
     session.drop_transaction()
     facts = session.facts
-    name = argument.split()[0].translate(_UNSAFE)
-    facts.helo_name = "".join([char if char.isprintable() else "?" for char in name])
+    facts.helo_name = name = _BLANK.split(argument, maxsplit=1)[0]
     refused = session.judge(await session.server.helo(facts))
     if refused is not None:
         facts.helo_name = ""
-    return refused
+        return refused
+    name = name.translate(_UNSAFE)
+    if not name.isprintable():
+        name = "".join([char if char.isprintable() else "?" for char in name])
+    facts.helo_name = name
+    return None

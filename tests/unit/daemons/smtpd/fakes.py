@@ -211,11 +211,13 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
 
     serving.append(await loop.create_unix_server(lambda: service(cleanup), "public/cleanup"))
     serving.append(await loop.create_unix_server(lambda: service(_rewrite), "private/rewrite"))
-    prepared = open_tables(open_config(str(folder)))
+    resolver = FakeResolver()
+    prepared = open_tables(
+        open_config(str(folder)),
+        native=resolver,  # type: ignore[arg-type]
+        dns=resolver,  # type: ignore[arg-type]
+    )
     server = make_server(prepared)
-    object.__setattr__(prepared, "resolver", FakeResolver())
-    object.__setattr__(prepared.restrictions, "resolver", FakeResolver())
-    server.__post_init__()
     front = Front(server, runtime)  # type: ignore[arg-type]
     tcp = await loop.create_server(lambda: front.accept(None), "127.0.0.1", 0)  # type: ignore[arg-type]
     serving.append(tcp)
