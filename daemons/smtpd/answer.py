@@ -12,6 +12,7 @@ __all__ = [
     "Action",
     "Answer",
     "Kind",
+    "SessionEnded",
     "answer",
     "by_policy",
     "decided",
@@ -26,6 +27,10 @@ _PROTOCOL_CODES: Final = frozenset({500, 501, 503})
 
 Action: TypeAlias = Callable[[], Awaitable[None]]
 Kind: TypeAlias = ErrorClass | Literal["protocol", "resource", ""]
+
+
+class SessionEnded(Exception):
+    """The session is over; what there was to say has been said."""
 
 
 @dataclass(frozen=True, slots=True)

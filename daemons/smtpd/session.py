@@ -1,30 +1,30 @@
-"""One client's session: the greeting, and the loop over commands with its gates.
+"""One client's session: the loop over commands, and what their functions need of it.
 
 A command passes, in this order: line_length_limit, smtpd_command_filter, is it text, is it a verb,
-was it sent too early (RFC 2920), may this client give any command, in the clear, or this one; then
-its function in `daemons.smtpd.verbs` runs. That returns an `Answer`; only this loop sends and
-counts. What else a session is made of has rooms of its own: the stream (`Dialogue`), what the
-client is judged by (`Tally`), the message at hand (`Transaction`, with the `Intake` of its
-content), and what all sessions share (`Server`). The facts are all that decisions get to see.
+was it sent too early (RFC 2920), may this client give any command, in the clear, or this one (see
+`daemons.smtpd.gates`); then its function in `daemons.smtpd.verbs` runs. That returns an `Answer`;
+only this loop sends and counts. What else a session is made of has rooms of its own: the arrival,
+the stream (`Dialogue`), what the client is judged by (`Tally`), the message at hand (`Transaction`,
+with the `Intake` of its content), and what all sessions share (`Server`). The facts are all that
+decisions get to see.
 """
 
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from daemons.smtpd.answer import CLOSING, Answer, answer, by_policy, decided
+from daemons.smtpd.answer import CLOSING, Answer, SessionEnded, answer, decided
 from daemons.smtpd.arrival import arrive
 from daemons.smtpd.client_rules import Trust
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
     ClientLine,
     DisconnectLine,
-    ImproperPipelining,
     SessionLine,
     SessionLost,
     escaped,
 )
 from daemons.smtpd.footer import add_footer, footer_values
-from daemons.smtpd.secrets import masked
+from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
@@ -34,18 +34,11 @@ from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from libmail.smtp.reply import Reply
-from libmail.smtp.server import BareNewline, Command
-from libmail.tables.table import TableRetry
+from libmail.smtp.server import Command
 
 __all__ = ["Session"]
 
 _SHOWN: Final = 100  # octets of unexpected input in the log
-_SHOWN_COMMAND: Final = 30  # octets of a command that is too long
-_SPACE: Final = " \t\r"
-
-
-class _Ended(Exception):
-    """The session is over."""
 
 
 class Session:
@@ -57,7 +50,7 @@ class Session:
     message comes from, by XFORWARD.
     """
 
-    __slots__ = ("_access_denied", "_reason", "chunks", "counted", "dialogue", "discard", "extras",
+    __slots__ = ("_reason", "access_denied", "chunks", "counted", "dialogue", "discard", "extras",
                  "facts", "forwarded", "line", "may_verp", "receiving", "server", "tally",
                  "transaction", "trust", "verbs")  # fmt: skip
 
@@ -80,7 +73,7 @@ class Session:
         self.may_verp = False
         self.receiving = False
         self.line = ""
-        self._access_denied = False
+        self.access_denied = False
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
 
     # sending and receiving
@@ -105,7 +98,7 @@ class Session:
             await self._greet()
             while True:
                 await self._command()
-        except _Ended:
+        except SessionEnded:
             pass
         except ClientGone:
             self._reason = "lost connection"
@@ -149,20 +142,20 @@ class Session:
         refused = await arrive(self)
         if refused is not None:
             self.send(refused)
-            raise _Ended
+            raise SessionEnded
         if self.server.stopping:
             raise ServerStopping
         greeting = await self.welcome()
-        if not self._access_denied and await self.dialogue.talks_first():
-            self._too_early()
+        if not self.access_denied and await self.dialogue.talks_first():
+            too_early(self)
         self.send(greeting)
         if greeting.code in CLOSING:
-            raise _Ended
+            raise SessionEnded
 
     async def welcome(self) -> Reply:
         """The greeting for the client, or the refusal of its connection."""
         refused = self.judge(await self.server.connect(self.facts))
-        self._access_denied = refused is not None
+        self.access_denied = refused is not None
         return Reply(220, "", self.server.params.smtpd_banner) if refused is None else refused.reply
 
     def start_over(self) -> None:
@@ -182,7 +175,7 @@ class Session:
             tally.kinds.add("protocol")
             host = self.server.params.myhostname
             self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
-            raise _Ended
+            raise SessionEnded
         event = await self.dialogue.event(idle=self.transaction is None)
         if not isinstance(event, Command):
             raise AssertionError(event)
@@ -191,29 +184,22 @@ class Session:
             await self._delay()
         self.send(found.reply)
         if found.reply.code in CLOSING:
-            raise _Ended
+            raise SessionEnded
         if found.then is not None:
             self.dialogue.flush()
             await found.then()
 
     async def _answer(self, event: Command) -> Answer:
-        """The answer to a command line. Raises _Ended."""
-        line = event.line.decode("utf-8", "surrogateescape")
-        shown = self.tally.heard(event.line)
-        if event.too_long:
-            return self._fault(self._too_long(shown))
-        commands = self.server.commands
-        if commands.filters:
-            line = await self._filtered(line)
-        if event.bare_newline:
-            self._note_bare_newline()
+        """The answer to a command line. Raises SessionEnded."""
+        line = await read(self, event)
+        if isinstance(line, Reply):
+            return self._fault(line)
         self.line = line
-        word, argument = _split(line)
-        if not line.isascii() and not self._is_text(line):
-            return self._fault(Reply(500, "5.5.2", "Error: bad UTF-8 syntax"))
+        word, argument = split(line)
         if not word:
             self._begin(UNKNOWN)
             return self._fault(Reply(500, "5.5.2", "Error: bad syntax"))
+        commands = self.server.commands
         if commands.ignores_some and await commands.ignores(word):
             self.tally.junk()
             return answer(Reply(250, "2.0.0", "Ok"))
@@ -223,8 +209,10 @@ class Session:
         self.facts.where = name = verb.name
         self.tally.begin(name)
         if self.dialogue.core.pending:
-            self._look_ahead(verb)
-        found = self._refused(verb, argument)
+            look_ahead(self, verb)
+        if verb.limited:
+            self.tally.junk()
+        found = refusal(self, verb, argument)
         if found is None and verb.run is not None:
             found = await verb.run(self, argument)
         if found is None:
@@ -237,7 +225,7 @@ class Session:
     async def _end(self, found: Answer) -> None:
         await self._delay()
         self.send(found.reply)
-        raise _Ended
+        raise SessionEnded
 
     async def _delay(self) -> None:
         """Let a client wait that makes many errors."""
@@ -259,83 +247,8 @@ class Session:
         if await self.server.commands.forbids(word):
             LOG.warning(f"non-SMTP command from {self.client}: {escaped(line[:_SHOWN])}")
             self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
-            raise _Ended
+            raise SessionEnded
         return self._fault(Reply(500, "5.5.2", "Error: command not recognized"))
-
-    # the gates
-
-    def _refused(self, verb: Verb, argument: str) -> Answer | None:
-        """Why the command may not be given now."""
-        if verb.limited:
-            self.tally.junk()
-        facts = self.facts
-        if self._access_denied and not verb.ends:
-            text = f"Error: access denied for {facts.client.shown}"
-            return by_policy(Reply(503, "5.7.0", text))
-        if self.server.options.must_encrypt and facts.tls is None and not verb.clear:
-            return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
-        if argument and verb.bare:
-            return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))
-        return None if verb.off is None else verb.off(self)
-
-    def _look_ahead(self, verb: Verb) -> None:
-        """Notice commands that were sent before they may be, RFC 2920 §3.1. Raises _Ended."""
-        facts = self.facts
-        if facts.improper_pipelining or verb.ends:
-            return
-        if self.server.stand_alone or (not verb.last and facts.protocol == "ESMTP"):
-            return
-        self._too_early()
-
-    def _too_early(self) -> None:
-        """The client has sent more than it may at this point. Raises _Ended."""
-        facts = self.facts
-        facts.improper_pipelining = True
-        shown = self.tally.shown(self.dialogue.core.peek(_SHOWN)).decode("utf-8", "replace")
-        LOG.event(ImproperPipelining(facts.where, self.client, escaped(shown)))
-        if self.server.params.smtpd_forbid_unauth_pipelining:
-            self.send(Reply(554, "5.5.0", "Error: SMTP protocol synchronization"))
-            raise _Ended
-
-    def _too_long(self, line: bytes) -> Reply:
-        """The refusal of a line that is beyond line_length_limit; it is not looked at."""
-        params = self.server.params
-        text = escaped(line[:_SHOWN_COMMAND].decode("utf-8", "replace"))
-        LOG.warning(f"{self.client}: request longer than {params.line_length_limit}: {text}...")
-        return Reply(500, "5.5.2", f"{params.myhostname} Error: command too long")
-
-    def _is_text(self, line: str) -> bool:
-        """With smtputf8_enable, a line that is not ASCII has to be UTF-8."""
-        if not self.server.params.smtputf8_enable:
-            return True
-        return not any("\udc80" <= char <= "\udcff" for char in line)
-
-    def _note_bare_newline(self) -> None:
-        setting = self.server.params.smtpd_forbid_bare_newline
-        if setting == "note":
-            LOG.info(f"bare <LF> received after {self.facts.where} from {self.client}")
-        elif setting == "reject" and self.dialogue.core.newlines is BareNewline.REJECT:
-            self.log("reject", "bare <LF> received")
-            self.send(self.bare_newline_reply())
-            raise _Ended
-
-    def bare_newline_reply(self) -> Reply:
-        """The refusal of a line that ends in LF alone."""
-        params = self.server.params
-        code = params.smtpd_forbid_bare_newline_reject_code
-        text = f"{params.myhostname} Error: bare <LF> received"
-        return Reply(code, f"{code // 100}.5.2", text)
-
-    async def _filtered(self, line: str) -> str:
-        try:
-            found = await self.server.commands.replaced(line)
-        except TableRetry:
-            self.send(Reply(421, "4.3.0", f"{self.server.params.myhostname} Error: command filter"))
-            raise _Ended from None
-        if found is None:
-            return line
-        LOG.info(f'{self.client}: replacing command "{_shown(line)}" with "{_shown(found)}"')
-        return found
 
     # for the verbs
 
@@ -386,19 +299,3 @@ class Session:
         self.facts.mail = Mail()
         self.extras = Extras()
         self.receiving = False
-
-
-def _split(line: str) -> tuple[str, str]:
-    """(first word, the rest) of a command line; what separates words is not part of them."""
-    line = line.strip(_SPACE)
-    word, _, argument = line.partition(" ")
-    if "\t" in word or "\r" in word:
-        at = next(at for at, char in enumerate(word) if char in _SPACE)
-        word, argument = line[:at], line[at:]
-    return word, argument.lstrip(_SPACE)
-
-
-def _shown(command: str) -> str:
-    """A command of the client, or in its place, for the log."""
-    octets = command.encode("utf-8", "surrogateescape")
-    return masked(octets, after_secret=False)[1].decode("utf-8", "surrogateescape")[:_SHOWN]

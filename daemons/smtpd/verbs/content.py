@@ -5,6 +5,7 @@ from typing import Final
 
 from daemons.smtpd.answer import Answer, answer, by_policy, decided
 from daemons.smtpd.events import escaped
+from daemons.smtpd.gates import bare_newline_reply
 from daemons.smtpd.intake import Head, Intake, Stage
 from daemons.smtpd.received import received
 from daemons.smtpd.session import Session
@@ -256,7 +257,7 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
         setting = session.server.params.smtpd_forbid_bare_newline
         if session.dialogue.core.newlines is BareNewline.REJECT:
             session.log("reject", "bare <LF> received")
-            return _refused(session.bare_newline_reply())
+            return _refused(bare_newline_reply(session))
         if setting == "note":
             LOG.info(f"bare <LF> received after DATA from {session.client}")
     intake = _begin(session, transaction)

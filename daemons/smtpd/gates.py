@@ -1,0 +1,132 @@
+"""The gates that a command passes before its function runs, whatever it says.
+
+`read` looks at the line, `look_ahead` at what is behind it, `refusal` at the client and the verb.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from daemons.smtpd.answer import Answer, SessionEnded, answer, by_policy
+from daemons.smtpd.events import ImproperPipelining, escaped
+from daemons.smtpd.secrets import masked
+from daemons.smtpd.verb import Verb
+from libmail.log import LOG
+from libmail.smtp.reply import Reply
+from libmail.smtp.server import BareNewline, Command
+from libmail.tables.table import TableRetry
+
+if TYPE_CHECKING:
+    from daemons.smtpd.session import Session
+
+__all__ = ["bare_newline_reply", "look_ahead", "read", "refusal", "split", "too_early"]
+
+_SHOWN: Final = 100  # octets of unexpected input in the log
+_SHOWN_COMMAND: Final = 30  # octets of a command that is too long
+_SPACE: Final = " \t\r"
+
+
+async def read(session: "Session", event: Command) -> str | Reply:
+    """A command line as it is to be read; or the refusal of what is none. Raises SessionEnded."""
+    line = event.line.decode("utf-8", "surrogateescape")
+    shown = session.tally.heard(event.line)
+    if event.too_long:
+        return _too_long(session, shown)
+    if session.server.commands.filters:
+        line = await _filtered(session, line)
+    if event.bare_newline:
+        _note_bare_newline(session)
+    if not line.isascii() and not _is_text(session, line):
+        return Reply(500, "5.5.2", "Error: bad UTF-8 syntax")
+    return line
+
+
+def _too_long(session: "Session", line: bytes) -> Reply:
+    """The refusal of a line that is beyond line_length_limit; it is not looked at."""
+    params = session.server.params
+    text = escaped(line[:_SHOWN_COMMAND].decode("utf-8", "replace"))
+    LOG.warning(f"{session.client}: request longer than {params.line_length_limit}: {text}...")
+    return Reply(500, "5.5.2", f"{params.myhostname} Error: command too long")
+
+
+async def _filtered(session: "Session", line: str) -> str:
+    server = session.server
+    try:
+        found = await server.commands.replaced(line)
+    except TableRetry:
+        session.send(Reply(421, "4.3.0", f"{server.params.myhostname} Error: command filter"))
+        raise SessionEnded from None
+    if found is None:
+        return line
+    LOG.info(f'{session.client}: replacing command "{_shown(line)}" with "{_shown(found)}"')
+    return found
+
+
+def _shown(command: str) -> str:
+    """A command of the client, or in its place, for the log."""
+    octets = command.encode("utf-8", "surrogateescape")
+    return masked(octets, after_secret=False)[1].decode("utf-8", "surrogateescape")[:_SHOWN]
+
+
+def _note_bare_newline(session: "Session") -> None:
+    setting = session.server.params.smtpd_forbid_bare_newline
+    if setting == "note":
+        LOG.info(f"bare <LF> received after {session.facts.where} from {session.client}")
+    elif setting == "reject" and session.dialogue.core.newlines is BareNewline.REJECT:
+        session.log("reject", "bare <LF> received")
+        session.send(bare_newline_reply(session))
+        raise SessionEnded
+
+
+def bare_newline_reply(session: "Session") -> Reply:
+    """The refusal of a line that ends in LF alone."""
+    params = session.server.params
+    code = params.smtpd_forbid_bare_newline_reject_code
+    return Reply(code, f"{code // 100}.5.2", f"{params.myhostname} Error: bare <LF> received")
+
+
+def _is_text(session: "Session", line: str) -> bool:
+    """With smtputf8_enable, a line that is not ASCII has to be UTF-8."""
+    if not session.server.params.smtputf8_enable:
+        return True
+    return not any("\udc80" <= char <= "\udcff" for char in line)
+
+
+def split(line: str) -> tuple[str, str]:
+    """(first word, the rest) of a command line; what separates words is not part of them."""
+    line = line.strip(_SPACE)
+    word, _, argument = line.partition(" ")
+    if "\t" in word or "\r" in word:
+        at = next(at for at, char in enumerate(word) if char in _SPACE)
+        word, argument = line[:at], line[at:]
+    return word, argument.lstrip(_SPACE)
+
+
+def look_ahead(session: "Session", verb: Verb) -> None:
+    """Notice commands that were sent before they may be, RFC 2920 §3.1. Raises SessionEnded."""
+    facts = session.facts
+    if facts.improper_pipelining or verb.ends or session.server.stand_alone:
+        return
+    if verb.last or facts.protocol != "ESMTP":
+        too_early(session)
+
+
+def too_early(session: "Session") -> None:
+    """The client has sent more than it may at this point. Raises SessionEnded."""
+    facts = session.facts
+    facts.improper_pipelining = True
+    shown = session.tally.shown(session.dialogue.core.peek(_SHOWN)).decode("utf-8", "replace")
+    LOG.event(ImproperPipelining(facts.where, session.client, escaped(shown)))
+    if session.server.params.smtpd_forbid_unauth_pipelining:
+        session.send(Reply(554, "5.5.0", "Error: SMTP protocol synchronization"))
+        raise SessionEnded
+
+
+def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
+    """Why the command may not be given now."""
+    facts = session.facts
+    if session.access_denied and not verb.ends:
+        return by_policy(Reply(503, "5.7.0", f"Error: access denied for {facts.client.shown}"))
+    if session.server.options.must_encrypt and facts.tls is None and not verb.clear:
+        return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+    if argument and verb.bare:
+        return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))
+    return None if verb.off is None else verb.off(session)
