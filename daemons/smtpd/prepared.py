@@ -139,12 +139,11 @@ def open_tables(
     options = TableOptions.of(config)
     restriction_params = config.load(RestrictionParams)
     flush_params = config.load(FlushClientParams)
-    parents = restriction_params.parent_domain_matches_subdomains
-    exclusions = "smtpd_forbid_bare_newline_exclusions"
+    parents = frozenset(restriction_params.parent_domain_matches_subdomains)
 
-    def clients(what: str, items: tuple[str, ...]) -> AddressList:
-        title = f"smtpd_authorized_{what}"
-        return AddressList(title, items, options, parent=title in parents)
+    def clients(what: str, items: tuple[str, ...], *kin: str) -> AddressList:
+        title = f"smtpd_{what}"
+        return AddressList(title, items, options, parent=bool(parents & {title, *kin}))
 
     milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
     return Prepared(
@@ -162,17 +161,16 @@ def open_tables(
         forbidden_commands=StringList(
             "smtpd_forbidden_commands", params.smtpd_forbidden_commands, options
         ),
-        newline_exclusions=AddressList(
-            exclusions,
+        newline_exclusions=clients(
+            "forbid_bare_newline_exclusions",
             params.smtpd_forbid_bare_newline_exclusions,
-            options,
-            parent=exclusions in parents or "mynetworks" in parents,
+            "mynetworks",
         ),
         address_map=Maps("local_header_rewrite_clients", _address_maps(params), options),
         milter_maps=milter_maps,
-        verp_clients=clients("verp_clients", params.smtpd_authorized_verp_clients),
-        xclient_hosts=clients("xclient_hosts", params.smtpd_authorized_xclient_hosts),
-        xforward_hosts=clients("xforward_hosts", params.smtpd_authorized_xforward_hosts),
+        verp_clients=clients("authorized_verp_clients", params.smtpd_authorized_verp_clients),
+        xclient_hosts=clients("authorized_xclient_hosts", params.smtpd_authorized_xclient_hosts),
+        xforward_hosts=clients("authorized_xforward_hosts", params.smtpd_authorized_xforward_hosts),
         notice_params=config.load(NoticeParams),
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),
