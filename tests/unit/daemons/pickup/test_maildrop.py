@@ -29,6 +29,7 @@ from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
 QUEUE = QueueDirectory(frozenset())
+FOREIGN = Path(__file__).parents[2] / "libmail/queue/foreign"
 PARAMS = PickupParams(
     authorized_submit_users="static:anyone",
     cleanup_service_name="cleanup",
@@ -239,6 +240,21 @@ def test_mail_that_the_original_left(world: World) -> None:
     assert [one.address for one in recipients] == ["r@x.test", "late@x.test"]
     assert content == b"Subject: x\r\n\r\nbody\r\n"
     assert names("maildrop") == names("corrupt") == []
+
+
+def test_a_real_file_of_the_original(world: World) -> None:
+    """sendmail -F -N never -R full -V env-id -B8BITMIME -XV+-"""
+    path = Path("maildrop/ABCDEF12")
+    path.write_bytes((FOREIGN / "maildrop").read_bytes())
+    path.chmod(0o744)
+    if os.geteuid() == 0:
+        os.chown(path, 2001, 2001)
+    assert world.take("ABCDEF12")
+    ((origin, envelope, recipients, _),) = world.submitter.taken
+    assert origin.orig_id == ("" if os.geteuid() == 0 else "ABCDEF12")
+    assert (envelope.dsn_envid, envelope.verp_delims) == ("env-id", "+-")
+    assert envelope.flags & EnvelopeFlag.DSN_FULL
+    assert [one.notify for one in recipients] == [1] * len(recipients)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
