@@ -10,6 +10,7 @@ __all__ = [
     "ClientLine",
     "ConnectLine",
     "DisconnectLine",
+    "EtrnRefused",
     "HostnameMismatch",
     "ImproperPipelining",
     "LimitExceeded",
@@ -77,6 +78,17 @@ class SessionLost(NamedTuple):
         octets = "" if self.octets is None else f" ({self.octets} bytes)"
         queue_id = self.queue_id or "NOQUEUE"
         return f"{queue_id}: {self.reason} after {self.where}{octets} from {self.client}"
+
+
+class EtrnRefused(NamedTuple):
+    """A client asked for the mail of a site whose mail cannot be asked for."""
+
+    site: str
+    client: str
+
+    def text(self) -> str:
+        """`reject: ETRN example.com... from host[1.2.3.4]`."""
+        return f"reject: ETRN {self.site}... from {self.client}"
 
 
 class HostnameMismatch(NamedTuple):

@@ -3,9 +3,10 @@
 from typing import Final
 
 from daemons.smtpd.answer import Answer, answer, by_policy
+from daemons.smtpd.events import EtrnRefused
 from daemons.smtpd.session import Session
 from libmail.clients.flush import is_site
-from libmail.log import LOG
+from libmail.log import LOG, Level
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.tables.table import TableRetry
@@ -43,7 +44,7 @@ async def _queue_run(session: Session, site: str) -> Reply:
     flush = session.server.flush
     try:
         if not await flush.knows(site):
-            LOG.warning(f"reject: ETRN {site[:_SHOWN]}... from {session.client}")
+            LOG.event(EtrnRefused(site[:_SHOWN], session.client), Level.WARNING)
             return Reply(459, "", f"<{site}>: service unavailable")
         problem = await flush.send_site(site)
     except TableRetry as err:
