@@ -46,8 +46,9 @@ KNOWN: Final = (
     ("pflogsumm: master", r"^(?:daemon started|reload|terminating) (?:--|on signal)"),
     (
         "fail2ban, logwatch: postscreen",
-        r"^(?:CONNECT from|PREGREET|HANGUP|DNSBL rank|NON-SMTP COMMAND|BARE NEWLINE|PASS (?:NEW|OLD)|"
-        r"COMMAND (?:TIME|COUNT|LENGTH|PIPELINING)|(?:ALLOW|DENY|WHITE|BLACK)LISTED)\b",
+        r"^(?:CONNECT from|PREGREET|HANGUP|DNSBL rank|NON-SMTP COMMAND|BARE NEWLINE|"
+        r"COMMAND (?:TIME|COUNT|LENGTH|PIPELINING)|PASS (?:NEW|OLD)|"
+        r"(?:ALLOW|DENY|WHITE|BLACK)LISTED)\b",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from tests.log_patterns import known_to
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port, need_tool
 from tests.system.processes import PATIENCE
@@ -31,11 +33,11 @@ MODES: Final = {
 }
 
 
-@pytest.fixture
-def system(make_system: MakeSystem) -> MailSystem:
+def busy(make_system: MakeSystem, **main: str) -> MailSystem:
     """With some of everything in its log."""
     system = make_system(
         main={
+            **main,
             "mynetworks": "127.0.0.2/32",
             "relay_domains": "down.test error.test",
             "smtpd_helo_required": "yes",
@@ -59,9 +61,14 @@ def system(make_system: MakeSystem) -> MailSystem:
     talk(system, "EHLO client.test", "RSET")
     system.wait_for_log("status=deferred")
     system.wait_for_log("status=sent", count=4)
-    system.wait_for_log(": removed$", count=4)
+    system.wait_for_log(r": removed\b", count=4)
     system.wait_for_log("disconnect from", count=6)
     return system
+
+
+@pytest.fixture
+def system(make_system: MakeSystem) -> MailSystem:
+    return busy(make_system)
 
 
 def talk(system: MailSystem, *commands: str) -> None:
@@ -110,3 +117,20 @@ def test_fail2ban(system: MailSystem) -> None:
         assert match, done.stdout + done.stderr
         found[mode] = int(match[1])
     assert found == MODES
+
+
+def test_what_tools_know_is_an_event(make_system: MakeSystem) -> None:
+    """In the JSON form every line that a tool looks for has the name of its kind, and fields."""
+    system = busy(make_system, maillog_format="json")
+    lines = [json.loads(line) for line in system.log.read_text().splitlines()]
+    free = [
+        line["text"]
+        for line in lines
+        if "event" not in line and known_to(line["text"].removeprefix("warning: "))
+    ]
+    assert free == []
+    kinds = {line["event"] for line in lines if "event" in line}
+    assert kinds >= {
+        "ClientLine", "ConnectFailed", "ConnectLine", "DaemonStarted", "DeliveryStatus",
+        "DisconnectLine", "MessageId", "Pickup", "QueueActive", "QueueRemoved", "SessionLine",
+    }  # fmt: skip
