@@ -70,13 +70,13 @@ retry unix - - n - - error
 discard unix - - n - - discard
 local unix - n n - - local
 virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
 # Services that real Postfix has and wants, and we do not have yet.
 POSTFIX_SERVICES: Final = """\
 verify unix - - n - 1 verify
-anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 """
 
