@@ -26,7 +26,7 @@ from libmail.tls.expectation import expect
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
 from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text
 from libmail.tls.negotiation import (
     Hello,
     NameState,
@@ -34,7 +34,7 @@ from libmail.tls.negotiation import (
     SavedSession,
     verify_words,
 )
-from libmail.tls.observation import Trace, drained, new_buffer, state_line
+from libmail.tls.observation import Trace, drained, follow, new_buffer
 from libmail.tls.pem import Chain
 
 __all__ = ["Connection", "Step", "accept", "connect"]
@@ -61,7 +61,13 @@ class Connection:
     """One end of a session; see the beginning of this module. Made by `accept` and `connect`."""
 
     def __init__(
-        self, context: Handle, owner: object, negotiation: Negotiation, *, server: bool
+        self,
+        context: Handle,
+        owner: object,
+        negotiation: Negotiation,
+        ciphers: str,
+        *,
+        server: bool,
     ) -> None:
         clear_problems()
         ssl = SSL.SSL_new(context)
@@ -79,6 +85,8 @@ class Connection:
         self.server = server
         self.usable_records = True  # or there are records or anchors, and not one can be used
         self._spec: ClientSpec | None = None
+        self._ciphers = ciphers
+        self._watched: Callable[[str], None] | None = None
         self._trace: Trace | None = None
         self._heard = False
         self._done = False
@@ -284,17 +292,23 @@ class Connection:
         saved, self._negotiation.saved = self._negotiation.saved, None
         return saved
 
-    def watch(self, tell: Callable[[str], None]) -> None:
-        """Have the states of the handshake told, for loglevel 2."""
-        verb = "SSL_accept" if self.server else "SSL_connect"
-        ssl = self._ssl
+    def watch(self, tell: Callable[[str], None], peer: str) -> None:
+        """Have the handshake with a peer told in lines of the log, for loglevel 2."""
+        self._watched = tell
+        tell(f"setting up TLS connection {'from' if self.server else 'to'} {peer}")
+        tell(f'{peer}: TLS cipher list "{self._ciphers}"')
+        follow(self._ssl, self._negotiation, self._verb, tell, peer)
 
-        def told(where: int, result: int) -> None:
-            if line := state_line(ssl, verb, where, result):
-                tell(line)
+    @property
+    def _verb(self) -> str:
+        return "SSL_accept" if self.server else "SSL_connect"
 
-        self._negotiation.watch = told
-        SSL.SSL_set_info_callback(self._ssl, callbacks.information)
+    def peer_line(self, peer: str, digest: str) -> str:
+        """What loglevel 2 tells of the peer's certificate; "" if it has shown none."""
+        identity = self.peer
+        if identity is None:
+            return ""
+        return identity.line(peer, "issuer" if self.server else "issuer_CN", digest)
 
     def trace(self, limit: int) -> None:
         """Have the handshake written down in full; `traced` gives it. limit: octets."""
@@ -329,6 +343,8 @@ class Connection:
     def _failed(self, code: int) -> TlsFailed:
         """The error for a result that is none of those that are expected."""
         found = problems()
+        if self._watched is not None:
+            self._watched(f"{self._verb}:error in {text(SSL.SSL_state_string_long(self._ssl))}")
         lost = code == _SYSTEM or any("unexpected eof" in line for line in found)
         self._end = TlsFailed("lost connection" if lost else "-1", () if lost else found, lost=lost)
         return self._end
@@ -350,7 +366,7 @@ def accept(context: ServerContext) -> Connection:
         accept_server_purpose=settings.accept_server_purpose,
         keep=settings.cached,
     )
-    return Connection(context.handle, context, negotiation, server=True)
+    return Connection(context.handle, context, negotiation, settings.ciphers, server=True)
 
 
 def connect(context: ClientContext, spec: ClientSpec) -> Connection:
@@ -358,6 +374,6 @@ def connect(context: ClientContext, spec: ClientSpec) -> Connection:
     settings = context.settings
     negotiation = Negotiation(settings.verify_depth, server=False, keep=settings.cached)
     handle = context.variant(spec.ciphers, spec.protocols, spec.raw_keys)
-    connection = Connection(handle, context, negotiation, server=False)
+    connection = Connection(handle, context, negotiation, spec.ciphers, server=False)
     connection.expect(spec)
     return connection

@@ -58,6 +58,14 @@ class PeerIdentity:
             return fingerprint(self.certificate.public_key(), digest)
         return fingerprint(self.key.public_key(), digest) if self.key else ""
 
+    def line(self, peer: str, issuer: str, digest: str) -> str:
+        """A line of the log. issuer: the word for it. Raises TlsConfigError."""
+        return (
+            f"{peer}: subject_CN={self.common_name}, {issuer}={self.issuer},"
+            f" fingerprint={self.certificate_fingerprint(digest)},"
+            f" pkey_fingerprint={self.key_fingerprint(digest)}"
+        )
+
 
 def peer_identity(ssl: Handle) -> PeerIdentity | None:
     """Who the peer is; None if it has shown nothing."""

@@ -97,6 +97,7 @@ class Negotiation:
         self.resume: bytes = b""  # what the caller has found for hello.session_id
         self.saved: SavedSession | None = None
         self.watch: Callable[[int, int], None] | None = None
+        self.watch_certificate: Callable[[int, bool, str], None] | None = None
         self._limit = limit
         self._server = server
         self._tickets = tickets
@@ -114,10 +115,13 @@ class Negotiation:
         code = 0 if good else CRYPTO.X509_STORE_CTX_get_error(store_context)
         if depth > self._limit:
             code = CHAIN_TOO_LONG
-        if code:
-            certificate = CRYPTO.X509_STORE_CTX_get_current_cert(store_context)
-            if not (code == INVALID_PURPOSE and self._server_purpose(certificate, depth)):
-                self._note(code, depth, certificate)
+        certificate = CRYPTO.X509_STORE_CTX_get_current_cert(store_context)
+        if self.watch_certificate is not None and certificate != FFI.NULL:
+            subject = one_line(Certificate.borrowed(certificate))
+            self.watch_certificate(depth, good, subject)
+        excused = code == INVALID_PURPOSE and self._server_purpose(certificate, depth)
+        if code and not excused:
+            self._note(code, depth, certificate)
         kept = self.refused or self.misnamed
         CRYPTO.X509_STORE_CTX_set_error(store_context, kept.code if kept else 0)
         return 1

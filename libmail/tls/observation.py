@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from libmail.tls import callbacks
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, text
+from libmail.tls.negotiation import Negotiation
 
-__all__ = ["Trace", "drained", "new_buffer", "state_line"]
+__all__ = ["Trace", "drained", "follow", "new_buffer"]
 
 _SET_ARGUMENT: Final = 16  # SSL_CTRL_SET_MSG_CALLBACK_ARG
 _LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
@@ -48,6 +51,23 @@ class Trace:
         if not self._left:
             self.end()
         return told
+
+
+def follow(
+    ssl: Handle, negotiation: Negotiation, verb: str, tell: Callable[[str], None], peer: str
+) -> None:
+    """Have states and certificates told. verb: "SSL_accept" or "SSL_connect"."""
+
+    def state(where: int, result: int) -> None:
+        if line := state_line(ssl, verb, where, result):
+            tell(line)
+
+    def certificate(depth: int, good: bool, subject: str) -> None:
+        tell(f"{peer}: depth={depth} verify={good:d} subject={subject}")
+
+    negotiation.watch = state
+    negotiation.watch_certificate = certificate
+    SSL.SSL_set_info_callback(ssl, callbacks.information)
 
 
 def state_line(ssl: Handle, verb: str, where: int, result: int) -> str:

@@ -588,13 +588,37 @@ def test_authorities_that_are_absent(issued: Issued, tmp_path: Path) -> None:
             Authorities(file, directory)
 
 
-def test_states_can_be_watched(server: ServerContext, client: ClientContext) -> None:
-    pair = Pair(server, client, SPEC)
+def test_handshake_can_be_watched(server: ServerContext, client: ClientContext) -> None:
+    """Loglevel 2."""
+    pair = Pair(server, client, NAMED)
     lines: list[str] = []
-    pair.server.watch(lines.append)
+    told: list[str] = []
+    pair.server.watch(lines.append, "h[1]")
+    pair.client.watch(told.append, "mx[2]:25")
     pair.shake()
-    assert lines[0] == "SSL_accept:before SSL initialization"
+    assert lines[:3] == [
+        "setting up TLS connection from h[1]",
+        f'h[1]: TLS cipher list "{CIPHERS}"',
+        "SSL_accept:before SSL initialization",
+    ]
     assert "SSL_accept:SSLv3/TLS write server hello" in lines
+    assert told[0] == "setting up TLS connection to mx[2]:25"
+    assert "mx[2]:25: depth=1 verify=1 subject=/O=Tests/CN=Test CA" in told
+    assert "mx[2]:25: depth=0 verify=1 subject=/CN=mx.example.com" in told
+    line = pair.client.peer_line("mx[2]:25", "sha256")
+    assert line.startswith("mx[2]:25: subject_CN=mx.example.com, issuer_CN=Test CA, fingerprint=")
+    assert ", pkey_fingerprint=" in line
+    assert pair.server.peer_line("h[1]", "sha256") == ""
+
+
+def test_failure_can_be_watched(server: ServerContext) -> None:
+    lines: list[str] = []
+    connection = accept(server)
+    connection.watch(lines.append, "h[1]")
+    connection.receive(b"RSET\r\nRSET\r\n")
+    with pytest.raises(TlsFailed):
+        connection.handshake()
+    assert lines[-1] == "SSL_accept:error in error"
 
 
 def test_library_is_safe_after_a_fork(server: ServerContext, client: ClientContext) -> None:
