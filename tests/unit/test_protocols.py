@@ -1,0 +1,28 @@
+"""Whoever is listened to by a protocol of ours: what it does not read is not added to for ever."""
+
+import ast
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+# These connect to a server themselves, ask one thing at a time, and give up after a time.
+ASKING: Final = {
+    "libmail/clients/anvil.py": "anvil(8) of this system",
+    "libmail/clients/policy.py": "a policy server",
+    "libmail/net/stream_client.py": "servers of tables",
+    "daemons/qmgr/agents.py": "delivery agents, a request at a time",
+}
+
+
+def test_protocols_know_when_their_peer_is_slow() -> None:
+    found = []
+    for top in ("libmail", "daemons", "commands", "master"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and name not in ASKING:
+                    methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+                    if "data_received" in methods:
+                        found.append((name, methods))
+    assert [name for name, methods in found if "pause_writing" not in methods] == []
+    assert len(found) >= 3  # smtpd's channel, qmgr's front, Connection
