@@ -13,7 +13,7 @@ from collections import deque
 from typing import Final, cast
 
 from libmail.ipc.codec import Unframer, WireError
-from libmail.ipc.messages import CODEC, ClientCounts, ClientEvent
+from libmail.ipc.messages import CODEC, ClientCounts, ClientEvent, Leaving
 from libmail.log import LOG
 
 __all__ = ["AnvilClient"]
@@ -30,11 +30,13 @@ class _Link(asyncio.Protocol):
         self._unframer = Unframer(CODEC)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[asyncio.Future[ClientCounts]] = deque()
+        self._leaving = False
 
     @property
     def usable(self) -> bool:
         """Whether events can be sent."""
-        return self._transport is not None and len(self._waiting) < _MOST_WAITING
+        there = self._transport is not None and not self._leaving
+        return there and len(self._waiting) < _MOST_WAITING
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -45,14 +47,22 @@ class _Link(asyncio.Protocol):
         self._unframer.receive_data(data)
         try:
             for message in self._unframer:
-                if not isinstance(message, ClientCounts) or not self._waiting:
-                    raise WireError(f"unexpected {type(message).__name__}")
-                waiting = self._waiting.popleft()
-                if not waiting.done():
-                    waiting.set_result(message)
+                self._take(message)
         except WireError as error:
             LOG.warning(f"anvil: {error}")
             self.close()
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Leaving):
+            self._leaving = True
+        elif isinstance(message, ClientCounts) and self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(message)
+        else:
+            raise WireError(f"unexpected {type(message).__name__}")
+        if self._leaving and not self._waiting and self._transport is not None:
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
