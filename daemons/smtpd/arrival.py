@@ -36,6 +36,6 @@ async def arrive(session: "Session") -> Reply | None:
         if refused is not None:
             session.tally.kinds.add("policy")
             return refused
-    dialogue.core.treat_newlines(await server.clients.newlines(client.name, client.address))
+    dialogue.core.treat_newlines(await server.clients.newlines(client))
     session.trust = await server.clients.trust(client)
     return None

@@ -1,12 +1,14 @@
 """The log lines of smtpd(8) that log analysers read."""
 
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
-from libmail.lookup.facts import Facts
+from libmail.lookup.facts import Effect, Facts
 from libmail.lookup.xclient import Forwarded
 
 __all__ = [
+    "LINES",
     "ClientLine",
     "ConnectLine",
     "DisconnectLine",
@@ -17,6 +19,7 @@ __all__ = [
     "SessionLine",
     "SessionLost",
     "escaped",
+    "say",
 ]
 
 _ESCAPES: Final = {
@@ -198,3 +201,22 @@ class SessionLine(NamedTuple):
         if self.helo_name:
             parts.append(f"helo=<{self.helo_name}>")
         return " ".join(parts)
+
+
+LINES: Final = frozenset({"warning", "mapping", "deprecated"})
+"""The effects of a verdict that are log lines, and no more."""
+
+
+def say(effect: Effect) -> None:
+    """Log such an effect."""
+    if effect.action == "mapping":
+        LOG.info(f"mapping DSN status {effect.text}")
+    elif effect.action == "warning":
+        LOG.warning(effect.text)
+    else:
+        _once(effect.text)
+
+
+@lru_cache(64)
+def _once(text: str) -> None:
+    LOG.warning(text)

@@ -1,5 +1,6 @@
 """What smtpd(8) reads and opens before the jail: parameters, tables, the resolver."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import CleanupFlag
 from libmail.log import LOG
+from libmail.lookup.context import LiveLookups, Services
 from libmail.lookup.opened import OpenedRestrictions, open_restrictions
 from libmail.lookup.params import RestrictionParams
 from libmail.tables.maps import Maps
@@ -95,27 +97,35 @@ def _must_encrypt(params: SmtpdParams) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What is read and opened before the jail."""
+    """What is read and opened before the jail.
+
+    client_maps, client_lists: what the rules for clients look into.
+    """
 
     config: Config
     params: SmtpdParams
     options: Options
     restrictions: OpenedRestrictions
     command_filter: Maps
-    discard_maps: Maps
     noop_commands: StringList
     forbidden_commands: StringList
-    newline_exclusions: AddressList
-    address_map: Maps
-    milter_maps: Maps
-    verp_clients: AddressList
-    xclient_hosts: AddressList
-    xforward_hosts: AddressList
+    client_maps: tuple[Maps, ...]
+    client_lists: tuple[AddressList, ...]
     notice_params: NoticeParams
     flush_params: FlushClientParams
     flush_domains: DomainList
     resolver: NativeResolver
     limits: Limits
+
+    def lookups(self, services: Services) -> LiveLookups:
+        """What decisions ask, in the event loop. services: those that answer."""
+        opened = self.restrictions
+        return LiveLookups(
+            services,
+            maps={**opened.maps, **{maps.title: maps for maps in self.client_maps}},
+            hosts={**opened.hosts, **{hosts.title: hosts for hosts in self.client_lists}},
+            resolver=opened.resolver,
+        )
 
 
 def open_tables(
@@ -141,10 +151,6 @@ def open_tables(
     flush_params = config.load(FlushClientParams)
     parents = frozenset(restriction_params.parent_domain_matches_subdomains)
 
-    def clients(what: str, items: tuple[str, ...], *kin: str) -> AddressList:
-        title = f"smtpd_{what}"
-        return AddressList(title, items, options, parent=bool(parents & {title, *kin}))
-
     milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
     return Prepared(
         config=config,
@@ -152,31 +158,41 @@ def open_tables(
         options=_options(params, milter_maps=bool(milter_maps)),
         restrictions=open_restrictions(config, restriction_params, guard=guard, resolver=dns),
         command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
-        discard_maps=Maps(
-            "smtpd_discard_ehlo_keyword_address_maps",
-            params.smtpd_discard_ehlo_keyword_address_maps,
-            options,
-        ),
         noop_commands=StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
         forbidden_commands=StringList(
             "smtpd_forbidden_commands", params.smtpd_forbidden_commands, options
         ),
-        newline_exclusions=clients(
-            "forbid_bare_newline_exclusions",
-            params.smtpd_forbid_bare_newline_exclusions,
-            "mynetworks",
-        ),
-        address_map=Maps("local_header_rewrite_clients", _address_maps(params), options),
-        milter_maps=milter_maps,
-        verp_clients=clients("authorized_verp_clients", params.smtpd_authorized_verp_clients),
-        xclient_hosts=clients("authorized_xclient_hosts", params.smtpd_authorized_xclient_hosts),
-        xforward_hosts=clients("authorized_xforward_hosts", params.smtpd_authorized_xforward_hosts),
+        client_maps=(*_client_maps(params, options), milter_maps),
+        client_lists=tuple(_client_lists(params, parents, options)),
         notice_params=config.load(NoticeParams),
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),
         resolver=native or NativeResolver(),
         limits=open_limits(config, service),
     )
+
+
+def _client_maps(params: SmtpdParams, options: TableOptions) -> Iterator[Maps]:
+    title = "smtpd_discard_ehlo_keyword_address_maps"
+    yield Maps(title, params.smtpd_discard_ehlo_keyword_address_maps, options)
+    yield Maps("local_header_rewrite_clients", _address_maps(params), options)
+
+
+def _client_lists(
+    params: SmtpdParams, parents: frozenset[str], options: TableOptions
+) -> Iterator[AddressList]:
+    """parents: parent_domain_matches_subdomains."""
+    for title, items, kin in (
+        (
+            "smtpd_forbid_bare_newline_exclusions",
+            params.smtpd_forbid_bare_newline_exclusions,
+            "mynetworks",
+        ),
+        ("smtpd_authorized_verp_clients", params.smtpd_authorized_verp_clients, ""),
+        ("smtpd_authorized_xclient_hosts", params.smtpd_authorized_xclient_hosts, ""),
+        ("smtpd_authorized_xforward_hosts", params.smtpd_authorized_xforward_hosts, ""),
+    ):
+        yield AddressList(title, items, options, parent=bool(parents & {title, kin}))
 
 
 def _address_maps(params: SmtpdParams) -> list[str]:

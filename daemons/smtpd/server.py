@@ -16,8 +16,9 @@ from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient
 from libmail.clients.notice import Postmaster
 from libmail.dns.resolver import Protocols
-from libmail.lookup.context import Lookups
-from libmail.lookup.facts import Facts, Verdict
+from libmail.ipc.messages import ResolveReply
+from libmail.lookup.context import Lookups, WhereTo
+from libmail.lookup.restrictions import Restrictions
 from libmail.message.dates import rfc5322_date
 
 __all__ = ["Server"]
@@ -43,6 +44,7 @@ class Server:
     stand_alone: bool = False
     stopping: bool = False
     peers: PeerNames = field(init=False)
+    restrictions: Restrictions = field(init=False)
     lookups: Lookups = field(init=False)
     clients: ClientRules = field(init=False)
     commands: CommandRules = field(init=False)
@@ -65,10 +67,14 @@ class Server:
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
         self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
-        self.lookups = prepared.restrictions.lookups(self.rewrite.resolve_completed)
-        self.clients = ClientRules(prepared, self.lookups)
+        self.restrictions = prepared.restrictions.restrictions
+        self.lookups = prepared.lookups({WhereTo: self._resolve})
+        self.clients = ClientRules(params, self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
+
+    async def _resolve(self, question: WhereTo) -> ResolveReply:
+        return await self.rewrite.resolve_completed(question.where, question.key)
 
     # time and space
 
@@ -87,36 +93,3 @@ class Server:
             self._space = status.f_bavail * status.f_frsize
             self._space_checked = now
         return self._space
-
-    # decisions
-
-    async def connect(self, facts: Facts) -> Verdict:
-        """At the connection."""
-        return await self.prepared.restrictions.restrictions.connect(facts, self.lookups)
-
-    async def helo(self, facts: Facts) -> Verdict:
-        """At HELO and EHLO."""
-        return await self.prepared.restrictions.restrictions.helo(facts, self.lookups)
-
-    async def mail(self, facts: Facts) -> Verdict:
-        """At MAIL."""
-        return await self.prepared.restrictions.restrictions.mail(facts, self.lookups)
-
-    async def recipient(self, facts: Facts) -> Verdict:
-        """At RCPT and VRFY."""
-        restrictions = self.prepared.restrictions.restrictions
-        return await restrictions.recipient(
-            facts, self.lookups, unlisted=self.options.check_unlisted
-        )
-
-    async def data(self, facts: Facts) -> Verdict:
-        """At DATA and the first BDAT."""
-        return await self.prepared.restrictions.restrictions.data(facts, self.lookups)
-
-    async def end_of_data(self, facts: Facts) -> Verdict:
-        """When the content is complete."""
-        return await self.prepared.restrictions.restrictions.end_of_data(facts, self.lookups)
-
-    async def etrn(self, facts: Facts) -> Verdict:
-        """At ETRN."""
-        return await self.prepared.restrictions.restrictions.etrn(facts, self.lookups)

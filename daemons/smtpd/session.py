@@ -17,11 +17,13 @@ from daemons.smtpd.arrival import arrive
 from daemons.smtpd.client_rules import Trust
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
+    LINES,
     ClientLine,
     DisconnectLine,
     SessionLine,
     SessionLost,
     escaped,
+    say,
 )
 from daemons.smtpd.footer import add_footer, footer_values
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
@@ -30,6 +32,7 @@ from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
+from libmail.lookup.context import Lookups
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
@@ -51,14 +54,15 @@ class Session:
     """
 
     __slots__ = ("_reason", "access_denied", "chunks", "counted", "dialogue", "discard", "extras",
-                 "facts", "forwarded", "line", "may_verp", "receiving", "server", "tally",
-                 "transaction", "trust", "verbs")  # fmt: skip
+                 "facts", "forwarded", "line", "lookups", "may_verp", "receiving", "server",
+                 "tally", "transaction", "trust", "verbs")  # fmt: skip
 
     def __init__(
         self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
     ) -> None:
         """client: its names are not known yet."""
         self.server = server
+        self.lookups: Lookups = server.lookups  # or those that record this session
         self.verbs = verbs
         self.facts = Facts(client)
         self.dialogue = Dialogue(channel, server.params.line_length_limit)
@@ -83,7 +87,7 @@ class Session:
         footer = self.server.params.smtpd_reject_footer
         if reply.code >= 400 and footer:
             server = self.server
-            values = footer_values(self.facts, server.params.myhostname, server.lookups.now())
+            values = footer_values(self.facts, server.params.myhostname, self.lookups.now())
             reply = add_footer(reply, footer, values)
         data = reply.wire()
         self.tally.said(data)
@@ -154,7 +158,7 @@ class Session:
 
     async def welcome(self) -> Reply:
         """The greeting for the client, or the refusal of its connection."""
-        refused = self.judge(await self.server.connect(self.facts))
+        refused = self.judge(await self.server.restrictions.connect(self.facts, self.lookups))
         self.access_denied = refused is not None
         return Reply(220, "", self.server.params.smtpd_banner) if refused is None else refused.reply
 
@@ -276,6 +280,9 @@ class Session:
         """Log what restrictions did, remember what they want done; the answer if they refuse."""
         self.tally.kinds.update(verdict.errors)
         for effect in verdict.effects:
+            if effect.action in LINES:
+                say(effect)
+                continue
             if effect.action != "prepend" and not self.extras.has(effect):
                 self.log(effect.action, effect.text)
             self.extras.add(effect)

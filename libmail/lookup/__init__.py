@@ -4,6 +4,15 @@ A decision gets facts and a `Lookups`, and returns what is to be done; it does n
 a session that was recorded can be decided again, also against another configuration.
 """
 
-from libmail.lookup.context import Asked, LiveLookups, LookupFailure, Lookups, ReplayedLookups
+from libmail.lookup.context import LiveLookups, LookupFailure, Lookups, Question
+from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 
-__all__ = ["Asked", "LiveLookups", "LookupFailure", "Lookups", "ReplayedLookups"]
+__all__ = [
+    "Asked",
+    "LiveLookups",
+    "LookupFailure",
+    "Lookups",
+    "Question",
+    "RecordingLookups",
+    "ReplayedLookups",
+]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Final
 
-from libmail.log import LOG
 from libmail.lookup.check import Check, Rule, split_dsn
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
@@ -245,26 +244,26 @@ def _usable(check: Check, subject: Subject, table: str, word: str, text: str) ->
     else:
         problem = "" if "@" in text else "requires user@domain target"
     if problem:
-        LOG.warning(f'access table {table} entry "{check.name(subject)}" {problem}')
+        check.warn(f'access table {table} entry "{check.name(subject)}" {problem}')
     return not problem
 
 
 async def _restrictions(check: Check, subject: Subject, table: str, value: str) -> Outcome:
     """A right-hand side that names restrictions."""
     if ":" in value:
-        LOG.warning(f"access table {table} has entry with lookup table: {value}")
-        LOG.warning("do not specify lookup tables inside SMTPD access maps")
-        LOG.warning("define a restriction class and specify its name instead.")
+        check.warn(f"access table {table} has entry with lookup table: {value}")
+        check.warn("do not specify lookup tables inside SMTPD access maps")
+        check.warn("define a restriction class and specify its name instead.")
         return check.reject_config()
     rules: list[Rule] = []
     for name in value.replace(",", " ").split():
         rule = check.by_name(name)
         if rule is None:
-            LOG.warning(f'unknown smtpd restriction: "{name}"')
+            check.warn(f'unknown smtpd restriction: "{name}"')
             return check.reject_config()
         rules.append(rule)
     if check.depth >= _DEPTH:
-        LOG.warning(f"access table {table} entry {value} causes unreasonable recursion")
+        check.warn(f"access table {table} entry {value} causes unreasonable recursion")
         return check.reject_config()
     check.depth += 1
     try:

@@ -1,16 +1,14 @@
 """Restrictions on sender and recipient addresses, and the relay control."""
 
-from functools import lru_cache
 from typing import Final
 
 from libmail.dns.answers import DnsError, Filtered, Invalid, NotFound, is_null_mx
 from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
 from libmail.ipc.messages import ResolveFlag
-from libmail.log import LOG
 from libmail.lookup.check import Check
 from libmail.lookup.clients import tempfail
 from libmail.lookup.context import LookupFailure
-from libmail.lookup.facts import DUNNO, PERMIT, RECIPIENT, SENDER, Outcome, Subject
+from libmail.lookup.facts import DUNNO, PERMIT, RECIPIENT, SENDER, Effect, Outcome, Subject
 from libmail.smtp.address import split_address
 
 __all__ = [
@@ -82,7 +80,7 @@ async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
     recipient = check.facts.mail.recipient
     if recipient is None:
         return DUNNO
-    _warn_of_removal()
+    _warn_of_removal(check)
     try:
         if await _authorized(check, recipient):
             return PERMIT
@@ -99,11 +97,9 @@ async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
         return check.want_defer_if_permit(RECIPIENT, 450, "4.4.4", text)
 
 
-@lru_cache(1)
-def _warn_of_removal() -> None:
-    """Once a process."""
+def _warn_of_removal(check: Check) -> None:
     what = 'support for restriction "permit_mx_backup" will be removed from Postfix'
-    LOG.warning(f'{what}; instead, specify "relay_domains"')
+    check.verdict.effects.append(Effect("deprecated", f'{what}; instead, specify "relay_domains"'))
 
 
 async def _is_backup(check: Check, domain: str) -> Outcome:
@@ -244,7 +240,7 @@ async def _domain_exists(
             text = check.rejected(subject, "Malformed DNS server reply")
             return check.reject(subject, params.unknown_address_reject_code, dsn, text)
         except Filtered as err:
-            LOG.warning(f"{domain}: MX or address lookup error: {err.text.rpartition(': ')[2]}")
+            check.warn(f"{domain}: MX or address lookup error: {err.text.rpartition(': ')[2]}")
             return DUNNO
         except DnsError as err:
             failed = err

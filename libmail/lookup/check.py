@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from libmail.ipc.messages import ResolveFlag, ResolveReply
-from libmail.log import LOG
-from libmail.lookup.context import LookupFailure, Lookups
+from libmail.lookup.context import LookupFailure, Lookups, WhereTo
 from libmail.lookup.facts import (
     CLIENT,
     DATA,
@@ -32,7 +31,7 @@ from libmail.lookup.facts import (
 from libmail.lookup.params import RestrictionParams
 from libmail.smtp.reply import Reply
 
-__all__ = ["Check", "Restriction", "Rule", "fix_dsn", "split_dsn"]
+__all__ = ["Check", "Restriction", "Rule", "split_dsn"]
 
 _DSN: Final = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
 _FAIL: Final = int(ResolveFlag.FAIL)  # a plain number: flags are looked at for each recipient
@@ -72,22 +71,6 @@ def split_dsn(text: str, default: str) -> tuple[str, str]:
     if match is None:
         return default, text
     return f"{match[1]}.{match[2]}.{match[3]}", text[match.end() :]
-
-
-def fix_dsn(dsn: str, code: int, subject: Subject) -> str:
-    """Give a status the class of the reply code, and the detail that fits what is refused."""
-    detail = dsn[2:]
-    if detail[:2] == "1.":
-        if subject is SENDER:
-            mapped = _FOR_SENDER.get(detail, "1.0")
-        elif subject is RECIPIENT:
-            mapped = _FOR_RECIPIENT.get(detail, "1.0")
-        else:
-            mapped = "0.0"
-        if mapped != detail:
-            LOG.info(f"mapping DSN status {dsn} into {subject.words} status {dsn[:2]}{mapped}")
-            detail = mapped
-    return f"{code // 100}.{detail}"
 
 
 class Check:
@@ -223,7 +206,7 @@ class Check:
         error_class: ErrorClass = "policy",
     ) -> Outcome:
         """Refuse, unless this is only to be warned about."""
-        return self._refuse(Reply(code, fix_dsn(dsn, code, subject), text), error_class)
+        return self._refuse(Reply(code, self._fitting(dsn, code, subject), text), error_class)
 
     def reject_config(self) -> Outcome:
         """Refuse because of a mistake in the configuration, also after warn_if_reject."""
@@ -232,6 +215,22 @@ class Check:
     def reject_lookup(self, name: str) -> Outcome:
         """Refuse because something could not be looked up, also after warn_if_reject."""
         return self._refuse(Reply(451, "4.3.0", f"<{name}>: Temporary lookup failure"), "data")
+
+    def _fitting(self, dsn: str, code: int, subject: Subject) -> str:
+        """A status with the class of the reply code, and the detail that fits what is refused."""
+        detail = dsn[2:]
+        if detail[:2] == "1.":
+            if subject is SENDER:
+                mapped = _FOR_SENDER.get(detail, "1.0")
+            elif subject is RECIPIENT:
+                mapped = _FOR_RECIPIENT.get(detail, "1.0")
+            else:
+                mapped = "0.0"
+            if mapped != detail:
+                text = f"{dsn} into {subject.words} status {dsn[:2]}{mapped}"
+                self.verdict.effects.append(Effect("mapping", text))
+                detail = mapped
+        return f"{code // 100}.{detail}"
 
     def _refuse(self, reply: Reply, error_class: ErrorClass = "policy") -> Outcome:
         self.verdict.errors += (error_class,)
@@ -245,16 +244,20 @@ class Check:
         self.verdict.effects.append(Effect("reject", reply.line))
         return reply
 
+    def warn(self, text: str) -> None:
+        """Have a warning logged."""
+        self.verdict.effects.append(Effect("warning", text))
+
     def forbid_permit(self, restriction: str, target: str) -> Outcome:
         """Refuse to permit for something that the client, or whoever owns a name, can choose."""
-        LOG.warning(f"restriction {restriction} returns OK for {target}")
-        LOG.warning("this is not allowed for security reasons")
-        LOG.warning("use DUNNO instead of OK if you want to make an exception")
+        self.warn(f"restriction {restriction} returns OK for {target}")
+        self.warn("this is not allowed for security reasons")
+        self.warn("use DUNNO instead of OK if you want to make an exception")
         return self.reject_config()
 
     def want_defer_if_permit(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
         """A permit from now on becomes this refusal."""
-        reply = Reply(code, fix_dsn(dsn, code, subject), text)
+        reply = Reply(code, self._fitting(dsn, code, subject), text)
         if self._warning:
             self.verdict.effects.append(Effect("reject_warning", reply.line))
         elif self.defer_if_permit is None:
@@ -264,7 +267,7 @@ class Check:
     def want_defer_if_reject(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
         """A permanent refusal from now on becomes this one."""
         if self.defer_if_reject is None and not self._warning:
-            self.defer_if_reject = Reply(code, fix_dsn(dsn, code, subject), text)
+            self.defer_if_reject = Reply(code, self._fitting(dsn, code, subject), text)
         return DUNNO
 
     def finish(self, outcome: Outcome) -> Outcome:
@@ -278,7 +281,7 @@ class Check:
 
     async def resolve(self, address: str) -> ResolveReply:
         """Where mail for an address goes. Raises LookupFailure."""
-        reply = await self.lookups.resolve(self.facts.mail.sender or "", address)
+        reply = await self.lookups.ask(WhereTo(self.facts.mail.sender or "", address))
         if reply.flags & _FAIL:
             raise LookupFailure(address)
         return reply

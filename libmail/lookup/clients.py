@@ -5,7 +5,6 @@ from typing import Final
 
 from libmail.dns.answers import DnsError, Filtered, NotFound
 from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
-from libmail.log import LOG
 from libmail.lookup.check import Check
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import CLIENT, DUNNO, HELO, PERMIT, NameStatus, Outcome, Subject
@@ -147,7 +146,7 @@ async def reject_unknown_helo_hostname(check: Check, _: Subject, __: str) -> Out
         except NotFound:
             continue
         except Filtered as err:
-            LOG.warning(f"{name}: address or MX lookup error: {err.text.rpartition(': ')[2]}")
+            check.warn(f"{name}: address or MX lookup error: {err.text.rpartition(': ')[2]}")
             return DUNNO
         except DnsError as err:
             failed = err

@@ -1,61 +1,87 @@
-"""What decisions ask: tables, match lists, DNS, the address resolver, time.
+"""What decisions ask: tables, match lists, name services, other services, time.
 
-`LiveLookups` asks the real ones and can record each question with its answer; `ReplayedLookups`
-gives those answers again. Every question that has no answer now raises `LookupFailure`, never
-"not found".
+`LiveLookups` asks the real ones; those of `libmail.lookup.record` stand in front of any, and write
+down each question with its answer, or give recorded answers again.
+Every question that has no answer now raises `LookupFailure`, never "not found".
+
+What a service is asked is a class of its own, made of `Question`: the route of an address today, a
+policy, a count or a verification tomorrow. It needs an entry in the `services` of whoever makes the
+lookups, and nothing here.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from random import SystemRandom
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from libmail.dns.answers import (
-    DnsError,
-    DnsRecord,
-    Filtered,
-    Invalid,
-    NotFound,
-    NullMx,
-    TempFail,
-)
-from libmail.dns.resolver import Resolver
+from libmail.dns.answers import DnsRecord, TempFail
+from libmail.dns.native import NativeResolver
+from libmail.dns.resolver import Protocols, Resolver
 from libmail.ipc.messages import ResolveReply
 from libmail.service.pool import ServiceUnavailable
 from libmail.tables.maps import AddressForms, Found, Maps
 from libmail.tables.match import AddressList
 from libmail.tables.table import TableError
 
-__all__ = ["Asked", "LiveLookups", "LookupFailure", "Lookups", "ReplayedLookups", "Resolve"]
+__all__ = [
+    "List",
+    "LiveLookups",
+    "LookupFailure",
+    "Lookups",
+    "Question",
+    "Services",
+    "WhereTo",
+]
 
-Resolve = Callable[[str, str], Awaitable[ResolveReply]]
-R = TypeVar("R")
+A = TypeVar("A")
 
 
 class LookupFailure(Exception):
-    """The answer is not known now; the text says what failed. Always a temporary condition."""
+    """The answer is not known now; the text says what failed. Always a temporary condition.
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question and its answer.
-
-    kind: "table", "address", "hosts", "dns", "resolve". where: the table or parameter.
-    failure: what failed, "" if there is an answer. dns_error: name of the error class, and rcode.
+    title: of the tables that failed, "" where it is something else.
     """
 
-    kind: str
+    def __init__(self, text: str, title: str = "") -> None:
+        super().__init__(text)
+        self.title = title
+
+
+@dataclass(slots=True, eq=False)
+class Question(Generic[A]):
+    """What a service is asked; A: what it answers. where, key: as they stand in a record."""
+
     where: str
     key: str
-    answer: object
-    failure: str = ""
-    dns_error: str = ""
-    rcode: int = 0
+
+
+class WhereTo(Question[ResolveReply]):
+    """Where mail from a sender (where) to an address (key) goes: trivial-rewrite(8)."""
+
+    __slots__ = ()
+
+
+Services = Mapping[type[Question[Any]], Callable[[Any], Awaitable[Any]]]
+"""Who answers which kind of question. Raises ServiceUnavailable, TableError."""
+
+
+class List(Protocol):
+    """A list of domains or other words."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any item."""
+
+    async def match(self, text: str, /) -> bool:
+        """Raises TableRetry."""
 
 
 class Lookups(Protocol):
     """What decisions may ask. Titles are names of parameters, or "type:table"."""
+
+    def has(self, title: str) -> bool:
+        """Whether there are tables, or items, under that title."""
 
     async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
         """Search tables for a key; partial: it is a part of what is looked for."""
@@ -65,8 +91,8 @@ class Lookups(Protocol):
     ) -> Found | None:
         """Search tables for the forms of an address."""
 
-    def has(self, title: str) -> bool:
-        """Whether there are tables, or items, under that title."""
+    async def in_list(self, title: str, text: str) -> bool:
+        """Whether a domain or other word is in a list."""
 
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """Whether a host is in a list of networks and names."""
@@ -74,8 +100,11 @@ class Lookups(Protocol):
     async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
         """Records of a name. Raises DnsError."""
 
-    async def resolve(self, sender: str, address: str) -> ResolveReply:
-        """Where mail for an address goes."""
+    async def system_addresses(self, host: str, protocols: Protocols) -> tuple[str, ...]:
+        """Addresses of a host from the system's name services. Raises DnsError."""
+
+    async def ask(self, question: Question[A]) -> A:
+        """Ask a service."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -83,37 +112,46 @@ class Lookups(Protocol):
     def now(self) -> float:
         """Seconds since the epoch."""
 
+    def seed(self) -> int:
+        """What chance decides, for a generator of random numbers."""
+
 
 class LiveLookups:
-    """Asks the real tables and services.
-
-    maps, hosts: by title. record: where to append what was asked, None: nowhere.
-    """
+    """Asks the real tables and services."""
 
     def __init__(
         self,
-        maps: Mapping[str, Maps],
-        hosts: Mapping[str, AddressList],
-        resolver: Resolver | None,
-        resolve: Resolve,
-        record: list[Asked] | None = None,
+        services: Services,
+        *,
+        maps: Mapping[str, Maps] | None = None,
+        hosts: Mapping[str, AddressList] | None = None,
+        lists: Mapping[str, List] | None = None,
+        resolver: Resolver | None = None,
+        native: NativeResolver | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._maps = maps
-        self._hosts = hosts
+        """maps, hosts, lists: by title."""
+        self._services = services
+        self._maps = maps or {}
+        self._hosts = hosts or {}
+        self._lists = lists or {}
         self._resolver = resolver
-        self._resolve = resolve
-        self._record = record
+        self._native = native
+        self._clock = clock
 
     def has(self, title: str) -> bool:
         """Whether there are tables, or items, under that title."""
-        return bool(self._maps.get(title) or self._hosts.get(title))
+        return bool(self._maps.get(title) or self._hosts.get(title) or self._lists.get(title))
 
     async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
         """Search tables for a key. Raises LookupFailure."""
         maps = self._maps[title]
         if not maps.tables:
             return None
-        found = await self._ask("table", title, key, maps.search(key, partial=partial))
+        try:
+            found = await maps.search(key, partial=partial)
+        except TableError as err:
+            raise _failure(err) from err
         return None if found is None else found.value
 
     async def find_address(
@@ -123,32 +161,44 @@ class LiveLookups:
         maps = self._maps[title]
         if not maps.tables:
             return None
-        answer = maps.find_address(address, delimiters, forms, local=local)
-        return await self._ask("address", title, address, answer)
+        try:
+            return await maps.find_address(address, delimiters, forms, local=local)
+        except TableError as err:
+            raise _failure(err) from err
+
+    async def in_list(self, title: str, text: str) -> bool:
+        """Whether a domain or other word is in a list. Raises LookupFailure."""
+        try:
+            return await self._lists[title].match(text)
+        except TableError as err:
+            raise _failure(err) from err
 
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """Whether a host is in a list of networks and names. Raises LookupFailure."""
-        answer = self._hosts[title].match(name, address)
-        return await self._ask("hosts", title, f"{name}[{address}]", answer)
+        try:
+            return await self._hosts[title].match(name, address)
+        except TableError as err:
+            raise _failure(err) from err
 
     async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
         """Records of a name. Raises DnsError."""
         if self._resolver is None:
             raise TempFail(name, rrtype, "no resolver")
-        try:
-            answer = await self._resolver.lookup(name, rrtype)
-        except DnsError as err:
-            if self._record is not None:
-                kind = type(err).__name__
-                self._record.append(Asked("dns", rrtype, name, None, err.text, kind, err.rcode))
-            raise
-        if self._record is not None:
-            self._record.append(Asked("dns", rrtype, name, answer.records))
-        return answer.records
+        return (await self._resolver.lookup(name, rrtype)).records
 
-    async def resolve(self, sender: str, address: str) -> ResolveReply:
-        """Where mail for an address goes. Raises LookupFailure."""
-        return await self._ask("resolve", sender, address, self._resolve(sender, address))
+    async def system_addresses(self, host: str, protocols: Protocols) -> tuple[str, ...]:
+        """Addresses of a host from the system's name services. Raises DnsError."""
+        if self._native is None:
+            raise TempFail(host, "A", "no resolver")
+        return await self._native.addresses(host, protocols)
+
+    async def ask(self, question: Question[A]) -> A:
+        """Ask a service. Raises LookupFailure."""
+        try:
+            answer: A = await self._services[type(question)](question)
+        except (TableError, ServiceUnavailable) as err:
+            raise _failure(err) from err
+        return answer
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -156,78 +206,15 @@ class LiveLookups:
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return time.time()
+        return self._clock()
 
-    async def _ask(self, kind: str, where: str, key: str, question: Awaitable[R]) -> R:
-        try:
-            answer = await question
-        except (TableError, ServiceUnavailable) as err:
-            if self._record is not None:
-                self._record.append(Asked(kind, where, key, None, str(err) or "failed"))
-            raise LookupFailure(str(err)) from err
-        if self._record is not None:
-            self._record.append(Asked(kind, where, key, answer))
-        return answer
+    def seed(self) -> int:
+        """What chance decides."""
+        return _CHANCE.getrandbits(32)
 
 
-_DNS_ERRORS: Mapping[str, type[DnsError]] = {
-    error.__name__: error for error in (Filtered, Invalid, NotFound, NullMx, TempFail)
-}
+_CHANCE: Final = SystemRandom()
 
 
-class ReplayedLookups:
-    """Gives recorded answers again; what was not asked then raises LookupFailure."""
-
-    def __init__(self, asked: Iterable[Asked], titles: Iterable[str], now: float) -> None:
-        """titles: those that had tables or items. now: what the clock said."""
-        self._answers = {(entry.kind, entry.where, entry.key): entry for entry in asked}
-        self._titles = frozenset(titles)
-        self._now = now
-
-    def _answer(self, kind: str, where: str, key: str) -> object:
-        entry = self._answers.get((kind, where, key))
-        if entry is None:
-            raise LookupFailure(f"{where}: {key}: not asked when this was recorded")
-        if entry.dns_error:
-            raise _DNS_ERRORS[entry.dns_error](key, where, entry.failure, entry.rcode)
-        if entry.failure:
-            raise LookupFailure(entry.failure)
-        return entry.answer
-
-    def has(self, title: str) -> bool:
-        """Whether there were tables, or items, under that title."""
-        return title in self._titles
-
-    async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
-        """The recorded answer."""
-        if title not in self._titles:
-            return None
-        found = self._answer("table", title, key)
-        return found.value if isinstance(found, Found) else None
-
-    async def find_address(
-        self, title: str, address: str, delimiters: str, forms: AddressForms, *, local: bool
-    ) -> Found | None:
-        """The recorded answer."""
-        if title not in self._titles:
-            return None
-        return cast(Found | None, self._answer("address", title, address))
-
-    async def host_in_list(self, title: str, name: str, address: str) -> bool:
-        """The recorded answer."""
-        return bool(self._answer("hosts", title, f"{name}[{address}]"))
-
-    async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
-        """The recorded answer."""
-        return cast(tuple[DnsRecord, ...], self._answer("dns", rrtype, name))
-
-    async def resolve(self, sender: str, address: str) -> ResolveReply:
-        """The recorded answer."""
-        return cast(ResolveReply, self._answer("resolve", sender, address))
-
-    async def sleep(self, seconds: float) -> None:
-        """Do not wait."""
-
-    def now(self) -> float:
-        """The recorded time."""
-        return self._now
+def _failure(error: Exception) -> LookupFailure:
+    return LookupFailure(str(error), getattr(error, "title", ""))

@@ -14,7 +14,6 @@ from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostname
-from libmail.log import LOG
 from libmail.lookup.addresses import permit_auth_destination
 from libmail.lookup.check import Check, Restriction, split_dsn
 from libmail.lookup.context import LookupFailure
@@ -76,12 +75,12 @@ async def _listed(check: Check, query: str, pattern: str) -> bool | None:
     except NotFound:
         return False
     except DnsError as err:
-        LOG.warning(f"{query}: RBL lookup error: {err.text}")
+        check.warn(f"{query}: RBL lookup error: {err.text}")
         return None
     try:
         return not pattern or any(matches_pattern(pattern, record.value) for record in records)
     except ValueError:
-        LOG.warning(f"bad address pattern in DNS list: {pattern}")
+        check.warn(f"bad address pattern in DNS list: {pattern}")
         return None
 
 
@@ -102,21 +101,21 @@ async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: 
     domain = zone.partition("=")[0]
     values = await _values(check, subject, domain, query, what)
     which = f"bad rbl reply template for domain {domain}"
-    text = None if template is None else _filled_in(template, values, which)
+    text = None if template is None else _filled_in(check, template, values, which)
     if text is None:
         template = check.params.default_rbl_reply
-        text = _filled_in(template, values, "bad default rbl reply template")
+        text = _filled_in(check, template, values, "bad default rbl reply template")
     if text is None:
         return check.reject_config()
     match = _CODE.fullmatch(text)
     if match is None:
-        LOG.warning(f"rbl response code configuration error: {text}")
+        check.warn(f"rbl response code configuration error: {text}")
         return check.reject(subject, 450, "4.7.1", "Service unavailable")
     dsn, rest = split_dsn(match[2].lstrip(), "5.7.1")
     return check.reject(subject, int(match[1]), dsn, rest)
 
 
-def _filled_in(template: str, values: Mapping[str, str], problem: str) -> str | None:
+def _filled_in(check: Check, template: str, values: Mapping[str, str], problem: str) -> str | None:
     """The text of a template; None, with a warning, for one that cannot be expanded."""
 
     def value(name: str) -> str:
@@ -127,8 +126,8 @@ def _filled_in(template: str, values: Mapping[str, str], problem: str) -> str | 
     try:
         return expand(template, value)
     except ExpansionError as err:
-        LOG.warning(str(err))
-        LOG.warning(f"rbl_reject_reply: {problem}: {template}")
+        check.warn(str(err))
+        check.warn(f"rbl_reject_reply: {problem}: {template}")
         return None
 
 

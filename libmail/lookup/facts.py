@@ -165,7 +165,9 @@ class Effect:
     """Something that is to be done besides the reply.
 
     action: "reject", "warn", "info", "hold", "discard", "filter", "redirect", "bcc", "prepend",
-    "permit", "reject_warning". text: for the log, "" for nothing. argument: of the action.
+    "permit", "reject_warning"; "warning", "mapping" (of a status) and "deprecated" are log lines
+    that are not about the message.
+    text: for the log, "" for nothing. argument: of the action.
     """
 
     action: str
@@ -175,7 +177,7 @@ class Effect:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was decided: reply (None: go on), what else to do, and what decided.
+    """What was decided: reply (None: go on), what else to do or to log, and what decided.
 
     errors: the notify_classes of what was refused, or would have been without warn_if_reject.
     """
@@ -184,3 +186,8 @@ class Verdict:
     effects: list[Effect] = field(default_factory=list)
     decided_by: str = ""
     errors: tuple[ErrorClass, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What whoever runs the system should know."""
+        return [e.text for e in self.effects if e.action in ("warning", "deprecated")]

@@ -5,7 +5,6 @@ from typing import Final, Literal
 
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import literal_address, valid_hostaddr, valid_hostname
-from libmail.log import LOG
 from libmail.lookup.access import host_action
 from libmail.lookup.check import Check, Restriction
 from libmail.lookup.context import LookupFailure
@@ -74,7 +73,7 @@ async def _decide(subject: Subject, kind: Kind, check: Check, table: str) -> Out
         hosts = await _hosts(check, kind, bare)
     except _Unknown as err:
         where = err.domain or named(check.facts, subject)
-        LOG.warning(f"Unable to look up {kind} host for {where}: {err}")
+        check.warn(f"Unable to look up {kind} host for {where}: {err}")
         return DUNNO
     return await _look_at_hosts(check, subject, table, kind, hosts)
 
@@ -100,7 +99,7 @@ async def _look_at_hosts(
             if kind != "A":
                 about = f"{subject.words} {named(check.facts, subject)}"
                 why = "Name or service not known"
-                LOG.warning(f"Unable to look up {kind} host {host} for {about}: {why}")
+                check.warn(f"Unable to look up {kind} host {host} for {about}: {why}")
             continue
         outcome = await _look(check, subject, table, "", addresses)
         if outcome is not DUNNO:

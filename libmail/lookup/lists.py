@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from libmail.log import LOG, Fatal
+from libmail.log import Fatal
 from libmail.lookup.check import Check, Rule
 from libmail.lookup.facts import (
     DUNNO,
@@ -189,5 +189,5 @@ async def _sleep(check: Check, _: Subject, seconds: str) -> Outcome:
 
 
 async def _bad_configuration(check: Check, _: Subject, problem: str) -> Outcome:
-    LOG.warning(problem)
+    check.warn(problem)
     return check.reject_config()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-from libmail.log import LOG
 from libmail.lookup.access import (
     check_client_access,
     check_etrn_access,
@@ -92,7 +91,7 @@ def _removed(name: str, instead: str) -> Restriction:
 
     async def refuse(check: Check, _: Subject, __: str) -> Outcome:
         what = f'support for restriction "{name}" has been removed in Postfix 3.9'
-        LOG.warning(f"{what}; instead, specify {instead}")
+        check.warn(f"{what}; instead, specify {instead}")
         return check.reject_config()
 
     return refuse

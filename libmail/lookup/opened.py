@@ -7,7 +7,6 @@ from typing import Final
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
 from libmail.dns.resolver import Resolver
-from libmail.lookup.context import Asked, LiveLookups, Resolve
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.reply_filter import ReplyFilter
@@ -39,10 +38,6 @@ class OpenedRestrictions:
     maps: Mapping[str, Maps]
     hosts: Mapping[str, AddressList]
     resolver: Resolver | None
-
-    def lookups(self, resolve: Resolve, record: list[Asked] | None = None) -> LiveLookups:
-        """The lookup context. resolve: asks trivial-rewrite(8)."""
-        return LiveLookups(self.maps, self.hosts, self.resolver, resolve, record)
 
 
 def open_restrictions(

@@ -62,7 +62,7 @@ async def _refusal(session: Session) -> Answer | None:
         return _NEED_RCPT
     if not transaction.recipients:
         return _NO_RECIPIENTS
-    return session.judge(await session.server.data(session.facts))
+    return session.judge(await session.server.restrictions.data(session.facts, session.lookups))
 
 
 # DATA
@@ -192,7 +192,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         arrival=transaction.arrival,
         dsn_envid=transaction.dsn_envid,
         verp_delims=transaction.verp_delims,
-        rewrite_context=await server.clients.rewrite_context(facts, session.forwarded),
+        rewrite_context=await server.clients.rewrite_context(facts.client, session.forwarded),
         content_filter=extras.content_filter or server.params.content_filter,
         redirect=extras.redirect,
         client_name=client.name,
@@ -268,7 +268,8 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
         return _refused(_WRITE_ERROR)
     held = session.extras.cleanup_flags
     session.extras = Extras(cleanup_flags=held)
-    refused = session.judge(await session.server.end_of_data(session.facts))
+    restrictions = session.server.restrictions
+    refused = session.judge(await restrictions.end_of_data(session.facts, session.lookups))
     if refused is not None:
         return refused
     submission, transaction.submission = transaction.submission, None

@@ -30,7 +30,7 @@ async def etrn(session: Session, argument: str) -> Answer:
         return answer(Reply(501, "", "Error: invalid parameter syntax"))
     facts.mail.recipient = site  # what the restrictions are about; it is no recipient for the log
     try:
-        verdict = await server.etrn(facts)
+        verdict = await server.restrictions.etrn(facts, session.lookups)
     finally:
         facts.mail.recipient = None
     refused = session.judge(verdict)

@@ -40,7 +40,7 @@ async def ehlo(session: Session, argument: str) -> Answer:
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
         LOG.info(f"discarding EHLO keywords: {logged(discard)}")
     session.discard = discard
-    session.may_verp = await rules.allows_verp(facts)
+    session.may_verp = await rules.allows_verp(facts.client)
     return answer(ehlo_reply(session))
 
 
@@ -52,7 +52,7 @@ async def _introduce(session: Session, argument: str) -> Answer | None:
     session.drop_transaction()
     facts = session.facts
     facts.helo_name = name = _BLANK.split(argument, maxsplit=1)[0]
-    refused = session.judge(await session.server.helo(facts))
+    refused = session.judge(await session.server.restrictions.helo(facts, session.lookups))
     if refused is not None:
         facts.helo_name = ""
         return refused

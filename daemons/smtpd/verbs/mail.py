@@ -143,7 +143,8 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
 async def _options(session: Session, text: str) -> _Options:
     """Raises _Refused."""
     options = _Options()
-    verp = "XVERP" in text.upper() and await session.server.clients.allows_verp(session.facts)
+    rules, client = session.server.clients, session.facts.client
+    verp = "XVERP" in text.upper() and await rules.allows_verp(client)
     for name, value in parse_parameters(text):
         if name == "XVERP" and verp:
             options.verp = _delimiters(session, value)
@@ -225,7 +226,7 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
         refused = await _unfiltered(session)
         if refused is not None:
             return refused
-    refused = session.judge(await server.mail(facts))
+    refused = session.judge(await server.restrictions.mail(facts, session.lookups))
     if refused is not None:
         return refused
     bad = answer(Reply(501, "5.1.7", "Bad sender address syntax"))

@@ -125,7 +125,11 @@ async def _decide(session: Session, address: str, text: str) -> Answer | None:
         return None  # nothing of this message is delivered anyway
     if address.lower() == _POSTMASTER:
         return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
-    return session.judge(await session.server.recipient(session.facts))
+    server = session.server
+    unlisted = server.options.check_unlisted
+    return session.judge(
+        await server.restrictions.recipient(session.facts, session.lookups, unlisted=unlisted)
+    )
 
 
 def _options(text: str) -> tuple[int, str]:

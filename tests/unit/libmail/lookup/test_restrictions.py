@@ -11,13 +11,14 @@ from libmail.config import Config
 from libmail.config.main_cf import Entry
 from libmail.dns.answers import DnsRecord, NotFound, TempFail
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
-from libmail.log import Fatal
+from libmail.log import LOG, Fatal
 from libmail.lookup.access import address_parents, domain_parents
-from libmail.lookup.context import Asked, LiveLookups, Lookups, ReplayedLookups
+from libmail.lookup.context import LiveLookups, Lookups, WhereTo
 from libmail.lookup.dnslists import matches_pattern
 from libmail.lookup.facts import Client, Facts, Mail, NameStatus, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
+from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 from libmail.lookup.restrictions import Restrictions
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList
@@ -129,12 +130,15 @@ class World:
         else:
             setattr(self.facts.mail if hasattr(self.facts.mail, name) else self.facts, name, value)
 
-    def live(self) -> LiveLookups:
-        return LiveLookups(self.maps, self.hosts, DNS, resolve, self.asked)  # type: ignore[arg-type]
+    def plain(self) -> LiveLookups:
+        services = {WhereTo: lambda question: resolve(question.where, question.key)}
+        return LiveLookups(services, maps=self.maps, hosts=self.hosts, resolver=DNS)  # type: ignore[arg-type]
+
+    def live(self) -> RecordingLookups:
+        return RecordingLookups(self.plain(), self.asked)
 
     def replayed(self) -> ReplayedLookups:
-        titles = [title for title, maps in self.maps.items() if maps]
-        return ReplayedLookups(self.asked, titles, 0.0)
+        return ReplayedLookups(self.asked)
 
     def decide(self, lookups: Lookups) -> Verdict:
         return asyncio.run(self.restrictions.recipient(self.facts, lookups))
@@ -466,6 +470,39 @@ def test_earlier_stages_defer_what_a_later_one_permits() -> None:
         "Sender address rejected: Access denied",
         "",
     ]
+
+
+def test_a_session_replays_stage_by_stage() -> None:
+    """A whole session, with its own record, and nothing but that for the second time."""
+    settings = {
+        "smtpd_delay_reject": "no",
+        CLIENT: "check_client_access inline:{203.0.113=WARN hello}",
+        "smtpd_helo_restrictions": "reject_unknown_helo_hostname",
+        "smtpd_sender_restrictions": "reject_unknown_sender_domain, check_sender_mx_access fail:x",
+        "smtpd_data_restrictions": "sleep 1, reject_rbl_client rbl.test",
+        "smtpd_end_of_data_restrictions": "check_recipient_access inline:{alice@=HOLD}",
+    }
+
+    async def session(world: World, lookups: Lookups) -> list[Verdict]:
+        stages = world.restrictions
+        steps = (stages.connect, stages.helo, stages.mail, stages.recipient, stages.data)
+        world.facts.deferrals.clear()
+        return [await step(world.facts, lookups) for step in (*steps, stages.end_of_data)]
+
+    world = World(settings)
+    first = asyncio.run(session(world, world.live()))
+    assert any(verdict.effects for verdict in first)
+    assert asyncio.run(session(world, world.replayed())) == first
+
+
+def test_warnings_are_in_the_verdict() -> None:
+    logged: list[str] = []
+    LOG.open(lambda severity, head, text: logged.append(text), "test")
+    world = World({RCPT: "permit_mx_backup, nonsense"}, recipient="x@relayed.test")
+    verdict = world.decide(world.live())
+    what = 'support for restriction "permit_mx_backup" will be removed from Postfix'
+    assert verdict.warnings[0] == f'{what}; instead, specify "relay_domains"'
+    assert logged == []
 
 
 def test_what_decided_is_told() -> None:

@@ -1,0 +1,112 @@
+"""What depends on the client alone: which keywords it sees, what it may ask for, how its lines end,
+whose domain completes its headers, whether Milters see its mail.
+
+Decisions over the lookup context, like those of the restrictions; they say what is to be logged.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from libmail.config.declare import split_list
+from libmail.lookup.context import LookupFailure, Lookups
+from libmail.lookup.facts import Client
+from libmail.lookup.milters import Unfiltered, unfiltered
+from libmail.smtp.server import BareNewline
+
+__all__ = [
+    "Decided",
+    "authorized",
+    "bare_newlines",
+    "completed_with",
+    "discarded_keywords",
+    "keyword_set",
+    "milter_decision",
+]
+
+T = TypeVar("T")
+_OWN: Final = {"permit_inet_interfaces": "inet_interfaces", "permit_mynetworks": "mynetworks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Generic[T]):
+    """A decision; warnings: what whoever runs the system should know."""
+
+    value: T
+    warnings: tuple[str, ...] = ()
+
+
+def keyword_set(words: Iterable[str]) -> frozenset[str]:
+    """EHLO keywords in upper case; words that are none count as well, and do nothing."""
+    return frozenset(word.upper() for word in words)
+
+
+async def discarded_keywords(
+    lookups: Lookups, address: str, usual: frozenset[str]
+) -> Decided[frozenset[str]]:
+    """EHLO keywords that a client does not get to see. A failing table hides nothing more."""
+    try:
+        found = await lookups.find("smtpd_discard_ehlo_keyword_address_maps", address)
+    except LookupFailure:
+        found = None
+    return Decided(usual if found is None else keyword_set(found.replace(",", " ").split()))
+
+
+async def authorized(lookups: Lookups, title: str, client: Client) -> Decided[bool]:
+    """Whether a client is in smtpd_authorized_*_clients; not while a table fails."""
+    try:
+        if not lookups.has(title):
+            return Decided(False)
+        return Decided(await lookups.host_in_list(title, client.name, client.address))
+    except LookupFailure as err:
+        return Decided(False, (str(err),))
+
+
+async def bare_newlines(lookups: Lookups, client: Client, setting: str) -> Decided[BareNewline]:
+    """How the lines of a client end. setting: smtpd_forbid_bare_newline."""
+    if setting in ("no", "note"):
+        return Decided(BareNewline.ALLOW)
+    title = "smtpd_forbid_bare_newline_exclusions"
+    try:
+        if await lookups.host_in_list(title, client.name, client.address):
+            return Decided(BareNewline.ALLOW)
+    except LookupFailure:
+        pass  # a client that cannot be excluded now is not
+    return Decided(BareNewline.REJECT if setting == "reject" else BareNewline.NORMALIZE)
+
+
+async def completed_with(
+    lookups: Lookups, client: Client, words: Sequence[str], remote: str
+) -> Decided[str]:
+    """ "local" for clients whose headers are completed with our domain, or `remote`, another one.
+
+    words: local_header_rewrite_clients.
+    """
+    title = "local_header_rewrite_clients"
+    warnings: list[str] = []
+    for word in words:
+        own = _OWN.get(word.lower())
+        try:
+            if own is not None:
+                local = await lookups.host_in_list(own, client.name, client.address)
+            else:
+                local = ":" in word and await lookups.find(title, client.address) is not None
+        except LookupFailure as err:
+            warnings.append(f"{title}: {err}")
+        else:
+            if local:
+                return Decided("local", tuple(warnings))
+    return Decided(remote, tuple(warnings))
+
+
+async def milter_decision(
+    lookups: Lookups, address: str, milters: Sequence[str], default_action: str
+) -> Decided[Unfiltered]:
+    """What happens to mail of a client that Milters should see."""
+    try:
+        found = await lookups.find("smtpd_milter_maps", address)
+    except LookupFailure as err:
+        return Decided(unfiltered(("unknown",), "tempfail"), (f"smtpd_milter_maps: {err}",))
+    if found is not None:
+        milters = () if found.upper() == "DISABLE" else split_list(found)
+    return Decided(unfiltered(milters, default_action))
