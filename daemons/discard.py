@@ -5,7 +5,7 @@ called by: qmgr. asks: nobody. writes: the done mark. tells: trace. needs: the q
 
 from typing import Final
 
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Delivery,
     DeliveryParams,
     Reporters,

@@ -9,7 +9,7 @@ defers it. The next hop is the reason, with an enhanced status code at its start
 
 from typing import Final
 
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Bounced,
     Deferred,
     Delivery,

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Bounced,
     Deferred,
     Delivery,
@@ -21,7 +21,7 @@ from libmail.clients.delivery import (
     Sent,
     delivery_handlers,
 )
-from libmail.clients.status_filter import StatusFilter, open_status_filter
+from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from

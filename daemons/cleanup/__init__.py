@@ -15,7 +15,7 @@ from typing import Final
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.message import Message, Workshop
-from daemons.cleanup.notify import QueueManager
+from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.params import CleanupParams, HeaderParams, MappingParams
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
@@ -116,7 +116,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             rarely_used(f"private/{params.trace_service_name}"),
         ),
     )
-    qmgr = QueueManager(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
+    qmgr = QmgrClient(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
     space = _FreeSpace(params.queue_minfree)
 
     async def session(connection: Connection) -> None:
@@ -137,7 +137,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return Handlers(stream=exchanges(runtime, session))
 
 
-async def _exchange(connection: Connection, message: Message, qmgr: QueueManager) -> None:
+async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) -> None:
     """One message, to its result or abort."""
     connection.send(CleanupOpened(message.queue_id))
     while True:

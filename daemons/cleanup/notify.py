@@ -9,12 +9,12 @@ from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Runtime
 
-__all__ = ["QueueManager"]
+__all__ = ["QmgrClient"]
 
 _WAITING: Final = 1000  # notices kept while there is no connection; qmgr finds the rest itself
 
 
-class QueueManager:
+class QmgrClient:
     """Sends notices over one connection, which is made in the background.
 
     A notice may get lost: qmgr scans the incoming queue.

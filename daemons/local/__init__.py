@@ -12,8 +12,8 @@ from typing import Final
 
 from daemons.local.params import Settings, prepare
 from daemons.local.recipient import Clients, RecipientDelivery
+from libmail.agents.delivery import Delivery, Reporters, delivery_handlers
 from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import Delivery, Reporters, delivery_handlers
 from libmail.clients.rewrite import RewriteClient
 from libmail.message.delivered_to import earlier_recipients
 from libmail.service.pool import ServicePool

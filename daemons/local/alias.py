@@ -6,7 +6,7 @@ from daemons.local.outcomes import deferred
 from daemons.local.params import AliasTable, Settings
 from daemons.local.stage import Expansion, Origin, Stage, members_of
 from daemons.local.user import user_of_id
-from libmail.clients.delivery import Outcome
+from libmail.agents.delivery import Outcome
 from libmail.clients.rewrite import RewriteClient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable

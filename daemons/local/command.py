@@ -6,7 +6,7 @@ from daemons.local.outcomes import bounced, deferred, deliverable, delivered, mi
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import CannotAct, User, acting
-from libmail.clients.delivery import Delivery, Outcome
+from libmail.agents.delivery import Delivery, Outcome
 from libmail.config import ConfigError
 from libmail.execution.result import judge
 from libmail.execution.runner import (

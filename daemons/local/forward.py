@@ -8,8 +8,8 @@ from typing import Final
 from daemons.local.outcomes import deferred
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
+from libmail.agents.delivery import Delivery, Outcome, Sent
 from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import Delivery, Outcome, Sent
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import CleanupFlag, Envelope, EnvelopeFlag, QueueId, Recipient
 from libmail.log import LOG

@@ -10,7 +10,7 @@ from daemons.local.outcomes import bounced, deferred, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, Stage
 from daemons.local.user import ROOT, CannotAct, acting, user_of_id
-from libmail.clients.delivery import Bounced, Outcome
+from libmail.agents.delivery import Bounced, Outcome
 from libmail.log import LOG
 
 __all__ = ["read_include"]

@@ -13,7 +13,7 @@ from daemons.local.outcomes import bounced, deferred, deliverable, delivered, mi
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import ROOT, CannotAct, User, acting
-from libmail.clients.delivery import Bounced, Delivery, Outcome
+from libmail.agents.delivery import Bounced, Delivery, Outcome
 from libmail.log import LOG
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir

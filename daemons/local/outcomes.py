@@ -5,7 +5,7 @@ The relay "local" is replaced by the name of the service, of which there may be 
 
 from typing import Final
 
-from libmail.clients.delivery import Bounced, Deferred, Sent
+from libmail.agents.delivery import Bounced, Deferred, Sent
 from libmail.log import LOG
 
 __all__ = ["bounced", "deferred", "deliverable", "delivered", "misconfigured"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
-from libmail.clients.delivery import DeliveryParams
-from libmail.clients.status_filter import StatusFilter, open_status_filter
+from libmail.agents.delivery import DeliveryParams
+from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.log import Fatal
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup

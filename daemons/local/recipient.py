@@ -23,9 +23,9 @@ from daemons.local.outcomes import bounced, deferred, deliverable, delivered, mi
 from daemons.local.params import Settings
 from daemons.local.stage import MAX_LEVEL, Expansion, Origin, SeenFilter, Stage
 from daemons.local.user import CannotAct, User, acting, find_user
+from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.agents.handover import hand_over
 from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
-from libmail.clients.handover import hand_over
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import ConfigError
 from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag

@@ -13,7 +13,7 @@ from typing import Final
 from daemons.pipe.attributes import Attributes, parse_attributes
 from daemons.pipe.content import content
 from daemons.pipe.macros import BadMacro, CommandLine, Style
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Bounced,
     Deferred,
     Delivery,
@@ -23,8 +23,8 @@ from libmail.clients.delivery import (
     Sent,
     delivery_handlers,
 )
-from libmail.clients.recipient_headers import recipient_header_obstacle
-from libmail.clients.status_filter import StatusFilter, open_status_filter
+from libmail.agents.recipient_headers import recipient_header_obstacle
+from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.execution.result import CommandResult, judge
 from libmail.execution.runner import CommandFailed, Surroundings, exported, run_command
 from libmail.log import LOG, Fatal

@@ -17,7 +17,7 @@ from typing import Final
 from daemons.qmgr.agents import AgentTimes
 from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.clog import ClogWarnings
-from daemons.qmgr.closing import Closing, Reporters
+from daemons.qmgr.closing import Closing, ReportServices
 from daemons.qmgr.front import FrontConnection, FrontHandlers
 from daemons.qmgr.intake import IntakeRules
 from daemons.qmgr.manager import ManagerRules, QueueManager
@@ -96,7 +96,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         )
 
     store = Store(directory)
-    reporters = Reporters(
+    reporters = ReportServices(
         bounce=pool(params.bounce_service_name),
         defer=pool(params.defer_service_name),
         trace=pool(params.trace_service_name),

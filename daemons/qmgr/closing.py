@@ -18,7 +18,7 @@ from libmail.service.pool import ServicePool
 
 
 @dataclass(frozen=True, slots=True)
-class Reporters:
+class ReportServices:
     """The services that send reports."""
 
     bounce: ServicePool
@@ -32,7 +32,7 @@ class Closing:
     def __init__(
         self,
         store: Store,
-        reporters: Reporters,
+        reporters: ReportServices,
         backoff: Backoff,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -22,17 +22,17 @@ from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
 from daemons.smtp.shared import Decisions, SmtpClient
 from daemons.smtp.walk import Walk
-from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
     Reporters,
     delivery_handlers,
 )
+from libmail.agents.recipient_headers import recipient_header_obstacle
+from libmail.agents.status_filter import StatusFilter, open_status_filter
+from libmail.clients.cleanup import CleanupClient
 from libmail.clients.notice import NoticeParams, Postmaster
-from libmail.clients.recipient_headers import recipient_header_obstacle
-from libmail.clients.status_filter import StatusFilter, open_status_filter
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.resolver import Protocols
 from libmail.lookup.content_checks import CheckTables

@@ -24,7 +24,7 @@ from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
-from libmail.clients.delivery import Delivery
+from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.net.wire import Lost
 from libmail.smtp.client import BODY, RSET, Next, ServerReply, Transaction

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
-from libmail.clients.delivery import Bounced, Deferred
+from libmail.agents.delivery import Bounced, Deferred
 from libmail.net.wire import Lost
 from libmail.smtp.client import Phase, ServerReply
 

@@ -13,7 +13,7 @@ from daemons.smtp.recording import blame
 from daemons.smtp.secrecy import tls_status
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
-from libmail.clients.delivery import Delivery, Sent
+from libmail.agents.delivery import Delivery, Sent
 from libmail.ipc.messages import DsnNotify, Recipient
 from libmail.log import LOG
 from libmail.smtp.client import DATA, END_OF_DATA, MAIL, RCPT, ServerReply, Transaction

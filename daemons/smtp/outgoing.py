@@ -8,7 +8,7 @@ from daemons.smtp.content import Content
 from daemons.smtp.failure import Failure, Named
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.settings import Flags, Settings
-from libmail.clients.delivery import Delivery
+from libmail.agents.delivery import Delivery
 from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeSplitter

@@ -29,8 +29,8 @@ from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.secrecy import NO_TLS, is_mandatory
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
-from libmail.clients.delivery import Delivery
-from libmail.clients.handover import hand_over
+from libmail.agents.delivery import Delivery
+from libmail.agents.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG
 from libmail.net.wire import Address, Wire

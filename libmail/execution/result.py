@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from libmail.clients.delivery import Bounced, Deferred
+from libmail.agents.delivery import Bounced, Deferred
 from libmail.log import LOG
 
 __all__ = ["CommandResult", "Verdict", "judge"]

@@ -43,6 +43,7 @@ LAYERS: Final = (
         "libmail.lookup",
         "libmail.mailbox",
         "libmail.clients",
+        "libmail.agents",
         "libmail.execution",
     ),
     ("daemons", "commands", "master"),

@@ -25,11 +25,11 @@ from daemons import trivial_rewrite as rewriting
 from daemons.bounce import Reporter
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.message import Message, Workshop
-from daemons.cleanup.notify import QueueManager
+from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.front import FrontConnection, FrontHandlers
-from libmail.clients.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
+from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
     CODEC,
@@ -123,7 +123,7 @@ def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: lis
         )  # fmt: skip
         message = Message(shop, (await connection.receive_as(CleanupOpen)).flags)
         try:
-            await cleanup_module._exchange(connection, message, cast(QueueManager, _Notified()))
+            await cleanup_module._exchange(connection, message, cast(QmgrClient, _Notified()))
         finally:
             message.discard()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemons.virtual import MailboxDelivery, prepare
-from libmail.clients.delivery import Bounced, Deferred, Outcome, Sent
+from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
 from libmail.config import open_config
 from libmail.service.skeleton import Startup
 from tests.unit.daemons.smtp.bench import Bench, RecordedDelivery

@@ -14,10 +14,10 @@ from typing import cast
 from daemons.local.params import AliasTable, LocalParams, Settings
 from daemons.local.recipient import Clients, RecipientDelivery
 from daemons.local.user import default_user
+from libmail.agents.delivery import Delivery, DeliveryParams, Outcome, Reporters
+from libmail.agents.status_filter import StatusFilter
 from libmail.clients.cleanup import CleanupClient
-from libmail.clients.delivery import Delivery, DeliveryParams, Outcome, Reporters
 from libmail.clients.rewrite import RewriteClient
-from libmail.clients.status_filter import StatusFilter
 from libmail.config import open_config
 from libmail.ipc.messages import (
     CleanupResult,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from libmail.clients.delivery import Bounced, Deferred, Sent
+from libmail.agents.delivery import Bounced, Deferred, Sent
 from libmail.ipc.messages import TraceFlag
 from tests.unit.daemons.local.bench import ME, Bench
 

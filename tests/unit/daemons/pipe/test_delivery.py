@@ -15,7 +15,7 @@ from daemons.pipe import PipeDelivery, Settings
 from daemons.pipe.attributes import Attributes, Flags
 from daemons.pipe.content import content
 from daemons.pipe.macros import BadMacro, CommandLine, Style
-from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.execution.runner import Surroundings
 from libmail.ipc.messages import Envelope, Recipient
 from libmail.privileges import Identity

@@ -12,7 +12,7 @@ from typing import Final
 from daemons.qmgr.agents import AgentTimes
 from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.clog import ClogWarnings
-from daemons.qmgr.closing import Closing, Reporters
+from daemons.qmgr.closing import Closing, ReportServices
 from daemons.qmgr.feedback import Feedback, WindowRules
 from daemons.qmgr.intake import IntakeRules
 from daemons.qmgr.manager import ManagerRules, QueueManager
@@ -209,7 +209,7 @@ class Bed:
             scheduler=self.scheduler,
             store=self.store,
             resolver=FakeResolver(),
-            closing=Closing(self.store, Reporters(*self.pools), backoff, clock),
+            closing=Closing(self.store, ReportServices(*self.pools), backoff, clock),
             clogs=ClogWarnings(active_limit, 300),
             spawn=self._spawn,
             clock=clock,

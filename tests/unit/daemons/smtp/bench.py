@@ -19,9 +19,9 @@ from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Flags, Settings, SmtpParams
 from daemons.smtp.shared import Decisions, SmtpClient
 from daemons.smtp.walk import Walk
-from libmail.clients.delivery import Delivery, Outcome, Reporters
+from libmail.agents.delivery import Delivery, Outcome, Reporters
+from libmail.agents.status_filter import StatusFilter
 from libmail.clients.notice import NoticeParams, Postmaster
-from libmail.clients.status_filter import StatusFilter
 from libmail.config import open_config
 from libmail.ipc.messages import (
     BounceAppend,

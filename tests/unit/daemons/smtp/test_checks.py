@@ -9,7 +9,7 @@ from daemons.smtp.checks import ContentChecks
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.walk import Walk
-from libmail.clients.delivery import Deferred, Outcome, Sent
+from libmail.agents.delivery import Deferred, Outcome, Sent
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.rewriting import Rewriter

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libmail.clients.delivery import Bounced, Deferred, Sent
+from libmail.agents.delivery import Bounced, Deferred, Sent
 from libmail.log import LOG
 from tests.unit.daemons.smtp.bench import PLAIN_EHLO, Bench, Server
 from tests.unit.daemons.smtp.test_walk import NAME, one

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libmail.clients.delivery import Deferred, Sent
+from libmail.agents.delivery import Deferred, Sent
 from tests.unit.daemons.smtp.bench import Bench, Server
 from tests.unit.daemons.smtp.test_walk import one
 

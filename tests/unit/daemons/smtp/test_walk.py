@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from daemons.smtp.settings import Flags
-from libmail.clients.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.ipc.messages import DeliverFlag, DsnNotify, EnvelopeFlag, Recipient, TraceFlag
 from libmail.queue.file import ContentFlag
 from libmail.service.pool import ServiceUnavailable

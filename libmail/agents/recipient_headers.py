@@ -1,6 +1,6 @@
 """flags=D and flags=O of pipe(8), smtp(8), lmtp(8): headers that tell of one recipient."""
 
-from libmail.clients.delivery import Bounced, Deferred, Delivery
+from libmail.agents.delivery import Bounced, Deferred, Delivery
 from libmail.log import LOG
 from libmail.message.delivered_to import earlier_recipients, had_before
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from libmail.clients.status_filter import StatusFilter
+from libmail.agents.status_filter import StatusFilter
 from libmail.ipc.messages import (
     AgentReady,
     BounceAppend,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemons import discard, error
-from libmail.clients.delivery import (
+from libmail.agents.delivery import (
     Bounced,
     Deferred,
     Delivery,
@@ -17,7 +17,7 @@ from libmail.clients.delivery import (
     Sent,
     _deliver,
 )
-from libmail.clients.status_filter import StatusFilter
+from libmail.agents.status_filter import StatusFilter
 from libmail.ipc.messages import (
     BounceAppend,
     BounceReply,

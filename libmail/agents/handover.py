@@ -2,7 +2,7 @@
 
 import asyncio
 
-from libmail.clients.delivery import Delivery
+from libmail.agents.delivery import Delivery
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
     AgentReady,

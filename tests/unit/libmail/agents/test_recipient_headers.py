@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from libmail.clients.delivery import Bounced, Deferred, Delivery
-from libmail.clients.recipient_headers import recipient_header_obstacle
+from libmail.agents.delivery import Bounced, Deferred, Delivery
+from libmail.agents.recipient_headers import recipient_header_obstacle
 from libmail.ipc.messages import Recipient
 from libmail.message.delivered_to import earlier_recipients
 
