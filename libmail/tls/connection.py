@@ -44,6 +44,8 @@ _SYSTEM: Final = 5
 _CLOSED: Final = 6
 _WANT_HELLO: Final = 11
 _EOF_IS_AN_END: Final = 130  # BIO_C_SET_BUF_MEM_EOF_RETURN
+_IN: Final = 0  # memory BIOs
+_OUT: Final = 1
 _SCRATCH: Final = 1 << 16  # octets: four records
 _RECORD: Final = 1 << 14
 _MOST_UNREAD: Final = 1 << 21  # octets that may be fed and not read
@@ -73,11 +75,10 @@ class Connection:
         ssl = SSL.SSL_new(context)
         if ssl == FFI.NULL:
             raise TlsConfigError("Could not allocate a TLS session", problems())
-        self._ssl = FFI.gc(ssl, SSL.SSL_free)
+        self._held: Handle | None = FFI.gc(ssl, SSL.SSL_free)
         self._owner = owner  # the context with its authorities lives as long as we do
-        self._input = CRYPTO.BIO_new(CRYPTO.BIO_s_mem())
-        self._output = CRYPTO.BIO_new(CRYPTO.BIO_s_mem())
-        SSL.SSL_set_bio(ssl, self._input, self._output)  # which owns them from now on
+        self._bios = (CRYPTO.BIO_new(CRYPTO.BIO_s_mem()), CRYPTO.BIO_new(CRYPTO.BIO_s_mem()))
+        SSL.SSL_set_bio(ssl, *self._bios)  # which owns them from now on
         self._negotiation = negotiation
         self._callee = FFI.new_handle(negotiation)
         negotiation.ssl = ssl
@@ -96,6 +97,19 @@ class Connection:
         else:
             SSL.SSL_set_connect_state(ssl)
 
+    @property
+    def _ssl(self) -> Handle:
+        """The session of the library. Raises TlsFailed after close()."""
+        if self._held is None:
+            raise TlsFailed("the TLS session is closed")
+        return self._held
+
+    def _bio(self, which: int) -> Handle:
+        """What the library reads from, or writes to; they go with the session."""
+        if self._held is None:
+            raise TlsFailed("the TLS session is closed")
+        return self._bios[which]
+
     def expect(self, spec: ClientSpec) -> None:
         """Say which server is the right one. Raises TlsConfigError."""
         self._spec = spec
@@ -104,21 +118,21 @@ class Connection:
     # -- octets of the network
 
     def receive(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what the network has brought."""
-        if CRYPTO.BIO_ctrl_pending(self._input) + len(data) > _MOST_UNREAD:
-            raise ValueError("TLS input is fed but not read")
+        """Take what the network has brought. Raises TlsFailed for what is far too much."""
+        if CRYPTO.BIO_ctrl_pending(self._bio(_IN)) + len(data) > _MOST_UNREAD:
+            raise TlsFailed("too much input that nobody reads")
         if data:
             self._heard = True
-            CRYPTO.BIO_write(self._input, FFI.from_buffer(data), len(data))
+            CRYPTO.BIO_write(self._bio(_IN), FFI.from_buffer(data), len(data))
 
     def end_of_input(self) -> None:
         """The network brings no more: the peer has closed the connection."""
         self._heard = True
-        CRYPTO.BIO_ctrl(self._input, _EOF_IS_AN_END, 0, FFI.NULL)
+        CRYPTO.BIO_ctrl(self._bio(_IN), _EOF_IS_AN_END, 0, FFI.NULL)
 
     def output(self) -> bytes:
         """What the network has to take, b"" for nothing."""
-        return drained(self._output)
+        return drained(self._bio(_OUT))
 
     # -- the handshake
 
@@ -185,7 +199,7 @@ class Connection:
 
     def _read_some(self) -> bytes | None:
         """Some records in one piece; None when there is no whole one, or the end has come."""
-        size = _SCRATCH if CRYPTO.BIO_ctrl_pending(self._input) > _RECORD else _RECORD
+        size = _SCRATCH if CRYPTO.BIO_ctrl_pending(self._bio(_IN)) > _RECORD else _RECORD
         buffer, count = new_buffer("char[]", size), FFI.new("size_t *")
         filled = 0
         while filled <= size - _RECORD:
@@ -220,8 +234,11 @@ class Connection:
             clear_problems()
 
     def close(self) -> None:
-        """Free what the library holds for the session. Nothing else may be called after it."""
-        FFI.release(self._ssl)
+        """Free what the library holds for the session. What is called after it raises TlsFailed."""
+        if self._held is not None:
+            FFI.release(self._held)
+            self._held = None
+            self._end = TlsFailed("the TLS session is closed")
 
     # -- what the session is
 

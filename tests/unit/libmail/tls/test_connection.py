@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 import time
 from contextlib import nullcontext
@@ -22,11 +23,12 @@ from libmail.tls.context import (
     ServerContext,
     ServerSettings,
 )
+from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.negotiation import Hello, NameState
-from libmail.tls.pem import load_chains
+from libmail.tls.pem import chains_of, load_chains, pem_objects
 from libmail.tls.settings import Protocols, parse_protocols
 from libmail.tls.tickets import TicketKey, TicketKeys
 from tests.certificates import Authority, Issued, openssl
@@ -133,7 +135,7 @@ def test_input_that_nobody_reads_is_bounded(server: ServerContext) -> None:
     connection = accept(server)
     for _ in range(32):
         connection.receive(bytes(1 << 16))
-    with pytest.raises(ValueError, match="not read"):
+    with pytest.raises(TlsFailed, match="nobody reads"):
         connection.receive(b"x")
 
 
@@ -618,7 +620,7 @@ def test_failure_can_be_watched(server: ServerContext) -> None:
     connection.receive(b"RSET\r\nRSET\r\n")
     with pytest.raises(TlsFailed):
         connection.handshake()
-    assert lines[-1] == "SSL_accept:error in error"
+    assert lines[-1].startswith("SSL_accept:error in ")
 
 
 def test_library_is_safe_after_a_fork(server: ServerContext, client: ClientContext) -> None:
@@ -687,3 +689,63 @@ def test_chains_of_tables(authority: Authority) -> None:
             await by_name.chains("bad.example.com")
 
     asyncio.run(talk())
+
+
+def test_nothing_is_touched_after_close(server: ServerContext, client: ClientContext) -> None:
+    pair = Pair(server, client, SPEC).shake()
+    connection = pair.server
+    connection.close()
+    connection.close()
+    connection.shutdown()
+    for action in (
+        connection.handshake,
+        connection.read,
+        connection.output,
+        connection.end_of_input,
+        lambda: connection.receive(b"x"),
+        lambda: connection.write(b"x"),
+        lambda: connection.agreed,
+        lambda: connection.peer,
+        lambda: connection.trust,
+        lambda: connection.dane_match,
+    ):
+        with pytest.raises(TlsFailed):
+            action()
+
+
+@VERSIONS
+def test_huge_chains_are_refused(
+    authority: Authority, issued: Issued, protocols: Protocols
+) -> None:
+    """By both ends, before they are parsed."""
+    many = [issued.key.read_bytes(), *[issued.certificate.read_bytes()] * 400]
+    chains = chains_of(pem_objects(b"".join(many), "x"), "x")
+    huge = ServerContext(replace(server_settings(issued), chains=chains))
+    normal = trusting(authority)
+    with pytest.raises(TlsFailed) as caught:
+        Pair(huge, normal, replace(SPEC, protocols=protocols)).shake()
+    assert "excessive message size" in caught.value.problems[0]
+    asking = ServerContext(server_settings(issued, ask=Ask.YES))
+    with pytest.raises(TlsFailed) as caught:
+        Pair(asking, trusting(authority, chains=chains), replace(SPEC, protocols=protocols)).shake()
+    assert "excessive message size" in caught.value.problems[0]
+
+
+@VERSIONS
+def test_peer_is_known_again_when_resumed(
+    issued: Issued, authority: Authority, protocols: Protocols
+) -> None:
+    """Fingerprints and TLSA records with a session that is not verified again."""
+    context = ServerContext(server_settings(issued, tickets=ticket_keys(time.time())))
+    client = ClientContext(ClientSettings(groups=GROUPS, cached=True))
+    digest = hashlib.sha256(issued.public_key())
+    for more in (
+        {"fingerprints": frozenset([digest.digest().hex(":").upper()])},
+        {"tlsa": (Tlsa(3, 1, 1, digest.digest()),), "base_domain": "mx.example.com"},
+    ):
+        spec = replace(SPEC, protocols=protocols, **more)
+        first = Pair(context, client, spec).shake()
+        assert first.client.trust is Trust.VERIFIED
+        again = Pair(context, client, replace(spec, session=session_of(first))).shake()
+        assert again.client.agreed.resumed
+        assert again.client.trust is Trust.VERIFIED
