@@ -70,6 +70,8 @@ class Dialogue:
 
     async def talks_first(self) -> bool:
         """Whether the client has said something before it was greeted; it is then received."""
+        if self.core.pending:  # it came with the line of a proxy
+            return True
         if not self.channel.has_sent():
             return False
         self.core.receive_data(await self.channel.read(idle=True))

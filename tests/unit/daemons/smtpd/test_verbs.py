@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemons.smtpd.answer import Answer, answer
+from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.session import Session
 from daemons.smtpd.verb import Verb
 from daemons.smtpd.verbs import VERBS
@@ -98,6 +99,13 @@ def test_in_the_clear(tmp_path: Path) -> None:
     replies = talk(tmp_path, VERBS, b"NOOP\r\n", b"MAIL FROM:<>\r\n",
                    settings="smtpd_tls_security_level = encrypt\n")  # fmt: skip
     assert replies.endswith("250 2.0.0 Ok\r\n530 5.7.0 Must issue a STARTTLS command first\r\n")
+
+
+@pytest.mark.parametrize("early", [b"", b"EHLO x\r\n"])
+def test_what_came_with_the_line_of_a_proxy_is_too_early(early: bytes) -> None:
+    dialogue = Dialogue(Caller(), 512)
+    dialogue.core.receive_data(early)
+    assert asyncio.run(dialogue.talks_first()) == bool(early)
 
 
 def test_what_follows_an_answer(tmp_path: Path) -> None:
