@@ -43,6 +43,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy setup.py packaging/install.py
 	$(VENV)/bin/mypy packaging/demo
 	$(PY) -m tests.measures
+	$(VENV)/bin/vulture
 
 docs: $(STAMP)
 	$(PY) -m tests.messages_page

@@ -1,7 +1,8 @@
 """The size and shape of the code: `python -m tests.measures`, which `make lint` runs.
 
 Prints what is measured and fails on what is not allowed: a function over 60 lines, a class over
-350, a function without types. Code is what gets installed.
+350, a function without types, packages that import each other in a circle. Code is what gets
+installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from tests.unit.test_layers import circle, folder_edges
 
 __all__ = ["ROOT", "TOO_LONG", "Code", "Part", "main", "problems", "read_code"]
 
@@ -155,6 +158,8 @@ def main() -> int:
     for line in report(code):
         print(line)
     found = problems(code)
+    if packages := circle(folder_edges()):
+        found.append(f"packages import each other: {' '.join(packages)}")
     for line in found:
         print(line, file=sys.stderr)
     return 1 if found else 0

@@ -82,13 +82,11 @@ class MimeSplitter:
     """One message: `fields` and `end_header`, then `feed` as often as needed, then `end`.
 
     type, encoding: of the entity at hand, as far as its header is known; encoding b"" is 7bit.
-    too_deep: there were more boundaries than mime_nesting_limit.
     """
 
     def __init__(self, limits: MimeLimits) -> None:
         self.type = PLAIN_TEXT
         self.encoding = b""
-        self.too_deep = False
         self._limits = limits
         self._levels: list[_Level] = []
         self._marks: tuple[bytes, ...] = ()
@@ -191,7 +189,6 @@ class MimeSplitter:
         self.type = kind
         for boundary in kind.boundaries:
             if len(self._levels) > self._limits.nesting:
-                self.too_deep = True
                 return
             mark = b"--" + boundary[: self._limits.boundary]
             self._levels.append(_Level(mark, kind.subtype == b"digest"))

@@ -25,11 +25,8 @@ class AddressForms(Flag):
     NO_EXTENSION = auto()  # user@domain
     LOCAL_IF_LOCAL = auto()  # user+ext and user, where the domain is one of ours
     AT_DOMAIN = auto()  # @domain
-    DOMAIN = auto()  # domain
-    LOCAL_AT = auto()  # user+ext@ and user@
 
     DEFAULT = FULL | NO_EXTENSION | LOCAL_IF_LOCAL | AT_DOMAIN  # virtual(5), canonical(5)
-    ACCESS = FULL | NO_EXTENSION | DOMAIN | LOCAL_AT  # access(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +84,6 @@ def address_keys(
             yield base, extension, False
     if AddressForms.AT_DOMAIN in forms and at:
         yield f"@{domain}", "", False
-    if AddressForms.DOMAIN in forms and at:
-        yield domain, "", False
-    if AddressForms.LOCAL_AT in forms and localpart:
-        yield f"{localpart}@", "", False
-        if extension:
-            yield f"{base}@", extension, False
 
 
 class Maps:

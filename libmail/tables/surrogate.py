@@ -31,10 +31,9 @@ class UnavailableTable:
         """Likewise."""
         raise self._failure()
 
-    async def listing(self) -> AsyncIterator[tuple[str, str]]:
+    def listing(self) -> AsyncIterator[tuple[str, str]]:
         """Likewise."""
         raise self._failure()
-        yield  # what makes it a generator
 
     def _failure(self) -> TableRetry:
         self._log.warning(f"{self.spec} is unavailable. {self._reason}")

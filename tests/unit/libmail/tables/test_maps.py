@@ -75,7 +75,6 @@ KEYS = [
         ["u+x@d.test", "u@d.test", "u+x", "u", "@d.test"],
     ),
     (AddressForms.DEFAULT, False, ["u+x@d.test", "u@d.test", "@d.test"]),
-    (AddressForms.ACCESS, False, ["u+x@d.test", "u@d.test", "d.test", "u+x@", "u@"]),
     (AddressForms.FULL, True, ["u+x@d.test"]),
 ]
 
