@@ -128,6 +128,7 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
         max_idle=plan.max_idle,
         jail=given.jail,
         owner=given.owner,
+        passing=plan.entry.type == "pass",
     )
     run_service(program, Startup(plan.config, plan.entry.name, plan.arguments), launch)
 

@@ -11,7 +11,6 @@ import asyncio
 import socket
 from typing import Final
 
-from daemons.smtpd.peer import plain_address
 from daemons.smtpd.prepared import Prepared, open_tables
 from daemons.smtpd.server import Server
 from daemons.smtpd.session import Session
@@ -21,6 +20,7 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.facts import Client
 from libmail.net.channel import ClientChannel
+from libmail.net.ends import Ends
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
@@ -53,7 +53,7 @@ def make_server(prepared: Prepared) -> Server:
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Begin to serve."""
     front = Front(make_server(prepared), runtime)
-    return Handlers(stream=front.accept)
+    return Handlers(stream=front.accept, passed=front.accept)
 
 
 class Front:
@@ -67,10 +67,10 @@ class Front:
         self._ticking = False
         runtime.spawn(self._stop())
 
-    def accept(self, _: socket.socket) -> asyncio.Protocol:
-        """A client has connected."""
+    def accept(self, _: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:
+        """A client has connected. ends: as the program says that hands it over."""
         limit = self._server.params.smtpd_timeout
-        return ClientChannel(self._loop, limit, self._connected, self._ended)
+        return ClientChannel(self._loop, limit, self._connected, self._ended, ends)
 
     def _ended(self, channel: ClientChannel) -> None:
         self._channels.discard(channel)
@@ -85,14 +85,13 @@ class Front:
 
     async def _serve(self, channel: ClientChannel) -> None:
         try:
-            address, port = channel.client_address()
-            if address:  # else it is gone already
-                server_address, server_port = channel.server_address()
+            ends = channel.ends
+            if ends.client_address:  # else it is gone already
                 client = Client(
-                    plain_address(address),
-                    port,
-                    server_address=plain_address(server_address),
-                    server_port=server_port,
+                    ends.client_address,
+                    ends.client_port,
+                    server_address=ends.server_address,
+                    server_port=ends.server_port,
                 )
                 await Session(self._server, channel, VERBS, client).run()
         finally:

@@ -11,8 +11,9 @@ from libmail.dns.resolver import Protocols
 from libmail.log import LOG, Level
 from libmail.lookup.facts import Client, NameStatus
 from libmail.net.cache import ExpiringCache
+from libmail.net.ends import plain_address
 
-__all__ = ["Peer", "PeerNames", "plain_address"]
+__all__ = ["Peer", "PeerNames"]
 
 UNKNOWN: Final = "unknown"
 _CACHE_SIZE: Final = 5000
@@ -30,14 +31,6 @@ class Peer:
 
 
 _NAMELESS: Final = Peer(UNKNOWN, UNKNOWN, NameStatus.NOT_FOUND, NameStatus.NOT_FOUND)
-
-
-def plain_address(address: str) -> str:
-    """An address without zone; an IPv4 address in IPv6 clothes is an IPv4 address."""
-    address = address.partition("%")[0]
-    if address.lower().startswith("::ffff:") and "." in address:
-        return address[7:]
-    return address
 
 
 class PeerNames:

@@ -15,6 +15,7 @@ The exchanges, and the socket that they use:
 - `public/qmgr`: NewMail (no answer), QueueFlush -> FlushReply; or trigger bytes from postkick(1);
 - `public/flush`: FlushAdd, FlushSite -> FlushReply; or a wake-up from master;
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
+- `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove (no answer); or a wake-up from master;
@@ -54,6 +55,7 @@ __all__ = [
     "Leaving",
     "NewMail",
     "Nexthop",
+    "PassedClient",
     "QueueFlush",
     "QueueId",
     "Recipient",
@@ -401,6 +403,18 @@ class Leaving(NamedTuple):
     """
 
 
+class PassedClient(NamedTuple):
+    """postscreen -> a service of type pass: a client, whose open socket comes beside the message.
+
+    Addresses and ports are those that the service shall believe, be it that a proxy told them.
+    """
+
+    client_address: str
+    client_port: str
+    server_address: str
+    server_port: str
+
+
 class DeliverRequest(NamedTuple):
     """qmgr, local -> delivery agent: deliver one message to recipients that share a next hop.
 
@@ -634,6 +648,7 @@ CODEC: Final = Codec(
     [
         AgentReady,
         Leaving,
+        PassedClient,
         BounceAppend,
         BounceFlush,
         BounceReply,

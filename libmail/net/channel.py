@@ -11,14 +11,13 @@ import fcntl
 import struct
 import termios
 from collections.abc import Callable
-from socket import AF_UNIX
 from typing import Final, Protocol, cast
 
+from libmail.net.ends import Ends, ends_of
 from libmail.net.wakeup import Wakeup
 
 __all__ = ["Channel", "ClientChannel", "ClientGone", "ClientSilent", "ServerStopping"]
 
-_THIS_HOST: Final = ("127.0.0.1", "0")
 _MOST_PENDING: Final = 1 << 16  # octets received while the session is busy
 _COUNT: Final = struct.Struct("i")
 
@@ -74,8 +73,10 @@ class ClientChannel(asyncio.Protocol):
         "_paused",
         "_received",
         "_stopping",
+        "_told_ends",
         "_wakeup",
         "deadline",
+        "ends",
         "transport",
     )
 
@@ -85,11 +86,15 @@ class ClientChannel(asyncio.Protocol):
         limit: float,
         connected: Callable[["ClientChannel"], None],
         ended: Callable[["ClientChannel"], None],
+        ends: Ends | None = None,
     ) -> None:
         """limit: smtpd_timeout. connected: starts the session.
 
         ended: called once, when the connection is closed and its session, if any, is over.
+        ends: None for those that the socket has.
         """
+        self.ends = Ends() if ends is None else ends
+        self._told_ends = ends is not None
         self._loop = loop
         self._limit = limit
         self._connected: Callable[[ClientChannel], None] | None = connected
@@ -112,6 +117,8 @@ class ClientChannel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
+        if not self._told_ends:
+            self.ends = ends_of(transport)
         connected, self._connected = self._connected, None
         if connected is not None:
             connected(self)
@@ -224,24 +231,6 @@ class ClientChannel(asyncio.Protocol):
             self.deadline = self._loop.time() + self._limit
             if self.transport is not None:
                 self.transport.close()
-
-    def client_address(self) -> tuple[str, str]:
-        """(address, port) of the client."""
-        return self._name("peername")
-
-    def server_address(self) -> tuple[str, str]:
-        """(address, port) of our end."""
-        return self._name("sockname")
-
-    def _name(self, which: str) -> tuple[str, str]:
-        if self.transport is None:
-            return "", ""
-        name = self.transport.get_extra_info(which)
-        if isinstance(name, tuple) and len(name) >= 2:
-            return str(name[0]), str(name[1])
-        sock = self.transport.get_extra_info("socket")
-        # A service of type unix has clients of this host; another one is gone already.
-        return _THIS_HOST if sock is not None and sock.family == AF_UNIX else ("", "")
 
     # for its owner
 

@@ -31,10 +31,12 @@ from libmail.config import Config, ConfigError
 from libmail.files.freshness import outdated
 from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
+from libmail.net.ends import Ends
 from libmail.net.unix_stream import UnixStream
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
 from libmail.service.memory import limit_memory
+from libmail.service.passing import receive_client
 from libmail.service.visitors import FIRST_MESSAGE, Visitors
 
 __all__ = [
@@ -85,14 +87,17 @@ class Handlers:
     stream: makes the protocol for a connection that was accepted; it (or its session) must call
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
     blocks), and over; the same goes for it. datagram: takes one datagram, and the user id of its
-    sender, -1 if nobody can say. descriptors: clients of UNIX sockets may send open files. drain:
-    awaited before the process exits, after the last session.
+    sender, -1 if nobody can say. descriptors: clients of UNIX sockets may send open files. passed:
+    as stream, for a client that another program has accepted, with what that says of its ends; only
+    with it can the service be of type pass. drain: awaited before the process exits, after the last
+    session.
     """
 
     stream: Callable[[socket.socket], asyncio.Protocol] | None = None
     connection: Callable[[socket.socket], None] | None = None
     datagram: Callable[[bytes, int], None] | None = None
     descriptors: bool = False
+    passed: Callable[[socket.socket, Ends], asyncio.Protocol] | None = None
     drain: Callable[[], Awaitable[None]] | None = None
 
 
@@ -123,7 +128,8 @@ class Launch:
     listeners: listening (or datagram) sockets, non-blocking. status: master's end of it tells that
     master is alive. capacity: sessions at a time. max_use: sessions in a life, 0 for no limit.
     max_idle: seconds without a session after which to exit, 0 for never. owner: user id of
-    mail_owner. fifos: descriptors of named pipes, from which triggers are read.
+    mail_owner. fifos: descriptors of named pipes, from which triggers are read. passing: whether
+    connections bring clients, instead of being some.
     """
 
     listeners: tuple[socket.socket, ...]
@@ -135,6 +141,7 @@ class Launch:
     jail: Jail
     owner: int
     fifos: tuple[int, ...] = ()
+    passing: bool = False
 
 
 class Runtime:
@@ -290,12 +297,23 @@ class Runtime:
                 self._accept_failed(err)
                 return
             self._begin_session()
-            if self._handlers.stream is not None:
+            if self._launch.passing:
+                self.spawn(self._take_over(connection))
+            elif self._handlers.stream is not None:
                 self._attach(connection, self._handlers.stream)
             elif self._handlers.connection is not None:
                 self._handlers.connection(connection)
         # One client after the other costs no call in vain; when they come in crowds, take many.
         self._burst = min(2 * self._burst, _ACCEPT_BURST)
+
+    async def _take_over(self, carrier: socket.socket) -> None:
+        """The client that another program hands over is the session of this connection."""
+        accept = self._handlers.passed
+        found = await receive_client(carrier, self.trusted, self.service)
+        if found is None or accept is None:
+            self.session_ended()
+            return
+        self._attach(found.sock, lambda sock: accept(sock, found.ends))
 
     def _accept_failed(self, err: OSError) -> None:
         """Out of descriptors or memory: wait, rather than spin over a readable socket."""
@@ -430,6 +448,8 @@ class Runtime:
     def _check_type(self) -> None:
         """Whether the service can serve what its type in master.cf means. Raises Fatal."""
         datagrams = self._handlers.datagram is not None
+        if self._launch.passing and self._handlers.passed is None:
+            raise Fatal("unsupported transport type: pass")
         if datagrams and self._launch.fifos:
             raise Fatal("unsupported transport type: fifo")
         for listener in self._launch.listeners:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from libmail.ipc.messages import CODEC, PassedClient
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port, installation
 from tests.system.processes import (
@@ -499,3 +500,22 @@ def test_the_programs_of_another_installation_are_left_alone(make_system: MakeSy
     assert "/not/there" in line
     assert system.run("sendmail", "-bp").returncode == 0
     assert not ran.exists()
+
+
+def test_a_client_is_handed_over(make_system: MakeSystem) -> None:
+    """A service of type pass, which believes what comes with the client's socket."""
+    system = make_system(master=["smtpd pass - - n - - smtpd"])
+    system.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    with socket.socket(socket.AF_UNIX) as carrier, accepted:
+        carrier.connect(str(system.queue_directory / "private/smtpd"))
+        ends = PassedClient("192.0.2.7", "4321", "192.0.2.25", "25")
+        socket.send_fds(carrier, [CODEC.encode(ends)], [accepted.fileno()])
+    with client, client.makefile("rwb") as stream:
+        assert stream.readline().startswith(b"220 ")
+        stream.write(b"QUIT\r\n")
+        stream.flush()
+        assert stream.readline().startswith(b"221 ")
+    system.wait_for_log(r"disconnect from unknown\[192\.0\.2\.7\] quit=1 commands=1")

@@ -11,8 +11,9 @@ from typing import cast
 import pytest
 
 from libmail.config import Config
-from libmail.ipc.messages import CODEC, FlushReply
+from libmail.ipc.messages import CODEC, FlushReply, PassedClient
 from libmail.log import LOG, Fatal
+from libmail.net.ends import Ends
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup, exchanges
@@ -51,6 +52,7 @@ class Process:
         max_use: int = 0,
         max_idle: float = 0.0,
         datagrams: list[bytes] | None = None,
+        passing: bool = False,
     ) -> None:
         self.master, status = socket.socketpair()
         self.master.setblocking(False)
@@ -76,14 +78,21 @@ class Process:
             jail=Jail(None, None, no_new_privs=False),
             owner=os.getuid(),
             fifos=(self.fifo,) if datagrams is None else (),
+            passing=passing,
         )
+        self.passed: list[Ends] | None = [] if passing else None
         self.runtime = Runtime(Startup(Config("/etc/postfix"), "test", ()), launch)
 
     async def _start(self, runtime: Runtime) -> Handlers:
         datagrams = self._datagrams
         if datagrams is not None:
             return Handlers(datagram=lambda data, _: datagrams.append(data))
-        return Handlers(stream=lambda _: Echo(runtime))
+        return Handlers(stream=lambda _: Echo(runtime), passed=self._passed)
+
+    def _passed(self, _: socket.socket, ends: Ends) -> Echo:
+        assert self.passed is not None
+        self.passed.append(ends)
+        return Echo(self.runtime)
 
     async def run(self) -> None:
         await self.runtime.run(self._start)
@@ -351,6 +360,78 @@ def test_the_end_of_master_is_the_end() -> None:
         await process.states(1)
         process.master.close()
         await ended(serving)
+        process.close()
+
+    run(test)
+
+
+ENDS = Ends("192.0.2.1", "1234", "192.0.2.25", "25")
+
+
+def hand_over(process: Process, message: bytes, descriptors: list[int]) -> None:
+    with socket.socket(socket.AF_UNIX) as carrier:
+        carrier.connect(str(process.top / "s"))
+        socket.send_fds(carrier, [message], descriptors)
+
+
+def test_a_client_that_is_handed_over() -> None:
+    async def test() -> None:
+        process = Process(passing=True)
+        serving = asyncio.create_task(process.run())
+        assert await process.states(1) == [FREE]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            hand_over(process, CODEC.encode(PassedClient(*ENDS)), [theirs.fileno()])
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        writer.write(b"hello")
+        async with asyncio.timeout(60):
+            assert await reader.readexactly(5) == b"hello"
+        assert process.passed == [ENDS]
+        assert process.runtime.sessions == 1
+        writer.close()
+        await until(lambda: process.runtime.sessions == 0)
+        process.runtime.stop()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("what", ["nothing", "no client", "no socket", "two", "another message"])
+def test_what_is_handed_over_is_looked_at(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(LOG, "warning", warnings.append)
+
+    async def test() -> None:
+        process = Process(passing=True)
+        serving = asyncio.create_task(process.run())
+        assert await process.states(1) == [FREE]
+        message = CODEC.encode(PassedClient(*ENDS))
+        with open("/dev/null", "rb") as file, socket.socket() as sock:
+            descriptors = {"no socket": [file.fileno()], "two": [sock.fileno()] * 2}
+            if what == "another message":
+                message = CODEC.encode(FlushReply(""))
+            hand_over(
+                process,
+                b"" if what == "nothing" else message,
+                [] if what == "nothing" else descriptors.get(what, []),
+            )
+        if what != "two":
+            await until(lambda: len(warnings) == 1)
+            assert warnings[0].startswith("test: no client was handed over: ")
+        await until(lambda: process.runtime.sessions == 0)
+        process.runtime.stop()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
+def test_not_every_program_can_be_handed_clients() -> None:
+    async def test() -> None:
+        process = Process(passing=True, datagrams=[])
+        with pytest.raises(Fatal, match="unsupported transport type: pass"):
+            await process.run()
         process.close()
 
     run(test)

@@ -1,0 +1,46 @@
+"""Both ends of a connection, as a value.
+
+The socket need not know them: who accepted the connection may have been told of others (a proxy,
+postscreen), and then they count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final, NamedTuple
+
+__all__ = ["Ends", "ends_of", "plain_address"]
+
+_THIS_HOST: Final = ("127.0.0.1", "0")
+
+
+class Ends(NamedTuple):
+    """Addresses and ports of client and server, "" where there is none."""
+
+    client_address: str = ""
+    client_port: str = ""
+    server_address: str = ""
+    server_port: str = ""
+
+
+def plain_address(address: str) -> str:
+    """An address without zone; an IPv4 address in IPv6 clothes is an IPv4 address."""
+    address = address.partition("%")[0]
+    if address.lower().startswith("::ffff:") and "." in address:
+        return address[7:]
+    return address
+
+
+def ends_of(transport: asyncio.BaseTransport) -> Ends:
+    """Those that the socket has; of a UNIX socket both are this host."""
+    return Ends(*_end(transport, "peername"), *_end(transport, "sockname"))
+
+
+def _end(transport: asyncio.BaseTransport, which: str) -> tuple[str, str]:
+    name = transport.get_extra_info(which)
+    if isinstance(name, tuple) and len(name) >= 2:
+        return plain_address(str(name[0])), str(name[1])
+    sock = transport.get_extra_info("socket")
+    # A service of type unix has clients of this host; another one is gone already.
+    return _THIS_HOST if sock is not None and sock.family == socket.AF_UNIX else ("", "")

@@ -1,0 +1,72 @@
+"""Services of type `pass`: clients that another program has accepted, and hands over, open.
+
+Called by: the skeleton. The other program connects to the socket of the service, sends
+`PassedClient` with the client's descriptor beside it (SCM_RIGHTS), and closes. Only the mail system
+may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import PassedClient
+from libmail.log import LOG
+from libmail.net.ends import Ends
+from libmail.net.unix_stream import StrayDescriptors, UnixStream
+from libmail.service.connection import Connection, ConnectionLost, peer_credentials
+
+__all__ = ["Passed", "receive_client"]
+
+_PATIENCE: Final = 10.0  # seconds from the connection to the message
+
+
+class Passed(NamedTuple):
+    """A client. sock: does not block. ends: as the other program says."""
+
+    sock: socket.socket
+    ends: Ends
+
+
+async def receive_client(
+    carrier: socket.socket, trusted: Collection[int], name: str
+) -> Passed | None:
+    """The client that comes over this connection, which is closed; None, with a warning, if none.
+
+    trusted: user ids that may send one. name: of the service, for the log.
+    """
+    if peer_credentials(carrier).uid not in trusted:
+        carrier.close()
+        LOG.warning(f"{name}: connection from a user outside of the mail system")
+        return None
+    carrier.setblocking(False)
+    connection = Connection(name)
+    stream = UnixStream(carrier, connection, descriptors=True)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            message = await connection.receive_as(PassedClient)
+        (fd,) = stream.take_descriptors(1)
+        return Passed(_client(fd), Ends(*message))
+    except (ConnectionLost, WireError, StrayDescriptors, TimeoutError, OSError) as err:
+        LOG.warning(f"{name}: no client was handed over: {err or type(err).__name__}")
+        return None
+    finally:
+        connection.close()
+
+
+def _client(fd: int) -> socket.socket:
+    """Raises OSError for what is no connection."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise OSError(0, "not a stream socket")
+    sock.setblocking(False)
+    return sock
