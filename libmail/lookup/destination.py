@@ -45,6 +45,10 @@ class LocalDomains:
         self._names = mydestination
         self._addresses = frozenset(addresses)
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._names or self._addresses)
+
     async def match(self, domain: str) -> bool:
         """Whether mail for the domain is for this machine. Raises TableRetry."""
         if await self._names.match(domain):

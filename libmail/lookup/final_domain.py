@@ -6,18 +6,18 @@ trivial-rewrite(8), and the parameters that it names.
 """
 
 import re
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from libmail.dns.hostname import hostaddr_problem
-from libmail.log import LOG
 from libmail.lookup.address_forms import domain_at, is_special, operators, strip_route
+from libmail.lookup.context import Lookups
 from libmail.lookup.destination import literal_address
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import ResolveParams
 from libmail.message.tokens import Token, internal, tokenize
 from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
-__all__ = ["AddressParser", "Domains", "Parsed"]
+__all__ = ["AddressParser", "Parsed"]
 
 # RFC 1123 §2.1, and the underscore that hosts have in spite of it.
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.A)
@@ -30,13 +30,6 @@ _PLAIN: Final = re.compile(
 )
 _NUMERIC: Final = re.compile(r"[0-9.]+", re.A)
 _MAX_STRIPS: Final = 100  # local domains taken off one address: user%a%b@c@d ...
-
-
-class Domains(Protocol):
-    """A match list."""
-
-    async def match(self, text: str, /) -> bool:
-        """Raises TableRetry."""
 
 
 class Parsed(NamedTuple):
@@ -60,16 +53,18 @@ class Parsed(NamedTuple):
 
 
 class AddressParser:
-    """Takes addresses apart."""
+    """Takes an address apart. warnings: what is to be logged."""
 
-    def __init__(self, params: ResolveParams, rewriter: Rewriter, local: Domains) -> None:
-        """local: the domains of this machine."""
+    __slots__ = ("_lookups", "_params", "_rewriter", "warnings")
+
+    def __init__(self, params: ResolveParams, rewriter: Rewriter, lookups: Lookups) -> None:
         self._params = params
         self._rewriter = rewriter
-        self._local = local
+        self._lookups = lookups
+        self.warnings: list[str] = []
 
     async def parse(self, address: str) -> Parsed:
-        """An address in internal form. Raises TableRetry."""
+        """An address in internal form. Raises LookupFailure."""
         params = self._params
         if not address:
             return Parsed(
@@ -79,7 +74,7 @@ class AddressParser:
         if (
             plain is not None
             and len(plain[2]) <= _MAX_DOMAIN
-            and not await self._local.match(plain[2])
+            and not await self._lookups.in_list("mydestination", plain[2])
         ):
             return Parsed(plain[1], plain[2], False, False)
         return await self._parse_forms(address)
@@ -96,8 +91,9 @@ class AddressParser:
             at = domain_at(tokens)
             if at >= 0:
                 domain = _without_dot(internal(tokens[at + 1 :]))
-                if domain and not await self._local.match(self._literal(domain)):
-                    return self._elsewhere(tokens[:at], self._literal(domain))
+                full = self._literal(domain)
+                if domain and not await self._lookups.in_list("mydestination", full):
+                    return self._elsewhere(tokens[:at], full)
                 saved, tokens = domain, tokens[:at]
             form = self._rewriter.routed(tokens)
             if form is None:
@@ -150,14 +146,13 @@ class AddressParser:
                 return False
         return all(_LABEL.fullmatch(label) for label in domain.split("."))
 
-    @staticmethod
-    def _valid_literal(domain: str) -> bool:
+    def _valid_literal(self, domain: str) -> bool:
         if not domain.endswith("]"):
             return False
         ipv6 = domain[1:6].lower() == "ipv6:"
         problem = hostaddr_problem(domain[6 if ipv6 else 1 : -1], ipv6=ipv6)
         if problem:
-            LOG.warning(problem)
+            self.warnings.append(problem)
         return not problem
 
 

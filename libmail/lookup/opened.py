@@ -1,4 +1,4 @@
-"""Opening what restrictions look into, which happens before the jail."""
+"""Opening what decisions look into, which happens before the jail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,18 @@ from typing import Final
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
 from libmail.dns.resolver import Resolver
+from libmail.lookup.context import LiveLookups
+from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.reply_filter import ReplyFilter
 from libmail.lookup.restrictions import Restrictions
+from libmail.lookup.routing_params import ResolveParams
 from libmail.tables.maps import Maps
-from libmail.tables.match import AddressList
+from libmail.tables.match import AddressList, DomainList, StringList
 from libmail.tables.table import TableOptions
 
-__all__ = ["OpenedRestrictions", "open_restrictions", "own_addresses"]
+__all__ = ["OpenedRestrictions", "open_restrictions", "open_routing", "own_addresses"]
 
 _MAPS: Final = (
     "canonical_maps",
@@ -80,3 +83,32 @@ def own_addresses(config: Config) -> tuple[str, ...]:
     interfaces = own_interfaces(config.list("inet_interfaces"), config.list("inet_protocols"))
     addresses = [interface.address for interface in interfaces]
     return tuple(f"[{address}]" if address.version == 6 else str(address) for address in addresses)
+
+
+def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
+    """What the resolution of addresses asks: domains and tables. Raises Fatal, ConfigError."""
+    options = TableOptions.of(config)
+    maps = (
+        "transport_maps",
+        "relocated_maps",
+        "sender_dependent_relayhost_maps",
+        "sender_dependent_default_transport_maps",
+    )
+    own = own_interfaces(params.inet_interfaces, params.inet_protocols)
+    addresses = [*(one.address for one in own), *proxy_addresses(params.proxy_interfaces)]
+    names = StringList("mydestination", params.mydestination, options)
+    parent = "relay_domains" in params.parent_domain_matches_subdomains
+    return LiveLookups(
+        {},
+        maps={name: Maps(name, config.list(name), options) for name in maps},
+        lists={
+            "mydestination": LocalDomains(names, addresses),
+            "relay_domains": DomainList(
+                "relay_domains", params.relay_domains, options, parent=parent
+            ),
+            **{
+                name: StringList(name, config.list(name), options)
+                for name in ("virtual_alias_domains", "virtual_mailbox_domains")
+            },
+        },
+    )

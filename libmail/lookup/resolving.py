@@ -1,20 +1,20 @@
 """Resolving an address: address class, transport, next hop.
 
-A decision over `Tables`, without I/O of its own. Source: trivial-rewrite(8), transport(5),
-ADDRESS_CLASS_README.
+A decision over the lookup context, without I/O of its own. Titles are the names of parameters;
+"mydestination" stands for all that is this machine itself. Source: trivial-rewrite(8),
+transport(5), ADDRESS_CLASS_README.
 """
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
-from libmail.log import LOG
-from libmail.lookup.final_domain import AddressParser, Domains, Parsed
+from libmail.lookup.context import LookupFailure, Lookups
+from libmail.lookup.final_domain import AddressParser, Parsed
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import ResolveParams
-from libmail.tables.maps import AddressForms, Found, split_extension
-from libmail.tables.table import TableRetry
+from libmail.tables.maps import AddressForms, split_extension
 
-__all__ = ["AddressResolver", "Tables"]
+__all__ = ["AddressResolver", "Resolved"]
 
 _ERROR: Final = "error"
 _AGENTS_WITH_REASON: Final = (_ERROR, "retry")  # their next hop is the text of a report
@@ -22,39 +22,6 @@ _UNDELIVERABLE: Final = "Address is undeliverable"
 _BAD_SYNTAX: Final = "5.1.3 bad address syntax"
 _DUNNO: Final = "DUNNO"
 _SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
-
-
-class Maps(Protocol):
-    """The tables of one parameter."""
-
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-
-    async def search(self, key: str, *, partial: bool = False) -> Found | None:
-        """Raises TableRetry."""
-
-    async def find_address(
-        self,
-        address: str,
-        delimiters: str = "",
-        forms: AddressForms = AddressForms.DEFAULT,
-        *,
-        local: bool = False,
-    ) -> Found | None:
-        """Raises TableRetry."""
-
-
-class Tables(NamedTuple):
-    """What the decision is made from; the names are those of the parameters."""
-
-    local_domains: Domains
-    virtual_alias_domains: Domains
-    virtual_mailbox_domains: Domains
-    relay_domains: Domains
-    transport_maps: Maps
-    relocated_maps: Maps
-    sender_dependent_relayhost_maps: Maps
-    sender_dependent_default_transport_maps: Maps
 
 
 class Route(NamedTuple):
@@ -70,33 +37,51 @@ def split_route(text: str) -> Route:
     return Route(transport.strip(), nexthop.strip())
 
 
+class Resolved(NamedTuple):
+    """An answer; warnings: what whoever runs the system should know."""
+
+    reply: ResolveReply
+    warnings: tuple[str, ...]
+
+
 class AddressResolver:
     """See trivial-rewrite(8), "resolve"."""
 
-    def __init__(self, params: ResolveParams, tables: Tables, rewriter: Rewriter) -> None:
+    def __init__(self, params: ResolveParams, rewriter: Rewriter) -> None:
         self._params = params
-        self._tables = tables
-        self._parser = AddressParser(params, rewriter, tables.local_domains)
-        self._parent_transport = "transport_maps" in params.parent_domain_matches_subdomains
+        self._rewriter = rewriter
+
+    async def resolve(self, lookups: Lookups, sender: str, address: str) -> Resolved:
+        """Where mail goes. Never raises for a table: the flag FAIL says that nothing is known."""
+        one = _Resolution(self._params, self._rewriter, lookups)
+        try:
+            reply = await one.resolve(sender, address)
+        except LookupFailure as err:
+            one.warnings.append(f"{err.title} lookup failure" if err.title else str(err))
+            reply = _reply(ResolveFlag.FAIL, "", "", address)
+        return Resolved(reply, tuple(one.warnings))
+
+
+class _Resolution(AddressParser):
+    """The resolution of one address."""
+
+    __slots__ = ()
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
-        """Where mail goes. Never raises for a table: the flag FAIL says that nothing is known."""
-        try:
-            parsed = await self._parser.parse(address)
-            if parsed.bad:
-                return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
-            return await self._route(sender, parsed)
-        except TableRetry as err:
-            LOG.warning(f"{err.title} lookup failure" if err.title else str(err))
-            return _reply(ResolveFlag.FAIL, "", "", address)
+        """Raises LookupFailure."""
+        parsed = await self.parse(address)
+        if parsed.bad:
+            return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
+        return await self._route(sender, parsed)
 
     async def _route(self, sender: str, parsed: Parsed) -> ResolveReply:
         flags, route = await self._by_class(sender, parsed)
         if parsed.routed:
             flags |= ResolveFlag.ROUTED
         route = await self._by_table(parsed, route)
-        found = await self._tables.relocated_maps.find_address(
-            parsed.address, self._params.recipient_delimiter, local=parsed.local
+        delimiters, forms = self._params.recipient_delimiter, AddressForms.DEFAULT
+        found = await self._lookups.find_address(
+            "relocated_maps", parsed.address, delimiters, forms, local=parsed.local
         )
         if found is not None:
             prefix = "5.1.6 User has moved to " if self._params.relocated_prefix_enable else ""
@@ -104,24 +89,24 @@ class AddressResolver:
         return _reply(flags, *route, parsed.address)
 
     async def _by_class(self, sender: str, parsed: Parsed) -> tuple[ResolveFlag, Route]:
-        params, tables, domain = self._params, self._tables, parsed.domain
+        params, lookups, domain = self._params, self._lookups, parsed.domain
         if parsed.local:
             if params.helpful_warnings and not parsed.implied:
                 await self._warn_of_overlap(domain, "mydestination")
             flags = ResolveFlag.LOCAL | ResolveFlag.FINAL
             return flags, _completed(params.local_transport, domain)
-        if await tables.virtual_alias_domains.match(domain):
+        if await lookups.in_list("virtual_alias_domains", domain):
             if params.helpful_warnings:
                 await self._warn_of_overlap(domain, "virtual_alias_domains")
             which = " in virtual alias table" if params.show_user_unknown_table_name else ""
             flags = ResolveFlag.ALIAS | ResolveFlag.FINAL
             return flags, Route(_ERROR, f"5.1.1 User unknown{which}")
-        if await tables.virtual_mailbox_domains.match(domain):
+        if await lookups.in_list("virtual_mailbox_domains", domain):
             if params.helpful_warnings:
                 await self._warn_of_overlap(domain, "virtual_mailbox_domains")
             flags = ResolveFlag.VIRTUAL | ResolveFlag.FINAL
             return flags, _completed(params.virtual_transport, domain)
-        if await tables.relay_domains.match(domain):
+        if await lookups.in_list("relay_domains", domain):
             route = split_route(params.relay_transport)
             return ResolveFlag.RELAY, await self._by_relayhost(sender, route, domain)
         route = split_route(await self._default_transport(sender))
@@ -129,21 +114,20 @@ class AddressResolver:
 
     async def _warn_of_overlap(self, domain: str, used: str) -> None:
         """Say that a domain is in two classes, of which the first one counts."""
-        tables = self._tables
-        others: list[tuple[str, Domains]] = []
+        others: list[str] = []
         if used == "mydestination":
-            others.append(("virtual_alias_domains", tables.virtual_alias_domains))
+            others.append("virtual_alias_domains")
         if used != "virtual_mailbox_domains":
-            others.append(("virtual_mailbox_domains", tables.virtual_mailbox_domains))
+            others.append("virtual_mailbox_domains")
         if used != "mydestination":
-            others.append(("relay_domains", tables.relay_domains))
-        for name, domains in others:
-            if await domains.match(domain):
-                LOG.warning(f"do not list domain {domain} in BOTH {used} and {name}")
+            others.append("relay_domains")
+        for name in others:
+            if await self._lookups.in_list(name, domain):
+                self.warnings.append(f"do not list domain {domain} in BOTH {used} and {name}")
 
     async def _default_transport(self, sender: str) -> str:
         key = sender or self._params.empty_address_default_transport_maps_lookup_key
-        maps = self._tables.sender_dependent_default_transport_maps
+        maps = "sender_dependent_default_transport_maps"
         return await self._by_sender(maps, key) or self._params.default_transport
 
     async def _by_relayhost(self, sender: str, route: Route, domain: str) -> Route:
@@ -151,11 +135,12 @@ class AddressResolver:
         if route.nexthop:
             return route
         key = sender or self._params.empty_address_relayhost_maps_lookup_key
-        relay = await self._by_sender(self._tables.sender_dependent_relayhost_maps, key)
+        relay = await self._by_sender("sender_dependent_relayhost_maps", key)
         return Route(route.transport, relay or self._params.relayhost or domain)
 
-    async def _by_sender(self, maps: Maps, key: str) -> str:
-        found = await maps.find_address(key, self._params.recipient_delimiter, _SENDER_FORMS)
+    async def _by_sender(self, title: str, key: str) -> str:
+        delimiters = self._params.recipient_delimiter
+        found = await self._lookups.find_address(title, key, delimiters, _SENDER_FORMS, local=False)
         return "" if found is None or found.value.upper() == _DUNNO else found.value
 
     async def _by_table(self, parsed: Parsed, route: Route) -> Route:
@@ -170,13 +155,13 @@ class AddressResolver:
 
     async def _transport(self, parsed: Parsed) -> str | None:
         """What transport(5) says."""
-        maps = self._tables.transport_maps
-        if not maps:
+        lookups = self._lookups
+        if not lookups.has("transport_maps"):
             return None
         for key, full in self._transport_keys(parsed):
-            found = await maps.search(key, partial=not full)
+            found = await lookups.find("transport_maps", key, partial=not full)
             if found is not None:
-                return found.value
+                return found
         return None
 
     def _transport_keys(self, parsed: Parsed) -> list[tuple[str, bool]]:
@@ -187,9 +172,10 @@ class AddressResolver:
             keys.append((f"{base}@{parsed.domain}", False))
         keys.append((parsed.domain, False))
         if not parsed.domain.startswith("["):
+            undotted = "transport_maps" in self._params.parent_domain_matches_subdomains
             dot = parsed.domain.find(".", 1)
             while dot >= 0:
-                keys.append((parsed.domain[dot + self._parent_transport :], False))
+                keys.append((parsed.domain[dot + undotted :], False))
                 dot = parsed.domain.find(".", dot + 1)
         keys.append(("*", False))
         return keys

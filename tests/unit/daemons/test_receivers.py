@@ -70,7 +70,7 @@ from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
 from tests.unit.daemons.test_flush import World as FlushWorld
 from tests.unit.libmail.lookup.test_resolving import PARAMS as RESOLVE
-from tests.unit.libmail.lookup.test_resolving import tables as resolver_tables
+from tests.unit.libmail.lookup.test_resolving import routing
 from tests.unit.libmail.lookup.test_rewriting import PARAMS as REWRITE
 
 HERE = settings(
@@ -231,7 +231,7 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
 )
 def test_trivial_rewrite(units: list[object]) -> None:
     prepared = rewriting.Prepared(
-        Rewriter(REWRITE), AddressResolver(RESOLVE, resolver_tables(RESOLVE), Rewriter(REWRITE))
+        Rewriter(REWRITE), AddressResolver(RESOLVE, Rewriter(REWRITE)), routing(RESOLVE)
     )
 
     async def serve(connection: Connection) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from libmail.ipc.messages import ResolveFlag as F
 from libmail.ipc.messages import ResolveReply
+from libmail.lookup.context import LiveLookups
 from libmail.lookup.destination import LocalDomains
-from libmail.lookup.resolving import AddressResolver, Tables
+from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
+from libmail.lookup.resolving import AddressResolver, Resolved
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import ResolveParams, RewriteParams
 from libmail.tables.maps import Maps
@@ -80,30 +82,45 @@ class Lines:
     error = warning
 
 
-def tables(params: ResolveParams) -> Tables:
+def routing(params: ResolveParams) -> LiveLookups:
+    """All that a resolution asks."""
     options = TableOptions(log=Lines())
-    return Tables(
-        LocalDomains(
-            StringList("mydestination", params.mydestination, options),
-            [ip_address("127.0.0.1"), ip_address("::1")],
-        ),
-        StringList("virtual_alias_domains", params.virtual_alias_domains, options),
-        StringList("virtual_mailbox_domains", params.virtual_mailbox_domains, options),
-        DomainList("relay_domains", params.relay_domains, options, parent=True),
-        Maps("transport_maps", params.transport_maps, options),
-        Maps("relocated_maps", params.relocated_maps, options),
-        Maps("sender_dependent_relayhost_maps", params.sender_dependent_relayhost_maps, options),
-        Maps(
-            "sender_dependent_default_transport_maps",
-            params.sender_dependent_default_transport_maps,
-            options,
-        ),
+    maps = ("transport_maps", "relocated_maps", "sender_dependent_relayhost_maps")
+    titles = (*maps, "sender_dependent_default_transport_maps")
+    names = StringList("mydestination", params.mydestination, options)
+    return LiveLookups(
+        {},
+        maps={title: Maps(title, getattr(params, title), options) for title in titles},
+        lists={
+            "mydestination": LocalDomains(names, [ip_address("127.0.0.1"), ip_address("::1")]),
+            **{
+                title: StringList(title, getattr(params, title), options)
+                for title in ("virtual_alias_domains", "virtual_mailbox_domains")
+            },
+            "relay_domains": DomainList(
+                "relay_domains", params.relay_domains, options, parent=True
+            ),
+        },
     )
 
 
+def resolved(
+    address: str,
+    sender: str = "s@o.test",
+    params: ResolveParams = PARAMS,
+    rewrite: RewriteParams = REWRITE,
+) -> Resolved:
+    """Decided by tables, and once more by what was recorded then."""
+    resolver = AddressResolver(params, Rewriter(rewrite))
+    record: list[Asked] = []
+    lookups = RecordingLookups(routing(params), record)
+    first = asyncio.run(resolver.resolve(lookups, sender, address))
+    assert asyncio.run(resolver.resolve(ReplayedLookups(record), sender, address)) == first
+    return first
+
+
 def resolve(address: str, sender: str = "s@o.test", params: ResolveParams = PARAMS) -> ResolveReply:
-    resolver = AddressResolver(params, tables(params), Rewriter(REWRITE))
-    return asyncio.run(resolver.resolve(sender, address))
+    return resolved(address, sender, params).reply
 
 
 LOCAL = F.LOCAL | F.FINAL
@@ -203,9 +220,7 @@ def test_resolve_null_domain() -> None:
     ],
 )
 def test_what_is_inside_is_completed(address: str, recipient: str) -> None:
-    rewriter = Rewriter(replace(REWRITE, append_dot_mydomain=True))
-    resolver = AddressResolver(PARAMS, tables(PARAMS), rewriter)
-    reply = asyncio.run(resolver.resolve("", address))
+    reply = resolved(address, rewrite=replace(REWRITE, append_dot_mydomain=True)).reply
     assert not reply.flags & F.ERROR
     assert reply.recipient == recipient
 
@@ -222,15 +237,23 @@ def test_quoted_address_stays_whole() -> None:
     )  # fmt: skip
 
 
-def test_warns_of_a_domain_in_two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Lines()
-    monkeypatch.setattr("libmail.lookup.resolving.LOG", log)
-    resolve("u@both.test")
-    resolve("u@alias.test")
-    assert log.lines == [
-        "do not list domain both.test in BOTH mydestination and virtual_alias_domains",
-        "do not list domain alias.test in BOTH virtual_alias_domains and relay_domains",
-    ]
+@pytest.mark.parametrize(
+    ("address", "warning"),
+    [
+        ("u@both.test", "do not list domain both.test in BOTH mydestination and "
+         "virtual_alias_domains"),
+        ("u@alias.test", "do not list domain alias.test in BOTH virtual_alias_domains and "
+         "relay_domains"),
+        ("u@[bad]", "valid_ipv4_hostaddr: invalid character 98(decimal): bad"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(address: str, warning: str) -> None:
+    assert resolved(address).warnings == (warning,)
+
+
+def test_what_failed_is_told() -> None:
+    params = replace(PARAMS, transport_maps=("fail:broken",))
+    assert resolved("x@d.test", params=params).warnings == ("transport_maps lookup failure",)
 
 
 @pytest.mark.parametrize(
