@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from daemons.bounce.events import NotificationSent
 from daemons.bounce.params import Prepared
 from libmail.clients.cleanup import CleanupClient
 from libmail.dsn.report import Notice, Original, compose
@@ -20,7 +21,6 @@ from libmail.ipc.messages import (
     Target,
 )
 from libmail.log import LOG
-from libmail.log.events import NotificationSent
 from libmail.queue.file import ContentFlag, QueueFile
 
 __all__ = ["Job", "Notifier", "read_original"]

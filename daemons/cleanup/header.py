@@ -9,13 +9,13 @@ import asyncio
 import re
 from typing import Final, NamedTuple
 
+from daemons.cleanup.events import MessageId
 from daemons.cleanup.mapping import HEADER_RECIPIENT, HEADER_SENDER, AddressMapper
 from daemons.cleanup.missing import REDISTRIBUTION, VISIBLE_RECIPIENTS, MissingFields
 from daemons.cleanup.params import HeaderParams
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus, Envelope, QueueId
 from libmail.log import LOG
-from libmail.log.events import MessageId
 from libmail.message.addresses import AddressField, complete
 from libmail.message.headers import Field, HeaderReader, cut_field
 from libmail.smtp.address import quote_local

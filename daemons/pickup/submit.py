@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from daemons.pickup.events import MilterReject, Pickup
 from daemons.pickup.params import Prepared
 from libmail.clients.cleanup import CleanupClient
 from libmail.ipc.batches import octets
@@ -25,7 +26,6 @@ from libmail.ipc.messages import (
     SubmitResult,
 )
 from libmail.log import LOG
-from libmail.log.events import MilterReject, Pickup
 from libmail.lookup.authorization import user_name
 from libmail.lookup.milters import PASS, unfiltered
 from libmail.message.dates import rfc5322_date

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from daemons.qmgr.backoff import Backoff
+from daemons.qmgr.events import QueueExpired
 from daemons.qmgr.message import Message
 from daemons.qmgr.reports import flush_report
 from daemons.qmgr.store import Store
 from libmail.log import LOG
-from libmail.log.events import QueueExpired
 from libmail.service.pool import ServicePool
 
 

@@ -16,6 +16,7 @@ from daemons.qmgr.assignment import Assigner, Resolver
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.closing import Closing
 from daemons.qmgr.deliveries import Deliveries
+from daemons.qmgr.events import QueueActive
 from daemons.qmgr.intake import Intake, IntakeRules
 from daemons.qmgr.message import Message
 from daemons.qmgr.routing import RoutingRules
@@ -24,7 +25,7 @@ from daemons.qmgr.scheduler import Scheduler
 from daemons.qmgr.store import Read, Store
 from libmail.ipc.messages import EnvelopeFlag, QueueId, TraceFlag
 from libmail.log import LOG
-from libmail.log.events import QueueActive, QueueRemoved
+from libmail.log.events import QueueRemoved
 from libmail.queue.file import QueueFileCorrupt
 
 __all__ = ["ManagerRules", "QueueManager"]

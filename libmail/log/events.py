@@ -1,4 +1,6 @@
-"""The log lines that operators and their tools read: one NamedTuple for each.
+"""The log lines of several programs that operators and their tools read: one NamedTuple for each.
+
+Those of one program are in its events.py.
 
 `text()` is the classic form without time, host and tag, with addresses as
 info_log_address_format has them; the fields are those of the JSON form, addresses in internal form.
@@ -12,12 +14,6 @@ from libmail.log.logger import LOG
 
 __all__ = [
     "DeliveryStatus",
-    "MessageId",
-    "MilterReject",
-    "NotificationSent",
-    "Pickup",
-    "QueueActive",
-    "QueueExpired",
     "QueueRemoved",
     "seconds_text",
 ]
@@ -64,84 +60,6 @@ class DeliveryStatus(NamedTuple):
             f" delay={seconds_text(self.delay)}, delays={delays}{tls}, dsn={self.dsn},"
             f" status={self.status} ({self.reason})"
         )
-
-
-class MessageId(NamedTuple):
-    """The Message-Id field of a message; message_id: its text, "<>" where there is none."""
-
-    queue_id: QueueId
-    message_id: str
-    resent: bool = False
-
-    def text(self) -> str:
-        """`ID: message-id=<x@y>`."""
-        return f"{self.queue_id}: {'resent-' if self.resent else ''}message-id={self.message_id}"
-
-
-class NotificationSent(NamedTuple):
-    """A delivery status notification is on its way. who: sender or postmaster."""
-
-    queue_id: QueueId
-    who: str
-    kind: str
-    notification_id: QueueId
-
-    def text(self) -> str:
-        """`ID: sender non-delivery notification: ID`."""
-        return f"{self.queue_id}: {self.who} {self.kind} notification: {self.notification_id}"
-
-
-class Pickup(NamedTuple):
-    """A local user's message is being taken. orig_id: its queue id before a requeue, or ""."""
-
-    queue_id: QueueId
-    uid: int
-    sender: str
-    orig_id: str
-
-    def text(self) -> str:
-        """`ID: uid=0 from=<a>`."""
-        orig = f" orig_id={self.orig_id}" if self.orig_id else ""
-        return f"{self.queue_id}: uid={self.uid} from=<{LOG.address(self.sender)}>{orig}"
-
-
-class MilterReject(NamedTuple):
-    """A local user's message is refused by a Milter, or because one cannot be asked."""
-
-    reason: str
-
-    def text(self) -> str:
-        """`milter-reject: 5.7.1 Command rejected`."""
-        return f"milter-reject: {self.reason}"
-
-
-class QueueActive(NamedTuple):
-    """A message has entered the active queue. size: octets of content."""
-
-    queue_id: QueueId
-    sender: str
-    size: int
-    recipients: int
-
-    def text(self) -> str:
-        """`ID: from=<a>, size=1, nrcpt=1 (queue active)`."""
-        return (
-            f"{self.queue_id}: from=<{LOG.address(self.sender)}>, size={self.size},"
-            f" nrcpt={self.recipients} (queue active)"
-        )
-
-
-class QueueExpired(NamedTuple):
-    """A message was in the queue for too long, or is to go by request (postsuper -e)."""
-
-    queue_id: QueueId
-    sender: str
-    status: Literal["expired", "force-expired"]
-
-    def text(self) -> str:
-        """`ID: from=<a>, status=expired, returned to sender`."""
-        sender = LOG.address(self.sender)
-        return f"{self.queue_id}: from=<{sender}>, status={self.status}, returned to sender"
 
 
 class QueueRemoved(NamedTuple):

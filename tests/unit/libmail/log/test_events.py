@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from daemons.pickup.events import Pickup
+from daemons.qmgr.events import QueueActive, QueueExpired
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG, Event
-from libmail.log.events import DeliveryStatus, Pickup, QueueActive, QueueExpired
+from libmail.log.events import DeliveryStatus
 
 ID = QueueId("ABC123")
 ODD = '"odd \\" one"@a.test'

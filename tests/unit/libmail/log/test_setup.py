@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from daemons.cleanup.events import MessageId
 from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG, Fatal
-from libmail.log.events import MessageId
 from libmail.log.setup import maillog_file, open_log, open_maillog
 
 
