@@ -29,7 +29,7 @@ def _prepare(startup: Startup) -> DeliveryParams:
 
 
 async def _start(params: DeliveryParams, runtime: Runtime) -> Handlers:
-    return delivery_handlers(runtime, _discard, Reporters(params))
+    return delivery_handlers(runtime, _discard, Reporters.of(params))
 
 
 SERVICE: Final = Service("discard", _prepare, _start)

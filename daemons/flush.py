@@ -23,7 +23,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.ids import is_queue_id
 from libmail.queue.sites import SiteRecords
 from libmail.service.connection import Connection, Trigger
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceClient, ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
 from libmail.tables.match import DomainList
 from libmail.tables.table import TableRetry
@@ -66,7 +66,7 @@ def _prepare(startup: Startup) -> Prepared:
 class Flusher:
     """Answers requests. trusted: the users that are the mail system; qmgr: to ask for delivery."""
 
-    def __init__(self, prepared: Prepared, trusted: frozenset[int], qmgr: ServicePool) -> None:
+    def __init__(self, prepared: Prepared, trusted: frozenset[int], qmgr: ServiceClient) -> None:
         params = prepared.params
         self._params = params
         self._users = prepared.users

@@ -219,7 +219,7 @@ class MailboxDelivery:
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     agent = MailboxDelivery(prepared)
-    reporters = Reporters(prepared.delivery, prepared.status_filter)
+    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
     return delivery_handlers(runtime, agent.deliver, reporters)
 
 

@@ -18,7 +18,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import DeliveryStatus
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceClient, ServiceUnavailable
 
 __all__ = ["Reports"]
 
@@ -28,7 +28,7 @@ _AT_ONCE: Final = 500  # recipients in a request
 class Reports:
     """Pools: to `private/bounce` and `private/trace`."""
 
-    def __init__(self, bounce: ServicePool, trace: ServicePool) -> None:
+    def __init__(self, bounce: ServiceClient, trace: ServiceClient) -> None:
         self._bounce = bounce
         self._trace = trace
 
@@ -72,7 +72,7 @@ class Reports:
         return not reply.status
 
 
-async def _record(pool: ServicePool, queue_id: QueueId, targets: Sequence[Target]) -> bool:
+async def _record(pool: ServiceClient, queue_id: QueueId, targets: Sequence[Target]) -> bool:
     """Have a report tell of all of them. Raises ServiceUnavailable."""
     for some in batches(targets, _AT_ONCE):
         if (await pool.call(BounceAppend(queue_id, some), BounceReply)).status:

@@ -39,7 +39,9 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
         for recipient in delivery.request.recipients:
             await RecipientDelivery(settings, clients, delivery, loops).deliver(recipient)
 
-    return delivery_handlers(runtime, agent, Reporters(settings.delivery, settings.status_filter))
+    return delivery_handlers(
+        runtime, agent, Reporters.of(settings.delivery, settings.status_filter)
+    )
 
 
 SERVICE: Final = Service("local", prepare, _start, one_client=True, commands=True)

@@ -181,7 +181,7 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
         runtime.retire()
 
     agent = refuse if isinstance(settings, Fatal) else PipeDelivery(settings, service).deliver
-    reporters = Reporters(prepared.delivery, prepared.status_filter)
+    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
     return delivery_handlers(runtime, agent, reporters)
 
 

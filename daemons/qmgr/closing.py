@@ -14,16 +14,16 @@ from daemons.qmgr.message import Message
 from daemons.qmgr.reports import flush_report
 from daemons.qmgr.store import Store
 from libmail.log import LOG
-from libmail.service.pool import ServicePool
+from libmail.service.pool import ServiceClient
 
 
 @dataclass(frozen=True, slots=True)
 class ReportServices:
     """The services that send reports."""
 
-    bounce: ServicePool
-    defer: ServicePool
-    trace: ServicePool
+    bounce: ServiceClient
+    defer: ServiceClient
+    trace: ServiceClient
 
 
 class Closing:

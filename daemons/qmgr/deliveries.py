@@ -25,7 +25,7 @@ from libmail.ipc.messages import (
 from libmail.ipc.messages import Transport as TransportName
 from libmail.log import LOG
 from libmail.message.verp import verp_sender
-from libmail.service.pool import ServicePool
+from libmail.service.pool import ServiceClient
 
 __all__ = ["Deliveries"]
 
@@ -45,7 +45,7 @@ class Deliveries:
         *,
         scheduler: Scheduler,
         retry: str,
-        defer: ServicePool,
+        defer: ServiceClient,
         agent_times: AgentTimes,
         feedback_debug: bool,
         clogs: ClogWarnings,

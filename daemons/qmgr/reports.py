@@ -13,10 +13,10 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import DeliveryStatus
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceClient, ServiceUnavailable
 
 
-async def flush_report(pool: ServicePool, message: Message, queue_name: str, kind: str) -> bool:
+async def flush_report(pool: ServiceClient, message: Message, queue_name: str, kind: str) -> bool:
     """Have the report on a message sent; kind: of BounceFlush. Returns whether that was done."""
     request = report_on(kind, queue_name, message.queue_id, message.envelope)
     try:
@@ -30,7 +30,7 @@ async def flush_report(pool: ServicePool, message: Message, queue_name: str, kin
 
 
 async def record_deferred(
-    pool: ServicePool, message: Message, recipient: Recipient, dsn: str, reason: str
+    pool: ServiceClient, message: Message, recipient: Recipient, dsn: str, reason: str
 ) -> None:
     """Log that a recipient is deferred without an agent, and keep why for the report."""
     target = Target(

@@ -204,7 +204,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                 return
         await Walk(client, delivery, outgoing).run()
 
-    reporters = Reporters(prepared.delivery, prepared.status_filter)
+    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
     handlers = delivery_handlers(runtime, agent, reporters)
 
     async def drain() -> None:

@@ -30,7 +30,7 @@ from libmail.log.events import DeliveryStatus
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.service.connection import Connection
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceClient, ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, exchanges
 from libmail.smtp.reply import reply_text
 
@@ -116,19 +116,32 @@ class DeliveryParams:
     ipc_timeout: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reporters:
     """The services that keep what a report will tell, and the queue directory."""
 
-    def __init__(self, params: DeliveryParams, status_filter: StatusFilter | None = None) -> None:
-        self.soft_bounce: Final = params.soft_bounce
-        self.status_filter: Final = status_filter or None
-        self.queue: Final = QueueDirectory(
-            frozenset(params.hash_queue_names), params.hash_queue_depth
+    queue: QueueDirectory
+    soft_bounce: bool = False
+    status_filter: StatusFilter | None = None
+    bounce: ServiceClient
+    defer: ServiceClient
+    trace: ServiceClient
+
+    @classmethod
+    def of(cls, params: DeliveryParams, status_filter: StatusFilter | None = None) -> "Reporters":
+        """As the parameters say."""
+
+        def pool(name: str) -> ServicePool:
+            return ServicePool(f"private/{name}", timeout=params.ipc_timeout)
+
+        return cls(
+            queue=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
+            soft_bounce=params.soft_bounce,
+            status_filter=status_filter or None,
+            bounce=pool(params.bounce_service_name),
+            defer=pool(params.defer_service_name),
+            trace=pool(params.trace_service_name),
         )
-        timeout = params.ipc_timeout
-        self.bounce: Final = ServicePool(f"private/{params.bounce_service_name}", timeout=timeout)
-        self.defer: Final = ServicePool(f"private/{params.defer_service_name}", timeout=timeout)
-        self.trace: Final = ServicePool(f"private/{params.trace_service_name}", timeout=timeout)
 
 
 class Delivery:
@@ -292,7 +305,7 @@ class Delivery:
         return True
 
     async def _record(
-        self, pool: ServicePool, recipient: Recipient, outcome: Outcome, action: str
+        self, pool: ServiceClient, recipient: Recipient, outcome: Outcome, action: str
     ) -> bool:
         target = _target(recipient, outcome, action)
         try:

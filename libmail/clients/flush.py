@@ -10,7 +10,7 @@ from typing import Final
 from libmail.dns.hostname import valid_hostliteral, valid_hostname
 from libmail.ipc.messages import FlushAdd, FlushReply, FlushSite, QueueId
 from libmail.log import LOG
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceClient, ServicePool, ServiceUnavailable
 from libmail.tables.match import DomainList
 from libmail.tables.table import TableOptions, TableRetry
 
@@ -51,8 +51,10 @@ class FlushClient:
     def __init__(self, params: FlushClientParams, domains: DomainList) -> None:
         path = f"public/{params.flush_service_name}"
         self._domains = domains
-        self._sites = ServicePool(path, timeout=params.ipc_timeout, wait=False)
-        self._records = ServicePool(path, timeout=min(_PATIENCE, params.ipc_timeout), wait=False)
+        self._sites: ServiceClient = ServicePool(path, timeout=params.ipc_timeout, wait=False)
+        self._records: ServiceClient = ServicePool(
+            path, timeout=min(_PATIENCE, params.ipc_timeout), wait=False
+        )
 
     async def knows(self, site: str) -> bool:
         """Whether `fast_flush_domains` lists the site. Raises TableRetry."""

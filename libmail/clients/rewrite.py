@@ -22,7 +22,7 @@ from libmail.ipc.messages import (
     RewriteRequest,
 )
 from libmail.net.cache import ExpiringCache
-from libmail.service.pool import ServicePool
+from libmail.service.pool import ServiceClient
 from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
 __all__ = ["RewriteClient"]
@@ -41,7 +41,7 @@ class RewriteClient:
     """`rewrite` and `resolve`, see trivial-rewrite(8). All raise ServiceUnavailable."""
 
     def __init__(
-        self, pool: ServicePool, *, size: int = _CACHE_SIZE, life: float = _CACHE_LIFE
+        self, pool: ServiceClient, *, size: int = _CACHE_SIZE, life: float = _CACHE_LIFE
     ) -> None:
         """pool: to `private/rewrite`. size: answers kept of each kind. life: seconds they serve."""
         self._pool = pool

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from libmail.ipc.codec import WireError
 from libmail.net.unix_stream import connect_unix
 from libmail.service.connection import AnswerLate, Connection, ConnectionLost
 
-__all__ = ["ServicePool", "ServiceUnavailable"]
+__all__ = ["ServiceClient", "ServicePool", "ServiceUnavailable"]
 
 _RETRY_DELAY: Final = 1.0
 _SWEEP: Final = 1.0
@@ -21,6 +21,13 @@ M = TypeVar("M")
 
 class ServiceUnavailable(Exception):
     """The service did not answer, or not in time: a temporary condition. The text says what."""
+
+
+class ServiceClient(Protocol):
+    """Who asks a service and gets its replies: a `ServicePool`, or what stands in for it."""
+
+    async def call(self, request: object, reply: type[M]) -> M:
+        """Send a request and await its reply. Raises ServiceUnavailable."""
 
 
 class ServicePool:

@@ -12,7 +12,8 @@ from libmail.clients.flush import FlushClient, FlushClientParams, flush_domains
 from libmail.ipc.messages import FlushAdd, FlushReply, FlushSite, QueueFlush, QueueId
 from libmail.log import LOG
 from libmail.lookup.authorization import AuthorizedUsers
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceUnavailable
+from tests.unit.services import PlayedService
 
 ONE, TWO = QueueId("0123456789"), QueueId("ABCDEF0123")
 SYSTEM, BOB = 0, 2002
@@ -20,15 +21,15 @@ CLIENT_PARAMS = FlushClientParams(("flushed.test", "[192.0.2.1]"), "flush", 5.0,
 PARAMS = FlushParams("alice", 7 * 86400.0, 12 * 3600.0, 1, (), 5.0, "qmgr")
 
 
-class FakeQmgr(ServicePool):
+class FakeQmgr(PlayedService):
     """Remembers what it is asked to deliver; broken: from that message on it is away."""
 
     def __init__(self) -> None:
-        super().__init__("public/qmgr")
+        super().__init__(self._flush)
         self.flushed: list[QueueId] = []
         self.broken: QueueId | None = None
 
-    async def call(self, request: object, reply: type) -> object:  # type: ignore[override]
+    def _flush(self, request: object) -> FlushReply:
         assert isinstance(request, QueueFlush)
         if request.queue_id == self.broken:
             raise ServiceUnavailable("down")
@@ -117,26 +118,18 @@ def test_tidy_looks_at_every_record(world: World) -> None:
     assert not list(Path("flush").iterdir())
 
 
-class FakeFlush(ServicePool):
-    """flush(8), as its clients see it."""
-
-    def __init__(self) -> None:
-        super().__init__("public/flush")
-        self.asked: list[object] = []
-
-    async def call(self, request: object, reply: type) -> object:  # type: ignore[override]
-        self.asked.append(request)
-        return FlushReply("")
+def played_flush() -> PlayedService:
+    return PlayedService(lambda _: FlushReply(""))
 
 
-def client(service: FakeFlush) -> FlushClient:
+def client(service: PlayedService) -> FlushClient:
     made = FlushClient(CLIENT_PARAMS, flush_domains(CLIENT_PARAMS))
     made._sites = made._records = service
     return made
 
 
 def test_only_mail_of_listed_sites_is_recorded() -> None:
-    service = FakeFlush()
+    service = played_flush()
     addresses = ["a@flushed.test", "b@FLUSHED.test", "c@other.test", "postmaster", "d@[192.0.2.1]"]
     asyncio.run(client(service).deferred(ONE, addresses))
     assert sorted(service.asked) == [  # type: ignore[type-var]
@@ -146,7 +139,7 @@ def test_only_mail_of_listed_sites_is_recorded() -> None:
 
 
 def test_a_site_is_asked_for() -> None:
-    service = FakeFlush()
+    service = played_flush()
     assert asyncio.run(client(service).send_site("flushed.test")) == ""
     assert service.asked == [FlushSite("flushed.test")]
 

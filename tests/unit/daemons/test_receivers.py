@@ -175,7 +175,7 @@ def test_agent(request: DeliverRequest) -> None:
         return answer(0, "")
 
     async def run() -> None:
-        reporters = Reporters(DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01))
+        reporters = Reporters.of(DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01))
         for pool in (reporters.bounce, reporters.defer, reporters.trace):
             pool.call = record  # type: ignore[method-assign,assignment]
         CODEC.encode(await _deliver(agent, reporters, request))

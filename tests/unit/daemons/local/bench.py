@@ -187,7 +187,7 @@ class Bench:
         writer.close()
         with QueueFile(writer.path, writable=True) as file:
             request = self._request(writer.queue_id, tuple(file.recipients()), sender, flags)
-            reporters = Reporters(self.settings.delivery)
+            reporters = Reporters.of(self.settings.delivery)
             delivery = RecordingDelivery(request, file, reporters)
             asyncio.run(self._run(delivery, loops))
         return delivery

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from daemons.smtp.destination import Lookups
 from daemons.smtp.outgoing import Outgoing
@@ -20,11 +20,9 @@ from daemons.smtp.settings import Flags, Settings, SmtpParams
 from daemons.smtp.shared import Decisions, SmtpClient
 from daemons.smtp.walk import Walk
 from libmail.agents.delivery import Delivery, Outcome, Reporters
-from libmail.agents.status_filter import StatusFilter
 from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.config import open_config
 from libmail.ipc.messages import (
-    BounceAppend,
     BounceReply,
     DeliverRequest,
     Envelope,
@@ -39,6 +37,7 @@ from libmail.smtp.client import PHASES
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from tests.unit.libmail.clients.fakes import FakeCleanup
+from tests.unit.services import PlayedService
 from tests.unit.waiting import until
 
 HEADER = b"Subject: test\r\nFrom: a@example.org\r\n"
@@ -165,27 +164,6 @@ class Server:
         self._server.close()
 
 
-class FakePool:
-    """Takes every record."""
-
-    def __init__(self) -> None:
-        self.records: list[BounceAppend] = []
-
-    async def call(self, request: object, kind: type[BounceReply]) -> BounceReply:
-        assert isinstance(request, BounceAppend)
-        self.records.append(request)
-        return BounceReply(0, "")
-
-
-@dataclass
-class FakeReporters:
-    soft_bounce: bool = False
-    status_filter: StatusFilter | None = None
-    bounce: FakePool = field(default_factory=FakePool)
-    defer: FakePool = field(default_factory=FakePool)
-    trace: FakePool = field(default_factory=FakePool)
-
-
 class RecordedDelivery(Delivery):
     """Remembers the outcome of each recipient."""
 
@@ -235,7 +213,10 @@ class Bench:
         )
         notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
         self.client = SmtpClient(self.settings, decisions, notices)
-        self.reporters = FakeReporters()
+        self.records = PlayedService(lambda _: BounceReply(0, ""))
+        self.reporters = Reporters(
+            queue=QueueDirectory(), bounce=self.records, defer=self.records, trace=self.records
+        )
 
     def delivery(
         self,
@@ -281,7 +262,7 @@ class Bench:
             log_ident="",
             recipients=tuple(file.recipients()),
         )._replace(**values)
-        return RecordedDelivery(request, file, cast(Reporters, self.reporters), now)
+        return RecordedDelivery(request, file, self.reporters, now)
 
     async def run(self, delivery: Delivery) -> dict[str, Outcome]:
         assert isinstance(delivery, RecordedDelivery)

@@ -34,6 +34,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.service.connection import Connection, ConnectionLost
+from libmail.service.pool import ServicePool
 
 MAIN_CF = """
 compatibility_level = 3.6
@@ -228,6 +229,7 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
             one.close()
         assert isinstance(server.rewrite, RewriteClient)
         assert isinstance(server.cleanup, CleanupClient)
+        assert isinstance(server.rewrite._pool, ServicePool)
         server.rewrite._pool.close()
         server.cleanup._pool.close()
         for task in list(runtime.tasks):

@@ -63,7 +63,7 @@ class World:
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
         params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0)
-        self.reporters = Reporters(params, status_filter)
+        self.reporters = Reporters.of(params, status_filter)
         for name in ("bounce", "defer", "trace"):
             monkeypatch.setattr(getattr(self.reporters, name), "call", self.service(name))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import pytest
 
@@ -19,17 +18,16 @@ from libmail.ipc.messages import (
     RewriteRequest,
     Transport,
 )
-from libmail.service.pool import ServicePool
+from tests.unit.services import PlayedService
 
 
-class Service:
-    """Answers like trivial-rewrite; notes what it was asked."""
+class Service(PlayedService):
+    """Answers like trivial-rewrite."""
 
     def __init__(self) -> None:
-        self.asked: list[object] = []
+        super().__init__(self._reply)
 
-    async def call(self, request: object, _: type) -> object:
-        self.asked.append(request)
+    def _reply(self, request: object) -> object:
         match request:
             case RewriteRequest(_, address):
                 return RewriteReply(f"{address}.test")
@@ -52,7 +50,7 @@ def service() -> Service:
 
 @pytest.fixture
 def client(service: Service) -> RewriteClient:
-    return RewriteClient(cast(ServicePool, service), life=1000.0)
+    return RewriteClient(service, life=1000.0)
 
 
 @pytest.mark.parametrize(
