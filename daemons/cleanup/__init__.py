@@ -9,14 +9,20 @@ fill it; the CleanupResult after the content means, with status 0, that the mess
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from daemons.cleanup.header import HeaderEditor
+from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.message import Message, Workshop
 from daemons.cleanup.notify import QmgrClient
-from daemons.cleanup.params import CleanupParams, HeaderParams, MappingParams
+from daemons.cleanup.params import (
+    CleanupParams,
+    HeaderParams,
+    InspectionParams,
+    MappingParams,
+)
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.cleanup.status import no_space
@@ -32,6 +38,7 @@ from libmail.ipc.messages import (
     Recipients,
 )
 from libmail.log import LOG
+from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
@@ -56,6 +63,7 @@ class Prepared:
     headers: HeaderParams
     tables: MappingTables
     bcc: BccTables
+    inspector: Inspector
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -85,7 +93,19 @@ def prepare(startup: Startup) -> Prepared:
         maps("sender_bcc_maps", params.sender_bcc_maps),
         maps("recipient_bcc_maps", params.recipient_bcc_maps),
     )
-    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc)
+    inspector = _inspector(config.load(InspectionParams), options)
+    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector)
+
+
+def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
+    options = replace(options, utf8=False)  # content may be in any encoding
+    tables = CheckTables(
+        header=Maps("header_checks", params.header_checks, options),
+        mime=Maps("mime_header_checks", params.mime_header_checks, options),
+        nested=Maps("nested_header_checks", params.nested_header_checks, options),
+        body=Maps("body_checks", params.body_checks, options),
+    )
+    return Inspector(params, tables)
 
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
@@ -109,6 +129,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         directory=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
         mapper=mapper,
         editor=HeaderEditor(prepared.headers, mapper),
+        inspector=prepared.inspector,
         bcc=prepared.bcc,
         commit=GroupCommit(),
         reports=Reports(

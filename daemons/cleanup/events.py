@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from libmail.ipc.messages import QueueId
+from libmail.log import LOG
 
-__all__ = ["MessageId"]
+__all__ = ["CheckLine", "MessageId", "MimeErrorLine"]
 
 
 class MessageId(NamedTuple):
@@ -17,3 +18,56 @@ class MessageId(NamedTuple):
     def text(self) -> str:
         """`ID: message-id=<x@y>`."""
         return f"{self.queue_id}: {'resent-' if self.resent else ''}message-id={self.message_id}"
+
+
+def _addresses(sender: str, recipient: str) -> str:
+    to = f" to=<{LOG.address(recipient)}>" if recipient else ""
+    return f" from=<{LOG.address(sender)}>{to}"
+
+
+class CheckLine(NamedTuple):
+    """header_checks and the like: what was done because of which line.
+
+    action: "reject", "warning", "replace", ... where: "header", "body". origin: "name[address]",
+    "local". protocol, helo: "" for local mail. detail: of the table, or "".
+    """
+
+    queue_id: QueueId
+    action: str
+    where: str
+    line: str
+    origin: str
+    sender: str
+    recipient: str
+    protocol: str
+    helo: str
+    detail: str
+
+    def text(self) -> str:
+        """`ID: reject: header Subject: x from c[::1]; from=<a> to=<b> proto=ESMTP helo=<c>: d`."""
+        addresses = _addresses(self.sender, self.recipient)
+        protocol = f" proto={self.protocol}" if self.protocol else ""
+        helo = f" helo=<{self.helo}>" if self.helo else ""
+        detail = f": {self.detail}" if self.detail else ""
+        return (
+            f"{self.queue_id}: {self.action}: {self.where} {self.line} from {self.origin};"
+            f"{addresses}{protocol}{helo}{detail}"
+        )
+
+
+class MimeErrorLine(NamedTuple):
+    """A message is refused for its form. line: what shows it."""
+
+    queue_id: QueueId
+    reason: str
+    line: str
+    origin: str
+    sender: str
+    recipient: str
+
+    def text(self) -> str:
+        """`ID: reject: mime-error bad form: x from c[::1]; from=<a> to=<b>`."""
+        return (
+            f"{self.queue_id}: reject: mime-error {self.reason}: {self.line} from {self.origin};"
+            f"{_addresses(self.sender, self.recipient)}"
+        )

@@ -10,6 +10,7 @@ import re
 from typing import Final, NamedTuple
 
 from daemons.cleanup.events import MessageId
+from daemons.cleanup.inspection import Inspection
 from daemons.cleanup.mapping import HEADER_RECIPIENT, HEADER_SENDER, AddressMapper
 from daemons.cleanup.missing import REDISTRIBUTION, VISIBLE_RECIPIENTS, MissingFields
 from daemons.cleanup.params import HeaderParams
@@ -17,7 +18,7 @@ from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus, Envelope, QueueId
 from libmail.log import LOG
 from libmail.message.addresses import AddressField, complete
-from libmail.message.headers import Field, HeaderReader, cut_field
+from libmail.message.headers import Field, HeaderReader, cut_field, fields
 from libmail.smtp.address import quote_local
 from libmail.smtp.reply import reply_text
 
@@ -72,31 +73,41 @@ class HeaderEditor:
             for name in params.message_drop_headers
         )
 
-    def begin(self, envelope: Envelope, queue_id: QueueId, *, mapping: bool) -> "HeaderEdit":
+    def begin(
+        self, envelope: Envelope, queue_id: QueueId, *, mapping: bool,
+        inspection: Inspection | None = None,
+    ) -> "HeaderEdit":  # fmt: skip
         """For one message. envelope: with the final sender. mapping: canonical tables and
-        masquerading apply."""
-        return HeaderEdit(self, envelope, queue_id, mapping)
+        masquerading apply. inspection: sees each field first."""
+        return HeaderEdit(self, envelope, queue_id, mapping, inspection)
 
     def reader(self) -> HeaderReader:
         """For the header of one message."""
         return HeaderReader(self.params.header_size_limit)
 
-    def check_end_of_header(self) -> None:
-        """The header is followed by something else than an empty line. Raises Refused."""
-        if self.params.non_empty_end_of_header_action == "reject":
+    def at_odd_end(self) -> bytes:
+        """The header is followed by something else than an empty line: what is to be put there.
+
+        Raises Refused.
+        """
+        action = self.params.non_empty_end_of_header_action
+        if action == "reject":
             raise Refused(CleanupStatus.CONTENT, "5.6.0", "non-empty end of header")
+        return b"MIME-Error: non-empty end of header\r\n" if action == "add_header" else b""
 
 
 class HeaderEdit:
     """One header: `edit` for each batch of fields, then `end`."""
 
-    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_hops", "_ids", "_mapping",
-                 "_queue_id", "_seen")  # fmt: skip
+    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_hops", "_ids",
+                 "_inspection", "_mapping", "_queue_id", "_seen")  # fmt: skip
 
     def __init__(
-        self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool
-    ) -> None:
+        self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
+        inspection: Inspection | None,
+    ) -> None:  # fmt: skip
         self._editor = editor
+        self._inspection = inspection
         self._envelope = envelope
         self._queue_id = queue_id
         self._mapping = mapping
@@ -107,14 +118,18 @@ class HeaderEdit:
         self._composite = False
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
-        """What is to stand in place of data[:end], whose fields are `found`. Raises Refused."""
+        """What is to stand in place of data[:end], whose fields are `found`.
+
+        Raises Refused, Discarded.
+        """
+        edit = self._field if self._inspection is None else self._inspected
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
         for start in range(0, len(found), _AT_ONCE):
             if start:
                 await asyncio.sleep(0)
             for field in found[start : start + _AT_ONCE]:
-                changed = await self._field(data, field)
+                changed = await edit(data, field)
                 if changed is not None:
                     pieces += (data[kept : field.start], changed)
                     kept = field.end
@@ -122,6 +137,21 @@ class HeaderEdit:
             pieces.append(data[kept:end])
             return b"".join(pieces)
         return data if end == len(data) else data[:end]
+
+    async def _inspected(self, data: bytes, field: Field) -> bytes | None:
+        """As `_field`, of what header_checks leave of it; what they put before it is not edited."""
+        assert self._inspection is not None
+        before, instead = await self._inspection.field(data, field)
+        if instead is None:
+            changed = await self._field(data, field)
+        elif found := fields(instead):
+            changed = await self._field(instead, found[0]) or instead
+        else:
+            changed = instead
+        self._inspection.field_done()
+        if not before:
+            return changed
+        return before + (data[field.start : field.end] if changed is None else changed)
 
     async def _field(self, data: bytes, field: Field) -> bytes | None:
         """What is to stand in its place; None if it stays."""

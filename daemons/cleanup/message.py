@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from daemons.cleanup.header import HeaderEdit, HeaderEditor
+from daemons.cleanup.inspection import Discarded, Inspection, Inspector
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
@@ -76,6 +77,7 @@ class Workshop:
     directory: QueueDirectory
     mapper: AddressMapper
     editor: HeaderEditor
+    inspector: Inspector
     bcc: BccTables
     commit: GroupCommit
     reports: Reports
@@ -108,6 +110,8 @@ class Message:
         self._scan = ContentScan()
         self._header = shop.editor.reader()
         self._edit: HeaderEdit | None = None
+        self._inspection: Inspection | None = None
+        self._body_inspection: Inspection | None = None
         self._header_done = False
         self._declared: bool | None = None  # as 8bit, by the header
         self._composite = False
@@ -188,6 +192,8 @@ class Message:
             await self._take(data if self._strays is None else self._strays.feed(data))
             if self._limit and self._size > self._limit:
                 raise self._too_large()
+        except Discarded:
+            self._flags |= _DISCARD
         except Refused as err:
             self.refuse(err)
         except OSError as err:
@@ -200,39 +206,48 @@ class Message:
 
     async def _take(self, data: bytes) -> None:
         if self._header_done:
-            self._body(data)
+            await self._body(data)
             return
         await self._take_header(self._header.feed(data))
 
     async def _take_header(self, batch: Batch) -> None:
         """Some more of the header, perhaps its end and the beginning of the body."""
-        if self._edit is None:
-            mapping = bool(self._flags & _MAP)
-            envelope = self._require_envelope()
-            self._edit = self._shop.editor.begin(envelope, self.queue_id, mapping=mapping)
+        edit = self._edit or self._begin_header()
         data, found, end, complete = batch
         if found:
             try:
-                edited = await self._edit.edit(data, found, end)
+                edited = await edit.edit(data, found, end)
             except Refused:
                 self._writer.write_header(data[:end])  # for the report to the sender
                 raise
             self._write_header(edited)
         if complete:
-            self._end_header(self._edit)
             rest = data[end:]
+            extra = b""
             if rest and not rest.startswith(b"\r\n"):
-                self._shop.editor.check_end_of_header()
+                extra = self._shop.editor.at_odd_end()
                 rest = b"\r\n" + rest
-            self._body(rest)
+            self._end_header(edit, extra)
+            if self._inspection is not None and await self._inspection.end_header():
+                self._body_inspection = self._inspection
+            await self._body(rest)
+
+    def _begin_header(self) -> HeaderEdit:
+        envelope, shop, flags = self._require_envelope(), self._shop, self._flags
+        last = "" if self._expanded is None else self._expanded.last
+        self._inspection = shop.inspector.begin(flags, envelope, last, self.queue_id)
+        self._edit = shop.editor.begin(
+            envelope, self.queue_id, mapping=bool(flags & _MAP), inspection=self._inspection
+        )
+        return self._edit
 
     def _write_header(self, data: bytes) -> None:
         self._scan.feed(data)
         self._writer.write_header(data)
 
-    def _end_header(self, edit: HeaderEdit) -> None:
+    def _end_header(self, edit: HeaderEdit, extra: bytes) -> None:
         header = edit.end()
-        self._write_header(header.data)
+        self._write_header(header.data + extra)
         self._message_id = header.message_id
         self._declared, self._composite = header.eightbit, header.composite
         self._header_done = True
@@ -242,10 +257,16 @@ class Message:
         if header.mime:
             self._content_flags |= _MIME_CONTENT
 
-    def _body(self, data: bytes) -> None:
+    async def _body(self, data: bytes) -> None:
+        if data:
+            self._tail = data[-2:] if len(data) > 1 else (self._tail + data)[-2:]
+            if self._body_inspection is not None:
+                data = await self._body_inspection.body(data)
+            self._write_body(data)
+
+    def _write_body(self, data: bytes) -> None:
         if data:
             self._scan.feed(data)
-            self._tail = data[-2:] if len(data) > 1 else (self._tail + data)[-2:]
             self._writer.write_body(data)
 
     async def _end_content(self) -> None:
@@ -254,7 +275,9 @@ class Message:
         if not self._header_done:
             await self._take_header(self._header.end())
         elif self._tail and self._tail != b"\r\n":
-            self._body(b"\r\n")
+            await self._body(b"\r\n")
+        if self._body_inspection is not None:
+            self._write_body(await self._body_inspection.end())
         scan = self._scan
         if scan.eightbit:
             self._content_flags |= _EIGHTBIT_BODY
@@ -262,6 +285,14 @@ class Message:
             self._content_flags |= _LONG_LINES
         if scan.dots:
             self._content_flags |= _DOT_LINES
+        if self._inspection is not None:
+            wishes = self._inspection.wishes
+            await wishes.grant(self._expanded or await self._expand_recipients())
+            if wishes.hold:
+                self._flags |= _HOLD
+            if wishes.content_filter:
+                envelope = self._require_envelope()
+                self._envelope = envelope._replace(content_filter=wishes.content_filter)
 
     def _require_envelope(self) -> Envelope:
         if self._envelope is None:
@@ -282,6 +313,8 @@ class Message:
                 self.discard("discarded")
             elif self._refused is None:
                 await self._commit()
+        except Discarded:
+            self.discard("discarded")
         except Refused as err:
             self.refuse(err)
         except OSError as err:
@@ -376,7 +409,7 @@ class Message:
         except OSError as system:
             LOG.warning(f"{self.queue_id}: write queue file: {system.strerror}")
             return False
-        if err.status is CleanupStatus.SIZE:  # what is too large is not sent back whole
+        if err.status & (CleanupStatus.SIZE | CleanupStatus.CONTENT):  # not sent back whole
             envelope = envelope._replace(flags=envelope.flags | _DSN_HEADERS)
         found = self._expanded
         done = await self._shop.reports.bounce(

@@ -49,6 +49,27 @@ class HeaderParams:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectionParams:
+    """What is looked for in content, and how far."""
+
+    header_checks: tuple[str, ...]
+    mime_header_checks: tuple[str, ...]
+    nested_header_checks: tuple[str, ...]
+    body_checks: tuple[str, ...]
+    body_checks_size_limit: int
+    header_size_limit: int
+    line_length_limit: int
+    disable_mime_input_processing: bool
+    mime_boundary_length_limit: int
+    mime_nesting_limit: int
+    strict_7bit_headers: bool
+    strict_8bitmime: bool
+    strict_8bitmime_body: bool
+    strict_mime_encoding_domain: bool
+    smtputf8_enable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CleanupParams:
     """The rest: envelope, queue file, other services."""
 

@@ -58,11 +58,11 @@ class RecipientList:
     """Collects the recipients of one message. Everything raises Refused.
 
     recipients: the result. expanded: reports for senders who asked to be told of success, for
-    recipients that became others (RFC 3461 §5.2.7).
+    recipients that became others (RFC 3461 §5.2.7). last: the one that the client gave last.
     """
 
     __slots__ = ("_bcc", "_flags", "_local", "_mapper", "_params", "_queue_id", "_seen", "expanded",
-                 "recipients")  # fmt: skip
+                 "last", "recipients")  # fmt: skip
 
     def __init__(
         self, params: CleanupParams, mapper: AddressMapper, bcc: BccTables, flags: int,
@@ -78,6 +78,7 @@ class RecipientList:
         self._seen: set[tuple[str, str, int, str]] = set()
         self.recipients: list[Recipient] = []
         self.expanded: list[Target] = []
+        self.last = ""
 
     async def add_all(self, recipients: Iterable[Recipient], sender: str) -> None:
         """The client's recipients and the automatic ones. sender: in its final form."""
@@ -85,11 +86,11 @@ class RecipientList:
         if bcc and sender and self._bcc.sender_bcc_maps:
             await self._add_found(self._bcc.sender_bcc_maps, sender)
         for recipient in recipients:
-            address = await self._add(recipient)
+            address = self.last = await self._add(recipient)
             if bcc and self._bcc.recipient_bcc_maps:
                 await self._add_found(self._bcc.recipient_bcc_maps, address)
         if bcc and self._params.always_bcc:
-            await self._add_bcc(self._params.always_bcc)
+            await self.add_bcc(self._params.always_bcc)
 
     async def add_more(self, recipients: Iterable[Recipient]) -> None:
         """Recipients that came later, and bring no automatic ones."""
@@ -118,9 +119,9 @@ class RecipientList:
     async def _add_found(self, maps: Maps, address: str) -> None:
         found = await self._mapper.find(maps, self._queue_id, address)
         if found is not None:
-            await self._add_bcc(found)
+            await self.add_bcc(found)
 
-    async def _add_bcc(self, address: str) -> None:
+    async def add_bcc(self, address: str) -> None:
         """A copy that nobody is told of: NOTIFY=NEVER."""
         self._check_found(address)
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))

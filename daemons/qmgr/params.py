@@ -70,6 +70,9 @@ class TransportLimits:
     refill_delay: float = 5.0
 
 
+_NAMELESS: Final = "unknown"  # what FILTER and tables may say instead of a transport: nothing
+
+
 def _feedback(config: Config, suffix: str, transport: str) -> Feedback:
     text = str(config.family(suffix, transport))
     try:
@@ -82,6 +85,7 @@ def _feedback(config: Config, suffix: str, transport: str) -> Feedback:
 
 def transport_limits(config: Config, transport: str) -> TransportLimits:
     """The limits of a transport: its own parameters or the defaults. Raises ConfigError."""
+    transport = transport or _NAMELESS
 
     def number(suffix: str) -> int:
         value = config.family(suffix, transport)

@@ -1,11 +1,16 @@
 """header_checks(5) and its kin: what tables say about fields and lines of content.
 
-Called by: smtp for outgoing mail. `CheckTables` are opened once; a `LineChecks` works on one
-message and knows the actions that change a line. Other actions are up to the program.
+Called by: cleanup for mail that comes in, smtp for mail that leaves. `CheckTables` are opened once;
+a `LineChecks` works on one message and knows the actions that change a line. Other actions are up
+to the program.
+
+A body is not looped over line by line: where the tables tell what text a line needs to be in one of
+them (patterns do), the whole piece is searched for that, and only the lines that hold it are looked
+up.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
 from libmail.log import LOG
@@ -13,19 +18,21 @@ from libmail.message.mime import Place
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
 
-__all__ = ["Action", "CheckTables", "ChecksFailed", "LineChecks", "Part"]
+__all__ = ["Action", "CheckTables", "Checked", "ChecksFailed", "LineChecks", "Part"]
 
 _HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")
 _LINE_END: Final = re.compile(rb"\r?\n\Z")
+_WORDS: Final = re.compile(r"[ \t]+")
 _LOGGED: Final = {"STRIP": "strip", "WARN": "warning", "INFO": "info"}
 
 
 class ChecksFailed(Exception):
-    """A table does not answer. part: "header" or "body"."""
+    """A table does not answer. part: "header" or "body". title: of the tables."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, title: str) -> None:
         super().__init__(f"{part} checks lookup error")
         self.part = part
+        self.title = title
 
 
 class CheckTables(NamedTuple):
@@ -71,8 +78,25 @@ class Action(NamedTuple):
     result: str
 
 
+class Checked(NamedTuple):
+    """What is to be written: before a field or line, and in its place (None: what is there)."""
+
+    before: bytes
+    instead: bytes | None
+
+    def joined(self, data: bytes) -> bytes:
+        """All of it, for a field or line that is `data`."""
+        return self.before + (data if self.instead is None else self.instead)
+
+
+_UNCHANGED: Final = Checked(b"", None)
+
+
 class LineChecks:
-    """The checks of one message. `field` and `body` give what is to stand there instead."""
+    """The checks of one message. `field` and `body` give what is to stand there instead.
+
+    stopped: nothing more is looked at; set by actions of the program.
+    """
 
     def __init__(
         self,
@@ -87,97 +111,144 @@ class LineChecks:
         actions that are not known here. line_limit: octets of a line that are matched at once.
         body_limit: octets of each part that are looked at, 0 for all.
         """
+        self.stopped = False
         self._tables = tables
         self._log = log
         self._other = other
         self._line_limit = line_limit
         self._body_limit = body_limit
-        self._seen = 0  # octets of the part
+        required = tables.body.required
+        self._required = (
+            None if required is None else tuple(text.decode("latin-1") for text in required)
+        )
+        self._seen = 0  # octets of the part, with one for each line end
         self._rest = b""  # of a line that has not ended
 
-    async def field(self, place: Place, data: bytes) -> bytes:
+    async def check(self, place: Place, data: bytes) -> Checked:
         """A field of a header, with its line end. Raises ChecksFailed, and what `other` raises."""
         self._seen = 0
         maps = self._tables.at(place)
-        if not maps:
-            return data
-        new = await self._check(maps, "header", data)
-        return data if new is None else new
+        if not maps or self.stopped:
+            return _UNCHANGED
+        return await self._check(maps, "header", data)
+
+    async def field(self, place: Place, data: bytes) -> bytes:
+        """As `check`: all that is to be written."""
+        return (await self.check(place, data)).joined(data)
 
     async def delimiter(self, line: bytes) -> bytes:
-        """A line between parts; raises as `field` does."""
+        """A line between parts; raises as `check` does."""
         self._seen = 0
         return await self.body(line)
 
     async def body(self, data: bytes) -> bytes:
-        """Some body; the end of a line that has not ended is kept back. Raises as `field` does."""
-        if not self._tables.body:
+        """Some body; the end of a line that has not ended is kept back. Raises as `check` does."""
+        if not self._tables.body or self.stopped:
             return data
         if self._rest:
             data, self._rest = self._rest + data, b""
+        complete = data.rfind(b"\n") + 1
+        if len(data) - complete > self._line_limit + 2:
+            over = len(data) - complete - 2
+            complete += over - over % self._line_limit
+        if complete < len(data):
+            self._rest = data[complete:]
+        looked = self._within_limit(data, complete)
         out: list[bytes] = []
-        copied = at = 0
-        while (end := data.find(b"\n", at) + 1) or len(data) - at > self._line_limit + 2:
-            if not end or end - at > self._line_limit + 2:
-                end = at + self._line_limit
-            new = await self._line(data[at:end])
-            if new is not None:
-                out += (data[copied:at], new)
+        copied = 0
+        for start, end in self._worthwhile(data, looked):
+            checked = await self._line(data[start:end])
+            if checked is not _UNCHANGED:
+                out += (data[copied:start], checked.joined(data[start:end]))
                 copied = end
-            at = end
-        self._rest = data[at:]
+            if self.stopped:
+                break
         if not out:
-            return data[:at] if self._rest else data
-        out.append(data[copied:at])
+            return data[:complete] if complete < len(data) else data
+        out.append(data[copied:complete])
         return b"".join(out)
 
     async def end(self) -> bytes:
-        """What `body` has kept back; raises as `field` does."""
+        """What `body` has kept back; raises as `check` does."""
         rest, self._rest = self._rest, b""
-        if not rest:
-            return b""
-        new = await self._line(rest)
-        return rest if new is None else new
+        if not rest or self.stopped or (self._body_limit and self._seen >= self._body_limit):
+            return rest
+        return (await self._line(rest)).joined(rest)
 
-    async def _line(self, line: bytes) -> bytes | None:
-        if self._body_limit:
-            if self._seen >= self._body_limit:
-                return None
-            self._seen += len(line)
+    def _within_limit(self, data: bytes, end: int) -> int:
+        """Where the last line ends that is looked at; counts all."""
+        limit, seen = self._body_limit, self._seen
+        if not limit:
+            return end
+        if seen >= limit:
+            return 0
+        self._seen += end - data.count(b"\n", 0, end)
+        if self._seen <= limit:
+            return end
+        at, before = min(limit - seen, end), -1
+        while at != before and at < end:  # line ends count once
+            at, before = min(limit - seen + data.count(b"\n", 0, at), end), at
+        return min(data.find(b"\n", max(at - 1, 0)) + 1 or end, end)
+
+    def _worthwhile(self, data: bytes, end: int) -> Iterator[tuple[int, int]]:
+        """The lines, and pieces of long lines, before `end` that may be in a table, in order."""
+        if self._required is None:
+            yield from self._pieces(data, 0, end)
+            return
+        # To look for text in text is several times faster than for bytes in bytes.
+        folded = data[:end].lower().decode("latin-1")
+        starts: set[int] = set()
+        for text in self._required:
+            at = folded.find(text)
+            while at >= 0:
+                starts.add(folded.rfind("\n", 0, at) + 1)
+                after = folded.find("\n", at)
+                at = folded.find(text, after) if after >= 0 else -1
+        for start in sorted(starts):
+            yield from self._pieces(data, start, data.find(b"\n", start, end) + 1 or end)
+
+    def _pieces(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+        while at < end:
+            after = data.find(b"\n", at, end) + 1 or end
+            if after - at > self._line_limit + 2:
+                after = at + self._line_limit
+            yield at, after
+            at = after
+
+    async def _line(self, line: bytes) -> Checked:
         if line in (b"\r\n", b"\n"):
-            return None  # not all tables can be asked for the empty string
+            return _UNCHANGED  # not all tables can be asked for the empty string
         return await self._check(self._tables.body, "body", line)
 
-    async def _check(self, maps: Maps, where: str, data: bytes) -> bytes | None:
-        """What is to be written instead; None: what is there."""
+    async def _check(self, maps: Maps, where: str, data: bytes) -> Checked:
         ending = _LINE_END.search(data)
         text = data if ending is None else data[: ending.start()]
         line = text.replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
         try:
             result = await maps.find(line)
         except TableRetry as error:  # has been logged
-            raise ChecksFailed(where) from error
+            raise ChecksFailed(where, maps.title) from error
         if result is None:
-            return None
-        verb, _, rest = result.partition(" ")
-        action = Action(verb.upper(), rest.strip(), maps.title, result)
+            return _UNCHANGED
+        verb, *rest = _WORDS.split(result, 1)
+        action = Action(verb.upper(), rest[0] if rest else "", maps.title, result)
         part = Part(where, line)
         if action.verb in ("DUNNO", "OK"):
-            return None
+            return _UNCHANGED
         if action.verb in ("IGNORE", "STRIP", "WARN", "INFO"):
             if word := _LOGGED.get(action.verb):
                 self._log(word, part, action.text)
-            return b"" if action.verb in ("IGNORE", "STRIP") else None
+            return Checked(b"", b"") if action.verb in ("IGNORE", "STRIP") else _UNCHANGED
         if action.verb not in ("REPLACE", "PREPEND"):
             await self._other(action, part)
-            return None
+            return _UNCHANGED
         if not self._usable(action, where):
-            return None
+            return _UNCHANGED
         self._log(action.verb.lower(), part, action.text)
-        new = action.text.encode("utf-8", "surrogateescape")
+        new = action.text.encode("utf-8", "surrogateescape").replace(b"\n", b"\r\n")
         if action.verb == "PREPEND":
-            return new + b"\r\n" + data
-        return new if ending is None else new + ending[0]
+            return Checked(new + b"\r\n", None)
+        return Checked(b"", new if ending is None else new + ending[0])
 
     @staticmethod
     def _usable(action: Action, where: str) -> bool:

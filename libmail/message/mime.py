@@ -31,6 +31,7 @@ _ENCODINGS: Final = frozenset((b"7bit", b"8bit", b"binary", b"base64", b"quoted-
 _WIDE: Final = (b"8bit", b"binary")
 Step = Generator["Piece", None, bool]  # returns whether there may be more to tell
 _DIGEST_PART: Final = ContentType(b"message", b"rfc822")  # RFC 2046 §5.1.5
+_MOST_LEVELS: Final = 100  # that are followed, whatever the limit is
 _MAX_DELIMITER: Final = 8192  # octets of a delimiter line
 
 
@@ -82,11 +83,13 @@ class MimeSplitter:
     """One message: `fields` and `end_header`, then `feed` as often as needed, then `end`.
 
     type, encoding: of the entity at hand, as far as its header is known; encoding b"" is 7bit.
+    too_deep: there were more boundaries than mime_nesting_limit.
     """
 
     def __init__(self, limits: MimeLimits) -> None:
         self.type = PLAIN_TEXT
         self.encoding = b""
+        self.too_deep = False
         self._limits = limits
         self._levels: list[_Level] = []
         self._marks: tuple[bytes, ...] = ()
@@ -96,6 +99,11 @@ class MimeSplitter:
         self._reader = HeaderReader(limits.field)
         self._gap = False  # an empty line is due, between header and body
         self._line_start = True  # at _at
+
+    @property
+    def plain(self) -> bool:
+        """Whether what follows a header is body and nothing else."""
+        return not self._levels and not self.type.is_message
 
     @property
     def wide(self) -> bool:
@@ -188,7 +196,8 @@ class MimeSplitter:
     def _set_type(self, kind: ContentType) -> None:
         self.type = kind
         for boundary in kind.boundaries:
-            if len(self._levels) > self._limits.nesting:
+            self.too_deep = self.too_deep or len(self._levels) > self._limits.nesting
+            if len(self._levels) > max(self._limits.nesting, _MOST_LEVELS):
                 return
             mark = b"--" + boundary[: self._limits.boundary]
             self._levels.append(_Level(mark, kind.subtype == b"digest"))

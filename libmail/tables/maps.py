@@ -102,6 +102,17 @@ class Maps:
         names = split_list(specs) if isinstance(specs, str) else specs
         self.tables: tuple[Table, ...] = tuple(open_with(name, self._options) for name in names)
 
+    @property
+    def required(self) -> frozenset[bytes] | None:
+        """Texts in lower case: a key without any of them is in no table. None: not known."""
+        found: frozenset[bytes] = frozenset()
+        for table in self.tables:
+            texts: frozenset[bytes] | None = getattr(table, "required", None)
+            if texts is None:
+                return None
+            found |= texts
+        return found
+
     def __bool__(self) -> bool:
         """Tell whether there is any table."""
         return bool(self.tables)

@@ -58,9 +58,13 @@ def _run(name: str, seconds: int) -> bool:
         command = [sys.executable, "-c", HYPOTHESIS, name, str(seconds)]
     start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    print(f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - start:.0f} s")
+    print(
+        f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
     if done.returncode:
-        print(done.stdout[-2000:] + done.stderr[-4000:])
+        lines = (done.stdout + done.stderr).splitlines()
+        print("\n".join([line for line in lines if not line.startswith("INFO: ")][-60:]))
     return done.returncode == 0
 
 

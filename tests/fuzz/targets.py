@@ -187,7 +187,8 @@ def smtp_path(data: bytes) -> None:
                 assert address_fault(address)
                 continue
             line = text_of(again.removeprefix(b"MAIL FROM:").removesuffix(b"\r\n"))
-            if not address_fault(address):
+            domain = address.rpartition("@")[2] if "@" in address else ""
+            if not address_fault(address) and (not domain or valid_hostname(domain)):
                 assert parse_path(line, utf8=True)[0] == address, (address, line)
 
 

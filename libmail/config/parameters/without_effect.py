@@ -152,10 +152,7 @@ _RATES = """
 """
 
 _CHECKS = """
-    body_checks body_checks_size_limit disable_mime_input_processing
-    force_mime_input_conversion header_checks message_reject_characters message_strip_characters
-    mime_header_checks nested_header_checks strict_7bit_headers strict_8bitmime
-    strict_8bitmime_body strict_mime_encoding_domain
+    force_mime_input_conversion message_reject_characters message_strip_characters
 """
 
 _FILTERS = """

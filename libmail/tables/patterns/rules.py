@@ -123,7 +123,11 @@ class _SkipRule(Exception):
 
 
 class RuleTable:
-    """A table of patterns, tried in order."""
+    """A table of patterns, tried in order.
+
+    required: texts in lower case, of which each key that has a result holds at least one; None if
+    there may be others. So a whole text can be searched at once for lines that are worth a lookup.
+    """
 
     pattern = True
 
@@ -139,6 +143,9 @@ class RuleTable:
             (at, "" if rule.negated or rule.skip else rule.required.decode("latin-1"))
             for at, rule in enumerate(rules)
         ]
+        results = [rule.required for rule in rules if not rule.skip]
+        negated = any(rule.negated for rule in rules if not rule.skip)
+        self.required: Final = None if negated or b"" in results else frozenset(results)
         self._ready = ready
         self._log = log
 

@@ -65,7 +65,12 @@ from libmail.tables.builtin.inline import open_named as open_inline
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions
 from tests.unit.daemons.bounce.test_reporter import World as BounceWorld
-from tests.unit.daemons.cleanup.conftest import HEADERS, LocalRewriter, mapper_maker
+from tests.unit.daemons.cleanup.conftest import (
+    HEADERS,
+    LocalRewriter,
+    make_inspector,
+    mapper_maker,
+)
 from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
 from tests.unit.daemons.test_flush import World as FlushWorld
@@ -117,7 +122,7 @@ def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: lis
 
     async def serve(connection: Connection) -> None:
         shop = Workshop(
-            CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper),
+            CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper), make_inspector(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
         )  # fmt: skip

@@ -29,7 +29,8 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
         ("smtpd_sasl_security_options = noanonymous", []),
         ("smtpd_sasl_security_options=noplaintext,noanonymous", [
             f"main.cf, line 1: smtpd_sasl_security_options: {YET}"]),
-        ("# one\nheader_checks = regexp:/x", [f"main.cf, line 2: header_checks: {YET}"]),
+        ("# one\nmessage_strip_characters = \\0", [
+            f"main.cf, line 2: message_strip_characters: {YET}"]),
         ("mime_header_checks = $header_checks", []),
         ("fork_attempts = 7", ["main.cf, line 1: fork_attempts: this parameter has no effect"]),
         ("html_directory = /usr/share/doc", []),

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
-from daemons.cleanup.params import HeaderParams, MappingParams
+from daemons.cleanup.params import HeaderParams, InspectionParams, MappingParams
+from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import RewriteParams
@@ -52,7 +54,41 @@ HEADERS = HeaderParams(
     hopcount_limit=50,
     non_empty_end_of_header_action="fix_quietly",
 )
+INSPECTION = InspectionParams(
+    header_checks=(),
+    mime_header_checks=(),
+    nested_header_checks=(),
+    body_checks=(),
+    body_checks_size_limit=51200,
+    header_size_limit=300,
+    line_length_limit=2048,
+    disable_mime_input_processing=False,
+    mime_boundary_length_limit=2048,
+    mime_nesting_limit=100,
+    strict_7bit_headers=False,
+    strict_8bitmime=False,
+    strict_8bitmime_body=False,
+    strict_mime_encoding_domain=False,
+    smtputf8_enable=True,
+)
 REWRITE = RewriteParams("example.test", "example.test", "domain.invalid", True, True, True, True)
+
+
+def make_inspector(
+    header: str = "", body: str = "", *, mime: str = "", nested: str = "", **changes: object
+) -> Inspector:
+    """header, body: rules of pcre tables, each in braces."""
+
+    def maps(title: str, rules: str) -> Maps:
+        return Maps(title, f"pcre:{{ {rules} }}" if rules else "")
+
+    tables = CheckTables(
+        maps("header_checks", header),
+        maps("mime_header_checks", mime or header),
+        maps("nested_header_checks", nested or header),
+        maps("body_checks", body),
+    )
+    return Inspector(replace(INSPECTION, **changes), tables)  # type: ignore[arg-type]
 
 
 class LocalRewriter:

@@ -1,0 +1,359 @@
+"""header_checks, body_checks, strict_ parameters: what may be in a message, and what is done.
+
+An `Inspector` belongs to the process, an `Inspection` to a message. The latter sees the header
+field by field and the body in any pieces, takes them apart along their MIME structure where a table
+or parameter asks for that, and gives back what is to be written. What actions ask for beyond that
+is kept for the end of the message. Asks: tables.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from daemons.cleanup.events import CheckLine, MimeErrorLine
+from daemons.cleanup.params import InspectionParams
+from daemons.cleanup.recipients import RecipientList
+from daemons.cleanup.status import Refused
+from libmail.dsn.codes import split_dsn
+from libmail.ipc.messages import CleanupFlag, CleanupStatus, Envelope, QueueId
+from libmail.log import LOG
+from libmail.lookup.content_checks import (
+    Action,
+    Checked,
+    ChecksFailed,
+    CheckTables,
+    LineChecks,
+    Part,
+)
+from libmail.message.headers import Field, cut_behind_piece
+from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
+from libmail.text.printable import printable, printable_octets
+
+__all__ = ["Discarded", "Inspection", "Inspector", "Wishes"]
+
+_FILTER: Final = int(CleanupFlag.FILTER)
+_BOUNCE: Final = int(CleanupFlag.BOUNCE)
+_SHOWN: Final = 200  # octets of a line in the log
+_NARROW: Final = (b"", b"7bit", b"8bit", b"binary")
+_IN_HEADER: Final = "improper use of 8-bit data in message header"
+_IN_BODY: Final = "improper use of 8-bit data in message body"
+_DOMAIN: Final = "invalid message/* or multipart/* encoding domain"
+_NESTING: Final = "MIME nesting exceeds safety limit"
+
+
+class Discarded(Exception):
+    """An action says that the message is to vanish."""
+
+
+class Strictness(NamedTuple):
+    """What else is refused, see the parameters strict_7bit_headers and so on."""
+
+    header: bool
+    body: bool
+    domain: bool
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What actions ask for, once the message is complete."""
+
+    hold: bool = False
+    content_filter: str = ""
+    redirect: str = ""
+    bcc: list[str] | None = None
+    refused: Refused | None = None  # of a message that goes back to its sender
+
+    async def grant(self, recipients: RecipientList) -> None:
+        """Do what is about recipients. Raises Refused."""
+        if self.refused is not None:
+            raise self.refused
+        for address in self.bcc or ():
+            await recipients.add_bcc(address)
+        if self.redirect:
+            await recipients.redirect(self.redirect)
+
+
+class Inspector:
+    """For all messages of a process."""
+
+    def __init__(self, params: InspectionParams, tables: CheckTables) -> None:
+        self.params: Final = params
+        self.tables: Final = tables
+        size_limit, line_limit = params.header_size_limit, params.line_length_limit
+        self.limits: Final = MimeLimits(
+            nesting=params.mime_nesting_limit,
+            boundary=params.mime_boundary_length_limit,
+            field=size_limit,
+            cut=lambda text: cut_behind_piece(text, size_limit, line_limit),
+        )
+        mime = not params.disable_mime_input_processing
+        both = params.strict_8bitmime
+        self.strict: Final = Strictness(
+            mime and (both or params.strict_7bit_headers),
+            mime and (both or params.strict_8bitmime_body),
+            mime and params.strict_mime_encoding_domain,
+        )
+        self.structure: Final = mime and (tables.structure or any(self.strict))
+        self._wanted = tables.any or any(self.strict)
+
+    def begin(
+        self, flags: int, envelope: Envelope, recipient: str, queue_id: QueueId
+    ) -> "Inspection | None":
+        """For a message; None if it is not to be looked into. flags: CleanupFlag bits. recipient:
+        for the log."""
+        if not self._wanted or not flags & _FILTER:
+            return None
+        returned = bool(flags & _BOUNCE)
+        return Inspection(self, envelope, recipient, queue_id, returned=returned)
+
+
+class Inspection:
+    """One message. Its methods raise Refused and Discarded. wishes: complete after `end`."""
+
+    def __init__(
+        self, inspector: Inspector, envelope: Envelope, recipient: str, queue_id: QueueId, *,
+        returned: bool,
+    ) -> None:  # fmt: skip
+        """returned: a message that is refused for good goes back, and is read to its end."""
+        self.wishes = Wishes()
+        self._inspector = inspector
+        self._envelope = envelope
+        self._recipient = recipient
+        self._queue_id = queue_id
+        self._returned = returned
+        self._splitter = MimeSplitter(inspector.limits)
+        params = inspector.params
+        self._checks = LineChecks(
+            inspector.tables, self._log, self._act,
+            line_limit=params.line_length_limit, body_limit=params.body_checks_size_limit,
+        )  # fmt: skip
+        self._show = printable if params.smtputf8_enable else printable_octets
+        self._rejected: Refused | None = None  # raised when the field at hand is done
+        self._pending: Refused | None = None  # raised as soon as there is more to look at
+
+    # the message header
+
+    async def field(self, data: bytes, field: Field) -> Checked:
+        """What is to stand in the place of a field of the message."""
+        self._raise_pending()
+        (piece,) = self._splitter.fields(data, (field,))
+        self._check_header_octets(piece)
+        return await self._checked(piece)
+
+    def field_done(self) -> None:
+        """The field of the message has been seen by all."""
+        if self._rejected is not None:
+            raise self._rejected
+
+    async def end_header(self) -> bool:
+        """The header of the message has ended. Returns whether the body is to be seen."""
+        self._splitter.end_header()
+        self._check_domain()
+        self._raise_pending()
+        inspector = self._inspector
+        if inspector.structure and not self._splitter.plain:
+            return True
+        return bool(inspector.tables.body) or inspector.strict.body
+
+    # the body
+
+    async def body(self, data: bytes) -> bytes:
+        """What to write of the body now."""
+        if not self._inspector.structure:
+            return await self._body_text(data)
+        return await self._pieces(self._splitter.feed(data))
+
+    async def end(self) -> bytes:
+        """The rest of the body."""
+        rest = b""
+        if self._inspector.structure:
+            rest = await self._pieces(self._splitter.end())
+        try:
+            rest += await self._checks.end()
+        except ChecksFailed as err:
+            raise self._failed(err) from err
+        self.field_done()
+        if self._splitter.too_deep and any(self._inspector.strict):
+            self._mime_error(_NESTING, "")
+        self._raise_pending()
+        return rest
+
+    async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
+        return b"".join([await self._piece(piece) for piece in pieces])
+
+    async def _piece(self, piece: Piece) -> bytes:
+        place, data = piece
+        if place is Place.BODY:
+            self._check_body_octets(data)
+            self._raise_pending()
+            return await self._body_text(data)
+        try:
+            before = await self._checks.end()
+            if place is Place.DELIMITER:
+                return before + await self._checks.delimiter(data)
+        except ChecksFailed as err:
+            raise self._failed(err) from err
+        if place is Place.END:
+            self._check_domain()
+            return before
+        self._check_header_octets(piece)
+        self._raise_pending()
+        checked = await self._checked(piece)
+        self.field_done()
+        return before + checked.joined(data)
+
+    async def _checked(self, piece: Piece) -> Checked:
+        try:
+            return await self._checks.check(piece.place, piece.data)
+        except ChecksFailed as err:
+            raise self._failed(err) from err
+
+    async def _body_text(self, data: bytes) -> bytes:
+        try:
+            checked = await self._checks.body(data)
+        except ChecksFailed as err:
+            raise self._failed(err) from err
+        self.field_done()
+        return checked
+
+    def _failed(self, err: ChecksFailed) -> Refused:
+        problem = f"{err.title} map lookup problem -- message not accepted, try again later"
+        LOG.warning(f"{self._queue_id}: {problem}")
+        return Refused(CleanupStatus.WRITE, "4.3.0", "Temporary lookup failure")
+
+    # strict_ parameters
+
+    def _check_header_octets(self, piece: Piece) -> None:
+        if self._inspector.strict.header and not piece.data.isascii():
+            self._mime_error(_IN_HEADER, piece.data[:-2].decode("utf-8", "surrogateescape"))
+
+    def _check_body_octets(self, data: bytes) -> None:
+        if not self._inspector.strict.body or data.isascii() or self._splitter.wide:
+            return
+        line = next(line for line in data.split(b"\r\n") if not line.isascii())
+        self._mime_error(_IN_BODY, line.decode("utf-8", "surrogateescape"))
+
+    def _check_domain(self) -> None:
+        splitter = self._splitter
+        if (
+            self._inspector.strict.domain
+            and splitter.type.is_composite
+            and splitter.encoding not in _NARROW
+        ):
+            self._mime_error(_DOMAIN, splitter.encoding.decode())
+
+    def _mime_error(self, reason: str, text: str) -> None:
+        """Refuse for a reason that is none of a table: the field at hand is still to be written."""
+        if self._pending is not None or self.wishes.refused is not None:
+            return
+        shown, sender = self._show(text)[:_SHOWN], self._envelope.sender
+        origin, recipient = self._origin(), self._recipient
+        LOG.event(MimeErrorLine(self._queue_id, reason, shown, origin, sender, recipient))
+        self._checks.stopped = True
+        err = Refused(CleanupStatus.CONTENT, "5.6.0", reason)
+        if self._returned:
+            self.wishes.refused = err
+        else:
+            self._pending = err
+
+    def _raise_pending(self) -> None:
+        if self._pending is not None:
+            raise self._pending
+
+    # actions
+
+    def _log(self, word: str, part: Part, text: str) -> None:
+        envelope = self._envelope
+        LOG.event(
+            CheckLine(
+                queue_id=self._queue_id,
+                action=word,
+                where=part.where,
+                line=self._show(part.line[:_SHOWN]),
+                origin=self._origin(),
+                sender=envelope.sender,
+                recipient=self._recipient,
+                protocol=envelope.log_protocol_name or envelope.protocol_name,
+                helo=envelope.log_helo_name or envelope.helo_name,
+                detail=self._show(text),
+            )
+        )
+
+    def _origin(self) -> str:
+        envelope = self._envelope
+        name = envelope.log_client_name or envelope.client_name
+        address = envelope.log_client_address or envelope.client_address
+        return f"{name}[{address}]" if name or address else "local"
+
+    async def _act(self, action: Action, part: Part) -> None:
+        """The actions that are about the message."""
+        handle = _ACTIONS.get(action.verb)
+        if handle is None:
+            LOG.warning(f"unknown command in {action.title} map: {action.result}")
+        else:
+            handle(self, action, part)
+
+    def _reject(self, action: Action, part: Part) -> None:
+        dsn, text = split_dsn(action.text, "5.7.1")
+        text = text or "message content rejected"
+        self._log("reject", part, f"{dsn} {text}")
+        self._checks.stopped = True
+        status = CleanupStatus.DEFER if dsn.startswith("4") else CleanupStatus.CONTENT
+        err = Refused(status, dsn, text.replace("\n", " "))
+        if self._returned and status is CleanupStatus.CONTENT:
+            self.wishes.refused = err
+        else:
+            self._rejected = err
+
+    def _discard(self, action: Action, part: Part) -> None:
+        self._log("discard", part, action.text)
+        raise Discarded
+
+    def _hold(self, action: Action, part: Part) -> None:
+        if not self.wishes.hold:
+            self._log("hold", part, action.text)
+            self.wishes.hold = True
+
+    def _filter(self, action: Action, part: Part) -> None:
+        if not action.text:
+            LOG.warning(f"missing FILTER command argument in {action.title} map")
+        elif ":" not in action.text:
+            LOG.warning(
+                f"bad FILTER command {action.text} in {action.title} -- need transport:destination"
+            )
+        else:
+            self._log("filter", part, action.text)
+            self.wishes.content_filter = action.text
+
+    def _redirect(self, action: Action, part: Part) -> None:
+        if "@" not in action.text:
+            self._need_address("REDIRECT target", action)
+            return
+        self._log("redirect", part, action.text)
+        self.wishes.redirect = action.text
+        self._checks.stopped = True
+
+    def _bcc(self, action: Action, part: Part) -> None:
+        if "@" not in action.text:
+            self._need_address("BCC address", action)
+            return
+        self._log("bcc", part, action.text)
+        self.wishes.bcc = [*(self.wishes.bcc or ()), action.text]
+
+    def _need_address(self, what: str, action: Action) -> None:
+        LOG.warning(f'bad {what} "{action.text}" in {action.title} map -- need user@domain')
+
+    def _pass(self, action: Action, part: Part) -> None:
+        self._log("pass", part, action.text)
+        self._checks.stopped = True
+
+
+_ACTIONS: Final = {
+    "BCC": Inspection._bcc,
+    "DISCARD": Inspection._discard,
+    "FILTER": Inspection._filter,
+    "HOLD": Inspection._hold,
+    "PASS": Inspection._pass,
+    "REDIRECT": Inspection._redirect,
+    "REJECT": Inspection._reject,
+}

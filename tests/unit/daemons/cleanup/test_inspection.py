@@ -1,0 +1,256 @@
+"""header_checks, body_checks and the strict_ parameters in a message on its way into the queue.
+
+Log lines and results are those of the real cleanup(8).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemons.cleanup.inspection import Inspector
+from libmail.ipc.messages import (
+    CleanupFlag,
+    CleanupResult,
+    CleanupStatus,
+    DsnNotify,
+    Envelope,
+)
+from libmail.log import LOG
+from libmail.queue.file import QueueFile
+from tests.unit.daemons.cleanup.conftest import MakeMapper, make_inspector
+from tests.unit.daemons.cleanup.test_message import ENVELOPE, HEADER, read, submit
+
+CLIENT = ENVELOPE._replace(
+    sender="a@far.test", client_name="host.test", client_address="192.0.2.9",
+    protocol_name="ESMTP", helo_name="helo.test",
+)  # fmt: skip
+FROM = " from host.test[192.0.2.9]; from=<a@far.test> to=<alice@example.test>"
+WHO = f"{FROM} proto=ESMTP helo=<helo.test>"
+FILTER = CleanupFlag.MAP | CleanupFlag.FILTER
+
+
+@pytest.fixture(autouse=True)
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("incoming", "hold"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def logged() -> list[str]:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text.partition(": ")[2]), "postfix/cleanup")
+    return lines
+
+
+@pytest.fixture
+def send(make_mapper: MakeMapper) -> Sender:
+    return Sender(make_mapper)
+
+
+class Sender:
+    def __init__(self, make_mapper: MakeMapper) -> None:
+        self._make_mapper = make_mapper
+
+    def result(
+        self, inspector: Inspector, *data: bytes, flags: int = FILTER, envelope: Envelope = CLIENT
+    ) -> CleanupResult:
+        return submit(self._make_mapper, *data, flags=flags, inspector=inspector, envelope=envelope)
+
+    def message(self, inspector: Inspector, *data: bytes) -> tuple[QueueFile, bytes]:
+        return read(self.result(inspector, *data))
+
+    def content(self, inspector: Inspector, *data: bytes) -> bytes:
+        return self.message(inspector, *data)[1]
+
+
+def test_fields_and_lines(send: Sender, logged: list[str]) -> None:
+    inspector = make_inspector(
+        "{/^X-Gone:/ IGNORE} {/^X-New: (.*)/ REPLACE To: $1} {/^X-Mark:/ PREPEND To: untouched}"
+        " {/^X-Warn: (.*)/ WARN of $1}",
+        "{/^swap (.*)/ REPLACE $1} {/^gone/ IGNORE} {/^strip/ STRIP why} {/^mark/ PREPEND before}",
+    )
+    data = (
+        HEADER + b"X-Gone: a\r\n folded\r\nX-New: one\r\nX-Mark: b\r\nX-Warn: c\r\n d\r\n\r\n"
+        b"swap x\r\ngone\r\nstrip\r\nmark\r\nX-Gone: body\r\n"
+    )
+    want = (
+        HEADER + b"To: one@example.test\r\nTo: untouched\r\nX-Mark: b\r\nX-Warn: c\r\n d\r\n\r\n"
+        b"x\r\nbefore\r\nmark\r\nX-Gone: body\r\n"
+    )
+    assert send.content(inspector, data) == want
+    assert logged == [
+        "message-id=<x@y>",
+        f"replace: header X-New: one{WHO}: To: one",
+        f"prepend: header X-Mark: b{WHO}: To: untouched",
+        f"warning: header X-Warn: c? d{WHO}: of c? d",
+        f"replace: body swap x{WHO}: x",
+        f"strip: body strip{WHO}: why",
+        f"prepend: body mark{WHO}: before",
+    ]
+    for at in range(0, len(data), 3):
+        assert send.content(inspector, data[:at], data[at:]) == want
+
+
+MULTIPART = (
+    HEADER + b"Content-Type: multipart/mixed; boundary=b\r\nX-Where: top\r\n\r\nX-Where: pre\r\n"
+    b"--b\r\nX-Where: part\r\n\r\nX-Where: text\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n"
+    b"X-Where: inner\r\n\r\nX-Where: inner text\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_each_place_has_its_table(send: Sender, size: int) -> None:
+    rule = "{{/^X-Where:/ PREPEND X-Saw: {}}}"
+    inspector = make_inspector(
+        rule.format("top"), rule.format("body"), mime=rule.format("mime"),
+        nested=rule.format("nested"),
+    )  # fmt: skip
+    pieces = [MULTIPART[at : at + size] for at in range(0, len(MULTIPART), size)]
+    want = MULTIPART
+    for place, text in (
+        (b"top", b"top"), (b"body", b"pre"), (b"mime", b"part"), (b"body", b"text"),
+        (b"nested", b"inner\r"), (b"body", b"inner text"),
+    ):  # fmt: skip
+        want = want.replace(b"X-Where: " + text, b"X-Saw: %s\r\nX-Where: %s" % (place, text))
+    assert send.content(inspector, *pieces) == want
+
+
+def test_what_is_not_checked(send: Sender) -> None:
+    inspector = make_inspector("{/./ IGNORE}", "{/./ IGNORE}")
+    data = HEADER + b"\r\nbody\r\n"
+    assert read(send.result(inspector, data, flags=CleanupFlag.MAP))[1] == data
+    whole = make_inspector("", "", mime="{/^X-Where/ IGNORE}", disable_mime_input_processing=True)
+    assert send.content(whole, MULTIPART) == MULTIPART
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "dsn", "reason"),
+    [
+        ("REJECT", CleanupStatus.CONTENT, "5.7.1", "message content rejected"),
+        ("REJECT no thanks", CleanupStatus.CONTENT, "5.7.1", "no thanks"),
+        ("REJECT 5.7.9 no $1", CleanupStatus.CONTENT, "5.7.9", "no way"),
+        ("REJECT 4.7.9 later", CleanupStatus.DEFER, "4.7.9", "later"),
+        ("REJECT 5.7.9", CleanupStatus.CONTENT, "5.7.9", "message content rejected"),
+    ],
+)
+@pytest.mark.parametrize("where", ["header", "body"])
+def test_reject(
+    send: Sender, logged: list[str], action: str, status: int, dsn: str, reason: str, where: str
+) -> None:
+    rules = f"{{/^Stop: (.*)/ {action}}} {{/^Late/ WARN}}"
+    inspector = make_inspector(*((rules, "") if where == "header" else ("", rules)))
+    gap = b"" if where == "header" else b"\r\n"
+    data = HEADER + gap + b"Stop: way\r\nLate: a\r\n\r\nLate: b\r\n"
+    result = send.result(inspector, data)
+    assert (result.status, result.dsn, result.reason) == (status, dsn, reason)
+    assert logged[1:] == [f"reject: {where} Stop: way{WHO}: {dsn} {reason}", "removed (canceled)"]
+
+
+def test_what_affects_the_message(send: Sender, logged: list[str]) -> None:
+    inspector = make_inspector(
+        "{/^Hold: (.)/ HOLD $1} {/^Filter: (.*)/ FILTER $1} {/^Bcc-To:/ BCC carol@example.test}"
+    )
+    data = HEADER + b"Hold: a\r\nHold: b\r\nFilter: x:y\r\nFilter: x:\r\nBcc-To: z\r\n\r\nbody\r\n"
+    file, content = read(send.result(inspector, data), "hold")
+    assert content == data
+    assert file.envelope().content_filter == "x:"
+    assert [(one.address, one.notify) for one in file.recipients()] == [
+        ("alice@example.test", 0),
+        ("carol@example.test", int(DsnNotify.NEVER)),
+    ]
+    assert [line.partition(" from")[0] for line in logged[1:]] == [
+        "hold: header Hold: a",
+        "filter: header Filter: x:y",
+        "filter: header Filter: x:",
+        "bcc: header Bcc-To: z",
+    ]
+
+
+@pytest.mark.parametrize("action", ["PASS why", "REDIRECT bob@example.test"])
+def test_actions_that_end_the_checks(send: Sender, logged: list[str], action: str) -> None:
+    inspector = make_inspector(f"{{/^Stop:/ {action}}} {{/^Late:/ WARN}}", "{/body/ WARN}")
+    file, _ = send.message(inspector, HEADER + b"Stop: a\r\nLate: b\r\n\r\nbody\r\n")
+    verb, _, text = action.partition(" ")
+    assert logged[1:] == [f"{verb.lower()}: header Stop: a{WHO}: {text}"]
+    bob = ["bob@example.test"]
+    assert [one.address for one in file.recipients()] == (
+        bob if verb == "REDIRECT" else ["alice@example.test"]
+    )
+
+
+@pytest.mark.parametrize("gap", [b"", b"\r\n"])
+def test_discard(send: Sender, logged: list[str], queue: Path, gap: bytes) -> None:
+    rules = "{/^Stop:/ DISCARD} {/^Late/ WARN}"
+    inspector = make_inspector(rules, rules)
+    data = HEADER + gap + b"Stop: a\r\nLate: b\r\n\r\nLate: c\r\n"
+    result = send.result(inspector, data, flags=FILTER)
+    assert result.status == 0
+    assert not list((queue / "incoming").iterdir())
+    where = "body" if gap else "header"
+    assert logged[1:] == [f"discard: {where} Stop: a{WHO}", "removed (discarded)"]
+
+
+@pytest.mark.parametrize(
+    ("action", "warning"),
+    [
+        ("FROB x", "unknown command in header_checks map: FROB x"),
+        ("450 later", "unknown command in header_checks map: 450 later"),
+        ("FILTER", "missing FILTER command argument in header_checks map"),
+        ("FILTER smtp", "bad FILTER command smtp in header_checks -- need transport:destination"),
+        ("REDIRECT", 'bad REDIRECT target "" in header_checks map -- need user@domain'),
+        ("BCC bob", 'bad BCC address "bob" in header_checks map -- need user@domain'),
+    ],
+)
+def test_mistakes_are_warned_of(send: Sender, action: str, warning: str) -> None:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text), "postfix/cleanup")
+    data = HEADER + b"X: a\r\n\r\nbody\r\n"
+    assert send.content(make_inspector(f"{{/^X:/ {action}}}"), data) == data
+    assert f"warning: {warning}" in lines
+
+
+def test_a_table_that_does_not_answer(send: Sender) -> None:
+    inspector = make_inspector("{/^X:/ }", "")
+    result = send.result(inspector, HEADER + b"X: a\r\n\r\nbody\r\n")
+    assert (result.status, result.dsn) == (CleanupStatus.WRITE, "4.3.0")
+
+
+STRICT = [
+    ("strict_7bit_headers", b"X: \xc3\xa4\r\n\r\nb\xc3\xa4\r\n",
+     "improper use of 8-bit data in message header", "X: ä"),
+    ("strict_8bitmime_body", b"X: \xc3\xa4\r\n\r\na\r\nb\xc3\xa4\r\n",
+     "improper use of 8-bit data in message body", "bä"),
+    ("strict_mime_encoding_domain",
+     b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nx\r\n",
+     "invalid message/* or multipart/* encoding domain", "base64"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data", "reason", "shown"), STRICT)
+def test_strictness(
+    send: Sender, logged: list[str], name: str, data: bytes, reason: str, shown: str
+) -> None:
+    inspector = make_inspector(**{name: True})  # type: ignore[arg-type]
+    result = send.result(inspector, HEADER + data)
+    assert (result.status, result.dsn, result.reason) == (CleanupStatus.CONTENT, "5.6.0", reason)
+    assert f"reject: mime-error {reason}: {shown}{FROM}" in logged
+    off = make_inspector(**{name: True}, disable_mime_input_processing=True)  # type: ignore[arg-type]
+    assert send.result(off, HEADER + data).status == 0
+
+
+def test_declared_8bit_data_is_no_mistake(send: Sender) -> None:
+    inspector = make_inspector(strict_8bitmime=True)
+    data = HEADER + b"Content-Transfer-Encoding: 8bit\r\n\r\nb\xc3\xa4\r\n"
+    assert send.content(inspector, data) == data
+
+
+def test_only_the_first_octets_of_a_part_are_checked(send: Sender) -> None:
+    inspector = make_inspector("", "{/^edge/ REPLACE EDGE}", body_checks_size_limit=100)
+    lines = [b"edge 1", b"0" * 74, *(b"edge %d" % number for number in range(2, 8))]
+    content = send.content(inspector, HEADER + b"\r\n" + b"\r\n".join(lines) + b"\r\n")
+    assert content.count(b"EDGE") == 4
+    assert b"EDGE\r\nedge 5\r\n" in content
