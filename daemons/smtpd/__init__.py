@@ -94,6 +94,8 @@ class Front:
                     server_port=ends.server_port,
                 )
                 await Session(self._server, channel, VERBS, client).run()
+        except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
+            self._runtime.session_failed(err)
         finally:
             channel.session_over()
 

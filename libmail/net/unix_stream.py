@@ -209,6 +209,10 @@ class UnixStream:
         """Whether the connection is over, or will be when what was written is sent."""
         return self._closing or self._lost
 
+    def get_write_buffer_size(self) -> int:
+        """Octets that the peer has not taken yet."""
+        return self._size
+
     def close(self) -> None:
         """Close when everything is sent."""
         if self._closing or self._lost:

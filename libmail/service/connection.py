@@ -17,6 +17,7 @@ from libmail.ipc.messages import CODEC, Leaving
 from libmail.net.wakeup import Wakeup
 
 __all__ = [
+    "LINGER",
     "UCRED",
     "AnswerLate",
     "Connection",
@@ -30,6 +31,8 @@ _PAUSE_AT: Final = 1 << 20
 _TURN: Final = 64  # messages, or so many times 16 KiB, before others have their turn
 _PIECE: Final = 14  # 1 << _PIECE octets count as a message
 _GATHER_AT: Final = 1 << 15  # octets from which the system call may put the parts together
+LINGER: Final = 60.0
+"""Seconds after which what a peer does not take is dropped, when the connection is to be closed."""
 UCRED: Final = struct.Struct("iII")
 """struct ucred: process, user and group id."""
 
@@ -277,9 +280,12 @@ class Connection(asyncio.Protocol):
         self._require_transport()
 
     def close(self) -> None:
-        """Close after what is written has been sent."""
-        if self._transport is not None:
-            self._transport.close()
+        """Close after what is written has been sent, or nobody has taken it in time."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            if transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(LINGER, transport.abort)
 
     def abort(self) -> None:
         """Close at once."""

@@ -238,6 +238,16 @@ class Runtime:
         if error is not None:
             self.fail(error)
 
+    def session_failed(self, error: Exception, name: str = "") -> None:
+        """Log a bug that costs one session and no other. Raises Fatal, ConfigError: those end us.
+
+        name: of the service, if not its own.
+        """
+        if isinstance(error, (Fatal, ConfigError)):
+            raise error
+        name = name or self.service
+        LOG.panic(f"{name}: {type(error).__name__}: {error} ({_places(error)})")
+
     def fail(self, error: BaseException) -> None:
         """End the process because of a bug or a condition that it cannot work under."""
         if not self._done.done():
@@ -502,10 +512,8 @@ def exchanges(
             pass
         except WireError as err:
             LOG.seldom(f"{name}: client broke the protocol", f": {err}")
-        except (Fatal, ConfigError):
-            raise
         except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
-            LOG.panic(f"{name}: {type(err).__name__}: {err} ({_places(err)})")
+            runtime.session_failed(err, name)
         finally:
             connections.discard(connection)
             connection.close()

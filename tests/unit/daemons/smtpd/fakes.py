@@ -127,6 +127,9 @@ class FakeRuntime:
     def retire(self) -> None:
         self.retired = True
 
+    def session_failed(self, error: Exception) -> None:
+        LOG.panic(f"smtpd: {error!r}")
+
     def session_ended(self) -> None:
         self.session_over.set()
 

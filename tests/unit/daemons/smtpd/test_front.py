@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemons.smtpd.standalone import serve_descriptors
+from daemons.smtpd.verb import Verb
+from daemons.smtpd.verbs import VERBS
 from libmail.config import open_config
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
@@ -155,3 +157,24 @@ def test_stand_alone(tmp_path: Path) -> None:
     assert isinstance(content, bytes)
     assert content.startswith(b"Received: from x (localhost [127.0.0.1])\r\n")
     assert content.endswith(b"Subject: x\r\n\r\nhi\r\n")
+
+
+def test_a_bug_costs_one_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("oops")
+
+    async def run() -> None:
+        async with running(tmp_path) as instance:
+            reader, writer = await instance.connect()
+            assert await reader.readline() == GREETING
+            monkeypatch.setitem(VERBS, "HELO", Verb("HELO", fails))  # type: ignore[arg-type]
+            writer.write(b"HELO x\r\n")
+            assert await asyncio.wait_for(reader.read(), 60) == b""
+            writer.close()
+            await instance.runtime.session_over.wait()
+            assert any("panic: " in line for line in instance.mail.log)
+            other, other_writer = await instance.connect()
+            assert await asyncio.wait_for(other.readline(), 60) == GREETING
+            other_writer.close()
+
+    asyncio.run(run())

@@ -11,6 +11,7 @@ import pytest
 
 from libmail.ipc.codec import CHUNK_END, Chunk, WireError, chunk_parts
 from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
+from libmail.service import connection as connection_module
 from libmail.service.connection import Connection, ConnectionLost, Trigger
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
@@ -242,3 +243,27 @@ def test_who_does_not_read_is_not_listened_to(tmp_path: Path) -> None:
     with_service(tmp_path, serve, client)
     assert answered == many
     assert most < 1 << 18
+
+
+def test_what_nobody_takes_is_dropped_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "LINGER", 0.01)
+    closed = asyncio.Event()
+
+    async def serve(connection: Connection) -> None:
+        await connection.opened()
+        connection.write(bytes(1 << 22))
+        connection.close()
+        with pytest.raises(ConnectionLost):
+            await connection.receive()
+        closed.set()
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(lambda: Connection(path), path)
+        connection._pause_reading()
+        await closed.wait()
+        connection.abort()
+
+    with_service(tmp_path, serve, client)
