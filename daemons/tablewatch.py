@@ -26,7 +26,7 @@ from libmail.log import LOG
 from libmail.privileges import Identity, identity_of
 from libmail.service.connection import Connection
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
-from libmail.tables.building.maintenance import BadSource
+from libmail.tables.building.source import BadSource
 from libmail.tables.building.upkeep import KeptTable, kept_tables
 from libmail.tables.table import TableError
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from libmail.files.safe_open import safe_open
 from libmail.tls.certificate import Certificate, Key
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, clear_problems, octets, problems, text
@@ -75,7 +76,7 @@ class Chain:
 def read_file(path: str) -> bytes:
     """The content of a file. Raises TlsConfigError."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=safe_open) as file:
             data = file.read(LONGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

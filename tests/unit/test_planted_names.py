@@ -15,7 +15,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 ROOMS: Final = (
     "commands/postfix", "commands/postsuper/spool.py", "daemons/postlogd.py",
     "daemons/tablewatch.py",
-    "libmail/dsn", "libmail/log", "libmail/lookup", "libmail/service", "libmail/tables", "master",
+    "libmail/dsn", "libmail/log", "libmail/lookup", "libmail/net", "libmail/service",
+    "libmail/tables", "libmail/tls", "master",
 )  # fmt: skip
 BY_NAME: Final = frozenset(
     {"open", "os.open", "os.chmod", "os.chown", "os.utime", "os.truncate", "shutil.copyfile"}

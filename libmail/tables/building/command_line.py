@@ -16,8 +16,6 @@ from libmail.config import Config, ConfigError, open_config
 from libmail.log import LOG, Fatal
 from libmail.log.setup import open_log
 from libmail.tables.building.maintenance import (
-    Dialect,
-    Target,
     add,
     build,
     delete,
@@ -25,6 +23,7 @@ from libmail.tables.building.maintenance import (
     query,
 )
 from libmail.tables.building.message_keys import BODY, HEADER, message_keys
+from libmail.tables.building.source import Dialect, Target
 from libmail.tables.file_values import decoded, encoded
 from libmail.tables.registry import open_with
 from libmail.tables.table import Duplicates, Table, TableConfigError, TableError, TableOptions

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from libmail.tables.building.alias_source import parse_alias
-from libmail.tables.building.maintenance import Dialect
+from libmail.tables.building.source import Dialect
 from libmail.tables.entries import parse_entry
 
 __all__ = ["POSTALIAS", "POSTMAP"]

@@ -26,7 +26,8 @@ from libmail.files.safe_open import Place
 from libmail.privileges import Identity
 from libmail.tables.building.caches import cache_names, settings
 from libmail.tables.building.dialects import POSTALIAS, POSTMAP
-from libmail.tables.building.maintenance import Target, build, build_as, indexed_path
+from libmail.tables.building.maintenance import build, build_as, indexed_path
+from libmail.tables.building.source import Target
 from libmail.tables.table import TableError, TableOptions
 
 __all__ = ["DistrustedSource", "KeptTable", "kept_tables"]

@@ -11,7 +11,7 @@ from daemons import tablewatch
 from daemons.tablewatch import Keeper, Prepared
 from libmail.config import Config
 from libmail.privileges import Identity
-from libmail.tables.building.maintenance import BadSource
+from libmail.tables.building.source import BadSource
 from libmail.tables.building.upkeep import DistrustedSource, KeptTable
 from libmail.tables.table import TableError
 

@@ -9,7 +9,7 @@ from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
 from libmail.config.master_cf import parse_master_cf
 from libmail.privileges import Identity
-from libmail.tables.building.maintenance import BadSource
+from libmail.tables.building.source import BadSource
 from libmail.tables.building.upkeep import (
     DistrustedSource,
     KeptTable,
