@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from daemons.smtp.checks import ContentChecks
-from daemons.smtp.destination import Lookups, service_port
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
@@ -34,11 +33,15 @@ from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.config.interfaces import address_families, own_interfaces
-from libmail.dns.resolver import Protocols
+from libmail.dns.native import NativeResolver
+from libmail.dns.resolver import Protocols, Resolver
 from libmail.lookup.content_checks import CheckTables
+from libmail.lookup.context import LiveLookups
+from libmail.lookup.next_hop import service_port
 from libmail.lookup.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import RewriteParams
+from libmail.lookup.servers import ServerChoice
 from libmail.message.headers import with_cut_fields
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -113,13 +116,15 @@ def _decisions(params: SmtpParams, options: TableOptions, *, lmtp: bool) -> Deci
     def maps(name: str, specs: tuple[str, ...]) -> Maps:
         return Maps(f"{prefix}_{name}", specs, options)
 
+    choice = ServerChoice(params, _protocols(params), _own_addresses(params))
+    resolver = Resolver(
+        dnssec=params.smtp_dns_support_level == "dnssec",
+        reply_filter=DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
+    )
+    native = NativeResolver() if choice.uses_native else None
     return Decisions(
-        lookups=Lookups(
-            params,
-            _protocols(params),
-            _own_addresses(params),
-            DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
-        ),
+        lookups=LiveLookups({}, resolver=resolver, native=native),
+        choice=choice,
         default_port=service_port(params.smtp_tcp_port),
         discard_maps=maps(
             f"discard_{hello}_keyword_address_maps", params.smtp_discard_ehlo_keyword_address_maps

@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import Final
 
 from daemons.smtp.cache import SessionCache
-from daemons.smtp.destination import Lookups
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings
+from libmail.lookup.context import Lookups
+from libmail.lookup.servers import ServerChoice
 from libmail.net.poller import Poller
 from libmail.net.wire import Wire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
@@ -27,10 +28,12 @@ __all__ = ["Decisions", "SmtpClient"]
 class Decisions:
     """What parameters and tables say about servers; made before the jail.
 
-    discard_maps: smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations.
+    lookups: what decisions ask. choice: of servers. discard_maps:
+    smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations.
     """
 
     lookups: Lookups
+    choice: ServerChoice
     default_port: int
     discard_maps: Maps
     kept: StringList

@@ -13,14 +13,6 @@ from typing import Final
 
 from daemons.smtp.cache import SessionKey
 from daemons.smtp.conversation import Conversation, Mail
-from daemons.smtp.destination import (
-    BadDestination,
-    Destination,
-    LookupFailed,
-    Server,
-    parse_destination,
-    split_destinations,
-)
 from daemons.smtp.events import ConnectFailed
 from daemons.smtp.failure import Failure
 from daemons.smtp.ledger import NO_REASON, Ledger
@@ -33,6 +25,13 @@ from libmail.agents.delivery import Delivery
 from libmail.agents.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG
+from libmail.lookup.next_hop import (
+    BadDestination,
+    Destination,
+    parse_destination,
+    split_destinations,
+)
+from libmail.lookup.servers import NoServers, Server
 from libmail.net.wire import Address, Wire
 from libmail.service.pool import ServiceUnavailable
 from libmail.tables.table import TableRetry
@@ -113,11 +112,14 @@ class Walk:
             await self._try_path(route, last=last)
             return False
         try:
-            servers, among_mx = await self._client.decisions.lookups.servers(
-                route.destination, loop_detect=route.loop_detect
+            decisions = self._client.decisions
+            servers, among_mx = await decisions.choice.servers(
+                decisions.lookups, route.destination, loop_detect=route.loop_detect
             )
-        except LookupFailed as error:
-            self._ledger.why = error.failure
+        except NoServers as error:
+            for text in error.warnings:
+                LOG.warning(text)
+            self._ledger.why = Failure(error.dsn, error.reason, site=True)
             self._loops = error.best
             return error.loop
         await self._try_servers(servers, route, last=last)

@@ -104,7 +104,7 @@ def _warn_of_removal(check: Check) -> None:
 
 async def _is_backup(check: Check, domain: str) -> Outcome:
     """Raises DnsError, LookupFailure."""
-    hosts = sorted(await check.lookups.dns(domain, "MX"), key=lambda record: record.preference)
+    hosts = (await check.lookups.dns(domain, "MX")).records  # best preference first
     if not hosts:
         return DUNNO
     best = hosts[0].preference
@@ -143,7 +143,7 @@ async def _addresses(check: Check, host: str) -> list[str]:
     found: list[str] = []
     for rrtype in ("A", "AAAA"):
         try:
-            found += [record.value for record in await check.lookups.dns(host, rrtype)]
+            found += [record.value for record in (await check.lookups.dns(host, rrtype)).records]
         except NotFound:
             continue
     return found
@@ -233,7 +233,7 @@ async def _domain_exists(
     failed: DnsError | None = None
     for rrtype in ("MX", "A", "AAAA"):
         try:
-            records = await check.lookups.dns(domain, rrtype)
+            records = (await check.lookups.dns(domain, rrtype)).records
         except NotFound:
             continue
         except Invalid:

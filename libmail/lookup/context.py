@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from libmail.dns.answers import DnsRecord, TempFail
+from libmail.dns.answers import DnsAnswer, TempFail
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Protocols, Resolver
 from libmail.ipc.messages import ResolveReply
@@ -97,7 +97,7 @@ class Lookups(Protocol):
     async def host_in_list(self, title: str, name: str, address: str) -> bool:
         """Whether a host is in a list of networks and names."""
 
-    async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
+    async def dns(self, name: str, rrtype: str) -> DnsAnswer:
         """Records of a name. Raises DnsError."""
 
     async def system_addresses(self, host: str, protocols: Protocols) -> tuple[str, ...]:
@@ -180,11 +180,11 @@ class LiveLookups:
         except TableError as err:
             raise _failure(err) from err
 
-    async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
+    async def dns(self, name: str, rrtype: str) -> DnsAnswer:
         """Records of a name. Raises DnsError."""
         if self._resolver is None:
             raise TempFail(name, rrtype, "no resolver")
-        return (await self._resolver.lookup(name, rrtype)).records
+        return await self._resolver.lookup(name, rrtype)
 
     async def system_addresses(self, host: str, protocols: Protocols) -> tuple[str, ...]:
         """Addresses of a host from the system's name services. Raises DnsError."""

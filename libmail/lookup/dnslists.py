@@ -71,7 +71,7 @@ def _reversed_address(address: str) -> str:
 async def _listed(check: Check, query: str, pattern: str) -> bool | None:
     """Whether the list has the name with such an address; None: the answer is not known now."""
     try:
-        records = await check.lookups.dns(query, "A")
+        records = (await check.lookups.dns(query, "A")).records
     except NotFound:
         return False
     except DnsError as err:
@@ -86,7 +86,7 @@ async def _listed(check: Check, query: str, pattern: str) -> bool | None:
 
 async def _reason(check: Check, query: str) -> str:
     try:
-        records = await check.lookups.dns(query, "TXT")
+        records = (await check.lookups.dns(query, "TXT")).records
     except DnsError:
         return ""
     return records[0].value[:_REASON_LIMIT] if records else ""

@@ -151,7 +151,8 @@ async def _hosts_above(check: Check, domain: str, why: DnsError) -> list[str]:
 
 async def _records(check: Check, kind: Kind, domain: str) -> list[str]:
     """Raises DnsError."""
-    return [record.value for record in await check.lookups.dns(domain, kind) if record.value]
+    answer = await check.lookups.dns(domain, kind)
+    return [record.value for record in answer.records if record.value]
 
 
 async def _addresses(check: Check, host: str) -> list[str]:
@@ -160,7 +161,7 @@ async def _addresses(check: Check, host: str) -> list[str]:
     missing: DnsError | None = None
     for rrtype in ("A", "AAAA"):
         try:
-            found += [record.value for record in await check.lookups.dns(host, rrtype)]
+            found += [record.value for record in (await check.lookups.dns(host, rrtype)).records]
         except NotFound as err:
             missing = err
     if not found and missing is not None:

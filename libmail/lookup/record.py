@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from libmail.dns.answers import (
+    DnsAnswer,
     DnsError,
-    DnsRecord,
     Filtered,
     Invalid,
     NotFound,
@@ -97,7 +97,7 @@ class RecordingLookups:
         answer = self._lookups.host_in_list(title, name, address)
         return await self._note("hosts", title, f"{name}[{address}]", answer)
 
-    async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
+    async def dns(self, name: str, rrtype: str) -> DnsAnswer:
         """Records of a name."""
         return await self._note("dns", rrtype, name, self._lookups.dns(name, rrtype))
 
@@ -177,9 +177,9 @@ class ReplayedLookups:
         """The recorded answer."""
         return bool(self._answer("hosts", title, f"{name}[{address}]"))
 
-    async def dns(self, name: str, rrtype: str) -> tuple[DnsRecord, ...]:
+    async def dns(self, name: str, rrtype: str) -> DnsAnswer:
         """The recorded answer."""
-        return cast(tuple[DnsRecord, ...], self._answer("dns", rrtype, name))
+        return cast(DnsAnswer, self._answer("dns", rrtype, name))
 
     async def system_addresses(self, host: str, protocols: Protocols) -> tuple[str, ...]:
         """The recorded answer."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemons.smtp.destination import Lookups
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
@@ -30,7 +29,9 @@ from libmail.ipc.messages import (
     Recipient,
     Transport,
 )
+from libmail.lookup.context import LiveLookups
 from libmail.lookup.routing_params import RewriteParams
+from libmail.lookup.servers import ServerChoice
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
@@ -201,9 +202,9 @@ class Bench:
         limits = {phase: limit or float(getattr(params, phase.timeout)) for phase in PHASES}
         self.notices = FakeCleanup()
         self.settings = Settings(lmtp, params, flags or Flags(), limits)
-        self.lookups = Lookups(params, "ipv4", own)
         decisions = Decisions(
-            lookups=self.lookups,
+            lookups=LiveLookups({}),
+            choice=ServerChoice(params, "ipv4", own),
             default_port=25,
             discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
             kept=StringList("cached", params.smtp_connection_cache_destinations),

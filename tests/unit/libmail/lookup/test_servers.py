@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from daemons.smtp.destination import (
-    BadDestination,
-    Destination,
-    LookupFailed,
-    Lookups,
-    Server,
-    parse_destination,
-    select_servers,
-    split_destinations,
-)
 from daemons.smtp.settings import SmtpParams
 from libmail.config import open_config
-from libmail.dns import DnsAnswer, DnsError, DnsRecord, NotFound, NullMx, TempFail
+from libmail.dns import DnsAnswer, DnsError, DnsRecord, NotFound, TempFail
+from libmail.lookup.context import LiveLookups, Lookups
+from libmail.lookup.next_hop import (
+    BadDestination,
+    Destination,
+    parse_destination,
+    split_destinations,
+)
+from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
+from libmail.lookup.servers import NoServers, Server, ServerChoice, Servers, select_servers
 
 DESTINATIONS = [
     ("example.org", False, Destination("example.org", 25)),
@@ -140,35 +138,37 @@ def test_equal_rank_is_shuffled() -> None:
     assert len(first) == 5
 
 
-class FakeResolver:
-    """mx: by domain. hosts: addresses by name."""
+class FakeDns:
+    """mx: by domain, "" is a null MX. hosts: addresses by name."""
 
     def __init__(
         self, mx: dict[str, list[tuple[int, str]] | DnsError], hosts: dict[str, list[str]]
     ) -> None:
         self._mx, self._hosts = mx, hosts
 
-    async def mx(self, domain: str) -> DnsAnswer:
-        found = self._mx.get(domain, NotFound(domain, "MX", f"no MX {domain}"))
-        if isinstance(found, DnsError):
-            raise found
-        records = [DnsRecord(domain, "MX", 1, host, rank) for rank, host in sorted(found)]
-        return DnsAnswer(domain, domain, "MX", tuple(records), False, 1)
-
-    async def addresses(self, host: str, protocols: str = "all") -> Sequence[DnsRecord]:
-        if host not in self._hosts:
-            raise NotFound(host, "A", f"no A {host}", 3)
-        return [DnsRecord(host, "A", 1, address) for address in self._hosts[host]]
+    async def lookup(self, name: str, rrtype: str) -> DnsAnswer:
+        if rrtype == "MX":
+            found = self._mx.get(name, NotFound(name, "MX", f"no MX {name}"))
+            if isinstance(found, DnsError):
+                raise found
+            records = [DnsRecord(name, "MX", 1, host, rank) for rank, host in sorted(found)]
+        elif name in self._hosts:
+            records = [DnsRecord(name, "A", 1, address) for address in self._hosts[name]]
+        else:
+            raise NotFound(name, "A", f"no A {name}", 3)
+        return DnsAnswer(name, name, rrtype, tuple(records), False, 1)
 
 
 HOSTS = {"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"], "me": ["192.0.2.99"], "plain": ["192.0.2.7"]}
+HOSTS |= {f"mx{n}": [f"192.0.2.{n}"] for n in range(3, 9)}
 MX: dict[str, list[tuple[int, str]] | DnsError] = {
     "two": [(20, "mx2"), (10, "mx1")],
     "backup": [(20, "me"), (10, "mx1"), (30, "mx2")],
     "mine": [(10, "me"), (20, "mx2")],
     "lost": [(10, "gone"), (20, "me")],
     "gone": [(10, "nowhere")],
-    "null": NullMx("null", "MX", "Domain null does not accept mail (nullMX)"),
+    "null": [(0, "")],
+    "many": [(10, f"mx{n}") for n in range(3, 9)],
     "busy": TempFail("busy", "MX", "try again"),
 }
 
@@ -177,11 +177,35 @@ def servers(folder: Path, nexthop: str, **values: str) -> tuple[list[str], bool]
     pairs = {"inet_protocols": "ipv4", "smtp_randomize_addresses": "no", **values}
     (folder / "main.cf").write_text("".join(f"{n} = {v}\n" for n, v in pairs.items()))
     params = open_config(str(folder)).load(SmtpParams)
-    lookups = Lookups(params, "ipv4", frozenset(["192.0.2.99"]))
-    object.__setattr__(lookups, "_resolver", FakeResolver(MX, HOSTS))
+    choice = ServerChoice(params, "ipv4", frozenset(["192.0.2.99"]))
     destination = parse_destination(nexthop, 25, lmtp=False)
-    found, among = asyncio.run(lookups.servers(destination, loop_detect=destination.port == 25))
-    return [server.address for server in found], among
+    loop_detect = destination.port == 25
+    record: list[Asked] = []
+
+    async def find(lookups: Lookups) -> Servers:
+        return await choice.servers(lookups, destination, loop_detect=loop_detect)
+
+    async def outcome(lookups: Lookups) -> Servers | NoServers:
+        try:
+            return await find(lookups)
+        except NoServers as error:
+            return error
+
+    live = LiveLookups({}, resolver=FakeDns(MX, HOSTS))  # type: ignore[arg-type]
+    found = asyncio.run(outcome(RecordingLookups(live, record)))
+    # The same again without DNS, and chance decides as it did.
+    again = asyncio.run(outcome(ReplayedLookups(record)))
+    if isinstance(found, NoServers):
+        assert vars(again) == vars(found)
+        raise found
+    assert again == found
+    return [server.address for server in found.servers], found.among_mx
+
+
+def test_chance_is_recorded(tmp_path: Path) -> None:
+    values = {"smtp_randomize_addresses": "yes", "smtp_mx_address_limit": "0"}
+    found, _ = servers(tmp_path, "many", **values)
+    assert sorted(found) == [f"192.0.2.{n}" for n in range(3, 9)]
 
 
 FOUND = [
@@ -200,6 +224,7 @@ def test_servers(tmp_path: Path, nexthop: str, want: list[str], among: bool) -> 
     assert servers(tmp_path, nexthop) == (want, among)
 
 
+NO_NAME = "Name service error for 2001:db8::1: invalid host or domain name"
 FAILURES = [
     ("mine", {}, "5.4.6", "mail for mine loops back to myself"),
     ("[me]", {}, "5.4.6", "mail for me loops back to myself"),
@@ -207,9 +232,19 @@ FAILURES = [
     ("gone", {}, "5.4.4", "no A nowhere"),
     ("gone", {"smtp_defer_if_no_mx_address_found": "yes"}, "4.4.4", "no A nowhere"),
     ("nosuch", {}, "5.4.4", "no A nosuch"),
-    ("[2001:db8::1]", {}, "5.4.4", "no A 2001:db8::1"),  # inet_protocols = ipv4
-    ("[ipv6:2001:db8::1]", {}, "5.4.4", "no A 2001:db8::1"),
-    ("2001:db8::1", {}, "5.4.4", "no A 2001:db8::1"),
+    (
+        "[2001:db8::1]",
+        {},
+        "5.4.4",
+        NO_NAME,
+    ),  # inet_protocols = ipv4
+    (
+        "[ipv6:2001:db8::1]",
+        {},
+        "5.4.4",
+        NO_NAME,
+    ),
+    ("2001:db8::1", {}, "5.4.4", NO_NAME),
     ("null", {}, "5.1.0", "Domain null does not accept mail (nullMX)"),
     ("busy", {}, "4.4.3", "try again"),
     ("busy", {"ignore_mx_lookup_error": "yes"}, "5.4.4", "no A busy"),
@@ -222,6 +257,6 @@ FAILURES = [
 def test_no_servers(
     tmp_path: Path, nexthop: str, values: dict[str, str], dsn: str, reason: str
 ) -> None:
-    with pytest.raises(LookupFailed) as caught:
+    with pytest.raises(NoServers) as caught:
         servers(tmp_path, nexthop, **values)
-    assert (caught.value.failure.dsn, caught.value.failure.reason) == (dsn, reason)
+    assert (caught.value.dsn, caught.value.reason) == (dsn, reason)

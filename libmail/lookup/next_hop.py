@@ -1,0 +1,100 @@
+"""The syntax of a next hop: which destinations it names.
+
+Source: smtp(8) and lmtp(8), SMTP and LMTP DESTINATION SYNTAX.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from libmail.dns import ascii_domain, valid_hostaddr, valid_hostname
+
+__all__ = [
+    "BadDestination",
+    "Destination",
+    "parse_destination",
+    "service_port",
+    "split_destinations",
+]
+
+_SEPARATORS: Final = re.compile(r"[,\s]+")
+
+
+class BadDestination(ValueError):
+    """The next hop is no destination; the text says why. It is an error in the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """domain, or with `bracketed` a host or address that has no MX lookup. path: of a UNIX socket,
+    then nothing else counts."""
+
+    host: str = ""
+    port: int = 0
+    bracketed: bool = False
+    path: str = ""
+
+
+def split_destinations(nexthop: str) -> list[str]:
+    """The destinations of a next hop, to be tried in this order."""
+    return [part for part in _SEPARATORS.split(nexthop) if part]
+
+
+def service_port(text: str, destination: str = "") -> int:
+    """A port by number or by name in services(5). Raises BadDestination."""
+    if text.isascii() and text.isdigit():
+        port = int(text)
+        if not 0 < port < 65536:
+            raise BadDestination(f"bad network port: {text} for destination: {destination}")
+        return port
+    try:
+        return socket.getservbyname(text, "tcp")
+    except OSError:
+        raise BadDestination(f"unknown service: {text}/tcp") from None
+
+
+@lru_cache(1024)
+def parse_destination(text: str, default_port: int, *, lmtp: bool) -> Destination:
+    """One destination, as in smtp(8), SMTP and LMTP DESTINATION SYNTAX. Raises BadDestination."""
+    if lmtp:
+        if text.startswith("unix:"):
+            if text == "unix:":
+                raise BadDestination(_problem("missing path of a socket", text))
+            return Destination(path=text[5:])
+        text = text.removeprefix("inet:")
+    host, port = _host_and_port(text)
+    number = service_port(port, text) if port else default_port
+    if host[:5].lower() == "ipv6:":
+        host = host[5:]
+    if not (valid_hostaddr(host) or valid_hostname(ascii_domain(host))):
+        raise BadDestination(_problem("valid hostname or network address required", text))
+    # LMTP has no MX lookups, RFC 2033 §5.
+    return Destination(host, number, bracketed=lmtp or text.startswith("["))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Of "host", "host:port", "[host]", "[host]:port"; port "" if there is none."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise BadDestination(_problem('missing "]"', text))
+        if rest and not rest.startswith(":"):
+            raise BadDestination(_problem('garbage after "]"', text))
+        port = rest[1:]
+        if port[:1].isdigit() and not port.isdigit():
+            raise BadDestination(_problem("garbage after numerical service", text))
+        return host, port
+    if valid_hostaddr(text):
+        return text, ""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return text, ""
+    if not host:
+        raise BadDestination(_problem("missing host information", text))
+    return host, port
+
+
+def _problem(what: str, text: str) -> str:
+    return f"{what} in server description: {text}"

@@ -1,0 +1,313 @@
+"""From a destination to the servers to try: MX and address lookups, and their order.
+
+A decision over the lookup context: name services, and chance among equals. The rules are those of
+smtp(8), lmtp(8) and RFC 5321 §5.1.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+
+from libmail.dns import (
+    DnsAnswer,
+    DnsError,
+    Filtered,
+    Invalid,
+    NotFound,
+    TempFail,
+    literal_address,
+    valid_hostaddr,
+)
+from libmail.dns.answers import is_null_mx
+from libmail.dns.resolver import Protocols, allows
+from libmail.log import Fatal
+from libmail.lookup.context import Lookups
+from libmail.lookup.next_hop import Destination
+
+__all__ = ["NoServers", "Server", "ServerChoice", "ServerParams", "Servers", "select_servers"]
+
+
+class ServerParams(Protocol):
+    """The parameters that say how servers are found, see postconf(5)."""
+
+    @property
+    def disable_dns_lookups(self) -> bool:
+        """Without DNS there are no MX hosts."""
+
+    @property
+    def ignore_mx_lookup_error(self) -> bool:
+        """A domain whose MX lookup fails is its own host."""
+
+    @property
+    def smtp_address_preference(self) -> str:
+        """Which protocol comes first: any, ipv4, ipv6."""
+
+    @property
+    def smtp_balance_inet_protocols(self) -> bool:
+        """Some servers of each protocol are tried."""
+
+    @property
+    def smtp_defer_if_no_mx_address_found(self) -> bool:
+        """MX hosts without addresses may have some later."""
+
+    @property
+    def smtp_dns_support_level(self) -> str:
+        """disabled, enabled, dnssec."""
+
+    @property
+    def smtp_host_lookup(self) -> Sequence[str]:
+        """Name services: dns, native."""
+
+    @property
+    def smtp_mx_address_limit(self) -> int:
+        """How many addresses are tried; 0 for all."""
+
+    @property
+    def smtp_randomize_addresses(self) -> bool:
+        """Chance decides among equals."""
+
+
+class NoServers(Exception):
+    """There is no server to try; dsn, reason: for the report. warnings: to be logged.
+
+    loop: this system is an MX host of the destination. best: it is the best one.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        reason: str,
+        *,
+        loop: bool = False,
+        best: bool = False,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        super().__init__(reason)
+        self.dsn = dsn
+        self.reason = reason
+        self.loop = loop
+        self.best = best
+        self.warnings = warnings
+
+
+class Server(NamedTuple):
+    """One address of one host."""
+
+    host: str
+    address: str
+    preference: int = 0
+
+    @property
+    def ipv6(self) -> bool:
+        """Which protocol it takes."""
+        return ":" in self.address
+
+
+class Servers(NamedTuple):
+    """The servers to try, in that order; among_mx: this system is one of the MX hosts."""
+
+    servers: list[Server]
+    among_mx: bool
+
+
+def select_servers(
+    found: Sequence[Server],
+    *,
+    preference: str,
+    randomize: bool,
+    balance: bool,
+    limit: int,
+    shuffle: random.Random,
+) -> list[Server]:
+    """The order in which servers are tried, and which of them.
+
+    preference: of the protocol among servers of equal rank, "any", "ipv4", "ipv6". balance: among
+    `limit` servers be some of both protocols. limit: 0 for none.
+    """
+    servers = list(found)
+    if randomize and len(servers) > 1:
+        shuffle.shuffle(servers)
+    if preference == "any":
+        servers.sort(key=lambda server: server.preference)
+    else:
+        wanted = preference == "ipv6"
+        servers.sort(key=lambda server: (server.preference, server.ipv6 is not wanted))
+    if not limit or len(servers) <= limit:
+        return servers
+    if balance and limit > 1:
+        return _balanced(servers, limit)
+    return servers[:limit]
+
+
+def _balanced(servers: list[Server], limit: int) -> list[Server]:
+    """The first `limit` servers; half of them are of the rarer protocol, if there are as many."""
+    six = sum(server.ipv6 for server in servers)
+    four = len(servers) - six
+    target_six = min(six, max(limit // 2, limit - four))
+    left = {True: target_six, False: limit - target_six}
+    chosen = []
+    for server in servers:
+        if left[server.ipv6]:
+            left[server.ipv6] -= 1
+            chosen.append(server)
+    return chosen
+
+
+class ServerChoice:
+    """Finds the servers of destinations."""
+
+    def __init__(self, params: ServerParams, protocols: Protocols, own: frozenset[str]) -> None:
+        """own: addresses at which this system receives mail, for loop detection. Raises Fatal."""
+        self._params = params
+        self._protocols = protocols
+        self._own = own
+        disabled = params.disable_dns_lookups or params.smtp_dns_support_level == "disabled"
+        for method in params.smtp_host_lookup:
+            if method not in ("dns", "native"):
+                raise Fatal(f'invalid smtp_host_lookup: "{method}"')
+        methods = [m for m in params.smtp_host_lookup if m == "native" or not disabled]
+        self._methods: Final = methods or ["native"]
+        self._mx = not disabled
+
+    @property
+    def uses_native(self) -> bool:
+        """Whether the system's name services are asked."""
+        return "native" in self._methods
+
+    async def servers(
+        self, lookups: Lookups, destination: Destination, *, loop_detect: bool
+    ) -> Servers:
+        """loop_detect: this system listens on that port. Raises NoServers."""
+        if destination.bracketed or not self._mx or _literal(destination.host):
+            found, among = await self._host(lookups, destination.host, 0), False
+            self._refuse_self(destination, found, loop_detect)
+        else:
+            found, among = await self._domain(lookups, destination, loop_detect)
+        params = self._params
+        randomize = params.smtp_randomize_addresses and len(found) > 1
+        servers = select_servers(
+            found,
+            preference=params.smtp_address_preference,
+            randomize=randomize,
+            balance=params.smtp_balance_inet_protocols and self._protocols == "all",
+            limit=params.smtp_mx_address_limit,
+            shuffle=random.Random(lookups.seed()) if randomize else _NO_CHANCE,
+        )
+        return Servers(servers, among)
+
+    def _refuse_self(
+        self, destination: Destination, found: list[Server], loop_detect: bool
+    ) -> None:
+        if loop_detect and any(server.address in self._own for server in found):
+            raise _loop(destination.host)
+
+    async def _domain(
+        self, lookups: Lookups, destination: Destination, loop_detect: bool
+    ) -> Servers:
+        domain = destination.host
+        try:
+            answer = await lookups.dns(domain, "MX")
+        except DnsError as error:
+            if not isinstance(error, NotFound) and not self._params.ignore_mx_lookup_error:
+                raise _failed(error, mx=True) from error
+            found = await self._host(lookups, domain, 0)
+            self._refuse_self(destination, found, loop_detect)
+            return Servers(found, False)
+        if is_null_mx(answer.records):
+            raise NoServers("5.1.0", f"Domain {domain} does not accept mail (nullMX)")
+        found = await self._mx_hosts(lookups, domain, answer)
+        return self._without_self(domain, answer.records[0].preference, found, loop_detect)
+
+    async def _mx_hosts(self, lookups: Lookups, domain: str, answer: DnsAnswer) -> list[Server]:
+        found: list[Server] = []
+        why: NoServers | None = None
+        for record in answer.records:
+            try:
+                found += await self._host(lookups, record.value, record.preference)
+            except NoServers as error:
+                why = error
+        if found:
+            return found
+        dsn, reason = (why.dsn, why.reason) if why else ("4.4.4", "no MX host found")
+        if self._params.smtp_defer_if_no_mx_address_found:
+            dsn = f"4{dsn[1:]}"
+        warning = f"no MX host for {domain} has a valid address record"
+        raise NoServers(dsn, reason, warnings=(warning,))
+
+    def _without_self(
+        self, domain: str, best: int, found: list[Server], loop_detect: bool
+    ) -> Servers:
+        """Only MX hosts that are better than this system, if it is one of them, RFC 5321 §5.1."""
+        mine = [server.preference for server in found if server.address in self._own]
+        if not loop_detect or not mine:
+            return Servers(found, False)
+        better = [server for server in found if server.preference < min(mine)]
+        if better:
+            return Servers(better, True)
+        if min(mine) > best:
+            raise NoServers("4.4.4", f"unable to find primary relay for {domain}", loop=True)
+        raise _loop(domain)
+
+    async def _host(self, lookups: Lookups, host: str, preference: int) -> list[Server]:
+        address = _literal(host)
+        if address and allows(self._protocols, address):
+            return [Server(host, address, preference)]
+        why: NoServers | None = None
+        for method in self._methods:
+            try:
+                if method == "native":
+                    addresses = await lookups.system_addresses(host, self._protocols)
+                else:
+                    addresses = await _dns_addresses(lookups, host, self._protocols)
+            except DnsError as error:
+                why = _failed(error, native=method == "native")
+            else:
+                return [Server(host, address, preference) for address in addresses]
+        raise why or NoServers("4.4.3", f"unable to look up host {host}")
+
+
+_NO_CHANCE: Final = random.Random(0)  # for a single server; never asked
+
+
+async def _dns_addresses(lookups: Lookups, host: str, protocols: Protocols) -> tuple[str, ...]:
+    """Addresses of both types, one is enough. Raises DnsError, what may be mended first."""
+    if valid_hostaddr(host):
+        raise NotFound(host, "A", f"Name service error for {host}: invalid host or domain name", 3)
+    types = {"all": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}[protocols]
+    if len(types) == 1:
+        return tuple(record.value for record in (await lookups.dns(host, types[0])).records)
+    results = await asyncio.gather(*(_or_error(lookups, host, rrtype) for rrtype in types))
+    found = [r.value for result in results if isinstance(result, DnsAnswer) for r in result.records]
+    if found:
+        return tuple(found)
+    errors = [result for result in results if isinstance(result, DnsError)]
+    raise ([error for error in errors if isinstance(error, TempFail | Filtered)] or errors)[-1]
+
+
+async def _or_error(lookups: Lookups, host: str, rrtype: str) -> DnsAnswer | DnsError:
+    try:
+        return await lookups.dns(host, rrtype)
+    except DnsError as error:
+        return error
+
+
+@lru_cache(1024)
+def _literal(host: str) -> str:
+    """The address, if the host is one."""
+    return host if valid_hostaddr(host) else literal_address(f"[{host}]") or ""
+
+
+def _loop(name: str) -> NoServers:
+    return NoServers("5.4.6", f"mail for {name} loops back to myself", loop=True, best=True)
+
+
+def _failed(error: DnsError, *, mx: bool = False, native: bool = False) -> NoServers:
+    if isinstance(error, NotFound):
+        return NoServers("5.4.4", error.text)
+    if isinstance(error, Filtered):
+        return NoServers("4.7.0", error.text)
+    if isinstance(error, Invalid):
+        return NoServers("5.3.0" if native else "5.4.4" if mx else "5.4.3", error.text)
+    return NoServers("4.4.3", error.text)
