@@ -15,7 +15,7 @@ _MAX_ORCPT: Final = 4 * MAX_ADDRESS  # octets, as each of an address may become 
 _MAX_ATTRIBUTES: Final = 1 << 16  # octets of everything but recipients, all together
 _USUAL: Final = 1024  # characters that need no closer look
 _MAX_NOTIFY: Final = 15
-_LATEST: Final = 2.0**40  # of the epoch
+_LATEST: Final = 2.0**36  # of the epoch
 
 
 def recipient_fault(recipient: Recipient) -> bool:

@@ -17,6 +17,7 @@ __all__ = ["BadEnvelope", "encode_envelope", "read_envelope", "value_offset"]
 
 _HEAD: Final = ["request", "Envelope"]
 _NEEDED: Final = "sender"
+_LATEST: Final = 2.0**36  # of the epoch; the year 4147
 
 
 class BadEnvelope(ValueError):
@@ -30,9 +31,9 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    """Only what is a finite number."""
+    """A time, which must be one that can be shown."""
     value = float(text)
-    if not -1e20 < value < 1e20:
+    if not -_LATEST < value < _LATEST:
         raise ValueError(text)
     return value
 

@@ -55,6 +55,7 @@ _FIRST_READ: Final = 16384
 _FLUSH_AT: Final = 1 << 18
 _MAX_RECORD: Final = 0xFFFF
 _MAX_ENVELOPE: Final = 1 << 20
+_LATEST: Final = 2.0**36  # of the epoch; the year 4147
 
 
 class QueueFileCorrupt(Exception):
@@ -138,6 +139,8 @@ class Preamble(NamedTuple):
             raise QueueFileCorrupt(f"extent outside of the file of {file_size} octets")
         if attributes_length > _MAX_ENVELOPE:
             raise QueueFileCorrupt("envelope too large")
+        if not 0 <= arrival < _LATEST:  # in maildrop a user has written it
+            raise QueueFileCorrupt("bad arrival time")
         return cls(
             flags,
             Extent(at_header, header_length),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from libmail.ipc.messages import Envelope, QueueId, Recipient, Target
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
-from libmail.queue.file import FORCED_EXPIRY, ContentFlag, QueueFile, QueueFileWriter
+from libmail.queue.file import (
+    FORCED_EXPIRY,
+    PREAMBLE_SIZE,
+    ContentFlag,
+    Extent,
+    Preamble,
+    QueueFile,
+    QueueFileWriter,
+)
 from libmail.queue.listing import list_queue
 from libmail.queue.reasons import ReasonLog
 
@@ -104,3 +115,43 @@ def test_hostile_files(directory: Path, logged: list[str], kind: str) -> None:
     make("incoming")
     assert [message.queue_name for message in list_queue(QUEUE)] == ["incoming"]
     assert len(logged) == 1
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    arrival=st.floats(),
+    extents=st.lists(
+        st.tuples(st.sampled_from([0, 128, 129, 300, 2**63]), st.sampled_from([0, 1, 40, 2**20])),
+        min_size=4, max_size=4,
+    ),
+    attributes=st.sampled_from(
+        [
+            b"request\0Envelope\0sender\0a\0",
+            b"request\0Envelope\0sender\0a\0arrival\0001e300\0",
+            b"request\0Envelope\0sender\0a\0flags\0" + b"9" * 5000 + b"\0",
+            b"\xff\0",
+        ]
+    ),
+    whole=st.booleans(),
+    recipients=st.sampled_from(
+        [b"R\0\5a\0\0\0" + b"0", b"R\0\x06a\0\0\0000\0", b"R\xff\xff", b"X"]
+    ),
+)  # fmt: skip
+def test_what_users_leave_in_maildrop_breaks_no_listing(
+    directory: Path, arrival: float, extents: list[tuple[int, int]], attributes: bytes,
+    whole: bool, recipients: bytes,
+) -> None:  # fmt: skip
+    """Their files are as well formed as they like."""
+    header, body, envelope, todo = (Extent(*one) for one in extents)
+    if whole:
+        envelope = Extent(PREAMBLE_SIZE, len(attributes))
+        todo = Extent(envelope.end, len(recipients))
+        header = body = Extent(PREAMBLE_SIZE, 0)
+    preamble = Preamble(0, header, body, envelope, todo, arrival, 1)
+    path = directory / "maildrop/ABCDEF12"
+    path.write_bytes(preamble.encode() + attributes + recipients)
+    path.chmod(0o740)
+    for message in list_queue(QUEUE):
+        assert time.ctime(message.time)
