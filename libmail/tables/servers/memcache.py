@@ -63,7 +63,7 @@ def reply_parser(line_limit: int, data_limit: int) -> Parse[Reply]:
     def parse(data: bytes) -> tuple[Reply, int] | None:
         end = data.find(b"\r\n", 0, line_limit + 2)
         if end < 0:
-            if len(data) > line_limit:
+            if len(data[: line_limit + 2].removesuffix(b"\r")) > line_limit:
                 raise LinkError("a reply line that is too long")
             return None
         line = data[:end]
