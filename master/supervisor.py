@@ -20,10 +20,11 @@ from libmail.log import LOG, Fatal
 from libmail.privileges import Identity
 from master.children import Child, Surroundings, become_foreign, become_service
 from master.endpoints import Network, network_of, open_endpoint
-from master.events import DaemonStarted, Reloaded, Terminating
+from master.events import DaemonStarted, Reloaded
 from master.plan import Plan, is_disabled, plan_of
 from master.preload import freeze, load_for
 from master.services import Service
+from master.shutdown import Shutdown
 from master.timers import Timers
 from master.wakeup import wake
 
@@ -37,8 +38,6 @@ _SIGNALS: Final = (
     signal.SIGCHLD,
 )
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-_STOP_LIMIT: Final = 7.0  # seconds for processes to end; the skeleton gives sessions 5
-_LOG_LIMIT: Final = 2.0  # seconds for postlogd, after all others
 _WAKEUP_LINGER: Final = 5.0
 
 
@@ -80,9 +79,14 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._timers = Timers(time.monotonic)
         self._signals: list[int] = []
-        self._stopping = False
-        self._log_ends = False
-        self._finished = False
+        self._shutdown = Shutdown(
+            services=self._services,
+            parents=self._parents,
+            timers=self._timers,
+            refresh=self._refresh,
+            is_log=self._is_log,
+            log_directly=lambda: instance.log_directly(self._main),
+        )
         self._flow = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_read, self._wake_write = socket.socketpair()
         self._open(configuration)
@@ -109,7 +113,7 @@ class Supervisor:
 
     def _refresh(self, service: Service) -> None:
         """Wait for clients exactly when a process could be started for one."""
-        wanted = not self._stopping and service.capacity_for_one_more(self._generation) > 0
+        wanted = not self._shutdown.begun and service.capacity_for_one_more(self._generation) > 0
         if wanted == service.watched:
             return
         service.watched = wanted
@@ -262,7 +266,7 @@ class Supervisor:
             child.read_status()
             self._forget_status(child)
         pause = service.pause_after(child, status)
-        if pause and child.generation == self._generation and not self._stopping:
+        if pause and child.generation == self._generation and not self._shutdown.begun:
             if pause >= service.plan.throttle_time:
                 LOG.warning(f"{service.plan.path}: bad command startup -- throttling")
             self._throttle(service, pause)
@@ -339,53 +343,9 @@ class Supervisor:
             for listener in service.listeners:
                 self._selector.unregister(listener)
 
-    # the end
-
-    def _stop(self, number: int) -> None:
-        """Ask all processes to end, those of postlogd last, and end when they have."""
-        if self._stopping:
-            return
-        LOG.event(Terminating(number))
-        self._stopping = True
-        for service in self._services.values():
-            service.cancel_wakeup()
-            self._refresh(service)
-            if not self._is_log(service):
-                for child in service.children.values():
-                    child.kill(signal.SIGTERM)
-        self._timers.after(_STOP_LIMIT, self._kill)
-
-    def _kill(self) -> None:
-        for service in self._services.values():
-            if not self._is_log(service):
-                for child in service.children.values():
-                    child.kill(signal.SIGKILL)
-
-    def _abort(self, number: int) -> None:
-        self._stop(number)
-        self._kill()
-
     def _is_log(self, service: Service) -> bool:
         name = self._main.text("postlog_service_name")
         return service.plan.key == (name, "unix-dgram")
-
-    def _check_stopped(self) -> None:
-        """Go from one step of the end to the next."""
-        left = {pid for pid, service in self._parents.items() if not self._is_log(service)}
-        if left:
-            return
-        if not self._parents:
-            self._finished = True
-        elif not self._log_ends:
-            self._log_ends = True
-            self._instance.log_directly(self._main)
-            for service in self._parents.values():
-                for child in service.children.values():
-                    child.kill(signal.SIGTERM)
-            self._timers.after(_LOG_LIMIT, self._finish)
-
-    def _finish(self) -> None:
-        self._finished = True
 
     # the loop
 
@@ -403,12 +363,12 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                if not self._stopping:
+                if not self._shutdown.begun:
                     self._reload()
             elif number == signal.SIGQUIT:
-                self._abort(number)
+                self._shutdown.abort(number)
             else:
-                self._stop(number)
+                self._shutdown.begin(number)
 
     def run(self, started: Callable[[], None], *, life: float = 0.0) -> None:
         """Serve until the system is stopped. started: called when all sockets are served.
@@ -426,14 +386,14 @@ class Supervisor:
         for service in self._services.values():
             self._start(service)
         if life:
-            self._timers.after(life, partial(self._stop, signal.SIGALRM))
+            self._timers.after(life, partial(self._shutdown.begin, signal.SIGALRM))
         started()
-        while not self._finished:
+        while not self._shutdown.finished:
             for key, _ in self._selector.select(self._timers.pause()):
                 key.data()
             self._timers.run()
-            if self._stopping:
-                self._check_stopped()
+            if self._shutdown.begun:
+                self._shutdown.check()
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
