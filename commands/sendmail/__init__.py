@@ -15,7 +15,13 @@ import sys
 from itertools import chain
 
 from commands.sendmail.bits import VERBOSE, VERIFY_ONLY
-from commands.sendmail.content import header_recipients, probe, read_header, wire_pieces
+from commands.sendmail.content import (
+    HeaderTooLarge,
+    header_recipients,
+    probe,
+    read_header,
+    wire_pieces,
+)
 from commands.sendmail.options import Mode, Options, UsageError, parse
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.blocking import BlockingConnection, ServiceDown
@@ -162,7 +168,10 @@ def _message(options: Options, config: Config) -> Message:
         pieces = wire_pieces(_read_stdin, stop_at_dot=not options.ignore_dots, fix=fix)
     if options.extract:
         start = read_header(pieces)
-        addresses += _addresses(header_recipients(start))
+        try:
+            addresses += _addresses(header_recipients(start))
+        except HeaderTooLarge:
+            raise Failure(EX_DATAERR, "header is too large to find all recipients in") from None
         pieces = chain((start,), pieces)
     if not addresses:
         missing = _NO_HEADER_ADDRESSES if options.extract else _NO_ADDRESSES

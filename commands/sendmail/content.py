@@ -10,7 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["header_recipients", "probe", "read_header", "split_header", "wire_pieces"]
+__all__ = ["HeaderTooLarge", "header_recipients", "probe", "read_header", "split_header",
+           "wire_pieces"]  # fmt: skip
 
 _PIECE = 1 << 18
 _MAX_HEADER = 1 << 22
@@ -142,10 +143,19 @@ def split_header(data: bytes) -> tuple[bytes, bytes]:
     return (data, b"") if end is None else (data[:end], data[end:])
 
 
+class HeaderTooLarge(Exception):
+    """There may be recipients in a part of the header that has not been read."""
+
+
 def header_recipients(data: bytes) -> list[str]:
-    """Values of To, Cc, Bcc, or of the Resent- ones of these if there are (RFC 5322 §3.6.6)."""
+    """Values of To, Cc, Bcc, or of the Resent- ones of these if there are (RFC 5322 §3.6.6).
+
+    data: from `read_header`. Raises HeaderTooLarge, as no recipient may get lost.
+    """
     from libmail.message.headers import fields
 
+    if len(data) > _MAX_HEADER and _header_end(data) is None:
+        raise HeaderTooLarge
     header = split_header(data)[0]
     ordinary: list[str] = []
     resent: list[str] = []

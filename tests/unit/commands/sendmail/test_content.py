@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands.sendmail.content import header_recipients, probe, read_header, split_header
+from commands.sendmail.content import (
+    HeaderTooLarge,
+    header_recipients,
+    probe,
+    read_header,
+    split_header,
+)
 from commands.sendmail.content import wire_pieces as pieces_of
 
 
@@ -130,3 +136,10 @@ def test_probe() -> None:
     assert probe("me@a", ["b@c", "d@e"]) == (
         b"From: me@a\r\nSubject: probe\r\nTo:\tb@c,\r\n\td@e\r\n"
     )
+
+
+def test_no_recipient_of_a_large_header_is_lost() -> None:
+    many = b"".join(b"To: m%d@out.test\r\n" % number for number in range(100_000))
+    assert len(header_recipients(many + b"\r\nbody")) == 100_000
+    with pytest.raises(HeaderTooLarge):
+        header_recipients(many * 3)
