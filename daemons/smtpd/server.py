@@ -10,7 +10,7 @@ from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.prepared import Options, Prepared
 from daemons.smtpd.rates import Rates
-from daemons.smtpd.transaction import Resolver
+from daemons.smtpd.transaction import RouteFinder
 from libmail.clients.anvil import AnvilClient
 from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient
@@ -39,7 +39,7 @@ class Server:
     """Shared by the sessions of a process."""
 
     prepared: Prepared
-    rewrite: Resolver
+    rewrite: RouteFinder
     cleanup: MailClient
     stand_alone: bool = False
     stopping: bool = False

@@ -8,13 +8,13 @@ from libmail.clients.cleanup import MailSubmission
 from libmail.ipc.messages import CleanupFlag, DsnNotify, Recipient, ResolveReply
 from libmail.lookup.facts import Effect
 
-__all__ = ["Chunks", "Extras", "Resolver", "Transaction"]
+__all__ = ["Chunks", "Extras", "RouteFinder", "Transaction"]
 
 _HOLD: Final = int(CleanupFlag.HOLD)
 _FLAGS: Final = {"hold": _HOLD, "discard": int(CleanupFlag.DISCARD)}
 
 
-class Resolver(Protocol):
+class RouteFinder(Protocol):
     """Tells where an address is; see libmail.clients.rewrite."""
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
