@@ -184,7 +184,7 @@ def smtp_path(data: bytes) -> None:
             try:
                 again = mail_command(Sender(address), Extensions())
             except UnsafeAddress:
-                assert address_fault(address)
+                assert address_fault(address) or "\r" in address  # which is quoted, and kept
                 continue
             line = text_of(again.removeprefix(b"MAIL FROM:").removesuffix(b"\r\n"))
             domain = address.rpartition("@")[2] if "@" in address else ""
@@ -476,7 +476,9 @@ def alias_source(data: bytes) -> None:
         again = parse_alias(f"{name}:{value}")
     except EntryError:
         return  # a name in a form that cannot be written otherwise
-    if "[" not in value:  # what is escaped in a literal is stored without its backslash
+    if (
+        again[0] == name and "[" not in value
+    ):  # what is escaped in a literal is stored without its backslash
         assert again[1] == value, (value, again)
 
 
