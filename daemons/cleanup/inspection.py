@@ -6,6 +6,7 @@ or parameter asks for that, and gives back what is to be written. What actions a
 is kept for the end of the message. Asks: tables.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -33,6 +34,7 @@ __all__ = ["Discarded", "Inspection", "Inspector", "Wishes"]
 
 _FILTER: Final = int(CleanupFlag.FILTER)
 _BOUNCE: Final = int(CleanupFlag.BOUNCE)
+_AT_ONCE: Final = 500  # pieces, after which other sessions have their turn
 _SHOWN: Final = 200  # octets of a line in the log
 _NARROW: Final = (b"", b"7bit", b"8bit", b"binary")
 _IN_HEADER: Final = "improper use of 8-bit data in message header"
@@ -179,7 +181,12 @@ class Inspection:
         return rest
 
     async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
-        return b"".join([await self._piece(piece) for piece in pieces])
+        done: list[bytes] = []
+        for piece in pieces:
+            done.append(await self._piece(piece))
+            if len(done) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return b"".join(done)
 
     async def _piece(self, piece: Piece) -> bytes:
         place, data = piece

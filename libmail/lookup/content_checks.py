@@ -9,6 +9,7 @@ them (patterns do), the whole piece is searched for that, and only the lines tha
 up.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
@@ -23,6 +24,7 @@ __all__ = ["Action", "CheckTables", "Checked", "ChecksFailed", "LineChecks", "Pa
 _HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")
 _LINE_END: Final = re.compile(rb"\r?\n\Z")
 _WORDS: Final = re.compile(r"[ \t]+")
+_AT_ONCE: Final = 250  # lines, after which other sessions have their turn
 _LOGGED: Final = {"STRIP": "strip", "WARN": "warning", "INFO": "info"}
 
 
@@ -156,7 +158,9 @@ class LineChecks:
         looked = self._within_limit(data, complete)
         out: list[bytes] = []
         copied = 0
-        for start, end in self._worthwhile(data, looked):
+        for number, (start, end) in enumerate(self._worthwhile(data, looked)):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             checked = await self._line(data[start:end])
             if checked is not _UNCHANGED:
                 out += (data[copied:start], checked.joined(data[start:end]))
