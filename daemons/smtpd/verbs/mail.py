@@ -95,7 +95,7 @@ async def mail(session: Session, argument: str) -> Answer:
     sender = without_line_breaks(sender)
     decision = await _decide(session, sender, argument[5:], options)
     if decision is not None:
-        facts.mail.sender = None
+        facts.mail.sender, facts.mail.size = None, 0
         return decision
     transaction = Transaction(
         sender=sender,
@@ -105,6 +105,7 @@ async def mail(session: Session, argument: str) -> Answer:
         verp_delims=options.verp or "",
     )
     session.transaction = transaction
+    facts.mail.instance = server.instance()
     if server.params.smtpd_delay_open_until_valid_rcpt:
         return _OK
     try:
@@ -217,7 +218,7 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
 
 async def _decide(session: Session, sender: str, text: str, options: _Options) -> Answer | None:
     server, facts = session.server, session.facts
-    facts.mail.sender = sender
+    facts.mail.sender, facts.mail.size = sender, options.size
     refused = _no_room(session, options.size)
     if refused is not None:
         session.log("reject", refused.reply.line)
