@@ -8,6 +8,7 @@ fill it; the CleanupResult after the content means, with status 0, that the mess
 """
 
 import os
+import socket
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,6 +17,7 @@ from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.milters import Filters
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.params import (
     CleanupParams,
@@ -26,7 +28,10 @@ from daemons.cleanup.params import (
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.cleanup.status import no_space
+from libmail.clients.milter import MilterLink
+from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.rewrite import RewriteClient
+from libmail.config import ConfigError
 from libmail.config.interfaces import own_interfaces
 from libmail.ipc.codec import Chunk, WireError
 from libmail.ipc.messages import (
@@ -35,6 +40,7 @@ from libmail.ipc.messages import (
     CleanupOpen,
     CleanupOpened,
     Envelope,
+    MilterState,
     Recipients,
 )
 from libmail.log import LOG
@@ -64,6 +70,7 @@ class Prepared:
     tables: MappingTables
     bcc: BccTables
     inspector: Inspector
+    filters: Filters
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -94,7 +101,13 @@ def prepare(startup: Startup) -> Prepared:
         maps("recipient_bcc_maps", params.recipient_bcc_maps),
     )
     inspector = _inspector(config.load(InspectionParams), options)
-    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector)
+    milters = Milters(config.load(MilterParams))
+    try:
+        other_milters = milters.parse(params.non_smtpd_milters)
+    except ValueError as error:
+        raise ConfigError(f"non_smtpd_milters: {error}") from None
+    filters = Filters(milters, other_milters)
+    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector, filters)
 
 
 def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
@@ -136,6 +149,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             rarely_used(f"private/{params.bounce_service_name}"),
             rarely_used(f"private/{params.trace_service_name}"),
         ),
+        filters=prepared.filters,
     )
     qmgr = QmgrClient(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
     space = _FreeSpace(params.queue_minfree)
@@ -155,7 +169,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             finally:
                 message.discard()
 
-    return Handlers(stream=exchanges(runtime, session))
+    return Handlers(stream=exchanges(runtime, session), descriptors=True)
 
 
 async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) -> None:
@@ -181,10 +195,25 @@ async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) 
                 message.recipients(recipients)
             case CleanupAmend():
                 await message.amend(unit)
+            case MilterState():
+                message.links.append(_milter(connection, unit))
             case CleanupAbort():
                 return
             case _:
                 raise WireError(f"unexpected {type(unit).__name__}")
+
+
+def _milter(connection: Connection, state: MilterState) -> MilterLink:
+    """Go on with a Milter of smtpd(8). Raises WireError."""
+    if not state.connected:
+        return MilterLink.resumed(state, None)
+    (fd,) = connection.take_descriptors(1)
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise WireError(f"not a connection to a Milter: {error.strerror}") from None
+    return MilterLink.resumed(state, sock)
 
 
 class _FreeSpace:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 
-__all__ = ["CheckLine", "MessageId", "MimeErrorLine"]
+__all__ = ["CheckLine", "MessageId", "MilterLine", "MimeErrorLine"]
 
 
 class MessageId(NamedTuple):
@@ -71,3 +71,31 @@ class MimeErrorLine(NamedTuple):
             f"{self.queue_id}: reject: mime-error {self.reason}: {self.line} from {self.origin};"
             f"{_addresses(self.sender, self.recipient)}"
         )
+
+
+class MilterLine(NamedTuple):
+    """What a Milter had done with a message. action: "milter-reject", "milter-hold", ..."""
+
+    queue_id: str
+    action: str
+    where: str
+    client: str
+    what: str
+    sender: str
+    recipient: str
+    protocol: str
+    helo_name: str
+
+    def text(self) -> str:
+        """`ID: milter-reject: END-OF-MESSAGE from h[1.2.3.4]: 5.7.1 no; from=<a> to=<b> ...`."""
+        parts = [
+            f"{self.queue_id}: {self.action}: {self.where} from {self.client}: {self.what};",
+            f"from=<{LOG.address(self.sender)}>",
+        ]
+        if self.recipient:
+            parts.append(f"to=<{LOG.address(self.recipient)}>")
+        if self.protocol:
+            parts.append(f"proto={self.protocol}")
+        if self.helo_name:
+            parts.append(f"helo=<{self.helo_name}>")
+        return " ".join(parts)

@@ -9,9 +9,11 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from daemons.cleanup.final import Findings, final_envelope
 from daemons.cleanup.header import HeaderEdit, HeaderEditor
 from daemons.cleanup.inspection import Discarded, Inspection, Inspector
 from daemons.cleanup.mapping import AddressMapper
+from daemons.cleanup.milters import FileContent, Filters
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
 from daemons.cleanup.reports import Reports
@@ -24,6 +26,7 @@ from daemons.cleanup.status import (
     refused_by_system,
 )
 from daemons.cleanup.taken import envelope_fault, recipient_fault
+from libmail.clients.milter import MilterLink
 from libmail.ipc.messages import (
     CleanupAmend,
     CleanupFlag,
@@ -57,10 +60,7 @@ _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
 _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
 _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
-_EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
-_EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
 _LOCAL: Final = int(EnvelopeFlag.LOCAL)
-_SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 
 _MAX_RECIPIENTS: Final = 1_000_000
 # Reasons for which the sender gets the message back, where the client asks for that.
@@ -81,6 +81,7 @@ class Workshop:
     bcc: BccTables
     commit: GroupCommit
     reports: Reports
+    filters: Filters
 
 
 class Message:
@@ -118,6 +119,7 @@ class Message:
         self._tail = b""
         self._content_flags = 0
         self._message_id = ""
+        self.links: list[MilterLink] = []  # Milters of the session
 
     async def envelope(self, envelope: Envelope) -> None:
         """The envelope, before recipients and content."""
@@ -309,6 +311,7 @@ class Message:
         try:
             if self._refused is None and not self._flags & _DISCARD:
                 await self._end_content()
+                await self._show_to_milters()
             if self._flags & _DISCARD:
                 self.discard("discarded")
             elif self._refused is None:
@@ -326,7 +329,23 @@ class Message:
         if refused is None:
             return CleanupResult(0, "", "", self.queue_id)
         self.discard()
-        return CleanupResult(int(refused.status), refused.dsn, refused.reason, self.queue_id)
+        return CleanupResult(
+            int(refused.status), refused.dsn, refused.reason, self.queue_id, refused.code
+        )
+
+    async def _show_to_milters(self) -> None:
+        """Let them see the message, and change it."""
+        milters = await self._shop.filters.of(self.links, self._flags)
+        if milters is None:
+            return
+        self.links = []
+        content = FileContent(self._writer, self._content_flags)
+        found = self._expanded or await self._expand_recipients()
+        envelope, held = self._require_envelope(), bool(self._flags & _HOLD)
+        outcome = await milters.inspect(self.queue_id, envelope, content, found, held=held)
+        self._content_flags = content.flags
+        self._flags |= _HOLD * outcome.hold
+        self._envelope = envelope._replace(sender=outcome.sender)
 
     async def _expand_recipients(self) -> RecipientList:
         """All recipients are known: the content begins, or there is none."""
@@ -354,42 +373,16 @@ class Message:
             raise self._too_large()
         if self._flags & _HOLD:
             writer.rename("hold")
-        writer.complete(
-            self._final_envelope(envelope, found.recipients),
-            found.recipients,
-            self._content_flags,
-        )
+        known = Findings(
+            self._content_flags, self._message_id, self._declared, self._composite,
+            expanded=bool(found.expanded), autodetect=bool(self._flags & _SMTPUTF8_AUTODETECT),
+        )  # fmt: skip
+        final = final_envelope(envelope, found.recipients, shop.params, known)
+        writer.complete(final, found.recipients, self._content_flags)
         await shop.commit.fsync(writer.fd)
         writer.close()
         self._open = False
         self.queued = writer.queue_name == "incoming"
-
-    def _final_envelope(self, envelope: Envelope, recipients: list[Recipient]) -> Envelope:
-        params = self._shop.params
-        flags = envelope.flags
-        if self._expanded is not None and self._expanded.expanded:
-            flags |= _EXPANDED
-        if not params.detect_8bit_encoding_header:
-            pass
-        elif self._declared is not None:
-            flags = flags | _EIGHTBIT if self._declared else flags & ~_EIGHTBIT
-        elif self._composite and self._content_flags & _EIGHTBIT_BODY:
-            flags |= _EIGHTBIT  # one of the parts will have said so
-        if (
-            self._flags & _SMTPUTF8_AUTODETECT
-            and params.smtputf8_enable
-            and not flags & _SMTPUTF8
-            and (
-                self._content_flags & _EIGHTBIT_HEADER
-                or not envelope.sender.isascii()
-                or not all(recipient.address.isascii() for recipient in recipients)
-            )
-        ):
-            flags |= _SMTPUTF8
-        warn_time = envelope.warn_time
-        if params.delay_warning_time and not warn_time:
-            warn_time = envelope.arrival + params.delay_warning_time
-        return envelope._replace(flags=flags, message_id=self._message_id, warn_time=warn_time)
 
     def _returns(self, err: Refused) -> bool:
         """Whether the sender is to get this bad message back."""
@@ -422,6 +415,8 @@ class Message:
 
     def discard(self, why: Literal["canceled", "discarded"] = "canceled") -> None:
         """Remove the file, unless the message has been accepted. Never raises. why: for the log."""
+        for link in self.links:
+            link.close(goodbye=False)
         if not self._open:
             return
         self._open = False

@@ -82,6 +82,7 @@ class CleanupParams:
     detect_8bit_encoding_header: bool
     enable_original_recipient: bool
     message_size_limit: int
+    non_smtpd_milters: tuple[str, ...]
     delay_warning_time: float
     cleanup_replace_stray_cr_lf: bool
     smtputf8_enable: bool

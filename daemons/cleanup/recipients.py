@@ -97,6 +97,16 @@ class RecipientList:
         for recipient in recipients:
             await self._add(recipient)
 
+    def remove(self, address: str) -> None:
+        """None of the recipients that are this address, or came of it."""
+        folded = address.lower()
+        self.recipients = [
+            one
+            for one in self.recipients
+            if folded not in (one.address.lower(), one.orig_rcpt.lower())
+        ]
+        self._seen.clear()  # it may be added again
+
     async def redirect(self, address: str) -> None:
         """This address instead of all recipients, in the place of the first.
 

@@ -15,13 +15,17 @@ __all__ = [
 
 
 class Refused(Exception):
-    """The message is not accepted. status, and dsn and reason for the client's reply."""
+    """The message is not accepted. status, and dsn and reason for the client's reply.
 
-    def __init__(self, status: CleanupStatus, dsn: str, reason: str) -> None:
+    code: of that reply, 0 where the status says enough.
+    """
+
+    def __init__(self, status: CleanupStatus, dsn: str, reason: str, code: int = 0) -> None:
         super().__init__(reason)
         self.status = status
         self.dsn = dsn
         self.reason = reason
+        self.code = code
 
 
 def bad_recipient() -> Refused:

@@ -5,17 +5,7 @@ from typing import NamedTuple
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 
-__all__ = ["MilterReject", "Pickup"]
-
-
-class MilterReject(NamedTuple):
-    """A local user's message is refused by a Milter, or because one cannot be asked."""
-
-    reason: str
-
-    def text(self) -> str:
-        """`milter-reject: 5.7.1 Command rejected`."""
-        return f"milter-reject: {self.reason}"
+__all__ = ["Pickup"]
 
 
 class Pickup(NamedTuple):

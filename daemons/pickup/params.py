@@ -20,9 +20,7 @@ class PickupParams:
     mail_name: str
     mail_owner: str
     message_size_limit: int
-    milter_default_action: str
     myhostname: str
-    non_smtpd_milters: tuple[str, ...]
     receive_override_options: tuple[str, ...]
     remote_header_rewrite_domain: str
     smtputf8_autodetect_classes: tuple[str, ...]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemons.pickup.events import MilterReject, Pickup
+from daemons.pickup.events import Pickup
 from daemons.pickup.params import Prepared
 from libmail.clients.cleanup import CleanupClient
 from libmail.ipc.batches import octets
@@ -27,13 +27,11 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.lookup.authorization import user_name
-from libmail.lookup.milters import PASS, unfiltered
 from libmail.message.dates import rfc5322_date
 from libmail.message.verp import usable_delimiters
 from libmail.service.connection import Connection
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import MAX_ADDRESS, address_fault
-from libmail.smtp.reply import Reply
 from libmail.tables.table import TableRetry
 
 __all__ = ["EX_OK", "EX_TEMPFAIL", "MAX_RECIPIENTS", "Origin", "Submitter", "mended", "too_big"]
@@ -66,7 +64,6 @@ EX_DATAERR: Final = 65
 EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 
-_UNAVAILABLE: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
 _REFUSALS: Final = {
     CleanupStatus.BAD: "internal protocol error",
     CleanupStatus.WRITE: "queue file write error",
@@ -116,12 +113,6 @@ class Submitter:
             self.flags &= ~_OVERRIDES.get(option, CleanupFlag(0))
         if _AUTODETECT & frozenset(self._params.smtputf8_autodetect_classes):
             self.flags |= CleanupFlag.SMTPUTF8_AUTODETECT
-        self._unfiltered = PASS
-        if self.flags & CleanupFlag.MILTER:
-            params = self._params
-            self._unfiltered = unfiltered(params.non_smtpd_milters, params.milter_default_action)
-        if self._unfiltered.hold:
-            self.flags |= CleanupFlag.HOLD
 
     async def receive(self, connection: Connection) -> object:
         """The next message or piece. Raises WireError for a client that takes too long."""
@@ -271,8 +262,6 @@ class Submitter:
         if fault:
             LOG.info(f"uid={origin.uid}: message refused: {fault}")
             return SubmitResult(EX_DATAERR, fault, QueueId(""))
-        if self._unfiltered.reply is not None:
-            return _unfiltered_result(self._unfiltered.reply)
         submission = await self._cleanup.open(self.flags)
         queue_id = submission.queue_id
         LOG.event(Pickup(queue_id, origin.uid, envelope.sender, origin.orig_id))
@@ -336,15 +325,6 @@ async def mended(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             piece = b"\r\n" + piece
         first = first and not piece
         yield piece
-
-
-def _unfiltered_result(reply: Reply) -> SubmitResult:
-    """The refusal of mail that a Milter should see."""
-    if reply.code == 421:
-        reply = _UNAVAILABLE  # there is no connection to close
-    reason = f"{reply.dsn} {reply.text}"
-    LOG.event(MilterReject(reason))
-    return SubmitResult(EX_DATAERR if reply.code >= 500 else EX_TEMPFAIL, reason, QueueId(""))
 
 
 def _submit_result(result: CleanupResult) -> SubmitResult:

@@ -13,11 +13,9 @@ from libmail.lookup.client_rules import (
     completed_with,
     discarded_keywords,
     keyword_set,
-    milter_decision,
 )
 from libmail.lookup.context import Lookups
 from libmail.lookup.facts import Client
-from libmail.lookup.milters import Unfiltered
 from libmail.lookup.xclient import Forwarded
 from libmail.net.cache import ExpiringCache
 from libmail.smtp.server import BareNewline
@@ -95,9 +93,3 @@ class ClientRules:
             known = _logged(await completed_with(self.lookups, client, words, remote))
             self._contexts.put(client.address, known)
         return known
-
-    async def unfiltered(self, address: str) -> Unfiltered:
-        """What happens to mail of a client that Milters should see."""
-        params = self.params
-        milters, action = params.smtpd_milters, params.milter_default_action
-        return _logged(await milter_decision(self.lookups, address, milters, action))

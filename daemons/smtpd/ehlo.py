@@ -11,13 +11,16 @@ from libmail.smtp.reply import Reply
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["ehlo_reply", "logged"]
+__all__ = ["ALMOST_ALL", "ehlo_reply", "logged"]
 
 # In the order of the answer; what smtpd_discard_ehlo_keywords calls them.
 _ORDER: Final = (
     "PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "VERP", "XCLIENT", "XFORWARD",
     "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING",
 )  # fmt: skip
+ALMOST_ALL: Final = frozenset(_ORDER) - {"ENHANCEDSTATUSCODES"}
+"""What a client does not get to see whose mail is not wanted anyway."""
+
 # In the order of the log.
 _LOGGED: Final = (
     "8BITMIME", "AUTH", "ETRN", "PIPELINING", "SIZE", "VERP", "VRFY", "XCLIENT", "XFORWARD",

@@ -8,12 +8,13 @@
 Problems are told at the end, when the client listens.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from daemons.smtpd.firstlines import mend_first_lines
 from libmail.clients.cleanup import MailSubmission
+from libmail.clients.milter import HandedOver
 from libmail.ipc.messages import Envelope, Recipient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
@@ -33,11 +34,12 @@ class Stage(Enum):
 
 
 class Head(NamedTuple):
-    """What goes in front of the content. header: ours, in wire form."""
+    """What goes in front of the content. header: ours, in wire form. milters: that see it all."""
 
     envelope: Envelope
     recipients: list[Recipient]
     header: bytes
+    milters: Sequence[HandedOver] = ()
 
 
 class Intake:
@@ -91,6 +93,7 @@ class Intake:
                     return True
                 head = await self._head()
                 submission.envelope(head.envelope, head.recipients)
+                submission.milters(head.milters)
                 self._held = b""
                 self.stage = Stage.TAKEN
                 content = head.header + mended

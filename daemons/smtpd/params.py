@@ -22,7 +22,6 @@ class SmtpdParams:
     local_header_rewrite_clients: tuple[str, ...]
     mail_name: str
     message_size_limit: int
-    milter_default_action: str
     myhostname: str
     pickup_service_name: str
     queue_minfree: int

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.rates import Limits, open_limits
 from libmail.clients.flush import FlushClientParams, flush_domains
+from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.notice import NoticeParams
-from libmail.config import Config
+from libmail.config import Config, ConfigError
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import CleanupFlag
@@ -71,19 +73,18 @@ class Options:
     ipv6: bool
 
 
-def _options(params: SmtpdParams, *, milter_maps: bool) -> Options:
-    flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP | CleanupFlag.MILTER
+def _options(params: SmtpdParams, *, milters: bool) -> Options:
+    flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
     overrides = params.receive_override_options
     for word in overrides:
         if word not in _OVERRIDES:
             LOG.warning(f'unknown receive_override_options value "{word}"')
         flags &= ~_OVERRIDES.get(word, CleanupFlag(0))
-    wanted = bool(params.smtpd_milters) or milter_maps
     return Options(
         cleanup_flags=int(flags),
         check_unlisted="no_unknown_recipient_checks" not in overrides,
         must_encrypt=_must_encrypt(params),
-        has_milters=wanted and "no_milters" not in overrides,
+        has_milters=milters and "no_milters" not in overrides,
         ipv6=not {word.lower() for word in params.inet_protocols}.isdisjoint({"all", "ipv6"}),
     )
 
@@ -109,6 +110,7 @@ class Prepared:
     command_filter: Maps
     noop_commands: StringList
     forbidden_commands: StringList
+    milters: OpenedMilters
     client_maps: tuple[Maps, ...]
     client_lists: tuple[AddressList, ...]
     notice_params: NoticeParams
@@ -126,6 +128,13 @@ class Prepared:
             hosts={**opened.hosts, **{hosts.title: hosts for hosts in self.client_lists}},
             resolver=opened.resolver,
         )
+
+
+def _open_milters(config: Config, params: SmtpdParams) -> OpenedMilters:
+    try:
+        return OpenedMilters(Milters(config.load(MilterParams)), params.smtpd_milters)
+    except ValueError as error:
+        raise ConfigError(f"smtpd_milters: {error}") from None
 
 
 def open_tables(
@@ -155,13 +164,14 @@ def open_tables(
     return Prepared(
         config=config,
         params=params,
-        options=_options(params, milter_maps=bool(milter_maps)),
+        options=_options(params, milters=bool(params.smtpd_milters or milter_maps)),
         restrictions=open_restrictions(config, restriction_params, guard=guard, resolver=dns),
         command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
         noop_commands=StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
         forbidden_commands=StringList(
             "smtpd_forbidden_commands", params.smtpd_forbidden_commands, options
         ),
+        milters=_open_milters(config, params),
         client_maps=(*_client_maps(params, options), milter_maps),
         client_lists=tuple(_client_lists(params, parents, options)),
         notice_params=config.load(NoticeParams),

@@ -27,6 +27,7 @@ from daemons.smtpd.events import (
 )
 from daemons.smtpd.footer import add_footer, footer_values
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
+from daemons.smtpd.milters import SessionMilters, open_chain
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
@@ -50,12 +51,12 @@ class Session:
     line: the command at hand. discard: EHLO keywords that the client does not get to see.
     may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
     content of its message. trust: what the client may say of others. forwarded: where the next
-    message comes from, by XFORWARD.
+    message comes from, by XFORWARD. complete: cleanup has answered for the message.
     """
 
-    __slots__ = ("_reason", "access_denied", "chunks", "counted", "dialogue", "discard", "extras",
-                 "facts", "forwarded", "line", "lookups", "may_verp", "receiving", "server",
-                 "tally", "transaction", "trust", "verbs")  # fmt: skip
+    __slots__ = ("_reason", "access_denied", "chunks", "complete", "counted", "dialogue", "discard",
+                 "extras", "facts", "forwarded", "line", "lookups", "may_verp", "milters",
+                 "receiving", "server", "tally", "transaction", "trust", "verbs")  # fmt: skip
 
     def __init__(
         self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
@@ -70,8 +71,10 @@ class Session:
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
         self.counted: Client | None = None
+        self.complete = False
         self.forwarded: Forwarded | None = None
         self.trust = Trust()
+        self.milters: SessionMilters | None = None
         self.extras = Extras()
         self.discard: frozenset[str] = frozenset()
         self.may_verp = False
@@ -125,6 +128,8 @@ class Session:
             where = self.facts.where
             LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
         self.drop_transaction()
+        if self.milters is not None:
+            self.milters.close()
         if self.counted is not None:
             self.server.rates.disconnect(self.counted)
         LOG.event(DisconnectLine(self.client, self.tally.counts(self.verbs)))
@@ -158,10 +163,14 @@ class Session:
 
     async def welcome(self) -> Reply:
         """The greeting for the client, or the refusal of its connection."""
-        self.facts.where = "CONNECT"  # also when XCLIENT begins the session anew
         refused = self.judge(await self.server.restrictions.connect(self.facts, self.lookups))
         self.access_denied = refused is not None
-        return Reply(220, "", self.server.params.smtpd_banner) if refused is None else refused.reply
+        if refused is not None:
+            return refused.reply
+        if self.server.options.has_milters:
+            self.milters = await open_chain(self, self.server.prepared.milters)
+        greeting = None if self.milters is None else await self.milters.greeting()
+        return Reply(220, "", self.server.params.smtpd_banner) if greeting is None else greeting
 
     def start_over(self) -> None:
         """Forget what the client said, also what it has sent already: it may be another now."""
@@ -253,7 +262,9 @@ class Session:
             LOG.warning(f"non-SMTP command from {self.client}: {escaped(line[:_SHOWN])}")
             self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
             raise SessionEnded
-        return self._fault(Reply(500, "5.5.2", "Error: command not recognized"))
+        refused = None if self.milters is None else await self.milters.unknown(line)
+        reply = Reply(500, "5.5.2", "Error: command not recognized")
+        return self._fault(reply if refused is None else refused.reply)
 
     # for the verbs
 
@@ -295,7 +306,6 @@ class Session:
             server = self.server
             submission = await server.cleanup.open(server.options.cleanup_flags)
             transaction.submission = submission
-            self.facts.mail.queue_id = submission.queue_id
             LOG.event(ClientLine.of(submission.queue_id, self.client, self.forwarded))
 
     def drop_transaction(self) -> None:
@@ -304,6 +314,9 @@ class Session:
         self.chunks = None
         if transaction is not None:
             transaction.abort()
+        if self.milters is not None:
+            self.milters.message_ended(complete=self.complete)
+        self.complete = False
         self.forwarded = None
         self.facts.mail = Mail()
         self.extras = Extras()

@@ -15,6 +15,7 @@ from daemons.smtpd.server import Server
 from daemons.smtpd.session import Session
 from daemons.smtpd.verb import Verb
 from daemons.smtpd.verbs import VERBS
+from libmail.clients.milter import HandedOver
 from libmail.config import Config, ConfigError, open_config
 from libmail.ipc.batches import batches
 from libmail.ipc.codec import CHUNK_END, WireError, encode_chunk
@@ -88,6 +89,11 @@ class PickupSubmission:
         self._head = [CODEC.encode(opening)]
         groups = batches(tuple(recipients), _GROUP)
         self._head += (CODEC.encode(Recipients(some)) for some in groups)
+
+    def milters(self, states: Sequence[HandedOver]) -> None:
+        """A local user's mail meets the Milters of pickup(8)."""
+        if states:
+            raise AssertionError("Milters in a local user's session")
 
     async def write(self, data: bytes) -> None:
         """Append to the content. Raises ServiceUnavailable."""

@@ -13,9 +13,10 @@ anything else, before `finish` has returned may not say that the message was acc
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from libmail.clients.milter import HandedOver
 from libmail.ipc.batches import batches
 from libmail.ipc.codec import CHUNK_END, WireError, chunk_parts
 from libmail.ipc.messages import (
@@ -46,6 +47,9 @@ class MailSubmission(Protocol):
 
     def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
         """The envelope, before the content."""
+
+    def milters(self, states: Sequence[HandedOver]) -> None:
+        """Milters that are to see the content, before it. Raises ServiceUnavailable."""
 
     async def write(self, data: bytes) -> None:
         """Append to the content. Raises ServiceUnavailable."""
@@ -123,6 +127,17 @@ class Submission:
         """More recipients, after the envelope and before the content. Raises WireError."""
         for some in batches(tuple(recipients), _RECIPIENTS):
             self._add(CODEC.encode(Recipients(some)))
+
+    def milters(self, states: Sequence[HandedOver]) -> None:
+        """Milters that are to see the content, before it. Raises ServiceUnavailable."""
+        if not states:
+            return
+        connection = self._flush()
+        try:
+            for state, sock in states:
+                connection.send_with(state, () if sock is None else (sock.fileno(),))
+        except (ConnectionLost, OSError) as err:
+            raise self._lost() from err
 
     def _add(self, data: bytes) -> None:
         self._parts.append(data)

@@ -53,6 +53,7 @@ __all__ = [
     "FlushReply",
     "FlushSite",
     "Leaving",
+    "MilterState",
     "NewMail",
     "Nexthop",
     "PassedClient",
@@ -245,12 +246,16 @@ class Recipients(NamedTuple):
 
 
 class CleanupResult(NamedTuple):
-    """cleanup -> client: status 0: the message is on disk. dsn, reason: for a refusal."""
+    """cleanup -> client: status 0: the message is on disk. dsn, reason: for a refusal.
+
+    code: of the SMTP reply, 0 where the status says enough.
+    """
 
     status: int
     dsn: str
     reason: str
     queue_id: QueueId
+    code: int = 0
 
 
 class SubmitOpen(NamedTuple):
@@ -573,6 +578,27 @@ class ClientCounts(NamedTuple):
     rate: int
 
 
+class MilterState(NamedTuple):
+    """smtpd -> cleanup: a Milter of the session, before the content. See libmail.milter.
+
+    connected: its connection comes with this message (SCM_RIGHTS); otherwise default_action is its
+    answer. Times in seconds. version, edits, steps: what was negotiated. silent: it wants to see no
+    more of this message. The macros are lists of names.
+    """
+
+    endpoint: str
+    command_timeout: float
+    content_timeout: float
+    default_action: str
+    connected: bool
+    version: int = 6
+    edits: int = 0
+    steps: int = 0
+    silent: bool = False
+    end_of_header_macros: str = ""
+    end_of_data_macros: str = ""
+
+
 class TableList(NamedTuple):
     """client -> proxymap, proxywrite: all entries of a table, please."""
 
@@ -665,6 +691,7 @@ CODEC: Final = Codec(
         FlushAdd,
         FlushReply,
         FlushSite,
+        MilterState,
         NewMail,
         QueueFlush,
         Recipients,

@@ -11,7 +11,6 @@ from typing import Final, Generic, TypeVar
 from libmail.config.declare import split_list
 from libmail.lookup.context import LookupFailure, Lookups
 from libmail.lookup.facts import Client
-from libmail.lookup.milters import Unfiltered, unfiltered
 from libmail.smtp.server import BareNewline
 
 __all__ = [
@@ -21,7 +20,7 @@ __all__ = [
     "completed_with",
     "discarded_keywords",
     "keyword_set",
-    "milter_decision",
+    "milters_for",
 ]
 
 T = TypeVar("T")
@@ -99,14 +98,14 @@ async def completed_with(
     return Decided(remote, tuple(warnings))
 
 
-async def milter_decision(
-    lookups: Lookups, address: str, milters: Sequence[str], default_action: str
-) -> Decided[Unfiltered]:
-    """What happens to mail of a client that Milters should see."""
+async def milters_for(
+    lookups: Lookups, address: str, usual: tuple[str, ...]
+) -> Decided[tuple[str, ...] | None]:
+    """The Milters that see the mail of a client, as configured; None: nobody knows now."""
     try:
         found = await lookups.find("smtpd_milter_maps", address)
     except LookupFailure as err:
-        return Decided(unfiltered(("unknown",), "tempfail"), (f"smtpd_milter_maps: {err}",))
-    if found is not None:
-        milters = () if found.upper() == "DISABLE" else split_list(found)
-    return Decided(unfiltered(milters, default_action))
+        return Decided(None, (f"smtpd_milter_maps: {err}",))
+    if found is None:
+        return Decided(usual)
+    return Decided(() if found.strip().upper() == "DISABLE" else split_list(found))

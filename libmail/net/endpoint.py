@@ -1,6 +1,6 @@
 """Where a server is: `inet:host:port` or `unix:/path`.
 
-Called by: the tables tcp, socketmap, memcache; the restriction check_policy_service.
+Called by: the tables tcp, socketmap, memcache.
 """
 
 from __future__ import annotations
@@ -73,6 +73,21 @@ class EndpointOpener:
         self.endpoint = endpoint
         self._addresses = None if endpoint.path else resolver()
 
+    async def open_socket(self) -> socket.socket:
+        """A connected socket that does not block. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        endpoint = self.endpoint
+        if self._addresses is None:
+            return await _connected(loop, socket.AF_UNIX, endpoint.path)
+        problem = OSError(0, f"host not found: {endpoint.host}")
+        for address in await self._addresses(endpoint.host):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                return await _connected(loop, family, (address, endpoint.port))
+            except OSError as error:
+                problem = error
+        raise problem
+
     async def connect(self, factory: Callable[[], P]) -> P:
         """A new connection for the protocol that `factory` makes. Raises OSError."""
         loop = asyncio.get_running_loop()
@@ -86,3 +101,16 @@ class EndpointOpener:
             except OSError as error:
                 problem = error
         raise problem
+
+
+async def _connected(
+    loop: asyncio.AbstractEventLoop, family: int, address: str | tuple[str, int]
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

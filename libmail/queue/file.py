@@ -237,6 +237,22 @@ class QueueFileWriter:
         self._append(data)
         self.body = Extent(self.body.offset, self.body.length + len(data))
 
+    def read(self, offset: int, length: int) -> bytes:
+        """What was written before, from this offset of the file."""
+        if self._size:
+            self._flush()
+        return os.pread(self.fd, length, offset)
+
+    def replace_header(self, data: bytes) -> None:
+        """Another header instead of the one that was written; the body stays."""
+        self.header = Extent(self._offset + self._size, len(data))
+        self._append(data)
+
+    def begin_body(self, data: bytes) -> None:
+        """Another body instead of the one that was written; data: its beginning."""
+        self.body = Extent(self._offset + self._size, 0)
+        self.write_body(data)
+
     def _append(self, data: bytes) -> None:
         self._pending.append(data)
         self._size += len(data)

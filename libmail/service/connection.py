@@ -14,6 +14,7 @@ from typing import Final, TypeVar, cast
 
 from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, Leaving
+from libmail.net.unix_stream import StrayDescriptors, UnixStream
 from libmail.net.wakeup import Wakeup
 
 __all__ = [
@@ -271,6 +272,23 @@ class Connection(asyncio.Protocol):
             self._require_transport().write(b"".join(parts))
         else:
             self._require_transport().writelines(parts)
+
+    def send_with(self, message: object, descriptors: Sequence[int]) -> None:
+        """Send a message with copies of open files. Raises ConnectionLost, WireError."""
+        self._require_stream().write_with(CODEC.encode(message), descriptors)
+
+    def take_descriptors(self, number: int) -> list[int]:
+        """Open files that a message announced; they are the caller's. Raises WireError."""
+        try:
+            return self._require_stream().take_descriptors(number)
+        except StrayDescriptors as error:
+            raise WireError(str(error)) from None
+
+    def _require_stream(self) -> UnixStream:
+        stream = cast(object, self._require_transport())
+        if not isinstance(stream, UnixStream):
+            raise WireError("this connection carries no descriptors")
+        return stream
 
     async def drain(self) -> None:
         """Wait until the write buffer is short. Raises ConnectionLost."""

@@ -50,13 +50,13 @@ class PolicyAnswer:
 
 
 def _action(text: str) -> str:
-    found: str | None = None
+    found = ""
     for line in text.split("\n"):
         name, equals, value = line.rstrip("\r").partition("=")
         if not equals:
             raise PolicyError(f"malformed attribute: {line[:80]!a}")
         if name.strip() == "action":
             found = value.strip()
-    if found is None:
+    if not found:
         raise PolicyError("answer without action")
     return found

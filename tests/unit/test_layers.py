@@ -33,6 +33,7 @@ LAYERS: Final = (
         "libmail.message",
         "libmail.queue",
         "libmail.dsn",
+        "libmail.milter",
     ),
     (
         "libmail.net",

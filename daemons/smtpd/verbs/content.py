@@ -62,7 +62,11 @@ async def _refusal(session: Session) -> Answer | None:
         return _NEED_RCPT
     if not transaction.recipients:
         return _NO_RECIPIENTS
-    return session.judge(await session.server.restrictions.data(session.facts, session.lookups))
+    restrictions = session.server.restrictions
+    refused = session.judge(await restrictions.data(session.facts, session.lookups))
+    if refused is None and session.milters is not None:
+        refused = await session.milters.data()
+    return refused
 
 
 # DATA
@@ -226,6 +230,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         envelope,
         recipients + extras.copies() if extras.bcc else recipients,
         prepend.encode("utf-8", "surrogateescape") + header,
+        () if session.milters is None else session.milters.states(),
     )
 
 
@@ -264,9 +269,8 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     stage = Stage.LOST if intake is None else await intake.end()
     if stage is Stage.TOO_LARGE:
         return _refused(Reply(552, "5.3.4", "Error: message file too big"))
-    if intake is None or stage is Stage.LOST or transaction.submission is None:
+    if stage is Stage.LOST or transaction.submission is None:
         return _refused(_WRITE_ERROR)
-    session.facts.mail.size = intake.size or session.facts.mail.size
     held = session.extras.cleanup_flags
     session.extras = Extras(cleanup_flags=held)
     restrictions = session.server.restrictions
@@ -278,7 +282,9 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
         submission.amend(_amendment(session.extras))
     size = "" if session.chunks is None else f" {session.chunks.octets} bytes"
     try:
-        return _outcome(await submission.finish(), size)
+        result = await submission.finish()
+        session.complete = True
+        return _outcome(result, size)
     except ServiceUnavailable as err:
         LOG.warning(f"{submission.queue_id}: {err}")
         return _refused(_WRITE_ERROR)
@@ -302,6 +308,7 @@ def _outcome(result: CleanupResult, size: str) -> Answer:
         if result.status & status:
             if result.reason and status in (CleanupStatus.DEFER, CleanupStatus.CONTENT):
                 dsn = result.dsn or reply.dsn
-                return _refused(Reply(550 if dsn.startswith("5") else 451, dsn, result.reason))
+                code = result.code or (550 if dsn.startswith("5") else 451)
+                return _refused(Reply(code, dsn, result.reason))
             return _refused(reply)
     return _refused(_WRITE_ERROR)

@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer
-from daemons.smtpd.ehlo import ehlo_reply, logged
+from daemons.smtpd.answer import CLOSING, Answer, answer
+from daemons.smtpd.ehlo import ALMOST_ALL, ehlo_reply, logged
 from daemons.smtpd.session import Session
 from libmail.log import LOG
 from libmail.smtp.reply import Reply
@@ -20,7 +20,7 @@ async def helo(session: Session, argument: str) -> Answer:
     """HELO name."""
     if not argument:
         return answer(Reply(501, "", "Syntax: HELO hostname"))
-    refused = await _introduce(session, argument)
+    refused = await _introduce(session, argument) or await _gone(session)
     if refused is not None:
         return refused
     session.facts.protocol = "SMTP"
@@ -35,13 +35,25 @@ async def ehlo(session: Session, argument: str) -> Answer:
     if refused is not None:
         return refused
     facts, rules = session.facts, session.server.clients
+    unwelcome = None if session.milters is None else await session.milters.helo()
+    if unwelcome is not None and unwelcome.reply.code in CLOSING:
+        return unwelcome
     facts.protocol = "ESMTP"
+    if unwelcome is not None and unwelcome.reply.code >= 500:
+        session.discard = ALMOST_ALL
+        return answer(ehlo_reply(session))
     discard = await rules.discarded(facts.client.address)
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
         LOG.info(f"discarding EHLO keywords: {logged(discard)}")
     session.discard = discard
     session.may_verp = await rules.allows_verp(facts.client)
     return answer(ehlo_reply(session))
+
+
+async def _gone(session: Session) -> Answer | None:
+    """A Milter's order to close the connection; its other refusals are told at MAIL."""
+    refused = None if session.milters is None else await session.milters.helo()
+    return refused if refused is not None and refused.reply.code in CLOSING else None
 
 
 async def _introduce(session: Session, argument: str) -> Answer | None:

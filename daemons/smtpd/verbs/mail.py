@@ -9,7 +9,6 @@ from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
 from libmail.log import LOG
-from libmail.lookup.facts import Effect
 from libmail.message.verp import usable_delimiters
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import (
@@ -95,7 +94,7 @@ async def mail(session: Session, argument: str) -> Answer:
     sender = without_line_breaks(sender)
     decision = await _decide(session, sender, argument[5:], options)
     if decision is not None:
-        facts.mail.sender, facts.mail.size = None, 0
+        session.drop_transaction()
         return decision
     transaction = Transaction(
         sender=sender,
@@ -105,7 +104,6 @@ async def mail(session: Session, argument: str) -> Answer:
         verp_delims=options.verp or "",
     )
     session.transaction = transaction
-    facts.mail.instance = server.instance()
     if server.params.smtpd_delay_open_until_valid_rcpt:
         return _OK
     try:
@@ -218,13 +216,13 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
 
 async def _decide(session: Session, sender: str, text: str, options: _Options) -> Answer | None:
     server, facts = session.server, session.facts
-    facts.mail.sender, facts.mail.size = sender, options.size
+    facts.mail.sender = sender
     refused = _no_room(session, options.size)
     if refused is not None:
         session.log("reject", refused.reply.line)
         return refused
-    if server.options.has_milters:
-        refused = await _unfiltered(session)
+    if session.milters is not None:
+        refused = await session.milters.mail(split_path(text)[1])
         if refused is not None:
             return refused
     refused = session.judge(await server.restrictions.mail(facts, session.lookups))
@@ -232,18 +230,6 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
         return refused
     bad = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
     return await address_problem(session, sender, text, bad) if sender else None
-
-
-async def _unfiltered(session: Session) -> Answer | None:
-    """The refusal of mail that a Milter should see."""
-    decision = await session.server.clients.unfiltered(session.facts.client.address)
-    if decision.reply is not None:
-        session.log("milter-reject", decision.reply.line)
-        return answer(decision.reply)
-    if decision.hold:
-        session.log("milter-hold", "milter triggers HOLD action")
-        session.extras.add(Effect("hold"))
-    return None
 
 
 def _no_room(session: Session, size: int) -> Answer | None:

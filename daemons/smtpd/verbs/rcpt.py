@@ -103,7 +103,10 @@ async def _add(
     refused = await _decide(session, recipient.address, text)
     if refused is None:
         try:
-            await session.open_submission(transaction)
+            if session.milters is not None:
+                refused = await session.milters.rcpt(split_path(text)[1])
+            if refused is None:
+                await session.open_submission(transaction)
         except ServiceUnavailable as err:
             LOG.warning(f"cannot begin a message: {err}")
             refused = WRITE_ERROR

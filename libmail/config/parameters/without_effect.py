@@ -92,11 +92,7 @@ _SASL = """
 """
 
 _MILTERS = """
-    milter_command_timeout milter_connect_macros milter_connect_timeout milter_content_timeout
-    milter_data_macros milter_end_of_data_macros milter_end_of_header_macros
-    milter_header_checks milter_helo_macros milter_macro_daemon_name milter_macro_defaults
-    milter_macro_v milter_mail_macros milter_protocol milter_rcpt_macros
-    milter_unknown_command_macros
+    milter_header_checks
 """
 
 _POSTSCREEN = """
@@ -159,8 +155,12 @@ _FILTERS = """
     smtpd_reject_filter_maps smtpd_reject_footer_maps
 """
 
-_PROXY_FILTER = """
-    smtpd_proxy_ehlo smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
+_POLICY = """
+    smtpd_policy_service_default_action smtpd_policy_service_max_idle
+    smtpd_policy_service_max_ttl smtpd_policy_service_policy_context
+    smtpd_policy_service_request_limit smtpd_policy_service_retry_delay
+    smtpd_policy_service_timeout smtpd_policy_service_try_limit smtpd_proxy_ehlo
+    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
 """
 
 _INSTANCES = """
@@ -208,7 +208,7 @@ NOT_YET = _words(
     + _RATES
     + _CHECKS
     + _FILTERS
-    + _PROXY_FILTER
+    + _POLICY
     + _INSTANCES
     + _REQUIRETLS
     + _SRV
@@ -250,10 +250,6 @@ PROTECTING = {
     **dict.fromkeys(
         ("smtpd_enforce_tls", "smtpd_tls_security_level", "smtpd_tls_wrappermode"),
         "there is no TLS yet; mail is refused where clients must use it",
-    ),
-    **dict.fromkeys(
-        ("non_smtpd_milters", "smtpd_milter_maps", "smtpd_milters"),
-        "there are no Milters yet; milter_default_action says what happens to mail",
     ),
 }  # fmt: skip
 """Those whose features are not there yet, and which nevertheless keep mail from harm: a remark."""

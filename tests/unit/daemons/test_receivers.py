@@ -66,6 +66,7 @@ from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions
 from tests.unit.daemons.bounce.test_reporter import World as BounceWorld
 from tests.unit.daemons.cleanup.conftest import (
+    FILTERS,
     HEADERS,
     LocalRewriter,
     make_inspector,
@@ -125,6 +126,7 @@ def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: lis
             CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper), make_inspector(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
+            FILTERS,
         )  # fmt: skip
         message = Message(shop, (await connection.receive_as(CleanupOpen)).flags)
         try:

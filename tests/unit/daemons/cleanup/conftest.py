@@ -7,7 +7,9 @@ import pytest
 
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
+from daemons.cleanup.milters import Filters
 from daemons.cleanup.params import HeaderParams, InspectionParams, MappingParams
+from libmail.clients.milters import MilterParams, Milters
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains
 from libmail.lookup.rewriting import Rewriter
@@ -139,3 +141,31 @@ def rewriter() -> LocalRewriter:
 @pytest.fixture
 def make_mapper(rewriter: LocalRewriter) -> MakeMapper:
     return mapper_maker(rewriter)
+
+
+FILTERS = Filters(
+    Milters(
+        MilterParams(
+            mail_name="Postfix",
+            mail_version="3.12",
+            milter_command_timeout=30.0,
+            milter_connect_macros="j",
+            milter_connect_timeout=30.0,
+            milter_content_timeout=300.0,
+            milter_data_macros="i",
+            milter_default_action="tempfail",
+            milter_end_of_data_macros="i",
+            milter_end_of_header_macros="i",
+            milter_helo_macros="",
+            milter_macro_daemon_name="mail.example.test",
+            milter_macro_defaults=(),
+            milter_macro_v="Postfix 3.12",
+            milter_mail_macros="i {mail_addr}",
+            milter_protocol="6",
+            milter_rcpt_macros="i {rcpt_addr}",
+            milter_unknown_command_macros="",
+            myhostname="mail.example.test",
+        )
+    ),
+    (),
+)

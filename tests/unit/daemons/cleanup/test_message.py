@@ -27,7 +27,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServicePool
 from libmail.tables.maps import Maps
-from tests.unit.daemons.cleanup.conftest import HEADERS, MakeMapper, make_inspector
+from tests.unit.daemons.cleanup.conftest import FILTERS, HEADERS, MakeMapper, make_inspector
 
 PARAMS = CleanupParams(
     always_bcc="archive@example.test",
@@ -39,6 +39,7 @@ PARAMS = CleanupParams(
     detect_8bit_encoding_header=True,
     enable_original_recipient=True,
     message_size_limit=3_000_000,
+    non_smtpd_milters=(),
     delay_warning_time=3600.0,
     cleanup_replace_stray_cr_lf=True,
     smtputf8_enable=True,
@@ -85,6 +86,7 @@ def submit(
             inspector or make_inspector(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
+            FILTERS,
         )  # fmt: skip
         message = Message(shop, flags)
         await message.envelope(envelope)

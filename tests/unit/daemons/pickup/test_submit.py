@@ -32,8 +32,6 @@ from libmail.service.pool import ServicePool
 from tests.unit.daemons.pickup.test_maildrop import PARAMS
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, FakeConnection, of_type
 
-MILTER = ("inet:127.0.0.1:1",)
-
 
 class Asked(Exception):
     """It came as far as cleanup."""
@@ -44,13 +42,8 @@ class FakeCleanup(CleanupClient):
         raise Asked(flags)
 
 
-def submitter(action: str, options: tuple[str, ...] = ()) -> Submitter:
-    params = replace(
-        PARAMS,
-        milter_default_action=action,
-        non_smtpd_milters=MILTER,
-        receive_override_options=options,
-    )
+def submitter(options: tuple[str, ...] = ()) -> Submitter:
+    params = replace(PARAMS, receive_override_options=options)
     users = AuthorizedUsers("p", "static:anyone", "submit mail")
     return Submitter(Prepared(params, users), FakeCleanup(ServicePool("public/cleanup")))
 
@@ -64,23 +57,9 @@ def submit(one: Submitter) -> SubmitResult:
     return asyncio.run(one.submit(Origin(7), Envelope("a@b"), (), nothing()))
 
 
-@pytest.mark.parametrize(
-    ("action", "status", "reason"),
-    [
-        ("tempfail", 75, "4.7.1 Service unavailable - try again later"),
-        ("shutdown", 75, "4.7.1 Service unavailable - try again later"),
-        ("nonsense", 75, "4.3.5 Server configuration problem - try again later"),
-        ("reject", 65, "5.5.0 Service unavailable"),
-    ],
-)
-def test_milters_down(action: str, status: int, reason: str) -> None:
-    result = submit(submitter(action))
-    assert (result.exit_status, result.reason) == (status, reason)
-
-
 @pytest.mark.parametrize(("said", "taken"), [("+=", "+="), ("a=", ""), ("+=+", ""), ("", "")])
 def test_users_may_only_name_usable_delimiters(said: str, taken: str) -> None:
-    envelope = submitter("accept").user_envelope(Envelope("a@b", verp_delims=said), 7)
+    envelope = submitter().user_envelope(Envelope("a@b", verp_delims=said), 7)
     assert envelope.verp_delims == taken
 
 
@@ -89,7 +68,7 @@ def test_users_may_only_name_usable_delimiters(said: str, taken: str) -> None:
 )
 def test_context_of_header_rewriting(flags: int, context: str) -> None:
     """sendmail -G."""
-    envelope = submitter("accept").user_envelope(Envelope("a@b", flags=flags), 7)
+    envelope = submitter().user_envelope(Envelope("a@b", flags=flags), 7)
     assert (envelope.rewrite_context, envelope.flags) == (context, EnvelopeFlag.LOCAL)
 
 
@@ -113,14 +92,9 @@ def test_white_space_at_the_start(pieces: list[bytes], wanted: bytes) -> None:
     assert b"".join(asyncio.run(read())) == wanted
 
 
-@pytest.mark.parametrize(
-    ("action", "options"), [("accept", ()), ("quarantine", ()), ("reject", ("no_milters",))]
-)
-def test_passes(action: str, options: tuple[str, ...]) -> None:
-    one = submitter(action, options)
-    assert bool(one.flags & CleanupFlag.HOLD) == (action == "quarantine")
-    with pytest.raises(Asked):
-        submit(one)
+@pytest.mark.parametrize(("options", "flag"), [((), True), (("no_milters",), False)])
+def test_who_is_to_see_it(options: tuple[str, ...], flag: bool) -> None:
+    assert bool(submitter(options).flags & CleanupFlag.MILTER) is flag
 
 
 ALICE = 2001
@@ -158,7 +132,7 @@ def test_who_may_not_is_told_before_anything_is_taken() -> None:
 
 
 def test_what_is_too_large_is_told_before_anything_is_taken() -> None:
-    (refusal,) = serve(submitter("accept"), OPEN._replace(size=PARAMS.message_size_limit + 1))
+    (refusal,) = serve(submitter(), OPEN._replace(size=PARAMS.message_size_limit + 1))
     assert refusal == SubmitResult(77, "a@b(2001): message file too big", QueueId(""))
 
 
@@ -170,7 +144,7 @@ def test_a_table_that_does_not_answer_refuses_nothing_for_good() -> None:
 
 def test_recipients_are_bounded_in_octets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemons.pickup.submit._MAX_HELD", 3000)
-    one = submitter("accept", ("no_milters",))
+    one = submitter(("no_milters",))
     few = Recipients((Recipient("x" * 1000),))
     assert answer(one, OPEN, few, few, few).exit_status == 65
     assert serve(one, OPEN, few, Chunk(b"")) == [SubmitOpened()]  # it came as far as cleanup
@@ -179,7 +153,7 @@ def test_recipients_are_bounded_in_octets(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_user_has_so_much_in_all_submissions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemons.pickup.submit._MAX_HELD", 3000)
-    one = submitter("accept", ("no_milters",))
+    one = submitter(("no_milters",))
     one._held[ALICE] = 2500
     assert answer(one, OPEN, Recipients((Recipient("x" * 1000),))).exit_status == 75
     assert one._held == {ALICE: 2500}
@@ -199,7 +173,7 @@ def test_a_user_has_so_much_in_all_submissions(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_what_nobody_takes(opened: SubmitOpen, recipient: Recipient) -> None:
-    one = submitter("accept", ("no_milters",))
+    one = submitter(("no_milters",))
     assert answer(one, opened, Recipients((recipient,)), Chunk(b"")).exit_status == 65
 
 
@@ -212,7 +186,7 @@ def test_what_nobody_takes(opened: SubmitOpen, recipient: Recipient) -> None:
 def test_whatever_a_user_says(
     opened: SubmitOpen, recipients: list[Recipients], units: list[object]
 ) -> None:
-    one = submitter("accept", ("no_milters",))
+    one = submitter(("no_milters",))
     connection = FakeConnection([*recipients, *units], uid=ALICE)
 
     async def run() -> None:

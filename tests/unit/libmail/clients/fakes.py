@@ -1,8 +1,9 @@
 """A cleanup that is played here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from libmail.clients.milter import HandedOver
 from libmail.ipc.messages import CleanupAmend, CleanupResult, Envelope, QueueId, Recipient
 from libmail.service.pool import ServiceUnavailable
 
@@ -19,6 +20,9 @@ class Message:
     recipients: list[str] = field(default_factory=list)
     content: bytes = b""
     finished: bool = False
+
+    def milters(self, states: Sequence[HandedOver]) -> None:
+        assert not states
 
     def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
         self.sender = envelope.sender

@@ -12,7 +12,7 @@ from libmail.lookup.client_rules import (
     bare_newlines,
     completed_with,
     discarded_keywords,
-    milter_decision,
+    milters_for,
 )
 from libmail.lookup.context import LiveLookups, LookupFailure, Lookups, Question, WhereTo
 from libmail.lookup.facts import Client
@@ -78,7 +78,7 @@ DECISIONS: dict[str, tuple[Decision, object, int]] = {
         "remote.test",
         1,
     ),
-    "Milters": (lambda x: milter_decision(x, STRANGER.address, ["inet:m"], "accept"), None, 0),
+    "Milters": (lambda x: milters_for(x, STRANGER.address, ("inet:m",)), None, 0),
 }
 
 

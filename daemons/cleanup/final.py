@@ -1,0 +1,68 @@
+"""The envelope as it goes into the queue file: what the whole message has shown is in it."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from daemons.cleanup.params import CleanupParams
+from libmail.ipc.messages import Envelope, EnvelopeFlag, Recipient
+from libmail.queue.file import ContentFlag
+
+__all__ = ["Findings", "final_envelope"]
+
+_EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
+_EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
+_EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
+_EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
+_SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+
+
+class Findings(NamedTuple):
+    """What is known at the end of a message.
+
+    content_flags: ContentFlag bits. declared: whether the header says that it is 8bit, None: it
+    does not say. composite: it has parts, which may say so. expanded: aliases were, and trace(8)
+    knows. autodetect: SMTPUTF8 is to be found out here.
+    """
+
+    content_flags: int
+    message_id: str
+    declared: bool | None
+    composite: bool
+    expanded: bool
+    autodetect: bool
+
+
+def final_envelope(
+    envelope: Envelope, recipients: Sequence[Recipient], params: CleanupParams, found: Findings
+) -> Envelope:
+    """The envelope with flags, Message-Id and the time of a delay notice."""
+    flags = _flags(envelope.flags, params, found)
+    if (
+        found.autodetect
+        and params.smtputf8_enable
+        and (found.content_flags & _EIGHTBIT_HEADER or _is_international(envelope, recipients))
+    ):
+        flags |= _SMTPUTF8
+    warn_time = envelope.warn_time
+    if params.delay_warning_time and not warn_time:
+        warn_time = envelope.arrival + params.delay_warning_time
+    return envelope._replace(flags=flags, message_id=found.message_id, warn_time=warn_time)
+
+
+def _flags(flags: int, params: CleanupParams, found: Findings) -> int:
+    if found.expanded:
+        flags |= _EXPANDED
+    if not params.detect_8bit_encoding_header:
+        return flags
+    if found.declared is not None:
+        return flags | _EIGHTBIT if found.declared else flags & ~_EIGHTBIT
+    if found.composite and found.content_flags & _EIGHTBIT_BODY:
+        flags |= _EIGHTBIT  # one of the parts will have said so
+    return flags
+
+
+def _is_international(envelope: Envelope, recipients: Sequence[Recipient]) -> bool:
+    """Whether some address is other than ASCII."""
+    if not envelope.sender.isascii():
+        return True
+    return not all(recipient.address.isascii() for recipient in recipients)

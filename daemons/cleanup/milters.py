@@ -1,0 +1,438 @@
+"""Milters see a message: its header and body, and at its end they may change everything.
+
+Mail from smtpd(8) comes with the connections of its session, which have heard the envelope. For
+other mail, where non_smtpd_milters wants that, a session is played that could have brought it. Each
+Milter sees the whole message with what those before it have changed. The body stays in the queue
+file; it is read in pieces, and replaced by appending another.
+
+Changes of a message that is refused or discarded in the end do not matter: its file goes away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daemons.cleanup.events import MilterLine
+from daemons.cleanup.inspection import Discarded
+from daemons.cleanup.recipients import RecipientList
+from daemons.cleanup.status import Refused
+from libmail.clients.milter import MilterLink
+from libmail.clients.milters import MilterChain, Milters
+from libmail.ipc.messages import CleanupFlag, CleanupStatus, DsnNotify, Envelope, QueueId, Recipient
+from libmail.log import LOG
+from libmail.message.content import ContentScan
+from libmail.message.headers import fields
+from libmail.milter.conversation import PASS, Act, Decision
+from libmail.milter.header import HeaderFields
+from libmail.milter.protocol import (
+    BODY_CHUNK,
+    AddHeader,
+    AddRecipient,
+    ChangeHeader,
+    ChangeSender,
+    Command,
+    DeleteRecipient,
+    Edit,
+    InsertHeader,
+    Quarantine,
+    ReplaceBody,
+    strings,
+)
+from libmail.milter.settings import MilterSettings
+from libmail.queue.file import ContentFlag, QueueFileWriter
+from libmail.smtp.address import AddressSyntax, parse_parameters, parse_path, quote_local
+
+__all__ = ["FileContent", "Filters", "MessageMilters", "Outcome"]
+
+_OWN_FIELDS: Final = 1  # the Received: that this system has put on top is not shown
+_PIECE: Final = BODY_CHUNK
+_WHERE: Final = "END-OF-MESSAGE"
+_NOTIFY: Final = {
+    "SUCCESS": DsnNotify.SUCCESS,
+    "FAILURE": DsnNotify.FAILURE,
+    "DELAY": DsnNotify.DELAY,
+}
+_EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
+_EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
+_LONG_LINES: Final = int(ContentFlag.LONG_LINES)
+_DOT_LINES: Final = int(ContentFlag.DOT_LINES)
+_MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
+_OF_BODY: Final = _EIGHTBIT_BODY | _LONG_LINES | _DOT_LINES
+_MIME: Final = (b"mime-version", b"content-type")
+_MILTER: Final = int(CleanupFlag.MILTER)
+_LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
+
+
+class FileContent:
+    """`Content` of a queue file that is being written. flags: ContentFlag bits as they become."""
+
+    def __init__(self, file: QueueFileWriter, flags: int) -> None:
+        self._file = file
+        self._scan = ContentScan()
+        self._line_ends = _LineEnds()
+        self.flags = flags
+
+    def header(self) -> bytes:
+        """The header in wire form."""
+        return self._file.read(*self._file.header)
+
+    def replace_header(self, data: bytes) -> None:
+        """Another header instead."""
+        self.flags &= ~_EIGHTBIT_HEADER
+        if not data.isascii():
+            self.flags |= _EIGHTBIT_HEADER
+        if any(field.name in _MIME for field in fields(data)):
+            self.flags |= _MIME_CONTENT
+        self._file.replace_header(data)
+
+    def body_size(self) -> int:
+        """Octets, with the empty line before it."""
+        return self._file.body.length
+
+    def read_body(self, offset: int, length: int) -> bytes:
+        """A piece of the body."""
+        return self._file.read(self._file.body.offset + offset, length)
+
+    def begin_body(self) -> None:
+        """Another body instead; it comes by `write_body`."""
+        self._scan, self._line_ends = ContentScan(), _LineEnds()
+        self.flags &= ~_OF_BODY
+        self._file.begin_body(b"\r\n")
+
+    def write_body(self, data: bytes) -> None:
+        """A piece of the new body, with line ends of any kind."""
+        self._write(self._line_ends.feed(data))
+
+    def end_body(self) -> None:
+        """The new body is complete."""
+        self._write(self._line_ends.end())
+        scan = self._scan
+        self.flags |= _EIGHTBIT_BODY * scan.eightbit | _LONG_LINES * scan.long_lines
+        self.flags |= _DOT_LINES * scan.dots
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._scan.feed(data)
+            self._file.write_body(data)
+
+
+class _LineEnds:
+    """Makes every line end CRLF, over pieces; a CR that ends no line becomes a space."""
+
+    def __init__(self) -> None:
+        self._held = b""  # a final CR, which may belong to the next piece
+        self._last = b"\n"
+
+    def feed(self, data: bytes) -> bytes:
+        """The next piece."""
+        data, self._held = self._held + data, b""
+        if data.endswith(b"\r"):
+            data, self._held = data[:-1], b"\r"
+        if data:
+            self._last = data[-1:]
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+        return data.replace(b"\n", b"\r\n")
+
+    def end(self) -> bytes:
+        """What is missing for the last line to end."""
+        return b"" if self._last == b"\n" and not self._held else b"\r\n"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What Milters have decided beside changes of the content."""
+
+    hold: bool
+    sender: str
+
+
+class Filters:
+    """The Milters of a process. other: non_smtpd_milters."""
+
+    def __init__(self, milters: Milters, other: Sequence[MilterSettings]) -> None:
+        self.milters = milters
+        self._other = other
+
+    async def of(self, links: Sequence[MilterLink], flags: int) -> "MessageMilters | None":
+        """Those of a message, None if there are none.
+
+        links: of the session that brought it. flags: CleanupFlag bits.
+        """
+        if links:
+            return MessageMilters(self.milters, links, played=False)
+        if not self._other or not flags & _MILTER:
+            return None
+        ours = [MilterLink(one) for one in self._other]
+        for link in ours:
+            await link.open(self.milters.dial(link.settings))
+        return MessageMilters(self.milters, ours, played=True)
+
+
+class MessageMilters:
+    """The Milters of one message."""
+
+    def __init__(self, milters: Milters, links: Sequence[MilterLink], *, played: bool) -> None:
+        """played: a session is to be played, which could have brought the message."""
+        self._links = links
+        self._played = played
+        self._chain = MilterChain(milters, links)
+
+    async def inspect(
+        self,
+        queue_id: QueueId,
+        envelope: Envelope,
+        content: FileContent,
+        recipients: RecipientList,
+        *,
+        held: bool,
+    ) -> Outcome:
+        """Show the message to all. held: it is on hold already. Raises Refused, Discarded."""
+        one = _Inspected(self._chain, queue_id, envelope, content, recipients)
+        one.outcome.hold = held
+        try:
+            if self._played:
+                await one.play()
+            for link in self._links:
+                await one.show(link)
+            await one.apply()
+        finally:
+            for link in self._links:
+                link.close(goodbye=self._played)  # those of a session go on in smtpd(8)
+        return one.outcome
+
+
+class _Inspected:
+    """A message while Milters look at it."""
+
+    def __init__(
+        self,
+        chain: MilterChain,
+        queue_id: QueueId,
+        envelope: Envelope,
+        content: FileContent,
+        recipients: RecipientList,
+    ) -> None:
+        self._chain = chain
+        self._queue_id = queue_id
+        self._envelope = envelope
+        self._content = content
+        self._recipients = recipients
+        self._header = HeaderFields(content.header(), own=_OWN_FIELDS)
+        self._header_changed = False
+        self._new_body = False  # the Milter at hand sends one
+        self._added: list[Recipient] = []
+        self._shown_recipient = recipients.last
+        self.outcome = Outcome(hold=False, sender=envelope.sender)
+
+    # the played session
+
+    async def play(self) -> None:
+        """Tell of a session that could have brought the message."""
+        envelope = self._envelope
+        name, address = _client(envelope)
+        await self._tell_all(
+            Command.CONNECT, strings(name) + b"4\0\0" + strings(address), "CONNECT"
+        )
+        helo = envelope.helo_name or "localhost"
+        await self._tell_all(Command.HELO, strings(helo), "HELO")
+        await self._tell_all(Command.MAIL, strings(quote_local(envelope.sender)), "MAIL")
+        for recipient in list(self._recipients.recipients):
+            self._shown_recipient = recipient.address
+            await self._tell_all(Command.RCPT, strings(quote_local(recipient.address)), "RCPT")
+        await self._tell_all(Command.DATA, b"", "DATA")
+
+    async def _tell_all(self, command: Command, data: bytes, where: str) -> None:
+        self._decide(await self._chain.event(command, data, self._macro), where)
+
+    # the content
+
+    async def show(self, link: MilterLink) -> None:
+        """The message as it is now, to one Milter; its changes. Raises Refused, Discarded."""
+        await self._show_header(link)
+        await self._show_body(link)
+        self._new_body = False
+        decision = await self._chain.tell(link, Command.END_OF_BODY, b"", self._macro, self._change)
+        if self._new_body:
+            self._content.end_body()
+        self._decide(decision, _WHERE)
+
+    async def _show_header(self, link: MilterLink) -> None:
+        if link.wants(Command.HEADER):
+            for data in self._header.shown():
+                decision = await self._chain.tell(
+                    link, Command.HEADER, _header_event(link, data), self._macro
+                )
+                self._decide(decision, _WHERE)
+        decision = await self._chain.tell(link, Command.END_OF_HEADER, b"", self._macro)
+        self._decide(decision, _WHERE)
+
+    async def _show_body(self, link: MilterLink) -> None:
+        size = self._content.body_size()
+        at = min(2, size)  # the empty line
+        while at < size and link.wants(Command.BODY):
+            data = self._content.read_body(at, min(_PIECE, size - at))
+            self._decide(await self._chain.tell(link, Command.BODY, data, self._macro), _WHERE)
+            at += len(data)
+
+    def _decide(self, decision: Decision, where: str) -> None:
+        """Raises Refused, Discarded."""
+        if decision is PASS:
+            return
+        match decision.act:
+            case Act.HOLD:
+                self._hold()
+            case Act.DISCARD:
+                self._log("milter-discard", where, "milter triggers DISCARD action")
+                raise Discarded
+        reply = decision.reply
+        if reply is None:
+            return
+        lines = reply.wire().decode("utf-8", "surrogateescape").removesuffix("\r\n")
+        self._log("milter-reject", where, lines[len("550 ") :].replace("\r\n", "??"))
+        permanent = reply.code >= 500
+        status = CleanupStatus.CONTENT if permanent else CleanupStatus.DEFER
+        raise Refused(status, reply.dsn, reply.text, code=reply.code)
+
+    def _hold(self) -> None:
+        if not self.outcome.hold:
+            self._log("milter-hold", _WHERE, "milter triggers HOLD action")
+        self.outcome.hold = True
+
+    def _log(self, action: str, where: str, what: str) -> None:
+        envelope = self._envelope
+        name, address = _client(envelope)
+        LOG.event(
+            MilterLine(
+                queue_id=self._queue_id,
+                action=action,
+                where=where,
+                client=f"{name}[{address}]",
+                what=what,
+                sender=envelope.sender,
+                recipient=self._recipients.last,
+                protocol=envelope.protocol_name,
+                helo_name=envelope.helo_name,
+            )
+        )
+
+    # changes
+
+    def _change(self, link: MilterLink, edit: Edit) -> None:
+        header = self._header
+        match edit:
+            case AddHeader(name, value):
+                header.add(name, _spaced(link, value))
+                self._header_changed = True
+            case InsertHeader(position, name, value):
+                header.insert(position, name, _spaced(link, value))
+                self._header_changed = True
+            case ChangeHeader(position, name, value):
+                header.change(position, name, _spaced(link, value))
+                self._header_changed = True
+            case ReplaceBody(data):
+                self._replace_body(data)
+            case AddRecipient(address, arguments):
+                self._add_recipient(link, address, arguments)
+            case DeleteRecipient(address):
+                self._recipients.remove(_plain(address))
+            case ChangeSender(address, _):
+                self.outcome.sender = _plain(address)
+            case Quarantine():
+                self._hold()
+
+    def _replace_body(self, data: bytes) -> None:
+        if not self._new_body:
+            self._new_body = True
+            self._content.begin_body()
+        self._content.write_body(data)
+
+    def _add_recipient(self, link: MilterLink, text: str, arguments: str) -> None:
+        address = _plain(text)
+        if not address:
+            LOG.warning(
+                f"{self._queue_id}: milter {link.settings.endpoint}: bad recipient: {text[:100]!r}"
+            )
+            return
+        notify, orcpt = _dsn_arguments(arguments)
+        self._added.append(Recipient(address, address, orcpt, notify))
+
+    async def apply(self) -> None:
+        """Changes that have waited for the end. Raises Refused."""
+        if self._header_changed:
+            self._content.replace_header(self._header.data())
+        if self._added:
+            await self._recipients.add_more(self._added)
+
+    # macros
+
+    def _macro(self, name: str) -> str:
+        envelope = self._envelope
+        match name:
+            case "i":
+                return self._queue_id
+            case "mail_addr":
+                return envelope.sender
+            case "rcpt_addr":
+                return self._shown_recipient
+            case "auth_authen":
+                return envelope.sasl_username
+            case "auth_author":
+                return envelope.sasl_sender
+            case "auth_type":
+                return envelope.sasl_method
+        client, address = _client(envelope)
+        return {
+            "_": f"{client} [{address}]",
+            "client_addr": address,
+            "client_name": client,
+            "client_port": envelope.client_port,
+            "client_ptr": envelope.reverse_client_name or client,
+            "daemon_addr": envelope.server_address or _LOCAL_CLIENT[1],
+            "daemon_port": envelope.server_port,
+        }.get(name, "")
+
+
+def _client(envelope: Envelope) -> tuple[str, str]:
+    """(name, address) of who brought the message."""
+    if not envelope.client_address:
+        return _LOCAL_CLIENT
+    return envelope.client_name, envelope.client_address
+
+
+def _plain(text: str) -> str:
+    """An address that a Milter gives, internal form; "" for the null address, or none."""
+    try:
+        return parse_path(text, utf8=True, strict=False)[0]
+    except AddressSyntax:
+        return ""
+
+
+def _dsn_arguments(text: str) -> tuple[int, str]:
+    """(DsnNotify bits, ORCPT) of ESMTP arguments; what is wrong with them is passed over."""
+    notify, orcpt = 0, ""
+    for name, value in parse_parameters(text):
+        if name == "NOTIFY" and value is not None:
+            words = value.upper().split(",")
+            notify = int(DsnNotify.NEVER) if words == ["NEVER"] else 0
+            for word in words:
+                notify |= int(_NOTIFY.get(word, 0))
+        elif name == "ORCPT" and value is not None:
+            orcpt = value
+    return notify, orcpt
+
+
+def _header_event(link: MilterLink, data: bytes) -> bytes:
+    """Name and value of a field; lines end in LF, as Sendmail has it."""
+    (field,) = fields(data)[:1]
+    value = data[field.value : field.end].removesuffix(b"\r\n").replace(b"\r\n", b"\n")
+    if not link.leading_space:
+        value = value.lstrip(b" \t")
+    name = data[field.start : field.value].rstrip().removesuffix(b":").rstrip()
+    return strings(name, value)
+
+
+def _spaced(link: MilterLink, value: bytes) -> bytes:
+    """A value with the space behind the colon, which most Milters leave to us."""
+    if not value or link.leading_space:
+        return value
+    return b" " + value

@@ -1,0 +1,256 @@
+"""Milters in a session: told of each command that the restrictions let pass, and obeyed.
+
+The chain of a session is opened when the client is greeted, and closed with it. For the content of
+a message the connections go to cleanup(8), see `states`; smtpd(8) keeps them for what follows.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from daemons.smtpd.answer import CLOSING, Answer, answer
+from libmail.clients.milter import HandedOver, MilterLink
+from libmail.clients.milters import MilterChain, Milters
+from libmail.log import LOG
+from libmail.lookup.client_rules import milters_for
+from libmail.lookup.facts import Client, Effect, Facts, NameStatus
+from libmail.milter.conversation import Act, Decision
+from libmail.milter.protocol import Command, strings
+from libmail.milter.settings import MilterSettings
+from libmail.smtp.address import quote_local
+from libmail.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from daemons.smtpd.session import Session
+
+__all__ = ["OpenedMilters", "SessionMilters", "open_chain"]
+
+_RESOLVES: Final = {
+    NameStatus.OK: "OK",
+    NameStatus.NOT_FOUND: "FAIL",
+    NameStatus.FORGED: "FORGED",
+    NameStatus.TRY_AGAIN: "TEMP",
+}
+_TEMPFAIL: Final = Decision(
+    Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later")
+)
+
+
+class OpenedMilters:
+    """What is read before the jail. usual: smtpd_milters, as configured.
+
+    Raises ValueError for what is no list of Milters.
+    """
+
+    def __init__(self, milters: Milters, usual: tuple[str, ...]) -> None:
+        self.milters = milters
+        self.usual = usual
+        self._parsed = milters.parse(usual)
+
+    def settings(self, elements: tuple[str, ...]) -> list[MilterSettings]:
+        """Of the Milters that a client's mail meets. Raises ValueError."""
+        return self._parsed if elements == self.usual else self.milters.parse(elements)
+
+
+async def open_chain(session: "Session", opened: OpenedMilters) -> "SessionMilters | None":
+    """Connect to the Milters of the session's client; None if there are none."""
+    if session.milters is not None:
+        session.milters.close()
+    address = session.facts.client.address
+    decided = await milters_for(session.lookups, address, opened.usual)
+    warnings, wanted = list(decided.warnings), None
+    if decided.value is not None:
+        try:
+            wanted = opened.settings(decided.value)
+        except ValueError as error:
+            warnings.append(f"smtpd_milter_maps: {error}")
+    for warning in warnings:
+        LOG.warning(warning)
+    if wanted is None:
+        return SessionMilters(session, MilterChain(opened.milters, ()), _TEMPFAIL)
+    if not wanted:
+        return None
+    links = [MilterLink(settings) for settings in wanted]
+    for link in links:
+        await link.open(opened.milters.dial(link.settings))
+    return SessionMilters(session, MilterChain(opened.milters, links))
+
+
+class SessionMilters:
+    """The chain of one session. Each event returns the answer of a refusal, or None."""
+
+    __slots__ = ("_always", "_begun", "_chain", "_handed", "_session", "_values")
+
+    def __init__(
+        self, session: "Session", chain: MilterChain, always: Decision | None = None
+    ) -> None:
+        """always: what is decided without asking anybody."""
+        self._session = session
+        self._chain = chain
+        self._always = always
+        self._handed = False
+        self._begun = False  # there is a message at hand
+        self._values: dict[str, str] = {}
+
+    # events
+
+    async def greeting(self) -> Reply | None:
+        """The client is here; what it is told instead of our banner."""
+        client = self._session.facts.client
+        refused = await self._tell(Command.CONNECT, strings(client.name) + _family(client))
+        if refused is None:
+            return None
+        host = self._session.server.params.myhostname
+        if refused.reply.code in CLOSING:
+            return Reply(421, "", f"{host} Service unavailable - try again later")
+        if refused.reply.code >= 500:
+            return Reply(554, "", f"{host} ESMTP not accepting connections")
+        return None  # it is told at MAIL
+
+    async def helo(self) -> Answer | None:
+        """It has introduced itself."""
+        return await self._tell(Command.HELO, strings(self._session.facts.helo_name))
+
+    async def mail(self, parameters: str) -> Answer | None:
+        """A sender. parameters: of the command, as the client gave them."""
+        self._begun = True
+        sender = self._session.facts.mail.sender or ""
+        self._values = await self._resolved("mail", "", sender) if sender else {"mail_addr": ""}
+        return await self._tell(Command.MAIL, _path(sender, parameters))
+
+    async def rcpt(self, parameters: str) -> Answer | None:
+        """A recipient that the restrictions accept."""
+        mail = self._session.facts.mail
+        recipient = mail.recipient or ""
+        self._values |= await self._resolved("rcpt", mail.sender or "", recipient)
+        return await self._tell(Command.RCPT, _path(recipient, parameters))
+
+    async def data(self) -> Answer | None:
+        """The content is to begin."""
+        return await self._tell(Command.DATA)
+
+    async def unknown(self, line: str) -> Answer | None:
+        """A command that does not exist."""
+        return await self._tell(Command.UNKNOWN, strings(line))
+
+    async def _tell(self, command: Command, data: bytes = b"") -> Answer | None:
+        decision = self._always
+        if decision is None:
+            decision = await self._chain.event(command, data, self._macro)
+        return self._carry_out(decision)
+
+    def _carry_out(self, decision: Decision) -> Answer | None:
+        session = self._session
+        match decision.act:
+            case Act.GO_ON:
+                return None
+            case Act.HOLD:
+                self._have(Effect("hold", "milter triggers HOLD action"))
+                return None
+            case Act.DISCARD:
+                self._have(Effect("discard", "milter triggers DISCARD action"))
+                return None
+        if decision.reply is None:
+            raise AssertionError(decision)
+        session.log("milter-reject", decision.reply.line)
+        return answer(decision.reply)
+
+    def _have(self, effect: Effect) -> None:
+        self._session.log(f"milter-{effect.action}", effect.text)
+        self._session.extras.add(effect)
+
+    # macros
+
+    def _macro(self, name: str) -> str:
+        value = self._values.get(name)
+        if value is not None:
+            return value
+        if name == "i":
+            return self._session.queue_id
+        facts = self._session.facts
+        return _of_client(facts.client).get(name, "") or _of_session(facts).get(name, "")
+
+    async def _resolved(self, role: str, sender: str, address: str) -> dict[str, str]:
+        """{mail_addr}, {mail_host}, {mail_mailer}, or those of rcpt."""
+        found = await self._session.server.rewrite.resolve_completed(sender, address)
+        return {
+            f"{role}_addr": found.recipient,
+            f"{role}_host": found.nexthop,
+            f"{role}_mailer": found.transport,
+        }
+
+    # the message
+
+    def states(self) -> list[HandedOver]:
+        """For cleanup: where each connection stands, before the content."""
+        self._handed = True
+        params = self._chain.milters.params
+        macros = params.milter_end_of_header_macros, params.milter_end_of_data_macros
+        return [link.hand_over(*macros) for link in self._chain.links]
+
+    def message_ended(self, *, complete: bool) -> None:
+        """The transaction is over. complete: cleanup has told the Milters of its end."""
+        handed, self._handed = self._handed, False
+        begun, self._begun = self._begun, False
+        self._values = {}
+        for link in self._chain.links:
+            if handed and not complete:
+                link.lost()
+            elif begun:
+                link.abort()
+
+    def close(self) -> None:
+        """The session is over."""
+        for link in self._chain.links:
+            link.abort()
+        self._chain.close()
+
+
+def _path(address: str, parameters: str) -> bytes:
+    return strings(f"<{quote_local(address)}>", *parameters.split())
+
+
+def _family(client: Client) -> bytes:
+    """The rest of a connect event: family, port, address."""
+    try:
+        version = ipaddress.ip_address(client.address).version
+    except ValueError:
+        return b"U"
+    port = int(client.port) if client.port.isdigit() and int(client.port) < 65536 else 0
+    family = b"4" if version == 4 else b"6"
+    return family + port.to_bytes(2, "big") + strings(client.address)
+
+
+def _of_client(client: Client) -> Mapping[str, str]:
+    forged = "" if client.name.lower() == client.reverse_name.lower() else " (may be forged)"
+    return {
+        "_": f"{client.reverse_name} [{client.address}]{forged}",
+        "client_addr": client.address,
+        "client_name": client.name,
+        "client_port": client.port,
+        "client_ptr": client.reverse_name,
+        "client_resolve": _RESOLVES[client.name_status],
+        "daemon_addr": client.server_address,
+        "daemon_port": client.server_port,
+        "if_addr": client.server_address,
+    }
+
+
+def _of_session(facts: Facts) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    if facts.sasl is not None:
+        values = {
+            "auth_authen": facts.sasl.username,
+            "auth_author": facts.sasl.sender,
+            "auth_type": facts.sasl.method,
+        }
+    tls = facts.tls
+    if tls is not None:
+        values |= {
+            "tls_version": tls.agreed.protocol,
+            "cipher": tls.agreed.cipher,
+            "cipher_bits": str(tls.agreed.bits),
+            "cert_subject": tls.subject,
+            "cert_issuer": tls.issuer,
+        }
+    return values

@@ -1,0 +1,295 @@
+"""Talking to Milters: one connection each for a session, on a descriptor that can change hands.
+
+Called by: smtpd, for what happens in a session; cleanup, for the content of a message and for mail
+that does not come by SMTP. Asks: the Milters.
+
+A Milter that cannot be reached, breaks off, stalls or breaks the protocol never stops mail by
+itself: from then on its `default_action` is its answer to everything, with one warning in the log.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from libmail.ipc.messages import MilterState
+from libmail.log import LOG
+from libmail.milter.conversation import PASS, Act, Conversation, Decision, Snapshot
+from libmail.milter.protocol import Command, Edit, MilterError, Progress, Stage
+from libmail.milter.settings import MilterSettings
+from libmail.smtp.reply import Reply, ReplySyntax, parse_reply
+
+__all__ = ["Dial", "HandedOver", "MilterLink", "default_decision", "no_edits"]
+
+_READ: Final = 1 << 16
+_NAMES: Final = {
+    Command.ABORT: "SMFIC_ABORT",
+    Command.BODY: "SMFIC_BODY",
+    Command.CONNECT: "SMFIC_CONNECT",
+    Command.END_OF_BODY: "SMFIC_BODYEOB",
+    Command.HELO: "SMFIC_HELO",
+    Command.HEADER: "SMFIC_HEADER",
+    Command.MAIL: "SMFIC_MAIL",
+    Command.END_OF_HEADER: "SMFIC_EOH",
+    Command.NEGOTIATE: "SMFIC_OPTNEG",
+    Command.QUIT: "SMFIC_QUIT",
+    Command.RCPT: "SMFIC_RCPT",
+    Command.DATA: "SMFIC_DATA",
+    Command.UNKNOWN: "SMFIC_UNKNOWN",
+}
+_DEFAULTS: Final = {
+    "accept": PASS,
+    "quarantine": Decision(Act.HOLD, reason="default_action"),
+    "reject": Decision(Act.REFUSE, Reply(550, "5.5.0", "Service unavailable")),
+    "shutdown": Decision(Act.DISCONNECT, Reply(421, "4.7.0", "Server closing connection")),
+    "tempfail": Decision(Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later")),
+}
+_MISTAKE: Final = Decision(
+    Act.REFUSE, Reply(451, "4.3.5", "Server configuration problem - try again later")
+)
+Dial: TypeAlias = Callable[[], Awaitable[socket.socket]]
+"""Makes a connected socket that does not block. Raises OSError."""
+
+
+def default_decision(action: str) -> Decision:
+    """What milter_default_action says: one of its words, or a reply of its own."""
+    known = _DEFAULTS.get(action.lower())
+    if known is not None:
+        return known
+    try:
+        reply = parse_reply([action])
+    except ReplySyntax:
+        return _MISTAKE
+    act = Act.DISCONNECT if reply.code == 421 else Act.REFUSE
+    return Decision(act, reply)
+
+
+def no_edits(edit: Edit) -> None:
+    """For events that permit no changes; the protocol core refuses them before."""
+    raise AssertionError(edit)
+
+
+class HandedOver(NamedTuple):
+    """A link on its way to another process. sock: its connection, which we keep, None for none."""
+
+    state: MilterState
+    sock: socket.socket | None
+
+
+class MilterLink:
+    """One Milter in one session."""
+
+    __slots__ = ("_conversation", "_failed", "_settings", "_sock")
+
+    def __init__(self, settings: MilterSettings) -> None:
+        """Not connected yet: see `open`, `resumed`."""
+        self._settings = settings
+        self._conversation = Conversation(settings.version)
+        self._sock: socket.socket | None = None
+        self._failed: Decision | None = None
+
+    @property
+    def settings(self) -> MilterSettings:
+        """Its part of the configuration."""
+        return self._settings
+
+    async def open(self, connect: Dial) -> None:
+        """Connect and negotiate."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                self._sock = await connect()
+        except (OSError, TimeoutError) as error:
+            LOG.warning(f"connect to Milter service {settings.endpoint}: {_reason(error)}")
+            self._fail()
+            return
+        await self._exchange(Command.NEGOTIATE, self._conversation.start(), self._negotiated)
+
+    # another process
+
+    def hand_over(self, end_of_header_macros: str, end_of_data_macros: str) -> HandedOver:
+        """What another process must know to go on. The macros: lists for those that did not ask."""
+        settings, sock = self._settings, self._sock
+        state = MilterState(
+            settings.endpoint,
+            settings.command_timeout,
+            settings.content_timeout,
+            settings.default_action,
+            connected=False,
+        )
+        if self._failed is not None or sock is None:
+            return HandedOver(state, None)
+        known = self._conversation.snapshot()
+        state = state._replace(
+            connected=True,
+            version=known.version,
+            edits=known.edits,
+            steps=known.steps,
+            silent=known.silent,
+            end_of_header_macros=self.macros(Stage.END_OF_HEADER, end_of_header_macros),
+            end_of_data_macros=self.macros(Stage.END_OF_MESSAGE, end_of_data_macros),
+        )
+        return HandedOver(state, sock)
+
+    @classmethod
+    def resumed(cls, state: MilterState, sock: socket.socket | None) -> "MilterLink":
+        """Go on with a connection of another process."""
+        link = cls(
+            MilterSettings(
+                state.endpoint,
+                state.command_timeout,
+                state.command_timeout,
+                state.content_timeout,
+                state.default_action,
+                str(state.version),
+            )
+        )
+        if sock is None:
+            link._fail()
+            return link
+        sock.setblocking(False)
+        link._sock = sock
+        macros = (
+            (int(Stage.END_OF_HEADER), state.end_of_header_macros),
+            (int(Stage.END_OF_MESSAGE), state.end_of_data_macros),
+        )
+        link._conversation = Conversation.resumed(
+            Snapshot(state.version, state.edits, state.steps, state.silent, macros)
+        )
+        return link
+
+    # events
+
+    def wants(self, command: Command) -> bool:
+        """Whether it is to be told of such an event."""
+        return self._failed is None and self._conversation.wants(command)
+
+    def macros(self, stage: Stage, ours: str) -> str:
+        """The list of macros for a stage."""
+        return ours if self._failed is not None else self._conversation.macros(stage, ours)
+
+    @property
+    def leading_space(self) -> bool:
+        """Whether values of fields keep the space behind the colon."""
+        return self._failed is None and self._conversation.leading_space
+
+    async def event(
+        self,
+        command: Command,
+        data: bytes = b"",
+        macros: bytes | None = None,
+        edit: Callable[[Edit], None] = no_edits,
+    ) -> Decision:
+        """Report an event and wait for the decision.
+
+        macros: names and values; None for no list. edit: takes each change asked for.
+        """
+        if self._failed is not None:
+            return self._failed
+        conversation = self._conversation
+        out = conversation.event(command, data, macros)
+        if not out:
+            return conversation.standing
+        decision = PASS
+
+        def answered() -> bool:
+            nonlocal decision
+            while conversation.awaiting:
+                answer = conversation.next_answer()
+                if answer is None:
+                    return False
+                if isinstance(answer, Decision):
+                    decision = answer
+                elif not isinstance(answer, Progress):
+                    edit(answer)
+            return True
+
+        if not await self._exchange(command, out, answered):
+            return self._failed or PASS
+        return decision
+
+    def abort(self) -> None:
+        """The message at hand is over, if there is one. Does not wait: the packet is tiny."""
+        out = b"" if self._failed is not None else self._conversation.abort()
+        if out and self._sock is not None:
+            try:
+                self._sock.send(out)
+            except OSError:
+                pass  # the next event will show what is wrong, if there is one
+
+    def lost(self) -> None:
+        """Another process did not come to the message's end: who knows where the Milter is."""
+        if self._failed is None:
+            self._fail()
+
+    def close(self, *, goodbye: bool = True) -> None:
+        """End the connection. goodbye: with QUIT, which a process that only borrowed it omits."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if goodbye and self._failed is None:
+            try:
+                sock.send(self._conversation.quit())
+            except OSError:
+                pass  # it is being closed anyway
+        sock.close()
+
+    # the wire
+
+    def _negotiated(self) -> bool:
+        return self._conversation.accept_negotiation()
+
+    async def _exchange(self, command: Command, out: bytes, complete: Callable[[], bool]) -> bool:
+        """Send, and read until the answer is complete. False: it failed, and was logged."""
+        sock, loop = self._sock, asyncio.get_running_loop()
+        if sock is None:
+            raise AssertionError("not connected")
+        try:
+            async with asyncio.timeout(self._limit(command)) as limit:
+                await loop.sock_sendall(sock, out)
+                while not complete():
+                    data = await loop.sock_recv(sock, _READ)
+                    if not data:
+                        raise ConnectionResetError(0, "Application error")
+                    self._conversation.receive_data(data)
+                    limit.reschedule(loop.time() + self._limit(command))
+        except MilterError as error:
+            self._broken(f"milter {self._settings.endpoint}: {error} after event {_NAMES[command]}")
+        except (OSError, TimeoutError) as error:
+            name, endpoint = _NAMES[command], self._settings.endpoint
+            what = f"can't read {name} reply packet header"
+            self._broken(f"milter {endpoint}: {what}: {_reason(error)}")
+        return self._failed is None
+
+    def _limit(self, command: Command) -> float:
+        """Seconds: answers at the end of a message may take longer."""
+        settings = self._settings
+        if command is Command.END_OF_BODY:
+            return settings.content_timeout
+        return settings.command_timeout
+
+    def _broken(self, text: str) -> None:
+        LOG.warning(text)
+        if self._sock is not None:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)  # for the process that shares it, too
+            except OSError:
+                pass  # it is gone already
+        self._fail()
+
+    def _fail(self) -> None:
+        settings = self._settings
+        self._failed = default_decision(settings.default_action)
+        if self._failed is _MISTAKE:
+            action = settings.default_action
+            LOG.warning(f"milter {settings.endpoint}: unrecognized default action: {action}")
+        self.close()
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; those of event loops say more than the line has room for."""
+    if isinstance(error, TimeoutError):
+        return os.strerror(errno.ETIMEDOUT)
+    return os.strerror(error.errno) if error.errno else error.strerror or str(error)

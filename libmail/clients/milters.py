@@ -1,0 +1,161 @@
+"""All Milters of a session or message, in their order.
+
+Each is told of an event in turn, until one of them decides something else than to go on. What one
+changes, the next one sees.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.clients.milter import Dial, MilterLink
+from libmail.dns.native import ServerAddresses
+from libmail.milter.conversation import PASS, Act, Decision
+from libmail.milter.macros import encode_macros, macro_names, parse_defaults
+from libmail.milter.protocol import Command, Edit, Stage
+from libmail.milter.settings import MilterSettings, parse_milters
+from libmail.net.endpoint import EndpointOpener, parse_endpoint
+
+__all__ = ["MilterChain", "MilterParams", "Milters"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MilterParams:
+    """What is the same for all Milters. Times in seconds."""
+
+    mail_name: str
+    mail_version: str
+    milter_command_timeout: float
+    milter_connect_macros: str
+    milter_connect_timeout: float
+    milter_content_timeout: float
+    milter_data_macros: str
+    milter_default_action: str
+    milter_end_of_data_macros: str
+    milter_end_of_header_macros: str
+    milter_helo_macros: str
+    milter_macro_daemon_name: str
+    milter_macro_defaults: tuple[str, ...]
+    milter_macro_v: str
+    milter_mail_macros: str
+    milter_protocol: str
+    milter_rcpt_macros: str
+    milter_unknown_command_macros: str
+    myhostname: str
+
+
+_MACROS: Final = {
+    Command.CONNECT: (Stage.CONNECT, "milter_connect_macros"),
+    Command.HELO: (Stage.HELO, "milter_helo_macros"),
+    Command.MAIL: (Stage.MAIL, "milter_mail_macros"),
+    Command.RCPT: (Stage.RCPT, "milter_rcpt_macros"),
+    Command.DATA: (Stage.DATA, "milter_data_macros"),
+    Command.HEADER: (Stage.END_OF_HEADER, "milter_end_of_header_macros"),
+    Command.END_OF_HEADER: (Stage.END_OF_HEADER, "milter_end_of_header_macros"),
+    Command.BODY: (Stage.END_OF_MESSAGE, "milter_end_of_data_macros"),
+    Command.END_OF_BODY: (Stage.END_OF_MESSAGE, "milter_end_of_data_macros"),
+}
+
+
+class Milters:
+    """The Milters of a configuration; made before the jail."""
+
+    def __init__(self, params: MilterParams) -> None:
+        self.params = params
+        self._defaults = parse_defaults(params.milter_macro_defaults)
+        self._general = MilterSettings(
+            "",
+            params.milter_connect_timeout,
+            params.milter_command_timeout,
+            params.milter_content_timeout,
+            params.milter_default_action,
+            params.milter_protocol,
+        )
+        self._addresses = ServerAddresses()
+
+    def parse(self, elements: Sequence[str]) -> list[MilterSettings]:
+        """Elements of smtpd_milters, checked. Raises ValueError with the complaint."""
+        found = parse_milters(elements, self._general)
+        for one in found:
+            parse_endpoint(one.endpoint)
+        return found
+
+    def dial(self, settings: MilterSettings) -> Dial:
+        """How to connect to one."""
+        return EndpointOpener(
+            parse_endpoint(settings.endpoint), lambda: self._addresses
+        ).open_socket
+
+    def macro(self, name: str, known: Callable[[str], str]) -> str:
+        """The value of a macro, "" for none. known: what session or message know."""
+        return known(name) or self._general_macro(name) or self._defaults.get(name, "")
+
+    def _general_macro(self, name: str) -> str:
+        params = self.params
+        if name == "v":
+            return params.milter_macro_v
+        if name == "daemon_name":
+            return params.milter_macro_daemon_name
+        return params.myhostname if name == "j" else ""
+
+    def names(self, link: MilterLink, command: Command) -> str:
+        """The list of macros that goes with an event."""
+        if command is Command.UNKNOWN:
+            return self.params.milter_unknown_command_macros
+        known = _MACROS.get(command)
+        if known is None:
+            return ""
+        stage, parameter = known
+        return link.macros(stage, str(getattr(self.params, parameter)))
+
+
+class MilterChain:
+    """The Milters of one session. macros: gives the value of a macro, "" for none."""
+
+    def __init__(self, milters: Milters, links: Sequence[MilterLink]) -> None:
+        self.milters = milters
+        self.links = links
+
+    async def event(
+        self,
+        command: Command,
+        data: bytes,
+        macro: Callable[[str], str],
+        edit: Callable[[MilterLink, Edit], None] | None = None,
+    ) -> Decision:
+        """Report an event to all that want it; the first decision that is not to go on.
+
+        macro: what is known by the name of a macro. edit: takes each change asked for.
+        """
+        held = PASS
+        for link in self.links:
+            decision = await self.tell(link, command, data, macro, edit)
+            if decision.act is Act.HOLD:
+                held = decision  # the others may still refuse
+            elif decision is not PASS:
+                return decision
+        return held
+
+    async def tell(
+        self,
+        link: MilterLink,
+        command: Command,
+        data: bytes,
+        macro: Callable[[str], str],
+        edit: Callable[[MilterLink, Edit], None] | None = None,
+    ) -> Decision:
+        """Report an event to one of them."""
+        if not link.wants(command):
+            return await link.event(command)
+        names = macro_names(self.milters.names(link, command))
+        macros = None
+        if names:
+            macros = encode_macros(names, lambda name: self.milters.macro(name, macro))
+        if edit is None:
+            return await link.event(command, data, macros)
+        return await link.event(command, data, macros, lambda change: edit(link, change))
+
+    def close(self) -> None:
+        """The session is over."""
+        for link in self.links:
+            link.close()

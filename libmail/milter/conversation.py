@@ -1,0 +1,368 @@
+"""One connection to a Milter: what it wants to see, what it was told, what it decides.
+
+The law of the conversation: after `start` the Milter negotiates; then each event that it wants is
+reported with the macros of that stage, and unless it said that it does not answer such events, the
+answer must be read before the next event. A decision about the session (accept at connect or HELO,
+or the refusal there) silences the connection to its end, one about the message until the next MAIL.
+Only the end of a message has several answers: changes first, one decision last.
+
+A Milter that asks for what it did not negotiate, or answers what it was not asked, has broken the
+protocol (`MilterError`); the caller then closes the connection and does `milter_default_action`.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from libmail.milter.protocol import (
+    Accept,
+    AddHeader,
+    AddRecipient,
+    Answer,
+    ChangeHeader,
+    ChangeSender,
+    Command,
+    ConnectionFailed,
+    Continue,
+    DeleteRecipient,
+    Discard,
+    Edit,
+    Edits,
+    InsertHeader,
+    MilterError,
+    Negotiated,
+    PacketReader,
+    Progress,
+    Quarantine,
+    Refuse,
+    Reject,
+    ReplaceBody,
+    Shutdown,
+    Skip,
+    Stage,
+    Steps,
+    TempFail,
+    negotiation,
+    packet,
+    parse_answer,
+    parse_negotiation,
+)
+from libmail.smtp.reply import Reply
+
+__all__ = ["PASS", "VERSIONS", "Act", "Conversation", "Decision", "Snapshot"]
+
+
+class Act(Enum):
+    """What is to be done with the session or message."""
+
+    GO_ON = "continue"
+    REFUSE = "refuse"
+    DISCARD = "discard"
+    HOLD = "hold"
+    DISCONNECT = "disconnect"
+
+
+class Decision(NamedTuple):
+    """reply: with REFUSE and DISCONNECT. reason: of HOLD, for the log."""
+
+    act: Act
+    reply: Reply | None = None
+    reason: str = ""
+
+
+PASS: Final = Decision(Act.GO_ON)
+_REJECT: Final = Decision(Act.REFUSE, Reply(550, "5.7.1", "Command rejected"))
+_TEMPFAIL: Final = Decision(
+    Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later")
+)
+_SHUTDOWN: Final = Decision(Act.DISCONNECT, Reply(421, "4.7.0", "Server closing connection"))
+_DISCARD: Final = Decision(Act.DISCARD)
+_CLOSE: Final = frozenset({421})
+
+_STEPS_2: Final = (
+    Steps.NO_CONNECT | Steps.NO_HELO | Steps.NO_MAIL | Steps.NO_RCPT | Steps.NO_BODY
+    | Steps.NO_HEADERS | Steps.NO_END_OF_HEADER
+)  # fmt: skip
+_EDITS_2: Final = (
+    Edits.ADD_HEADERS | Edits.CHANGE_BODY | Edits.ADD_RECIPIENTS | Edits.DELETE_RECIPIENTS
+    | Edits.CHANGE_HEADERS | Edits.QUARANTINE
+)  # fmt: skip
+_EDITS_6: Final = (
+    _EDITS_2 | Edits.CHANGE_SENDER | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS | Edits.SET_MACROS
+)
+_STEPS_6: Final = (
+    _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA | Steps.SKIP | Steps.NO_REPLY_HEADER
+    | Steps.NO_REPLY_CONNECT | Steps.NO_REPLY_HELO | Steps.NO_REPLY_MAIL | Steps.NO_REPLY_RCPT
+    | Steps.NO_REPLY_DATA | Steps.NO_REPLY_UNKNOWN | Steps.NO_REPLY_END_OF_HEADER
+    | Steps.NO_REPLY_BODY | Steps.REJECTED_RCPT | Steps.LEADING_SPACE
+)  # fmt: skip
+VERSIONS: Final[Mapping[int, tuple[Edits, Steps]]] = {
+    2: (_EDITS_2, _STEPS_2),
+    3: (_EDITS_2, _STEPS_2 | Steps.NO_UNKNOWN),
+    4: (_EDITS_2, _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA),
+    6: (_EDITS_6, _STEPS_6),
+}
+"""What we offer in each version of the protocol (milter_protocol)."""
+
+
+class _Event(NamedTuple):
+    """unwanted, unanswered: steps. since: the version that has it. about: session or message."""
+
+    unwanted: Steps
+    unanswered: Steps
+    since: int = 2
+    session: bool = False
+
+
+_NEVER: Final = Steps(0)
+_EVENTS: Final[Mapping[Command, _Event]] = {
+    Command.CONNECT: _Event(Steps.NO_CONNECT, Steps.NO_REPLY_CONNECT, session=True),
+    Command.HELO: _Event(Steps.NO_HELO, Steps.NO_REPLY_HELO, session=True),
+    Command.MAIL: _Event(Steps.NO_MAIL, Steps.NO_REPLY_MAIL),
+    Command.RCPT: _Event(Steps.NO_RCPT, Steps.NO_REPLY_RCPT),
+    Command.DATA: _Event(Steps.NO_DATA, Steps.NO_REPLY_DATA, since=4),
+    Command.UNKNOWN: _Event(Steps.NO_UNKNOWN, Steps.NO_REPLY_UNKNOWN, since=3),
+    Command.HEADER: _Event(Steps.NO_HEADERS, Steps.NO_REPLY_HEADER),
+    Command.END_OF_HEADER: _Event(Steps.NO_END_OF_HEADER, Steps.NO_REPLY_END_OF_HEADER),
+    Command.BODY: _Event(Steps.NO_BODY, Steps.NO_REPLY_BODY),
+    Command.END_OF_BODY: _Event(_NEVER, _NEVER),
+}
+_PERMITTED: Final[Mapping[type[object], Edits]] = {
+    AddHeader: Edits.ADD_HEADERS,
+    InsertHeader: Edits.ADD_HEADERS,
+    ChangeHeader: Edits.CHANGE_HEADERS,
+    ReplaceBody: Edits.CHANGE_BODY,
+    AddRecipient: Edits.ADD_RECIPIENTS | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS,
+    DeleteRecipient: Edits.DELETE_RECIPIENTS,
+    ChangeSender: Edits.CHANGE_SENDER,
+    Quarantine: Edits.QUARANTINE,
+}
+
+
+class _State(Enum):
+    OPEN = "open"
+    SILENT = "silent"  # until the next message
+    ENDED = "ended"  # the session was decided
+
+
+class Snapshot(NamedTuple):
+    """What another process must know to go on with a connection. silent: no more of this message.
+
+    macros: names that the Milter asked for itself, by stage.
+    """
+
+    version: int
+    edits: int
+    steps: int
+    silent: bool
+    macros: tuple[tuple[int, str], ...]
+
+
+class Conversation:
+    """The protocol of one connection. `output` is never needed: what is to be sent is returned."""
+
+    __slots__ = (
+        "_awaited",
+        "_decided",
+        "_negotiated",
+        "_offered",
+        "_reader",
+        "_skips_body",
+        "_state",
+    )
+
+    def __init__(self, version: int = 6) -> None:
+        """version: one of VERSIONS, the newest that may be spoken."""
+        self._offered = version
+        self._reader = PacketReader()
+        self._negotiated: Negotiated | None = None
+        self._awaited: Command | None = None
+        self._state = _State.OPEN
+        self._decided = PASS  # while the session has ended
+        self._skips_body = False  # until the next message
+
+    # the connection
+
+    def start(self) -> bytes:
+        """The first packet; its answer goes to `accept_negotiation`."""
+        edits, steps = VERSIONS[self._offered]
+        return negotiation(self._offered, edits, steps)
+
+    def accept_negotiation(self) -> bool:
+        """Whether the answer to `start` is complete. Raises MilterError."""
+        received = self._reader.next_packet()
+        if received is None:
+            return False
+        answer = parse_negotiation(*received)
+        edits, steps = VERSIONS[self._offered]
+        if answer.version > self._offered or answer.version not in range(2, 7):
+            raise MilterError(f"protocol version {answer.version} is not supported")
+        # As plain integers: ~ of a flag knows only bits that have names.
+        if unknown := int(answer.edits) & ~int(edits):
+            raise MilterError(f"unsupported action flags 0x{unknown:x}")
+        if unknown := int(answer.steps) & ~int(steps):
+            raise MilterError(f"unsupported protocol flags 0x{unknown:x}")
+        self._negotiated = answer
+        return True
+
+    @property
+    def negotiated(self) -> Negotiated:
+        """What the Milter wants. Only after the negotiation."""
+        if self._negotiated is None:
+            raise AssertionError("no negotiation yet")
+        return self._negotiated
+
+    def macros(self, stage: Stage, ours: str) -> str:
+        """Names of macros for this stage: those that the Milter asked for, or `ours`."""
+        return self.negotiated.macros.get(stage, ours)
+
+    @property
+    def leading_space(self) -> bool:
+        """Whether values of fields keep the space behind the colon, in both directions."""
+        return bool(self.negotiated.steps & Steps.LEADING_SPACE)
+
+    def snapshot(self) -> Snapshot:
+        """For the process that goes on with this connection, between two events."""
+        known = self.negotiated
+        macros = tuple((int(stage), names) for stage, names in known.macros.items())
+        silent = self._state is not _State.OPEN
+        return Snapshot(known.version, int(known.edits), int(known.steps), silent, macros)
+
+    @classmethod
+    def resumed(cls, state: Snapshot) -> "Conversation":
+        """Go on where another process stopped."""
+        self = cls(state.version)
+        macros = {Stage(stage): names for stage, names in state.macros}
+        self._negotiated = Negotiated(state.version, Edits(state.edits), Steps(state.steps), macros)
+        self._state = _State.SILENT if state.silent else _State.OPEN
+        return self
+
+    # events
+
+    def wants(self, command: Command) -> bool:
+        """Whether the Milter is to be told of such an event now."""
+        known, event = self.negotiated, _EVENTS[command]
+        return (
+            self._state is _State.OPEN
+            and event.since <= known.version
+            and not known.steps & event.unwanted
+            and not (self._skips_body and command is Command.BODY)
+        )
+
+    def event(self, command: Command, data: bytes = b"", macros: bytes | None = None) -> bytes:
+        """What to send for an event; b"" when the Milter does not want it.
+
+        data: of the packet. macros: names and values, which go before it; None for no list.
+        If `awaiting` is true afterwards, answers must be read before the next event.
+        """
+        if command is Command.MAIL:
+            self._next_message()
+        if not self.wants(command):
+            return b""
+        if not self.negotiated.steps & _EVENTS[command].unanswered:
+            self._awaited = command
+        out = packet(command, data)
+        if macros is None:
+            return out
+        return packet(Command.MACRO, bytes([command]) + macros) + out
+
+    def abort(self) -> bytes:
+        """The message at hand, if there is one, is over; another may follow."""
+        self._awaited = None
+        self._next_message()
+        return b"" if self._state is _State.ENDED else packet(Command.ABORT)
+
+    def _next_message(self) -> None:
+        self._skips_body = False
+        if self._state is _State.SILENT:
+            self._state = _State.OPEN
+
+    def quit(self) -> bytes:
+        """Say goodbye, if it still listens."""
+        return b"" if self._state is _State.ENDED else packet(Command.QUIT)
+
+    @property
+    def standing(self) -> Decision:
+        """What was decided for the whole session; PASS if nothing was."""
+        return self._decided
+
+    # answers
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether the Milter has to answer."""
+        return self._awaited is not None
+
+    @property
+    def clean(self) -> bool:
+        """Whether the connection can change hands or be kept: nothing is under way."""
+        return self._awaited is None and not self._reader.pending
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the Milter."""
+        self._reader.receive_data(data)
+
+    def next_answer(self) -> Decision | Edit | Progress | None:
+        """The next answer to the event that was reported; None if more must be received.
+
+        A Decision ends the waiting. Raises MilterError.
+        """
+        received = self._reader.next_packet()
+        if received is None:
+            return None
+        awaited = self._awaited
+        if awaited is None:
+            raise MilterError("answer to no event")
+        answer = parse_answer(*received)
+        permitted = _PERMITTED.get(type(answer))
+        if permitted is not None:
+            self._check_edit(awaited, permitted)
+            return answer  # type: ignore[return-value]
+        if isinstance(answer, Progress):
+            return answer
+        self._awaited = None
+        return self._decide(awaited, answer)
+
+    def _check_edit(self, awaited: Command, permitted: Edits) -> None:
+        if awaited is not Command.END_OF_BODY:
+            raise MilterError("change request before the end of the message")
+        if not self.negotiated.edits & permitted:
+            raise MilterError("change request that was not negotiated")
+
+    def _decide(self, awaited: Command, answer: Answer) -> Decision:
+        session = _EVENTS[awaited].session
+        match answer:
+            case Continue():
+                return PASS
+            case Accept():
+                self._state = _State.ENDED if session else _State.SILENT
+                return PASS
+            case Skip():
+                if awaited is not Command.BODY:
+                    raise MilterError("skip reply to what is no body")
+                self._skips_body = True
+                return PASS
+            case Discard():
+                if session:
+                    raise MilterError("discard reply before a message")
+                self._state = _State.SILENT
+                return _DISCARD
+            case Shutdown() | ConnectionFailed():
+                self._state = _State.ENDED
+                return _SHUTDOWN
+            case Reject():
+                return self._refused(awaited, _REJECT)
+            case TempFail():
+                return self._refused(awaited, _TEMPFAIL)
+            case Refuse(reply):
+                act = Act.DISCONNECT if reply.code in _CLOSE else Act.REFUSE
+                return self._refused(awaited, Decision(act, reply))
+        raise AssertionError(answer)
+
+    def _refused(self, awaited: Command, decision: Decision) -> Decision:
+        """A refused recipient changes nothing for the others."""
+        if _EVENTS[awaited].session:
+            self._state, self._decided = _State.ENDED, decision
+        elif awaited not in (Command.RCPT, Command.UNKNOWN):
+            self._state = _State.SILENT
+        return decision

@@ -1,0 +1,63 @@
+"""Changes of a header: each is done, and the result is a header that says what was meant."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libmail.message.headers import fields
+from libmail.milter.header import HeaderFields
+
+HEADER = b"Received: ours\r\nSubject: a\r\nX: 1\r\n\tmore\r\nX: 2\r\n"
+
+
+def edited(method: str, *arguments: object) -> bytes:
+    header = HeaderFields(HEADER, own=1)
+    getattr(header, method)(*arguments)
+    return header.data()
+
+
+CASES = [
+    ("add", ("Y", b" z"), HEADER + b"Y: z\r\n"),
+    ("insert", (0, b"Y", b" z"), b"Y: z\r\n" + HEADER),
+    ("insert", (1, b"Y", b" z"), HEADER.replace(b"Subject", b"Y: z\r\nSubject")),
+    ("insert", (99, b"Y", b" z"), HEADER + b"Y: z\r\n"),
+    ("change", (2, b"x", b" 3"), HEADER.replace(b"X: 2", b"x: 3")),
+    ("change", (1, b"X", b""), HEADER.replace(b"X: 1\r\n\tmore\r\n", b"")),
+    ("change", (3, b"X", b" 3"), HEADER + b"X: 3\r\n"),
+    ("change", (1, b"Received", b""), HEADER),
+    ("add", (b"Y", b" a\nb\r\n\r\nc\n"), HEADER + b"Y: a\r\n\tb\r\n\t\r\n\tc\r\n"),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "want"), CASES)
+def test_edits(method: str, arguments: tuple[object, ...], want: bytes) -> None:
+    arguments = tuple(x.encode() if isinstance(x, str) else x for x in arguments)
+    assert edited(method, *arguments) == want
+
+
+def test_own_fields_are_not_shown() -> None:
+    shown = HeaderFields(HEADER, own=1).shown()
+    assert shown == [b"Subject: a\r\n", b"X: 1\r\n\tmore\r\n", b"X: 2\r\n"]
+
+
+names = st.sampled_from([b"X", b"Y", b"Subject"])
+values = st.text("ab \t\n\r\0:", max_size=12).map(str.encode)
+edits = st.one_of(
+    st.tuples(st.just("add"), names, values),
+    st.tuples(st.just("insert"), st.integers(0, 6), names, values),
+    st.tuples(st.just("change"), st.integers(0, 6), names, values),
+)
+
+
+@given(st.lists(edits, max_size=8))
+def test_any_edits_leave_a_header(todo: list[tuple[object, ...]]) -> None:
+    header = HeaderFields(HEADER, own=1)
+    for method, *arguments in todo:
+        getattr(header, str(method))(*arguments)
+        data = header.data()
+        found = fields(data)
+        assert b"".join(data[f.start : f.end] for f in found) == data
+        assert data.endswith(b"".join(header.shown()))
+        assert b"Received: ours\r\n" in data.removesuffix(b"".join(header.shown()))
