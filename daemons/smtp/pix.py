@@ -34,7 +34,7 @@ class PixWorkarounds:
     @staticmethod
     def suspects(greeting: ServerReply) -> bool:
         """Whether the greeting looks as if it came through such a firewall."""
-        return all(_SPOILT.fullmatch(line) for line in greeting.lines)
+        return _SPOILT.fullmatch(greeting.text) is not None
 
     async def of(self, request: DeliverRequest, address: str, relay: str) -> frozenset[str]:
         """The workarounds for a server that is suspected. Logs them."""
