@@ -10,7 +10,7 @@ PARAMETERS = by_name(
     Parameter("always_add_missing_headers", BOOL, "no", "cleanup"),
     Parameter("always_bcc", STR(), "", "cleanup"),
     Parameter("body_checks", LIST, "", "cleanup"),
-    Parameter("body_checks_size_limit", SIZE(), "51200", "cleanup smtp"),
+    Parameter("body_checks_size_limit", SIZE(), "51200", "cleanup"),
     Parameter("canonical_classes", LIST,
               "envelope_sender, envelope_recipient, header_sender, header_recipient", "cleanup"),
     Parameter("canonical_maps", LIST, "", "cleanup smtpd"),

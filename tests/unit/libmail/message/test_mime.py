@@ -138,7 +138,11 @@ def test_limits() -> None:
     assert "DELIMITER --abx|" in shown(split(head, body, boundary=2))
     assert "DELIMITER --abx|" not in shown(split(head, body))
     assert "MIME X: 1|" in shown(split(head, body, boundary=2, nesting=1))
-    assert "MIME X: 1|" not in shown(split(head, body, boundary=2, nesting=0))
+    deep = "".join(
+        f"\n--b{n}.\nContent-Type: multipart/mixed; boundary=b{n + 1}.\n" for n in range(300)
+    )
+    found = shown(split("Content-Type: multipart/mixed; boundary=b0.\n", deep, nesting=5))
+    assert sum(line.startswith("DELIMITER") for line in found) == 101  # a bound on our work
 
 
 def test_a_large_field_is_cut() -> None:
