@@ -2,7 +2,7 @@
 
 Called by: clients in the network; sendmail -bs through `run_standalone`. Asks: trivial-rewrite
 (which address is where), cleanup (takes the message, and answers when it is on disk), DNS and the
-system for the names of clients. Writes: nothing itself. Tells: nobody.
+system for the names of clients, policy servers of others. Writes: nothing itself. Tells: nobody.
 
 Needs: its tables open before the jail; after it public/cleanup, private/rewrite and the network.
 """

@@ -15,9 +15,11 @@ from libmail.clients.anvil import AnvilClient
 from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient
 from libmail.clients.notice import Postmaster
+from libmail.clients.policy import PolicyServers
 from libmail.dns.resolver import Protocols
 from libmail.ipc.messages import ResolveReply
 from libmail.lookup.context import Lookups, WhereTo
+from libmail.lookup.policies import WhatPolicy
 from libmail.lookup.restrictions import Restrictions
 from libmail.message.dates import rfc5322_date
 
@@ -56,6 +58,7 @@ class Server:
     _date: tuple[int, str] = (0, "")
     _space_checked: float = 0.0
     _space: int = 0
+    _messages: int = 0
 
     def __post_init__(self) -> None:
         prepared = self.prepared
@@ -68,13 +71,20 @@ class Server:
         self.commands = CommandRules(prepared)
         self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
         self.restrictions = prepared.restrictions.restrictions
-        self.lookups = prepared.lookups({WhereTo: self._resolve})
+        policies = PolicyServers(prepared.restrictions.policies)
+        self.lookups = prepared.lookups({WhereTo: self._resolve, WhatPolicy: policies.ask})
         self.clients = ClientRules(params, self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
 
     async def _resolve(self, question: WhereTo) -> ResolveReply:
         return await self.rewrite.resolve_completed(question.where, question.key)
+
+    def instance(self) -> str:
+        """What tells a policy server which of its questions are about one message."""
+        self._messages += 1
+        now = time.time_ns() // 1000
+        return f"{os.getpid():x}.{now // 1000000:x}.{now % 1000000:x}.{self._messages:x}"
 
     # time and space
 

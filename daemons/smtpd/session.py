@@ -163,6 +163,7 @@ class Session:
 
     async def welcome(self) -> Reply:
         """The greeting for the client, or the refusal of its connection."""
+        self.facts.where = "CONNECT"  # also when XCLIENT begins the session anew
         refused = self.judge(await self.server.restrictions.connect(self.facts, self.lookups))
         self.access_denied = refused is not None
         if refused is not None:
@@ -306,6 +307,7 @@ class Session:
             server = self.server
             submission = await server.cleanup.open(server.options.cleanup_flags)
             transaction.submission = submission
+            self.facts.mail.queue_id = submission.queue_id
             LOG.event(ClientLine.of(submission.queue_id, self.client, self.forwarded))
 
     def drop_transaction(self) -> None:

@@ -10,36 +10,19 @@ A server that fails is asked again, on new connections, as often as `try_limit` 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeAlias, cast
 
 from libmail.log import LOG
+from libmail.lookup.policies import PolicySettings, WhatPolicy
+from libmail.net.endpoint import EndpointOpener
 from libmail.smtp.policy import PolicyAnswer, PolicyError, encode_request
 
-__all__ = ["Connect", "PolicyConnection", "PolicyServer", "PolicySettings"]
+__all__ = ["Connect", "PolicyConnection", "PolicyServer", "PolicyServers"]
 
 _MOST_KEPT: Final = 100
 Connect: TypeAlias = Callable[[Callable[[], "PolicyConnection"]], Awaitable["PolicyConnection"]]
 """Connects the protocol that the argument makes. Raises OSError."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """One server. endpoint: as configured. Times in seconds; 0 for request_limit is no limit.
-
-    max_idle, max_ttl: how long a connection is kept without use, and at all.
-    """
-
-    endpoint: str
-    timeout: float
-    max_idle: float
-    max_ttl: float
-    request_limit: int
-    try_limit: int
-    retry_delay: float
-    default_action: str
-    policy_context: str
 
 
 class PolicyConnection(asyncio.Protocol):
@@ -200,3 +183,16 @@ class PolicyServer:
             self._idle.pop().close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+
+class PolicyServers:
+    """All servers that restrictions name. openers: made before the jail."""
+
+    def __init__(self, openers: Mapping[PolicySettings, EndpointOpener]) -> None:
+        self._servers = {
+            settings: PolicyServer(settings, opener.connect) for settings, opener in openers.items()
+        }
+
+    async def ask(self, question: WhatPolicy) -> str:
+        """The action that a server, or its `default_action`, wants."""
+        return await self._servers[question.settings].ask(question.attributes)

@@ -171,7 +171,11 @@ async def _mail(check: Check, subject: Subject, table: str, address: str) -> Out
 
 async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome:
     """Do what the right-hand side of a table says."""
-    word, _, text = value.strip().partition(" ")
+    value = value.strip()
+    if not value:
+        check.warn(f"access table {table} entry {value} has empty value")
+        return DUNNO
+    word, _, text = value.partition(" ")
     word, text = word.upper(), text.strip()
     if word in ("OK", "RELAY") or (not text and word.isascii() and word.isdigit()):
         check.permitted_by = word

@@ -70,7 +70,7 @@ class Tls:
     """What the client's handshake has settled.
 
     subject, issuer: common names of its certificate. fingerprint: of the certificate, key: of its
-    public key; "" where it has shown none.
+    public key; "" where it has shown none. sni: the name that the client called us by.
     """
 
     agreed: Agreed
@@ -79,6 +79,7 @@ class Tls:
     issuer: str = ""
     fingerprint: str = ""
     key: str = ""
+    sni: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,18 @@ class Sasl:
 
 @dataclass(slots=True)
 class Mail:
-    """The transaction at hand. Addresses are in internal form, None: not given yet."""
+    """The transaction at hand. Addresses are in internal form, None: not given yet.
+
+    size: octets, as MAIL announced; when the content is complete, as they are. queue_id: "" before
+    there is one. instance: the same for all that is asked about one message, "" until MAIL is over.
+    """
 
     sender: str | None = None
     recipient: str | None = None
     recipient_count: int = 0
+    size: int = 0
+    queue_id: str = ""
+    instance: str = ""
 
 
 @dataclass(slots=True)

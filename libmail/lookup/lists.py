@@ -15,6 +15,7 @@ from libmail.lookup.facts import (
 )
 from libmail.lookup.names import RESTRICTIONS, WITH_ARGUMENT, WITH_TABLE
 from libmail.lookup.params import RestrictionParams
+from libmail.lookup.policies import PolicySettings, parse_policy, policy_rule
 
 __all__ = ["CompiledLists", "Rules", "compile_lists"]
 
@@ -48,10 +49,15 @@ Rules = tuple[Rule, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Compiler:
-    """Makes rules of the words of a list. tables: filled with the tables that are named."""
+    """Makes rules of the words of a list.
 
+    tables, policies: filled with the tables and the policy servers that are named.
+    """
+
+    params: RestrictionParams
     classes: Mapping[str, Sequence[str]]
     tables: set[str]
+    policies: set[PolicySettings]
 
     def compile(self, words: Sequence[str], stage: str, depth: int = 0) -> Rules:
         rules: list[Rule] = []
@@ -78,8 +84,9 @@ class _Compiler:
         if name == "sleep":
             return _sleep_rule(rest)
         if name == "check_policy_service":
-            server = rest.pop(0) if rest else ""
-            return _problem(f"{name} {server}", f"{name} {server}: not supported")
+            if not rest or ":" not in rest[0]:
+                return _problem(word, f"restriction {name} must be followed by transport:server")
+            return self._policy(rest.pop(0))
         if name in RESTRICTIONS:
             return Rule(name, RESTRICTIONS[name])
         if name in _VERIFYING:
@@ -89,6 +96,11 @@ class _Compiler:
     def _table(self, name: str, table: str) -> Rule:
         self.tables.add(table)
         return Rule(f"{name} {table}", WITH_TABLE[name], table)
+
+    def _policy(self, server: str) -> Rule:
+        settings = parse_policy(server, self.params)
+        self.policies.add(settings)
+        return policy_rule(settings)
 
     def _class(self, word: str, stage: str, depth: int) -> Rule:
         words = self.classes.get(word)
@@ -115,7 +127,7 @@ def _sleep_rule(rest: list[str]) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class CompiledLists:
-    """All lists of a configuration. tables: those that they name, to be opened."""
+    """All lists of a configuration. tables, policies: what they name, to be opened."""
 
     client: Rules
     helo: Rules
@@ -127,6 +139,7 @@ class CompiledLists:
     etrn: Rules
     classes: Mapping[str, Rules]
     tables: frozenset[str]
+    policies: frozenset[PolicySettings]
 
     def named(self, name: str) -> Rule | None:
         """What the right-hand side of an access table may name."""
@@ -145,7 +158,8 @@ def compile_lists(
     guard: insist that something keeps strangers from relaying. Raises Fatal.
     """
     tables: set[str] = set()
-    compiler = _Compiler(classes, tables)
+    policies: set[PolicySettings] = set()
+    compiler = _Compiler(params, classes, tables, policies)
     stage = "smtpd_recipient_restrictions"
     compiled = CompiledLists(
         compiler.compile(params.smtpd_client_restrictions, "smtpd_client_restrictions"),
@@ -158,6 +172,7 @@ def compile_lists(
         compiler.compile(params.smtpd_etrn_restrictions, "smtpd_etrn_restrictions"),
         {name: compiler.compile(words, stage) for name, words in classes.items()},
         frozenset(tables),
+        frozenset(policies),
     )
     if guard and not _guarded(params, classes):
         raise Fatal(

@@ -6,14 +6,17 @@ from typing import Final
 
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
+from libmail.dns.native import ServerAddresses
 from libmail.dns.resolver import Resolver
 from libmail.lookup.context import LiveLookups
 from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
+from libmail.lookup.policies import PolicySettings
 from libmail.lookup.reply_filter import ReplyFilter
 from libmail.lookup.restrictions import Restrictions
 from libmail.lookup.routing_params import ResolveParams
+from libmail.net.endpoint import EndpointOpener, parse_endpoint
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, DomainList, StringList
 from libmail.tables.table import TableOptions
@@ -34,13 +37,14 @@ _MAPS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class OpenedRestrictions:
-    """Restrictions with their tables open. params: what they read."""
+    """Restrictions with their tables open. params: what they read. policies: policy servers."""
 
     params: RestrictionParams
     restrictions: Restrictions
     maps: Mapping[str, Maps]
     hosts: Mapping[str, AddressList]
     resolver: Resolver | None
+    policies: Mapping[PolicySettings, EndpointOpener]
 
 
 def open_restrictions(
@@ -72,7 +76,12 @@ def open_restrictions(
     }
     dns_filter = Maps("smtpd_dns_reply_filter", params.smtpd_dns_reply_filter, options)
     resolver = resolver or Resolver(reply_filter=ReplyFilter(dns_filter))
-    return OpenedRestrictions(params, Restrictions(params, compiled), maps, hosts, resolver)
+    policies = {
+        settings: EndpointOpener(parse_endpoint(settings.endpoint), ServerAddresses)
+        for settings in compiled.policies
+    }
+    restrictions = Restrictions(params, compiled)
+    return OpenedRestrictions(params, restrictions, maps, hosts, resolver, policies)
 
 
 def own_addresses(config: Config) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ class RestrictionParams:
     access_map_reject_code: int
     allow_untrusted_routing: bool
     canonical_maps: tuple[str, ...]
+    compatibility_level: str
     default_rbl_reply: str
     defer_code: int
     double_bounce_sender: str
     invalid_hostname_reject_code: int
     local_recipient_maps: tuple[str, ...]
     mail_name: str
+    mail_version: str
     maps_rbl_reject_code: int
     multi_recipient_bounce_reject_code: int
     mydestination: tuple[str, ...]
@@ -47,6 +49,14 @@ class RestrictionParams:
     smtpd_helo_restrictions: tuple[str, ...]
     smtpd_log_access_permit_actions: tuple[str, ...]
     smtpd_null_access_lookup_key: str
+    smtpd_policy_service_default_action: str
+    smtpd_policy_service_max_idle: float
+    smtpd_policy_service_max_ttl: float
+    smtpd_policy_service_policy_context: str
+    smtpd_policy_service_request_limit: int
+    smtpd_policy_service_retry_delay: float
+    smtpd_policy_service_timeout: float
+    smtpd_policy_service_try_limit: int
     smtpd_recipient_restrictions: tuple[str, ...]
     smtpd_reject_unlisted_recipient: bool
     smtpd_reject_unlisted_sender: bool
@@ -55,6 +65,7 @@ class RestrictionParams:
     smtpd_restriction_classes: tuple[str, ...]
     smtpd_sender_restrictions: tuple[str, ...]
     soft_bounce: bool
+    stress: str
     unknown_address_reject_code: int
     unknown_address_tempfail_action: str
     unknown_client_reject_code: int

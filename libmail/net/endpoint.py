@@ -1,6 +1,6 @@
 """Where a server is: `inet:host:port` or `unix:/path`.
 
-Called by: the tables tcp, socketmap, memcache.
+Called by: the tables tcp, socketmap, memcache; the restriction check_policy_service.
 """
 
 from __future__ import annotations

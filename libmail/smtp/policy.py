@@ -50,13 +50,13 @@ class PolicyAnswer:
 
 
 def _action(text: str) -> str:
-    found = ""
+    found: str | None = None
     for line in text.split("\n"):
         name, equals, value = line.rstrip("\r").partition("=")
         if not equals:
             raise PolicyError(f"malformed attribute: {line[:80]!a}")
         if name.strip() == "action":
             found = value.strip()
-    if not found:
+    if found is None:
         raise PolicyError("answer without action")
     return found

@@ -269,8 +269,9 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     stage = Stage.LOST if intake is None else await intake.end()
     if stage is Stage.TOO_LARGE:
         return _refused(Reply(552, "5.3.4", "Error: message file too big"))
-    if stage is Stage.LOST or transaction.submission is None:
+    if intake is None or stage is Stage.LOST or transaction.submission is None:
         return _refused(_WRITE_ERROR)
+    session.facts.mail.size = intake.size or session.facts.mail.size
     held = session.extras.cleanup_flags
     session.extras = Extras(cleanup_flags=held)
     restrictions = session.server.restrictions

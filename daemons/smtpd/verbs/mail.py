@@ -104,6 +104,7 @@ async def mail(session: Session, argument: str) -> Answer:
         verp_delims=options.verp or "",
     )
     session.transaction = transaction
+    facts.mail.instance = server.instance()
     if server.params.smtpd_delay_open_until_valid_rcpt:
         return _OK
     try:
@@ -216,7 +217,7 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
 
 async def _decide(session: Session, sender: str, text: str, options: _Options) -> Answer | None:
     server, facts = session.server, session.facts
-    facts.mail.sender = sender
+    facts.mail.sender, facts.mail.size = sender, options.size
     refused = _no_room(session, options.size)
     if refused is not None:
         session.log("reject", refused.reply.line)

@@ -155,12 +155,8 @@ _FILTERS = """
     smtpd_reject_filter_maps smtpd_reject_footer_maps
 """
 
-_POLICY = """
-    smtpd_policy_service_default_action smtpd_policy_service_max_idle
-    smtpd_policy_service_max_ttl smtpd_policy_service_policy_context
-    smtpd_policy_service_request_limit smtpd_policy_service_retry_delay
-    smtpd_policy_service_timeout smtpd_policy_service_try_limit smtpd_proxy_ehlo
-    smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
+_PROXY_FILTER = """
+    smtpd_proxy_ehlo smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
 """
 
 _INSTANCES = """
@@ -208,7 +204,7 @@ NOT_YET = _words(
     + _RATES
     + _CHECKS
     + _FILTERS
-    + _POLICY
+    + _PROXY_FILTER
     + _INSTANCES
     + _REQUIRETLS
     + _SRV

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from libmail.clients.policy import PolicyConnection, PolicyServer, PolicySettings
+from libmail.clients.policy import PolicyConnection, PolicyServer
 from libmail.log import LOG
+from libmail.lookup.policies import PolicySettings
 
 SETTINGS = PolicySettings("unix:policy", 30, 300, 1000, 0, 2, 0.0, "451 4.3.5 later", "")
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -20,6 +20,7 @@ def test_request() -> None:
     [
         (b"action=dunno\n\n", "dunno"),
         (b"action=dunno\r\n\r\n", "dunno"),
+        (b"action=\n\n", ""),
         (b"x=1\naction = 450 4.7.1 a=b \n\n", "450 4.7.1 a=b"),
     ],
 )
@@ -32,7 +33,7 @@ def test_answers_at_any_chunking(answer: bytes, action: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"\n", b"\r\n", b"x=1\n\n", b"nothing\n\n", b"action=\n\n", b"action=a\n\naction=b\n\n",
+    [b"\n", b"\r\n", b"x=1\n\n", b"nothing\n\n", b"action=a\n\naction=b\n\n",
      b"x" * 70000],
 )  # fmt: skip
 def test_broken_answers(answer: bytes) -> None:
