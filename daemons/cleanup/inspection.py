@@ -76,7 +76,12 @@ class Wishes:
 
 
 class Inspector:
-    """For all messages of a process."""
+    """For all messages of a process.
+
+    bounded: messages beyond mime_nesting_limit are refused: what tables or strict_ parameters are
+    to see of headers would escape them. structure: messages are taken apart along their MIME
+    structure.
+    """
 
     def __init__(self, params: InspectionParams, tables: CheckTables) -> None:
         self.params: Final = params
@@ -95,7 +100,9 @@ class Inspector:
             mime and (both or params.strict_8bitmime_body),
             mime and params.strict_mime_encoding_domain,
         )
-        self.structure: Final = mime and (tables.structure or any(self.strict))
+        headers = bool(tables.header or tables.mime or tables.nested)
+        self.bounded: Final = mime and (headers or any(self.strict))
+        self.structure: Final = self.bounded or (mime and bool(tables.body))
         self._wanted = tables.any or any(self.strict)
 
     def begin(
@@ -139,7 +146,7 @@ class Inspection:
         """What is to stand in the place of a field of the message."""
         self._raise_pending()
         (piece,) = self._splitter.fields(data, (field,))
-        self._check_header_octets(piece)
+        self._check_field(piece)
         return await self._checked(piece)
 
     def field_done(self) -> None:
@@ -175,8 +182,6 @@ class Inspection:
         except ChecksFailed as err:
             raise self._failed(err) from err
         self.field_done()
-        if self._splitter.too_deep and any(self._inspector.strict):
-            self._mime_error(_NESTING, "")
         self._raise_pending()
         return rest
 
@@ -203,7 +208,7 @@ class Inspection:
         if place is Place.END:
             self._check_domain()
             return before
-        self._check_header_octets(piece)
+        self._check_field(piece)
         self._raise_pending()
         checked = await self._checked(piece)
         self.field_done()
@@ -228,11 +233,13 @@ class Inspection:
         LOG.warning(f"{self._queue_id}: {problem}")
         return Refused(CleanupStatus.WRITE, "4.3.0", "Temporary lookup failure")
 
-    # strict_ parameters
+    # strict_ parameters and mime_nesting_limit
 
-    def _check_header_octets(self, piece: Piece) -> None:
+    def _check_field(self, piece: Piece) -> None:
         if self._inspector.strict.header and not piece.data.isascii():
             self._mime_error(_IN_HEADER, piece.data[:-2].decode("utf-8", "surrogateescape"))
+        if self._splitter.too_deep and self._inspector.bounded:
+            self._mime_error(_NESTING, piece.data[:-2].decode("utf-8", "surrogateescape"))
 
     def _check_body_octets(self, data: bytes) -> None:
         if not self._inspector.strict.body or data.isascii() or self._splitter.wide:

@@ -31,7 +31,6 @@ _ENCODINGS: Final = frozenset((b"7bit", b"8bit", b"binary", b"base64", b"quoted-
 _WIDE: Final = (b"8bit", b"binary")
 Step = Generator["Piece", None, bool]  # returns whether there may be more to tell
 _DIGEST_PART: Final = ContentType(b"message", b"rfc822")  # RFC 2046 §5.1.5
-_MOST_LEVELS: Final = 100  # that are followed, whatever the limit is
 _MAX_DELIMITER: Final = 8192  # octets of a delimiter line
 
 
@@ -62,9 +61,9 @@ _END: Final = Piece(Place.END, b"")
 
 
 class MimeLimits(NamedTuple):
-    """nesting: mime_nesting_limit, boundaries within others. boundary: octets of one that count,
-    mime_boundary_length_limit. field: header_size_limit. cut: makes of a field without its last
-    CRLF what that limit leaves of it."""
+    """nesting: mime_nesting_limit, boundaries within others, beside two. boundary: octets of one
+    that count, mime_boundary_length_limit. field: header_size_limit. cut: makes of a field without
+    its last CRLF what that limit leaves of it."""
 
     nesting: int
     boundary: int
@@ -83,7 +82,7 @@ class MimeSplitter:
     """One message: `fields` and `end_header`, then `feed` as often as needed, then `end`.
 
     type, encoding: of the entity at hand, as far as its header is known; encoding b"" is 7bit.
-    too_deep: there were more boundaries than mime_nesting_limit.
+    too_deep: there were more boundaries than mime_nesting_limit allows; those are not followed.
     """
 
     def __init__(self, limits: MimeLimits) -> None:
@@ -196,8 +195,8 @@ class MimeSplitter:
     def _set_type(self, kind: ContentType) -> None:
         self.type = kind
         for boundary in kind.boundaries:
-            self.too_deep = self.too_deep or len(self._levels) > self._limits.nesting
-            if len(self._levels) > max(self._limits.nesting, _MOST_LEVELS):
+            if len(self._levels) > self._limits.nesting + 1:  # as many as the original follows
+                self.too_deep = True
                 return
             mark = b"--" + boundary[: self._limits.boundary]
             self._levels.append(_Level(mark, kind.subtype == b"digest"))

@@ -6,6 +6,7 @@ Log lines and results are those of the real cleanup(8).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -240,6 +241,43 @@ def test_strictness(
     assert f"reject: mime-error {reason}: {shown}{FROM}" in logged
     off = make_inspector(**{name: True}, disable_mime_input_processing=True)  # type: ignore[arg-type]
     assert send.result(off, HEADER + data).status == 0
+
+
+def nested_parts(depth: int) -> bytes:
+    levels = (
+        b"Content-Type: multipart/mixed; boundary=b%d.\r\n\r\n--b%d.\r\n" % (level, level)
+        for level in range(depth)
+    )
+    return b"".join(levels) + b"\r\nx\r\n"
+
+
+WITHOUT: Final = "{/^X/ WARN}"
+
+
+@pytest.mark.parametrize(
+    "inspector",
+    [
+        make_inspector(WITHOUT, mime_nesting_limit=2),
+        make_inspector(mime=WITHOUT, mime_nesting_limit=2),
+        make_inspector(nested=WITHOUT, mime_nesting_limit=2),
+        make_inspector(strict_7bit_headers=True, mime_nesting_limit=2),
+    ],
+    ids=["header", "mime", "nested", "strict"],
+)
+def test_parts_that_are_nested_too_deep(
+    send: Sender, logged: list[str], inspector: Inspector
+) -> None:
+    assert send.result(inspector, HEADER + nested_parts(4)).status == 0
+    result = send.result(inspector, HEADER + nested_parts(5))
+    reason = "MIME nesting exceeds safety limit"
+    assert (result.status, result.dsn, result.reason) == (CleanupStatus.CONTENT, "5.6.0", reason)
+    shown = "Content-Type: multipart/mixed; boundary=b4."
+    assert f"reject: mime-error {reason}: {shown}{FROM}" in logged
+
+
+def test_how_deep_parts_are_nested_does_not_matter_to_lines(send: Sender) -> None:
+    inspector = make_inspector(body=WITHOUT, mime_nesting_limit=2)
+    assert send.result(inspector, HEADER + nested_parts(9)).status == 0
 
 
 def test_declared_8bit_data_is_no_mistake(send: Sender) -> None:
