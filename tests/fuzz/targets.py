@@ -476,9 +476,7 @@ def alias_source(data: bytes) -> None:
         again = parse_alias(f"{name}:{value}")
     except EntryError:
         return  # a name in a form that cannot be written otherwise
-    if (
-        again[0] == name and "[" not in value
-    ):  # what is escaped in a literal is stored without its backslash
+    if again[0] == name and r"\]" not in text:  # that stands in a literal without its backslash
         assert again[1] == value, (value, again)
 
 

@@ -15,13 +15,15 @@ from libmail.tables.entries import EntryError
 
 __all__ = ["parse_alias"]
 
-_SPACE: Final = re.compile(r"[ \t\r\n\v\f]+")
+_SPACE: Final = re.compile(r"[ \t\r\n]+")
 _SPECIALS: Final = r'"(),.:;<>@\[\]\\!%|'
-_ATOM: Final = re.compile(rf"(?:[^\s{_SPECIALS}]|\\.)+", re.DOTALL)
+_ATOM: Final = re.compile(rf"(?:[^ \t\r\n{_SPECIALS}]|\\.)+", re.DOTALL)
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _LITERAL: Final = re.compile(r"\[((?:[^\]\\]|\\.)*)\]?", re.DOTALL)
 _PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
-_PLAIN: Final = re.compile(rf"[^\s{_SPECIALS}]+")
+_PLAIN: Final = re.compile(rf"[^\0-\x20\x7f{_SPECIALS}]+")
+_TO_ESCAPE: Final = re.compile(r'["\\\r\n]')
+_TO_ESCAPE_IN_LITERAL: Final = re.compile(r"[\\\r\n]")
 
 
 class _Kind(Enum):
@@ -53,7 +55,8 @@ def _scan(text: str) -> list[_Token]:
             tokens.append(_Token(_Kind.WORD, text[at:end]))
             at = end
         elif match := _LITERAL.match(text, at):
-            tokens.append(_Token(_Kind.WORD, "[" + _PAIR.sub(r"\1", match.group(1)) + "]"))
+            literal = _TO_ESCAPE_IN_LITERAL.sub(r"\\\g<0>", _PAIR.sub(r"\1", match.group(1)))
+            tokens.append(_Token(_Kind.WORD, f"[{literal}]"))
             at = match.end()
         elif match := _ATOM.match(text, at):
             word = _PAIR.sub(r"\1", match.group())
@@ -86,7 +89,7 @@ def _comment_end(text: str, start: int) -> int:
 def _written(token: _Token) -> str:
     if token.kind is not _Kind.QUOTED:
         return token.text
-    return '"' + re.sub(r'(["\\])', r"\\\1", token.text) + '"'
+    return '"' + _TO_ESCAPE.sub(r"\\\g<0>", token.text) + '"'
 
 
 def _write(tokens: list[_Token]) -> str:
