@@ -97,19 +97,19 @@ def own_addresses(config: Config) -> tuple[str, ...]:
 def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
     """What the resolution of addresses asks: domains and tables. Raises Fatal, ConfigError."""
     options = TableOptions.of(config)
-    maps = (
-        "transport_maps",
-        "relocated_maps",
-        "sender_dependent_relayhost_maps",
-        "sender_dependent_default_transport_maps",
-    )
+    maps = {
+        "transport_maps": params.transport_maps,
+        "relocated_maps": params.relocated_maps,
+        "sender_dependent_relayhost_maps": params.sender_dependent_relayhost_maps,
+        "sender_dependent_default_transport_maps": params.sender_dependent_default_transport_maps,
+    }
     own = own_interfaces(params.inet_interfaces, params.inet_protocols)
     addresses = [*(one.address for one in own), *proxy_addresses(params.proxy_interfaces)]
     names = StringList("mydestination", params.mydestination, options)
     parent = "relay_domains" in params.parent_domain_matches_subdomains
     return LiveLookups(
         {},
-        maps={name: Maps(name, config.list(name), options) for name in maps},
+        maps={name: Maps(name, tables, options) for name, tables in maps.items()},
         lists={
             "mydestination": LocalDomains(names, addresses),
             "relay_domains": DomainList(
