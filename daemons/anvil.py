@@ -24,7 +24,8 @@ from libmail.ipc.codec import WireError
 from libmail.ipc.messages import ClientCounts, ClientEvent
 from libmail.log import LOG
 from libmail.service.connection import Connection
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
 __all__ = ["SERVICE", "AnvilParams", "Counts"]
 

@@ -23,8 +23,9 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.ids import is_queue_id
 from libmail.queue.sites import SiteRecords
 from libmail.service.connection import Connection, Trigger
+from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServiceClient, ServicePool, ServiceUnavailable
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.match import DomainList
 from libmail.tables.table import TableRetry
 

@@ -26,7 +26,8 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG, Fatal, printable
 from libmail.service.connection import Connection
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.registry import PROXY, open_with, open_writable, without_proxy
 from libmail.tables.table import (
     SequenceTable,

@@ -16,7 +16,8 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.listing import list_queue
 from libmail.queue.queued import QueuedMessage
 from libmail.service.connection import Connection
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]

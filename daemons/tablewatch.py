@@ -25,7 +25,8 @@ from libmail.config import Config, read_master_cf
 from libmail.log import LOG
 from libmail.privileges import Identity, identity_of
 from libmail.service.connection import Connection
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.building.source import BadSource
 from libmail.tables.building.upkeep import KeptTable, kept_tables
 from libmail.tables.table import TableError

@@ -28,7 +28,8 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG, Fatal, printable
 from libmail.service.connection import Connection, Trigger
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.registry import open_writable
 from libmail.tables.table import TableConfigError, TableError, TableOptions
 from libmail.tls.session_cache import SessionCache

@@ -23,7 +23,8 @@ from libmail.lookup.resolving import AddressResolver
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import ResolveParams, RewriteParams
 from libmail.service.connection import Connection
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
 __all__ = ["SERVICE"]
 

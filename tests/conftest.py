@@ -15,7 +15,6 @@ from typing import Final
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
 
 TIME_LIMIT: Final = 600  # seconds
 
@@ -25,14 +24,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # How long an example takes says something about the machine only.
-    settings.register_profile(
-        "any machine",
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        derandomize=bool(os.environ.get("CI")),
-    )
-    settings.load_profile("any machine")
     # Tests that start an interpreter of their own, in whatever directory, find the tree.
     os.environ["PYTHONPATH"] = str(config.rootpath)
     # How long an example takes says nothing on a loaded machine. In CI the examples are always

@@ -25,8 +25,8 @@ LONGEST_FUNCTION: Final = 60
 LONGEST_CLASS: Final = 350
 COPY: Final = 8  # equal lines in a row that count as copied
 
-# What is still too long. The list may only get shorter, and has to end empty.
-TOO_LONG: Final[frozenset[str]] = frozenset(("libmail.service.skeleton.exchanges",))
+# What is too long for now. Nothing is; what has to be for a while is named here, not measured away.
+TOO_LONG: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

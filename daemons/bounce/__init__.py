@@ -30,8 +30,9 @@ from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.ids import is_queue_id
 from libmail.queue.reasons import ReasonLog
 from libmail.service.connection import Connection
+from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool, ServiceUnavailable
-from libmail.service.skeleton import Handlers, Runtime, Service, exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service
 
 __all__ = ["SERVICE", "BounceParams"]
 

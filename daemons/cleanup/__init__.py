@@ -49,8 +49,9 @@ from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.service.connection import Connection
+from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool
-from libmail.service.skeleton import Handlers, Runtime, Service, Startup, exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions

@@ -16,8 +16,9 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import SubmitOpen
 from libmail.service.connection import Connection, Trigger
+from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool
-from libmail.service.skeleton import Handlers, Runtime, Service, exchanges
+from libmail.service.skeleton import Handlers, Runtime, Service
 
 __all__ = ["SERVICE", "PickupParams"]
 

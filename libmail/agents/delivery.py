@@ -30,8 +30,9 @@ from libmail.log.events import DeliveryStatus
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.service.connection import Connection
+from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServiceClient, ServicePool, ServiceUnavailable
-from libmail.service.skeleton import Handlers, Runtime, exchanges
+from libmail.service.skeleton import Handlers, Runtime
 from libmail.smtp.reply import reply_text
 
 __all__ = [

@@ -29,15 +29,13 @@ import uvloop
 
 from libmail.config import Config, ConfigError
 from libmail.files.freshness import outdated
-from libmail.ipc.codec import WireError
 from libmail.log import LOG, Fatal
 from libmail.net.ends import Ends
 from libmail.net.unix_stream import UnixStream
 from libmail.privileges import Jail, enter_jail
-from libmail.service.connection import UCRED, Connection, ConnectionLost, peer_credentials
+from libmail.service.connection import UCRED
 from libmail.service.memory import limit_memory
 from libmail.service.passing import receive_client
-from libmail.service.visitors import FIRST_MESSAGE, Visitors
 
 __all__ = [
     "STATUS",
@@ -46,7 +44,6 @@ __all__ = [
     "Runtime",
     "Service",
     "Startup",
-    "exchanges",
     "run_service",
 ]
 
@@ -475,81 +472,6 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return int(UCRED.unpack(data)[1])
     return -1
-
-
-def exchanges(
-    runtime: Runtime,
-    handle: Callable[[Connection], Awaitable[None]],
-    name: str = "",
-    *,
-    anyone: bool = False,
-    asked: bool = True,
-) -> Callable[[socket.socket], asyncio.Protocol]:
-    """For `Handlers.stream`: run `handle` as the session of every connection.
-
-    handle: serves exchanges until `receive` raises ConnectionLost, which ends the session; a peer
-    that breaks the protocol is logged and dropped, and an error of ours costs this session and no
-    other. anyone: users may connect too, within the limits of `Visitors`, and `handle` decides by
-    `Connection.credentials`; otherwise only the mail system itself and root may. asked: clients
-    have to say what they want, and users have to do it soon.
-    """
-    name = name or runtime.service
-    connections: set[Connection] = set()
-    visitors = Visitors(name)
-
-    def leave() -> None:
-        for connection in connections:
-            connection.leave()
-
-    if not anyone:  # clients of the mail system keep connections for their next exchange
-        runtime.on_retiring(leave)
-
-    async def session(connection: Connection) -> None:
-        connections.add(connection)
-        try:
-            await handle(connection)
-        except ConnectionLost:
-            pass
-        except WireError as err:
-            LOG.seldom(f"{name}: client broke the protocol", f": {err}")
-        except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
-            runtime.session_failed(err, name)
-        finally:
-            connections.discard(connection)
-            connection.close()
-            runtime.session_ended()
-
-    async def visit(connection: Connection, uid: int) -> None:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(FIRST_MESSAGE, connection.expire_unbegun) if asked else None
-        try:
-            await session(connection)
-        finally:
-            visitors.leave(uid)
-            if timer is not None:
-                timer.cancel()
-
-    async def refuse(connection: Connection) -> None:
-        try:
-            await connection.opened()
-            connection.close()
-        finally:
-            runtime.session_ended()
-
-    def accept(sock: socket.socket) -> asyncio.Protocol:
-        connection = Connection(name, serving=True)
-        uid = peer_credentials(sock).uid
-        if uid in runtime.trusted:
-            runtime.spawn(session(connection))
-        elif anyone and visitors.admit(uid):
-            runtime.spawn(visit(connection, uid))
-        else:
-            if not anyone:
-                LOG.seldom(f"{name}: connection from a user outside of the mail system")
-            runtime.spawn(refuse(connection))
-        return connection
-
-    return accept
 
 
 def _raise_descriptor_limit() -> None:

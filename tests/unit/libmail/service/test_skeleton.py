@@ -16,7 +16,8 @@ from libmail.log import LOG, Fatal
 from libmail.net.ends import Ends
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
-from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup, exchanges
+from libmail.service.exchanges import exchanges
+from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup
 from tests.unit.waiting import until
 
 FREE, FULL = 1, 0
@@ -316,7 +317,7 @@ def test_a_bug_in_a_session_costs_no_other_session() -> None:
 
 def test_users_are_limited_and_have_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libmail.service.visitors._MOST", 2)
-    monkeypatch.setattr("libmail.service.skeleton.FIRST_MESSAGE", 0.05)
+    monkeypatch.setattr("libmail.service.exchanges.FIRST_MESSAGE", 0.05)
 
     async def test() -> None:
         logged: list[str] = []
