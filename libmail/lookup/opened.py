@@ -103,6 +103,10 @@ def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
         "sender_dependent_relayhost_maps": params.sender_dependent_relayhost_maps,
         "sender_dependent_default_transport_maps": params.sender_dependent_default_transport_maps,
     }
+    virtual = {
+        "virtual_alias_domains": params.virtual_alias_domains,
+        "virtual_mailbox_domains": params.virtual_mailbox_domains,
+    }
     own = own_interfaces(params.inet_interfaces, params.inet_protocols)
     addresses = [*(one.address for one in own), *proxy_addresses(params.proxy_interfaces)]
     names = StringList("mydestination", params.mydestination, options)
@@ -115,9 +119,6 @@ def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
             "relay_domains": DomainList(
                 "relay_domains", params.relay_domains, options, parent=parent
             ),
-            **{
-                name: StringList(name, config.list(name), options)
-                for name in ("virtual_alias_domains", "virtual_mailbox_domains")
-            },
+            **{name: StringList(name, domains, options) for name, domains in virtual.items()},
         },
     )

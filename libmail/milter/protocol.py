@@ -83,7 +83,6 @@ class Command(IntEnum):
     RCPT = ord("R")
     DATA = ord("T")
     UNKNOWN = ord("U")
-    QUIT_NEW_CONNECTION = ord("K")
 
 
 class Stage(IntEnum):
