@@ -34,6 +34,7 @@ LAYERS: Final = (
         "libmail.queue",
         "libmail.dsn",
         "libmail.milter",
+        "libmail.sasl",
     ),
     (
         "libmail.net",

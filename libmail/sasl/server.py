@@ -1,0 +1,73 @@
+"""What smtpd(8) needs of an authentication server.
+
+A server offers mechanisms and begins exchanges. Each step of an exchange takes the client's
+response and gives a `Challenge`, or the end: `Success` or `Failure`. A server that cannot be asked
+is a temporary failure, never a wrong password.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from libmail.sasl.mechanism import Mechanism
+
+__all__ = ["AuthContext", "Challenge", "Exchange", "Failure", "SaslServer", "Step", "Success"]
+
+
+class AuthContext(NamedTuple):
+    """The session in which a client logs in.
+
+    service: as the server knows it, "smtp". encrypted: by TLS. certified: the client has shown a
+    certificate that is trusted. Addresses without brackets.
+    """
+
+    service: str
+    client_address: str
+    client_port: str
+    server_address: str
+    server_port: str
+    encrypted: bool = False
+    certified: bool = False
+
+
+class Challenge(NamedTuple):
+    """The client has to go on."""
+
+    data: bytes
+
+
+class Success(NamedTuple):
+    """The client is who it says. username: as the server knows it."""
+
+    username: str
+
+
+class Failure(NamedTuple):
+    """It is not, or (temporary) nobody can say now. reason: for the log, printable or ""."""
+
+    reason: str
+    temporary: bool = False
+
+
+Step: TypeAlias = Challenge | Success | Failure
+
+
+class Exchange(Protocol):
+    """One attempt to log in. Ended by Success, Failure or `cancel`."""
+
+    async def step(self, response: bytes) -> Step:
+        """The client's response to the last challenge."""
+
+    def cancel(self) -> None:
+        """The client has given up, or is gone."""
+
+
+class SaslServer(Protocol):
+    """An authentication server: Dovecot, the Cyrus library, or a table."""
+
+    async def mechanisms(self) -> Sequence[Mechanism]:
+        """What it offers now; nothing while it cannot be asked."""
+
+    async def begin(
+        self, mechanism: str, initial: bytes | None, context: AuthContext
+    ) -> tuple[Exchange, Step]:
+        """Begin an exchange; initial: the client's initial response, None for none."""
