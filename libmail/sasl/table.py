@@ -1,0 +1,177 @@
+"""An authentication server of our own: logins and password hashes in a lookup table.
+
+For sites that have neither Dovecot nor Cyrus: `smtpd_sasl_type = table`, `smtpd_sasl_path =
+type:name`. The table maps a login to what libmail.sasl.passwords understands. Mechanisms: PLAIN
+(RFC 4616), LOGIN, and SCRAM-SHA-256 for those whose entry is one of SCRAM.
+
+Hashing takes long on purpose: it is done in threads, so many at a time as there are, while others
+wait; whoever guesses passwords delays other logins, and nothing else.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from libmail.sasl.mechanism import Mechanism
+from libmail.sasl.passwords import PasswordChecker
+from libmail.sasl.scram import ScramError, ScramServer, parse_secret
+from libmail.sasl.server import AuthContext, Challenge, Exchange, Failure, Step, Success
+
+__all__ = ["Find", "TableServer"]
+
+_MECHANISMS: Final = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
+_WRONG: Final = Failure("authentication failed")
+_MALFORMED: Final = Failure("malformed response")
+_BROKEN: Final = Failure("credential table error", temporary=True)
+_AT_ONCE: Final = 4  # passwords that are hashed at a time
+# Someone who does not exist costs as much as someone with a wrong password.
+_NOBODY: Final = "{SCRAM-SHA-256}10000,AAAAAAAAAAAAAAAAAAAAAA==,AAAA,AAAA"
+
+Find: TypeAlias = Callable[[str], Awaitable[str | None]]
+"""The entry of a login, None if there is none. Raises OSError when that is not known now."""
+
+
+class TableServer:
+    """The server over one table."""
+
+    def __init__(self, find: Find, checker: PasswordChecker, warn: Callable[[str], None]) -> None:
+        """warn: for the log, of mistakes in the table."""
+        self._find = find
+        self._checker = checker
+        self._warn = warn
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def mechanisms(self) -> tuple[Mechanism, ...]:
+        """What is offered."""
+        return tuple(map(Mechanism.known, _MECHANISMS))
+
+    async def begin(
+        self, mechanism: str, initial: bytes | None, context: AuthContext
+    ) -> tuple[Exchange, Step]:
+        """Begin an exchange."""
+        del context
+        exchange: _Plain | _Login | _Scram
+        match mechanism:
+            case "PLAIN":
+                exchange = _Plain(self)
+            case "LOGIN":
+                exchange = _Login(self)
+            case "SCRAM-SHA-256":
+                exchange = _Scram(self)
+            case _:
+                return _Plain(self), Failure("mechanism not available")
+        if initial is None:
+            return exchange, Challenge(exchange.prompt)
+        return exchange, await exchange.step(initial)
+
+    async def entry(self, login: str) -> str | Failure | None:
+        """The entry of a login, or that nobody knows now."""
+        try:
+            return await self._find(login)
+        except OSError as error:
+            self._warn(f"SASL credential table: {error}")
+            return _BROKEN
+
+    async def check(self, login: bytes, password: bytes) -> Step:
+        """Whether a login has this password."""
+        try:
+            name, word = login.decode(), password.decode()
+        except UnicodeDecodeError:
+            return _WRONG
+        found = await self.entry(name)
+        if isinstance(found, Failure):
+            return found
+        async with self._room:
+            try:
+                matches = await asyncio.to_thread(self._checker.matches, found or _NOBODY, word)
+            except ValueError as error:
+                self._warn(f"SASL credential table: entry of {name!a}: {error}")
+                return _BROKEN
+        return Success(name) if matches and found is not None else _WRONG
+
+    def warn_of(self, login: str, problem: str) -> None:
+        """Log a mistake in the table."""
+        self._warn(f"SASL credential table: entry of {login!a}: {problem}")
+
+
+class _Plain:
+    """message = [authzid] NUL authcid NUL passwd, RFC 4616 §2."""
+
+    prompt: Final = b""
+
+    def __init__(self, server: TableServer) -> None:
+        self._server = server
+
+    async def step(self, response: bytes) -> Step:
+        parts = response.split(b"\0")
+        if len(parts) != 3 or not parts[1]:
+            return _MALFORMED
+        if parts[0] not in (b"", parts[1]):
+            return Failure("acting for another user is not supported")
+        return await self._server.check(parts[1], parts[2])
+
+    def cancel(self) -> None:
+        """Nothing is held."""
+
+
+class _Login:
+    """Name, then password, as old clients do it; never standardised."""
+
+    prompt: Final = b"Username:"
+
+    def __init__(self, server: TableServer) -> None:
+        self._server = server
+        self._name: bytes | None = None
+
+    async def step(self, response: bytes) -> Step:
+        if self._name is None:
+            if not response or b"\0" in response:
+                return _MALFORMED
+            self._name = response
+            return Challenge(b"Password:")
+        return await self._server.check(self._name, response)
+
+    def cancel(self) -> None:
+        """Nothing is held."""
+
+
+class _Scram:
+    """RFC 7677."""
+
+    prompt: Final = b""
+
+    def __init__(self, server: TableServer) -> None:
+        self._server = server
+        self._scram = ScramServer("SCRAM-SHA-256")
+        self._user = ""
+        self._done: Step | None = None
+
+    async def step(self, response: bytes) -> Step:
+        try:
+            if self._done is not None:  # the client has seen the server's signature
+                return self._done
+            if not self._user:
+                return await self._first(response)
+            last = self._scram.final(response)
+        except ScramError as error:
+            return Failure(str(error))
+        if last is None:
+            return _WRONG
+        self._done = Success(self._user)
+        return Challenge(last)
+
+    async def _first(self, response: bytes) -> Step:
+        user, authzid = self._scram.client_first(response)
+        if not user or authzid not in ("", user):
+            return Failure("acting for another user is not supported")
+        found = await self._server.entry(user)
+        if isinstance(found, Failure):
+            return found
+        secret = parse_secret(found) if found is not None else None
+        if found is not None and secret is None:
+            self._server.warn_of(user, "no SCRAM secret, the login cannot use SCRAM-SHA-256")
+        self._user = user
+        return Challenge(self._scram.challenge(secret))
+
+    def cancel(self) -> None:
+        """Nothing is held."""
