@@ -7,6 +7,8 @@
 Both functions are meant to take long: on the way of a session they belong into a thread.
 """
 
+from __future__ import annotations
+
 import hmac
 from importlib import import_module
 from types import ModuleType

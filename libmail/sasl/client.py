@@ -1,0 +1,207 @@
+"""Logging in to other servers: the client's end of SASL mechanisms, without I/O.
+
+`choose` takes the strongest mechanism that the server offers and the configuration allows; the
+mechanism gives the initial response and answers challenges. What the server says is hostile input:
+whatever does not fit is a `SaslClientError`, and no secret is sent over it.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
+
+from libmail.sasl.mechanism import Mechanism, SecurityOptions
+from libmail.sasl.scram import ScramClient, ScramError
+
+__all__ = ["ClientMechanism", "Credentials", "SaslClientError", "choose", "make_client"]
+
+_MAX_CHALLENGE: Final = 8192
+_SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1")
+_PASSWORD: Final = (*_SCRAM, "CRAM-MD5", "PLAIN", "LOGIN")
+_TOKEN: Final = ("OAUTHBEARER", "XOAUTH2")
+
+
+class SaslClientError(Exception):
+    """The server's side of the exchange makes no sense. The text is printable."""
+
+
+class Credentials(NamedTuple):
+    """Who we are. token: an OAuth access token instead of a password. host, port: of the server,
+    which OAUTHBEARER names. authzid: send_cyrus_sasl_authzid asks for it."""
+
+    user: str
+    password: str
+    token: bool = False
+    host: str = ""
+    port: int = 0
+    authzid: str = ""
+
+
+class ClientMechanism(Protocol):
+    """One exchange."""
+
+    def initial(self) -> bytes | None:
+        """The initial response, None if the server speaks first."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """The answer to a challenge. Raises SaslClientError."""
+
+    def finish(self) -> None:
+        """The server says that we are logged in. Raises SaslClientError if it has yet to prove
+        that it knows the password, too."""
+
+
+def choose(
+    offered: Iterable[str], allowed: Callable[[str], bool], options: SecurityOptions, *, token: bool
+) -> str:
+    """The best mechanism, "" if there is none. allowed: by smtp_sasl_mechanism_filter."""
+    names = {name.upper() for name in offered}
+    for name in _TOKEN if token else _PASSWORD:
+        if name in names and allowed(name) and options.accept(Mechanism.known(name)):
+            return name
+    return ""
+
+
+def make_client(mechanism: str, credentials: Credentials) -> ClientMechanism:
+    """Begin an exchange with one that `choose` gave."""
+    if mechanism in _SCRAM:
+        return _Scram(mechanism, credentials)
+    return _MAKERS[mechanism](credentials)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+class _Plain:
+    """RFC 4616."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        user, password = _octets(credentials.user), _octets(credentials.password)
+        if b"\0" in user + password:
+            raise SaslClientError("NUL in credentials")
+        self._message = b"%b\0%b\0%b" % (_octets(credentials.authzid), user, password)
+
+    def initial(self) -> bytes | None:
+        return self._message
+
+    def respond(self, challenge: bytes) -> bytes:
+        """A server that does not take initial responses asks with an empty challenge."""
+        if challenge:
+            raise SaslClientError("unexpected challenge")
+        return self._message
+
+    def finish(self) -> None:
+        """PLAIN proves nothing of the server."""
+
+
+class _Login:
+    """Name and password, whatever the server calls them when it asks."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._answers = [_octets(credentials.user), _octets(credentials.password)]
+
+    def initial(self) -> bytes | None:
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        if not self._answers:
+            raise SaslClientError("more challenges than LOGIN has")
+        return self._answers.pop(0)
+
+    def finish(self) -> None:
+        """LOGIN proves nothing of the server."""
+
+
+class _CramMd5:
+    """RFC 2195."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def initial(self) -> bytes | None:
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        if not challenge or len(challenge) > _MAX_CHALLENGE:
+            raise SaslClientError("malformed challenge")
+        digest = hmac.new(_octets(self._credentials.password), challenge, "md5").hexdigest()
+        return b"%b %b" % (_octets(self._credentials.user), digest.encode())
+
+    def finish(self) -> None:
+        """CRAM-MD5 proves nothing of the server."""
+
+
+class _Scram:
+    """RFC 5802. The server has to prove that it knows the password, before or with its 235."""
+
+    def __init__(self, mechanism: str, credentials: Credentials) -> None:
+        try:
+            self._client = ScramClient(
+                mechanism, credentials.user, credentials.password, authzid=credentials.authzid
+            )
+        except ValueError as error:
+            raise SaslClientError(str(error)) from None
+        self._step = 0
+
+    def initial(self) -> bytes | None:
+        self._step = 1
+        return self._client.first()
+
+    def respond(self, challenge: bytes) -> bytes:
+        try:
+            if self._step == 1 and not challenge:
+                return self._client.first()
+            self._step += 1
+            if self._step == 2:
+                return self._client.final(challenge)
+            if self._step == 3:
+                self._client.verify(challenge)
+                return b""
+        except (ScramError, ValueError) as error:
+            raise SaslClientError(str(error)) from None
+        raise SaslClientError("more challenges than SCRAM has")
+
+    def finish(self) -> None:
+        if self._step != 3:
+            raise SaslClientError("the server did not prove that it knows the password")
+
+
+class _Xoauth2:
+    """As Google and Microsoft describe it. After an error the client answers with nothing."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def initial(self) -> bytes | None:
+        user, token = _octets(self._credentials.user), _octets(self._credentials.password)
+        return b"user=%b\1auth=Bearer %b\1\1" % (user, token)
+
+    def respond(self, challenge: bytes) -> bytes:
+        return b"" if challenge else self.initial() or b""
+
+    def finish(self) -> None:
+        """A token proves nothing of the server."""
+
+
+class _OAuthBearer(_Xoauth2):
+    """RFC 7628 §3."""
+
+    def initial(self) -> bytes | None:
+        known = self._credentials
+        user = known.user.replace("=", "=3D").replace(",", "=2C")
+        text = (
+            f"n,a={user},\1host={known.host}\1port={known.port}\1auth=Bearer {known.password}\1\1"
+        )
+        return _octets(text)
+
+    def respond(self, challenge: bytes) -> bytes:
+        return b"\1" if challenge else self.initial() or b""
+
+
+_MAKERS: Final[dict[str, Callable[[Credentials], ClientMechanism]]] = {
+    "CRAM-MD5": _CramMd5,
+    "LOGIN": _Login,
+    "OAUTHBEARER": _OAuthBearer,
+    "PLAIN": _Plain,
+    "XOAUTH2": _Xoauth2,
+}
