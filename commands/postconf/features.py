@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["feature_lines"]
 
+SASL_SERVERS = ("dovecot", "table")
 LOCK_METHODS = ("flock", "fcntl", "dotlock")
 PUBLIC_KEY_ALGORITHMS = ("dsa", "ecdsa", "rsa")
 TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
@@ -12,13 +13,15 @@ TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
 def feature_lines(option: str, mode: str) -> list[str]:
     """The lines for one of the options l, m, a, A, T. mode: the argument of -T.
 
-    There is no SASL yet, so -a and -A name nothing. Raises ValueError for an unknown mode.
+    Clients do not log in yet, so -A names nothing. Raises ValueError for an unknown mode.
     """
     match option:
         case "l":
             return list(LOCK_METHODS)
         case "m":
             return _table_types()
+        case "a":
+            return list(SASL_SERVERS)
         case "T":
             return _tls(mode)
         case _:

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from libmail.net.channel import Channel
-from libmail.smtp.server import Content, Event, SmtpServerCore
+from libmail.smtp.server import Command, Content, Event, SmtpServerCore
 
 __all__ = ["Dialogue"]
 
@@ -21,11 +21,12 @@ _PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
 class Dialogue:
     """Of one connection. core: the parser of what the client sends."""
 
-    __slots__ = ("_busy_since", "_out", "_turn", "channel", "core")
+    __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "channel", "core")
 
     def __init__(self, channel: Channel, line_limit: int) -> None:
         self.channel = channel
         self.core = SmtpServerCore(line_limit)
+        self._line_limit = line_limit
         self._out: list[bytes] = []
         self._turn = 0
         self._busy_since = 0.0
@@ -59,6 +60,17 @@ class Dialogue:
                 self.flush()
             core.receive_data(await self.channel.read(idle=idle))
             self._busy_since = time.monotonic()
+
+    async def response(self, limit: int) -> Command:
+        """The next line, which is no command; it may have that many octets. Raises as `event`."""
+        self.core.limit_lines(limit)
+        try:
+            event = await self.event(idle=True)
+        finally:
+            self.core.limit_lines(self._line_limit)
+        if not isinstance(event, Command):
+            raise AssertionError(event)
+        return event
 
     async def _take_turns(self) -> None:
         if self._turn < _TURN and time.monotonic() - self._busy_since < _TURN_TIME:

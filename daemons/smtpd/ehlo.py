@@ -33,9 +33,17 @@ def _size(session: "Session") -> str:
     return f"SIZE {limit}" if limit else "SIZE"
 
 
+def _auth(session: "Session") -> str:
+    """broken_sasl_auth_clients read an older form of the line."""
+    names = session.login.announced
+    both = names and session.server.logins.params.broken_sasl_auth_clients
+    return f"AUTH {names}\nAUTH={names}" if both else f"AUTH {names}" if names else ""
+
+
 _EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
     "PIPELINING": lambda _: "PIPELINING",
     "SIZE": _size,
+    "AUTH": _auth,
     "VERP": lambda session: "XVERP" if session.may_verp else "",
     "ENHANCEDSTATUSCODES": lambda _: "ENHANCEDSTATUSCODES",
     "8BITMIME": lambda _: "8BITMIME",

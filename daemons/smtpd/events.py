@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
-from libmail.lookup.facts import Effect, Facts
+from libmail.lookup.facts import Effect, Facts, Sasl
 from libmail.lookup.xclient import Forwarded
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "HostnameMismatch",
     "ImproperPipelining",
     "LimitExceeded",
+    "LoginAborted",
+    "LoginFailed",
     "SessionLine",
     "SessionLost",
     "escaped",
@@ -132,26 +134,62 @@ class ImproperPipelining(NamedTuple):
         return f"improper command pipelining after {self.where} from {self.client}: {self.data}"
 
 
+class LoginFailed(NamedTuple):
+    """A client could not log in. username: under which it tried, None where that is not known."""
+
+    client: str
+    method: str
+    reason: str
+    username: str | None
+
+    def text(self) -> str:
+        """`host[1.2.3.4]: SASL PLAIN authentication failed: reason, sasl_username=user`."""
+        name = "(unavailable)" if self.username is None else self.username
+        what = f"SASL {self.method} authentication failed"
+        return f"{self.client}: {what}: {self.reason}, sasl_username={name}"
+
+
+class LoginAborted(NamedTuple):
+    """A client has given up to log in."""
+
+    client: str
+    method: str
+
+    def text(self) -> str:
+        """`host[1.2.3.4]: SASL PLAIN authentication aborted`."""
+        return f"{self.client}: SASL {self.method} authentication aborted"
+
+
 class ClientLine(NamedTuple):
-    """A message begins. orig_queue_id, orig_client: where XFORWARD says that it comes from."""
+    """A message begins. orig_queue_id, orig_client: where XFORWARD says that it comes from.
+
+    sasl: as whom the client has logged in.
+    """
 
     queue_id: str
     client: str
     orig_queue_id: str = ""
     orig_client: str = ""
+    sasl: Sasl | None = None
 
     @classmethod
-    def of(cls, queue_id: str, client: str, forwarded: Forwarded | None) -> "ClientLine":
+    def of(
+        cls, queue_id: str, client: str, forwarded: Forwarded | None, sasl: Sasl | None
+    ) -> "ClientLine":
         """Of a message that is, or is not, forwarded by the client."""
         if forwarded is None:
-            return cls(queue_id, client)
+            return cls(queue_id, client, sasl=sasl)
         name, address = forwarded.name, forwarded.address
         known = f"{name or 'unknown'}[{address or 'unknown'}]" if name or address else ""
-        return cls(queue_id, client, forwarded.ident, known)
+        return cls(queue_id, client, forwarded.ident, known, sasl)
 
     def text(self) -> str:
-        """`ID: client=host[1.2.3.4], orig_queue_id=ID, orig_client=host[1.2.3.4]`."""
+        """`ID: client=host[1.2.3.4], sasl_method=PLAIN, sasl_username=user, orig_queue_id=ID`."""
         text = f"{self.queue_id}: client={self.client}"
+        if self.sasl is not None:
+            text += f", sasl_method={self.sasl.method}, sasl_username={self.sasl.username}"
+            if self.sasl.sender:
+                text += f", sasl_sender={self.sasl.sender}"
         if self.orig_queue_id:
             text += f", orig_queue_id={self.orig_queue_id}"
         return f"{text}, orig_client={self.orig_client}" if self.orig_client else text

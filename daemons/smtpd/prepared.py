@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from daemons.smtpd.logins import OpenedLogins, open_logins
 from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.rates import Limits, open_limits
@@ -42,9 +43,11 @@ _UNRESTRICTED: Final = (
     *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode")),
     *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
     ("smtpd_upstream_proxy_protocol", ""),
+    ("smtpd_sasl_auth_enable", "no"),
+    ("smtpd_client_connection_count_limit", "0"),
     *(
-        (f"smtpd_client_{what}_limit", "0")
-        for what in ("connection_count", "connection_rate", "message_rate", "recipient_rate")
+        (f"smtpd_client_{what}_rate_limit", "0")
+        for what in ("auth", "connection", "message", "recipient")
     ),
 )
 
@@ -118,6 +121,7 @@ class Prepared:
     flush_domains: DomainList
     resolver: NativeResolver
     limits: Limits
+    logins: OpenedLogins
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -179,6 +183,7 @@ def open_tables(
         flush_domains=flush_domains(flush_params),
         resolver=native or NativeResolver(),
         limits=open_limits(config, service),
+        logins=open_logins(config),
     )
 
 

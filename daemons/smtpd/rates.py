@@ -26,6 +26,7 @@ class RateParams:
 
     myhostname: str
     parent_domain_matches_subdomains: tuple[str, ...]
+    smtpd_client_auth_rate_limit: int
     smtpd_client_connection_count_limit: int
     smtpd_client_connection_rate_limit: int
     smtpd_client_event_limit_exceptions: tuple[str, ...]
@@ -76,6 +77,11 @@ class Rates:
         self._connections = bool(
             params.smtpd_client_connection_count_limit or params.smtpd_client_connection_rate_limit
         )
+        self._logins = _Event(
+            params.smtpd_client_auth_rate_limit,
+            "AUTH command rate limit exceeded",
+            "Error: too many AUTH commands from",
+        )
         self._messages = _Event(
             params.smtpd_client_message_rate_limit,
             "Message delivery request rate limit exceeded",
@@ -89,7 +95,8 @@ class Rates:
 
     async def limited(self, client: Client) -> bool:
         """Whether there are limits for this client; while the list fails, there are."""
-        if not (self._connections or self._messages.limit or self._recipients.limit):
+        events = (self._logins, self._messages, self._recipients)
+        if not self._connections and not any(event.limit for event in events):
             return False
         try:
             return not await self._exceptions.match(client.name, client.address)
@@ -120,6 +127,10 @@ class Rates:
         """A connection that was counted is over."""
         if self._connections:
             self._anvil.disconnect(self._ident(client))
+
+    async def auth(self, client: Client, shown: str) -> Reply | None:
+        """Count an AUTH command of a client that is limited; why it is one too many."""
+        return await self._count("auth", self._logins, client, shown)
 
     async def message(self, client: Client, shown: str) -> Reply | None:
         """Count a MAIL command of a client that is limited; why it is one too many."""

@@ -1,6 +1,7 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
 from libmail.lookup.facts import Facts
+from libmail.text.printable import printable_octets
 from libmail.text.quoting import header_address
 
 __all__ = ["literal", "received"]
@@ -21,18 +22,36 @@ def received(
     recipient: str | None,
     date: str,
     hide_client: bool,
+    name_sender: bool,
 ) -> bytes:
-    """The header in wire form. recipient: the only one, internal form; None: several."""
+    """The header in wire form. recipient: the only one, internal form; None: several.
+
+    name_sender: tell as whom the client has logged in.
+    """
     client = facts.client
     protocol = "UTF8SMTP" if smtputf8 else facts.protocol
+    if facts.sasl is not None and protocol != "SMTP":  # RFC 3848
+        protocol += "A"
     lines = []
     if hide_client:
         lines.append(f"Received: by {hostname} ({mail_name}) with {protocol} id {queue_id}")
     else:
         helo = facts.helo_name or client.name
         lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
+        if name_sender and facts.sasl is not None:
+            lines.append(f"\t(Authenticated sender: {_comment(facts.sasl.username)})")
         lines.append(f"\tby {hostname} ({mail_name}) with {protocol} id {queue_id}")
     return _finished(lines, recipient, date)
+
+
+def _comment(text: str) -> str:
+    """Text of a stranger inside a comment, which must not end there; ASCII as in the header."""
+    found, depth = [], 0
+    for char in printable_octets(text):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        found.append("?" if char == "\\" or depth < 0 else char)
+        depth = max(depth, 0)
+    return "".join(found) + ")" * depth
 
 
 def _finished(lines: list[str], recipient: str | None, date: str) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from daemons.smtpd.client_rules import ClientRules
 from daemons.smtpd.command_rules import CommandRules
+from daemons.smtpd.logins import Logins
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.prepared import Options, Prepared
@@ -51,6 +52,7 @@ class Server:
     clients: ClientRules = field(init=False)
     commands: CommandRules = field(init=False)
     rates: Rates = field(init=False)
+    logins: Logins = field(init=False)
     flush: FlushClient = field(init=False)
     postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
@@ -70,6 +72,7 @@ class Server:
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
         self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
+        self.logins = Logins(prepared.logins, must_encrypt=self.options.must_encrypt)
         self.restrictions = prepared.restrictions.restrictions
         policies = PolicyServers(prepared.restrictions.policies)
         self.lookups = prepared.lookups({WhereTo: self._resolve, WhatPolicy: policies.ask})

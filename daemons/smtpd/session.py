@@ -27,6 +27,7 @@ from daemons.smtpd.events import (
 )
 from daemons.smtpd.footer import add_footer, footer_values
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
+from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
@@ -51,11 +52,12 @@ class Session:
     line: the command at hand. discard: EHLO keywords that the client does not get to see.
     may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
     content of its message. trust: what the client may say of others. forwarded: where the next
-    message comes from, by XFORWARD. complete: cleanup has answered for the message.
+    message comes from, by XFORWARD. complete: cleanup has answered for the message. login: how it
+    may log in, or tried to.
     """
 
     __slots__ = ("_reason", "access_denied", "chunks", "complete", "counted", "dialogue", "discard",
-                 "extras", "facts", "forwarded", "line", "lookups", "may_verp", "milters",
+                 "extras", "facts", "forwarded", "line", "login", "lookups", "may_verp", "milters",
                  "receiving", "server", "tally", "transaction", "trust", "verbs")  # fmt: skip
 
     def __init__(
@@ -76,6 +78,7 @@ class Session:
         self.trust = Trust()
         self.milters: SessionMilters | None = None
         self.extras = Extras()
+        self.login = Login()
         self.discard: frozenset[str] = frozenset()
         self.may_verp = False
         self.receiving = False
@@ -179,7 +182,7 @@ class Session:
         self.dialogue.core.reset()
         facts = self.facts
         facts.helo_name, facts.protocol, facts.sasl = "", "SMTP", None
-        self.discard, self.may_verp = frozenset(), False
+        self.discard, self.may_verp, self.login = frozenset(), False, Login()
 
     # commands
 
@@ -307,8 +310,8 @@ class Session:
             server = self.server
             submission = await server.cleanup.open(server.options.cleanup_flags)
             transaction.submission = submission
-            self.facts.mail.queue_id = submission.queue_id
-            LOG.event(ClientLine.of(submission.queue_id, self.client, self.forwarded))
+            queue_id = self.facts.mail.queue_id = submission.queue_id
+            LOG.event(ClientLine.of(queue_id, self.client, self.forwarded, self.facts.sasl))
 
     def drop_transaction(self) -> None:
         """End the transaction; what it has of a message is dropped."""

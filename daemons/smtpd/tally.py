@@ -41,6 +41,12 @@ class Tally:
             self.transcript.append(("In", shown))
         return shown
 
+    def heard_secret(self) -> None:
+        """The client gave a line that nobody may see."""
+        self._secret = True
+        if len(self.transcript) < self._kept:
+            self.transcript.append(("In", MASK))
+
     def said(self, data: bytes) -> None:
         """We gave a reply."""
         if len(self.transcript) < self._kept:

@@ -203,7 +203,7 @@ class DovecotServer:
         except (OSError, TimeoutError) as error:
             late = isinstance(error, TimeoutError)
             reason = "Connection timed out" if late else error.strerror
-            LOG.warning(f"SASL: Connect to {self._path} failed: {reason}")
+            LOG.warning(f"SASL: Connect to Dovecot auth socket '{self._path}' failed: {reason}")
             if connection is not None:
                 connection.close()
             return None

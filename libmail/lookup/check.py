@@ -20,6 +20,7 @@ from libmail.lookup.facts import (
     PERMIT,
     RECIPIENT,
     REVERSE_CLIENT,
+    SASL,
     SENDER,
     Effect,
     ErrorClass,
@@ -27,6 +28,7 @@ from libmail.lookup.facts import (
     Outcome,
     Subject,
     Verdict,
+    named,
 )
 from libmail.lookup.params import RestrictionParams
 from libmail.smtp.reply import Reply
@@ -141,6 +143,8 @@ class Check:
             return facts.helo_name
         if subject is SENDER:
             return facts.mail.sender or ""
+        if subject is SASL:
+            return named(facts, SASL)
         if subject is DATA:
             return "DATA"
         if subject is END_OF_DATA:

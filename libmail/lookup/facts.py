@@ -17,6 +17,7 @@ __all__ = [
     "PERMIT",
     "RECIPIENT",
     "REVERSE_CLIENT",
+    "SASL",
     "SENDER",
     "Answer",
     "Client",
@@ -138,6 +139,7 @@ CLIENT: Final = Subject("Client host")
 REVERSE_CLIENT: Final = Subject("Unverified Client host")
 HELO: Final = Subject("Helo command")
 SENDER: Final = Subject("Sender address")
+SASL: Final = Subject("SASL login name")
 RECIPIENT: Final = Subject("Recipient address")
 ETRN: Final = Subject("Etrn command")
 DATA: Final = Subject("Data command")
@@ -152,6 +154,8 @@ def named(facts: Facts, subject: Subject) -> str:
         return facts.client.reverse_name
     if subject is HELO:
         return facts.helo_name
+    if subject is SASL:
+        return "" if facts.sasl is None else facts.sasl.username
     return (facts.mail.sender if subject is SENDER else facts.mail.recipient) or ""
 
 

@@ -53,6 +53,14 @@ from libmail.lookup.facts import (
     Subject,
 )
 from libmail.lookup.hosts import HOSTS_OF, KINDS, hosts_access
+from libmail.lookup.logins import (
+    check_sasl_access,
+    permit_sasl_authenticated,
+    reject_authenticated_sender_login_mismatch,
+    reject_known_sender_login_mismatch,
+    reject_sender_login_mismatch,
+    reject_unauthenticated_sender_login_mismatch,
+)
 from libmail.lookup.unlisted import reject_unlisted_recipient, reject_unlisted_sender
 
 __all__ = ["RESTRICTIONS", "WITH_ARGUMENT", "WITH_TABLE"]
@@ -113,24 +121,24 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "permit_inet_interfaces": permit_inet_interfaces,
     "permit_mx_backup": permit_mx_backup,
     "permit_mynetworks": permit_mynetworks,
-    "permit_sasl_authenticated": _dunno,
+    "permit_sasl_authenticated": permit_sasl_authenticated,
     "permit_tls_all_clientcerts": _dunno,
     "permit_tls_clientcerts": _dunno,
     "reject": _reject,
-    "reject_authenticated_sender_login_mismatch": _dunno,
+    "reject_authenticated_sender_login_mismatch": reject_authenticated_sender_login_mismatch,
     "reject_invalid_helo_hostname": reject_invalid_helo_hostname,
     "reject_invalid_hostname": reject_invalid_helo_hostname,
-    "reject_known_sender_login_mismatch": _dunno,
+    "reject_known_sender_login_mismatch": reject_known_sender_login_mismatch,
     "reject_multi_recipient_bounce": reject_multi_recipient_bounce,
     "reject_non_fqdn_helo_hostname": reject_non_fqdn_helo_hostname,
     "reject_non_fqdn_hostname": reject_non_fqdn_helo_hostname,
     "reject_non_fqdn_recipient": reject_non_fqdn_recipient,
     "reject_non_fqdn_sender": reject_non_fqdn_sender,
     "reject_plaintext_session": reject_plaintext_session,
-    "reject_sender_login_mismatch": _dunno,
+    "reject_sender_login_mismatch": reject_sender_login_mismatch,
     "reject_unauth_destination": reject_unauth_destination,
     "reject_unauth_pipelining": reject_unauth_pipelining,
-    "reject_unauthenticated_sender_login_mismatch": _dunno,
+    "reject_unauthenticated_sender_login_mismatch": reject_unauthenticated_sender_login_mismatch,
     "reject_unknown_address": reject_unknown_sender_domain,
     "reject_unknown_client": reject_unknown_client_hostname,
     "reject_unknown_client_hostname": reject_unknown_client_hostname,
@@ -155,7 +163,7 @@ WITH_TABLE: Final[Mapping[str, Restriction]] = {
     "check_helo_access": check_helo_access,
     "check_recipient_access": check_recipient_access,
     "check_reverse_client_hostname_access": check_reverse_client_access,
-    "check_sasl_access": _dunno,
+    "check_sasl_access": check_sasl_access,
     "check_sender_access": check_sender_access,
     **{
         f"check_{name}_{kind.lower()}_access": hosts_access(name, kind)

@@ -30,6 +30,7 @@ _MAPS: Final = (
     "recipient_canonical_maps",
     "relay_recipient_maps",
     "sender_canonical_maps",
+    "smtpd_sender_login_maps",
     "virtual_alias_maps",
     "virtual_mailbox_maps",
 )

@@ -63,6 +63,7 @@ class RestrictionParams:
     smtpd_relay_before_recipient_restrictions: bool
     smtpd_relay_restrictions: tuple[str, ...]
     smtpd_restriction_classes: tuple[str, ...]
+    smtpd_sasl_auth_enable: bool
     smtpd_sender_restrictions: tuple[str, ...]
     soft_bounce: bool
     stress: str

@@ -9,7 +9,7 @@ from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
 from libmail.smtp.address import split_address
 from libmail.tables.maps import AddressForms
 
-__all__ = ["check_listed", "reject_unlisted_recipient", "reject_unlisted_sender"]
+__all__ = ["at_origin", "check_listed", "reject_unlisted_recipient", "reject_unlisted_sender"]
 
 _LOCAL: Final = int(ResolveFlag.LOCAL)
 _ALIAS: Final = int(ResolveFlag.ALIAS)
@@ -46,7 +46,7 @@ async def check_listed(check: Check, subject: Subject, address: str) -> Outcome:
 async def _check(check: Check, subject: Subject, address: str) -> Outcome:
     reply = await check.resolve(address)
     recipient = reply.recipient or address
-    local = bool(reply.flags & _LOCAL) or _at_origin(check, recipient)
+    local = bool(reply.flags & _LOCAL) or at_origin(check, recipient)
     for title in _FOR_SENDER if subject is SENDER else _FOR_RECIPIENT:
         if check.lookups.has(title) and await _found(check, title, recipient, local):
             return DUNNO
@@ -55,7 +55,8 @@ async def _check(check: Check, subject: Subject, address: str) -> Outcome:
     return await _class_tables(check, subject, reply, recipient)
 
 
-def _at_origin(check: Check, address: str) -> bool:
+def at_origin(check: Check, address: str) -> bool:
+    """Whether an address is in our own domain, $myorigin."""
     return split_address(address)[1].lower() == check.params.myorigin.lower()
 
 

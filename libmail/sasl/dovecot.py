@@ -106,7 +106,8 @@ class DovecotCore:
         if context.certified:
             fields.append("valid-client-cert")
         if initial is not None:
-            fields.append("resp=" + base64.b64encode(initial).decode())
+            # An empty one has to be told from none: it is "=", as in SMTP.
+            fields.append(f"resp={base64.b64encode(initial).decode() or '='}")
         return self._last_id, ("\t".join(fields) + "\n").encode("utf-8", "surrogateescape")
 
     def cont(self, request: int, response: bytes) -> bytes:
@@ -187,7 +188,7 @@ def _step(name: str, arguments: Sequence[str]) -> Challenge | Success | Failure:
         if not values.get("user"):
             raise DovecotError("no user in OK")
         return Success(values["user"])
-    return Failure(values.get("reason", ""), temporary="temp" in values)
+    return Failure(values.get("reason", ""), "temp" in values, values.get("user"))
 
 
 def _parameter(text: str) -> tuple[str, str]:

@@ -42,10 +42,15 @@ class Success(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """It is not, or (temporary) nobody can say now. reason: for the log, printable or ""."""
+    """It is not, or (temporary) nobody can say now.
+
+    reason: for the log, "" for none. username: under which the client tried, None where that is not
+    known.
+    """
 
     reason: str
     temporary: bool = False
+    username: str | None = None
 
 
 Step: TypeAlias = Challenge | Success | Failure

@@ -20,12 +20,16 @@ from libmail.sasl.server import AuthContext, Challenge, Exchange, Failure, Step,
 __all__ = ["Find", "TableServer"]
 
 _MECHANISMS: Final = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
-_WRONG: Final = Failure("authentication failed")
 _MALFORMED: Final = Failure("malformed response")
 _BROKEN: Final = Failure("credential table error", temporary=True)
 _AT_ONCE: Final = 4  # passwords that are hashed at a time
 # Someone who does not exist costs as much as someone with a wrong password.
 _NOBODY: Final = "{SCRAM-SHA-256}10000,AAAAAAAAAAAAAAAAAAAAAA==,AAAA,AAAA"
+
+
+def _wrong(login: str) -> Failure:
+    return Failure("authentication failure", username=login)
+
 
 Find: TypeAlias = Callable[[str], Awaitable[str | None]]
 """The entry of a login, None if there is none. Raises OSError when that is not known now."""
@@ -77,7 +81,7 @@ class TableServer:
         try:
             name, word = login.decode(), password.decode()
         except UnicodeDecodeError:
-            return _WRONG
+            return _MALFORMED
         found = await self.entry(name)
         if isinstance(found, Failure):
             return found
@@ -87,7 +91,7 @@ class TableServer:
             except ValueError as error:
                 self._warn(f"SASL credential table: entry of {name!a}: {error}")
                 return _BROKEN
-        return Success(name) if matches and found is not None else _WRONG
+        return Success(name) if matches and found is not None else _wrong(name)
 
     def warn_of(self, login: str, problem: str) -> None:
         """Log a mistake in the table."""
@@ -156,7 +160,7 @@ class _Scram:
         except ScramError as error:
             return Failure(str(error))
         if last is None:
-            return _WRONG
+            return _wrong(self._user)
         self._done = Success(self._user)
         return Challenge(last)
 

@@ -140,6 +140,10 @@ class SmtpServerCore:
         """Change how line ends are read; between messages."""
         self._newlines = newlines
 
+    def limit_lines(self, octets: int) -> None:
+        """Change how long a command line may be."""
+        self._limit = octets
+
     def receive_data(self, data: bytes) -> None:
         """Take what was received."""
         self._buffer = self._buffer[self._at :] + data if self.pending else data

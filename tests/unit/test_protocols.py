@@ -8,6 +8,7 @@ ROOT: Final = Path(__file__).parents[2]
 # These connect to a server themselves, ask one thing at a time, and give up after a time.
 ASKING: Final = {
     "libmail/clients/anvil.py": "anvil(8) of this system",
+    "libmail/clients/dovecot.py": "Dovecot, a request of each session",
     "libmail/clients/policy.py": "a policy server",
     "libmail/net/stream_client.py": "servers of tables",
     "daemons/qmgr/agents.py": "delivery agents, a request at a time",

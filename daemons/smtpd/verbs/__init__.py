@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from daemons.smtpd.verb import Verb
+from daemons.smtpd.verbs.auth import auth
 from daemons.smtpd.verbs.content import bdat, chunking_off, data
 from daemons.smtpd.verbs.etrn import etrn
 from daemons.smtpd.verbs.helo import ehlo, helo
 from daemons.smtpd.verbs.mail import mail
-from daemons.smtpd.verbs.other import auth_off, help_, noop, not_here, quit_, rset
+from daemons.smtpd.verbs.other import help_, noop, not_here, quit_, rset
 from daemons.smtpd.verbs.rcpt import rcpt, vrfy, vrfy_off
 from daemons.smtpd.verbs.xclient import (
     xclient,
@@ -38,7 +39,7 @@ VERBS: Final[Mapping[str, Verb]] = {
             last=True,
         ),
         Verb("STARTTLS", off=not_here, keyword="STARTTLS", clear=True, bare=True, last=True),
-        Verb("AUTH", off=auth_off, keyword="AUTH", last=True),
+        Verb("AUTH", auth, last=True),
         Verb("MAIL", mail),
         Verb("RCPT", rcpt),
         Verb("DATA", data, last=True),

@@ -188,7 +188,7 @@ async def _discard(session: Session, chunks: Chunks, size: int, refused: Answer)
 
 async def _head(session: Session, transaction: Transaction, queue_id: str) -> Head:
     server, facts, extras = session.server, session.facts, session.extras
-    client, origin = facts.client, session.forwarded or Forwarded()
+    client, sasl, origin = facts.client, facts.sasl, session.forwarded or Forwarded()
     envelope = Envelope(
         sender=transaction.sender,
         flags=transaction.flags,
@@ -207,6 +207,9 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         protocol_name=facts.protocol,
         server_address=client.server_address,
         server_port=client.server_port,
+        sasl_method=sasl.method if sasl is not None else "",
+        sasl_username=sasl.username if sasl is not None else "",
+        sasl_sender=sasl.sender if sasl is not None else "",
         log_client_name=origin.name,
         log_client_address=origin.address,
         log_client_port=origin.port,
@@ -224,6 +227,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         recipient=recipients[0].address if len(recipients) == 1 else None,
         date=server.date(),
         hide_client=server.params.smtpd_hide_client_session,
+        name_sender=server.logins.params.smtpd_sasl_authenticated_header,
     )
     prepend = "".join([f"{line}\r\n" for line in extras.prepend])
     return Head(

@@ -5,7 +5,9 @@ from typing import Final
 
 from daemons.smtpd.answer import CLOSING, Answer, answer
 from daemons.smtpd.ehlo import ALMOST_ALL, ehlo_reply, logged
+from daemons.smtpd.logins import NoMechanisms
 from daemons.smtpd.session import Session
+from daemons.smtpd.verbs.auth import auth_unavailable
 from libmail.log import LOG
 from libmail.smtp.reply import Reply
 
@@ -47,6 +49,10 @@ async def ehlo(session: Session, argument: str) -> Answer:
         LOG.info(f"discarding EHLO keywords: {logged(discard)}")
     session.discard = discard
     session.may_verp = await rules.allows_verp(facts.client)
+    try:
+        session.login.announced = await session.server.logins.announced(facts)
+    except NoMechanisms:
+        return auth_unavailable(session)
     return answer(ehlo_reply(session))
 
 

@@ -1,7 +1,7 @@
 """MAIL, RFC 5321 §4.1.1.2, with SIZE, BODY, SMTPUTF8 and the DSN parameters."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from daemons.smtpd.answer import Answer, answer, by_policy
@@ -24,6 +24,7 @@ from libmail.smtp.address import (
     xtext_decode,
 )
 from libmail.smtp.reply import Reply
+from libmail.text.printable import printable
 
 __all__ = ["UNDECLARED_UTF8", "WRITE_ERROR", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
 
@@ -62,6 +63,7 @@ class _Options:
     ret: bool = False
     envid: str | None = None
     verp: str | None = None
+    auth: str | None = None
 
 
 async def mail(session: Session, argument: str) -> Answer:
@@ -91,6 +93,9 @@ async def mail(session: Session, argument: str) -> Answer:
         return err.answer
     if options.verp is not None and not sender:
         return answer(Reply(503, "5.5.4", "Error: XVERP requires non-null sender"))
+    if facts.sasl is not None:
+        given = options.auth if options.auth not in (None, "<>") else ""
+        facts.sasl = replace(facts.sasl, sender=printable(given or ""))
     sender = without_line_breaks(sender)
     decision = await _decide(session, sender, argument[5:], options)
     if decision is not None:
@@ -157,6 +162,8 @@ async def _options(session: Session, text: str) -> _Options:
         elif name == "BODY" and value.upper() in ("7BIT", "8BITMIME"):
             if value.upper() == "8BITMIME":
                 options.flags |= EnvelopeFlag.EIGHTBIT
+        elif name == "AUTH" and session.server.logins.possible(session.facts):
+            _auth_option(session, options, value)
         elif name in ("RET", "ENVID"):
             _dsn_option(session, options, name, value)
         else:
@@ -191,6 +198,18 @@ def _size(session: Session, value: str) -> int:
         reply = Reply(552, "5.3.4", "Message size exceeds file system imposed limit")
         raise _Refused(by_policy(reply))
     return int(value)
+
+
+def _auth_option(session: Session, options: _Options, value: str) -> None:
+    """Who submitted the message first, RFC 4954 §5; believed of those who have logged in.
+
+    Raises _Refused.
+    """
+    if "AUTH" in session.discard:
+        raise _Refused(answer(Reply(503, "5.5.4", "Error: authentication disabled")))
+    if options.auth is not None:
+        raise _Refused(answer(Reply(503, "5.5.4", "Error: multiple AUTH= options")))
+    options.auth = value
 
 
 def _dsn_option(session: Session, options: _Options, name: str, value: str) -> None:

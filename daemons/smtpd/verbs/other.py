@@ -6,7 +6,7 @@ from daemons.smtpd.answer import Answer, answer
 from daemons.smtpd.session import Session
 from libmail.smtp.reply import Reply
 
-__all__ = ["auth_off", "help_", "noop", "not_here", "quit_", "rset"]
+__all__ = ["help_", "noop", "not_here", "quit_", "rset"]
 
 _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
 _BYE: Final = answer(Reply(221, "2.0.0", "Bye"))
@@ -36,8 +36,3 @@ async def help_(session: Session, _: str) -> Answer:
 def not_here(_: Session) -> Answer:
     """A command of a feature that is off."""
     return answer(Reply(502, "5.5.1", "Error: command not implemented"))
-
-
-def auth_off(_: Session) -> Answer:
-    """AUTH where nobody can authenticate."""
-    return answer(Reply(503, "5.5.1", "Error: authentication not enabled"))

@@ -133,7 +133,7 @@ def _protocol(value: str) -> str:
 def _login(sasl: Sasl | None, found: Iterable[tuple[str, str]]) -> Sasl | None:
     for name, value in found:
         if name == "LOGIN":
-            sasl = None if value.upper() == UNAVAILABLE else Sasl("", _printable(value))
+            sasl = None if value.upper() == UNAVAILABLE else Sasl("XCLIENT", _printable(value))
     return sasl
 
 

@@ -41,7 +41,7 @@ _TLS = """
     smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
     smtp_tlsrpt_socket_name smtp_use_tls smtpd_client_new_tls_session_rate_limit
     smtpd_starttls_timeout smtpd_tls_always_issue_session_ids smtpd_tls_ask_ccert
-    smtpd_tls_auth_only smtpd_tls_CAfile smtpd_tls_CApath smtpd_tls_ccert_verifydepth
+    smtpd_tls_CAfile smtpd_tls_CApath smtpd_tls_ccert_verifydepth
     smtpd_tls_cert_file smtpd_tls_chain_files smtpd_tls_ciphers smtpd_tls_dcert_file
     smtpd_tls_dh1024_param_file smtpd_tls_dh512_param_file smtpd_tls_dkey_file
     smtpd_tls_eccert_file smtpd_tls_eckey_file smtpd_tls_eecdh_grade smtpd_tls_enable_rpk
@@ -75,8 +75,8 @@ _TLS = """
 """
 
 _SASL = """
-    broken_sasl_auth_clients cyrus_sasl_config_path lmtp_sasl_auth_cache_name
-    lmtp_sasl_auth_cache_time lmtp_sasl_auth_enable lmtp_sasl_auth_soft_bounce
+    cyrus_sasl_config_path lmtp_sasl_auth_cache_name lmtp_sasl_auth_cache_time
+    lmtp_sasl_auth_enable lmtp_sasl_auth_soft_bounce
     lmtp_sasl_mechanism_filter lmtp_sasl_password_maps lmtp_sasl_password_result_delimiter
     lmtp_sasl_path lmtp_sasl_security_options lmtp_sasl_tls_security_options
     lmtp_sasl_tls_verified_security_options lmtp_sasl_type lmtp_sender_dependent_authentication
@@ -85,10 +85,7 @@ _SASL = """
     smtp_sasl_password_maps smtp_sasl_password_result_delimiter smtp_sasl_path
     smtp_sasl_security_options smtp_sasl_tls_security_options
     smtp_sasl_tls_verified_security_options smtp_sasl_type smtp_sender_dependent_authentication
-    smtpd_sasl_auth_enable smtpd_sasl_authenticated_header smtpd_sasl_exceptions_networks
-    smtpd_sasl_local_domain smtpd_sasl_mechanism_filter smtpd_sasl_path
-    smtpd_sasl_response_limit smtpd_sasl_security_options smtpd_sasl_service
-    smtpd_sasl_tls_security_options smtpd_sasl_type
+    smtpd_sasl_local_domain
 """
 
 _MILTERS = """
@@ -143,10 +140,6 @@ _VERIFICATION = """
     unverified_sender_tempfail_action
 """
 
-_RATES = """
-    smtpd_client_auth_rate_limit
-"""
-
 _CHECKS = """
     force_mime_input_conversion message_reject_characters message_strip_characters
 """
@@ -192,7 +185,7 @@ _OTHER = """
     postlogd_watchdog_timeout relay_clientcerts respectful_logging smtp_bind_address_enforce
     smtp_cname_overrides_servername smtp_min_data_rate smtp_send_dummy_mail_auth
     smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
-    smtpd_sender_login_maps tcp_windowsize
+    tcp_windowsize
 """
 
 NOT_YET = _words(
@@ -201,7 +194,6 @@ NOT_YET = _words(
     + _MILTERS
     + _POSTSCREEN
     + _VERIFICATION
-    + _RATES
     + _CHECKS
     + _FILTERS
     + _PROXY_FILTER

@@ -85,7 +85,7 @@ def test_usage(arguments: list[str], complaint: str, capsys: pytest.CaptureFixtu
     [
         ("-l", ["flock", "fcntl", "dotlock"]),
         ("-T public-key-algorithms", ["dsa", "ecdsa", "rsa"]),
-        ("-a", []),
+        ("-a", ["dovecot", "table"]),
         ("-A", []),
     ],
 )

@@ -26,9 +26,9 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
     [
         ("smtpd_tls_cert_file = /x", [f"main.cf, line 1: smtpd_tls_cert_file: {YET}"]),
         ("smtpd_tls_cert_file =", []),
-        ("smtpd_sasl_security_options = noanonymous", []),
-        ("smtpd_sasl_security_options=noplaintext,noanonymous", [
-            f"main.cf, line 1: smtpd_sasl_security_options: {YET}"]),
+        ("smtp_sasl_security_options = noplaintext, noanonymous", []),
+        ("smtp_sasl_security_options=noanonymous", [
+            f"main.cf, line 1: smtp_sasl_security_options: {YET}"]),
         ("# one\nmessage_strip_characters = \\0", [
             f"main.cf, line 2: message_strip_characters: {YET}"]),
         ("mime_header_checks = $header_checks", []),
@@ -47,9 +47,9 @@ def test_main_cf(tmp_path: Path, main: str, expected: list[str]) -> None:
 def test_master_cf(tmp_path: Path) -> None:
     master = (
         "smtp inet n - n - - smtpd\n"
-        "submission inet n - n - - smtpd\n  -o smtpd_sasl_auth_enable=yes -o header_checks=\n"
+        "submission inet n - n - - smtpd\n  -o smtpd_sasl_local_domain=x -o header_checks=\n"
     )
-    expected = [f"master.cf, line 2: smtpd_sasl_auth_enable: {YET}"]
+    expected = [f"master.cf, line 2: smtpd_sasl_local_domain: {YET}"]
     assert _remarks(tmp_path, "", master) == expected
 
 

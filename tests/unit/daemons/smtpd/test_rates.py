@@ -32,8 +32,8 @@ class FakeAnvil(AnvilClient):
 
 def rates(limits: dict[str, int], exceptions: tuple[str, ...] = ()) -> tuple[Rates, FakeAnvil]:
     limits = dict(limits)
-    names = ("connection_count_limit", "connection_rate_limit", "message_rate_limit",
-             "recipient_rate_limit")  # fmt: skip
+    names = ("auth_rate_limit", "connection_count_limit", "connection_rate_limit",
+             "message_rate_limit", "recipient_rate_limit")  # fmt: skip
     params = RateParams(
         myhostname="mx.test",
         parent_domain_matches_subdomains=(),

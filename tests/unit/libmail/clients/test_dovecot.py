@@ -87,5 +87,6 @@ def test_nobody_there(short_tmp: Path, warnings: list[str]) -> None:
         assert step.temporary
 
     asyncio.run(ask())
-    text = "warning: SASL: Connect to private/auth failed: No such file or directory"
+    where = "Dovecot auth socket 'private/auth'"
+    text = f"warning: SASL: Connect to {where} failed: No such file or directory"
     assert warnings == [text, text]

@@ -55,6 +55,8 @@ def test_requests() -> None:
     )
     number, data = core.auth("LOGIN", None, AuthContext("s\tm", "", "", "", ""))
     assert (number, data) == (2, b"AUTH\t2\tLOGIN\tservice=s\1tm\tnologin\n")
+    _, data = core.auth("PLAIN", b"", AuthContext("smtp", "", "", "", ""))
+    assert data.endswith(b"\tresp==\n")  # an empty response is not none
     assert core.cont(2, b"x") == b"CONT\t2\teA==\n"
     assert core.cancel(2) == b"CANCEL\t2\n"
 
@@ -66,7 +68,7 @@ def test_requests() -> None:
         (b"CONT\t1\t", Challenge(b"")),
         (b"OK\t1\tuser=a@b\tresp=", Success("a@b")),
         (b"OK\t1\tuser=a\1tb", Success("a\tb")),
-        (b"FAIL\t1\tuser=a\treason=no such", Failure("no such")),
+        (b"FAIL\t1\tuser=a\treason=no such", Failure("no such", username="a")),
         (b"FAIL\t1\ttemp", Failure("", temporary=True)),
     ],
 )

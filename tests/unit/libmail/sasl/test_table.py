@@ -16,6 +16,10 @@ TABLE = {"anna@x": derive("geheim", iterations=4096).text(), "old": "nonsense"}
 CONTEXT = AuthContext("smtp", "192.0.2.1", "", "", "")
 
 
+def wrong(login: str) -> Failure:
+    return Failure("authentication failure", username=login)
+
+
 async def find(login: str) -> str | None:
     if login == "down":
         raise OSError(0, "table is down")
@@ -40,9 +44,9 @@ def steps(mechanism: str, responses: Sequence[bytes], *, initial: bool = True) -
     [
         (b"\0anna@x\0geheim", Success("anna@x")),
         (b"anna@x\0anna@x\0geheim", Success("anna@x")),
-        (b"\0anna@x\0falsch", Failure("authentication failed")),
-        (b"\0nobody\0geheim", Failure("authentication failed")),
-        (b"\0\xff\0geheim", Failure("authentication failed")),
+        (b"\0anna@x\0falsch", wrong("anna@x")),
+        (b"\0nobody\0geheim", wrong("nobody")),
+        (b"\0\xff\0geheim", Failure("malformed response")),
         (b"other\0anna@x\0geheim", Failure("acting for another user is not supported")),
         (b"anna@x", Failure("malformed response")),
         (b"\0\0", Failure("malformed response")),
@@ -63,7 +67,7 @@ def test_login() -> None:
     ]
     assert steps("LOGIN", [b"anna@x", b""]) == [
         Challenge(b"Password:"),
-        Failure("authentication failed"),
+        wrong("anna@x"),
     ]
     assert steps("LOGIN", [b""]) == [Failure("malformed response")]
 
@@ -72,9 +76,9 @@ def test_login() -> None:
     ("user", "password", "want"),
     [
         ("anna@x", "geheim", Success("anna@x")),
-        ("anna@x", "falsch", Failure("authentication failed")),
-        ("nobody", "geheim", Failure("authentication failed")),
-        ("old", "geheim", Failure("authentication failed")),
+        ("anna@x", "falsch", wrong("anna@x")),
+        ("nobody", "geheim", wrong("nobody")),
+        ("old", "geheim", wrong("old")),
     ],
 )
 def test_scram(user: str, password: str, want: Step) -> None:

@@ -1,0 +1,217 @@
+"""Who may log in, and by which mechanisms: smtpd's side of SASL (SASL_README).
+
+`open_logins` reads the parameters and opens what they name, before the jail. `Logins` answers in
+the event loop, for all sessions of a process; the AUTH command is in `daemons.smtpd.verbs.auth`.
+The authentication server is asked when a client says EHLO, not before: what hangs up at once, or
+only wants to say HELO, costs it nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from libmail.clients.dovecot import DovecotServer
+from libmail.config import Config
+from libmail.dns.native import ServerAddresses
+from libmail.log import LOG, Fatal
+from libmail.lookup.facts import Facts
+from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
+from libmail.sasl.mechanism import SecurityOptions, parse_security_options
+from libmail.sasl.passwords import PasswordChecker
+from libmail.sasl.server import AuthContext, Exchange, SaslServer, Step
+from libmail.sasl.table import TableServer
+from libmail.tables.maps import Maps
+from libmail.tables.match import AddressList, StringList
+from libmail.tables.table import TableError, TableOptions, TableRetry
+from libmail.tls.facts import Trust
+
+__all__ = ["Login", "Logins", "NoMechanisms", "OpenedLogins", "SaslParams", "open_logins"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaslParams:
+    """See postconf(5)."""
+
+    broken_sasl_auth_clients: bool
+    parent_domain_matches_subdomains: tuple[str, ...]
+    smtpd_sasl_auth_enable: bool
+    smtpd_sasl_authenticated_header: bool
+    smtpd_sasl_exceptions_networks: tuple[str, ...]
+    smtpd_sasl_mechanism_filter: tuple[str, ...]
+    smtpd_sasl_path: str
+    smtpd_sasl_response_limit: int
+    smtpd_sasl_security_options: tuple[str, ...]
+    smtpd_sasl_service: str
+    smtpd_sasl_tls_security_options: tuple[str, ...]
+    smtpd_sasl_type: str
+    smtpd_tls_auth_only: bool
+
+
+class NoMechanisms(Exception):
+    """Clients can log in, but nobody knows how: the server cannot be asked, or offers nothing."""
+
+
+class OpenedLogins(NamedTuple):
+    """What is read and opened before the jail.
+
+    begin: makes the authentication server in the event loop; None: nobody can log in. clear,
+    encrypted: what mechanisms have to be without and with TLS. filter: those that are announced.
+    exceptions: clients to whom none is.
+    """
+
+    params: SaslParams
+    begin: Callable[[], SaslServer] | None
+    clear: SecurityOptions
+    encrypted: SecurityOptions
+    filter: StringList
+    exceptions: AddressList
+
+
+@dataclass(slots=True)
+class Login:
+    """What a session keeps. announced: the mechanisms that EHLO names, "" for none.
+
+    tried: the name under which the client last tried to log in, as far as the server told.
+    """
+
+    announced: str = ""
+    tried: str | None = None
+
+
+# before the jail
+
+
+def open_logins(config: Config) -> OpenedLogins:
+    """Read the parameters, open what they name. Raises Fatal, ConfigError, TableConfigError."""
+    params = config.load(SaslParams)
+    options = TableOptions.of(config)
+    networks = "smtpd_sasl_exceptions_networks"
+    begin = _server(params, options) if params.smtpd_sasl_auth_enable else None
+    clear = _options("smtpd_sasl_security_options", params.smtpd_sasl_security_options)
+    encrypted = _options("smtpd_sasl_tls_security_options", params.smtpd_sasl_tls_security_options)
+    return OpenedLogins(
+        params,
+        begin,
+        clear,
+        encrypted,
+        StringList("smtpd_sasl_mechanism_filter", params.smtpd_sasl_mechanism_filter, options),
+        AddressList(
+            networks,
+            params.smtpd_sasl_exceptions_networks,
+            options,
+            parent=networks in params.parent_domain_matches_subdomains,
+        ),
+    )
+
+
+def _options(name: str, words: tuple[str, ...]) -> SecurityOptions:
+    try:
+        return parse_security_options(words)
+    except ValueError as error:
+        raise Fatal(f"{name}: {error}") from None
+
+
+def _server(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer] | None:
+    begin = _SERVERS.get(params.smtpd_sasl_type)
+    if params.smtpd_sasl_type == "cyrus":
+        LOG.warning("smtpd_sasl_type = cyrus is not supported yet: AUTH is not offered")
+        return None
+    if begin is None:
+        LOG.warning(f"unsupported SASL server implementation: {params.smtpd_sasl_type}")
+        raise Fatal("SASL per-process initialization failed")
+    return begin(params, options)
+
+
+def _dovecot(params: SaslParams, _: TableOptions) -> Callable[[], SaslServer]:
+    path = params.smtpd_sasl_path
+    try:
+        named = path.startswith(("inet:", "unix:"))
+        endpoint = parse_endpoint(path) if named else Endpoint(path)
+    except ValueError as error:
+        raise Fatal(f"smtpd_sasl_path: {error}") from None
+    opener = EndpointOpener(endpoint, ServerAddresses)
+    return lambda: DovecotServer(path, opener.connect)
+
+
+def _table(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer]:
+    maps = Maps("smtpd_sasl_path", (params.smtpd_sasl_path,), options)
+    checker = PasswordChecker()
+
+    async def find(login: str) -> str | None:
+        try:
+            return await maps.find(login)
+        except TableError as error:
+            raise OSError(0, str(error)) from error
+
+    return lambda: TableServer(find, checker, LOG.warning)
+
+
+_SERVERS: Final = {"dovecot": _dovecot, "table": _table}
+
+
+# in the event loop
+
+
+class Logins:
+    """The authentication server, and who may use it."""
+
+    def __init__(self, opened: OpenedLogins, *, must_encrypt: bool) -> None:
+        """must_encrypt: clients may do nothing in the clear."""
+        self._opened = opened
+        self.params = opened.params
+        self._only_encrypted = must_encrypt or opened.params.smtpd_tls_auth_only
+        self._server = None if opened.begin is None else opened.begin()
+
+    def possible(self, facts: Facts) -> bool:
+        """Whether this client could log in."""
+        return self._server is not None and (facts.tls is not None or not self._only_encrypted)
+
+    async def acceptable(self, facts: Facts) -> tuple[str, ...]:
+        """The mechanisms by which a client may log in. Raises NoMechanisms."""
+        if self._server is None:
+            return ()
+        opened = self._opened
+        options = opened.clear if facts.tls is None else opened.encrypted
+        offered = await self._server.mechanisms()
+        found = tuple(one.name for one in offered if options.accept(one))
+        if not found:
+            LOG.warning("no SASL authentication mechanisms")
+            raise NoMechanisms
+        return found
+
+    async def announced(self, facts: Facts) -> str:
+        """What EHLO names to a client, "" for none. Raises NoMechanisms."""
+        if not self.possible(facts):
+            return ""
+        names = await self.acceptable(facts)
+        try:
+            if await self._opened.exceptions.match(facts.client.name, facts.client.address):
+                return ""
+            shown = [name for name in names if await self._opened.filter.match(name)]
+        except TableRetry as error:
+            LOG.warning(str(error))
+            raise NoMechanisms from None
+        if not shown:
+            LOG.warning(
+                f"smtpd_sasl_mechanism_filter discards all mechanisms in '{' '.join(names)}'"
+            )
+            raise NoMechanisms
+        return " ".join(shown)
+
+    async def begin(
+        self, mechanism: str, initial: bytes | None, facts: Facts
+    ) -> tuple[Exchange, Step]:
+        """Begin to log in by a mechanism that is acceptable."""
+        if self._server is None:
+            raise AssertionError(mechanism)
+        client, tls = facts.client, facts.tls
+        context = AuthContext(
+            self.params.smtpd_sasl_service,
+            client.address,
+            client.port,
+            client.server_address,
+            client.server_port,
+            encrypted=tls is not None,
+            certified=tls is not None and tls.trust in (Trust.TRUSTED, Trust.VERIFIED),
+        )
+        return await self._server.begin(mechanism, initial, context)
