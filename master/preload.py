@@ -13,6 +13,7 @@ import importlib.util
 import pwd
 import socket
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from libmail.config import Config, computed
@@ -21,9 +22,16 @@ from libmail.log import Fatal
 from libmail.service.skeleton import Service
 from libmail.tables.registry import TABLE_TYPES, open_table
 from libmail.tables.table import TableConfigError
+from libmail.tls.errors import LibraryMissing
 
 __all__ = ["LATE_MODULES", "freeze", "load_for", "load_program", "use_name_services"]
 
+_TLS: Final = ("libmail.tls.connection", "daemons.smtpd.handshakes")
+_TLS_SWITCHES: Final = (
+    *("smtpd_tls_security_level", "smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
+    *("smtp_tls_security_level", "smtp_enforce_tls", "smtp_tls_policy_maps"),
+    *("lmtp_tls_security_level", "lmtp_enforce_tls", "lmtp_tls_policy_maps"),
+)
 _WITH_PATTERNS: Final = ("pcre", "regexp")  # load a C library when a table is opened
 
 LATE_MODULES: Final = (computed, concurrent.futures.thread, encodings.idna)
@@ -46,8 +54,11 @@ def load_program(command: str) -> Service[object] | None:
     return service if isinstance(service, Service) else None
 
 
-def load_for(config: Config) -> None:
-    """Load what every child would load on its own: parameters, and the table types in use."""
+def load_for(config: Config, services: Iterable[Config] = ()) -> None:
+    """Load what every child would load on its own: parameters, table types in use, TLS.
+
+    services: the configuration as each service has it.
+    """
     texts = [parameter.default for parameter in all_parameters().values()]
     texts += [config.raw(name) or "" for name in (*config.names(), "default_database_type")]
     for kind, module in TABLE_TYPES.items():
@@ -58,6 +69,17 @@ def load_for(config: Config) -> None:
                     open_table(f"{kind}:{{{{/x/ y}}}}", strict=True)
             except (ImportError, TableConfigError):
                 pass  # a program that opens such a table says what is missing
+    if any(_uses_tls(own) for own in (config, *services)):
+        for name in _TLS:
+            try:
+                importlib.import_module(name)
+            except LibraryMissing:
+                pass  # likewise
+
+
+def _uses_tls(config: Config) -> bool:
+    """Whether a program with this configuration loads OpenSSL."""
+    return any(config.text(name).lower() not in ("", "no", "none") for name in _TLS_SWITCHES)
 
 
 def use_name_services() -> None:

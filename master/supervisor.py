@@ -96,9 +96,10 @@ class Supervisor:
     def _open(self, configuration: Configuration) -> None:
         """At the start, where any mistake is fatal. Raises Fatal, ConfigError."""
         network = network_of(configuration.main)
-        for plan in _plans(configuration):
+        plans = _plans(configuration)
+        for plan in plans:
             self._add(plan, network)
-        load_for(configuration.main)
+        load_for(configuration.main, [plan.config for plan in plans])
         freeze()
 
     def _add(self, plan: Plan, network: Network) -> None:
@@ -300,7 +301,7 @@ class Supervisor:
         for service in self._services.values():
             self._retire_children(service, signal.SIGHUP)
         self._replace(plans, network)
-        load_for(configuration.main)
+        load_for(configuration.main, [plan.config for plan in plans])
         freeze()
         for service in self._services.values():
             self._start(service)

@@ -65,6 +65,8 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._channels: set[ClientChannel] = set()
         self._ticking = False
+        if server.tls.handshakes is not None:
+            server.tls.handshakes.begin(runtime.spawn)
         runtime.spawn(self._stop())
 
     def accept(self, _: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from daemons.smtpd.events import ConnectLine
+from daemons.smtpd.tls_start import begin_wrapped
 from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
 from libmail.log import LOG
 from libmail.smtp.reply import Reply
@@ -14,7 +15,10 @@ __all__ = ["arrive"]
 
 
 async def arrive(session: "Session") -> Reply | None:
-    """Find out about the client and log that it is here; why it has to go at once."""
+    """Find out about the client and log that it is here; why it has to go at once.
+
+    Raises SessionEnded, ClientGone.
+    """
     server, facts, dialogue = session.server, session.facts, session.dialogue
     if server.params.smtpd_upstream_proxy_protocol:
         client = await behind_proxy(
@@ -30,6 +34,8 @@ async def arrive(session: "Session") -> Reply | None:
         facts.client = client
     client = facts.client = await server.peers.named(facts.client)
     LOG.event(ConnectLine(session.client))
+    if server.tls.wrapped:
+        await begin_wrapped(session)
     if await server.rates.limited(client):
         session.counted = client
         refused = await server.rates.connect(client, session.client)

@@ -37,7 +37,6 @@ class SmtpdParams:
     smtpd_delay_open_until_valid_rcpt: bool
     smtpd_discard_ehlo_keyword_address_maps: tuple[str, ...]
     smtpd_discard_ehlo_keywords: tuple[str, ...]
-    smtpd_enforce_tls: bool
     smtpd_error_sleep_time: float
     smtpd_forbid_bare_newline: str
     smtpd_forbid_bare_newline_exclusions: tuple[str, ...]
@@ -60,8 +59,6 @@ class SmtpdParams:
     smtpd_timeout: float
     smtpd_upstream_proxy_protocol: str
     smtpd_upstream_proxy_timeout: float
-    smtpd_tls_security_level: str
-    smtpd_tls_wrappermode: bool
     smtputf8_enable: bool
     strict_rfc821_envelopes: bool
     strict_smtputf8: bool

@@ -8,6 +8,7 @@ from daemons.smtpd.logins import OpenedLogins, open_logins
 from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.rates import Limits, open_limits
+from daemons.smtpd.tls_setup import TlsSetup, open_tls
 from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.notice import NoticeParams
@@ -40,7 +41,7 @@ _UNRESTRICTED: Final = (
     ("smtpd_forbid_bare_newline", "no"),
     ("notify_classes", ""),
     *((name, "") for name in ("smtpd_milters", "smtpd_milter_maps", "smtpd_tls_security_level")),
-    *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode")),
+    *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode", "smtpd_use_tls")),
     *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
     ("smtpd_upstream_proxy_protocol", ""),
     ("smtpd_sasl_auth_enable", "no"),
@@ -76,7 +77,7 @@ class Options:
     ipv6: bool
 
 
-def _options(params: SmtpdParams, *, milters: bool) -> Options:
+def _options(params: SmtpdParams, tls: TlsSetup, *, milters: bool) -> Options:
     flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
     overrides = params.receive_override_options
     for word in overrides:
@@ -86,17 +87,10 @@ def _options(params: SmtpdParams, *, milters: bool) -> Options:
     return Options(
         cleanup_flags=int(flags),
         check_unlisted="no_unknown_recipient_checks" not in overrides,
-        must_encrypt=_must_encrypt(params),
+        must_encrypt=tls.level.enforced,
         has_milters=milters and "no_milters" not in overrides,
         ipv6=not {word.lower() for word in params.inet_protocols}.isdisjoint({"all", "ipv6"}),
     )
-
-
-def _must_encrypt(params: SmtpdParams) -> bool:
-    """Whether clients may do nothing in the clear."""
-    level = params.smtpd_tls_security_level.lower()
-    enforced = level not in ("none", "may") if level else params.smtpd_enforce_tls
-    return enforced or params.smtpd_tls_wrappermode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +116,7 @@ class Prepared:
     resolver: NativeResolver
     limits: Limits
     logins: OpenedLogins
+    tls: TlsSetup
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -164,11 +159,12 @@ def open_tables(
     flush_params = config.load(FlushClientParams)
     parents = frozenset(restriction_params.parent_domain_matches_subdomains)
 
+    tls = open_tls(config, service, options)
     milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
     return Prepared(
         config=config,
         params=params,
-        options=_options(params, milters=bool(params.smtpd_milters or milter_maps)),
+        options=_options(params, tls, milters=bool(params.smtpd_milters or milter_maps)),
         restrictions=open_restrictions(config, restriction_params, guard=guard, resolver=dns),
         command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
         noop_commands=StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
@@ -184,6 +180,7 @@ def open_tables(
         resolver=native or NativeResolver(),
         limits=open_limits(config, service),
         logins=open_logins(config),
+        tls=tls,
     )
 
 

@@ -1,8 +1,10 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
-from libmail.lookup.facts import Facts
+from daemons.smtpd.tls_setup import TlsSetup
+from libmail.lookup.facts import Facts, Tls
 from libmail.text.printable import printable_octets
 from libmail.text.quoting import header_address
+from libmail.tls.facts import client_comment
 
 __all__ = ["literal", "received"]
 
@@ -23,25 +25,41 @@ def received(
     date: str,
     hide_client: bool,
     name_sender: bool,
+    tls: TlsSetup,
 ) -> bytes:
     """The header in wire form. recipient: the only one, internal form; None: several.
 
-    name_sender: tell as whom the client has logged in.
+    name_sender: tell as whom the client has logged in. tls: says whether what was agreed upon with
+    it is told.
     """
     client = facts.client
-    protocol = "UTF8SMTP" if smtputf8 else facts.protocol
-    if facts.sasl is not None and protocol != "SMTP":  # RFC 3848
-        protocol += "A"
+    protocol = _protocol(facts, smtputf8=smtputf8)
     lines = []
     if hide_client:
         lines.append(f"Received: by {hostname} ({mail_name}) with {protocol} id {queue_id}")
     else:
         helo = facts.helo_name or client.name
         lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
+        if tls.told and facts.tls is not None:
+            lines += _encryption(facts.tls, asked=tls.asks)
         if name_sender and facts.sasl is not None:
             lines.append(f"\t(Authenticated sender: {_comment(facts.sasl.username)})")
         lines.append(f"\tby {hostname} ({mail_name}) with {protocol} id {queue_id}")
     return _finished(lines, recipient, date)
+
+
+def _protocol(facts: Facts, *, smtputf8: bool) -> str:
+    """RFC 3848, RFC 6531 §4.3."""
+    protocol = "UTF8SMTP" if smtputf8 else facts.protocol
+    if protocol == "SMTP":
+        return protocol
+    return f"{protocol}{'S' if facts.tls else ''}{'A' if facts.sasl else ''}"
+
+
+def _encryption(tls: Tls, *, asked: bool) -> list[str]:
+    """asked: clients are, for a certificate."""
+    comment = client_comment(tls.trust, tls.subject, tls.issuer, asked=asked)
+    return ["\t" + tls.agreed.received().replace("\n", "\r\n"), "\t" + comment]
 
 
 def _comment(text: str) -> str:

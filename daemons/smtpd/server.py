@@ -11,6 +11,7 @@ from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.prepared import Options, Prepared
 from daemons.smtpd.rates import Rates
+from daemons.smtpd.tls_setup import TlsSetup
 from daemons.smtpd.transaction import RouteFinder
 from libmail.clients.anvil import AnvilClient
 from libmail.clients.cleanup import MailClient
@@ -53,6 +54,8 @@ class Server:
     commands: CommandRules = field(init=False)
     rates: Rates = field(init=False)
     logins: Logins = field(init=False)
+    tls: TlsSetup = field(init=False)
+    service: str = field(init=False)
     flush: FlushClient = field(init=False)
     postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
@@ -71,6 +74,8 @@ class Server:
         protocols = _protocols(params)
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
+        self.tls = prepared.tls
+        self.service = prepared.limits.service
         self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
         self.logins = Logins(prepared.logins, must_encrypt=self.options.must_encrypt)
         self.restrictions = prepared.restrictions.restrictions

@@ -10,7 +10,7 @@ decisions get to see.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 from daemons.smtpd.answer import CLOSING, Answer, SessionEnded, answer, decided
 from daemons.smtpd.arrival import arrive
@@ -53,12 +53,13 @@ class Session:
     may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
     content of its message. trust: what the client may say of others. forwarded: where the next
     message comes from, by XFORWARD. complete: cleanup has answered for the message. login: how it
-    may log in, or tried to.
+    may log in, or tried to. unidentified: why it is not known well enough, "" if it is.
     """
 
     __slots__ = ("_reason", "access_denied", "chunks", "complete", "counted", "dialogue", "discard",
                  "extras", "facts", "forwarded", "line", "login", "lookups", "may_verp", "milters",
-                 "receiving", "server", "tally", "transaction", "trust", "verbs")  # fmt: skip
+                 "receiving", "server", "tally", "transaction", "trust", "unidentified",
+                 "verbs")  # fmt: skip
 
     def __init__(
         self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
@@ -84,6 +85,7 @@ class Session:
         self.receiving = False
         self.line = ""
         self.access_denied = False
+        self.unidentified = ""
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
 
     # sending and receiving
@@ -213,6 +215,8 @@ class Session:
         if isinstance(line, Reply):
             return self._fault(line)
         self.line = line
+        if self.unidentified:
+            self._abort()
         word, argument = split(line)
         if not word:
             self._begin(UNKNOWN)
@@ -239,6 +243,14 @@ class Session:
         if verb.ends:
             await self._end(found)
         return found
+
+    def _abort(self) -> NoReturn:
+        """smtpd_tls_req_ccert: the client does not get an answer to what it says first."""
+        reason = self.unidentified
+        LOG.info(f"NOQUEUE: abort: TLS from {self.client}: {reason}")
+        self.tally.kinds.add("policy")
+        self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
+        raise SessionEnded
 
     async def _end(self, found: Answer) -> None:
         await self._delay()

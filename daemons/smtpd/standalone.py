@@ -174,6 +174,9 @@ class StandardChannel:
         """It may have: a program need not wait for the greeting."""
         return False
 
+    def discard_input(self) -> None:
+        """There is none: it is read when it is asked for."""
+
     def close(self) -> None:
         """Leave the descriptors open: they are not ours."""
 

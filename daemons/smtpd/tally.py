@@ -68,8 +68,12 @@ class Tally:
         if answer.error:
             self.fault(answer.kind)
         elif answer.counted:
-            good, total = self._counts[name]
-            self._counts[name] = (good + 1, total)
+            self.succeeded(name)
+
+    def succeeded(self, name: str) -> None:
+        """What followed the answer to a command went well, too."""
+        good, total = self._counts[name]
+        self._counts[name] = (good + 1, total)
 
     def fault(self, kind: str) -> None:
         """The client made an error."""

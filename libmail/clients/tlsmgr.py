@@ -25,7 +25,7 @@ from libmail.log import LOG
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.tls.tickets import TicketKey, TicketKeys
 
-__all__ = ["TlsmgrClient", "TlsmgrClientParams"]
+__all__ = ["Spawn", "TlsmgrClient", "TlsmgrClientParams"]
 
 _PATIENCE: Final = 1.0  # seconds; a full handshake takes less than a long wait
 _KEYS_PATIENCE: Final = 10.0
@@ -44,7 +44,10 @@ class TlsmgrClientParams:
 
 
 class TlsmgrClient:
-    """spawn: runs a task of the process (Runtime.spawn). cache: "smtpd", "smtp" or "lmtp"."""
+    """spawn: runs a task of the process (Runtime.spawn). cache: "smtpd", "smtp" or "lmtp".
+
+    tickets: the place for keys; None for one of its own.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,10 @@ class TlsmgrClient:
         cache: str,
         spawn: Spawn,
         clock: Callable[[], float] = time.time,
+        tickets: TicketKeys | None = None,
     ) -> None:
         path = f"private/{params.tlsmgr_service_name}"
-        self.tickets = TicketKeys(clock)
+        self.tickets = TicketKeys(clock) if tickets is None else tickets
         self._cache = cache
         self._spawn = spawn
         self._clock = clock

@@ -52,6 +52,9 @@ class Channel(Protocol):
     def has_sent(self) -> bool:
         """Whether the client has sent something that was not read yet."""
 
+    def discard_input(self) -> None:
+        """Forget what has come and was not read yet: it came before the client may be believed."""
+
     def close(self) -> None:
         """Close after what was written has been sent."""
 
@@ -223,6 +226,11 @@ class ClientChannel(asyncio.Protocol):
             return False
         waiting = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(_COUNT.size))
         return bool(_COUNT.unpack(waiting)[0])
+
+    def discard_input(self) -> None:
+        """Forget what has come and was not read yet."""
+        self._data.clear()
+        self._received = 0
 
     def close(self) -> None:
         """Close after what was written has been sent, or the client did not take it in time."""

@@ -131,6 +131,12 @@ class SmtpServerCore:
         """The beginning of what was received and has not become an event yet."""
         return self._buffer[self._at : self._at + size]
 
+    def take_rest(self) -> bytes:
+        """All of it, which is then not for this parser."""
+        rest = self._buffer[self._at :]
+        self.reset()
+        return rest
+
     @property
     def newlines(self) -> BareNewline:
         """How line ends are read."""

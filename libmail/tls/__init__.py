@@ -7,7 +7,7 @@ is no OpenSSL 3. A process imports it before its jail, and master before it fork
 A server, in `prepare`, before the jail (files are read; what cannot be used is a TlsConfigError):
 
     use_config_file(common.tls_config_file, common.tls_config_name)
-    level = server_level(config.load(ServerTlsParams))             # libmail.tls.server_setup
+    level = server_level(config.load(ServerTlsParams))             # libmail.tls.server_level
     settings = server_settings(params, common, level.level, ...)   # reads the files
     context = ServerContext(settings)
     for warning in context.warnings: LOG.warning(warning)

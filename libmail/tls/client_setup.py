@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from libmail.tls.authorities import Authorities
+from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.context import ClientSettings
 from libmail.tls.dane import parse_tlsa_digests
 from libmail.tls.errors import TlsConfigError
-from libmail.tls.params import ClientTlsParams, TlsParams
+from libmail.tls.params import TlsParams
 from libmail.tls.server_setup import chains_of_files
 from libmail.tls.settings import OPTIONS, WORKAROUNDS, option_bits, words
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from libmail.dns.hostname import valid_hostname
+from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.levels import Level, level_named
-from libmail.tls.params import ClientTlsParams, TlsParams
+from libmail.tls.params import TlsParams
 from libmail.tls.policy_entry import Find, PolicyEntry, PolicyError, StsPolicy, find_entry
 from libmail.tls.settings import cipher_list, parse_protocols, words
 

@@ -1,15 +1,12 @@
-"""From the parameters of smtpd(8) to a ServerContext: level, chains, ciphers. Before the jail."""
+"""From the parameters of smtpd(8) to a ServerContext: chains, ciphers. Before the jail."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 from libmail.tls.authorities import Authorities
 from libmail.tls.context import Ask, ServerSettings
-from libmail.tls.errors import TlsConfigError
-from libmail.tls.levels import Level, level_named
+from libmail.tls.levels import Level
 from libmail.tls.params import ServerTlsParams, TlsParams
 from libmail.tls.pem import Chain, load_chains, load_pair
 from libmail.tls.settings import (
@@ -24,51 +21,7 @@ from libmail.tls.settings import (
 )
 from libmail.tls.tickets import TicketKeys
 
-__all__ = ["ServerLevel", "configured_chains", "server_level", "server_settings"]
-
-_NO_CERTIFICATES: Final = "No server certs available. TLS won't be enabled"
-_NOT_REQUIRED: Final = "Can't require client certs unless TLS is required"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLevel:
-    """none, may or encrypt. warnings: what is odd about the parameters."""
-
-    level: Level
-    warnings: tuple[str, ...] = ()
-
-
-def server_level(params: ServerTlsParams) -> ServerLevel:
-    """The level of a server. Raises TlsConfigError."""
-    text = params.smtpd_tls_security_level
-    if text:
-        level = level_named(text)
-        if level is None:
-            raise TlsConfigError(f'Invalid TLS level "{text}"')
-        if level > Level.ENCRYPT:
-            warning = f'smtpd_tls_security_level: unsupported TLS level "{text}", using "encrypt"'
-            return ServerLevel(Level.ENCRYPT, (warning,))
-    elif params.smtpd_enforce_tls:
-        level = Level.ENCRYPT
-    else:
-        level = Level.MAY if params.smtpd_use_tls else Level.NONE
-    if params.smtpd_tls_wrappermode:
-        level = Level.ENCRYPT
-    if level is not Level.NONE and _no_certificates(params):
-        return ServerLevel(Level.NONE, (_NO_CERTIFICATES,))
-    if params.smtpd_tls_req_ccert and level is Level.MAY:
-        return ServerLevel(level, (_NOT_REQUIRED,))
-    return ServerLevel(level)
-
-
-def _no_certificates(params: ServerTlsParams) -> bool:
-    """Whether none is configured, and not even that there is none: "none"."""
-    return not (
-        params.smtpd_tls_chain_files
-        or params.smtpd_tls_cert_file
-        or params.smtpd_tls_dcert_file
-        or params.smtpd_tls_eccert_file
-    )
+__all__ = ["configured_chains", "server_settings"]
 
 
 def server_settings(

@@ -9,8 +9,9 @@ from daemons.smtpd.verbs.content import bdat, chunking_off, data
 from daemons.smtpd.verbs.etrn import etrn
 from daemons.smtpd.verbs.helo import ehlo, helo
 from daemons.smtpd.verbs.mail import mail
-from daemons.smtpd.verbs.other import help_, noop, not_here, quit_, rset
+from daemons.smtpd.verbs.other import help_, noop, quit_, rset
 from daemons.smtpd.verbs.rcpt import rcpt, vrfy, vrfy_off
+from daemons.smtpd.verbs.starttls import starttls, starttls_off
 from daemons.smtpd.verbs.xclient import (
     xclient,
     xclient_names,
@@ -28,7 +29,13 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("HELO", helo, clear=True, limited=True, last=True),
         Verb("EHLO", ehlo, clear=True, limited=True, last=True),
         Verb(
-            "XCLIENT", xclient, off=xclient_off, keyword="XCLIENT", details=xclient_names, last=True
+            "XCLIENT",
+            xclient,
+            off=xclient_off,
+            keyword="XCLIENT",
+            details=xclient_names,
+            clear=True,
+            last=True,
         ),
         Verb(
             "XFORWARD",
@@ -38,7 +45,15 @@ VERBS: Final[Mapping[str, Verb]] = {
             details=xforward_names,
             last=True,
         ),
-        Verb("STARTTLS", off=not_here, keyword="STARTTLS", clear=True, bare=True, last=True),
+        Verb(
+            "STARTTLS",
+            starttls,
+            off=starttls_off,
+            keyword="STARTTLS",
+            clear=True,
+            bare=True,
+            last=True,
+        ),
         Verb("AUTH", auth, last=True),
         Verb("MAIL", mail),
         Verb("RCPT", rcpt),

@@ -228,6 +228,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         date=server.date(),
         hide_client=server.params.smtpd_hide_client_session,
         name_sender=server.logins.params.smtpd_sasl_authenticated_header,
+        tls=server.tls,
     )
     prepend = "".join([f"{line}\r\n" for line in extras.prepend])
     return Head(

@@ -6,7 +6,7 @@ from daemons.smtpd.answer import Answer, answer
 from daemons.smtpd.session import Session
 from libmail.smtp.reply import Reply
 
-__all__ = ["help_", "noop", "not_here", "quit_", "rset"]
+__all__ = ["help_", "noop", "quit_", "rset"]
 
 _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
 _BYE: Final = answer(Reply(221, "2.0.0", "Bye"))
@@ -31,8 +31,3 @@ async def quit_(_: Session, __: str) -> Answer:
 async def help_(session: Session, _: str) -> Answer:
     """HELP: the commands that there are, also those that this client may not give."""
     return answer(Reply(214, "2.0.0", f"Commands: {' '.join(sorted(session.verbs))}"))
-
-
-def not_here(_: Session) -> Answer:
-    """A command of a feature that is off."""
-    return answer(Reply(502, "5.5.1", "Error: command not implemented"))

@@ -40,23 +40,9 @@ _TLS = """
     smtp_tls_trace_size_limit smtp_tls_trust_anchor_file smtp_tls_verify_cert_match
     smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
     smtp_tlsrpt_socket_name smtp_use_tls smtpd_client_new_tls_session_rate_limit
-    smtpd_starttls_timeout smtpd_tls_always_issue_session_ids smtpd_tls_ask_ccert
-    smtpd_tls_CAfile smtpd_tls_CApath smtpd_tls_ccert_verifydepth
-    smtpd_tls_cert_file smtpd_tls_chain_files smtpd_tls_ciphers smtpd_tls_dcert_file
-    smtpd_tls_dh1024_param_file smtpd_tls_dh512_param_file smtpd_tls_dkey_file
-    smtpd_tls_eccert_file smtpd_tls_eckey_file smtpd_tls_eecdh_grade smtpd_tls_enable_rpk
-    smtpd_tls_exclude_ciphers smtpd_tls_fingerprint_digest smtpd_tls_key_file smtpd_tls_loglevel
-    smtpd_tls_loglevel_maps smtpd_tls_mandatory_ciphers smtpd_tls_mandatory_exclude_ciphers
-    smtpd_tls_mandatory_protocols smtpd_tls_protocols smtpd_tls_received_header
-    smtpd_tls_req_ccert
-    smtpd_tls_trace_size_limit smtpd_use_tls tls_append_default_CA tls_config_file
-    tls_config_name tls_dane_digests tls_disable_workarounds
-    tls_eecdh_auto_curves tls_eecdh_strong_curve tls_eecdh_ultra_curve tls_export_cipherlist
-    tls_fast_shutdown_enable tls_ffdhe_auto_groups tls_high_cipherlist tls_low_cipherlist
-    tls_medium_cipherlist tls_null_cipherlist tls_preempt_cipherlist
-    tls_server_sni_maps tls_session_ticket_cipher tls_ssl_options
-    tls_trace_rate_limit tls_trust_server_ccerts tls_wildcard_matches_multiple_labels
-    tlsmgr_service_name tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
+    smtpd_tls_dh512_param_file smtpd_tls_loglevel_maps
+    smtpd_tls_trace_size_limit tls_trace_rate_limit
+    tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
     tlsproxy_client_chain_files tlsproxy_client_dcert_file tlsproxy_client_dkey_file
     tlsproxy_client_eccert_file tlsproxy_client_eckey_file tlsproxy_client_enforce_tls
     tlsproxy_client_fingerprint_digest tlsproxy_client_key_file tlsproxy_client_loglevel
@@ -234,10 +220,6 @@ PROTECTING = {
         ("smtp_enforce_tls", "smtp_tls_policy_maps", "smtp_tls_security_level",
          "lmtp_enforce_tls", "lmtp_tls_policy_maps", "lmtp_tls_security_level"),
         "there is no TLS yet; mail that must not be sent without it is deferred",
-    ),
-    **dict.fromkeys(
-        ("smtpd_enforce_tls", "smtpd_tls_security_level", "smtpd_tls_wrappermode"),
-        "there is no TLS yet; mail is refused where clients must use it",
     ),
 }  # fmt: skip
 """Those whose features are not there yet, and which nevertheless keep mail from harm: a remark."""

@@ -24,8 +24,8 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("main", "expected"),
     [
-        ("smtpd_tls_cert_file = /x", [f"main.cf, line 1: smtpd_tls_cert_file: {YET}"]),
-        ("smtpd_tls_cert_file =", []),
+        ("smtp_sasl_path = x", [f"main.cf, line 1: smtp_sasl_path: {YET}"]),
+        ("smtp_sasl_path =", []),
         ("smtp_sasl_security_options = noplaintext, noanonymous", []),
         ("smtp_sasl_security_options=noanonymous", [
             f"main.cf, line 1: smtp_sasl_security_options: {YET}"]),

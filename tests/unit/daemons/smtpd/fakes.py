@@ -197,9 +197,11 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
     loop = asyncio.get_running_loop()
     runtime = FakeRuntime()
     serving: list[asyncio.AbstractServer] = []
+    connections: list[Connection] = []
 
     def service(handle: object) -> Connection:
         connection = Connection("fake")
+        connections.append(connection)
 
         async def run() -> None:
             try:
@@ -238,3 +240,6 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
         for task in list(runtime.tasks):
             task.cancel()
         await asyncio.gather(*runtime.tasks, return_exceptions=True)
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(0)

@@ -40,6 +40,9 @@ class Caller:
     def has_sent(self) -> bool:
         return False
 
+    def discard_input(self) -> None:
+        raise AssertionError("nobody wants TLS")
+
     def close(self) -> None:
         pass
 
@@ -95,7 +98,7 @@ def test_a_verb_that_is_off_is_not_announced(tmp_path: Path) -> None:
 
 def test_in_the_clear(tmp_path: Path) -> None:
     given = [verb.name for verb in VERBS.values() if verb.clear]
-    assert given == ["HELO", "EHLO", "STARTTLS", "NOOP", "QUIT"]
+    assert given == ["HELO", "EHLO", "XCLIENT", "STARTTLS", "NOOP", "QUIT"]
     replies = talk(tmp_path, VERBS, b"NOOP\r\n", b"MAIL FROM:<>\r\n",
                    settings="smtpd_tls_security_level = encrypt\n")  # fmt: skip
     assert replies.endswith("250 2.0.0 Ok\r\n530 5.7.0 Must issue a STARTTLS command first\r\n")

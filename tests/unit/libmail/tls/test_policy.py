@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.config import Config, open_config
+from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.facts import Trust
 from libmail.tls.levels import Level
-from libmail.tls.params import ClientTlsParams, TlsParams
+from libmail.tls.params import TlsParams
 from libmail.tls.policy import (
     Policy,
     Where,

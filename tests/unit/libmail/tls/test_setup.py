@@ -12,14 +12,16 @@ import pytest
 
 from libmail.config import Config, open_config
 from libmail.tls.anchors import Anchors
+from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.client_setup import client_settings
 from libmail.tls.config_file import use_config_file
 from libmail.tls.context import Ask, ClientContext, ServerContext, ServerSettings
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
-from libmail.tls.params import ClientTlsParams, ServerTlsParams, TlsParams
-from libmail.tls.server_setup import server_level, server_settings
+from libmail.tls.params import ServerTlsParams, TlsParams
+from libmail.tls.server_level import server_level
+from libmail.tls.server_setup import server_settings
 from libmail.tls.settings import Protocols, session_seconds
 from tests.certificates import Authority
 
@@ -48,7 +50,7 @@ def server(tmp_path: Path, level: Level = Level.MAY, **settings: str) -> ServerS
         ({"smtpd_tls_wrappermode": "yes", "smtpd_tls_security_level": "may"}, Level.ENCRYPT, ""),
         ({"smtpd_tls_security_level": "secure"}, Level.ENCRYPT,
          'smtpd_tls_security_level: unsupported TLS level "secure", using "encrypt"'),
-        ({"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": ""}, Level.NONE,
+        ({"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": ""}, Level.MAY,
          "No server certs available. TLS won't be enabled"),
         ({"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": "none"}, Level.MAY, ""),
         ({"smtpd_tls_security_level": "may", "smtpd_tls_req_ccert": "yes"}, Level.MAY,
@@ -60,6 +62,7 @@ def test_server_level(tmp_path: Path, settings: dict[str, str], level: Level, wa
     decided = server_level(loaded.load(ServerTlsParams))
     assert decided.level is level
     assert decided.warnings == ((warning,) if warning else ())
+    assert decided.usable is not warning.startswith("No server certs")
 
 
 def test_server_level_that_is_none(tmp_path: Path) -> None:

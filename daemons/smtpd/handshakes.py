@@ -1,0 +1,192 @@
+"""Handshakes with clients: the keys and certificates of this server at work.
+
+Made before the jail, where the library is there (see `daemons.smtpd.tls_setup`). From `begin` on,
+tlsmgr(8) is asked for the keys of tickets and for sessions; without it every handshake is a full
+one, and works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+from daemons.smtpd.events import TlsError, TlsEstablished, TlsPeer
+from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
+from libmail.config import Config
+from libmail.log import LOG
+from libmail.lookup.facts import Tls
+from libmail.net.channel import Channel
+from libmail.tables.maps import Maps
+from libmail.tables.table import TableOptions, TableRetry
+from libmail.tls.certificate import fingerprint
+from libmail.tls.chains_by_name import ChainsByName
+from libmail.tls.channel import TlsChannel, secured
+from libmail.tls.config_file import use_config_file
+from libmail.tls.connection import Connection, accept
+from libmail.tls.context import ServerContext
+from libmail.tls.errors import TlsConfigError, TlsFailed
+from libmail.tls.levels import Level
+from libmail.tls.loglevel import parse_loglevel
+from libmail.tls.params import ServerTlsParams, TlsParams
+from libmail.tls.server_setup import server_settings
+from libmail.tls.tickets import TicketKeys
+
+__all__ = ["Handshakes", "open_handshakes"]
+
+_CACHE: Final = "smtpd"  # the one of tlsmgr(8) that servers share
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeParams:
+    """How they are done, and told."""
+
+    smtpd_starttls_timeout: float
+    smtpd_tls_fingerprint_digest: str
+    smtpd_tls_loglevel: str
+
+
+class Handshakes:
+    """Of one service. Made by `open_handshakes`."""
+
+    def __init__(
+        self,
+        context: ServerContext,
+        params: HandshakeParams,
+        tlsmgr: TlsmgrClientParams,
+        names: ChainsByName,
+    ) -> None:
+        """names: other chains than those of the context. Raises TlsConfigError."""
+        self._context = context
+        self._timeout = params.smtpd_starttls_timeout
+        self._loglevel = parse_loglevel(params.smtpd_tls_loglevel, "smtpd_tls_loglevel")
+        self._digest = params.smtpd_tls_fingerprint_digest
+        self._names = names
+        self._tlsmgr_params = tlsmgr
+        self._tlsmgr: TlsmgrClient | None = None
+        fingerprint(b"", self._digest)  # is there such a digest?
+
+    def begin(self, spawn: Spawn) -> None:
+        """Ask tlsmgr(8) from now on. spawn: runs a task of the process."""
+        tickets = self._context.settings.tickets
+        self._tlsmgr = TlsmgrClient(self._tlsmgr_params, _CACHE, spawn, tickets=tickets)
+        if tickets is not None:
+            self._tlsmgr.keep_keys()
+
+    async def shake(
+        self, channel: Channel, peer: str, received: bytes = b""
+    ) -> tuple[TlsChannel, Tls]:
+        """Shake hands and log it; the channel to use from then on, and what is known then.
+
+        peer: the client, for the log. received: what has been read from the channel already.
+        Raises TlsFailed, which is logged, and ServerStopping.
+        """
+        connection = accept(self._context)
+        if self._loglevel.states:
+            connection.watch(LOG.info, peer)
+        try:
+            inside = await self._within_time(channel, connection, received)
+        except TlsFailed as error:
+            LOG.event(TlsError(peer, error.reason))
+            _say(error.problems)
+            raise
+        self._tell(connection, peer)
+        saved = connection.saved_session()
+        if saved is not None and self._tlsmgr is not None:
+            self._tlsmgr.keep(self._key(saved.session_id), saved.data)
+        return inside, self._facts(connection)
+
+    async def _within_time(
+        self, channel: Channel, connection: Connection, received: bytes
+    ) -> TlsChannel:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await secured(channel, connection, self._answer, received)
+        except TimeoutError:
+            raise TlsFailed("Connection timed out", lost=True) from None
+
+    async def _answer(self, connection: Connection) -> None:
+        """Look up what a client asks for. Raises TlsFailed: it must not get what it did not."""
+        hello = connection.hello
+        if hello is None:
+            raise AssertionError(connection)
+        try:
+            chains = await self._names.chains(hello.name) if hello.name else None
+            session = b""
+            if hello.session_id and self._tlsmgr is not None:
+                session = await self._tlsmgr.session(self._key(hello.session_id))
+            connection.answer(chains, session)
+        except TableRetry as error:
+            LOG.warning(f"{error}")
+            raise TlsFailed("-1") from None
+        except TlsConfigError as error:
+            LOG.warning(error.reason)
+            raise TlsFailed("-1", error.problems) from None
+
+    def _key(self, session_id: bytes) -> str:
+        service = self._context.settings.session_context.hex()
+        return f"{session_id.hex().upper()}&s={service}"
+
+    def _tell(self, connection: Connection, peer: str) -> None:
+        if self._loglevel.states:
+            if line := connection.peer_line(peer, self._digest):
+                LOG.event(TlsPeer(peer, line))
+            if (refused := connection.refused) is not None:
+                LOG.event(TlsPeer(peer, refused.text("client", peer)))
+        if self._loglevel.summary:
+            agreed, trust = connection.agreed, connection.trust
+            summary = agreed.established(trust, "from", peer, connection.name_for_log)
+            LOG.event(
+                TlsEstablished(
+                    peer, trust.value, agreed.protocol, agreed.cipher, agreed.resumed, summary
+                )
+            )
+
+    def _facts(self, connection: Connection) -> Tls:
+        agreed, trust, peer = connection.agreed, connection.trust, connection.peer
+        if peer is None:
+            return Tls(agreed, trust)
+        return Tls(
+            agreed,
+            trust,
+            peer.common_name,
+            peer.issuer,
+            peer.certificate_fingerprint(self._digest),
+            peer.key_fingerprint(self._digest),
+        )
+
+
+def _say(problems: tuple[str, ...]) -> None:
+    for problem in problems:
+        LOG.warning(f"TLS library problem: {problem}")
+
+
+def open_handshakes(
+    config: Config, service: str, level: Level, options: TableOptions
+) -> Handshakes:
+    """Read keys, certificates and tables, before the jail.
+
+    service: the first column of master.cf. Raises TlsConfigError, ConfigError, Fatal.
+    """
+    params, common = config.load(ServerTlsParams), config.load(TlsParams)
+    use_config_file(common.tls_config_file, common.tls_config_name)
+    # A session is resumed by the service that began it: others may want to know a client better.
+    context = ServerContext(
+        server_settings(
+            params,
+            common,
+            level,
+            session_context=f"smtpd {service}".encode("utf-8", "surrogateescape")[:32],
+            tickets=TicketKeys(time.time),
+        )
+    )
+    for warning in context.warnings:
+        LOG.warning(warning)
+    maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, replace(options, files=True))
+    return Handshakes(
+        context,
+        config.load(HandshakeParams),
+        config.load(TlsmgrClientParams),
+        ChainsByName(maps.find),
+    )

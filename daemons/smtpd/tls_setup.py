@@ -1,0 +1,79 @@
+"""What smtpd(8) is told about TLS; read and opened before the jail.
+
+The library is loaded only where TLS is used, and then here: nothing is imported after the jail. A
+certificate that cannot be used does not stop the mail: clients are told that TLS is not available
+now (454), or, where they have to use it, that they must (530).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from libmail.config import Config
+from libmail.log import LOG, Fatal
+from libmail.tables.table import TableOptions
+from libmail.tls.errors import LibraryMissing, TlsConfigError
+from libmail.tls.levels import Level
+from libmail.tls.params import ServerTlsParams
+from libmail.tls.server_level import server_level
+
+if TYPE_CHECKING:
+    from daemons.smtpd.handshakes import Handshakes
+
+__all__ = ["NO_TLS", "TlsSetup", "open_tls"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSetup:
+    """level: none, may or encrypt. wrapped: clients shake hands at once, without STARTTLS.
+
+    asks: clients for a certificate. requires: one that is trusted. told: what was agreed upon is
+    in the Received: header. handshakes: None where they are not possible.
+    """
+
+    level: Level = Level.NONE
+    wrapped: bool = False
+    asks: bool = False
+    requires: bool = False
+    told: bool = False
+    handshakes: Handshakes | None = None
+
+
+NO_TLS = TlsSetup()
+
+
+def open_tls(config: Config, service: str, options: TableOptions) -> TlsSetup:
+    """Read and open it. service: the first column of master.cf. Raises Fatal, ConfigError."""
+    params = config.load(ServerTlsParams)
+    try:
+        decided = server_level(params)
+    except TlsConfigError as error:
+        raise Fatal(error.reason) from None
+    if decided.level is Level.NONE:
+        return NO_TLS
+    for warning in decided.warnings:
+        LOG.warning(warning)
+    return TlsSetup(
+        decided.level,
+        wrapped=params.smtpd_tls_wrappermode,
+        asks=params.smtpd_tls_ask_ccert,
+        requires=params.smtpd_tls_req_ccert and decided.level.enforced,
+        told=config.bool("smtpd_tls_received_header"),
+        handshakes=_opened(config, service, decided.level, options) if decided.usable else None,
+    )
+
+
+def _opened(config: Config, service: str, level: Level, options: TableOptions) -> Handshakes | None:
+    """None, with warnings, if something cannot be used."""
+    try:
+        from daemons.smtpd.handshakes import open_handshakes
+
+        return open_handshakes(config, service, level, options)
+    except TlsConfigError as error:
+        LOG.warning(error.reason)
+        for problem in error.problems:
+            LOG.warning(f"TLS library problem: {problem}")
+    except LibraryMissing as error:
+        LOG.warning(f"{error}: disabling TLS support")
+    return None

@@ -1,0 +1,129 @@
+"""A server's stream inside of TLS: a `Channel` over that of the network.
+
+`secured` shakes hands on a channel and gives the one that is used from then on. What holds for a
+channel holds for it: a client that does not take our replies is not listened to, time limits are
+those of the channel below, and each wait for the network lets other sessions go on. A handshake
+takes one step for each time that octets come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from libmail.log import LOG
+from libmail.net.channel import Channel, ClientGone, ClientSilent
+from libmail.tls.connection import Connection, Step
+from libmail.tls.errors import TlsClosed, TlsFailed
+
+__all__ = ["TlsChannel", "secured"]
+
+_TIMED_OUT = "Connection timed out"
+
+
+class TlsChannel:
+    """What a session needs of a connection, inside of TLS. Made by `secured`."""
+
+    __slots__ = ("_channel", "_closed", "_connection", "_data")
+
+    def __init__(self, channel: Channel, connection: Connection) -> None:
+        self._channel = channel
+        self._connection = connection
+        self._data = b""  # decrypted, and not read yet
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        """Send; does not wait."""
+        if self._closed:
+            return
+        try:
+            self._connection.write(data)
+        except TlsFailed:
+            return  # the end of the session is told to whoever reads
+        self._send()
+
+    async def read(self, *, idle: bool) -> bytes:
+        """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
+        while not (data := self._decrypted()):
+            self._receive(await self._channel.read(idle=idle))
+        self._data = b""
+        return data
+
+    async def give_way(self) -> None:
+        """Let others have their turn. Raises as `read`."""
+        await self._channel.give_way()
+
+    def has_sent(self) -> bool:
+        """Whether the client has sent something that was not read yet."""
+        return bool(self._decrypted()) or self._channel.has_sent()
+
+    def discard_input(self) -> None:
+        """Forget what has come and was not read yet."""
+        self._decrypted()
+        self._data = b""
+
+    def close(self) -> None:
+        """Close after what was written has been sent."""
+        if not self._closed:
+            self._connection.shutdown()
+            self._send()
+            self._closed = True
+            self._connection.close()
+        self._channel.close()
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            self._connection.receive(data)
+        except TlsFailed:
+            raise ClientGone from None
+
+    def _decrypted(self) -> bytes:
+        """What has come, without waiting for more. Raises ClientGone."""
+        if not self._data:
+            try:
+                self._data = self._connection.read()
+            except TlsClosed:
+                raise ClientGone from None
+            except TlsFailed as error:
+                for problem in error.problems:
+                    LOG.warning(f"TLS library problem: {problem}")
+                raise ClientGone from None
+            finally:
+                self._send()  # also reading makes something to be sent, such as an alert
+        return self._data
+
+    def _send(self) -> None:
+        if not self._closed:
+            _pass_on(self._connection, self._channel)
+
+
+async def secured(
+    channel: Channel,
+    connection: Connection,
+    answer: Callable[[Connection], Awaitable[None]],
+    received: bytes = b"",
+) -> TlsChannel:
+    """Shake hands. answer: looks up what `connection.hello` asks for, and calls its `answer`.
+
+    received: what has been read from the channel already. Raises TlsFailed, ServerStopping.
+    """
+    try:
+        connection.receive(received)
+        while (step := connection.handshake()) is not Step.DONE:
+            if step is Step.HELLO:
+                await answer(connection)
+                continue
+            _pass_on(connection, channel)
+            connection.receive(await channel.read(idle=True))
+    except ClientGone:
+        raise TlsFailed("lost connection", lost=True) from None
+    except ClientSilent:
+        raise TlsFailed(_TIMED_OUT, lost=True) from None
+    finally:
+        _pass_on(connection, channel)
+    return TlsChannel(channel, connection)
+
+
+def _pass_on(connection: Connection, channel: Channel) -> None:
+    """Send what the library has to say."""
+    if output := connection.output():
+        channel.write(output)
