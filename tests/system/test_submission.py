@@ -43,10 +43,12 @@ def test_milters_down(make_system: MakeSystem) -> None:
     """Mail that Milters should see is not taken by default; its sender need not keep it."""
     settings = {"non_smtpd_milters": "inet:127.0.0.1:1", "milter_default_action": "tempfail"}
     system = make_system(main=settings)
-    system.allow("non_smtpd_milters: there are no Milters yet")
+    system.allow("connect to Milter service inet:127.0.0.1:1: Connection refused")
     system.start()
     system.sendmail("a@virtual.test", stdin=b"Subject: x\n\nx\n")
-    system.wait_for_log("pickup.*milter-reject: 4.7.1 Service unavailable")
+    system.wait_for_log(
+        "cleanup.*milter-reject: CONNECT from localhost.*: 4.7.1 Service unavailable"
+    )
     assert len(list((system.top / "queue/maildrop").iterdir())) == 1
 
 

@@ -1,0 +1,164 @@
+"""Milters in a running system: what they see, change and refuse, and what becomes of mail when they
+die; a scripted one, and OpenDKIM."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import smtplib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import MakeSystem
+from tests.system.harness import MailSystem, free_port, need_tool
+from tests.system.milter import Milter
+from tests.system.processes import wait_until
+
+MESSAGE = b"Subject: hello\r\nX-Drop: 1\r\n\r\nbody\r\n"
+
+
+def system_with(make_system: MakeSystem, milter: Milter, **main: str) -> MailSystem:
+    endpoint = f"inet:127.0.0.1:{milter.port}"
+    settings = {"smtpd_milters": endpoint, "non_smtpd_milters": endpoint, **main}
+    system = make_system(main=settings)
+    system.start()
+    return system
+
+
+def delivered(system: MailSystem, count: int = 1) -> list[bytes]:
+    folder = system.top / "vmail/alice/new"
+    wait_until(lambda: folder.is_dir() and len(list(folder.iterdir())) == count)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+CHANGES = (
+    ("h", b"X-Added\0yes\0"),
+    ("m", b"\0\0\0\1Subject\0changed\0"),
+    ("m", b"\0\0\0\1X-Drop\0\0"),
+    ("b", b"new body\r\n.with a dot\r\n"),
+    ("-", b"<bob@virtual.test>\0"),
+)
+
+
+def test_changes(make_system: MakeSystem) -> None:
+    with Milter(edits=CHANGES) as milter:
+        system = system_with(make_system, milter)
+        with system.smtp() as client:
+            client.sendmail("a@x.test", ["alice@virtual.test", "bob@virtual.test"], MESSAGE)
+        system.sendmail("-f", "a@x.test", "alice@virtual.test", stdin=MESSAGE)
+        for content in delivered(system, 2):
+            assert b"\nX-Added: yes\n" in content
+            assert b"\nSubject: changed\n" in content
+            assert b"X-Drop" not in content
+            assert content.endswith(b"\n\nnew body\n.with a dot\n")
+        system.wait_for_queue_empty()
+    assert milter.said("M") == [b"<a@x.test>\0", b"a@x.test\0"]
+    assert b"<bob@virtual.test>\0" in milter.said("R")
+    assert milter.said("B") == [b"body\r\n"] * 2
+
+
+def test_one_connection_serves_a_session(make_system: MakeSystem) -> None:
+    with Milter() as milter:
+        system = system_with(make_system, milter)
+        with system.smtp() as client:
+            for _ in range(5):
+                client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        delivered(system, 5)
+    assert len(milter.said("C")) == 1
+    assert len(milter.said("E")) == 5
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer", "code", "text"),
+    [
+        ("M", "r", 550, b"5.7.1 Command rejected"),
+        ("R", "t", 451, b"4.7.1 Service unavailable - try again later"),
+        ("T", "y 554 5.7.1 not that", 554, b"5.7.1 not that"),
+        ("E", "y 550 5.7.1 spam", 550, b"5.7.1 spam"),
+        ("E", "close", 451, b"4.7.1 Service unavailable - try again later"),
+    ],
+)
+def test_refusals(make_system: MakeSystem, stage: str, answer: str, code: int, text: bytes) -> None:
+    with Milter({stage: answer}) as milter:
+        system = system_with(make_system, milter, milter_default_action="tempfail")
+        system.allow("milter inet:127.0.0.1:.*: can't read SMFIC_BODYEOB reply packet header")
+        with system.smtp() as client, pytest.raises(smtplib.SMTPException) as caught:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        error = caught.value
+        if isinstance(error, smtplib.SMTPRecipientsRefused):
+            assert error.recipients["alice@virtual.test"] == (code, text)
+        else:
+            assert isinstance(error, smtplib.SMTPResponseException)
+            assert (error.smtp_code, error.smtp_error) == (code, text)
+        system.wait_for_log(f"milter-reject: .* from .*: .*{text[6:].decode()}")
+
+
+def test_a_milter_that_comes_back(make_system: MakeSystem) -> None:
+    """While it is away mail passes, for that is what is configured; no session hangs."""
+    with Milter(edits=[("h", b"X-Seen\0yes\0")]) as milter:
+        system = system_with(make_system, milter, milter_default_action="accept")
+        system.allow("connect to Milter service|can't read SMFIC_")
+        with system.smtp() as client:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+            milter.close()
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        contents = delivered(system, 2)
+    assert sorted(b"X-Seen" in content for content in contents) == [False, True]
+
+
+def test_quarantine(make_system: MakeSystem) -> None:
+    with Milter(edits=[("q", b"virus\0")]) as milter:
+        system = system_with(make_system, milter)
+        with system.smtp() as client:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        system.wait_for_log("milter-hold: END-OF-MESSAGE from .*milter triggers HOLD action")
+        wait_until(lambda: len(list((system.top / "queue/hold").iterdir())) == 1)
+
+
+@pytest.fixture
+def opendkim(short_tmp: Path) -> Iterator[int]:
+    """OpenDKIM that signs; the port."""
+    port = free_port()
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    key = short_tmp / "key.pem"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    key.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(key, user.pw_uid, user.pw_gid)
+        os.chown(short_tmp, user.pw_uid, user.pw_gid)
+    hosts = short_tmp / "hosts"
+    hosts.write_text("127.0.0.1\n")
+    configuration = short_tmp / "opendkim.conf"
+    configuration.write_text(
+        f"Mode s\nDomain x.test\nSelector sel\nKeyFile {key}\nInternalHosts {hosts}\n"
+        f"Socket inet:{port}@127.0.0.1\nBackground no\nUserID {user.pw_name}\n"
+    )
+    command = [need_tool("opendkim"), "-f", "-x", str(configuration)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    yield port
+    process.terminate()
+    process.communicate()
+
+
+def test_opendkim_signs(make_system: MakeSystem, opendkim: int) -> None:
+    endpoint = f"inet:127.0.0.1:{opendkim}"
+    system = make_system(main={"smtpd_milters": endpoint, "milter_default_action": "tempfail"})
+    system.allow("connect to Milter service")
+    system.start()
+
+    def signed() -> bool:
+        try:
+            with system.smtp() as client:
+                content = b"From: a@x.test\r\n" + MESSAGE
+                client.sendmail("a@x.test", ["alice@virtual.test"], content)
+        except smtplib.SMTPException:
+            return False  # not up yet
+        return True
+
+    wait_until(signed)
+    (content,) = delivered(system)
+    assert b"DKIM-Signature: v=1; a=rsa-sha256;" in content
+    assert content.index(b"DKIM-Signature") < content.index(b"Subject:")
