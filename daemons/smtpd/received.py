@@ -40,7 +40,7 @@ def received(
     else:
         helo = facts.helo_name or client.name
         lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
-        if tls.told and facts.tls is not None:
+        if facts.tls is not None and tls.told:
             lines += _encryption(facts.tls, asked=tls.asks)
         if name_sender and facts.sasl is not None:
             lines.append(f"\t(Authenticated sender: {_comment(facts.sasl.username)})")

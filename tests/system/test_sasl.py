@@ -1,0 +1,211 @@
+"""Clients that log in: by Debian's Dovecot, which runs as in production, as root; by a table."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import smtplib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from libmail.sasl.passwords import hash_password
+from libmail.sasl.scram import ScramClient
+from tests.system.conftest import MakeSystem
+from tests.system.harness import MailSystem, free_port, need_tool
+from tests.system.processes import PATIENCE, wait_until
+
+CONTENT = b"Subject: logged in\r\n\r\nbody\r\n"
+LOGIN, PASSWORD = "anna@login.test", "a secret of Anna"
+CONFIG = """\
+protocols =
+base_dir = {top}/run
+state_dir = {top}/state
+log_path = {top}/log
+ssl = no
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+disable_plaintext_auth = no
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  args = {top}/users
+}}
+service auth {{
+  unix_listener {top}/auth {{
+    mode = 0666
+  }}
+  inet_listener {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+"""
+
+
+class Dovecot:
+    """Its authentication server. socket, port: where it listens."""
+
+    def __init__(self, top: Path) -> None:
+        self._program = need_tool("dovecot")
+        self.top = top
+        self.socket = top / "auth"
+        self.port = free_port()
+        (top / "users").write_text(f"{LOGIN}:{{plain}}{PASSWORD}\n")
+        (top / "dovecot.conf").write_text(CONFIG.format(top=top, port=self.port))
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [self._program, "-F", "-c", str(self.top / "dovecot.conf")]
+        mortal = [need_tool("setpriv"), "--pdeathsig", "TERM"]
+        self.process = subprocess.Popen(
+            [*mortal, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + PATIENCE
+        while not self.socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(self.process.communicate()[1])
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it, and what it started."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=PATIENCE)
+        self.socket.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def dovecot(short_tmp: Path) -> Iterator[Dovecot]:
+    server = Dovecot(short_tmp)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def submission(make_system: MakeSystem, kind: str, path: str, **more: str) -> MailSystem:
+    """A system where nobody may send but those who have logged in."""
+    system = make_system(
+        main={
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_sasl_type": kind,
+            "smtpd_sasl_path": path,
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+            "notify_classes": "protocol, policy, resource, software",
+            "import_environment": "MAIL_CONFIG MAIL_FORBID_LATE_IMPORTS=1",
+            **more,
+        }
+    )
+    system.configure({"error_notice_recipient": system.user.pw_name})
+    system.start()
+    return system
+
+
+def send(system: MailSystem, method: str, password: str = PASSWORD) -> str:
+    """The answer to a message of a client that logs in so, "" if it was taken."""
+    with system.smtp() as client:
+        client.ehlo()
+        client.esmtp_features["auth"] = method
+        try:
+            client.login(LOGIN, password)
+            client.sendmail("a@remote.test", [f"{system.user.pw_name}@{system.name}"], CONTENT)
+        except (smtplib.SMTPAuthenticationError, smtplib.SMTPResponseException) as error:
+            text = error.smtp_error
+            return f"{error.smtp_code} {text if isinstance(text, str) else text.decode()}"
+    return ""
+
+
+def scram(system: MailSystem, method: str) -> int:
+    """The code of the last reply when a client proves that it knows the password."""
+    with system.smtp() as client:
+        client.ehlo()
+        secret = ScramClient(method, LOGIN, PASSWORD)
+        words = secret.first()
+        code, challenge = client.docmd("AUTH", f"{method} {base64.b64encode(words).decode()}")
+        assert code == 334
+        words = secret.final(base64.b64decode(challenge))
+        code, last = client.docmd(base64.b64encode(words).decode())
+        if code == 334:
+            secret.verify(base64.b64decode(last))
+            code, _ = client.docmd("")
+        return code
+
+
+def tells_nothing(system: MailSystem) -> None:
+    """Neither the log nor a message to the postmaster shows a password."""
+    system.wait_for_queue_empty()
+    forms = (PASSWORD, f"\0{LOGIN}\0{PASSWORD}", f"\0{LOGIN}\0wrong", "wrong")
+    shown = system.log_text().encode() + system.mailbox.read_bytes()
+    for form in (form.encode() for form in forms):
+        assert form not in shown
+        assert base64.b64encode(form) not in shown
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("inet", [False, True])
+def test_dovecot(make_system: MakeSystem, dovecot: Dovecot, inet: bool) -> None:
+    where = f"inet:127.0.0.1:{dovecot.port}" if inet else str(dovecot.socket)
+    system = submission(make_system, "dovecot", where, smtpd_sasl_authenticated_header="yes")
+    for method in ("PLAIN", "LOGIN", "CRAM-MD5"):
+        assert send(system, method) == ""
+        who = f"sasl_method={method}, sasl_username={LOGIN}"
+        system.wait_for_log(rf"client=.*, {who}")
+    for method in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
+        assert scram(system, method) == 235
+    system.wait_for_queue_empty()
+    assert system.mailbox.read_bytes().count(f"(Authenticated sender: {LOGIN})".encode()) == 3
+    system.allow("authentication failed")
+    assert send(system, "PLAIN", "wrong") == (
+        "535 5.7.8 Error: authentication failed: (reason unavailable)"
+    )
+    system.wait_for_log(rf"SASL PLAIN authentication failed: .*, sasl_username={LOGIN}")
+    tells_nothing(system)
+
+
+@pytest.mark.root
+def test_dovecot_restarts(make_system: MakeSystem, dovecot: Dovecot) -> None:
+    system = submission(make_system, "dovecot", str(dovecot.socket))
+    system.allow("Connection lost to authentication server")
+    system.allow("Connect to Dovecot auth socket")
+    system.allow("no SASL authentication mechanisms")
+    with system.smtp() as logged_in, system.smtp() as asked:
+        logged_in.login(LOGIN, PASSWORD)
+        asked.ehlo()
+        assert asked.docmd("AUTH LOGIN")[0] == 334
+        dovecot.stop()
+        # Who has logged in goes on; who was about to is asked to come again.
+        assert not logged_in.sendmail(
+            "a@remote.test", [f"{system.user.pw_name}@{system.name}"], CONTENT
+        )
+        name = base64.b64encode(LOGIN.encode()).decode()
+        assert asked.docmd(name)[0] == 454
+        with system.smtp() as client:
+            assert client.ehlo()[0] == 421
+        dovecot.start()
+        wait_until(lambda: send(system, "PLAIN") == "", system.log_text)
+        assert asked.docmd("NOOP")[0] == 250
+        asked.login(LOGIN, PASSWORD)
+
+
+def test_table(make_system: MakeSystem, short_tmp: Path) -> None:
+    logins = short_tmp / "logins"
+    logins.write_text(f"{LOGIN} {hash_password(PASSWORD)}\n")
+    os.chmod(logins, 0o644)
+    system = submission(make_system, "table", f"texthash:{logins}")
+    for method in ("PLAIN", "LOGIN"):
+        assert send(system, method) == ""
+    assert scram(system, "SCRAM-SHA-256") == 235
+    system.allow("authentication failed")
+    assert send(system, "LOGIN", "wrong") == (
+        "535 5.7.8 Error: authentication failed: authentication failure"
+    )
+    with system.smtp() as client:
+        client.ehlo()
+        answers = client.mail("a@remote.test"), client.rcpt(f"anna@{system.name}")
+        assert [code for code, _ in answers] == [250, 554]
+    tells_nothing(system)
