@@ -34,9 +34,10 @@ async def arrive(session: "Session") -> Reply | None:
         facts.client = client
     client = facts.client = await server.peers.named(facts.client)
     LOG.event(ConnectLine(session.client))
+    limited = await server.rates.limited(client)
     if server.tls.wrapped:
-        await begin_wrapped(session)
-    if await server.rates.limited(client):
+        await begin_wrapped(session, limited=limited)
+    if limited:
         session.counted = client
         refused = await server.rates.connect(client, session.client)
         if refused is not None:

@@ -146,7 +146,7 @@ class Handshakes:
     def _facts(self, connection: Connection) -> Tls:
         agreed, trust, peer = connection.agreed, connection.trust, connection.peer
         if peer is None:
-            return Tls(agreed, trust)
+            return Tls(agreed, trust, sni=connection.name)
         return Tls(
             agreed,
             trust,
@@ -154,6 +154,7 @@ class Handshakes:
             peer.issuer,
             peer.certificate_fingerprint(self._digest),
             peer.key_fingerprint(self._digest),
+            connection.name,
         )
 
 

@@ -48,7 +48,7 @@ _UNRESTRICTED: Final = (
     ("smtpd_client_connection_count_limit", "0"),
     *(
         (f"smtpd_client_{what}_rate_limit", "0")
-        for what in ("auth", "connection", "message", "recipient")
+        for what in ("auth", "connection", "message", "new_tls_session", "recipient")
     ),
 )
 

@@ -33,6 +33,7 @@ class RateParams:
     smtpd_client_ipv4_prefix_length: int
     smtpd_client_ipv6_prefix_length: int
     smtpd_client_message_rate_limit: int
+    smtpd_client_new_tls_session_rate_limit: int
     smtpd_client_recipient_rate_limit: int
 
 
@@ -64,6 +65,7 @@ class _Event(NamedTuple):
 
 
 _TOO_MANY_CONNECTIONS: Final = "Error: too many connections from"
+_TOO_MANY_HANDSHAKES: Final = "Error: too many new TLS sessions from"
 
 
 class Rates:
@@ -77,6 +79,7 @@ class Rates:
         self._connections = bool(
             params.smtpd_client_connection_count_limit or params.smtpd_client_connection_rate_limit
         )
+        self._handshakes = params.smtpd_client_new_tls_session_rate_limit
         self._logins = _Event(
             params.smtpd_client_auth_rate_limit,
             "AUTH command rate limit exceeded",
@@ -96,7 +99,8 @@ class Rates:
     async def limited(self, client: Client) -> bool:
         """Whether there are limits for this client; while the list fails, there are."""
         events = (self._logins, self._messages, self._recipients)
-        if not self._connections and not any(event.limit for event in events):
+        limits = (self._connections, self._handshakes, *(event.limit for event in events))
+        if not any(limits):
             return False
         try:
             return not await self._exceptions.match(client.name, client.address)
@@ -127,6 +131,28 @@ class Rates:
         """A connection that was counted is over."""
         if self._connections:
             self._anvil.disconnect(self._ident(client))
+
+    async def may_shake(self, client: Client) -> bool:
+        """Whether a client that is limited may have another handshake; none is counted."""
+        if not self._handshakes:
+            return True
+        counts = await self._anvil.count("newtls", self._ident(client), only_report=True)
+        return counts.rate <= self._handshakes
+
+    async def handshake(self, client: Client, shown: str) -> Reply | None:
+        """Count a whole handshake of a client that is limited; why it is one too many."""
+        if not self._handshakes:
+            return None
+        rate = (await self._anvil.count("newtls", self._ident(client))).rate
+        if rate <= self._handshakes:
+            return None
+        self._warn("New TLS session rate limit exceeded", rate, shown)
+        return Reply(421, "4.7.0", f"{self._params.myhostname} {self.too_many_handshakes(shown)}")
+
+    @staticmethod
+    def too_many_handshakes(shown: str) -> str:
+        """The words for it."""
+        return f"{_TOO_MANY_HANDSHAKES} {shown}"
 
     async def auth(self, client: Client, shown: str) -> Reply | None:
         """Count an AUTH command of a client that is limited; why it is one too many."""

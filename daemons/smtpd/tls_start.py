@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["begin_wrapped", "start_tls"]
 
 
-async def begin_wrapped(session: "Session") -> None:
+async def begin_wrapped(session: "Session", *, limited: bool) -> None:
     """The client shakes hands before anything is said; a proxy's line may have been before.
 
-    Raises SessionEnded, ClientGone.
+    limited: rates of the client are. Raises SessionEnded, ClientGone.
     """
     server = session.server
     if server.tls.handshakes is None:
@@ -26,10 +26,15 @@ async def begin_wrapped(session: "Session") -> None:
             " TLS context initialization failed. For details see earlier warnings in your logs."
         )
         raise SessionEnded
-    await start_tls(session, session.dialogue.core.take_rest())
+    if limited and not await server.rates.may_shake(session.facts.client):
+        session.tally.kinds.add("policy")
+        refused = f"Refusing TLS service request from {session.client}"
+        LOG.warning(f"{refused} for service {server.service}")
+        raise SessionEnded
+    await start_tls(session, session.dialogue.core.take_rest(), limited=limited)
 
 
-async def start_tls(session: "Session", received: bytes = b"") -> None:
+async def start_tls(session: "Session", received: bytes = b"", *, limited: bool) -> None:
     """Shake hands; the dialogue goes on inside of TLS, and the facts tell of it.
 
     received: what has been read of the handshake. Raises SessionEnded, ClientGone.
@@ -40,13 +45,26 @@ async def start_tls(session: "Session", received: bytes = b"") -> None:
     try:
         inside, tls = await handshakes.shake(dialogue.channel, session.client, received)
     except TlsFailed:
+        if limited:
+            await session.server.rates.handshake(session.facts.client, session.client)
         raise ClientGone from None
     except ServerStopping:
         raise SessionEnded from None  # there is no way to say anything now
     dialogue.channel = inside
     session.facts.tls = tls
+    if limited and not tls.agreed.resumed:
+        await _count(session)
     if session.server.tls.requires and tls.trust is not Trust.TRUSTED:
         nothing = tls.trust is Trust.ANONYMOUS
         session.unidentified = (
             "No client certificate presented" if nothing else "Client certificate not trusted"
         )
+
+
+async def _count(session: "Session") -> None:
+    """smtpd_client_new_tls_session_rate_limit. Raises SessionEnded."""
+    refused = await session.server.rates.handshake(session.facts.client, session.client)
+    if refused is not None:
+        session.tally.kinds.add("policy")
+        session.send(refused)
+        raise SessionEnded

@@ -12,6 +12,7 @@ from typing import Final
 from libmail.ipc.messages import ResolveFlag, ResolveReply
 from libmail.lookup.context import LookupFailure, Lookups, WhereTo
 from libmail.lookup.facts import (
+    CCERT,
     CLIENT,
     DATA,
     DUNNO,
@@ -52,7 +53,14 @@ _FOR_RECIPIENT: Final[Mapping[str, str]] = {
     "1.7": "1.3",
     "1.8": "1.2",
 }
-_ABOUT_CLIENT: Final = frozenset({"permit_mynetworks", "permit_inet_interfaces"})
+_ABOUT_CLIENT: Final = frozenset(
+    {
+        "permit_mynetworks",
+        "permit_inet_interfaces",
+        "permit_tls_clientcerts",
+        "permit_tls_all_clientcerts",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +151,8 @@ class Check:
             return facts.helo_name
         if subject is SENDER:
             return facts.mail.sender or ""
-        if subject is SASL:
-            return named(facts, SASL)
+        if subject is SASL or subject is CCERT:
+            return named(facts, subject)
         if subject is DATA:
             return "DATA"
         if subject is END_OF_DATA:

@@ -84,7 +84,9 @@ async def reject_unauth_pipelining(check: Check, subject: Subject, _: str) -> Ou
 
 
 async def reject_plaintext_session(check: Check, subject: Subject, _: str) -> Outcome:
-    """The session is not encrypted; no session is."""
+    """The session is not encrypted."""
+    if check.facts.tls is not None:
+        return DUNNO
     text = check.rejected(subject, "Session encryption is required")
     return check.reject(subject, check.params.plaintext_reject_code, "4.7.1", text)
 

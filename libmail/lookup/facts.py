@@ -8,6 +8,7 @@ from libmail.smtp.reply import Reply
 from libmail.tls.facts import Agreed, Trust
 
 __all__ = [
+    "CCERT",
     "CLIENT",
     "DATA",
     "DUNNO",
@@ -140,6 +141,7 @@ REVERSE_CLIENT: Final = Subject("Unverified Client host")
 HELO: Final = Subject("Helo command")
 SENDER: Final = Subject("Sender address")
 SASL: Final = Subject("SASL login name")
+CCERT: Final = Subject("Client certificate")
 RECIPIENT: Final = Subject("Recipient address")
 ETRN: Final = Subject("Etrn command")
 DATA: Final = Subject("Data command")
@@ -156,6 +158,8 @@ def named(facts: Facts, subject: Subject) -> str:
         return facts.helo_name
     if subject is SASL:
         return "" if facts.sasl is None else facts.sasl.username
+    if subject is CCERT:
+        return "" if facts.tls is None else facts.tls.subject
     return (facts.mail.sender if subject is SENDER else facts.mail.recipient) or ""
 
 

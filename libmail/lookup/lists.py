@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from libmail.log import Fatal
+from libmail.lookup.certificates import ccert_rule, parse_ccert_table
 from libmail.lookup.check import Check, Rule
 from libmail.lookup.facts import (
     DUNNO,
@@ -71,6 +72,8 @@ class _Compiler:
         name = word.lower()
         if _TABLE.fullmatch(word):
             return self._table(_STAGE_TABLE.get(stage, "check_recipient_access"), word)
+        if name == "check_ccert_access" and rest and rest[0].startswith("{"):
+            return self._certificates(rest.pop(0))
         if name in WITH_TABLE:
             if not rest or not _TABLE.fullmatch(rest[0]):
                 what = "requires type:table argument"
@@ -96,6 +99,14 @@ class _Compiler:
     def _table(self, name: str, table: str) -> Rule:
         self.tables.add(table)
         return Rule(f"{name} {table}", WITH_TABLE[name], table)
+
+    def _certificates(self, text: str) -> Rule:
+        try:
+            table = parse_ccert_table(text)
+        except ValueError as error:
+            return _problem(f"check_ccert_access {text}", str(error))
+        self.tables.add(table.table)
+        return ccert_rule(table)
 
     def _policy(self, server: str) -> Rule:
         settings = parse_policy(server, self.params)

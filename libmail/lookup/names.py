@@ -22,6 +22,11 @@ from libmail.lookup.addresses import (
     reject_unknown_recipient_domain,
     reject_unknown_sender_domain,
 )
+from libmail.lookup.certificates import (
+    check_ccert_access,
+    permit_tls_all_clientcerts,
+    permit_tls_clientcerts,
+)
 from libmail.lookup.check import Check, Restriction
 from libmail.lookup.clients import (
     permit_inet_interfaces,
@@ -122,8 +127,8 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "permit_mx_backup": permit_mx_backup,
     "permit_mynetworks": permit_mynetworks,
     "permit_sasl_authenticated": permit_sasl_authenticated,
-    "permit_tls_all_clientcerts": _dunno,
-    "permit_tls_clientcerts": _dunno,
+    "permit_tls_all_clientcerts": permit_tls_all_clientcerts,
+    "permit_tls_clientcerts": permit_tls_clientcerts,
     "reject": _reject,
     "reject_authenticated_sender_login_mismatch": reject_authenticated_sender_login_mismatch,
     "reject_invalid_helo_hostname": reject_invalid_helo_hostname,
@@ -157,7 +162,7 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
 
 # Restrictions that need a table, and those that need something else.
 WITH_TABLE: Final[Mapping[str, Restriction]] = {
-    "check_ccert_access": _dunno,
+    "check_ccert_access": check_ccert_access,
     "check_client_access": check_client_access,
     "check_etrn_access": check_etrn_access,
     "check_helo_access": check_helo_access,

@@ -28,6 +28,7 @@ _MAPS: Final = (
     "local_recipient_maps",
     "rbl_reply_maps",
     "recipient_canonical_maps",
+    "relay_clientcerts",
     "relay_recipient_maps",
     "sender_canonical_maps",
     "smtpd_sender_login_maps",

@@ -65,6 +65,7 @@ class RestrictionParams:
     smtpd_restriction_classes: tuple[str, ...]
     smtpd_sasl_auth_enable: bool
     smtpd_sender_restrictions: tuple[str, ...]
+    smtpd_tls_ask_ccert: bool
     soft_bounce: bool
     stress: str
     unknown_address_reject_code: int

@@ -7,9 +7,10 @@ it taken for what the client says inside of TLS.
 from functools import partial
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer
+from daemons.smtpd.answer import Answer, answer, by_policy
 from daemons.smtpd.session import Session
 from daemons.smtpd.tls_start import start_tls
+from libmail.log import LOG
 from libmail.smtp.reply import Reply
 from libmail.tls.levels import Level
 
@@ -36,11 +37,17 @@ async def starttls(session: Session, _: str) -> Answer:
     """STARTTLS: go on inside of TLS."""
     if session.server.tls.handshakes is None:
         return _UNAVAILABLE
+    rates, client = session.server.rates, session.counted
+    if client is not None and not await rates.may_shake(client):
+        LOG.warning(
+            f"Refusing STARTTLS request from {session.client} for service {session.server.service}"
+        )
+        return by_policy(Reply(454, "4.7.0", rates.too_many_handshakes(session.client)))
     return Answer(_READY, error=False, counted=False, then=partial(_go_on, session))
 
 
 async def _go_on(session: Session) -> None:
     session.dialogue.channel.discard_input()
     session.start_over()
-    await start_tls(session)
+    await start_tls(session, limited=session.counted is not None)
     session.tally.succeeded("STARTTLS")

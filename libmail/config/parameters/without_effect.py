@@ -39,7 +39,7 @@ _TLS = """
     smtp_tls_servername
     smtp_tls_trace_size_limit smtp_tls_trust_anchor_file smtp_tls_verify_cert_match
     smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
-    smtp_tlsrpt_socket_name smtp_use_tls smtpd_client_new_tls_session_rate_limit
+    smtp_tlsrpt_socket_name smtp_use_tls
     smtpd_tls_dh512_param_file smtpd_tls_loglevel_maps
     smtpd_tls_trace_size_limit tls_trace_rate_limit
     tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
@@ -168,7 +168,7 @@ _OTHER = """
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
     lmtp_min_data_rate lmtp_send_dummy_mail_auth local_login_sender_maps
-    postlogd_watchdog_timeout relay_clientcerts respectful_logging smtp_bind_address_enforce
+    postlogd_watchdog_timeout respectful_logging smtp_bind_address_enforce
     smtp_cname_overrides_servername smtp_min_data_rate smtp_send_dummy_mail_auth
     smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
     tcp_windowsize

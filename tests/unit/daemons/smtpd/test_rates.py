@@ -26,14 +26,17 @@ class FakeAnvil(AnvilClient):
         self.seen: dict[tuple[str, str], int] = {}
 
     async def count(self, event: str, ident: str, *, only_report: bool = False) -> ClientCounts:
-        number = self.seen[event, ident] = self.seen.get((event, ident), 0) + 1
+        number = self.seen.get((event, ident), 0)
+        if not only_report:
+            number = self.seen[event, ident] = number + 1
         return ClientCounts(number, number)
 
 
 def rates(limits: dict[str, int], exceptions: tuple[str, ...] = ()) -> tuple[Rates, FakeAnvil]:
     limits = dict(limits)
     names = ("auth_rate_limit", "connection_count_limit", "connection_rate_limit",
-             "message_rate_limit", "recipient_rate_limit")  # fmt: skip
+             "message_rate_limit", "new_tls_session_rate_limit",
+             "recipient_rate_limit")  # fmt: skip
     params = RateParams(
         myhostname="mx.test",
         parent_domain_matches_subdomains=(),
@@ -128,3 +131,24 @@ def test_nothing_is_asked_without_limits() -> None:
     assert asyncio.run(one.message(CLIENT, "")) is None
     assert asyncio.run(one.connect(CLIENT, "")) is None
     assert anvil.seen == {}
+
+
+def test_new_tls_sessions(log: list[str]) -> None:
+    """The one beyond the limit is told so in TLS; the next are not begun."""
+
+    async def main() -> None:
+        one, _ = rates({"new_tls_session_rate_limit": 2})
+        assert await one.limited(CLIENT)
+        for _ in range(2):
+            assert await one.may_shake(CLIENT)
+            assert await one.handshake(CLIENT, CLIENT.shown) is None
+        refused = await one.handshake(CLIENT, CLIENT.shown)
+        assert refused is not None
+        assert refused.line == (
+            "421 4.7.0 mx.test Error: too many new TLS sessions from host.test[192.0.2.7]"
+        )
+        assert not await one.may_shake(CLIENT)
+
+    asyncio.run(main())
+    what = "New TLS session rate limit exceeded: 3 from host.test[192.0.2.7] for service smtp"
+    assert log == [f"warning: {what}"]

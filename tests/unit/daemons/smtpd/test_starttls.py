@@ -13,6 +13,7 @@ import pytest
 
 from daemons.smtpd.prepared import open_tables
 from libmail.config import open_config
+from libmail.ipc.messages import ClientCounts
 from libmail.log import Fatal
 from tests.certificates import Authority
 from tests.unit.daemons.smtpd.fakes import MAIN_CF, Instance, running
@@ -305,6 +306,50 @@ def test_a_certificate_is_required(
         "smtpd_tls_req_ccert = yes",
         f"smtpd_tls_CAfile = {authority.certificate}",
     )
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_too_many_handshakes(
+    tmp_path: Path, authority: Authority, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talk(instance: Instance) -> None:
+        seen = 0
+
+        async def count(event: str, _: str, *, only_report: bool = False) -> ClientCounts:
+            nonlocal seen
+            seen += event == "newtls" and not only_report
+            return ClientCounts(0, seen)
+
+        monkeypatch.setattr(instance.server.rates._anvil, "count", count)
+        for number in range(3):
+            instance.runtime.session_over.clear()
+            client = Client(instance)
+            await client.open()
+            if wrapped and number < 2:
+                await client.secure()
+            elif not wrapped:
+                replies.append(await client.reply())
+                client.writer.write(b"STARTTLS\r\n")
+                replies.append(await client.reply())
+                if number == 1:
+                    await client.secure()
+            if wrapped or number == 1:
+                replies.append(await client.reply())
+            await client.gone()
+
+    replies: list[str] = []
+    lines = ("smtpd_client_new_tls_session_rate_limit = 1", "smtpd_client_event_limit_exceptions =")
+    serve(
+        tmp_path, authority, talk, *lines, f"smtpd_tls_wrappermode = {'yes' if wrapped else 'no'}"
+    )
+    too_many = "Error: too many new TLS sessions from unknown[127.0.0.1]\r\n"
+    exceeded = f"421 4.7.0 mail.example.test {too_many}"
+    greeting, ready = "220 mail.example.test ESMTP Postfix\r\n", "220 2.0.0 Ready to start TLS\r\n"
+    if wrapped:
+        assert replies == [greeting, exceeded, ""]
+    else:
+        refused = f"454 4.7.0 {too_many}"
+        assert replies == [greeting, ready, greeting, ready, exceeded, greeting, refused]
 
 
 def test_a_client_that_shakes_hands_for_ever(tmp_path: Path, authority: Authority) -> None:

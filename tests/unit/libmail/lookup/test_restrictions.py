@@ -105,7 +105,7 @@ class World:
             "sender_canonical_maps",
         )
         titles += ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
-        titles += ("local_recipient_maps", "rbl_reply_maps")
+        titles += ("local_recipient_maps", "rbl_reply_maps", "relay_clientcerts")
         self.maps = {title: Maps(title, config.list(title)) for title in titles}
         self.maps |= {table: Maps(table, [table]) for table in compiled.tables}
         self.hosts = {"mynetworks": AddressList("mynetworks", params.mynetworks)}
