@@ -5,8 +5,9 @@ transport(5) and the lists of domains. Writes: nothing. Needs: the tables.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from libmail.config import Config
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
     ResolvedMany,
@@ -21,7 +22,7 @@ from libmail.lookup.context import Lookups
 from libmail.lookup.opened import open_routing
 from libmail.lookup.resolving import AddressResolver
 from libmail.lookup.rewriting import Rewriter
-from libmail.lookup.routing_params import ResolveParams, RewriteParams
+from libmail.lookup.routing_params import ResolveParams, RewriteParams, config_of_probes
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -29,17 +30,25 @@ from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 __all__ = ["SERVICE"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What was opened before the jail."""
+class Routing(NamedTuple):
+    """How addresses are resolved."""
 
-    rewriter: Rewriter
     resolver: AddressResolver
     lookups: Lookups
 
-    async def resolve(self, sender: str, address: str) -> ResolveReply:
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was opened before the jail. usual, probes: for mail, and for probes of verify(8)."""
+
+    rewriter: Rewriter
+    usual: Routing
+    probes: Routing
+
+    async def resolve(self, sender: str, address: str, *, probe: bool = False) -> ResolveReply:
         """Where mail goes; what is wrong with the configuration is logged."""
-        resolved = await self.resolver.resolve(self.lookups, sender, address)
+        routing = self.probes if probe else self.usual
+        resolved = await routing.resolver.resolve(routing.lookups, sender, address)
         for text in resolved.warnings:
             LOG.warning(text)
         return resolved.reply
@@ -47,10 +56,15 @@ class Prepared:
 
 def prepare(startup: Startup) -> Prepared:
     """Read parameters, open tables."""
-    params = startup.config.load(ResolveParams)
-    rewriter = Rewriter(startup.config.load(RewriteParams))
-    lookups = open_routing(startup.config, params)
-    return Prepared(rewriter, AddressResolver(params, rewriter), lookups)
+    config = startup.config
+    rewriter = Rewriter(config.load(RewriteParams))
+
+    def opened(config: Config) -> Routing:
+        params = config.load(ResolveParams)
+        return Routing(AddressResolver(params, rewriter), open_routing(config, params))
+
+    usual, other = opened(config), config_of_probes(config)
+    return Prepared(rewriter, usual, usual if other is None else opened(other))
 
 
 async def serve(prepared: Prepared, connection: Connection) -> None:
@@ -60,8 +74,8 @@ async def serve(prepared: Prepared, connection: Connection) -> None:
         match message:
             case RewriteRequest(context, address):
                 connection.send(RewriteReply(prepared.rewriter.rewrite(context, address)))
-            case ResolveRequest(sender, address):
-                connection.send(await prepared.resolve(sender, address))
+            case ResolveRequest(sender, address, probe):
+                connection.send(await prepared.resolve(sender, address, probe=probe))
             case ResolveMany(sender, addresses):
                 replies = [await prepared.resolve(sender, one) for one in addresses]
                 connection.send(ResolvedMany(tuple(replies)))

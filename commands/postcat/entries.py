@@ -100,7 +100,7 @@ def _named(envelope: Envelope) -> Iterator[tuple[str, str]]:
     flags = envelope.flags
     full, headers = flags & EnvelopeFlag.DSN_FULL, flags & EnvelopeFlag.DSN_HEADERS
     trace = 512 * bool(flags & EnvelopeFlag.VERIFY_ONLY)
-    trace |= 1024 * bool(flags & EnvelopeFlag.VERBOSE)
+    trace |= 1024 * bool(flags & EnvelopeFlag.VERBOSE) | 256 * bool(flags & EnvelopeFlag.PROBE)
     yield "log_ident", envelope.log_ident
     yield "rewrite_context", envelope.rewrite_context
     yield "envelope_id", envelope.dsn_envid

@@ -100,6 +100,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         bounce=pool(params.bounce_service_name),
         defer=pool(params.defer_service_name),
         trace=pool(params.trace_service_name),
+        verify=pool(params.address_verify_service_name),
     )
     backoff = Backoff(
         minimal=params.minimal_backoff_time,

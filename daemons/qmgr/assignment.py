@@ -32,6 +32,9 @@ class Resolver(Protocol):
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         """The answer. Raises ServiceUnavailable."""
 
+    async def resolve_probe(self, sender: str, address: str) -> ResolveReply:
+        """The answer for a probe of verify(8). Raises ServiceUnavailable."""
+
     async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
         """Have the answers for many, if that can be. Raises ServiceUnavailable."""
 
@@ -74,6 +77,9 @@ class Assigner:
         self._scheduler.counts.held(message)  # the message does not end while this goes on
         sender = message.envelope.sender
         replies: list[ResolveReply | None]
+        if message.probe:
+            self._spawn(self._resolve(message, recipients, [None] * len(recipients)))
+            return
         if needs_resolver(message):
             known_route = self._resolver.known_route
             replies = [known_route(sender, recipient.address) for recipient in recipients]
@@ -108,7 +114,8 @@ class Assigner:
         replies: list[ResolveReply | None],
     ) -> None:
         sender = message.envelope.sender
-        if len(recipients) > 1:
+        probe = message.probe
+        if len(recipients) > 1 and not probe:
             with suppress(ServiceUnavailable):  # then each is asked for
                 unknown = zip(recipients, replies, strict=True)
                 await self._resolver.prefetch(
@@ -116,12 +123,13 @@ class Assigner:
                 )
         for at, recipient in enumerate(recipients):
             if replies[at] is None:
-                replies[at] = await self._ask(sender, recipient.address)
+                replies[at] = await self._ask(sender, recipient.address, probe=probe)
         self._assigned(message, recipients, replies)
 
-    async def _ask(self, sender: str, address: str) -> ResolveReply:
+    async def _ask(self, sender: str, address: str, *, probe: bool) -> ResolveReply:
+        resolver = self._resolver
         try:
-            return await self._resolver.resolve(sender, address)
+            return await (resolver.resolve_probe if probe else resolver.resolve)(sender, address)
         except ServiceUnavailable as err:
             LOG.warning(f"resolve {address}: {err}")
             transport = TransportName(self._routing.retry_transport)

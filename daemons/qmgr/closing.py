@@ -19,11 +19,12 @@ from libmail.service.pool import ServiceClient
 
 @dataclass(frozen=True, slots=True)
 class ReportServices:
-    """The services that send reports."""
+    """The services that send reports; verify: is told of probes that no agent has seen."""
 
     bounce: ServiceClient
     defer: ServiceClient
     trace: ServiceClient
+    verify: ServiceClient
 
 
 class Closing:
@@ -42,8 +43,8 @@ class Closing:
         self._clock = clock
 
     def nothing_to_report(self, message: Message) -> bool:
-        """Whether the file can be removed right away."""
-        return not (
+        """Whether the file can be removed right away. A probe is tried once, whatever happens."""
+        return message.probe or not (
             message.deferred or message.traced or self._store.has_log("bounce", message.queue_id)
         )
 

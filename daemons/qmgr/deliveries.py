@@ -12,7 +12,7 @@ from daemons.qmgr.agents import AgentPool, AgentTimes, Dispatch
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.jobs import Entry, Transport
 from daemons.qmgr.message import Message
-from daemons.qmgr.reports import record_deferred
+from daemons.qmgr.reports import answer_probe, record_deferred
 from daemons.qmgr.scheduler import Scheduler
 from libmail.ipc.messages import (
     CODEC,
@@ -46,6 +46,7 @@ class Deliveries:
         scheduler: Scheduler,
         retry: str,
         defer: ServiceClient,
+        verify: ServiceClient,
         agent_times: AgentTimes,
         feedback_debug: bool,
         clogs: ClogWarnings,
@@ -57,6 +58,7 @@ class Deliveries:
         self._scheduler = scheduler
         self._retry = retry
         self._defer = defer
+        self._verify = verify
         self._agent_times = agent_times
         self._feedback_debug = feedback_debug
         self._clogs = clogs
@@ -208,7 +210,10 @@ class Deliveries:
 
         async def record() -> None:
             for recipient in recipients:
-                await record_deferred(self._defer, message, recipient, dsn, text)
+                if message.probe:
+                    await answer_probe(self._verify, message, recipient, dsn, text)
+                else:
+                    await record_deferred(self._defer, message, recipient, dsn, text)
             self._scheduler.counts.released(message)
             self._check_done(message)
 

@@ -79,6 +79,7 @@ class QueueManager:
             scheduler=scheduler,
             retry=routing.retry_transport,
             defer=closing.reporters.defer,
+            verify=closing.reporters.verify,
             agent_times=rules.agent_times,
             feedback_debug=rules.feedback_debug,
             clogs=clogs,

@@ -1,8 +1,11 @@
 """A message in the active queue, as qmgr(8) holds it in memory."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
-from libmail.ipc.messages import Envelope, QueueId, Recipient
+from libmail.ipc.messages import Envelope, QueueId, Recipient, TraceFlag
+
+_PROBE: Final = TraceFlag.MTA_VERIFY.value
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -37,3 +40,8 @@ class Message:
     reported: frozenset[int] = frozenset()
     refilled: float = 0.0
     batch: tuple[Recipient, ...] = field(default=())
+
+    @property
+    def probe(self) -> bool:
+        """Whether it asks only whether its recipient takes mail, for verify(8)."""
+        return self.tflags & _PROBE != 0

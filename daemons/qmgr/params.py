@@ -22,6 +22,7 @@ class QmgrParams:
     default_filter_nexthop: str
     defer_service_name: str
     defer_transports: tuple[str, ...]
+    address_verify_service_name: str
     destination_concurrency_feedback_debug: bool
     double_bounce_sender: str
     error_service_name: str

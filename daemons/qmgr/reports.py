@@ -6,10 +6,13 @@ from typing import Literal
 from daemons.qmgr.message import Message
 from libmail.clients.bounce import report_on
 from libmail.ipc.messages import (
+    AddressStatus,
     BounceAppend,
     BounceReply,
     Recipient,
     Target,
+    VerifyReply,
+    VerifyUpdate,
 )
 from libmail.log import LOG
 from libmail.log.events import DeliveryStatus
@@ -52,11 +55,23 @@ async def record_deferred(
     log_status(message, recipient, dsn, "deferred", reason)
 
 
+async def answer_probe(
+    pool: ServiceClient, message: Message, recipient: Recipient, dsn: str, reason: str
+) -> None:
+    """Tell verify(8) that an address cannot be tried now."""
+    address = recipient.orig_rcpt or recipient.address
+    try:
+        await pool.call(VerifyUpdate(address, int(AddressStatus.DEFER), reason), VerifyReply)
+    except ServiceUnavailable as err:
+        LOG.warning(f"{message.queue_id}: {err}")
+    log_status(message, recipient, dsn, "undeliverable", reason)
+
+
 def log_status(
     message: Message,
     recipient: Recipient,
     dsn: str,
-    status: Literal["sent", "deferred"],
+    status: Literal["sent", "deferred", "undeliverable"],
     reason: str,
 ) -> None:
     """The line about a recipient that no agent has seen."""

@@ -19,6 +19,8 @@ from libmail.queue.reasons import ReasonLog
 # Plain numbers: the operators of IntFlag are slow.
 _VERIFY_ONLY: Final = EnvelopeFlag.VERIFY_ONLY.value
 _VERBOSE: Final = EnvelopeFlag.VERBOSE.value
+_PROBE: Final = EnvelopeFlag.PROBE.value
+_MTA_VERIFY: Final = TraceFlag.MTA_VERIFY.value
 _USER_VERIFY: Final = TraceFlag.USER_VERIFY.value
 _RECORD: Final = TraceFlag.RECORD.value
 
@@ -233,6 +235,8 @@ def _trace_flags(envelope_flags: int) -> int:
     flags = 0
     if envelope_flags & _VERIFY_ONLY:
         flags |= _USER_VERIFY
+    if envelope_flags & _PROBE:
+        flags |= _MTA_VERIFY
     if envelope_flags & _VERBOSE:
         flags |= _RECORD
     return flags

@@ -9,6 +9,7 @@ __all__ = ["SmtpdParams"]
 class SmtpdParams:
     """See postconf(5)."""
 
+    address_verify_service_name: str
     cleanup_service_name: str
     content_filter: str
     disable_vrfy_command: bool

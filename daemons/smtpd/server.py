@@ -18,12 +18,15 @@ from libmail.clients.cleanup import MailClient
 from libmail.clients.flush import FlushClient
 from libmail.clients.notice import Postmaster
 from libmail.clients.policy import PolicyServers
+from libmail.clients.verify import VerifyClient
 from libmail.dns.resolver import Protocols
 from libmail.ipc.messages import ResolveReply
 from libmail.lookup.context import Lookups, WhereTo
 from libmail.lookup.policies import WhatPolicy
 from libmail.lookup.restrictions import Restrictions
+from libmail.lookup.verification import Verified
 from libmail.message.dates import rfc5322_date
+from libmail.service.pool import ServicePool
 
 __all__ = ["Server"]
 
@@ -80,7 +83,12 @@ class Server:
         self.logins = Logins(prepared.logins, must_encrypt=self.options.must_encrypt)
         self.restrictions = prepared.restrictions.restrictions
         policies = PolicyServers(prepared.restrictions.policies)
-        self.lookups = prepared.lookups({WhereTo: self._resolve, WhatPolicy: policies.ask})
+        verify = VerifyClient(
+            ServicePool(f"private/{params.address_verify_service_name}", timeout=params.ipc_timeout)
+        )
+        self.lookups = prepared.lookups(
+            {WhereTo: self._resolve, WhatPolicy: policies.ask, Verified: verify.ask}
+        )
         self.clients = ClientRules(params, self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)

@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from libmail.agents.status_filter import StatusFilter
 from libmail.ipc.messages import (
+    AddressStatus,
     AgentReady,
     BounceAppend,
     BounceFlush,
@@ -24,6 +25,8 @@ from libmail.ipc.messages import (
     Recipient,
     Target,
     TraceFlag,
+    VerifyReply,
+    VerifyUpdate,
 )
 from libmail.log import LOG
 from libmail.log.events import DeliveryStatus
@@ -53,6 +56,7 @@ _DELAY: Final = int(DsnNotify.DELAY)
 _CLEARED: Final = int(TraceFlag.DELAY_CLEARED)
 _RECORD: Final = int(TraceFlag.RECORD)
 _USUAL_TEXT: Final = 4096  # characters of words that need no look at their length
+_PROBE: Final = int(TraceFlag.MTA_VERIFY)
 _VERIFY: Final = int(TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY)
 
 
@@ -115,11 +119,15 @@ class DeliveryParams:
     hash_queue_names: tuple[str, ...]
     hash_queue_depth: int
     ipc_timeout: float
+    address_verify_service_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporters:
-    """The services that keep what a report will tell, and the queue directory."""
+    """The services that keep what a report will tell, and the queue directory.
+
+    verify: who is told of the outcome of an address probe; nobody else is.
+    """
 
     queue: QueueDirectory
     soft_bounce: bool = False
@@ -127,6 +135,7 @@ class Reporters:
     bounce: ServiceClient
     defer: ServiceClient
     trace: ServiceClient
+    verify: ServiceClient
 
     @classmethod
     def of(cls, params: DeliveryParams, status_filter: StatusFilter | None = None) -> "Reporters":
@@ -142,6 +151,7 @@ class Reporters:
             bounce=pool(params.bounce_service_name),
             defer=pool(params.defer_service_name),
             trace=pool(params.trace_service_name),
+            verify=pool(params.address_verify_service_name),
         )
 
 
@@ -299,11 +309,26 @@ class Delivery:
         word: Literal["deliverable", "undeliverable"] = (
             "deliverable" if isinstance(outcome, Sent) else "undeliverable"
         )
-        if not await self._record(self.reporters.trace, recipient, outcome, word):
+        if self.request.flags & _PROBE:
+            await self._answer_probe(recipient, outcome)
+        elif not await self._record(self.reporters.trace, recipient, outcome, word):
             retry = Deferred(dsn="4.3.0", reason="trace service unavailable", relay=outcome.relay)
             return await self._report_deferred(recipient, retry)
         self._log(recipient, outcome, word)
         return True
+
+    async def _answer_probe(self, recipient: Recipient, outcome: Outcome) -> None:
+        """Tell verify(8). A probe is not tried again, whatever becomes of that."""
+        status = AddressStatus.OK
+        if not isinstance(outcome, Sent):
+            failed = isinstance(outcome, Bounced)
+            status = AddressStatus.BOUNCE if failed else AddressStatus.DEFER
+        address = recipient.orig_rcpt or recipient.address
+        update = VerifyUpdate(address, int(status), outcome.reason)
+        try:
+            await self.reporters.verify.call(update, VerifyReply)
+        except ServiceUnavailable as err:
+            LOG.warning(f"{self.request.queue_id}: {err}")
 
     async def _record(
         self, pool: ServiceClient, recipient: Recipient, outcome: Outcome, action: str

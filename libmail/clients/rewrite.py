@@ -79,6 +79,10 @@ class RewriteClient:
             return known
         return await _shared(self._resolving, key, self._ask_resolve(key))
 
+    async def resolve_probe(self, sender: str, address: str) -> ResolveReply:
+        """As `resolve`, for a probe of verify(8); nothing is remembered."""
+        return await self._pool.call(ResolveRequest(sender, address, probe=True), ResolveReply)
+
     async def resolve_completed(self, sender: str, address: str) -> ResolveReply:
         """As `resolve`, of an address that a client may have given without a full domain."""
         complete = await self.rewrite("local", quote_local(address))

@@ -158,7 +158,7 @@ class Resolver:
         name: host or domain, ASCII or Unicode.  rrtype: "MX", "A", "TXT"...
         Raises `NotFound`, `TempFail`, `Filtered`, `Invalid`.
         """
-        key = (name.lower(), rrtype)
+        key = (name, rrtype)
         known = self._answers.get(key)
         if known is None:
             known = await self._ask(name, rrtype)

@@ -17,6 +17,7 @@ The exchanges, and the socket that they use:
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
 - `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
+- `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove (no answer); or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
@@ -30,6 +31,7 @@ from libmail.ipc.codec import Codec
 
 __all__ = [
     "CODEC",
+    "AddressStatus",
     "AgentReady",
     "BounceAppend",
     "BounceFlush",
@@ -89,6 +91,9 @@ __all__ = [
     "TicketKeysRequest",
     "TraceFlag",
     "Transport",
+    "VerifyQuery",
+    "VerifyReply",
+    "VerifyUpdate",
 ]
 
 QueueId = NewType("QueueId", str)  # file name in the queue, and the id in every log line
@@ -144,6 +149,7 @@ class EnvelopeFlag(IntFlag):
     DSN_FULL = 128  # RET=FULL
     REQUIRETLS = 256
     RELAYED = 512  # sendmail -G: not an initial submission; pickup(8) makes a context of it
+    PROBE = 2048  # of verify(8): report to it, do not deliver
     EXPANDED = 1024  # trace(8) has a record of aliases that cleanup(8) has expanded
 
 
@@ -319,10 +325,14 @@ class ResolveFlag(IntFlag):
 
 
 class ResolveRequest(NamedTuple):
-    """smtpd, qmgr, cleanup -> trivial-rewrite: where does mail from sender to address go?"""
+    """smtpd, qmgr, cleanup -> trivial-rewrite: where does mail from sender to address go?
+
+    probe: it is one of verify(8), for which there are other parameters.
+    """
 
     sender: str
     address: str
+    probe: bool = False
 
 
 class ResolveReply(NamedTuple):
@@ -670,6 +680,36 @@ class SessionRemove(NamedTuple):
     key: str
 
 
+class AddressStatus(IntEnum):
+    """What is known of an address; the numbers stand in caches of verify(8)."""
+
+    OK = 0
+    DEFER = 1
+    BOUNCE = 2
+    TODO = 3  # it is being tried
+
+
+class VerifyQuery(NamedTuple):
+    """smtpd -> verify: does an address take mail?"""
+
+    address: str
+
+
+class VerifyUpdate(NamedTuple):
+    """delivery agent -> verify: the outcome of a probe. status: AddressStatus, but TODO."""
+
+    address: str
+    status: int
+    text: str
+
+
+class VerifyReply(NamedTuple):
+    """verify -> client. status: AddressStatus. text: why the address takes no mail."""
+
+    status: int
+    text: str
+
+
 CODEC: Final = Codec(
     [
         AgentReady,
@@ -716,5 +756,8 @@ CODEC: Final = Codec(
         TableUpdate,
         TicketKeysReply,
         TicketKeysRequest,
+        VerifyQuery,
+        VerifyReply,
+        VerifyUpdate,
     ]
 )

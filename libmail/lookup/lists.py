@@ -43,7 +43,6 @@ _RELAY_GUARDS: Final = frozenset(
         "reject_unauth_destination",
     }
 )
-_VERIFYING: Final = frozenset({"reject_unverified_sender", "reject_unverified_recipient"})
 
 Rules = tuple[Rule, ...]
 
@@ -92,8 +91,6 @@ class _Compiler:
             return self._policy(rest.pop(0))
         if name in RESTRICTIONS:
             return Rule(name, RESTRICTIONS[name])
-        if name in _VERIFYING:
-            return _problem(name, f"{name}: address verification is not available")
         return self._class(word, stage, depth)
 
     def _table(self, name: str, table: str) -> Rule:

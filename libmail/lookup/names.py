@@ -67,6 +67,7 @@ from libmail.lookup.logins import (
     reject_unauthenticated_sender_login_mismatch,
 )
 from libmail.lookup.unlisted import reject_unlisted_recipient, reject_unlisted_sender
+from libmail.lookup.verification import reject_unverified_recipient, reject_unverified_sender
 
 __all__ = ["RESTRICTIONS", "WITH_ARGUMENT", "WITH_TABLE"]
 
@@ -155,6 +156,8 @@ RESTRICTIONS: Final[Mapping[str, Restriction]] = {
     "reject_unknown_sender_domain": reject_unknown_sender_domain,
     "reject_unlisted_recipient": reject_unlisted_recipient,
     "reject_unlisted_sender": reject_unlisted_sender,
+    "reject_unverified_recipient": reject_unverified_recipient,
+    "reject_unverified_sender": reject_unverified_sender,
     "check_recipient_maps": reject_unlisted_recipient,
     "warn_if_reject": _dunno,  # the evaluation itself looks out for it
     **{name: _removed(name, instead) for name, instead in _REMOVED.items()},

@@ -11,6 +11,10 @@ class RestrictionParams:
 
     access_map_defer_code: int
     access_map_reject_code: int
+    address_verify_poll_count: int
+    address_verify_poll_delay: float
+    address_verify_sender: str
+    address_verify_sender_ttl: float
     allow_untrusted_routing: bool
     canonical_maps: tuple[str, ...]
     compatibility_level: str
@@ -77,5 +81,13 @@ class RestrictionParams:
     unknown_relay_recipient_reject_code: int
     unknown_virtual_mailbox_reject_code: int
     unknown_virtual_alias_reject_code: int
+    unverified_recipient_defer_code: int
+    unverified_recipient_reject_code: int
+    unverified_recipient_reject_reason: str
+    unverified_recipient_tempfail_action: str
+    unverified_sender_defer_code: int
+    unverified_sender_reject_code: int
+    unverified_sender_reject_reason: str
+    unverified_sender_tempfail_action: str
     virtual_alias_maps: tuple[str, ...]
     virtual_mailbox_maps: tuple[str, ...]

@@ -1,8 +1,22 @@
 """The parameters of rewriting and resolving, which trivial-rewrite(8) reads."""
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["ResolveParams", "RewriteParams"]
+from libmail.config import Config
+
+__all__ = ["ResolveParams", "RewriteParams", "config_of_probes"]
+
+_FOR_PROBES: Final = (
+    "default_transport",
+    "local_transport",
+    "relay_transport",
+    "relayhost",
+    "sender_dependent_default_transport_maps",
+    "sender_dependent_relayhost_maps",
+    "transport_maps",
+    "virtual_transport",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +68,14 @@ class ResolveParams:
     smtputf8_enable: bool
     show_user_unknown_table_name: bool
     helpful_warnings: bool
+
+
+def config_of_probes(config: Config) -> Config | None:
+    """The configuration by which probes of verify(8) are routed; None: as all mail is.
+
+    `address_verify_NAME` counts in place of each NAME.
+    """
+    texts = {name: config.text(f"address_verify_{name}") for name in _FOR_PROBES}
+    if all(config.text(name) == text for name, text in texts.items()):
+        return None
+    return config.override([(name, text.replace("$", "$$")) for name, text in texts.items()])

@@ -6,6 +6,7 @@ from libmail.ipc.messages import ResolveFlag, ResolveReply
 from libmail.lookup.check import Check, split_dsn
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
+from libmail.lookup.verification import probe_senders
 from libmail.smtp.address import split_address
 from libmail.tables.maps import AddressForms
 
@@ -86,7 +87,7 @@ async def _class_tables(
     if reply.flags & _LOCAL:
         title, words = "local_recipient_maps", "local recipient"
         code = params.unknown_local_recipient_reject_code
-        if _always_local(address, params.double_bounce_sender):
+        if _always_local(address, params.double_bounce_sender) or _sends_probes(check, address):
             return DUNNO
     elif reply.flags & _VIRTUAL:
         title, words = "virtual_mailbox_maps", "virtual mailbox"
@@ -114,3 +115,12 @@ def _always_local(address: str, double_bounce_sender: str) -> bool:
     """Names that exist whatever the tables say: postmaster (RFC 5321 §4.5.1), and ours."""
     local = split_address(address)[0].lower()
     return local in ("postmaster", "mailer-daemon", double_bounce_sender.lower())
+
+
+def _sends_probes(check: Check, address: str) -> bool:
+    """Whether probes of ours have that sender: who is asked may ask whether it exists."""
+    params = check.params
+    base, ttl = params.address_verify_sender, params.address_verify_sender_ttl
+    local = split_address(address)[0].lower()
+    senders = probe_senders(base, ttl, check.lookups.now()) if ttl >= 1 else (base,)
+    return any(split_address(sender)[0].lower() == local for sender in senders if sender)

@@ -63,6 +63,7 @@ trace unix - - n - 0 bounce
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
+verify unix - - n - 1 verify
 showq unix n - n - - showq
 smtp unix - - n - - smtp
 error unix - - n - - error
@@ -76,7 +77,6 @@ postlog unix-dgram n - n - 1 postlogd
 
 # Services that real Postfix has and wants, and we do not have yet.
 POSTFIX_SERVICES: Final = """\
-verify unix - - n - 1 verify
 scache unix - - n - 1 scache
 """
 

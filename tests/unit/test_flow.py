@@ -75,6 +75,7 @@ def test_every_message_of_the_way_is_named() -> None:
         "QueueFlush",
     }
     beside |= {"ClientCounts", "ClientEvent"}
+    beside |= {"VerifyQuery", "VerifyReply", "VerifyUpdate"}
     beside |= {"MilterState"}
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
     beside |= {"SessionLookup", "SessionRemove", "SessionReply", "SessionStore"}

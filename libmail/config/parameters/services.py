@@ -7,9 +7,9 @@ from libmail.config.declare import STR, Parameter, by_name
 __all__ = ["PARAMETERS"]
 
 PARAMETERS = by_name(
-    Parameter("address_verify_service_name", STR(1), "verify", "smtpd cleanup qmgr"),
+    Parameter("address_verify_service_name", STR(1), "verify", "*"),
     Parameter("bounce_service_name", STR(1), "bounce", "*"),
-    Parameter("cleanup_service_name", STR(1), "cleanup", "smtpd pickup bounce local smtp"),
+    Parameter("cleanup_service_name", STR(1), "cleanup", "smtpd pickup bounce local smtp verify"),
     Parameter("connection_cache_service_name", STR(1), "scache", "smtp"),
     Parameter("defer_service_name", STR(1), "defer", "*"),
     Parameter("dnsblog_service_name", STR(1), "dnsblog", "postscreen"),

@@ -110,22 +110,6 @@ _POSTSCREEN = """
     postscreen_watchdog_timeout smtpd_service_name
 """
 
-_VERIFICATION = """
-    address_verify_cache_cleanup_interval address_verify_default_transport
-    address_verify_local_transport address_verify_map address_verify_negative_cache
-    address_verify_negative_expire_time address_verify_negative_refresh_time
-    address_verify_pending_request_limit address_verify_poll_count address_verify_poll_delay
-    address_verify_positive_expire_time address_verify_positive_refresh_time
-    address_verify_relay_transport address_verify_relayhost address_verify_sender
-    address_verify_sender_dependent_default_transport_maps
-    address_verify_sender_dependent_relayhost_maps address_verify_sender_ttl
-    address_verify_service_name address_verify_transport_maps address_verify_virtual_transport
-    unverified_recipient_defer_code unverified_recipient_reject_code
-    unverified_recipient_reject_reason unverified_recipient_tempfail_action
-    unverified_sender_defer_code unverified_sender_reject_code unverified_sender_reject_reason
-    unverified_sender_tempfail_action
-"""
-
 _CHECKS = """
     force_mime_input_conversion message_reject_characters message_strip_characters
 """
@@ -179,7 +163,6 @@ NOT_YET = _words(
     + _SASL
     + _MILTERS
     + _POSTSCREEN
-    + _VERIFICATION
     + _CHECKS
     + _FILTERS
     + _PROXY_FILTER

@@ -29,7 +29,9 @@ from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.verify import Verifier, VerifyParams
 from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
+from libmail.config import Config
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
     CODEC,
@@ -53,6 +55,8 @@ from libmail.ipc.messages import (
     TableList,
     TableLookup,
     TableUpdate,
+    VerifyQuery,
+    VerifyUpdate,
 )
 from libmail.lookup.resolving import AddressResolver
 from libmail.lookup.rewriting import Rewriter
@@ -62,6 +66,7 @@ from libmail.queue.file import QueueFile, QueueFileWriter
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool
 from libmail.tables.builtin.inline import open_named as open_inline
+from libmail.tables.builtin.internal import InternalTable
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions
 from tests.unit.daemons.bounce.test_reporter import World as BounceWorld
@@ -75,6 +80,7 @@ from tests.unit.daemons.cleanup.conftest import (
 from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, of_type, play
 from tests.unit.daemons.test_flush import World as FlushWorld
+from tests.unit.libmail.clients.fakes import FakeCleanup
 from tests.unit.libmail.lookup.test_resolving import PARAMS as RESOLVE
 from tests.unit.libmail.lookup.test_resolving import routing
 from tests.unit.libmail.lookup.test_rewriting import PARAMS as REWRITE
@@ -182,8 +188,9 @@ def test_agent(request: DeliverRequest) -> None:
         return answer(0, "")
 
     async def run() -> None:
-        reporters = Reporters.of(DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01))
-        for pool in (reporters.bounce, reporters.defer, reporters.trace):
+        params = DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01, "verify")
+        reporters = Reporters.of(params)
+        for pool in (reporters.bounce, reporters.defer, reporters.trace, reporters.verify):
             pool.call = record  # type: ignore[method-assign,assignment]
         CODEC.encode(await _deliver(agent, reporters, request))
 
@@ -237,14 +244,22 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
     )
 )
 def test_trivial_rewrite(units: list[object]) -> None:
-    prepared = rewriting.Prepared(
-        Rewriter(REWRITE), AddressResolver(RESOLVE, Rewriter(REWRITE)), routing(RESOLVE)
-    )
+    resolver = AddressResolver(RESOLVE, Rewriter(REWRITE))
+    how = rewriting.Routing(resolver, routing(RESOLVE))
+    prepared = rewriting.Prepared(Rewriter(REWRITE), how, how)
 
     async def serve(connection: Connection) -> None:
         await rewriting.serve(prepared, connection)
 
     play(serve, units)
+
+
+@HERE
+@given(st.lists(of_type(VerifyQuery) | of_type(VerifyUpdate) | TRIGGERS, max_size=4))
+def test_verify(units: list[object]) -> None:
+    params = Config("").load(VerifyParams)
+    table = InternalTable("internal:x", TableOptions(fold=False))
+    play(Verifier(params, table, FakeCleanup()).serve, units)
 
 
 @HERE

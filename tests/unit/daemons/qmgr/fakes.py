@@ -35,6 +35,8 @@ from libmail.ipc.messages import (
     Recipient,
     ResolveReply,
     Transport,
+    VerifyReply,
+    VerifyUpdate,
 )
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
@@ -99,6 +101,9 @@ def files(queue_name: str) -> set[str]:
     return {entry.name for entry in DIRECTORY.scan(queue_name)}
 
 
+REPORTERS = ("bounce", "defer", "trace", "verify")
+
+
 class FakeResolver:
     """transport is the part of the domain before the first dot, nexthop the domain."""
 
@@ -111,6 +116,10 @@ class FakeResolver:
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         await asyncio.sleep(0)
         return ResolveReply(4096, Transport("smtp"), Nexthop("slow.test"), address)
+
+    async def resolve_probe(self, sender: str, address: str) -> ResolveReply:
+        nexthop = address.rpartition("@")[2]
+        return ResolveReply(4096, Transport("probes"), Nexthop(nexthop), address)
 
     async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
         """Knows no more than before."""
@@ -139,15 +148,16 @@ async def serve_agent(name: str, agent: Agent, *, greet: bool = True) -> asyncio
 
 
 class FakeReports:
-    """bounce, defer and trace; keeps what it is asked, refuses while `status` is not 0."""
+    """bounce, defer, trace and verify; keeps what it is asked, refuses while `status` is not 0."""
 
     def __init__(self) -> None:
         self.flushed: list[tuple[str, str, QueueId]] = []
         self.appended: list[tuple[str, BounceAppend]] = []
+        self.verified: list[VerifyUpdate] = []
         self.status = 0
 
     async def start(self) -> list[asyncio.Server]:
-        return [await self._serve(name) for name in ("bounce", "defer", "trace")]
+        return [await self._serve(name) for name in REPORTERS]
 
     async def _serve(self, name: str) -> asyncio.Server:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +166,9 @@ class FakeReports:
                 unframer.receive_data(data)
                 for request in unframer:
                     self._note(name, request)
-                    writer.write(CODEC.encode(BounceReply(self.status, "")))
+                    probe = isinstance(request, VerifyUpdate)
+                    reply = VerifyReply(0, "") if probe else BounceReply(self.status, "")
+                    writer.write(CODEC.encode(reply))
             writer.close()
 
         return await asyncio.start_unix_server(serve, f"private/{name}")
@@ -168,6 +180,8 @@ class FakeReports:
                 DIRECTORY.remove(name, request.queue_id)
         elif isinstance(request, BounceAppend):
             self.appended.append((name, request))
+        elif isinstance(request, VerifyUpdate):
+            self.verified.append(request)
 
 
 class Bed:
@@ -186,7 +200,7 @@ class Bed:
         retry_time: float = 60,
     ) -> None:
         self.reports = FakeReports()
-        self.pools = [ServicePool(f"private/{name}") for name in ("bounce", "defer", "trace")]
+        self.pools = [ServicePool(f"private/{name}") for name in REPORTERS]
         self.servers: list[asyncio.Server] = []
         self.tasks: set[asyncio.Task[object]] = set()
         self.scheduler = Scheduler(limits_of, dead_time=dead_time, retry_time=retry_time)

@@ -14,13 +14,17 @@ import pytest
 from daemons.qmgr.backoff import Backoff
 from libmail.ipc.messages import (
     CODEC,
+    AddressStatus,
     AgentReady,
     DeliverFlag,
     DeliverReply,
     DeliverRequest,
     Envelope,
+    EnvelopeFlag,
     QueueId,
     Target,
+    TraceFlag,
+    VerifyUpdate,
 )
 from libmail.queue.file import FORCED_EXPIRY, QueueFile
 from libmail.queue.reasons import ReasonLog
@@ -353,6 +357,43 @@ def test_missing_transport_defers_without_any_agent() -> None:
         assert name == "defer"
         assert record.targets[0].status == "4.3.0"
         assert record.targets[0].reason == "mail transport unavailable"
+
+    run(Bed, test)
+
+
+PROBE = Envelope("probe@example.org", flags=int(EnvelopeFlag.PROBE), arrival=1.0)
+
+
+@pytest.mark.parametrize("fate", [DeliverReply(False, "", ""), DeliverReply(True, "4.4.1", "x")])
+def test_a_probe_has_a_route_of_its_own_and_is_tried_once(fate: DeliverReply) -> None:
+    async def test(bed: Bed) -> None:
+        agent = RecordingAgent()
+        agent.fate["a@smtp.test"] = fate
+        await bed.serve(probes=agent)
+        bed.manager.begin()
+        bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"], envelope=PROBE))
+        await bed.idle()
+        (request,) = agent.requests
+        assert request.transport == "probes"
+        assert request.flags & TraceFlag.MTA_VERIFY
+        assert not files("incoming") | files("active") | files("deferred")
+        assert not bed.reports.flushed
+        assert not bed.reports.appended
+
+    run(Bed, test)
+
+
+def test_a_probe_that_no_agent_can_try_is_answered() -> None:
+    async def test(bed: Bed) -> None:
+        await bed.serve()
+        bed.manager.begin()
+        bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"], envelope=PROBE))
+        await bed.idle()
+        update = VerifyUpdate("a@smtp.test", int(AddressStatus.DEFER), "mail transport unavailable")
+        assert bed.reports.verified == [update]
+        assert not files("active") | files("deferred")
+        assert not bed.reports.flushed
+        assert not bed.reports.appended
 
     run(Bed, test)
 

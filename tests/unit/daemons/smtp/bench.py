@@ -216,7 +216,11 @@ class Bench:
         self.client = SmtpClient(self.settings, decisions, notices)
         self.records = PlayedService(lambda _: BounceReply(0, ""))
         self.reporters = Reporters(
-            queue=QueueDirectory(), bounce=self.records, defer=self.records, trace=self.records
+            queue=QueueDirectory(),
+            bounce=self.records,
+            defer=self.records,
+            trace=self.records,
+            verify=self.records,
         )
 
     def delivery(

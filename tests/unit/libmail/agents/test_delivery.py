@@ -31,6 +31,8 @@ from libmail.ipc.messages import (
     Target,
     TraceFlag,
     Transport,
+    VerifyReply,
+    VerifyUpdate,
 )
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
@@ -62,10 +64,18 @@ class World:
         self.down: set[str] = set()
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
-        params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0)
+        params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0, "verify")
         self.reporters = Reporters.of(params, status_filter)
         for name in ("bounce", "defer", "trace"):
             monkeypatch.setattr(getattr(self.reporters, name), "call", self.service(name))
+        self.verified: list[VerifyUpdate] = []
+        monkeypatch.setattr(self.reporters.verify, "call", self.verify)
+
+    async def verify(self, request: VerifyUpdate, reply: type[VerifyReply]) -> VerifyReply:
+        if "verify" in self.down:
+            raise ServiceUnavailable("verify is down")
+        self.verified.append(request)
+        return VerifyReply(0, "")
 
     def service(self, name: str) -> object:
         async def call(request: BounceAppend, reply: type[BounceReply]) -> BounceReply:
@@ -99,6 +109,28 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def run(world: World, agent: object, request: DeliverRequest) -> DeliverReply:
     return asyncio.run(_deliver(agent, world.reporters, request))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("agent", "nexthop", "status"),
+    [(error._return, "5.1.2 closed", 2), (error._defer, "4.3.0 later", 1)],
+    ids=["bounce", "defer"],
+)
+@pytest.mark.parametrize("down", [False, True])
+def test_a_probe_is_told_to_verify_alone(
+    world: World, agent: object, nexthop: str, status: int, down: bool
+) -> None:
+    if down:
+        world.down = {"verify"}
+    reply = run(world, agent, world.request(nexthop, TraceFlag.MTA_VERIFY))
+    assert reply == DeliverReply(False, "", "")
+    assert world.left() == []
+    assert world.told == []
+    text = nexthop[6:]
+    wanted = [VerifyUpdate(address, status, text) for address in ("a@b", "c@d")]
+    assert world.verified == ([] if down else wanted)
+    lines = [line for line in world.logged if "status=undeliverable" in line]
+    assert len(lines) == 2
 
 
 def test_error_returns(world: World) -> None:

@@ -1,0 +1,142 @@
+"""reject_unverified_sender, reject_unverified_recipient: verify(8) knows, or tries, whether an
+address takes mail (ADDRESS_VERIFICATION_README)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from libmail.ipc.messages import AddressStatus, VerifyReply
+from libmail.lookup.check import Check
+from libmail.lookup.context import LookupFailure, Question
+from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
+
+__all__ = [
+    "Verified",
+    "probe_sender",
+    "probe_senders",
+    "reject_unverified_recipient",
+    "reject_unverified_sender",
+]
+
+# The digits of a probe sender's time: no vowels, so that they make no words.
+_DIGITS: Final = "0123456789BCDFGHJKLMNPQRSTVWXYZ"
+_REASON: Final = 250  # characters of a reason in a temporary refusal
+_OK: Final = int(AddressStatus.OK)
+_TODO: Final = int(AddressStatus.TODO)
+_BOUNCE: Final = int(AddressStatus.BOUNCE)
+
+
+class Verified(Question[VerifyReply]):
+    """Whether an address (key) takes mail: verify(8)."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What the parameters of one of the restrictions say."""
+
+    defer_code: int
+    reject_code: int
+    reason: str
+    tempfail_action: str
+
+
+async def reject_unverified_sender(check: Check, _: Subject, __: str) -> Outcome:
+    """The sender's address is known to take no mail, or it is not known whether."""
+    sender, params = check.facts.mail.sender, check.params
+    if not sender:
+        return DUNNO
+    rule = _Rule(
+        params.unverified_sender_defer_code,
+        params.unverified_sender_reject_code,
+        params.unverified_sender_reject_reason,
+        params.unverified_sender_tempfail_action,
+    )
+    return await _unverified(check, SENDER, sender, rule)
+
+
+async def reject_unverified_recipient(check: Check, _: Subject, __: str) -> Outcome:
+    """The recipient's address is known to take no mail, or it is not known whether."""
+    recipient, params = check.facts.mail.recipient, check.params
+    if not recipient:
+        return DUNNO
+    rule = _Rule(
+        params.unverified_recipient_defer_code,
+        params.unverified_recipient_reject_code,
+        params.unverified_recipient_reject_reason,
+        params.unverified_recipient_tempfail_action,
+    )
+    return await _unverified(check, RECIPIENT, recipient, rule)
+
+
+async def _unverified(check: Check, subject: Subject, address: str, rule: _Rule) -> Outcome:
+    detail = "1.7" if subject is SENDER else "1.1"
+    try:
+        reply = await _status(check, address)
+    except LookupFailure as err:
+        check.warn(f"address verification of {address}: {err}")
+        text = check.rejected(subject, "address verification problem")
+        return _temporary(check, subject, rule, 450, f"4.{detail}", text)
+    if reply.status == _OK:
+        return DUNNO
+    code = rule.reject_code if reply.status == _BOUNCE else rule.defer_code
+    if code < 400:
+        return DUNNO
+    reason = rule.reason or reply.text
+    if code >= 500:
+        text = check.rejected(subject, f"undeliverable address: {reason}")
+        return check.reject(subject, code, f"5.{detail}", text, "bounce")
+    text = check.rejected(subject, f"unverified address: {reason[:_REASON]}")
+    return _temporary(check, subject, rule, code, f"4.{detail}", text)
+
+
+def _temporary(
+    check: Check, subject: Subject, rule: _Rule, code: int, dsn: str, text: str
+) -> Outcome:
+    if rule.tempfail_action == "defer_if_permit":
+        return check.want_defer_if_permit(subject, code, dsn, text)
+    return check.reject(subject, code, dsn, text)
+
+
+async def _status(check: Check, address: str) -> VerifyReply:
+    """What is known, after a short wait for what is being tried. Raises LookupFailure."""
+    lookups, params = check.lookups, check.params
+    reply = await lookups.ask(Verified("", address))
+    for _ in range(params.address_verify_poll_count - 1):
+        if reply.status != _TODO:
+            break
+        await lookups.sleep(params.address_verify_poll_delay)
+        reply = await lookups.ask(Verified("", address))
+    return reply
+
+
+def probe_sender(base: str, ttl: float, now: float) -> str:
+    """The sender of probes at that time (of the epoch); "" is the null sender.
+
+    base: address_verify_sender. ttl: address_verify_sender_ttl, after which the address changes, so
+    that nobody has lasting use of one that a server once was given; 0 for never.
+    """
+    if base in ("", "<>"):
+        return ""
+    if ttl < 1:
+        return base
+    return _at_time(base, int(now) // int(ttl))
+
+
+def probe_senders(base: str, ttl: float, now: float) -> tuple[str, ...]:
+    """The addresses of probes that may be under way."""
+    if base in ("", "<>") or ttl < 1:
+        return (base,)
+    period = int(now) // int(ttl)
+    return tuple(_at_time(base, max(0, period + step)) for step in (-1, 0, 1))
+
+
+def _at_time(base: str, number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+        if not number:
+            break
+    local, at, domain = base.rpartition("@")
+    return f"{local}{digits}@{domain}" if at else f"{base}{digits}"

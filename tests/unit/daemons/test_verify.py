@@ -1,0 +1,212 @@
+"""verify(8): the cache of results, what is tried, and what bounds both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemons.verify import SERVICE, Entry, Verifier, VerifyParams
+from libmail.config import Config, open_config
+from libmail.ipc.messages import AddressStatus, VerifyReply
+from libmail.log import LOG
+from libmail.service.skeleton import Startup
+from libmail.tables.builtin.internal import InternalTable
+from libmail.tables.table import TableFailed, TableOptions
+from tests.unit.libmail.clients.fakes import FakeCleanup
+from tests.unit.waiting import until
+
+OK, DEFER, BOUNCE, TODO = (int(status) for status in AddressStatus)
+PARAMS = Config("").load(VerifyParams)
+DAY = 86400.0
+TRYING = VerifyReply(TODO, "Address verification in progress")
+
+
+class World:
+    """A verifier with its table, a cleanup that is played, and a clock."""
+
+    def __init__(self, **settings: object) -> None:
+        self.logged: list[str] = []
+        LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/verify")
+        self.now = 1_000_000_000.0
+        self.table = InternalTable("internal:x", TableOptions(fold=False))
+        self.cleanup = FakeCleanup()
+        params = replace(PARAMS, myhostname="mail.test", **settings)  # type: ignore[arg-type]
+        self.verifier = Verifier(params, self.table, self.cleanup, lambda: self.now)
+
+    async def ask(self, address: str) -> VerifyReply:
+        """A question; the probe that it may lead to has been sent."""
+        reply = await self.verifier.query(address)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return reply
+
+    @property
+    def probed(self) -> list[str]:
+        return [message.recipients[0] for message in self.cleanup.messages]
+
+
+def run(test: Callable[[World], Awaitable[None]], **settings: object) -> None:
+    async def main() -> None:
+        await test(World(**settings))
+
+    asyncio.run(main())
+
+
+def test_an_unknown_address_is_tried_once() -> None:
+    async def test(world: World) -> None:
+        assert [await world.ask("a@b.test") for _ in range(3)] == [TRYING] * 3
+        (probe,) = world.cleanup.messages
+        assert (probe.sender, probe.recipients) == ("double-bounce", ["a@b.test"])
+        assert probe.finished
+        assert probe.content.startswith(b"Received: by mail.test (Postfix)\r\n\tid 3Q1; ")
+        await world.verifier.update("a@b.test", OK, "250 fine")
+        assert await world.ask("a@b.test") == VerifyReply(OK, "250 fine")
+        assert await world.ask("A@b.test") == TRYING
+        assert world.probed == ["a@b.test", "A@b.test"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("status", "refresh", "expire"), [(OK, 7 * DAY, 31 * DAY), (BOUNCE, DAY / 8, 3 * DAY)]
+)
+def test_results_are_refreshed_and_expire(status: int, refresh: float, expire: float) -> None:
+    async def test(world: World) -> None:
+        await world.verifier.update("a@b", status, "why")
+        known = VerifyReply(status, "why")
+        world.now += refresh - 1
+        assert (await world.ask("a@b"), world.probed) == (known, [])
+        world.now += 2
+        assert [await world.ask("a@b") for _ in range(2)] == [known] * 2
+        assert world.probed == ["a@b"]
+        world.now += expire
+        assert await world.ask("a@b") == TRYING
+
+    run(test)
+
+
+def test_a_failed_refresh_does_not_replace_a_good_result() -> None:
+    async def test(world: World) -> None:
+        await world.verifier.update("a@b", OK, "fine")
+        world.now += 8 * DAY
+        await world.ask("a@b")
+        await world.verifier.update("a@b", DEFER, "connection refused")
+        assert await world.ask("a@b") == VerifyReply(OK, "fine")
+        assert world.probed == ["a@b", "a@b"]  # and it is tried again
+        world.now += 31 * DAY
+        await world.verifier.update("a@b", BOUNCE, "gone")
+        assert await world.ask("a@b") == VerifyReply(BOUNCE, "gone")
+
+    run(test)
+
+
+def test_without_negative_cache_a_failure_is_told_once() -> None:
+    async def test(world: World) -> None:
+        await world.ask("a@b")
+        await world.verifier.update("a@b", BOUNCE, "no")
+        assert await world.ask("a@b") == VerifyReply(BOUNCE, "no")
+        assert await world.ask("a@b") == TRYING
+        assert world.probed == ["a@b", "a@b"]
+        assert [entry async for entry in world.table.listing()] == []
+
+    run(test, address_verify_negative_cache=False)
+
+
+def test_a_limit_of_probes() -> None:
+    async def test(world: World) -> None:
+        assert [await world.ask(f"{n}@b") for n in range(3)] == [TRYING] * 3
+        reply = await world.ask("3@b")
+        assert reply == VerifyReply(DEFER, "too many addresses are being verified")
+        assert await world.ask("2@b") == TRYING
+        await world.verifier.update("1@b", OK, "")
+        assert await world.ask("3@b") == TRYING
+        world.now += 1001  # probes that nobody told of
+        assert await world.ask("4@b") == TRYING
+        assert world.probed == ["0@b", "1@b", "2@b", "3@b", "4@b"]
+
+    run(test, address_verify_pending_request_limit=3)
+
+
+def test_cleanup_that_is_down() -> None:
+    async def test(world: World) -> None:
+        world.cleanup.down = True
+        assert await world.ask("a@b") == TRYING
+        assert "warning: cannot send a probe: public/cleanup: nobody there" in world.logged
+        world.cleanup.down = False
+        assert await world.ask("a@b") == TRYING
+        assert world.probed == ["a@b"]
+
+    run(test)
+
+
+def test_a_table_that_fails() -> None:
+    async def broken(*_: object) -> None:
+        raise TableFailed("internal:x", "broken")
+
+    async def test(world: World) -> None:
+        world.table.lookup = broken  # type: ignore[method-assign,assignment]
+        world.table.update = broken  # type: ignore[method-assign,assignment]
+        assert await world.ask("a@b") == TRYING
+        await world.verifier.update("a@b", OK, "fine")
+        assert await world.ask("a@b") == VerifyReply(OK, "fine")
+
+    run(test)
+
+
+@pytest.mark.parametrize("address", ["", "x" * 1001])
+def test_what_is_no_address_is_not_tried(address: str) -> None:
+    async def test(world: World) -> None:
+        assert (await world.ask(address)).status == BOUNCE
+        assert world.probed == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("value", "entry"),
+    [
+        ("0:0:1700000000:250 2.1.5 Ok", Entry(OK, 1700000000, "250 2.1.5 Ok")),
+        ("2:1700000001:1700000000:a:b", Entry(BOUNCE, 1700000000, "a:b")),
+        ("3:1700000000:0:Address verification in progress", None),
+        *((text, None) for text in ("", "0", "0:0:x:y", "9:0:1:", "0:0:1", f"0:0:{10**30}:", None)),
+    ],
+)
+def test_entries_of_a_cache(value: str | None, entry: Entry | None) -> None:
+    assert Entry.parse(value) == entry
+    if entry is not None:
+        assert Entry.parse(entry.value()) == entry
+
+
+def test_what_has_expired_is_dropped() -> None:
+    async def test(world: World) -> None:
+        for name, status in (("good", OK), ("bad", BOUNCE)):
+            await world.verifier.update(name, status, "")
+        await world.table.update("odd", "what is this")
+        world.now += 5 * DAY
+        task = asyncio.create_task(world.verifier.tidy_for_ever())
+        await until(lambda: bool(world.logged))
+        task.cancel()
+        line = "cache internal:x full cleanup: retained=1 dropped=2 entries"
+        assert world.logged == [line]
+        assert {key async for key, _ in world.table.listing()} == {
+            "good",
+            "_LAST_CACHE_CLEANUP_COMPLETED_",
+        }
+
+    run(test)
+
+
+def test_the_table_is_made(tmp_path: Path) -> None:
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    (tmp_path / "main.cf").write_text(
+        f"mail_owner = {owner}\naddress_verify_map = lmdb:{tmp_path}/verify_cache\n"
+    )
+    prepared = SERVICE.prepare(Startup(open_config(str(tmp_path)), "verify", ()))
+    assert (tmp_path / "verify_cache.lmdb").exists()
+    prepared.table.close()
