@@ -65,13 +65,11 @@ _OVERRIDES: Final = {
 class Options:
     """What parameters mean together.
 
-    cleanup_flags: CleanupFlag bits of every message. check_unlisted: recipients that do not exist
-    may be refused. must_encrypt: clients may do nothing in the clear. has_milters: some are
-    configured, and wanted. ipv6: clients can have such addresses.
+    cleanup_flags: CleanupFlag bits of every message. must_encrypt: clients may do nothing in the
+    clear. has_milters: some are configured, and wanted. ipv6: clients can have such addresses.
     """
 
     cleanup_flags: int
-    check_unlisted: bool
     must_encrypt: bool
     has_milters: bool
     ipv6: bool
@@ -86,7 +84,6 @@ def _options(params: SmtpdParams, tls: TlsSetup, *, milters: bool) -> Options:
         flags &= ~_OVERRIDES.get(word, CleanupFlag(0))
     return Options(
         cleanup_flags=int(flags),
-        check_unlisted="no_unknown_recipient_checks" not in overrides,
         must_encrypt=tls.level.enforced,
         has_milters=milters and "no_milters" not in overrides,
         ipv6=not {word.lower() for word in params.inet_protocols}.isdisjoint({"all", "ipv6"}),

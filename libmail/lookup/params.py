@@ -37,6 +37,7 @@ class RestrictionParams:
     permit_mx_backup_networks: tuple[str, ...]
     plaintext_reject_code: int
     rbl_reply_maps: tuple[str, ...]
+    receive_override_options: tuple[str, ...]
     recipient_canonical_maps: tuple[str, ...]
     recipient_delimiter: str
     reject_code: int

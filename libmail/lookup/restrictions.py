@@ -76,10 +76,9 @@ class Restrictions:
         listed = await check_listed(check, SENDER, sender)
         return listed if isinstance(listed, Reply) else outcome
 
-    async def recipient(self, facts: Facts, lookups: Lookups, *, unlisted: bool = True) -> Verdict:
-        """At RCPT (and VRFY). unlisted: recipients that do not exist may be refused."""
+    async def recipient(self, facts: Facts, lookups: Lookups) -> Verdict:
+        """At RCPT (and VRFY)."""
         check = self._check(facts, lookups)
-        check.unlisted = not unlisted
         check.defer_if_permit = _deferral(facts)
         outcome = await self._delayed(check)
         if not isinstance(outcome, Reply) and self._params.smtpd_delay_reject:
@@ -109,10 +108,6 @@ class Restrictions:
             if rules and isinstance(outcome := await check.run(rules, RECIPIENT), Reply):
                 return outcome
         return outcome
-
-    async def verify(self, facts: Facts, lookups: Lookups, *, unlisted: bool = True) -> Verdict:
-        """At VRFY: as for a recipient."""
-        return await self.recipient(facts, lookups, unlisted=unlisted)
 
     async def data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At DATA, and at the first BDAT."""

@@ -129,10 +129,7 @@ async def _decide(session: Session, address: str, text: str) -> Answer | None:
     if address.lower() == _POSTMASTER:
         return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
     server = session.server
-    unlisted = server.options.check_unlisted
-    return session.judge(
-        await server.restrictions.recipient(session.facts, session.lookups, unlisted=unlisted)
-    )
+    return session.judge(await server.restrictions.recipient(session.facts, session.lookups))
 
 
 def _options(text: str) -> tuple[int, str]:

@@ -329,6 +329,20 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {"recipient": "s@example.test"},
         "550 5.1.1 <s@example.test>: Recipient address rejected: User unknown",
     ),
+    "no_unknown_recipient_checks: recipients": (
+        {"receive_override_options": "no_unknown_recipient_checks"},
+        {"recipient": "nosuch@example.test"},
+        "",
+    ),
+    "no_unknown_recipient_checks: senders": (
+        {
+            "receive_override_options": "no_unknown_recipient_checks",
+            "smtpd_sender_restrictions": "reject_unlisted_sender",
+            "smtpd_reject_unlisted_sender": "yes",
+        },
+        {"sender": "nosuch@example.test"},
+        "",
+    ),
     "template": (
         {RHSBL: "reject_rhsbl_sender rhs.test", TEMPLATE: "$rbl_code 5.1.1 $rbl_txt|$rbl_reason"},
         {},
