@@ -65,8 +65,10 @@ class Model:
         else:
             chunks.append(data)
         if last:
-            if not self.refused:
-                self.queued.append(b"".join(chunks))
+            content = b"".join(chunks)
+            closed = len(content) + 2 * bool(content)  # the last line is given its end
+            if not self.refused and closed <= LIMIT:
+                self.queued.append(content)
             self.reset()
 
 
