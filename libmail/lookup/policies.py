@@ -4,7 +4,7 @@ A server stands in a list of restrictions as `inet:host:port`, as `unix:path`, o
 settings of its own. It is told what the facts are, and answers what an access table could.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,7 +14,7 @@ from libmail.log import Fatal
 from libmail.lookup.access import act
 from libmail.lookup.check import Check, Rule
 from libmail.lookup.context import LookupFailure, Question
-from libmail.lookup.facts import Facts, Outcome, Subject, Tls
+from libmail.lookup.facts import Facts, Outcome, Sasl, Subject, Tls
 from libmail.lookup.params import RestrictionParams
 from libmail.net.endpoint import parse_endpoint
 from libmail.smtp.address import xtext_encode
@@ -156,7 +156,7 @@ def attributes(facts: Facts, params: RestrictionParams, context: str) -> Attribu
         *_of_client(facts),
         *_of_mail(facts),
         ("stress", params.stress),
-        *_of_sasl(facts),
+        *(_of_sasl(facts.sasl) if facts.sasl or params.smtpd_sasl_auth_enable else ()),
         *_of_tls(facts.tls),
         ("policy_context", context),
         ("compatibility_level", params.compatibility_level),
@@ -191,12 +191,12 @@ def _of_mail(facts: Facts) -> Attributes:
     )
 
 
-def _of_sasl(facts: Facts) -> Iterator[tuple[str, str]]:
-    sasl = facts.sasl
-    if sasl is not None:
-        yield "sasl_method", sasl.method
-        yield "sasl_username", sasl.username
-        yield "sasl_sender", sasl.sender
+def _of_sasl(sasl: Sasl | None) -> Attributes:
+    return (
+        ("sasl_method", "" if sasl is None else sasl.method),
+        ("sasl_username", "" if sasl is None else sasl.username),
+        ("sasl_sender", "" if sasl is None else sasl.sender),
+    )
 
 
 def _of_tls(tls: Tls | None) -> Attributes:

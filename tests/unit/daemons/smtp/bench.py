@@ -28,6 +28,7 @@ from libmail.ipc.messages import (
     Nexthop,
     Recipient,
     Transport,
+    VerifyReply,
 )
 from libmail.lookup.context import LiveLookups
 from libmail.lookup.routing_params import RewriteParams
@@ -220,7 +221,7 @@ class Bench:
             bounce=self.records,
             defer=self.records,
             trace=self.records,
-            verify=self.records,
+            verify=PlayedService(lambda _: VerifyReply(0, "")),
         )
 
     def delivery(

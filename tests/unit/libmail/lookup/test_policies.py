@@ -122,6 +122,8 @@ def test_order_of_attributes() -> None:
     with_sasl = list(NAMES)
     with_sasl[18:18] = ["sasl_method", "sasl_username", "sasl_sender"]
     assert names(attributes(facts, params(), "")) == with_sasl
+    enabled = params(smtpd_sasl_auth_enable="yes")
+    assert names(attributes(session("RCPT"), enabled, "")) == with_sasl
 
 
 @pytest.mark.parametrize(
