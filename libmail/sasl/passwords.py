@@ -30,7 +30,7 @@ class _Functions(Protocol):
     """Of the C library, see crypt(3)."""
 
     def crypt_ra(
-        self, phrase: bytes, setting: bytes, data: cffi.FFI.CData, size: cffi.FFI.CData
+        self, password: bytes, setting: bytes, data: cffi.FFI.CData, size: cffi.FFI.CData
     ) -> cffi.FFI.CData: ...
 
     def free(self, pointer: cffi.FFI.CData) -> None: ...

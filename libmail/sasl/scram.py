@@ -121,7 +121,6 @@ class ClientFirst(NamedTuple):
     bare: str
     header: str
     binding: str
-    could_bind: bool
 
 
 def _name(text: str) -> str:
@@ -166,15 +165,9 @@ class ScramServer:
             raise ScramError("unsupported channel binding")
         header = text[: match.start(3)]
         self._client = ClientFirst(
-            _name(match[2] or ""), _name(match[4]), match[5], match[3], header, binding,
-            could_bind=flag == "y",
-        )  # fmt: skip
+            _name(match[2] or ""), _name(match[4]), match[5], match[3], header, binding
+        )
         return self._client.user, self._client.authzid
-
-    @property
-    def downgraded(self) -> bool:
-        """Whether the client believes that we offer no channel binding (flag "y")."""
-        return self._client is not None and self._client.could_bind
 
     def challenge(self, secret: ScramSecret | None) -> bytes:
         """The server's first message. secret: of the user; None for one that does not exist."""
