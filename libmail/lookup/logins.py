@@ -28,9 +28,14 @@ _LOCAL: Final = int(ResolveFlag.LOCAL)
 
 
 async def permit_sasl_authenticated(check: Check, _: Subject, __: str) -> Outcome:
-    """The client has logged in, and as somebody."""
-    sasl = check.facts.sasl
-    return DUNNO if sasl is None or sasl.method.upper() == "ANONYMOUS" else PERMIT
+    """The client has logged in, and as somebody.
+
+    A login that XCLIENT tells of counts only where clients could log in themselves.
+    """
+    sasl, params = check.facts.sasl, check.params
+    if sasl is None or sasl.method.upper() == "ANONYMOUS" or not params.smtpd_sasl_auth_enable:
+        return DUNNO
+    return DUNNO if params.smtpd_tls_auth_only and check.facts.tls is None else PERMIT
 
 
 async def check_sasl_access(check: Check, _: Subject, table: str) -> Outcome:

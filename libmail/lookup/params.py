@@ -71,6 +71,7 @@ class RestrictionParams:
     smtpd_sasl_auth_enable: bool
     smtpd_sender_restrictions: tuple[str, ...]
     smtpd_tls_ask_ccert: bool
+    smtpd_tls_auth_only: bool
     soft_bounce: bool
     stress: str
     unknown_address_reject_code: int
