@@ -26,11 +26,17 @@ from libmail.tls.errors import LibraryMissing
 
 __all__ = ["LATE_MODULES", "freeze", "load_for", "load_program", "use_name_services"]
 
-_TLS: Final = ("libmail.tls.connection", "daemons.smtpd.handshakes")
+_TLS: Final = (
+    "libmail.tls.connection",
+    "daemons.smtp.handshakes",
+    "daemons.smtpd.handshakes",
+)
 _TLS_SWITCHES: Final = (
     *("smtpd_tls_security_level", "smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
-    *("smtp_tls_security_level", "smtp_enforce_tls", "smtp_tls_policy_maps"),
-    *("lmtp_tls_security_level", "lmtp_enforce_tls", "lmtp_tls_policy_maps"),
+    *("smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls"),
+    *("smtp_tls_policy_maps", "smtp_tls_per_site"),
+    *("lmtp_tls_security_level", "lmtp_use_tls", "lmtp_enforce_tls"),
+    *("lmtp_tls_policy_maps", "lmtp_tls_per_site"),
 )
 _WITH_PATTERNS: Final = ("pcre", "regexp")  # load a C library when a table is opened
 

@@ -15,7 +15,7 @@ from libmail.config.core import COMPUTED, renamed
 from libmail.config.declare import Kind, Parameter
 from libmail.config.declared import all_parameters
 from libmail.config.families import FAMILIES, Family
-from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET, PROTECTING
+from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET
 from libmail.lookup import names as engine
 from tests.parameter_texts import FOLDER, Block, Text, read_all
 
@@ -141,8 +141,7 @@ def effect(name: str) -> str:
         return "Accepted, without effect: this system does not need it."
     if name in FOR_INSTALLERS:
         return "Accepted; no program reads it."
-    remark = PROTECTING.get(name, "")
-    return f"Accepted: {remark}." if remark else ""
+    return ""
 
 
 def blocks_of(text: Text, texts: dict[str, Text], programs: str) -> list[Block]:

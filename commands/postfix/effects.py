@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from libmail.config import Config, ConfigError, ServiceEntry
-from libmail.config.parameters.without_effect import NEVER, NOT_YET, PROTECTING
+from libmail.config.parameters.without_effect import NEVER, NOT_YET
 from libmail.config.programs import foreign_directories, program_directory
 
 __all__ = ["ignored_directories", "is_built_in", "missing_programs", "settings_without_effect"]
@@ -35,7 +35,7 @@ def _remark(name: str) -> str:
         return "this parameter has no effect"
     if name in NOT_YET:
         return "this parameter has no effect yet"
-    return PROTECTING.get(name, "")
+    return ""
 
 
 def _differs(config: Config, name: str) -> bool:

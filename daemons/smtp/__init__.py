@@ -9,7 +9,7 @@ message to the same destination where qmgr says that there is one.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from daemons.smtp.checks import ContentChecks
 from daemons.smtp.generic import GenericMaps
@@ -17,9 +17,10 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
-from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
 from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.tls_policy import TlsPolicies, open_policies
+from daemons.smtp.tls_setup import open_engine
 from daemons.smtp.walk import Walk
 from libmail.agents.delivery import (
     Deferred,
@@ -49,6 +50,9 @@ from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions, TableRetry
 
+if TYPE_CHECKING:
+    from daemons.smtp.handshakes import Handshakes
+
 __all__ = ["SERVICE", "Prepared", "prepare", "start"]
 
 
@@ -60,6 +64,7 @@ class Prepared:
     delivery: DeliveryParams
     status_filter: StatusFilter
     decisions: Decisions
+    engine: "Handshakes | None"
     generic: GenericMaps
     checks: ContentChecks
     notices: NoticeParams
@@ -110,7 +115,9 @@ def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentCh
     )
 
 
-def _decisions(params: SmtpParams, options: TableOptions, *, lmtp: bool) -> Decisions:
+def _decisions(
+    params: SmtpParams, tls: TlsPolicies, options: TableOptions, *, lmtp: bool
+) -> Decisions:
     prefix, hello = ("lmtp", "lhlo") if lmtp else ("smtp", "ehlo")
 
     def maps(name: str, specs: tuple[str, ...]) -> Maps:
@@ -134,7 +141,7 @@ def _decisions(params: SmtpParams, options: TableOptions, *, lmtp: bool) -> Deci
             params.smtp_connection_cache_destinations,
             options,
         ),
-        secrecy=Secrecy(params, maps("tls_policy_maps", params.smtp_tls_policy_maps)),
+        tls=tls,
         pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
         reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
     )
@@ -147,13 +154,15 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     params = settings.params
     prefix = "lmtp" if lmtp else "smtp"
     options = TableOptions.of(config)
+    tls = open_policies(config, prefix, options)
     return Prepared(
         settings=settings,
         delivery=config.load(DeliveryParams),
         status_filter=open_status_filter(
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
-        decisions=_decisions(params, options, lmtp=lmtp),
+        decisions=_decisions(params, tls, options, lmtp=lmtp),
+        engine=open_engine(config, prefix) if tls.ever else None,
         generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),
         notices=config.load(NoticeParams),
@@ -187,7 +196,10 @@ async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """For `Service`."""
-    client = SmtpClient(prepared.settings, prepared.decisions, _notices(prepared))
+    engine = prepared.engine
+    client = SmtpClient(prepared.settings, prepared.decisions, _notices(prepared), engine)
+    if engine is not None:
+        engine.begin(runtime.spawn)
     flags = prepared.settings.flags
 
     async def agent(delivery: Delivery) -> None:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from daemons.smtp.session import Session
 from daemons.smtp.settings import SmtpParams
+from daemons.smtp.tls_policy import TlsKey
 
 __all__ = ["SessionCache", "SessionKey"]
 
@@ -15,13 +16,13 @@ _GRAIN: Final = 0.05  # seconds between looks for sessions to give up, at least
 class SessionKey(NamedTuple):
     """What a session is for, and what made it: it serves no message that needs another one.
 
-    where: the destination, or the address of the server. level: of TLS, that was asked for.
-    smtputf8: servers without it were passed over.
+    where: the destination, or the address of the server. tls: what was asked for. smtputf8:
+    servers without it were passed over.
     """
 
     where: str
     port: int
-    level: str
+    tls: TlsKey
     smtputf8: bool
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from daemons.smtp.cache import SessionKey
 from daemons.smtp.failure import (
     Failure,
+    HandshakeFailed,
     LocalTrouble,
+    NotSecret,
     SiteFailed,
     local_trouble,
     lost,
@@ -24,12 +26,15 @@ from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
+from daemons.smtp.tls_policy import Secrecy
+from daemons.smtp.tls_start import TlsStart
 from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.net.wire import Lost
-from libmail.smtp.client import BODY, RSET, Next, ServerReply, Transaction
+from libmail.smtp.client import BODY, END_OF_DATA, RSET, Extensions, Next, ServerReply, Transaction
 from libmail.smtp.client_commands import UnsafeAddress
 from libmail.tables.table import TableRetry
+from libmail.tls.levels import Level
 
 __all__ = ["Conversation", "Mail"]
 
@@ -52,7 +57,7 @@ class _Interrupted(Exception):
 
 
 class Conversation:
-    """One message in one session."""
+    """One message in one session. plainly: it is to be tried once more, without TLS."""
 
     def __init__(
         self,
@@ -60,40 +65,45 @@ class Conversation:
         client: SmtpClient,
         mail: Mail,
         session: Session,
+        secrecy: Secrecy,
         keys: tuple[SessionKey, ...],
         keep: bool,
     ) -> None:
-        """keys: under which the session is kept afterwards, if that is wanted and it is fit."""
+        """secrecy: that the server is to have.
+
+        keys: under which the session is kept afterwards, if that is wanted and it is fit.
+        """
         self._client = client
         self._params = client.settings.params
         self._mail = mail
         self._ledger = mail.ledger
         self._request = mail.delivery.request
         self._session = session
+        self._secrecy = secrecy
         self._keys = keys
         self._keep = keep
+        self.plainly = False
         self._probe = mail.delivery.verify_only
 
     async def begin(self, *, loop_detect: bool) -> None:
         """Greet a new server and give it the message. loop_detect: it may be this system."""
         session, ledger = self._session, self._ledger
         try:
-            discard = await self._client.discarded(session.address)
-            await session.greet(
-                self._client.settings,
-                lambda reply: self._client.extensions(reply, discard),
-                self._request,
-                self._client.decisions.pix,
-                loop_detect=loop_detect,
-            )
+            await self._introduce(loop_detect=loop_detect)
         except TableRetry:
             session.wire.close()
             failure = Failure("4.3.0", "table lookup error", error_class="data")
             await ledger.fail(ledger.left, failure, session)
+        except HandshakeFailed:
+            session.wire.close()
+            await self._handshake_failed()
         except Lost as error:
             session.wire.close()
+            self._reconsider(error)
             await ledger.fail(ledger.left, lost(session, error), session)
         except SiteFailed as error:
+            if isinstance(error, NotSecret):
+                ledger.missed_tls()
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
             await ledger.fail(ledger.left, error.failure, session)
         except LocalTrouble:
@@ -102,6 +112,54 @@ class Conversation:
         else:
             await self._transact()
         await self._tell_postmaster()
+
+    async def _introduce(self, *, loop_detect: bool) -> None:
+        """Raises what `begin` takes care of."""
+        client, session = self._client, self._session
+        discard = await client.discarded(session.address)
+
+        def extensions(reply: ServerReply) -> Extensions:
+            return client.extensions(reply, discard)
+
+        start = TlsStart(client.settings, client.engine, self._secrecy, session)
+        wrapped = client.settings.wraps(self._secrecy.policy.level)
+        if wrapped:
+            await start.at_once()
+        await session.greet(
+            client.settings,
+            extensions,
+            self._request,
+            client.decisions.pix,
+            loop_detect=loop_detect,
+        )
+        if wrapped:
+            start.keep_session()
+        else:
+            await start.after_greeting(extensions)
+
+    async def _handshake_failed(self) -> None:
+        """Where TLS was a wish only, and the message has waited, it goes without."""
+        if self._may_go_plainly:
+            self.plainly = True
+            return
+        required = self._secrecy.policy.level is not Level.MAY
+        failure = Failure("4.7.5", "Cannot start TLS: handshake failure", site=required)
+        await self._ledger.fail(self._ledger.left, failure, self._session)
+
+    def _reconsider(self, error: Lost) -> None:
+        """Whether TLS may be why a session was lost; what is left is for another one then.
+
+        Not at the end of data: the server may have the message.
+        """
+        if self._session.secured and error.phase is not END_OF_DATA and self._may_go_plainly:
+            self.plainly = True
+            self._ledger.last = False
+
+    @property
+    def _may_go_plainly(self) -> bool:
+        request = self._request
+        waited = request.active - request.arrival >= self._params.minimal_backoff_time
+        return self._secrecy.policy.level is Level.MAY and waited
 
     async def go_on(self) -> None:
         """Give the message to the server of a kept session."""
@@ -118,13 +176,13 @@ class Conversation:
 
     async def _transact(self) -> None:
         session, ledger = self._session, self._ledger
-        ledger.came_to_tls("none")
+        ledger.came_to_tls(self._secrecy.policy.level.label if session.secured else "none")
         self._mail.delivery.connected = time.time()
         session.uses += 1
         transaction = await self._plan()
         if transaction is None:
             return
-        keep = self._keep and self._client.cache.fit(session)
+        keep = self._keep and self._may_stay and self._client.cache.fit(session)
         early_quit = not (keep or self._client.settings.lmtp) and session.extensions.pipelining
         failure = await self._attempt(transaction, b"QUIT\r\n" if early_quit else b"")
         if session.uses > 1 and await self._spoilt(transaction, failure):
@@ -132,6 +190,11 @@ class Conversation:
         await ledger.settle(session, transaction, failure)
         if failure is None:
             await self._part(transaction, keep=keep, quit_sent=early_quit)
+
+    @property
+    def _may_stay(self) -> bool:
+        """Whether TLS, if there is any, may serve more than one message."""
+        return not self._session.secured or self._secrecy.policy.reuse
 
     async def _plan(self) -> Transaction | None:
         """None, with all recipients settled, when this server cannot have the message."""
@@ -164,6 +227,7 @@ class Conversation:
             await self._converse(transaction, after)
         except Lost as error:
             session.wire.close()
+            self._reconsider(error)
             return lost(session, error)
         except LocalTrouble:
             session.wire.close()  # perhaps within the content, where QUIT would be some more of it

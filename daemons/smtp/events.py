@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 from libmail.ipc.messages import QueueId
 
-__all__ = ["CheckLine", "ConnectFailed", "ServerFailed"]
+__all__ = [
+    "CheckLine",
+    "ConnectFailed",
+    "ServerFailed",
+    "TlsError",
+    "TlsEstablished",
+    "TlsOffered",
+    "TlsPeer",
+]
 
 
 class ConnectFailed(NamedTuple):
@@ -47,3 +55,54 @@ class CheckLine(NamedTuple):
         """`ID: warning: header Subject: x: detail`."""
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.queue_id}: {self.action}: {self.where} {self.line}{detail}"
+
+
+class TlsEstablished(NamedTuple):
+    """Hands were shaken with a server. summary: what was agreed upon, as the line tells it.
+
+    trust: Anonymous, Untrusted, Trusted or Verified. protocol: such as TLSv1.3. resumed: a session
+    of before.
+    """
+
+    server: str
+    trust: str
+    protocol: str
+    cipher: str
+    resumed: bool
+    summary: str
+
+    def text(self) -> str:
+        """`Verified TLS connection established to mx.example[1.2.3.4]:25: TLSv1.3 with ...`."""
+        return self.summary
+
+
+class TlsPeer(NamedTuple):
+    """What is said of a server's certificate. what: the whole line."""
+
+    server: str
+    what: str
+
+    def text(self) -> str:
+        """`certificate verification failed for mx.example[1.2.3.4]:25: self-signed certificate`."""
+        return self.what
+
+
+class TlsError(NamedTuple):
+    """A handshake has failed."""
+
+    server: str
+    reason: str
+
+    def text(self) -> str:
+        """`SSL_connect error to mx.example[1.2.3.4]:25: lost connection`."""
+        return f"SSL_connect error to {self.server}: {self.reason}"
+
+
+class TlsOffered(NamedTuple):
+    """A server could have had mail in secret."""
+
+    host: str
+
+    def text(self) -> str:
+        """`Host offered STARTTLS: [mx.example]`."""
+        return f"Host offered STARTTLS: [{self.host}]"

@@ -10,12 +10,15 @@ from libmail.smtp.client import Phase, ServerReply
 __all__ = [
     "ErrorClass",
     "Failure",
+    "HandshakeFailed",
     "LocalTrouble",
     "Named",
+    "NotSecret",
     "SiteFailed",
     "local_trouble",
     "lost",
     "refused",
+    "refused_tls",
     "said",
 ]
 
@@ -79,6 +82,14 @@ class SiteFailed(Exception):
         self.failure = failure
 
 
+class NotSecret(SiteFailed):
+    """It cannot have our mail in secret, or is not the server that it should be."""
+
+
+class HandshakeFailed(Exception):
+    """That of TLS; nothing more can be said in this connection."""
+
+
 def lost(server: Named, error: Lost) -> Failure:
     """The conversation broke off."""
     if error.timed_out:
@@ -100,6 +111,12 @@ def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failu
     if soften and not failure.temporary:
         return replace(failure, dsn=f"4{failure.dsn[1:]}")
     return failure
+
+
+def refused_tls(server: Named, reply: ServerReply) -> Failure:
+    """The server offers TLS, and will not begin it."""
+    text = f"TLS is required, but host {server.name} refused to start TLS: {reply.text}"
+    return _answered(server, reply, text, site=True)
 
 
 def said(server: Named, reply: ServerReply, phase: Phase) -> Failure:

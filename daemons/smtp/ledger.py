@@ -10,7 +10,6 @@ from typing import Final, Literal
 from daemons.smtp.events import ServerFailed
 from daemons.smtp.failure import Failure, said
 from daemons.smtp.recording import blame
-from daemons.smtp.secrecy import tls_status
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from libmail.agents.delivery import Delivery, Sent
@@ -42,8 +41,18 @@ class Ledger:
 
     def came_to_tls(self, actual: str | None) -> None:
         """The level that was reached; None: a server is there, but was not heard."""
+        if actual is None:
+            self._note_tls(f"{self._level}?")
+        else:
+            self._note_tls(self._level if actual == self._level else f"{self._level}:{actual}")
+
+    def missed_tls(self) -> None:
+        """The level was not reached, and had to be."""
+        self._note_tls(f"!{self._level}")
+
+    def _note_tls(self, status: str) -> None:
         if self._settings.params.smtp_log_tls_feature_status:
-            self._tls = tls_status(self._level, actual)
+            self._tls = status
 
     # of a transaction
 

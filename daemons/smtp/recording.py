@@ -6,6 +6,7 @@ from typing import Final
 from daemons.smtp.failure import ErrorClass
 from libmail.clients.notice import Direction, Postmaster
 from libmail.net.poller import Poller
+from libmail.net.secure_wire import SecureWire
 from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import Phase, ServerReply
 
@@ -14,7 +15,7 @@ __all__ = ["Notices", "RecordingWire", "blame", "note_sent"]
 _CLASSES: Final = ("data", "protocol")
 
 
-class RecordingWire(Wire):
+class RecordingWire(SecureWire):
     """lines: what was sent and received. errors: what was wrong with it."""
 
     __slots__ = ("errors", "lines")

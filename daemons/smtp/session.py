@@ -10,7 +10,8 @@ from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
 from libmail.ipc.messages import DeliverRequest
 from libmail.log import LOG
-from libmail.net.wire import Lost, Wire
+from libmail.net.secure_wire import SecureWire
+from libmail.net.wire import Lost
 from libmail.smtp.client import (
     EHLO,
     FINAL_RSET,
@@ -33,13 +34,14 @@ class Session:
     """An open connection to a server, and what is known of it.
 
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
-    with the port, as logged. pix: workarounds. uses: transactions. born: monotonic time.
+    with the port, as logged. pix: workarounds. secured: by TLS. uses: transactions. born: monotonic
+    time.
     """
 
-    __slots__ = ("address", "born", "extensions", "host", "name", "pix", "port", "relay", "uses",
-                 "wire")  # fmt: skip
+    __slots__ = ("address", "born", "extensions", "host", "name", "pix", "port", "relay", "secured",
+                 "uses", "wire")  # fmt: skip
 
-    def __init__(self, wire: Wire, host: str, address: str, port: int) -> None:
+    def __init__(self, wire: SecureWire, host: str, address: str, port: int) -> None:
         """port: 0 for a UNIX socket."""
         self.wire = wire
         self.host = host
@@ -49,6 +51,7 @@ class Session:
         self.relay = f"{self.name}:{port}" if port else self.name
         self.extensions = _NO_EXTENSIONS
         self.pix: frozenset[str] = frozenset()
+        self.secured = False
         self.uses = 0
         self.born = time.monotonic()
 
@@ -117,6 +120,20 @@ class Session:
         reply = await self._introduce(params.smtp_helo_name, extensions, esmtp=wanted)
         if loop_detect:
             self._detect_loop(reply, params.myhostname, request.nexthop)
+
+    async def greet_again(
+        self, settings: Settings, extensions: Callable[[ServerReply], Extensions]
+    ) -> None:
+        """Introduce ourselves in TLS: what was said before may be from anybody.
+
+        Raises Lost, SiteFailed.
+        """
+        self.extensions = _NO_EXTENSIONS
+        verb, phase = ("LHLO", LHLO) if settings.lmtp else ("EHLO", EHLO)
+        reply = await self._hello(verb, phase, settings.params.smtp_helo_name)
+        if not reply.positive:
+            raise SiteFailed(refused(self, reply))
+        self._offered(extensions(reply))
 
     async def _introduce(
         self, name: str, extensions: Callable[[ServerReply], Extensions], *, esmtp: bool

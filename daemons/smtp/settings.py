@@ -9,6 +9,7 @@ from libmail.log import Fatal
 from libmail.message.headers import cut_behind_piece
 from libmail.message.mime import MimeLimits
 from libmail.smtp.client import PHASES, Phase
+from libmail.tls.levels import Level
 
 __all__ = ["Flags", "Settings", "SmtpParams", "load_settings"]
 
@@ -31,6 +32,7 @@ class SmtpParams:
     line_length_limit: int
     mime_boundary_length_limit: int
     mime_nesting_limit: int
+    minimal_backoff_time: float
     mydestination: tuple[str, ...]
     myhostname: str
     myorigin: str
@@ -60,7 +62,6 @@ class SmtpParams:
     smtp_discard_ehlo_keywords: tuple[str, ...]
     smtp_dns_reply_filter: tuple[str, ...]
     smtp_dns_support_level: str
-    smtp_enforce_tls: bool
     smtp_fallback_relay: tuple[str, ...]
     smtp_generic_maps: tuple[str, ...]
     smtp_header_checks: tuple[str, ...]
@@ -88,9 +89,10 @@ class SmtpParams:
     smtp_rset_timeout: float
     smtp_skip_5xx_greeting: bool
     smtp_skip_quit_response: bool
+    smtp_starttls_timeout: float
     smtp_tcp_port: str
-    smtp_tls_policy_maps: tuple[str, ...]
-    smtp_tls_security_level: str
+    smtp_tls_note_starttls_offer: bool
+    smtp_tls_wrappermode: bool
 
 
 class Flags(NamedTuple):
@@ -115,6 +117,10 @@ class Settings:
     def mime_limits(self) -> MimeLimits:
         """For content whose structure is looked at."""
         return mime_limits(self.params)
+
+    def wraps(self, level: Level) -> bool:
+        """Whether TLS begins at once, without STARTTLS."""
+        return self.params.smtp_tls_wrappermode and level is not Level.NONE
 
 
 def mime_limits(params: SmtpParams) -> MimeLimits:

@@ -5,21 +5,24 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from daemons.smtp.cache import SessionCache
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
-from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Settings
+from daemons.smtp.tls_policy import TlsPolicies
 from libmail.lookup.context import Lookups
 from libmail.lookup.servers import ServerChoice
 from libmail.net.poller import Poller
-from libmail.net.wire import Wire
+from libmail.net.secure_wire import SecureWire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+
+if TYPE_CHECKING:
+    from daemons.smtp.handshakes import Handshakes
 
 __all__ = ["Decisions", "SmtpClient"]
 
@@ -37,7 +40,7 @@ class Decisions:
     default_port: int
     discard_maps: Maps
     kept: StringList
-    secrecy: Secrecy
+    tls: TlsPolicies
     pix: PixWorkarounds
     reply_filter: ReplyFilter
 
@@ -45,19 +48,27 @@ class Decisions:
 class SmtpClient:
     """One for each process. Made within the event loop."""
 
-    def __init__(self, settings: Settings, decisions: Decisions, notices: Notices) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        decisions: Decisions,
+        notices: Notices,
+        engine: "Handshakes | None" = None,
+    ) -> None:
+        """engine: of TLS, None where that is not possible."""
         self.settings: Final = settings
         self.decisions: Final = decisions
         self.reply_filter: Final = decisions.reply_filter or None
         self.notices: Final = notices or None
+        self.engine: Final = engine
         self.cache: Final = SessionCache(settings.params)
-        self._wire: type[Wire] = RecordingWire if notices else Wire
+        self._wire: type[SecureWire] = RecordingWire if notices else SecureWire
         self._poller: Poller | None = None
         # Servers of one kind answer EHLO alike, message after message.
         self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
         self.extensions = lru_cache(256)(parse_extensions)
 
-    def wire(self, family: int, bind: str = "") -> Wire:
+    def wire(self, family: int, bind: str = "") -> SecureWire:
         """A socket that is not connected. bind: source address. Raises OSError."""
         if self._poller is None:
             self._poller = Poller(asyncio.get_running_loop())

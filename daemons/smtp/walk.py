@@ -18,9 +18,9 @@ from daemons.smtp.failure import Failure
 from daemons.smtp.ledger import NO_REASON, Ledger
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.replyfilter import LineFilter
-from daemons.smtp.secrecy import NO_TLS, is_mandatory
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
+from daemons.smtp.tls_policy import PLAIN, Secrecy, TlsKey
 from libmail.agents.delivery import Delivery
 from libmail.agents.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
@@ -32,9 +32,11 @@ from libmail.lookup.next_hop import (
     split_destinations,
 )
 from libmail.lookup.servers import NoServers, Server
-from libmail.net.wire import Address, Wire
+from libmail.net.secure_wire import SecureWire
+from libmail.net.wire import Address
 from libmail.service.pool import ServiceUnavailable
-from libmail.tables.table import TableRetry
+from libmail.tls.levels import Level
+from libmail.tls.policy_entry import PolicyError
 
 __all__ = ["Walk"]
 
@@ -46,26 +48,29 @@ _KEEP: Final = int(DeliverFlag.KEEP)
 class _Route:
     """A destination, and how its servers are to be spoken with.
 
-    text: as the next hop has it. level: of TLS. smtputf8: the message needs that. keep: sessions,
-    for the next message. loop_detect: a server may turn out to be this system.
+    text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
+    that. keep: sessions, for the next message. loop_detect: a server may turn out to be this
+    system.
     """
 
     text: str
     destination: Destination
-    level: str
     smtputf8: bool
     keep: bool
     loop_detect: bool
 
-    @property
-    def key(self) -> SessionKey:
+    def key(self, tls: TlsKey) -> SessionKey:
         """For sessions with any of its servers."""
-        text = self.text
-        return self.server_key(text if self.destination.path else text.lower())
+        return self.server_key(self.text, tls)
 
-    def server_key(self, address: str) -> SessionKey:
+    def server_key(self, address: str, tls: TlsKey) -> SessionKey:
         """For sessions with one server."""
-        return SessionKey(address, self.destination.port, self.level, self.smtputf8)
+        return SessionKey(address, self.destination.port, tls, self.smtputf8)
+
+    def keys(self, session: Session, secrecy: Secrecy) -> tuple[SessionKey, ...]:
+        """Under which a session is kept."""
+        key = self.key(secrecy.key)
+        return (key, self.server_key(session.address, secrecy.key)) if session.port else (key,)
 
 
 class Walk:
@@ -106,10 +111,10 @@ class Walk:
         route = await self._route(text)
         if route is None:
             return False
-        if self._client.cache and await self._reuse(route.key, route, last=False):
-            return False
         if route.destination.path:
             await self._try_path(route, last=last)
+            return False
+        if self._client.cache and await self._reuse_any(route):
             return False
         try:
             decisions = self._client.decisions
@@ -135,22 +140,9 @@ class Walk:
             reason = f"Server configuration error: {error}"
             self._ledger.why = Failure("4.3.5", reason, site=True)
             return None
-        level = "none"
-        if not destination.path:
-            try:
-                level = await decisions.secrecy.level(text)
-            except TableRetry as error:
-                reason = f"TLS policy lookup error for {text}: {error}"
-                self._ledger.why = Failure("4.7.5", reason, site=True)
-                return None
-        if is_mandatory(level):
-            self._ledger.why = Failure("4.7.5", NO_TLS, site=True)
-            return None
-        self._ledger.wanted_tls(level)
         return _Route(
-            text=text,
+            text=text if destination.path else text.lower(),
             destination=destination,
-            level=level,
             smtputf8=self._mail.outgoing.needs_smtputf8,
             keep=await self._wants_to_keep(destination),
             loop_detect=not lmtp and destination.port == decisions.default_port,
@@ -165,61 +157,105 @@ class Walk:
 
     # servers
 
+    async def _secrecy(self, route: _Route, host: str, address: str = "") -> Secrecy | None:
+        """What a server is to have; None, with the reason remembered, if nobody can say."""
+        try:
+            nexthop = host if route.destination.path else route.destination.host
+            secrecy = await self._client.decisions.tls.of(route.text, nexthop, host)
+        except PolicyError as error:
+            if address:
+                LOG.warning(f"TLS policy lookup error for {host}/{address}: {error.reason}")
+            self._ledger.why = Failure(error.dsn, error.reason, site=True)
+            return None
+        self._ledger.wanted_tls(secrecy.wanted.label)
+        return secrecy
+
+    async def _reuse_any(self, route: _Route) -> bool:
+        """Use sessions with any server of the destination. Returns whether that was all."""
+        secrecy = await self._secrecy(route, "")
+        return secrecy is not None and await self._reuse(
+            route.key(secrecy.key), route, secrecy, last=False
+        )
+
     async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
         sessions = self._settings.params.smtp_mx_session_limit
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
-            where = route.server_key(server.address)
-            if self._client.cache and await self._reuse(where, route, last=final):
-                return
-            session = await self._connect(server, route.destination.port)
-            if session is None:
+            secrecy = await self._secrecy(route, server.host, server.address)
+            if secrecy is None:
                 continue
-            await self._begin(session, (route.key, where), route, last=final)
-            sessions -= 1
+            where = route.server_key(server.address, secrecy.key)
+            if self._client.cache and await self._reuse(where, route, secrecy, last=final):
+                return
+            if await self._try_server(server, route, secrecy, last=final):
+                sessions -= 1
             if not self._ledger.left or sessions == 0:
                 return
+
+    async def _try_server(
+        self, server: Server, route: _Route, secrecy: Secrecy, *, last: bool
+    ) -> bool:
+        """Returns whether there was a session."""
+        session = await self._connect(server, route.destination.port, secrecy)
+        if session is None:
+            return False
+        if await self._begin(session, route, secrecy, last=last):
+            await self._try_server(server, route, secrecy.given_up, last=last)
+        return True
 
     async def _try_path(self, route: _Route, *, last: bool) -> None:
         path = route.destination.path
         host = self._settings.params.myhostname
+        secrecy = await self._secrecy(route, host, path)
+        if secrecy is None:
+            return
+        if secrecy.policy.level is Level.MAY:
+            secrecy = Secrecy(PLAIN, secrecy.where, Level.NONE)  # nobody listens in there
+            self._ledger.wanted_tls(secrecy.wanted.label)
+        key = route.key(secrecy.key)
+        if self._client.cache and await self._reuse(key, route, secrecy, last=False):
+            return
         try:
-            wire = await self._open(path, socket.AF_UNIX)
+            wire = await self._open(path, socket.AF_UNIX, secrecy)
         except OSError as error:
             reason = f"connect to {host}[{path}]: {error.strerror}"
             self._ledger.why = Failure("4.4.1", reason, site=True)
             return
-        await self._begin(self._session(wire, host, path, 0), (route.key,), route, last=last)
+        await self._begin(self._session(wire, host, path, 0), route, secrecy, last=last)
 
-    async def _reuse(self, key: SessionKey, route: _Route, *, last: bool) -> bool:
+    async def _reuse(self, key: SessionKey, route: _Route, secrecy: Secrecy, *, last: bool) -> bool:
         """Use sessions that were kept. Returns whether that was all there was to do."""
         while self._ledger.left and (session := self._client.cache.take(key)) is not None:
             self._ledger.last = last
-            where = route.server_key(session.address)
-            keys = (route.key,) if session.port == 0 else (route.key, where)
-            conversation = Conversation(
-                client=self._client, mail=self._mail, session=session, keys=keys, keep=route.keep
-            )
-            await conversation.go_on()
+            await self._conversation(session, route, secrecy).go_on()
         return not self._ledger.left
 
-    async def _begin(
-        self, session: Session, keys: tuple[SessionKey, ...], route: _Route, *, last: bool
-    ) -> None:
-        """Greet a new server and give it the message."""
-        self._ledger.last = last
-        conversation = Conversation(
-            client=self._client, mail=self._mail, session=session, keys=keys, keep=route.keep
+    def _conversation(self, session: Session, route: _Route, secrecy: Secrecy) -> Conversation:
+        return Conversation(
+            client=self._client,
+            mail=self._mail,
+            session=session,
+            secrecy=secrecy,
+            keys=route.keys(session, secrecy),
+            keep=route.keep,
         )
-        await conversation.begin(loop_detect=route.loop_detect)
 
-    async def _connect(self, server: Server, port: int) -> Session | None:
+    async def _begin(
+        self, session: Session, route: _Route, secrecy: Secrecy, *, last: bool
+    ) -> bool:
+        """Greet a new server and give it the message. Returns whether to try it without TLS."""
+        self._ledger.last = last
+        conversation = self._conversation(session, route, secrecy)
+        await conversation.begin(loop_detect=route.loop_detect)
+        return conversation.plainly and bool(self._ledger.left)
+
+    async def _connect(self, server: Server, port: int, secrecy: Secrecy) -> Session | None:
         """None, with the reason remembered, for a server that cannot be reached."""
         params = self._settings.params
         family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
         bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
         try:
-            wire = await self._open((server.address, port), family, bind)
+            wire = await self._open((server.address, port), family, secrecy, bind)
         except OSError as error:
             failed = ConnectFailed(server.host, server.address, port, str(error.strerror))
             LOG.event(failed)
@@ -227,18 +263,20 @@ class Walk:
             return None
         return self._session(wire, server.host, server.address, port)
 
-    async def _open(self, address: Address, family: int, bind: str = "") -> Wire:
+    async def _open(
+        self, address: Address, family: int, secrecy: Secrecy, bind: str = ""
+    ) -> SecureWire:
         """A connection. Raises OSError."""
         self._ledger.came_to_tls(None)
         wire = self._client.wire(family, bind)
         try:
-            await wire.connect(address)
+            await wire.connect(address, silent=self._settings.wraps(secrecy.policy.level))
         except OSError:
             wire.close()
             raise
         return wire
 
-    def _session(self, wire: Wire, host: str, address: str, port: int) -> Session:
+    def _session(self, wire: SecureWire, host: str, address: str, port: int) -> Session:
         session = Session(wire, host, address, port)
         if self._client.reply_filter is not None:
             wire.filter_replies(LineFilter(self._client.reply_filter, session.relay))

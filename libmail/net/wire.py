@@ -2,6 +2,7 @@
 
 It uses the descriptor itself rather than an asyncio transport: a fresh connection costs fewer
 calls, commands go out at once, and sendfile(2) needs no detour. One task uses it at a time.
+`libmail.net.secure_wire` adds encryption.
 """
 
 import asyncio
@@ -127,16 +128,16 @@ class Wire:
 
     # connecting
 
-    async def connect(self, address: Address) -> None:
-        """Connect. Raises OSError.
+    async def connect(self, address: Address, *, silent: bool = False) -> None:
+        """Connect. silent: the server waits for us to speak. Raises OSError.
 
-        The server speaks first: that there is something to read, or an error, is usually all that
-        has to be waited for, with one registration at the event loop. What the server says, or
-        that it hung up, comes from `reply`.
+        Else the server speaks first: that there is something to read, or an error, is usually all
+        that has to be waited for, with one registration at the event loop. What the server says,
+        or that it hung up, comes from `reply`.
         """
         code = self._socket.connect_ex(address)
         if code == errno.EINPROGRESS:
-            if 0 < self._limits[CONNECT] <= self._limits[GREETING]:
+            if not silent and 0 < self._limits[CONNECT] <= self._limits[GREETING]:
                 self._resume_reading()
                 await self._await_first_words()
                 return
@@ -197,6 +198,12 @@ class Wire:
         except OSError as error:
             self._error = error
             data = b""
+        self._receive(data)
+        if not self._writing:
+            self._wake()
+
+    def _receive(self, data: bytes) -> None:
+        """Take what the network has brought, b"" for its end."""
         if data:
             self._reader.receive_data(data)
             if self._reader.full:
@@ -204,8 +211,6 @@ class Wire:
         else:
             self._pause_reading()
             self._eof = True
-        if not self._writing:
-            self._wake()
 
     @property
     def quiet(self) -> bool:
@@ -308,7 +313,8 @@ class Wire:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError as error:
+            self._error = error
             return  # what the server said last may still be there to be read
         if sent < len(data):
             self._out = data[sent:]
@@ -319,11 +325,14 @@ class Wire:
             sent = self._socket.send(self._out)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            self._error = error
             sent = len(self._out)
         self._out = self._out[sent:]
         if not self._out:
             self._watch()
+            if self._writing:
+                self._wake()
 
     async def _writable(self, phase: Phase) -> None:
         self._poller.limit(self, self._limits[phase])

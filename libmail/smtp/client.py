@@ -31,6 +31,7 @@ __all__ = [
     "QUIT",
     "RCPT",
     "RSET",
+    "STARTTLS",
     "Extensions",
     "Next",
     "Phase",
@@ -60,6 +61,9 @@ GREETING: Final = Phase("smtp_helo_timeout", "receiving the initial server greet
 EHLO: Final = Phase("smtp_helo_timeout", "performing the EHLO handshake")
 HELO: Final = Phase("smtp_helo_timeout", "performing the HELO handshake")
 LHLO: Final = Phase("smtp_helo_timeout", "performing the LHLO handshake")
+STARTTLS: Final = Phase(
+    "smtp_starttls_timeout", "receiving the STARTTLS response", "STARTTLS command"
+)
 MAIL: Final = Phase("smtp_mail_timeout", "sending MAIL FROM", "MAIL FROM command")
 RCPT: Final = Phase("smtp_rcpt_timeout", "sending RCPT TO", "RCPT TO command")
 DATA: Final = Phase("smtp_data_init_timeout", "sending DATA command", "DATA command")
@@ -74,8 +78,8 @@ FINAL_RSET: Final = Phase("smtp_rset_timeout", "sending final RSET", "final RSET
 QUIT: Final = Phase("smtp_quit_timeout", "sending QUIT", "QUIT command")
 
 PHASES: Final = (
-    CONNECT, GREETING, EHLO, HELO, LHLO, MAIL, RCPT, DATA, BODY, END_OF_DATA, RSET, FINAL_RSET,
-    QUIT,
+    CONNECT, GREETING, EHLO, HELO, LHLO, STARTTLS, MAIL, RCPT, DATA, BODY, END_OF_DATA, RSET,
+    FINAL_RSET, QUIT,
 )  # fmt: skip
 
 # A reply without anything odd about it, in one go; [0-9]{3} then "-" or " " or the end of the line.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ USUAL: Final = {
     "RSET": "250 2.0.0 Ok",
     "NOOP": "250 2.0.0 Ok",
     "QUIT": "221 2.0.0 Bye",
+    "STARTTLS": "220 2.0.0 go on",
 }
 READ_LIMIT: Final = 1 << 20
 
@@ -55,6 +57,7 @@ class PythonSink:
 
     data_delay: seconds before the reply to DATA; holds_data: none comes before release().
     host: "0.0.0.0" for all of 127.0.0.0/8. keep: whether to keep the content, or only to count.
+    tls: offers STARTTLS.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class PythonSink:
         holds_data: bool = False,
         keep: bool = True,
         keywords: tuple[str, ...] = KEYWORDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.port = port
         self.host = host
@@ -74,7 +78,9 @@ class PythonSink:
         self.data_delay = data_delay
         self.holds_data = holds_data
         self.keep = keep
-        self.keywords = keywords
+        self.keywords = keywords if tls is None else ("STARTTLS", *keywords)
+        self.tls = tls
+        self.resumed: list[bool] = []  # for each handshake
         self.messages: list[Received] = []
         self.connections = 0
         self.open_now = 0
@@ -169,7 +175,10 @@ class PythonSink:
                 await asyncio.sleep(self.data_delay)
             reply = self._reply(verb, line)
             send(reply)
-            if verb == "MAIL":
+            if verb == "STARTTLS" and reply[0] == "2" and self.tls is not None:
+                await writer.start_tls(self.tls)
+                self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
+            elif verb == "MAIL":
                 message = Received(address_of(line), port=self.port, began=time.monotonic())
             elif verb == "RCPT" and reply[0] == "2":
                 message.recipients.append(address_of(line))

@@ -34,7 +34,7 @@ PARAMETERS = by_name(
     Parameter("initial_destination_concurrency", INT(1), "5", "qmgr"),
     Parameter("maximal_backoff_time", TIME("s", 1), "4000s", "qmgr"),
     Parameter("maximal_queue_lifetime", TIME("d"), "5d", "qmgr bounce"),
-    Parameter("minimal_backoff_time", TIME("s", 1), "300s", "qmgr"),
+    Parameter("minimal_backoff_time", TIME("s", 1), "300s", "qmgr smtp"),
     Parameter("qmgr_clog_warn_time", TIME("s"), "300s", "qmgr"),
     Parameter("qmgr_daemon_timeout", TIME("s", 1), "1000s", "qmgr"),
     Parameter("qmgr_fudge_factor", INT(1, 100), "100", "qmgr"),

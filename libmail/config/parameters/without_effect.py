@@ -6,7 +6,7 @@ needed: by postfix(1), and for the manual page.
 
 from __future__ import annotations
 
-__all__ = ["FOR_INSTALLERS", "NEVER", "NOT_YET", "PROTECTING"]
+__all__ = ["FOR_INSTALLERS", "NEVER", "NOT_YET"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -14,32 +14,12 @@ def _words(text: str) -> frozenset[str]:
 
 
 _TLS = """
-    lmtp_starttls_timeout lmtp_tls_block_early_mail_reply
-    lmtp_tls_CAfile lmtp_tls_CApath lmtp_tls_cert_file lmtp_tls_chain_files lmtp_tls_ciphers
-    lmtp_tls_connection_reuse lmtp_tls_dcert_file lmtp_tls_dkey_file lmtp_tls_eccert_file
-    lmtp_tls_eckey_file lmtp_tls_enable_rpk lmtp_tls_enforce_peername
-    lmtp_tls_enforce_sts_mx_patterns lmtp_tls_exclude_ciphers lmtp_tls_fingerprint_cert_match
-    lmtp_tls_fingerprint_digest lmtp_tls_force_insecure_host_tlsa_lookup lmtp_tls_key_file
-    lmtp_tls_loglevel lmtp_tls_loglevel_maps lmtp_tls_mandatory_ciphers
-    lmtp_tls_mandatory_exclude_ciphers lmtp_tls_mandatory_protocols lmtp_tls_note_starttls_offer
-    lmtp_tls_per_site lmtp_tls_protocols lmtp_tls_scert_verifydepth lmtp_tls_secure_cert_match
-    lmtp_tls_servername
-    lmtp_tls_trace_size_limit lmtp_tls_trust_anchor_file lmtp_tls_verify_cert_match
-    lmtp_tls_wrappermode lmtp_tlsrpt_enable lmtp_tlsrpt_skip_reused_handshakes
-    lmtp_tlsrpt_socket_name lmtp_use_tls smtp_starttls_timeout
-    smtp_tls_block_early_mail_reply smtp_tls_CAfile smtp_tls_CApath smtp_tls_cert_file
-    smtp_tls_chain_files smtp_tls_ciphers smtp_tls_connection_reuse
-    smtp_tls_dane_insecure_mx_policy smtp_tls_dcert_file smtp_tls_dkey_file smtp_tls_eccert_file
-    smtp_tls_eckey_file smtp_tls_enable_rpk smtp_tls_enforce_peername
-    smtp_tls_enforce_sts_mx_patterns smtp_tls_exclude_ciphers smtp_tls_fingerprint_cert_match
-    smtp_tls_fingerprint_digest smtp_tls_force_insecure_host_tlsa_lookup smtp_tls_key_file
-    smtp_tls_loglevel smtp_tls_loglevel_maps smtp_tls_mandatory_ciphers
-    smtp_tls_mandatory_exclude_ciphers smtp_tls_mandatory_protocols smtp_tls_note_starttls_offer
-    smtp_tls_per_site smtp_tls_protocols smtp_tls_scert_verifydepth smtp_tls_secure_cert_match
-    smtp_tls_servername
-    smtp_tls_trace_size_limit smtp_tls_trust_anchor_file smtp_tls_verify_cert_match
-    smtp_tls_wrappermode smtp_tlsrpt_enable smtp_tlsrpt_skip_reused_handshakes
-    smtp_tlsrpt_socket_name smtp_use_tls
+    lmtp_tls_block_early_mail_reply lmtp_tls_force_insecure_host_tlsa_lookup
+    lmtp_tls_loglevel_maps lmtp_tls_trace_size_limit lmtp_tlsrpt_enable
+    lmtp_tlsrpt_skip_reused_handshakes lmtp_tlsrpt_socket_name smtp_tls_block_early_mail_reply
+    smtp_tls_dane_insecure_mx_policy smtp_tls_force_insecure_host_tlsa_lookup
+    smtp_tls_loglevel_maps smtp_tls_trace_size_limit smtp_tlsrpt_enable
+    smtp_tlsrpt_skip_reused_handshakes smtp_tlsrpt_socket_name
     smtpd_tls_dh512_param_file smtpd_tls_loglevel_maps
     smtpd_tls_trace_size_limit tls_trace_rate_limit
     tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
@@ -197,12 +177,3 @@ FOR_INSTALLERS = _words(
     """
 )
 """Those that only installers and scripts ask for, in Postfix, too."""
-
-PROTECTING = {
-    **dict.fromkeys(
-        ("smtp_enforce_tls", "smtp_tls_policy_maps", "smtp_tls_security_level",
-         "lmtp_enforce_tls", "lmtp_tls_policy_maps", "lmtp_tls_security_level"),
-        "there is no TLS yet; mail that must not be sent without it is deferred",
-    ),
-}  # fmt: skip
-"""Those whose features are not there yet, and which nevertheless keep mail from harm: a remark."""

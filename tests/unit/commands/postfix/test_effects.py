@@ -34,9 +34,6 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
         ("mime_header_checks = $header_checks", []),
         ("fork_attempts = 7", ["main.cf, line 1: fork_attempts: this parameter has no effect"]),
         ("html_directory = /usr/share/doc", []),
-        ("smtp_tls_security_level = encrypt", [
-            "main.cf, line 1: smtp_tls_security_level: there is no TLS yet; mail that must not be "
-            "sent without it is deferred"]),
         ("myhostname = a.test\nmy_own = smtpd_milters", []),
     ],
 )  # fmt: skip

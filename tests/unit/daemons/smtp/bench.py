@@ -14,9 +14,10 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
-from daemons.smtp.secrecy import Secrecy
 from daemons.smtp.settings import Flags, Settings, SmtpParams
 from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.tls_policy import open_policies
+from daemons.smtp.tls_setup import open_engine
 from daemons.smtp.walk import Walk
 from libmail.agents.delivery import Delivery, Outcome, Reporters
 from libmail.clients.notice import NoticeParams, Postmaster
@@ -38,6 +39,7 @@ from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
+from libmail.tables.table import TableOptions
 from tests.unit.libmail.clients.fakes import FakeCleanup
 from tests.unit.services import PlayedService
 from tests.unit.waiting import until
@@ -203,18 +205,22 @@ class Bench:
         limits = {phase: limit or float(getattr(params, phase.timeout)) for phase in PHASES}
         self.notices = FakeCleanup()
         self.settings = Settings(lmtp, params, flags or Flags(), limits)
+        prefix = "lmtp" if lmtp else "smtp"
+        tls = open_policies(config, prefix, TableOptions.of(config))
         decisions = Decisions(
             lookups=LiveLookups({}),
             choice=ServerChoice(params, "ipv4", own),
             default_port=25,
             discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
             kept=StringList("cached", params.smtp_connection_cache_destinations),
-            secrecy=Secrecy(params, Maps("policy", params.smtp_tls_policy_maps)),
+            tls=tls,
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
         )
         notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
-        self.client = SmtpClient(self.settings, decisions, notices)
+        self.client = SmtpClient(
+            self.settings, decisions, notices, open_engine(config, prefix) if tls.ever else None
+        )
         self.records = PlayedService(lambda _: BounceReply(0, ""))
         self.reporters = Reporters(
             queue=QueueDirectory(),

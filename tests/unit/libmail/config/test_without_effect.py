@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from libmail.config.declared import all_parameters
-from libmail.config.parameters.without_effect import (
-    FOR_INSTALLERS,
-    NEVER,
-    NOT_YET,
-    PROTECTING,
-)
+from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET
 from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any, used_names
 
 SILENT = NOT_YET | NEVER | FOR_INSTALLERS
@@ -20,7 +15,6 @@ def test_what_nobody_reads_is_in_the_list() -> None:
 
 def test_what_is_read_is_not_in_the_list() -> None:
     assert not read_by_any() & SILENT
-    assert PROTECTING.keys() <= read_by_any()
 
 
 def test_what_is_loaded_is_used() -> None:

@@ -1,0 +1,199 @@
+"""Handshakes with servers: keys, certificates and authorities of this system at work.
+
+Made before the jail, where the library is there (see `daemons.smtp.tls_setup`). tlsmgr(8) keeps
+sessions, where that is wanted; without it every handshake is a full one, and works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from daemons.smtp.events import TlsError, TlsEstablished, TlsPeer
+from daemons.smtp.failure import HandshakeFailed
+from daemons.smtp.session import Session
+from daemons.smtp.tls_policy import Secrecy
+from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
+from libmail.config import Config
+from libmail.log import LOG
+from libmail.net.wire import Lost
+from libmail.tls.anchors import Anchors
+from libmail.tls.certificate import fingerprint
+from libmail.tls.client_params import ClientTlsParams
+from libmail.tls.client_setup import client_settings
+from libmail.tls.config_file import use_config_file
+from libmail.tls.connection import Connection, connect
+from libmail.tls.context import ClientContext
+from libmail.tls.errors import TlsConfigError, TlsFailed
+from libmail.tls.expected import ClientSpec
+from libmail.tls.layer import TlsLayer
+from libmail.tls.loglevel import LogLevel, parse_loglevel
+from libmail.tls.params import TlsParams
+from libmail.tls.policy import Policy, session_key
+from libmail.tls.policy_entry import PolicyError
+
+__all__ = ["Handshake", "Handshakes", "open_handshakes"]
+
+_TIMED_OUT: Final = "Connection timed out"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeParams:
+    """How they are done, and told."""
+
+    smtp_helo_name: str
+    smtp_tls_loglevel: str
+
+
+class Handshakes:
+    """Of one service. Made by `open_handshakes`."""
+
+    def __init__(
+        self,
+        context: ClientContext,
+        anchors: Anchors,
+        params: HandshakeParams,
+        tlsmgr: TlsmgrClientParams,
+        *,
+        prefix: str,
+    ) -> None:
+        """prefix: "smtp" or "lmtp". Raises TlsConfigError."""
+        self._context = context
+        self._anchors = anchors
+        self._helo = params.smtp_helo_name
+        self._loglevel = parse_loglevel(params.smtp_tls_loglevel, f"{prefix}_tls_loglevel")
+        self._tlsmgr_params = tlsmgr
+        self._prefix = prefix
+        self._tlsmgr: TlsmgrClient | None = None
+
+    def begin(self, spawn: Spawn) -> None:
+        """Have sessions kept from now on, if that is wanted. spawn: runs a task of the process."""
+        if self._context.settings.cached:
+            self._tlsmgr = TlsmgrClient(self._tlsmgr_params, self._prefix, spawn)
+
+    async def attempt(self, session: Session, secrecy: Secrecy) -> Handshake:
+        """Be ready to shake hands. Raises PolicyError if what is wanted cannot be."""
+        try:
+            anchors = self._anchors.of(secrecy.policy.anchor_files)
+            spec = secrecy.policy.spec(secrecy.where, anchors)
+            key = self._key(session, spec)
+            if self._tlsmgr is not None:
+                spec = replace(spec, session=await self._tlsmgr.session(key))
+            connection = connect(self._context, spec)
+        except TlsConfigError as error:
+            _say(error.problems)
+            raise PolicyError(error.reason) from None
+        kept = Kept(key, self._tlsmgr)
+        return Handshake(session, secrecy.policy, connection, self._loglevel, kept)
+
+    def _key(self, session: Session, spec: ClientSpec) -> str:
+        parts = (session.host, session.address, str(session.port), self._helo)
+        return session_key(self._prefix, parts, spec)
+
+
+class Kept:
+    """The place of one session in the cache, if there is one."""
+
+    def __init__(self, key: str, tlsmgr: TlsmgrClient | None) -> None:
+        self._key = key
+        self._tlsmgr = tlsmgr
+
+    def forget(self) -> None:
+        """It may be why a handshake fails."""
+        if self._tlsmgr is not None:
+            self._tlsmgr.remove(self._key)
+
+    def keep(self, session: bytes) -> None:
+        """For the next handshake."""
+        if self._tlsmgr is not None:
+            self._tlsmgr.keep(self._key, session)
+
+
+class Handshake:
+    """One with one server."""
+
+    def __init__(
+        self,
+        session: Session,
+        policy: Policy,
+        connection: Connection,
+        loglevel: LogLevel,
+        kept: Kept,
+    ) -> None:
+        self._session = session
+        self._policy = policy
+        self._connection = connection
+        self._loglevel = loglevel
+        self._kept = kept
+
+    async def shake(self) -> PolicyError | None:
+        """Shake hands, and log how it went; the error if the server is not the right one.
+
+        Raises HandshakeFailed.
+        """
+        session = self._session
+        if self._loglevel.states:
+            self._connection.watch(LOG.info, session.relay)
+        try:
+            await session.wire.secure(TlsLayer(self._connection))
+        except (TlsFailed, Lost) as error:
+            self._kept.forget()
+            reason = _TIMED_OUT if isinstance(error, Lost) else error.reason
+            LOG.event(TlsError(session.relay, reason))
+            _say(() if isinstance(error, Lost) else error.problems)
+            raise HandshakeFailed from None
+        session.secured = True
+        self._tell()
+        return self._policy.unmet(self._connection.trust)
+
+    def _tell(self) -> None:
+        connection, peer, level = self._connection, self._session.relay, self._loglevel
+        refused, policy = connection.refused, self._policy
+        if level.states and (line := connection.peer_line(peer, policy.digest)):
+            LOG.event(TlsPeer(peer, line))
+        if refused is not None and (policy.level.matches_peer or level.states):
+            LOG.event(TlsPeer(peer, refused.text("server", peer)))
+        if level.summary:
+            agreed, trust = connection.agreed, connection.trust
+            LOG.event(
+                TlsEstablished(
+                    peer,
+                    trust.value,
+                    agreed.protocol,
+                    agreed.cipher,
+                    agreed.resumed,
+                    agreed.established(trust, "to", peer),
+                )
+            )
+
+    def keep_session(self) -> None:
+        """Have it kept for the next one; with TLS 1.3 it comes with the first reply."""
+        saved = self._connection.saved_session()
+        if saved is not None:
+            self._kept.keep(saved.data)
+
+
+def _say(problems: tuple[str, ...]) -> None:
+    for problem in problems:
+        LOG.warning(f"TLS library problem: {problem}")
+
+
+def open_handshakes(config: Config, prefix: str) -> Handshakes:
+    """Read keys, certificates and authorities, before the jail.
+
+    prefix: "smtp" or "lmtp". Raises TlsConfigError, ConfigError.
+    """
+    prefixes = ("smtp_", "lmtp_") if prefix == "lmtp" else None
+    params, common = config.load(ClientTlsParams, prefixes), config.load(TlsParams)
+    use_config_file(common.tls_config_file, common.tls_config_name)
+    context = ClientContext(client_settings(params, common))
+    for warning in context.warnings:
+        LOG.warning(warning)
+    fingerprint(b"", params.smtp_tls_fingerprint_digest)  # is there such a digest?
+    return Handshakes(
+        context,
+        Anchors(params.smtp_tls_trust_anchor_file),
+        config.load(HandshakeParams, prefixes),
+        config.load(TlsmgrClientParams),
+        prefix=prefix,
+    )

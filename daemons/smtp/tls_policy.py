@@ -1,0 +1,102 @@
+"""Which TLS a server is to have, by parameters and tables; libmail.tls.policy decides."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from libmail.config import Config
+from libmail.log import LOG
+from libmail.tables.maps import Maps
+from libmail.tables.table import TableOptions, TableRetry
+from libmail.tls.client_params import ClientTlsParams
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.levels import Level
+from libmail.tls.params import TlsParams
+from libmail.tls.policy import Policy, Where, choose, client_level, with_records
+from libmail.tls.policy_entry import PolicyError
+
+__all__ = ["PLAIN", "Secrecy", "TlsKey", "TlsPolicies", "open_policies"]
+
+PLAIN: Final = Policy(level=Level.NONE)
+_CONFIGURATION: Final = "client TLS configuration problem"
+
+TlsKey = tuple[Policy, Where | None]
+"""Of a kept session: it serves another delivery only if that asks for the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrecy:
+    """What one server is to have. wanted: the level that was asked for at first, for the log."""
+
+    policy: Policy
+    where: Where
+    wanted: Level
+
+    @property
+    def key(self) -> TlsKey:
+        """For sessions with the server."""
+        named = self.policy.level.matches_peer or self.policy.server_name
+        return self.policy, self.where if named else None
+
+    @property
+    def given_up(self) -> "Secrecy":
+        """The same without TLS, which was a wish only."""
+        return replace(self, policy=PLAIN)
+
+
+class TlsPolicies:
+    """Made before the jail. ever: whether TLS is used at all."""
+
+    def __init__(
+        self, params: ClientTlsParams, common: TlsParams, policies: Maps, sites: Maps
+    ) -> None:
+        self._params = params
+        self._common = common
+        self._policies = policies
+        self._sites = sites
+        self._fixed = not policies and not sites
+        self._usual: Policy | None = None  # where it depends on nothing
+
+    @property
+    def ever(self) -> bool:
+        """Whether any destination may have TLS."""
+        try:
+            return not self._fixed or client_level(self._params) is not Level.NONE
+        except TlsConfigError:
+            return False
+
+    async def of(self, text: str, nexthop: str, host: str) -> Secrecy:
+        """text: the destination as it is written. nexthop: without brackets and port.
+
+        host: the name of the server, "" for any of them. Raises PolicyError, which is logged.
+        """
+        where = Where(nexthop, host)
+        policy = self._usual
+        if policy is None:
+            policy = await self._chosen(text, where)
+            if self._fixed:
+                self._usual = policy
+        # Nobody looks for TLSA records yet: it is as if there were none.
+        return Secrecy(with_records(policy, None, ""), where, policy.level)
+
+    async def _chosen(self, text: str, where: Where) -> Policy:
+        find, site = self._policies.find, self._sites.find
+        try:
+            return await choose(find, site, self._params, self._common, text, where)
+        except PolicyError as error:
+            if error.warning:
+                LOG.warning(error.warning)
+            raise
+        except (TableRetry, TlsConfigError) as error:
+            LOG.warning(str(error))
+            raise PolicyError(str(error), _CONFIGURATION) from None
+
+
+def open_policies(config: Config, prefix: str, options: TableOptions) -> TlsPolicies:
+    """prefix: "smtp" or "lmtp". Raises ConfigError, Fatal."""
+    params = config.load(ClientTlsParams, ("smtp_", "lmtp_") if prefix == "lmtp" else None)
+    return TlsPolicies(
+        params,
+        config.load(TlsParams),
+        Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options),
+        Maps(f"{prefix}_tls_per_site", params.smtp_tls_per_site, options),
+    )

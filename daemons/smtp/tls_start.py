@@ -1,0 +1,86 @@
+"""A session goes on inside of TLS: at once (smtp_tls_wrappermode), or after STARTTLS."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from daemons.smtp.events import TlsOffered
+from daemons.smtp.failure import Failure, NotSecret, refused_tls
+from daemons.smtp.session import Session
+from daemons.smtp.settings import Settings
+from daemons.smtp.tls_policy import Secrecy
+from libmail.log import LOG
+from libmail.smtp.client import STARTTLS, Extensions, ServerReply
+from libmail.tls.levels import Level
+from libmail.tls.policy_entry import PolicyError
+
+if TYPE_CHECKING:
+    from daemons.smtp.handshakes import Handshake, Handshakes
+
+__all__ = ["TlsStart"]
+
+
+class TlsStart:
+    """For one new session. engine: None if TLS is not possible.
+
+    All that talk to the server raise Lost, SiteFailed, HandshakeFailed, LocalTrouble.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: "Handshakes | None", secrecy: Secrecy, session: Session
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._secrecy = secrecy
+        self._level = secrecy.policy.level
+        self._session = session
+        self._handshake: Handshake | None = None
+
+    async def at_once(self) -> None:
+        """Before the server says anything."""
+        await self._shake(await self._attempt())
+
+    def keep_session(self) -> None:
+        """After the server has said something in TLS."""
+        if self._handshake is not None:
+            self._handshake.keep_session()
+
+    async def after_greeting(self, extensions: Callable[[ServerReply], Extensions]) -> None:
+        """Where the server offers it, and it is wanted."""
+        session, level = self._session, self._level
+        if level is Level.NONE:
+            if session.extensions.starttls and self._settings.params.smtp_tls_note_starttls_offer:
+                LOG.event(TlsOffered(session.host))
+        elif session.extensions.starttls and (level.enforced or self._engine is not None):
+            await self._start(extensions)
+        elif level.enforced:
+            text = f"TLS is required, but was not offered by host {session.name}"
+            raise NotSecret(Failure("4.7.4", text, site=True))
+
+    async def _start(self, extensions: Callable[[ServerReply], Extensions]) -> None:
+        session = self._session
+        handshake = await self._attempt()
+        session.wire.send(b"STARTTLS\r\n")
+        reply = await session.reply(STARTTLS)
+        if reply.positive:
+            await self._shake(handshake)
+            await session.greet_again(self._settings, extensions)
+            self.keep_session()
+        elif self._level.enforced:
+            raise NotSecret(refused_tls(session, reply))
+
+    async def _attempt(self) -> "Handshake":
+        if self._engine is None:
+            text = "TLS is required, but our TLS engine is unavailable"
+            raise NotSecret(Failure("4.7.5", text, site=True))
+        try:
+            return await self._engine.attempt(self._session, self._secrecy)
+        except PolicyError as error:
+            if error.warning:
+                LOG.warning(error.warning)
+            raise NotSecret(Failure(error.dsn, error.reason, site=True)) from None
+
+    async def _shake(self, handshake: "Handshake") -> None:
+        unmet = await handshake.shake()
+        if unmet is not None:
+            raise NotSecret(Failure(unmet.dsn, unmet.reason, site=True))
+        self._handshake = handshake

@@ -1,0 +1,153 @@
+"""A `Wire` that may have a layer of encryption in between, from some moment on.
+
+What the layer has to say goes through the one queue of what was not sent yet, so that its records
+are never torn apart. A file is read and encrypted in pieces, where a plain wire lets the kernel
+send it.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from libmail.net.poller import Poller
+from libmail.net.wire import Lost, Wire
+from libmail.smtp.client import STARTTLS, Phase, ReplyReader
+
+__all__ = ["Layer", "SecureWire"]
+
+_PIECE: Final = 1 << 18  # octets that are encrypted at a time
+
+
+class Layer(Protocol):
+    """Encryption, without I/O."""
+
+    def shake(self) -> bool:
+        """Go on with the handshake; whether it is done. Raises an error of its own."""
+
+    def receive(self, data: bytes) -> None:
+        """Take what the network has brought; b"" for its end."""
+
+    def read(self) -> bytes | None:
+        """What has come, decrypted; None when the server has ended the session, or has to."""
+
+    def protect(self, data: bytes) -> bytes:
+        """What the network has to take for data, with whatever else the layer has to say."""
+
+    def end(self) -> bytes:
+        """The last that the network has to take; the layer is of no use then."""
+
+
+class SecureWire(Wire):
+    """See Wire; plain until `secure`."""
+
+    __slots__ = ("_layer", "_shaking")
+
+    def __init__(
+        self,
+        poller: Poller,
+        family: int,
+        limits: Mapping[Phase, float],
+        *,
+        per_request: bool = False,
+        bind: str = "",
+    ) -> None:
+        """See Wire."""
+        self._layer: Layer | None = None
+        self._shaking = False
+        super().__init__(poller, family, limits, per_request=per_request, bind=bind)
+
+    async def secure(self, layer: Layer) -> None:
+        """Shake hands, and have all go through the layer from then on.
+
+        What the server has said before is forgotten: anybody can have said it. Raises what the
+        layer raises, and Lost when time runs out.
+        """
+        self._reader = ReplyReader()
+        self._layer, self._shaking = layer, True
+        try:
+            await self._shake(layer)
+        finally:
+            self._shaking = False
+            self._speak(layer)
+        self._decrypt(layer)
+
+    async def _shake(self, layer: Layer) -> None:
+        if self._eof:
+            layer.receive(b"")
+        self._resume_reading()
+        seconds, clock = self._limits[STARTTLS], self._poller.loop.time
+        until = clock() + seconds
+        while not layer.shake():
+            self._speak(layer)
+            self._poller.limit(self, max(until - clock(), 0.001) if seconds else 0.0)
+            try:
+                await self._wait()
+            except TimeoutError:
+                raise Lost(STARTTLS, timed_out=True) from None
+
+    # reading
+
+    def _receive(self, data: bytes) -> None:
+        layer = self._layer
+        if layer is None:
+            super()._receive(data)
+            return
+        layer.receive(data)
+        if not self._shaking:
+            self._decrypt(layer)
+        if not data and not self._eof:
+            super()._receive(b"")
+
+    def _decrypt(self, layer: Layer) -> None:
+        data = layer.read()
+        self._speak(layer)  # also reading makes something to be sent
+        if data != b"":
+            super()._receive(data or b"")
+
+    # writing
+
+    def _speak(self, layer: Layer) -> None:
+        """Send what the layer itself has to say."""
+        if data := layer.protect(b""):
+            super().send(data)
+
+    def send(self, data: bytes) -> None:
+        """See Wire."""
+        super().send(data if self._layer is None else self._layer.protect(data))
+
+    async def send_all(self, data: bytes, phase: Phase) -> None:
+        """See Wire."""
+        layer = self._layer
+        if layer is None:
+            await super().send_all(data, phase)
+            return
+        for at in range(0, len(data), _PIECE):
+            super().send(layer.protect(data[at : at + _PIECE]))
+            while self._out:
+                await self._writable(phase)
+            if self._error is not None:
+                raise Lost(phase)
+
+    async def sendfile(self, fd: int, offset: int, length: int, phase: Phase) -> None:
+        """See Wire."""
+        if self._layer is None:
+            await super().sendfile(fd, offset, length, phase)
+            return
+        end = offset + length
+        while offset < end:
+            data = os.pread(fd, min(end - offset, _PIECE), offset)
+            if not data:
+                raise OSError(5, "unexpected end of queue file")
+            await self.send_all(data, phase)
+            offset += len(data)
+
+    # the end
+
+    def close(self) -> None:
+        """See Wire."""
+        layer, self._layer = self._layer, None
+        if layer is not None:
+            farewell = layer.end()
+            if farewell and not self._out:
+                super().send(farewell)
+        super().close()

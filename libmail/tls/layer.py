@@ -1,0 +1,70 @@
+"""A client's session as a layer of encryption for `libmail.net.secure_wire`."""
+
+from __future__ import annotations
+
+from libmail.log import LOG
+from libmail.tls.connection import Connection, Step
+from libmail.tls.errors import TlsClosed, TlsFailed
+
+__all__ = ["TlsLayer"]
+
+
+class TlsLayer:
+    """Over a connection of our own. failed: why it has ended before its time."""
+
+    __slots__ = ("_connection", "_failed")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._failed: TlsFailed | None = None
+
+    def shake(self) -> bool:
+        """Go on with the handshake; whether it is done. Raises TlsFailed."""
+        if self._failed is not None:
+            raise self._failed
+        return self._connection.handshake() is Step.DONE
+
+    def receive(self, data: bytes) -> None:
+        """Take what the network has brought; b"" for its end."""
+        try:
+            if data:
+                self._connection.receive(data)
+            else:
+                self._connection.end_of_input()
+        except TlsFailed as error:
+            self._failed = error
+
+    def read(self) -> bytes | None:
+        """What has come, decrypted; None when that was all."""
+        if self._failed is not None:
+            return None
+        try:
+            return self._connection.read()
+        except TlsClosed:
+            return None
+        except TlsFailed as error:
+            self._failed = error
+            for problem in error.problems:
+                LOG.warning(f"TLS library problem: {problem}")
+            return None
+
+    def protect(self, data: bytes) -> bytes:
+        """What the network has to take for data, with whatever else there is to say."""
+        try:
+            self._connection.write(data)
+        except TlsFailed:
+            pass  # that it was lost shows when a reply is awaited
+        return self._output()
+
+    def end(self) -> bytes:
+        """The last that the network has to take."""
+        self._connection.shutdown()
+        last = self._output()
+        self._connection.close()
+        return last
+
+    def _output(self) -> bytes:
+        try:
+            return self._connection.output()
+        except TlsFailed:
+            return b""

@@ -1,0 +1,397 @@
+"""smtp(8) and TLS: who gets mail in secret, who in the clear, who none, and what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemons.smtp.tls_policy import open_policies
+from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
+from libmail.config import open_config
+from libmail.ipc.messages import DeliverFlag
+from libmail.log import LOG
+from libmail.tables.table import TableOptions
+from tests.certificates import Authority, Issued
+from tests.unit.daemons.smtp.bench import BODY, CLOSE, HEADER, USUAL, Bench, Server
+from tests.unit.daemons.smtp.test_walk import NAME, deliver, one
+
+STARTTLS_EHLO = "250-sink.test\r\n250-STARTTLS\r\n250 PIPELINING"
+READY = "220 2.0.0 go on"
+CLIENT_PROBLEM = "client TLS configuration problem"
+
+
+@pytest.fixture
+def logged() -> list[str]:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text), "postfix/smtp")
+    return lines
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def issued(authority: Authority) -> Issued:
+    return authority.issue("localhost", "localhost", "mx.sink.test")
+
+
+def context(issued: Issued) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(issued.certificate, issued.key)
+    return made
+
+
+@dataclass
+class SecureServer(Server):
+    """injected: sent in the clear behind the answer to STARTTLS. wrapped: no STARTTLS."""
+
+    context: ssl.SSLContext | None = None
+    injected: bytes = b""
+    wrapped: bool = False
+    versions: list[str | None] = field(default_factory=list)
+    resumed: list[bool] = field(default_factory=list)
+
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self.wrapped:
+                await self._secure(writer)
+        except (ConnectionError, ssl.SSLError):
+            self.sessions.append([])
+            writer.close()
+            return
+        await super().session(reader, writer)
+
+    async def _secure(self, writer: asyncio.StreamWriter) -> None:
+        assert self.context is not None
+        await writer.start_tls(self.context)
+        self.versions.append(writer.get_extra_info("ssl_object").version())
+        self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
+
+    async def _say(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str
+    ) -> bool:
+        if not await super()._say(reader, writer, line):
+            return False
+        if line == "STARTTLS" and self.reply(line).startswith("220"):
+            writer.write(self.injected)
+            try:
+                await self._secure(writer)
+            except ssl.SSLError:
+                return False
+        return True
+
+
+def secure(issued: Issued, script: Mapping[str, str] | None = None, **values: Any) -> SecureServer:
+    offers = {"EHLO": STARTTLS_EHLO, "LHLO": STARTTLS_EHLO, "STARTTLS": READY}
+    return SecureServer({**offers, **(script or {})}, context=context(issued), **values)
+
+
+def verbs(server: Server, number: int = 0) -> list[str]:
+    return [line.split()[0] for line in server.sessions[number]]
+
+
+def level(name: str, **others: str) -> dict[str, Any]:
+    return {"smtp_tls_security_level": name, "smtp_tls_loglevel": "1", **others}
+
+
+def site(server: Server, policy: str) -> dict[str, Any]:
+    return {"smtp_tls_policy_maps": f"static:{{{policy}}}", "smtp_tls_loglevel": "1"}
+
+
+SECURED = ["EHLO", "STARTTLS", "EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+
+
+@pytest.mark.parametrize("wanted", ["may", "encrypt"])
+def test_starttls(tmp_path: Path, issued: Issued, wanted: str, logged: list[str]) -> None:
+    server = secure(issued)
+    outcome = one(Bench(tmp_path, **level(wanted)), server)
+    assert isinstance(outcome, Sent)
+    assert outcome.tls == wanted
+    assert verbs(server) == SECURED
+    assert server.versions == ["TLSv1.3"]
+    assert server.contents == [HEADER + BODY]
+    expected = f"Untrusted TLS connection established to {NAME}:{server.port}: TLSv1.3 with cipher"
+    assert any(line.startswith(expected) for line in logged)
+
+
+def test_lmtp(tmp_path: Path, issued: Issued) -> None:
+    server = secure(issued, lmtp=True)
+    bench = Bench(tmp_path, lmtp=True, lmtp_tls_security_level="encrypt")
+    assert isinstance(one(bench, server), Sent)
+    assert verbs(server)[:3] == ["LHLO", "STARTTLS", "LHLO"]
+
+
+def test_a_large_body_travels_whole(tmp_path: Path, issued: Issued) -> None:
+    body = b"\r\n" + b"0123456789" * 7 + b"\r\n"
+    body += b"x" * 60 + b"\r\n" * 2
+    body = b"\r\n" + body * 20000
+    server = secure(issued)
+    assert isinstance(one(Bench(tmp_path, **level("may")), server, body=body), Sent)
+    assert server.contents == [HEADER + body]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "script", "outcome", "status"),
+    [
+        ("may", {"EHLO": USUAL["EHLO"]}, Sent, "may:none"),
+        ("may", {"STARTTLS": "454 4.7.0 not now"}, Sent, "may:none"),
+        ("none", {}, Sent, "none"),
+        ("encrypt", {"EHLO": USUAL["EHLO"]}, Deferred, "!encrypt"),
+        ("encrypt", {"STARTTLS": "454 4.7.0 not now"}, Deferred, "!encrypt"),
+        ("encrypt", {"STARTTLS": "554 5.7.0 never"}, Bounced, "!encrypt"),
+        ("encrypt", {"STARTTLS": CLOSE}, Deferred, "encrypt?"),
+        ("may", {"CONNECT": "421 4.3.2 closed"}, Deferred, "may?"),
+    ],
+)
+def test_server_without_tls(
+    tmp_path: Path,
+    issued: Issued,
+    wanted: str,
+    script: dict[str, str],
+    outcome: type[Outcome],
+    status: str,
+) -> None:
+    server = secure(issued, script)
+    found = one(Bench(tmp_path, **level(wanted)), server)
+    assert isinstance(found, outcome)
+    assert found.tls == status
+    assert bool(server.contents) == (outcome is Sent)
+
+
+def test_reasons(tmp_path: Path, issued: Issued) -> None:
+    found = one(Bench(tmp_path, **level("encrypt")), secure(issued, {"EHLO": USUAL["EHLO"]}))
+    assert (found.dsn, found.reason) == (
+        "4.7.4",
+        f"TLS is required, but was not offered by host {NAME}",
+    )
+    server = secure(issued, {"STARTTLS": "454 4.7.0 not now"})
+    found = one(Bench(tmp_path, **level("encrypt")), server)
+    assert (found.dsn, found.reason) == (
+        "4.7.0",
+        f"TLS is required, but host {NAME} refused to start TLS: 454 4.7.0 not now",
+    )
+
+
+def test_what_is_injected_before_the_handshake_is_forgotten(tmp_path: Path, issued: Issued) -> None:
+    server = secure(issued, injected=b"250-evil.test\r\n250 SMTPUTF8\r\n250 2.0.0 Ok\r\n")
+    found = one(Bench(tmp_path, **level("encrypt")), server)
+    assert isinstance(found, Sent | Deferred)
+    if isinstance(found, Sent):
+        assert verbs(server) == SECURED
+
+
+@pytest.mark.parametrize(("waited", "minimum"), [(0.0, "300s"), (400.0, "300s"), (400.0, "500s")])
+@pytest.mark.parametrize("wanted", ["may", "encrypt"])
+def test_failed_handshake(
+    tmp_path: Path, issued: Issued, waited: float, minimum: str, wanted: str
+) -> None:
+    """A message that has waited already goes in the clear, where it may."""
+    old = context(issued)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    server = secure(issued)
+    server.context = old
+    settings = level(
+        wanted,
+        smtp_tls_protocols=">=TLSv1.3",
+        smtp_tls_mandatory_protocols=">=TLSv1.3",
+        minimal_backoff_time=minimum,
+    )
+    found = one(Bench(tmp_path, **settings), server, active=5000.0, arrival=5000.0 - waited)
+    if wanted == "may" and waited > float(minimum[:-1]):
+        assert isinstance(found, Sent)
+        assert found.tls == "may:none"
+        assert verbs(server, 1) == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+    else:
+        assert isinstance(found, Deferred)
+        assert (found.dsn, found.reason) == ("4.7.5", "Cannot start TLS: handshake failure")
+        assert found.tls == f"{wanted}?"
+        assert len(server.sessions) == 1
+
+
+@pytest.mark.parametrize("waited", [0.0, 400.0])
+def test_session_that_is_lost_in_tls(tmp_path: Path, issued: Issued, waited: float) -> None:
+    class Flaky(SecureServer):
+        def reply(self, line: str) -> str:
+            return (
+                CLOSE
+                if line.startswith("MAIL") and len(self.sessions) == 1
+                else super().reply(line)
+            )
+
+    server = Flaky({"EHLO": STARTTLS_EHLO, "STARTTLS": READY}, context=context(issued))
+    found = one(Bench(tmp_path, **level("may")), server, active=5000.0, arrival=5000.0 - waited)
+    assert isinstance(found, Sent if waited else Deferred)
+    assert len(server.sessions) == (2 if waited else 1)
+    assert "STARTTLS" not in verbs(server, -1) or not waited
+
+
+@pytest.mark.parametrize(
+    ("policy", "trusted", "sent"),
+    [
+        ("verify match=localhost", True, True),
+        ("verify match=.sink.test", True, True),
+        ("secure match=other.test", True, False),
+        ("secure match=localhost", False, False),
+        ("verify", True, False),  # an address is no name
+        ("fingerprint match=00:11", True, False),
+        ("encrypt protocols=TLSv1.2", True, True),
+        ("encrypt ciphers=high exclude=AES128", True, True),
+    ],
+)
+def test_the_right_server(
+    tmp_path: Path, authority: Authority, issued: Issued, policy: str, trusted: bool, sent: bool
+) -> None:
+    server = secure(issued)
+    settings = site(server, policy)
+    if trusted:
+        settings["smtp_tls_CAfile"] = str(authority.certificate)
+    found = one(Bench(tmp_path, **settings), server)
+    assert isinstance(found, Sent if sent else Deferred)
+    if not sent:
+        assert (found.dsn, found.reason) == ("4.7.5", "Server certificate not verified")
+        assert found.tls.startswith("!")
+        assert verbs(server) == ["EHLO", "STARTTLS", "QUIT"]
+
+
+def test_client_certificate(tmp_path: Path, authority: Authority, issued: Issued) -> None:
+    own = authority.issue("client.test")
+    server = secure(issued)
+    assert server.context is not None
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    server.context.load_verify_locations(authority.certificate)
+    chain = {"smtp_tls_chain_files": str(own.chain)}
+    assert isinstance(one(Bench(tmp_path, **level("encrypt", **chain)), server), Sent)
+
+
+@pytest.mark.parametrize("wanted", ["may", "encrypt"])
+def test_wrappermode(tmp_path: Path, issued: Issued, wanted: str) -> None:
+    server = secure(issued, {"EHLO": USUAL["EHLO"]}, wrapped=True)
+    found = one(Bench(tmp_path, **level(wanted, smtp_tls_wrappermode="yes")), server)
+    assert isinstance(found, Sent)
+    assert found.tls == wanted
+    assert verbs(server) == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        level("misspelt"),
+        {"smtp_tls_policy_maps": "fail:1"},
+        {"smtp_tls_policy_maps": "static:{secure, match=x nonsense}"},
+        {"smtp_tls_per_site": "static:SOMETIMES"},
+        level("dane"),  # without smtp_dns_support_level = dnssec
+        level("encrypt", smtp_tls_mandatory_ciphers="wonderful"),
+    ],
+)
+def test_mistakes_defer_mail(tmp_path: Path, issued: Issued, settings: dict[str, Any]) -> None:
+    server = secure(issued)
+    found = one(Bench(tmp_path, **settings), server)
+    assert isinstance(found, Deferred)
+    assert (found.dsn, found.reason, found.relay) == ("4.7.5", CLIENT_PROBLEM, "none")
+    assert not server.sessions
+
+
+@pytest.mark.parametrize(("wanted", "sent"), [("may", True), ("encrypt", False)])
+def test_engine_that_cannot_be_used(
+    tmp_path: Path, issued: Issued, wanted: str, sent: bool
+) -> None:
+    server = secure(issued)
+    bench = Bench(tmp_path, **level(wanted, smtp_tls_CAfile="/no/such/file"))
+    assert bench.client.engine is None
+    found = one(bench, server)
+    assert isinstance(found, Sent if sent else Deferred)
+    if not sent:
+        assert found.reason == "TLS is required, but our TLS engine is unavailable"
+        assert found.dsn == "4.7.5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "secured"),
+    [
+        ({"smtp_use_tls": "yes"}, True),
+        ({"smtp_enforce_tls": "yes", "smtp_tls_enforce_peername": "no"}, True),
+        ({"smtp_tls_per_site": "inline:{{localhost=MAY}}"}, False),
+        ({"smtp_tls_per_site": "static:MUST_NOPEERMATCH"}, True),
+        ({"smtp_tls_security_level": "encrypt", "smtp_tls_policy_maps": "static:none"}, False),
+        ({"smtp_tls_security_level": "none", "smtp_enforce_tls": "yes"}, False),
+    ],
+)
+def test_which_level(
+    tmp_path: Path, issued: Issued, settings: dict[str, Any], secured: bool
+) -> None:
+    server = secure(issued)
+    assert isinstance(one(Bench(tmp_path, **settings), server), Sent)
+    assert bool(server.versions) == secured
+
+
+def test_offer_is_noted(tmp_path: Path, issued: Issued, logged: list[str]) -> None:
+    one(Bench(tmp_path, **level("none", smtp_tls_note_starttls_offer="yes")), secure(issued))
+    assert "Host offered STARTTLS: [127.0.0.1]" in logged
+
+
+@pytest.mark.parametrize(("reuse", "sessions"), [("no", 2), ("yes", 1)])
+def test_kept_sessions(tmp_path: Path, issued: Issued, reuse: str, sessions: int) -> None:
+    async def main() -> Server:
+        bench = Bench(tmp_path, **level("encrypt", smtp_tls_connection_reuse=reuse))
+        async with secure(issued) as server:
+            for _ in range(2):
+                delivery = bench.delivery(f"[127.0.0.1]:{server.port}", flags=DeliverFlag.KEEP)
+                found = await bench.run(delivery)
+                assert all(isinstance(outcome, Sent) for outcome in found.values())
+                assert {outcome.tls for outcome in found.values()} == {"encrypt"}
+            bench.client.cache.close()
+            await server.all_sessions_end()
+            return server
+
+    assert len(asyncio.run(main()).sessions) == sessions
+
+
+def test_no_session_serves_who_wants_another_level(tmp_path: Path, issued: Issued) -> None:
+    """Two tables that differ in the level, one server, sessions kept for both."""
+
+    async def main() -> SecureServer:
+        server = secure(issued)
+        async with server:
+            where = f"[127.0.0.1]:{server.port}"
+            table = "inline:{{" + f"{where}=encrypt" + "}}"
+            bench = Bench(tmp_path, smtp_tls_policy_maps=table, smtp_tls_connection_reuse="yes")
+            for nexthop in (where, f"127.0.0.1:{server.port}", where):
+                delivery = bench.delivery(nexthop, flags=DeliverFlag.KEEP)
+                await bench.run(delivery)
+            bench.client.cache.close()
+            await server.all_sessions_end()
+            return server
+
+    server = asyncio.run(main())
+    assert len(server.sessions) == 2
+    assert len(server.versions) == 1
+
+
+def test_whether_tls_is_used_at_all(tmp_path: Path) -> None:
+    def ever(text: str) -> bool:
+        (tmp_path / "main.cf").write_text(text)
+        config = open_config(str(tmp_path))
+        return open_policies(config, "smtp", TableOptions.of(config)).ever
+
+    assert not ever("")
+    assert not ever("smtp_tls_security_level = none\n")
+    assert ever("smtp_use_tls = yes\n")
+    assert ever("smtp_tls_policy_maps = static:may\n")
+    assert ever("smtp_tls_per_site = static:MAY\n")
+
+
+def test_two_recipients(tmp_path: Path, issued: Issued) -> None:
+    server = secure(issued, {"RCPT TO:<c@example.org>": "550 5.1.1 no"})
+    _, found = deliver(
+        Bench(tmp_path, **level("may")), server, recipients=("b@example.org", "c@example.org")
+    )
+    assert isinstance(found["b@example.org"], Sent)
+    assert isinstance(found["c@example.org"], Bounced)
