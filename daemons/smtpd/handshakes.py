@@ -129,11 +129,8 @@ class Handshakes:
         return f"{session_id.hex().upper()}&s={service}"
 
     def _tell(self, connection: Connection, peer: str) -> None:
-        if self._loglevel.states:
-            if line := connection.peer_line(peer, self._digest):
-                LOG.event(TlsPeer(peer, line))
-            if (refused := connection.refused) is not None:
-                LOG.event(TlsPeer(peer, refused.text("client", peer)))
+        if self._loglevel.states and (line := connection.peer_line(peer, self._digest)):
+            LOG.event(TlsPeer(peer, line))
         if self._loglevel.summary:
             agreed, trust = connection.agreed, connection.trust
             summary = agreed.established(trust, "from", peer, connection.name_for_log)

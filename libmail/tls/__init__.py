@@ -58,8 +58,9 @@ not sent.
 A line of the log for a TlsFailed is `SSL_accept error from PEER: REASON` (a client's:
 `SSL_connect error to PEER: REASON`), then a warning `TLS library problem: LINE` for each of its
 problems. Where the level asks for a certain server, `refused.text("server", peer)` is one, too.
-Loglevel 2 adds `watch(LOG.info, peer)` before the handshake, and behind it `peer_line()` and the
-line of `refused` in any case; `trace()` is for files in tlstrace (libmail.tls.loglevel).
+Loglevel 2 adds `watch(LOG.info, peer)` before the handshake, and behind it `peer_line()`, for a
+client also the line of `refused` in any case; `trace()` is for files in tlstrace
+(libmail.tls.loglevel).
 
 No call takes longer than half a millisecond with a key of 2048 bits (docs/architecture.md), so
 one step a turn of the loop is enough to stay responsive: never call handshake() in a loop without

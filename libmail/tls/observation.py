@@ -16,6 +16,7 @@ _LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
 _EXIT: Final = 0x02
 _READ: Final = 0x04
 _ALERT: Final = 0x4000
+_CLOSE_NOTIFY: Final = 0  # RFC 8446 §6.1
 
 new_buffer = FFI.new_allocator(should_clear_after_alloc=False)
 
@@ -75,6 +76,8 @@ def state_line(ssl: Handle, verb: str, where: int, result: int) -> str:
     if where & _LOOP:
         return f"{verb}:{text(SSL.SSL_state_string_long(ssl))}"
     if where & _ALERT:
+        if result & 0xFF == _CLOSE_NOTIFY:
+            return ""  # that is how every session ends
         direction = "read" if where & _READ else "write"
         kind = text(SSL.SSL_alert_type_string_long(result))
         return f"SSL3 alert {direction}:{kind}:{text(SSL.SSL_alert_desc_string_long(result))}"

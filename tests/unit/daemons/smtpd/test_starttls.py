@@ -308,6 +308,28 @@ def test_a_certificate_is_required(
     )
 
 
+def test_loglevel_2(tmp_path: Path, authority: Authority) -> None:
+    """The course of a handshake, what the certificate is, and no word of the end."""
+    own = authority.self_signed("stranger.example.test").chain
+
+    async def talk(instance: Instance) -> None:
+        client = Client(instance)
+        await client.connect()
+        await client.say("EHLO x")
+        await client.starttls(own)
+        assert await client.say("QUIT") == "221 2.0.0 Bye\r\n"
+        await client.gone()
+        told = [line for line in instance.mail.log if "private/tlsmgr" not in line]
+        peer = "unknown[127.0.0.1]"
+        assert told[1] == f"setting up TLS connection from {peer}"
+        assert f"{peer}: depth=0 verify=0 subject=/CN=stranger.example.test" in told
+        assert told[-3].startswith(f"{peer}: subject_CN=stranger.example.test, issuer=stranger.")
+        assert told[-2].startswith(f"Untrusted TLS connection established from {peer}: TLSv1.3")
+        assert told[-1].startswith(f"disconnect from {peer}")
+
+    serve(tmp_path, authority, talk, "smtpd_tls_loglevel = 2", "smtpd_tls_ask_ccert = yes")
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_too_many_handshakes(
     tmp_path: Path, authority: Authority, wrapped: bool, monkeypatch: pytest.MonkeyPatch
