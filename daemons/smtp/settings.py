@@ -120,7 +120,7 @@ class Settings:
 
     def wraps(self, level: Level) -> bool:
         """Whether TLS begins at once, without STARTTLS."""
-        return self.params.smtp_tls_wrappermode and level is not Level.NONE
+        return self.params.smtp_tls_wrappermode and level.enforced
 
 
 def mime_limits(params: SmtpParams) -> MimeLimits:

@@ -41,6 +41,7 @@ from libmail.tls.policy_entry import PolicyError
 __all__ = ["Walk"]
 
 _NO_TRANSPORT: Final = Failure("4.3.0", "mail transport unavailable")
+_SMTPS: Final = 465
 _KEEP: Final = int(DeliverFlag.KEEP)
 
 
@@ -182,7 +183,7 @@ class Walk:
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
             secrecy = await self._secrecy(route, server.host, server.address)
-            if secrecy is None:
+            if secrecy is None or not self._wrapping_fits(secrecy, route.destination.port):
                 continue
             where = route.server_key(server.address, secrecy.key)
             if self._client.cache and await self._reuse(where, route, secrecy, last=final):
@@ -191,6 +192,19 @@ class Walk:
                 sessions -= 1
             if not self._ledger.left or sessions == 0:
                 return
+
+    def _wrapping_fits(self, secrecy: Secrecy, port: int) -> bool:
+        """Whether wrapper mode and the level go together; without that, nothing is sent."""
+        prefix = "lmtp" if self._settings.lmtp else "smtp"
+        level = f'"{prefix}_tls_security_level = encrypt" (or stronger)'
+        if self._settings.params.smtp_tls_wrappermode:
+            if not secrecy.policy.level.enforced:
+                LOG.warning(f"{prefix}_tls_wrappermode requires {level}")
+                return False
+        elif port == _SMTPS:
+            mode = f'"{prefix}_tls_wrappermode = yes"'
+            LOG.info(f"SMTPS wrappermode (TCP port {_SMTPS}) requires setting {mode}, and {level}")
+        return True
 
     async def _try_server(
         self, server: Server, route: _Route, secrecy: Secrecy, *, last: bool

@@ -271,12 +271,25 @@ def test_client_certificate(tmp_path: Path, authority: Authority, issued: Issued
     assert isinstance(one(Bench(tmp_path, **level("encrypt", **chain)), server), Sent)
 
 
-@pytest.mark.parametrize("wanted", ["may", "encrypt"])
-def test_wrappermode(tmp_path: Path, issued: Issued, wanted: str) -> None:
-    server = secure(issued, {"EHLO": USUAL["EHLO"]}, wrapped=True)
+@pytest.mark.parametrize("wanted", ["none", "may"])
+def test_wrappermode_that_may_be_in_the_clear(
+    tmp_path: Path, issued: Issued, wanted: str, logged: list[str]
+) -> None:
+    server = secure(issued, wrapped=True)
     found = one(Bench(tmp_path, **level(wanted, smtp_tls_wrappermode="yes")), server)
+    assert isinstance(found, Deferred)
+    assert (found.dsn, found.relay) == ("4.3.0", "none")
+    assert found.reason == "server unavailable or unable to receive mail"
+    assert not server.sessions
+    requires = 'smtp_tls_wrappermode requires "smtp_tls_security_level = encrypt" (or stronger)'
+    assert f"warning: {requires}" in logged
+
+
+def test_wrappermode(tmp_path: Path, issued: Issued) -> None:
+    server = secure(issued, {"EHLO": USUAL["EHLO"]}, wrapped=True)
+    found = one(Bench(tmp_path, **level("encrypt", smtp_tls_wrappermode="yes")), server)
     assert isinstance(found, Sent)
-    assert found.tls == wanted
+    assert found.tls == "encrypt"
     assert verbs(server) == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
 
 
