@@ -9,6 +9,7 @@ import smtplib
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,20 +63,26 @@ class Dovecot:
         """Start it, and wait until it listens."""
         command = [self._program, "-F", "-c", str(self.top / "dovecot.conf")]
         mortal = [need_tool("setpriv"), "--pdeathsig", "TERM"]
-        self.process = subprocess.Popen(
-            [*mortal, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        with (self.top / "errors").open("wb") as errors:
+            self.process = subprocess.Popen(
+                [*mortal, *command],
+                stdin=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + PATIENCE
         while not self.socket.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.process.kill()
-                raise AssertionError(self.process.communicate()[1])
+                self.stop()
+                raise AssertionError((self.top / "errors").read_text())
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it, and what it started."""
+        """End it, and what it started, also what does not listen to its end."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=PATIENCE)
+        self.process.wait(timeout=PATIENCE)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.socket.unlink(missing_ok=True)
 
 
