@@ -25,7 +25,7 @@ from daemons.smtpd.events import (
     escaped,
     say,
 )
-from daemons.smtpd.footer import add_footer, footer_values
+from daemons.smtpd.footer import footer_values
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
@@ -38,6 +38,7 @@ from libmail.lookup.context import Lookups
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
+from libmail.smtp.footer import add_footer
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import Command
 

@@ -117,14 +117,18 @@ def SIZE(low: int = 0) -> Kind:
 
 
 def TIME(unit: str = "s", low: float = 0) -> Kind:
-    """A duration: number and s, m, h, d or w; a bare number counts in unit. Value in seconds."""
+    """A duration: number and s, m, h, d or w; a bare number counts in unit. Value in seconds.
+
+    What follows the unit is not read: sites write `postscreen_dnsbl_ttl = 5m`, and a default makes
+    `5mh` of it.
+    """
 
     def parse(name: str, text: str) -> float:
-        number, factor = text, UNITS[unit]
-        if text[-1:].lower() in UNITS:
-            number, factor = text[:-1], UNITS[text[-1].lower()]
-        count = _whole(number)
-        if count is None or count < 0:
+        sign = text[:1] if text[:1] in "+-" else ""
+        rest = text[len(sign) :].lstrip("0123456789")
+        count = _whole(text[: len(text) - len(rest)])
+        factor = UNITS.get((rest[:1] or unit).lower())
+        if count is None or count < 0 or factor is None:
             raise ValueError(f"parameter {name}: bad time value or unit: {text}")
         if count * factor < low or count * factor > MAX_INT:
             bound = f"< {low:g}" if count * factor < low else f"> {MAX_INT}"

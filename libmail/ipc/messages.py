@@ -18,6 +18,7 @@ The exchanges, and the socket that they use:
 - `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
+- `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove (no answer); or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
@@ -48,6 +49,8 @@ __all__ = [
     "DeliverFlag",
     "DeliverReply",
     "DeliverRequest",
+    "DnsListAnswer",
+    "DnsListQuery",
     "DsnNotify",
     "Envelope",
     "EnvelopeFlag",
@@ -430,6 +433,25 @@ class PassedClient(NamedTuple):
     server_port: str
 
 
+class DnsListQuery(NamedTuple):
+    """postscreen -> dnsblog: under which of these DNS lists is an address listed?"""
+
+    address: str
+    domains: tuple[str, ...]
+
+
+class DnsListAnswer(NamedTuple):
+    """dnsblog -> postscreen, one for each domain that was asked for, in any order.
+
+    addresses: those that the list has for the client; none if it is not listed, or that is not
+    known. ttl: seconds that this stays good, -1 where nobody has said.
+    """
+
+    domain: str
+    ttl: int
+    addresses: tuple[str, ...]
+
+
 class DeliverRequest(NamedTuple):
     """qmgr, local -> delivery agent: deliver one message to recipients that share a next hop.
 
@@ -727,6 +749,8 @@ CODEC: Final = Codec(
         ClientEvent,
         DeliverReply,
         DeliverRequest,
+        DnsListAnswer,
+        DnsListQuery,
         Envelope,
         FlushAdd,
         FlushReply,

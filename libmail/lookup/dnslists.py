@@ -35,9 +35,11 @@ __all__ = [
     "permit_rhswl_client",
     "reject_rbl_client",
     "rhsbl",
+    "valid_pattern",
 ]
 
 _REASON_LIMIT: Final = 255
+_NO_OCTET: Final = 1_000_000_000
 _CODE: Final = re.compile(r"([45][0-9][0-9])[ \t](.+)", re.S)
 
 
@@ -55,6 +57,16 @@ def _positions(pattern: str) -> list[str]:
     if len(positions) != 4 or ".".join(positions) != pattern:
         raise ValueError(pattern)
     return positions
+
+
+def valid_pattern(pattern: str) -> bool:
+    """Whether the text is such a pattern."""
+    try:
+        for position in _positions(pattern):
+            _octet_matches(position, _NO_OCTET)  # looks at all alternatives
+    except ValueError:
+        return False
+    return True
 
 
 def matches_pattern(pattern: str, address: str) -> bool:

@@ -76,6 +76,7 @@ def test_every_message_of_the_way_is_named() -> None:
     }
     beside |= {"ClientCounts", "ClientEvent"}
     beside |= {"VerifyQuery", "VerifyReply", "VerifyUpdate"}
+    beside |= {"DnsListAnswer", "DnsListQuery"}
     beside |= {"MilterState"}
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
     beside |= {"SessionLookup", "SessionRemove", "SessionReply", "SessionStore"}

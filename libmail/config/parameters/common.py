@@ -77,7 +77,7 @@ PARAMETERS = by_name(
     Parameter("max_idle", TIME("s", 1), "100s", "*"),
     Parameter("max_use", INT(1), "100", "*"),
     Parameter("message_size_limit", SIZE(),
-              "10240000", "smtpd pickup cleanup sendmail local virtual"),
+              "10240000", "smtpd postscreen pickup cleanup sendmail local virtual"),
     Parameter("meta_directory", STR(1), "/etc/postfix", "postfix"),
     Parameter("multi_instance_directories", LIST, "", "postfix"),
     Parameter("multi_instance_enable", BOOL, "no", "postmulti"),

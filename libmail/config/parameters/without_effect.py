@@ -59,23 +59,7 @@ _MILTERS = """
 """
 
 _POSTSCREEN = """
-    dnsblog_reply_delay dnsblog_service_name postscreen_access_list
-    postscreen_allowlist_interfaces postscreen_bare_newline_action
-    postscreen_bare_newline_enable postscreen_bare_newline_ttl postscreen_cache_cleanup_interval
-    postscreen_cache_map postscreen_cache_retention_time
-    postscreen_client_connection_count_limit postscreen_command_count_limit
-    postscreen_command_filter postscreen_command_time_limit postscreen_denylist_action
-    postscreen_disable_vrfy_command postscreen_discard_ehlo_keyword_address_maps
-    postscreen_discard_ehlo_keywords postscreen_dnsbl_action
-    postscreen_dnsbl_allowlist_threshold postscreen_dnsbl_max_ttl postscreen_dnsbl_min_ttl
-    postscreen_dnsbl_reply_map postscreen_dnsbl_sites postscreen_dnsbl_threshold
-    postscreen_dnsbl_timeout postscreen_enforce_tls postscreen_expansion_filter
-    postscreen_forbidden_commands postscreen_greet_action postscreen_greet_banner
-    postscreen_greet_ttl postscreen_greet_wait postscreen_helo_required
-    postscreen_non_smtp_command_action postscreen_non_smtp_command_enable
-    postscreen_non_smtp_command_ttl postscreen_pipelining_action postscreen_pipelining_enable
-    postscreen_pipelining_ttl postscreen_post_queue_limit postscreen_pre_queue_limit
-    postscreen_reject_footer postscreen_reject_footer_maps postscreen_starttls_timeout
+    postscreen_enforce_tls postscreen_expansion_filter postscreen_starttls_timeout
     postscreen_tls_always_issue_session_ids postscreen_tls_ask_ccert postscreen_tls_CAfile
     postscreen_tls_CApath postscreen_tls_ccert_verifydepth postscreen_tls_cert_file
     postscreen_tls_chain_files postscreen_tls_ciphers postscreen_tls_dcert_file
@@ -85,9 +69,8 @@ _POSTSCREEN = """
     postscreen_tls_key_file postscreen_tls_loglevel postscreen_tls_loglevel_maps
     postscreen_tls_mandatory_ciphers postscreen_tls_mandatory_exclude_ciphers
     postscreen_tls_mandatory_protocols postscreen_tls_protocols postscreen_tls_req_ccert
-    postscreen_tls_security_level postscreen_tls_trace_size_limit
-    postscreen_upstream_proxy_protocol postscreen_upstream_proxy_timeout postscreen_use_tls
-    postscreen_watchdog_timeout smtpd_service_name
+    postscreen_tls_security_level postscreen_tls_trace_size_limit postscreen_use_tls
+    postscreen_watchdog_timeout
 """
 
 _CHECKS = """
@@ -95,7 +78,7 @@ _CHECKS = """
 """
 
 _FILTERS = """
-    smtpd_reject_filter_maps smtpd_reject_footer_maps
+    smtpd_reject_filter_maps
 """
 
 _PROXY_FILTER = """
@@ -128,11 +111,11 @@ _QMQP = """
 
 _OTHER = """
     alternate_config_directories debug_peer_level
-    debug_peer_list default_cache_db_type delay_logging_resolution_limit
+    debug_peer_list delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
     lmtp_min_data_rate lmtp_send_dummy_mail_auth local_login_sender_maps
-    postlogd_watchdog_timeout respectful_logging smtp_bind_address_enforce
+    postlogd_watchdog_timeout smtp_bind_address_enforce
     smtp_cname_overrides_servername smtp_min_data_rate smtp_send_dummy_mail_auth
     smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
     tcp_windowsize

@@ -83,12 +83,21 @@ def read(opened: Config, name: str) -> object:
             return opened.int(name)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("5", 5), ("5M", 300), ("5mh", 300), ("5m7", 300)])
+def test_what_follows_the_unit_of_a_time_is_not_read(
+    text: str, seconds: float, tmp_path: Path
+) -> None:
+    assert config(f"smtpd_timeout = {text}\n", tmp_path).seconds("smtpd_timeout") == seconds
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
         ("smtpd_helo_required = maybe", "bad boolean configuration: smtpd_helo_required = maybe"),
         ("message_size_limit = 10k", "bad numerical configuration: message_size_limit = 10k"),
         ("smtpd_timeout = 5 m", "parameter smtpd_timeout: bad time value or unit: 5 m"),
+        ("smtpd_timeout = m5", "parameter smtpd_timeout: bad time value or unit: m5"),
+        ("smtpd_timeout = 5x", "parameter smtpd_timeout: bad time value or unit: 5x"),
         ("default_process_limit = 0", "invalid default_process_limit parameter value 0 < 1"),
         ("mail_owner =", "bad string length 0 < 1: mail_owner = "),
         ("inet_protocols = foo", 'unknown inet_protocols value "foo" in "foo"'),

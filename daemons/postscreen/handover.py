@@ -1,0 +1,65 @@
+"""Hands clients over to the SMTP server, a service of type pass: their socket, and who they are.
+
+A client waits in the backlog of the service until a process takes it.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from libmail.ipc.messages import CODEC, PassedClient
+from libmail.net.ends import Ends
+from libmail.net.unix_stream import UnixStream, connect_unix
+
+__all__ = ["HandoverFailed", "hand_over"]
+
+_PATIENCE: Final = 100.0  # seconds until some process takes the client
+_PAUSE: Final = 0.1  # seconds between looks at a backlog that is full
+
+
+class HandoverFailed(Exception):
+    """Nobody has taken the client. The text says why."""
+
+
+class _Carrier(asyncio.Protocol):
+    """The connection over which a client goes. gone: the other side has closed it."""
+
+    def __init__(self) -> None:
+        self.gone: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the stream."""
+        if not self.gone.done():
+            self.gone.set_result(exc)
+
+
+async def hand_over(service: str, sock: socket.socket, ends: Ends) -> None:
+    """Give a client to the service, which has it when this returns; the socket stays ours, too.
+
+    Raises HandoverFailed.
+    """
+    carrier = _Carrier()
+    stream: UnixStream | None = None
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            stream = await _connected(f"private/{service}", carrier)
+            stream.write_with(CODEC.encode(PassedClient(*ends)), [sock.fileno()])
+            error = await carrier.gone
+    except TimeoutError:
+        raise HandoverFailed(f"timeout sending connection to service {service}") from None
+    except OSError as err:
+        raise HandoverFailed(f"cannot connect to service {service}: {err.strerror}") from err
+    finally:
+        if stream is not None:
+            stream.abort()
+    if error is not None:
+        raise HandoverFailed(f"cannot pass connection to service {service}: {error}")
+
+
+async def _connected(path: str, carrier: _Carrier) -> UnixStream:
+    """Raises OSError."""
+    while True:
+        try:
+            return connect_unix(path, carrier)
+        except BlockingIOError:
+            await asyncio.sleep(_PAUSE)

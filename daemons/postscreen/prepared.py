@@ -1,0 +1,112 @@
+"""What postscreen(8) reads and opens before the jail: parameters, tables, the cache."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from daemons.postscreen.access import AccessList, open_access_list
+from daemons.postscreen.dnsbl import Sites, read_sites
+from daemons.postscreen.params import PostscreenParams
+from daemons.postscreen.trials import Rules, rules_of
+from libmail.config import Config
+from libmail.config.errors import ExpansionError
+from libmail.config.expand import expand
+from libmail.log import LOG, Fatal
+from libmail.lookup.client_rules import keyword_set
+from libmail.tables.maps import Maps
+from libmail.tables.match import AddressList, StringList
+from libmail.tables.registry import open_writable
+from libmail.tables.table import TableOptions, TableRetry, WritableTable
+
+__all__ = ["Prepared", "prepare"]
+
+_PROXY_PROTOCOL: Final = "haproxy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """cache: None where results are not kept. lists: names of DNS lists as clients hear them, where
+    those differ. discard: EHLO keywords that clients do not get to see. footer: of replies, with
+    the attributes of a client still to be filled in. stressed: the parameters with `stress` set."""
+
+    params: PostscreenParams
+    stressed: PostscreenParams
+    rules: Rules
+    sites: Sites
+    names: Maps
+    access: AccessList
+    interfaces: AddressList
+    command_filter: Maps
+    forbidden: StringList
+    discard: frozenset[str]
+    discard_maps: Maps
+    footer: str
+    footer_maps: Maps
+    cache: WritableTable | None
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether clients can have such addresses."""
+        words = {word.lower() for word in self.params.inet_protocols}
+        return not words.isdisjoint({"all", "ipv6"})
+
+    async def list_name(self, domain: str) -> str:
+        """What clients hear of a DNS list, whose name may hold a password."""
+        try:
+            return await self.names.find(domain) or domain
+        except TableRetry:
+            return "a DNS list"
+
+
+def prepare(config: Config) -> Prepared:
+    """Read the configuration and open the tables. Raises Fatal, ConfigError."""
+    params = config.load(PostscreenParams)
+    protocol = params.postscreen_upstream_proxy_protocol
+    if protocol not in ("", _PROXY_PROTOCOL):
+        raise Fatal(f"unsupported postscreen_upstream_proxy_protocol value: {protocol}")
+    options = TableOptions.of(config)
+
+    def maps(title: str, items: tuple[str, ...]) -> Maps:
+        return Maps(f"postscreen_{title}", items, options)
+
+    filtered = maps("command_filter", params.postscreen_command_filter)
+    hidden = params.postscreen_discard_ehlo_keyword_address_maps
+    return Prepared(
+        params=params,
+        stressed=config.override([("stress", "yes")]).load(PostscreenParams),
+        rules=rules_of(params),
+        sites=read_sites(params.postscreen_dnsbl_sites),
+        names=maps("dnsbl_reply_map", params.postscreen_dnsbl_reply_map),
+        access=open_access_list(params, options),
+        interfaces=AddressList(
+            "postscreen_allowlist_interfaces", params.postscreen_allowlist_interfaces, options
+        ),
+        command_filter=filtered,
+        forbidden=StringList(
+            "postscreen_forbidden_commands", params.postscreen_forbidden_commands, options
+        ),
+        discard=keyword_set(params.postscreen_discard_ehlo_keywords),
+        discard_maps=maps("discard_ehlo_keyword_address_maps", hidden),
+        footer=_footer(config, params.postscreen_reject_footer),
+        footer_maps=maps("reject_footer_maps", params.postscreen_reject_footer_maps),
+        cache=_cache(params.postscreen_cache_map, options),
+    )
+
+
+def _footer(config: Config, text: str) -> str:
+    """The text of postscreen_reject_footer, where other parameters stand for their text, and what
+    is none for itself; "", with a warning, for what cannot be read."""
+
+    def value(name: str) -> str:
+        raw = config.raw(name)
+        return f"$${{{name}}}" if raw is None else raw
+
+    try:
+        return expand(text, value)
+    except ExpansionError as error:
+        LOG.warning(f"postscreen_reject_footer: {error}")
+        return ""
+
+
+def _cache(spec: str, options: TableOptions) -> WritableTable | None:
+    """The table of results: without it all clients were new for ever, so it has to be there."""
+    return open_writable(spec, replace(options, strict=True, fold=False)) if spec else None

@@ -1,0 +1,32 @@
+r"""Text added to every reply that refuses: smtpd_reject_footer, and what else has such a parameter.
+
+The footer is a line of its own, with the code of the reply, unless it begins with `\c`; `\n`
+begins another line.
+"""
+
+from collections.abc import Mapping
+
+from libmail.config.errors import ExpansionError
+from libmail.config.expand import expand
+from libmail.log import LOG
+from libmail.smtp.reply import Reply
+
+__all__ = ["add_footer"]
+
+
+def add_footer(
+    reply: Reply, footer: str, values: Mapping[str, str], title: str = "smtpd_reject_footer"
+) -> Reply:
+    """The reply with the footer; a footer that cannot be expanded is left out, with a warning.
+
+    values: of the attributes that it may name. title: the parameter.
+    """
+    try:
+        text = expand(footer, values.get)
+    except ExpansionError as err:
+        LOG.warning(f"{title}: {err}")
+        return reply
+    text = text.replace("\\n", "\n")
+    if text.startswith("\\c"):
+        return Reply(reply.code, reply.dsn, reply.text + text[2:])
+    return Reply(reply.code, reply.dsn, f"{reply.text}\n{text}")

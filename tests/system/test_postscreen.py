@@ -1,0 +1,232 @@
+"""postscreen(8) in front of smtpd: who is let in, who is sent away, and what is remembered."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.system.harness import Instance
+from tests.system.processes import PATIENCE
+
+MESSAGE = b"Subject: test\r\n\r\nbody\r\n"
+USUAL = {
+    "postscreen_access_list": "",
+    "postscreen_greet_wait": "1s",
+    "postscreen_greet_action": "enforce",
+    "postscreen_cache_map": "lmdb:$data_directory/screen",
+    "smtpd_peername_lookup": "no",
+}
+
+
+@contextmanager
+def screened(main: Mapping[str, str] | None = None) -> Iterator[Instance]:
+    """A mail system behind postscreen."""
+    system = Instance()
+    front = f"127.0.0.1:{system.smtp_port}"
+    system.configure(
+        {**USUAL, **(main or {})},
+        [
+            f"{front} inet n - n - 1 postscreen",
+            "smtpd pass - - n - - smtpd",
+            "dnsblog unix - - n - 0 dnsblog",
+        ],
+    )
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()
+
+
+def connect(system: Instance, source: str) -> socket.socket:
+    """A connection from an address of this host."""
+    return socket.create_connection(
+        ("127.0.0.1", system.smtp_port), PATIENCE, source_address=(source, 0)
+    )
+
+
+def client(system: Instance, source: str) -> smtplib.SMTP:
+    """A client that waits for the greeting."""
+    return smtplib.SMTP(
+        "127.0.0.1", system.smtp_port, "client.test", PATIENCE, source_address=(source, 0)
+    )
+
+
+def all_of(sock: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    try:
+        while piece := sock.recv(4096):
+            found += piece
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def test_good_client_is_handed_over_and_remembered() -> None:
+    with screened() as system:
+        for word in ("NEW", "OLD"):
+            with client(system, "127.0.1.1") as smtp:
+                smtp.sendmail("a@client.test", ["alice@virtual.test"], MESSAGE)
+            system.wait_for_log(rf"PASS {word} \[127\.0\.1\.1\]:\d+$")
+        system.wait_for_log("status=sent", count=2)
+        lines = system.log_lines(r"smtpd\[.*: connect from unknown\[127\.0\.1\.1\]")
+        assert len(lines) == 2
+        assert not system.log_lines("DISCONNECT")
+        listed = system.run("postmap", "-s", f"lmdb:{system.top}/data/screen").stdout
+        assert re.search(rb"(?m)^127\.0\.1\.1\t\d{10,};1;1;1;1$", listed), listed
+        # a reload begins a new process, which knows as much
+        system.run("postfix", "reload")
+        with client(system, "127.0.1.1"):
+            pass
+        system.wait_for_log(r"PASS OLD \[127\.0\.1\.1\]", count=2)
+
+
+def test_early_talker_is_refused() -> None:
+    with screened() as system, connect(system, "127.0.1.2") as bot:
+        bot.sendall(b"HELO bot\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<bob@virtual.test>\r\nQUIT\r\n")
+        said = all_of(bot)
+        assert said.startswith(b"220-mail.test ESMTP")
+        assert b"\r\n550 5.5.1 Protocol error\r\n" in said
+        assert said.endswith(b"221 2.0.0 Bye\r\n")
+        system.wait_for_log(r"PREGREET 66 after \S+ from \[127\.0\.1\.2\]:\d+: HELO bot\\r\\nMAIL")
+        system.wait_for_log(r"NOQUEUE: reject: RCPT from \[127\.0\.1\.2\].*550 5\.5\.1 Protocol")
+        system.wait_for_log(r"DISCONNECT \[127\.0\.1\.2\]")
+
+
+def test_what_an_early_talker_says_reaches_the_server_where_that_is_ignored() -> None:
+    trusting = {"postscreen_greet_action": "ignore", "smtpd_forbid_unauth_pipelining": "no"}
+    with screened(trusting) as system:
+        with connect(system, "127.0.1.2") as sock:
+            sock.sendall(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<bob@virtual.test>\r\nQUIT\r\n")
+            assert b"250 2.1.5 Ok" in all_of(sock)
+        system.wait_for_log("PREGREET ")
+        assert not system.log_lines("PASS NEW")
+
+
+def test_access_list_and_drop() -> None:
+    with screened(
+        {
+            "postscreen_access_list": "permit_mynetworks, cidr:{{10.0.0.0/8 permit}}",
+            "mynetworks": "127.0.1.1, 127.0.0.1",
+            "postscreen_greet_action": "drop",
+        }
+    ) as system:
+        with client(system, "127.0.1.1"):
+            pass
+        system.wait_for_log(r"ALLOWLISTED \[127\.0\.1\.1\]:\d+$")
+        with connect(system, "127.0.1.2") as bot:
+            bot.sendall(b"EHLO x\r\n")
+            assert all_of(bot).endswith(b"521 5.5.1 Protocol error\r\n")
+    lists = {"postscreen_access_list": "inline:{ {127.0.1.3=reject} }"}
+    with screened({**lists, "postscreen_blacklist_action": "drop"}) as system:
+        with connect(system, "127.0.1.3") as sock:
+            assert all_of(sock) == b"521 5.3.2 Service currently unavailable\r\n"
+        system.wait_for_log(r"DENYLISTED \[127\.0\.1\.3\]:\d+$")
+
+
+def test_deep_tests() -> None:
+    deep = {f"postscreen_{name}_enable": "yes" for name in ("bare_newline", "pipelining")}
+    with screened({**deep, "postscreen_non_smtp_command_enable": "yes"}) as system:
+        with client(system, "127.0.1.1") as smtp:
+            with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+                smtp.sendmail("a@client.test", ["alice@virtual.test"], MESSAGE)
+            assert refused.value.recipients["alice@virtual.test"][0] == 450
+        system.wait_for_log(r"PASS NEW \[127\.0\.1\.1\]")
+        system.wait_for_log(r"DISCONNECT \[127\.0\.1\.1\]")
+        with client(system, "127.0.1.1") as smtp:
+            smtp.sendmail("a@client.test", ["alice@virtual.test"], MESSAGE)
+        system.wait_for_log(r"PASS OLD \[127\.0\.1\.1\]")
+        with connect(system, "127.0.1.2") as bot, bot.makefile("rb") as lines:
+            assert lines.readline().startswith(b"220-")
+            assert lines.readline().startswith(b"220 ")
+            bot.sendall(b"GET / HTTP/1.1\r\n")
+            assert lines.read() == b"521 5.7.0 Error: I can break rules, too. Goodbye.\r\n"
+        system.wait_for_log(r"NON-SMTP COMMAND from \[127\.0\.1\.2\]:\d+ after CONNECT: GET / HTTP")
+
+
+def test_hangup_veto_and_count() -> None:
+    settings = {
+        "postscreen_allowlist_interfaces": "!127.0.0.1, static:all",
+        "postscreen_client_connection_count_limit": "1",
+    }
+    with screened(settings) as system:
+        with connect(system, "127.0.1.4") as first:
+            assert first.recv(100).startswith(b"220-")
+            with connect(system, "127.0.1.4") as second:
+                assert all_of(second) == b"421 4.7.0 Error: too many connections\r\n"
+        system.wait_for_log(
+            r"HANGUP after \S+ from \[127\.0\.1\.4\]:\d+ in tests before SMTP handshake"
+        )
+        system.wait_for_log(r"NOQUEUE: reject: CONNECT from .*: too many connections")
+        with client(system, "127.0.1.5") as smtp:
+            smtp.ehlo()
+            smtp.mail("a@client.test")
+            assert smtp.rcpt("alice@virtual.test")[0] == 450
+        system.wait_for_log(r"ALLOWLIST VETO \[127\.0\.1\.5\]")
+        assert not system.log_lines("PASS NEW")
+
+
+@pytest.mark.parametrize("header", [b"PROXY TCP4 192.0.2.9 192.0.2.1 4242 25\r\n", None])
+def test_proxy_protocol(header: bytes | None) -> None:
+    """Version 1, or 2. The client is who the proxy says, here and in smtpd."""
+    if header is None:
+        addresses = socket.inet_aton("192.0.2.9") + socket.inet_aton("192.0.2.1")
+        tail = addresses + (4242).to_bytes(2, "big") + (25).to_bytes(2, "big")
+        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + len(tail).to_bytes(2, "big") + tail
+    with screened({"postscreen_upstream_proxy_protocol": "haproxy"}) as system:
+        with connect(system, "127.0.1.1") as sock, sock.makefile("rb") as lines:
+            sock.sendall(header[:10])
+            sock.sendall(header[10:])
+            assert lines.readline().startswith(b"220-")
+            assert lines.readline().startswith(b"220 ")
+            sock.sendall(b"QUIT\r\n")
+        system.wait_for_log(r"CONNECT from \[192\.0\.2\.9\]:4242 to \[192\.0\.2\.1\]:25$")
+        system.wait_for_log(r"connect from unknown\[192\.0\.2\.9\]")
+        system.allow("haproxy read")
+        with connect(system, "127.0.1.1") as sock:
+            sock.sendall(b"EHLO x\r\n")
+            assert all_of(sock) == b""
+        system.wait_for_log("haproxy read: ")
+
+
+def memory_of(system: Instance) -> int:
+    """Octets that the postscreen process holds, resident and its own."""
+    pid = re.findall(r"postscreen\[(\d+)\]", system.log_text())[-1]
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return 1024 * sum(int(n) for n in re.findall(r"(?m)^Private_\w+: +(\d+)", file.read()))
+
+
+def test_real_clients_beside_a_crowd_of_bots() -> None:
+    """Bots that talk early, hang, leave or speak HTTP are held off; every real client's mail
+    arrives."""
+    crowd, real = 400, 20
+    limits = {
+        "postscreen_pre_queue_limit": "2000",
+        "postscreen_client_connection_count_limit": "0",
+        "postscreen_command_time_limit": "60s",
+        "postscreen_greet_wait": "3s",
+    }
+    with screened(limits) as system, ExitStack() as stack:
+        for number in range(crowd):
+            bot = stack.enter_context(connect(system, f"127.0.2.{number % 200 + 1}"))
+            if number % 4 == 0:
+                bot.sendall(b"EHLO bot\r\nMAIL FROM:<x@bot.test>\r\nRCPT TO:<bob@virtual.test>\r\n")
+            elif number % 4 == 1:
+                bot.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            elif number % 4 == 2:
+                bot.close()
+        for number in range(real):
+            with client(system, f"127.0.3.{number + 1}") as smtp:
+                smtp.sendmail("a@client.test", ["alice@virtual.test"], MESSAGE)
+            if not number:
+                assert memory_of(system) < 150_000_000
+        system.wait_for_log("status=sent", count=real)
+        system.wait_for_log("PREGREET", count=crowd // 2)
+        system.wait_for_log(r"PASS NEW \[127\.0\.3\.", count=real)
+        assert not system.log_lines("to=<bob@virtual.test>.*status=sent")
