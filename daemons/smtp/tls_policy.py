@@ -73,8 +73,10 @@ class TlsPolicies:
         policy = self._usual
         if policy is None:
             policy = await self._chosen(text, where)
-            if self._fixed:
+            if self._fixed and not policy.warning:
                 self._usual = policy
+        if policy.warning:
+            LOG.warning(policy.warning)
         # Nobody looks for TLSA records yet: it is as if there were none.
         return Secrecy(with_records(policy, None, ""), where, policy.level)
 

@@ -165,7 +165,7 @@ class Walk:
             secrecy = await self._client.decisions.tls.of(route.text, nexthop, host)
         except PolicyError as error:
             if address:
-                LOG.warning(f"TLS policy lookup error for {host}/{address}: {error.reason}")
+                LOG.warning(f"TLS policy lookup for {route.text}/{address}: {error.reason}")
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
         self._ledger.wanted_tls(secrecy.wanted.label)

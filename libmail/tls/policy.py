@@ -65,7 +65,8 @@ class Policy:
     """How to talk to a server. match: patterns and strategies, or fingerprints.
 
     reuse: whether the session may serve several deliveries. records: of DANE; base_domain: whose
-    they are; fallbacks: without records, and with none that can be used.
+    they are; fallbacks: without records, and with none that can be used. warning: for the log, each
+    time that it is used.
     """
 
     level: Level
@@ -82,6 +83,7 @@ class Policy:
     base_domain: str = ""
     fallbacks: tuple[Policy, ...] = ()
     sts: StsPolicy = field(default_factory=StsPolicy)
+    warning: str = ""
 
     def spec(
         self, where: Where, anchors: tuple[Tlsa, ...] = (), session: bytes = b""
@@ -196,9 +198,12 @@ async def choose(
         level = entry.level if entry is not None else level
     elif params.smtp_tls_per_site:
         level = await site_level(find_site, level, nexthop, where.host)
-    if level.by_dane and params.smtp_dns_support_level.lower() != "dnssec":
-        raise PolicyError(f"{where.nexthop}: dns resolver options incompatible with DANE TLS")
     entry = entry or PolicyEntry(level)
+    if level.by_dane and params.smtp_dns_support_level.lower() != "dnssec":
+        warning = f"{nexthop}: {level.label} configured with dnssec lookups disabled"
+        if level is Level.DANE_ONLY:
+            raise PolicyError(warning)
+        return replace(_policy(Level.MAY, entry, params, common), warning=warning)
     policy = _policy(level, entry, params, common)
     if not level.by_dane:
         return policy

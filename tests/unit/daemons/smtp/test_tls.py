@@ -300,7 +300,7 @@ def test_wrappermode(tmp_path: Path, issued: Issued) -> None:
         {"smtp_tls_policy_maps": "fail:1"},
         {"smtp_tls_policy_maps": "static:{secure, match=x nonsense}"},
         {"smtp_tls_per_site": "static:SOMETIMES"},
-        level("dane"),  # without smtp_dns_support_level = dnssec
+        level("dane-only"),  # without smtp_dns_support_level = dnssec
         level("encrypt", smtp_tls_mandatory_ciphers="wonderful"),
     ],
 )

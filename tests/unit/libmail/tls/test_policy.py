@@ -372,8 +372,11 @@ def test_dane_without_records(tmp_path: Path) -> None:
 
 def test_dane_needs_dnssec(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
-        chosen(tmp_path, smtp_tls_security_level="dane")
-    assert "dns resolver options incompatible with DANE TLS" in caught.value.warning
+        chosen(tmp_path, smtp_tls_security_level="dane-only")
+    assert "dane-only configured with dnssec lookups disabled" in caught.value.warning
+    policy = chosen(tmp_path, smtp_tls_security_level="dane")
+    assert policy.level is Level.MAY
+    assert policy.warning.endswith(": dane configured with dnssec lookups disabled")
 
 
 def test_raw_keys_where_they_are_enough(tmp_path: Path) -> None:
