@@ -34,7 +34,7 @@ PARAMETERS = by_name(
     Parameter("postscreen_discard_ehlo_keywords", LIST,
               "$smtpd_discard_ehlo_keywords", "postscreen"),
     Parameter("postscreen_dnsbl_action", ENUM("ignore enforce drop"), "ignore", "postscreen"),
-    Parameter("postscreen_dnsbl_allowlist_threshold", INT(),
+    Parameter("postscreen_dnsbl_allowlist_threshold", INT(-(2**31)),
               "${postscreen_dnsbl_whitelist_threshold?{$postscreen_dnsbl_whitelist_threshold}:{0}}",
               "postscreen"),
     Parameter("postscreen_dnsbl_max_ttl", TIME("h", 1),

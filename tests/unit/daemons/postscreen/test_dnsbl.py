@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daemons.postscreen.dnsbl import Score, Site, read_sites
 from libmail.log import Fatal
+from tests.unit.daemons.postscreen.world import World
 
 
 def test_items() -> None:
@@ -56,3 +59,8 @@ def test_score() -> None:
     assert (score.value, score.heaviest, score.ttl) == (1, "a.test", 100)
     score.add(sites["b.test"], (), 200)
     assert (score.value, score.ttl) == (1, 100)
+
+
+def test_the_threshold_of_allow_lists_is_below_zero(tmp_path: Path) -> None:
+    prepared = World(tmp_path).prepared(postscreen_dnsbl_allowlist_threshold="-1")
+    assert prepared.params.postscreen_dnsbl_allowlist_threshold == -1
