@@ -8,14 +8,14 @@ from libmail.config import Config
 __all__ = ["ResolveParams", "RewriteParams", "config_of_probes"]
 
 _FOR_PROBES: Final = (
-    "default_transport",
-    "local_transport",
-    "relay_transport",
-    "relayhost",
-    "sender_dependent_default_transport_maps",
-    "sender_dependent_relayhost_maps",
-    "transport_maps",
-    "virtual_transport",
+    "address_verify_default_transport",
+    "address_verify_local_transport",
+    "address_verify_relay_transport",
+    "address_verify_relayhost",
+    "address_verify_sender_dependent_default_transport_maps",
+    "address_verify_sender_dependent_relayhost_maps",
+    "address_verify_transport_maps",
+    "address_verify_virtual_transport",
 )
 
 
@@ -75,7 +75,8 @@ def config_of_probes(config: Config) -> Config | None:
 
     `address_verify_NAME` counts in place of each NAME.
     """
-    texts = {name: config.text(f"address_verify_{name}") for name in _FOR_PROBES}
+    prefix = "address_verify_"
+    texts = {name.removeprefix(prefix): config.text(name) for name in _FOR_PROBES}
     if all(config.text(name) == text for name, text in texts.items()):
         return None
     return config.override([(name, text.replace("$", "$$")) for name, text in texts.items()])

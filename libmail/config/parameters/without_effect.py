@@ -6,7 +6,7 @@ needed: by postfix(1), and for the manual page.
 
 from __future__ import annotations
 
-__all__ = ["FOR_INSTALLERS", "NEVER", "NOT_YET"]
+__all__ = ["FOR_INSTALLERS", "HARMLESS", "NEVER", "NOT_YET"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -20,7 +20,7 @@ _TLS = """
     smtp_tls_dane_insecure_mx_policy smtp_tls_force_insecure_host_tlsa_lookup
     smtp_tls_loglevel_maps smtp_tls_trace_size_limit smtp_tlsrpt_enable
     smtp_tlsrpt_skip_reused_handshakes smtp_tlsrpt_socket_name
-    smtpd_tls_dh512_param_file smtpd_tls_loglevel_maps
+    smtpd_tls_loglevel_maps
     smtpd_tls_trace_size_limit tls_trace_rate_limit
     tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
     tlsproxy_client_chain_files tlsproxy_client_dcert_file tlsproxy_client_dkey_file
@@ -31,7 +31,7 @@ _TLS = """
     tlsproxy_service_name tlsproxy_tls_always_issue_session_ids tlsproxy_tls_ask_ccert
     tlsproxy_tls_CAfile tlsproxy_tls_CApath tlsproxy_tls_ccert_verifydepth
     tlsproxy_tls_cert_file tlsproxy_tls_chain_files tlsproxy_tls_ciphers tlsproxy_tls_dcert_file
-    tlsproxy_tls_dh1024_param_file tlsproxy_tls_dh512_param_file tlsproxy_tls_dkey_file
+    tlsproxy_tls_dh1024_param_file tlsproxy_tls_dkey_file
     tlsproxy_tls_eccert_file tlsproxy_tls_eckey_file tlsproxy_tls_eecdh_grade
     tlsproxy_tls_enable_rpk tlsproxy_tls_exclude_ciphers tlsproxy_tls_fingerprint_digest
     tlsproxy_tls_key_file tlsproxy_tls_loglevel tlsproxy_tls_mandatory_ciphers
@@ -63,7 +63,7 @@ _POSTSCREEN = """
     postscreen_tls_always_issue_session_ids postscreen_tls_ask_ccert postscreen_tls_CAfile
     postscreen_tls_CApath postscreen_tls_ccert_verifydepth postscreen_tls_cert_file
     postscreen_tls_chain_files postscreen_tls_ciphers postscreen_tls_dcert_file
-    postscreen_tls_dh1024_param_file postscreen_tls_dh512_param_file postscreen_tls_dkey_file
+    postscreen_tls_dh1024_param_file postscreen_tls_dkey_file
     postscreen_tls_eccert_file postscreen_tls_eckey_file postscreen_tls_eecdh_grade
     postscreen_tls_enable_rpk postscreen_tls_exclude_ciphers postscreen_tls_fingerprint_digest
     postscreen_tls_key_file postscreen_tls_loglevel postscreen_tls_loglevel_maps
@@ -142,7 +142,7 @@ NEVER = _words(
     """
     backwards_bounce_logfile_compatibility berkeley_db_create_buffer_size
     berkeley_db_read_buffer_size connection_cache_protocol_timeout connection_cache_service_name
-    connection_cache_status_update_time connection_cache_ttl_limit debugger_command dont_remove
+    connection_cache_status_update_time connection_cache_ttl_limit dont_remove
     fault_injection_code fork_attempts fork_delay maps_rbl_domains non_bdb_custom_mapping
     non_bdb_migration_allow_root_prefixes non_bdb_migration_allow_user_prefixes
     non_bdb_migration_level non_bdb_migration_log_redirect non_bdb_migration_service_name
@@ -160,3 +160,12 @@ FOR_INSTALLERS = _words(
     """
 )
 """Those that only installers and scripts ask for, in Postfix, too."""
+
+HARMLESS = _words(
+    """
+    debugger_command postscreen_tls_dh512_param_file smtpd_tls_dh512_param_file
+    tlsproxy_tls_dh512_param_file
+    """
+)
+"""Those of which nobody needs to be told: Postfix 3.12 ignores them too, or asks for the debugger
+only with an option that master.cf does not have. The main.cf of distributions sets them."""

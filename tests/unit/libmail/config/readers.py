@@ -22,16 +22,6 @@ LISTS_OF_OTHERS = {"proxy_read_maps", "proxy_write_maps"}  # whether anybody rea
 READ_OTHERWISE = {
     "bounce": {"delay_warning_time"},  # in the text of templates
     "qmgr": {"local_destination_concurrency_limit", "local_destination_recipient_limit"},
-    "trivial-rewrite": {  # config_of_probes, by the names of what they stand for
-        "address_verify_default_transport",
-        "address_verify_local_transport",
-        "address_verify_relay_transport",
-        "address_verify_relayhost",
-        "address_verify_sender_dependent_default_transport_maps",
-        "address_verify_sender_dependent_relayhost_maps",
-        "address_verify_transport_maps",
-        "address_verify_virtual_transport",
-    },
 }
 SECOND_NAMES = {
     "defer": "bounce", "lmtp": "smtp", "newaliases": "sendmail", "proxywrite": "proxymap",

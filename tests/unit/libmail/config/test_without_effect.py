@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from libmail.config.declared import all_parameters
-from libmail.config.parameters.without_effect import FOR_INSTALLERS, NEVER, NOT_YET
+from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER, NOT_YET
 from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any, used_names
 
-SILENT = NOT_YET | NEVER | FOR_INSTALLERS
+SILENT = NOT_YET | NEVER | FOR_INSTALLERS | HARMLESS
 
 
 def test_what_nobody_reads_is_in_the_list() -> None:
