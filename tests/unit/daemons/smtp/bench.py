@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,10 @@ REWRITE = RewriteParams(
 
 @dataclass
 class Server:
-    """script: reply by verb, or by the whole command line; CLOSE and HANG are actions."""
+    """script: reply by verb, or by the whole command line; CLOSE and HANG are actions.
+
+    wrapped: by TLS, from the first octet.
+    """
 
     script: Mapping[str, str] = field(default_factory=dict)
     lmtp: bool = False
@@ -88,6 +92,7 @@ class Server:
     open_now: int = 0
     open_most: int = 0
     port: int = 0
+    wrapped: ssl.SSLContext | None = None
 
     def reply(self, line: str) -> str:
         verb = line.split()[0].upper()
@@ -159,7 +164,12 @@ class Server:
 
     async def __aenter__(self) -> Server:
         self._server = await asyncio.start_server(
-            self.session, "127.0.0.1", self.port, limit=1 << 20, backlog=500
+            self.session,
+            "127.0.0.1",
+            self.port,
+            limit=1 << 20,
+            backlog=500,
+            ssl=self.wrapped,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

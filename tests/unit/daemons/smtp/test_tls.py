@@ -51,23 +51,12 @@ def context(issued: Issued) -> ssl.SSLContext:
 
 @dataclass
 class SecureServer(Server):
-    """injected: sent in the clear behind the answer to STARTTLS. wrapped: no STARTTLS."""
+    """context: of STARTTLS. injected: sent in the clear behind the answer to it."""
 
     context: ssl.SSLContext | None = None
     injected: bytes = b""
-    wrapped: bool = False
     versions: list[str | None] = field(default_factory=list)
     resumed: list[bool] = field(default_factory=list)
-
-    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if self.wrapped:
-                await self._secure(writer)
-        except (ConnectionError, ssl.SSLError):
-            self.sessions.append([])
-            writer.close()
-            return
-        await super().session(reader, writer)
 
     async def _secure(self, writer: asyncio.StreamWriter) -> None:
         assert self.context is not None
@@ -275,7 +264,7 @@ def test_client_certificate(tmp_path: Path, authority: Authority, issued: Issued
 def test_wrappermode_that_may_be_in_the_clear(
     tmp_path: Path, issued: Issued, wanted: str, logged: list[str]
 ) -> None:
-    server = secure(issued, wrapped=True)
+    server = Server(wrapped=context(issued))
     found = one(Bench(tmp_path, **level(wanted, smtp_tls_wrappermode="yes")), server)
     assert isinstance(found, Deferred)
     assert (found.dsn, found.relay) == ("4.3.0", "none")
@@ -286,7 +275,7 @@ def test_wrappermode_that_may_be_in_the_clear(
 
 
 def test_wrappermode(tmp_path: Path, issued: Issued) -> None:
-    server = secure(issued, {"EHLO": USUAL["EHLO"]}, wrapped=True)
+    server = Server(wrapped=context(issued))
     found = one(Bench(tmp_path, **level("encrypt", smtp_tls_wrappermode="yes")), server)
     assert isinstance(found, Sent)
     assert found.tls == "encrypt"
