@@ -13,6 +13,9 @@ from tests.system.harness import MailSystem
 from tests.system.processes import wait_until
 
 MESSAGE = b"Subject: test\r\n\r\nFrom the start\r\n"
+# Signals 32 and 33: ignored below whoever started something by posix_spawn (make does), and glibc
+# lets no program change that.
+_OF_GLIBC = 0b11 << 31
 
 
 def wait_for(path: Path, text: bytes) -> bytes:
@@ -150,11 +153,6 @@ def test_rights(make_system: MakeSystem, short_tmp: Path) -> None:
     assert system.mailbox.stat().st_mode & 0o777 == 0o600
     assert not (short_tmp / "other").exists()
     assert daemon.pw_uid != me.pw_uid
-
-
-# Signals 32 and 33: ignored below whoever started something by posix_spawn (make does), and glibc
-# lets no program change that.
-_OF_GLIBC = 0b11 << 31
 
 
 @pytest.mark.parametrize("program", ["local", "pipe"])
