@@ -24,7 +24,7 @@ from libmail.tls.client_setup import client_settings
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, connect
 from libmail.tls.context import ClientContext
-from libmail.tls.errors import TlsConfigError, TlsFailed
+from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
 from libmail.tls.expected import ClientSpec
 from libmail.tls.layer import TlsLayer
 from libmail.tls.loglevel import LogLevel, parse_loglevel
@@ -81,7 +81,7 @@ class Handshakes:
                 spec = replace(spec, session=await self._tlsmgr.session(key))
             connection = connect(self._context, spec)
         except TlsConfigError as error:
-            _say(error.problems)
+            warn_of_problems(error.problems)
             raise PolicyError(error.reason) from None
         kept = Kept(key, self._tlsmgr)
         return Handshake(session, secrecy.policy, connection, self._loglevel, kept)
@@ -140,7 +140,7 @@ class Handshake:
             self._kept.forget()
             reason = _TIMED_OUT if isinstance(error, Lost) else error.reason
             LOG.event(TlsError(session.relay, reason))
-            _say(() if isinstance(error, Lost) else error.problems)
+            warn_of_problems(() if isinstance(error, Lost) else error.problems)
             raise HandshakeFailed from None
         session.secured = True
         self._tell()
@@ -171,11 +171,6 @@ class Handshake:
         saved = self._connection.saved_session()
         if saved is not None:
             self._kept.keep(saved.data)
-
-
-def _say(problems: tuple[str, ...]) -> None:
-    for problem in problems:
-        LOG.warning(f"TLS library problem: {problem}")
 
 
 def open_handshakes(config: Config, prefix: str) -> Handshakes:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from libmail.config import Config
-from libmail.log import LOG
-from libmail.tls.errors import LibraryMissing, TlsConfigError
+from libmail.tls.errors import possibly
 
 if TYPE_CHECKING:
     from daemons.smtp.handshakes import Handshakes
@@ -21,14 +20,10 @@ __all__ = ["open_engine"]
 
 def open_engine(config: Config, prefix: str) -> Handshakes | None:
     """None, with warnings, if something cannot be used. prefix: "smtp" or "lmtp"."""
-    try:
+
+    def make() -> Handshakes:
         from daemons.smtp.handshakes import open_handshakes
 
         return open_handshakes(config, prefix)
-    except TlsConfigError as error:
-        LOG.warning(error.reason)
-        for problem in error.problems:
-            LOG.warning(f"TLS library problem: {problem}")
-    except LibraryMissing as error:
-        LOG.warning(f"{error}: disabling TLS support")
-    return None
+
+    return possibly(make)

@@ -26,7 +26,7 @@ from libmail.tls.channel import TlsChannel, secured
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
-from libmail.tls.errors import TlsConfigError, TlsFailed
+from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
 from libmail.tls.levels import Level
 from libmail.tls.loglevel import parse_loglevel
 from libmail.tls.params import ServerTlsParams, TlsParams
@@ -89,7 +89,7 @@ class Handshakes:
             inside = await self._within_time(channel, connection, received)
         except TlsFailed as error:
             LOG.event(TlsError(peer, error.reason))
-            _say(error.problems)
+            warn_of_problems(error.problems)
             raise
         self._tell(connection, peer)
         saved = connection.saved_session()
@@ -153,11 +153,6 @@ class Handshakes:
             peer.key_fingerprint(self._digest),
             connection.name,
         )
-
-
-def _say(problems: tuple[str, ...]) -> None:
-    for problem in problems:
-        LOG.warning(f"TLS library problem: {problem}")
 
 
 def open_handshakes(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from libmail.config import Config
 from libmail.log import LOG, Fatal
 from libmail.tables.table import TableOptions
-from libmail.tls.errors import LibraryMissing, TlsConfigError
+from libmail.tls.errors import TlsConfigError, possibly
 from libmail.tls.levels import Level
 from libmail.tls.params import ServerTlsParams
 from libmail.tls.server_level import server_level
@@ -66,14 +66,10 @@ def open_tls(config: Config, service: str, options: TableOptions) -> TlsSetup:
 
 def _opened(config: Config, service: str, level: Level, options: TableOptions) -> Handshakes | None:
     """None, with warnings, if something cannot be used."""
-    try:
+
+    def make() -> Handshakes:
         from daemons.smtpd.handshakes import open_handshakes
 
         return open_handshakes(config, service, level, options)
-    except TlsConfigError as error:
-        LOG.warning(error.reason)
-        for problem in error.problems:
-            LOG.warning(f"TLS library problem: {problem}")
-    except LibraryMissing as error:
-        LOG.warning(f"{error}: disabling TLS support")
-    return None
+
+    return possibly(make)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from libmail.log import LOG
 from libmail.net.channel import Channel, ClientGone, ClientSilent
 from libmail.tls.connection import Connection, Step
-from libmail.tls.errors import TlsClosed, TlsFailed
+from libmail.tls.errors import TlsClosed, TlsFailed, warn_of_problems
 
 __all__ = ["TlsChannel", "secured"]
 
@@ -84,8 +83,7 @@ class TlsChannel:
             except TlsClosed:
                 raise ClientGone from None
             except TlsFailed as error:
-                for problem in error.problems:
-                    LOG.warning(f"TLS library problem: {problem}")
+                warn_of_problems(error.problems)
                 raise ClientGone from None
             finally:
                 self._send()  # also reading makes something to be sent, such as an alert

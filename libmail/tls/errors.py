@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["LibraryMissing", "TlsClosed", "TlsConfigError", "TlsError", "TlsFailed"]
+from collections.abc import Callable
+from typing import TypeVar
+
+from libmail.log import LOG
+
+__all__ = [
+    "LibraryMissing",
+    "TlsClosed",
+    "TlsConfigError",
+    "TlsError",
+    "TlsFailed",
+    "possibly",
+    "warn_of_problems",
+]
+
+T = TypeVar("T")
 
 
 class TlsError(Exception):
@@ -38,3 +53,21 @@ class TlsFailed(TlsError):
 
 class TlsClosed(TlsError):
     """The peer has closed the session in due form (close_notify)."""
+
+
+def possibly(make: Callable[[], T]) -> T | None:
+    """What it makes of files and settings; None, with warnings, if that is not possible here."""
+    try:
+        return make()
+    except TlsConfigError as error:
+        LOG.warning(error.reason)
+        warn_of_problems(error.problems)
+    except LibraryMissing as error:
+        LOG.warning(f"{error}: disabling TLS support")
+    return None
+
+
+def warn_of_problems(problems: tuple[str, ...]) -> None:
+    """Log what the library says of an error."""
+    for problem in problems:
+        LOG.warning(f"TLS library problem: {problem}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from libmail.log import LOG
 from libmail.tls.connection import Connection, Step
-from libmail.tls.errors import TlsClosed, TlsFailed
+from libmail.tls.errors import TlsClosed, TlsFailed, warn_of_problems
 
 __all__ = ["TlsLayer"]
 
@@ -44,8 +43,7 @@ class TlsLayer:
             return None
         except TlsFailed as error:
             self._failed = error
-            for problem in error.problems:
-                LOG.warning(f"TLS library problem: {problem}")
+            warn_of_problems(error.problems)
             return None
 
     def protect(self, data: bytes) -> bytes:
