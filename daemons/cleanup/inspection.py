@@ -28,6 +28,7 @@ from libmail.lookup.content_checks import (
 )
 from libmail.message.headers import Field, cut_behind_piece
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
+from libmail.queue.origin import origin_of
 from libmail.text.printable import printable, printable_octets
 
 __all__ = ["Discarded", "Inspection", "Inspector", "Wishes"]
@@ -277,7 +278,7 @@ class Inspection:
     # actions
 
     def _log(self, word: str, part: Part, text: str) -> None:
-        envelope = self._envelope
+        envelope, origin = self._envelope, origin_of(self._envelope)
         LOG.event(
             CheckLine(
                 queue_id=self._queue_id,
@@ -287,16 +288,15 @@ class Inspection:
                 origin=self._origin(),
                 sender=envelope.sender,
                 recipient=self._recipient,
-                protocol=envelope.log_protocol_name or envelope.protocol_name,
-                helo=envelope.log_helo_name or envelope.helo_name,
+                protocol=origin.protocol,
+                helo=origin.helo,
                 detail=self._show(text),
             )
         )
 
     def _origin(self) -> str:
-        envelope = self._envelope
-        name = envelope.log_client_name or envelope.client_name
-        address = envelope.log_client_address or envelope.client_address
+        origin = origin_of(self._envelope)
+        name, address = origin.name, origin.address
         return f"{name}[{address}]" if name or address else "local"
 
     async def _act(self, action: Action, part: Part) -> None:

@@ -25,6 +25,7 @@ from libmail.ipc.messages import (
 from libmail.ipc.messages import Transport as TransportName
 from libmail.log import LOG
 from libmail.message.verp import verp_sender
+from libmail.queue.origin import origin_of
 from libmail.service.pool import ServiceClient
 
 __all__ = ["Deliveries"]
@@ -125,7 +126,7 @@ class Deliveries:
 
     def _request(self, entry: Entry) -> bytes:
         message, destination = entry.message, entry.destination
-        envelope = message.envelope
+        envelope, origin = message.envelope, origin_of(message.envelope)
         keep = _KEEP if destination.in_demand(entry.selected) else 0
         return CODEC.encode(
             DeliverRequest(
@@ -142,15 +143,16 @@ class Deliveries:
                 arrival=message.arrival,
                 queued=message.queued,
                 active=entry.selected,
-                client_name=envelope.log_client_name or envelope.client_name,
-                client_address=envelope.log_client_address or envelope.client_address,
-                client_port=envelope.log_client_port or envelope.client_port,
-                helo_name=envelope.log_helo_name or envelope.helo_name,
-                protocol_name=envelope.log_protocol_name or envelope.protocol_name,
+                client_name=origin.name,
+                client_address=origin.address,
+                client_port=origin.port,
+                helo_name=origin.helo,
+                protocol_name=origin.protocol,
                 sasl_method=envelope.sasl_method,
                 sasl_username=envelope.sasl_username,
                 sasl_sender=envelope.sasl_sender,
-                log_ident=envelope.log_ident or message.queue_id,
+                log_ident=envelope.log_ident
+                or (message.queue_id if envelope.client_address else ""),
                 recipients=tuple(entry.recipients),
             )
         )

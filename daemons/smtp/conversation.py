@@ -31,7 +31,16 @@ from daemons.smtp.tls_start import TlsStart
 from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.net.wire import Lost
-from libmail.smtp.client import BODY, END_OF_DATA, RSET, Extensions, Next, ServerReply, Transaction
+from libmail.smtp.client import (
+    BODY,
+    END_OF_DATA,
+    OPTIONAL,
+    RSET,
+    Extensions,
+    Next,
+    ServerReply,
+    Transaction,
+)
 from libmail.smtp.client_commands import UnsafeAddress
 from libmail.tables.table import TableRetry
 from libmail.tls.levels import Level
@@ -217,6 +226,7 @@ class Conversation:
             pipelining=offered.pipelining,
             lmtp=self._client.settings.lmtp,
             reset=session.uses > 1,
+            before=outgoing.source(offered),
             data=not self._probe or self._params.smtp_address_verify_target == "data",
         )
 
@@ -247,7 +257,12 @@ class Conversation:
             if commands := transaction.output():
                 session.wire.send(commands)
             if transaction.next is awaited:
-                transaction.receive(await session.reply(transaction.phase, queue_id))
+                phase = transaction.phase
+                reply = await session.reply(phase, queue_id)
+                transaction.receive(reply)
+                if phase in OPTIONAL and not reply.positive:
+                    said_so = f"host {session.relay} said: {reply.text}"
+                    LOG.warning(f"{said_so} (in reply to {phase.command})")
                 if transaction.confused and session.uses > 1:
                     return
             elif transaction.next is content and not self._probe:

@@ -13,8 +13,9 @@ from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
-from libmail.smtp.client import Extensions
+from libmail.smtp.client import Extensions, Phase
 from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
+from libmail.smtp.xforward import Source, known_commands
 from libmail.text.quoting import header_address
 
 __all__ = ["Outgoing"]
@@ -75,6 +76,22 @@ class Outgoing:
             or not request.sender.isascii()
             or any(not recipient.address.isascii() for recipient in request.recipients)
         )
+
+    def source(self, offered: Extensions) -> list[tuple[Phase, bytes]]:
+        """The XFORWARD commands, none unless that is wanted and understood."""
+        if not offered.xforward or not self._settings.params.smtp_send_xforward_command:
+            return []
+        request = self._delivery.request
+        source = Source(
+            name=request.client_name,
+            address=request.client_address,
+            port=request.client_port,
+            protocol=request.protocol_name,
+            helo=request.helo_name,
+            ident=request.log_ident,
+            local=request.rewrite_context == "local",
+        )
+        return known_commands(source, offered)
 
     def mail(self, offered: Extensions) -> bytes:
         """The MAIL command. Raises UnsafeAddress."""

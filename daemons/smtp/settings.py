@@ -87,12 +87,14 @@ class SmtpParams:
     smtp_rcpt_timeout: float
     smtp_reply_filter: tuple[str, ...]
     smtp_rset_timeout: float
+    smtp_send_xforward_command: bool
     smtp_skip_5xx_greeting: bool
     smtp_skip_quit_response: bool
     smtp_starttls_timeout: float
     smtp_tcp_port: str
     smtp_tls_note_starttls_offer: bool
     smtp_tls_wrappermode: bool
+    smtp_xforward_timeout: float
 
 
 class Flags(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Final, Literal, NamedTuple
 
 from libmail.log import LOG
 from libmail.lookup.facts import Effect, Facts, Sasl
-from libmail.lookup.xclient import Forwarded
+from libmail.lookup.xclient import UNKNOWN, Forwarded
 
 __all__ = [
     "LINES",
@@ -222,8 +222,9 @@ class ClientLine(NamedTuple):
         """Of a message that is, or is not, forwarded by the client."""
         if forwarded is None:
             return cls(queue_id, client, sasl=sasl)
-        name, address = forwarded.name, forwarded.address
-        known = f"{name or 'unknown'}[{address or 'unknown'}]" if name or address else ""
+        known, address = forwarded.name, forwarded.address
+        if address not in ("", UNKNOWN):
+            known += f"[{address}]"
         return cls(queue_id, client, forwarded.ident, known, sasl)
 
     def text(self) -> str:

@@ -16,6 +16,7 @@ from libmail.smtp.address import XtextError, xtext_decode
 __all__ = [
     "TEMPORARY",
     "UNAVAILABLE",
+    "UNKNOWN",
     "XCLIENT",
     "XFORWARD",
     "BadAttribute",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 UNAVAILABLE: Final = "[UNAVAILABLE]"
+UNKNOWN: Final = "unknown"  # as it is shown
 TEMPORARY: Final = "[TEMPUNAVAIL]"
 XCLIENT: Final = ("NAME", "ADDR", "PROTO", "HELO", "REVERSE_NAME", "PORT", "LOGIN", "DESTADDR",
                   "DESTPORT")  # fmt: skip
@@ -42,9 +44,10 @@ class BadAttribute(Exception):
 
 
 class Forwarded(NamedTuple):
-    """The client from which a message came first, as XFORWARD tells it; "" for what it does not.
+    """The client from which a message came first, as XFORWARD tells it.
 
-    local: SOURCE is LOCAL, None if it was not given. ident: of the message there, for the log.
+    name: "" if nothing is said of the client. local: SOURCE is LOCAL, None if it was not given.
+    ident: of the message there, for the log.
     """
 
     name: str = ""

@@ -27,11 +27,14 @@ __all__ = [
     "LHLO",
     "MAIL",
     "MAX_LINE",
+    "OPTIONAL",
     "PHASES",
     "QUIT",
     "RCPT",
     "RSET",
     "STARTTLS",
+    "XFORWARD_HELO",
+    "XFORWARD_NAME",
     "Extensions",
     "Next",
     "Phase",
@@ -64,6 +67,12 @@ LHLO: Final = Phase("smtp_helo_timeout", "performing the LHLO handshake")
 STARTTLS: Final = Phase(
     "smtp_starttls_timeout", "receiving the STARTTLS response", "STARTTLS command"
 )
+XFORWARD_NAME: Final = Phase(
+    "smtp_xforward_timeout", "sending XFORWARD name/address", "XFORWARD name/address command"
+)
+XFORWARD_HELO: Final = Phase(
+    "smtp_xforward_timeout", "sending XFORWARD protocol/helo_name", "XFORWARD helo/protocol command"
+)
 MAIL: Final = Phase("smtp_mail_timeout", "sending MAIL FROM", "MAIL FROM command")
 RCPT: Final = Phase("smtp_rcpt_timeout", "sending RCPT TO", "RCPT TO command")
 DATA: Final = Phase("smtp_data_init_timeout", "sending DATA command", "DATA command")
@@ -78,9 +87,12 @@ FINAL_RSET: Final = Phase("smtp_rset_timeout", "sending final RSET", "final RSET
 QUIT: Final = Phase("smtp_quit_timeout", "sending QUIT", "QUIT command")
 
 PHASES: Final = (
-    CONNECT, GREETING, EHLO, HELO, LHLO, STARTTLS, MAIL, RCPT, DATA, BODY, END_OF_DATA, RSET,
-    FINAL_RSET, QUIT,
+    CONNECT, GREETING, EHLO, HELO, LHLO, STARTTLS, XFORWARD_NAME, XFORWARD_HELO, MAIL, RCPT, DATA,
+    BODY, END_OF_DATA, RSET, FINAL_RSET, QUIT,
 )  # fmt: skip
+
+OPTIONAL: Final = (XFORWARD_NAME, XFORWARD_HELO)
+"""Commands whose refusal does not keep a server from taking the message."""
 
 # A reply without anything odd about it, in one go; [0-9]{3} then "-" or " " or the end of the line.
 _WHOLE_REPLY: Final = re.compile(rb"(?:[0-9]{3}-[^\n]*\n)*[0-9]{3}(?: [^\n]*|\r*)\n")
@@ -309,7 +321,7 @@ _REPLY_NEXT: Final = Next.REPLY  # members of enums are slow to find
 
 
 class Transaction:
-    """One message to one server: RSET (if asked for), MAIL, RCPT..., DATA, end of data.
+    """One message to one server: RSET, XFORWARD (if asked for), MAIL, RCPT..., DATA, end of data.
 
     Send `output()` whenever it is not empty; then do what `next` says. Replies go to `receive`.
     Afterwards `mail`, `rcpt`, `data` and `final` hold the replies that decide about recipients:
@@ -321,8 +333,9 @@ class Transaction:
     none that the command can have (2xx to DATA, 3xx to another): it may be that to another one.
     """
 
-    __slots__ = ("_accepted", "_lmtp", "_pipelining", "_received", "_sent", "_steps", "closing",
-                 "confused", "data", "final", "mail", "next", "probe", "rcpt")  # fmt: skip
+    __slots__ = ("_accepted", "_first_rcpt", "_lmtp", "_pipelining", "_received", "_sent", "_steps",
+                 "closing", "confused", "data", "final", "mail", "next", "probe",
+                 "rcpt")  # fmt: skip
 
     def __init__(
         self,
@@ -332,14 +345,17 @@ class Transaction:
         pipelining: bool,
         lmtp: bool = False,
         reset: bool = False,
+        before: Sequence[tuple[Phase, bytes]] = (),
         data: bool = True,
     ) -> None:
         """mail, recipients: commands, with CRLF. reset: begin with RSET (a reused session).
 
-        data: False for an address probe that ends after RCPT.
+        before: what is said before MAIL. data: False for an address probe that ends after RCPT.
         """
         steps = [(RSET, b"RSET\r\n")] if reset else []
+        steps.extend(before)
         steps.append((MAIL, mail))
+        self._first_rcpt = len(steps)
         steps.extend([(RCPT, command) for command in recipients])
         if data:
             steps.append((DATA, b"DATA\r\n"))
@@ -396,7 +412,7 @@ class Transaction:
             self._receive_mail(reply)
         elif phase is RCPT:
             self._receive_rcpt(reply)
-        else:
+        elif phase is DATA:
             self._receive_data(reply)
         if self.next is _REPLY_NEXT and self._received == len(self._steps):
             self.next = Next.RESET
@@ -408,7 +424,7 @@ class Transaction:
                 self.next = Next.RESET
 
     def _receive_rcpt(self, reply: ServerReply) -> None:
-        index = self._received - 1 - (self._steps[0][0] is RSET) - 1
+        index = self._received - 1 - self._first_rcpt
         self.rcpt[index] = reply
         if reply.positive and self.mail is None:
             self._accepted += 1

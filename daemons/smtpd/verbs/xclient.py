@@ -10,6 +10,7 @@ from libmail.lookup.facts import Client, NameStatus, Sasl
 from libmail.lookup.xclient import (
     TEMPORARY,
     UNAVAILABLE,
+    UNKNOWN,
     XCLIENT,
     XFORWARD,
     BadAttribute,
@@ -25,7 +26,7 @@ from libmail.smtp.reply import Reply
 __all__ = ["xclient", "xclient_names", "xclient_off", "xforward", "xforward_names", "xforward_off"]
 
 _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
-_UNKNOWN: Final = "unknown"
+_SILENT: Final = frozenset(("IDENT", "SOURCE"))  # they say nothing of the client
 _PROTOCOLS: Final = ("SMTP", "ESMTP")
 
 
@@ -92,24 +93,24 @@ def _client(client: Client, found: Iterable[tuple[str, str]], *, ipv6: bool) -> 
                 text, status = _name(name, value)
                 client = replace(client, reverse_name=text, reverse_status=status)
             case "ADDR":
-                shown = _UNKNOWN if away else address(name, value, ipv6=ipv6)
+                shown = UNKNOWN if away else address(name, value, ipv6=ipv6)
                 client = replace(client, address=shown)
             case "PORT":
-                client = replace(client, port=_UNKNOWN if away else port(name, value))
+                client = replace(client, port=UNKNOWN if away else port(name, value))
             case "DESTADDR":
-                shown = _UNKNOWN if away else address(name, value, ipv6=ipv6)
+                shown = UNKNOWN if away else address(name, value, ipv6=ipv6)
                 client = replace(client, server_address=shown)
             case "DESTPORT":
-                client = replace(client, server_port=_UNKNOWN if away else port(name, value))
+                client = replace(client, server_port=UNKNOWN if away else port(name, value))
     return client
 
 
 def _name(name: str, value: str) -> tuple[str, NameStatus]:
     """A host name, and how it was found."""
     if value.upper() == UNAVAILABLE:
-        return _UNKNOWN, NameStatus.NOT_FOUND
+        return UNKNOWN, NameStatus.NOT_FOUND
     if value.upper() == TEMPORARY:
-        return _UNKNOWN, NameStatus.TRY_AGAIN
+        return UNKNOWN, NameStatus.TRY_AGAIN
     return host_name(name, value), NameStatus.OK
 
 
@@ -162,14 +163,16 @@ def _forwarded(known: Forwarded, found: Iterable[tuple[str, str]], *, ipv6: bool
     """Raises BadAttribute."""
     for name, value in found:
         away = value.upper() == UNAVAILABLE
+        if not known.name and name not in _SILENT:
+            known = known._replace(name=UNKNOWN, address=UNKNOWN, port=UNKNOWN)
         match name:
             case "NAME":
-                known = known._replace(name=_UNKNOWN if away else host_name(name, value))
+                known = known._replace(name=UNKNOWN if away else host_name(name, value))
             case "ADDR":
-                shown = _UNKNOWN if away else address(name, value, ipv6=ipv6)
+                shown = UNKNOWN if away else address(name, value, ipv6=ipv6)
                 known = known._replace(address=shown)
             case "PORT":
-                known = known._replace(port=_UNKNOWN if away else port(name, value))
+                known = known._replace(port=UNKNOWN if away else port(name, value))
             case "PROTO":
                 known = known._replace(protocol="" if away else neutral(value))
             case "HELO":

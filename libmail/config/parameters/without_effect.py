@@ -100,11 +100,6 @@ _SRV = """
     lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
 """
 
-_XCLIENT = """
-    lmtp_send_xforward_command lmtp_xforward_timeout smtp_send_xforward_command
-    smtp_xforward_timeout
-"""
-
 _QMQP = """
     qmqpd_authorized_clients qmqpd_client_port_logging qmqpd_error_delay qmqpd_timeout
 """
@@ -132,7 +127,6 @@ NOT_YET = _words(
     + _INSTANCES
     + _REQUIRETLS
     + _SRV
-    + _XCLIENT
     + _QMQP
     + _OTHER
 )

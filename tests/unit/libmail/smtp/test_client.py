@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,8 @@ from libmail.smtp.client import (
     MAIL,
     RCPT,
     RSET,
+    XFORWARD_HELO,
+    XFORWARD_NAME,
     Extensions,
     Next,
     ReplyReader,
@@ -249,6 +252,7 @@ def run(transaction: Transaction, replies: Iterable[ServerReply]) -> list[str]:
 
 
 R = (b"R1\r\n", b"R2\r\n")
+BEFORE = ((XFORWARD_NAME, b"X1\r\n"), (XFORWARD_HELO, b"X2\r\n"))
 COURSES = [
     ("pipelined", {"pipelining": True}, [OK, OK, OK, GO, OK],
      ["M|R1|R2|DATA|", "content", "NOTHING"]),
@@ -269,6 +273,10 @@ COURSES = [
      ["M|R1|R2|DATA|", "content", "NOTHING"]),
     ("lmtp, nobody", {"pipelining": True, "lmtp": True}, [OK, NO, NO, GO],
      ["M|R1|R2|DATA|", "dot", "RESET"]),
+    ("before", {"pipelining": False, "before": BEFORE}, [NO, OK, OK, OK, OK, GO, OK],
+     ["X1|", "X2|", "M|", "R1|", "R2|", "DATA|", "content", "NOTHING"]),
+    ("before, pipelined", {"pipelining": True, "before": BEFORE, "reset": True},
+     [OK, NO, NO, OK, NO, OK, GO, OK], ["RSET|X1|X2|M|R1|R2|DATA|", "content", "NOTHING"]),
     ("probe", {"pipelining": True, "data": False}, [OK, OK, NO], ["M|R1|R2|", "RESET"]),
 ]  # fmt: skip
 
@@ -276,7 +284,7 @@ COURSES = [
 @pytest.mark.parametrize(
     ("options", "replies", "want"), [case[1:] for case in COURSES], ids=[c[0] for c in COURSES]
 )
-def test_transaction(options: dict[str, bool], replies: list[ServerReply], want: list[str]) -> None:
+def test_transaction(options: dict[str, Any], replies: list[ServerReply], want: list[str]) -> None:
     assert run(Transaction(b"M\r\n", R, **options), replies) == want
 
 
