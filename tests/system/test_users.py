@@ -182,7 +182,7 @@ def test_forged_log_lines(system: MailSystem) -> None:
     system.wait_for_log(rf"postfix/postlog\[\d+\]: uid={uid}: fatal: forged$")
     submit(system)
     system.wait_for_queue_empty()
-    assert len(system.log_lines("forged")) == 100
+    assert 100 <= len(system.log_lines("forged")) <= 200  # the next interval may have begun
     system.allow("forged")
 
 
