@@ -18,10 +18,10 @@ from daemons.qmgr.agents import AgentTimes
 from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.closing import Closing, ReportServices
-from daemons.qmgr.front import FrontConnection, FrontHandlers
 from daemons.qmgr.intake import IntakeRules
 from daemons.qmgr.manager import ManagerRules, QueueManager
 from daemons.qmgr.params import LimitsCache, QmgrParams
+from daemons.qmgr.requests import RequestConnection, RequestHandlers
 from daemons.qmgr.routing import RoutingRules
 from daemons.qmgr.scheduler import Scheduler
 from daemons.qmgr.store import Store
@@ -32,7 +32,7 @@ from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
-from libmail.service.visitors import FIRST_MESSAGE, Visitors
+from libmail.service.user_limits import FIRST_MESSAGE, UserConnections
 from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
@@ -151,18 +151,18 @@ async def _own_queue() -> None:
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Serve until the generation ends."""
     manager = _manager(prepared, runtime)
-    clients: set[FrontConnection] = set()
+    clients: set[RequestConnection] = set()
     loop = asyncio.get_running_loop()
 
-    visitors = Visitors("qmgr")
+    users = UserConnections("qmgr")
 
-    def ended(client: FrontConnection) -> None:
+    def ended(client: RequestConnection) -> None:
         if client in clients and not client.trusted:
-            visitors.leave(client.uid)
+            users.leave(client.uid)
         clients.discard(client)
         runtime.session_ended()
 
-    handlers = FrontHandlers(
+    handlers = RequestHandlers(
         manager.intake.new_mail,
         manager.flush,
         manager.trigger,
@@ -172,10 +172,10 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     )
 
     def stream(sock: socket.socket) -> asyncio.Protocol:
-        client = FrontConnection(sock, handlers)
+        client = RequestConnection(sock, handlers)
         if client.trusted:
             clients.add(client)
-        elif visitors.admit(client.uid):
+        elif users.admit(client.uid):
             clients.add(client)
             loop.call_later(FIRST_MESSAGE, client.expire)
         else:

@@ -1,7 +1,7 @@
-"""Services that serve exchanges: who may connect, and what a session of theirs may cost.
+"""Sessions of request and reply over a UNIX socket: who may connect, and how a session may end.
 
-A peer that breaks the protocol is logged and dropped, and an error of ours costs its session and
-no other.
+A peer that breaks the protocol is logged and dropped. A bug of ours ends the session that met it,
+and no other.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from libmail.ipc.codec import WireError
 from libmail.log import LOG
 from libmail.service.connection import Connection, ConnectionLost, peer_credentials
 from libmail.service.skeleton import Runtime
-from libmail.service.visitors import FIRST_MESSAGE, Visitors
+from libmail.service.user_limits import FIRST_MESSAGE, UserConnections
 
 __all__ = ["Handle", "exchanges"]
 
@@ -25,19 +25,19 @@ def exchanges(
 ) -> Callable[[socket.socket], asyncio.Protocol]:
     """For `Handlers.stream`: run `handle` as the session of every connection.
 
-    anyone: users may connect too, within the limits of `Visitors`, and `handle` decides by
-    `Connection.credentials`; otherwise only the mail system itself and root may. asked: clients
-    have to say what they want, and users have to do it soon.
+    anyone: users may connect too, within the limits of `UserConnections`, and `handle` decides by
+    `Connection.credentials`; otherwise only the mail system itself and root may. asked: the client
+    speaks first, and a user has to do so within FIRST_MESSAGE seconds.
     """
     sessions = _Sessions(runtime, handle, name or runtime.service)
     if anyone:
-        return _Hall(sessions, asked=asked).accept
+        return _PublicSessions(sessions, asked=asked).accept
     runtime.on_retiring(sessions.leave)  # these clients keep connections for their next exchange
     return sessions.accept
 
 
 class _Sessions:
-    """What is served to the mail system itself."""
+    """The sessions of a service for the mail system itself."""
 
     def __init__(self, runtime: Runtime, handle: Handle, name: str) -> None:
         self.runtime = runtime
@@ -85,33 +85,33 @@ class _Sessions:
             connection.leave()
 
 
-class _Hall:
-    """What is served to users, too."""
+class _PublicSessions:
+    """The sessions of a service that users may connect to, too."""
 
     def __init__(self, sessions: _Sessions, *, asked: bool) -> None:
         self._sessions = sessions
         self._asked = asked
-        self._visitors = Visitors(sessions.name)
+        self._users = UserConnections(sessions.name)
 
     def accept(self, sock: socket.socket) -> asyncio.Protocol:
-        """Serve a connection while its user has not too many."""
+        """Serve a connection, unless its user has too many."""
         sessions = self._sessions
         connection = Connection(sessions.name, serving=True)
         uid = peer_credentials(sock).uid
         if uid in sessions.runtime.trusted:
             sessions.runtime.spawn(sessions.serve(connection))
-        elif self._visitors.admit(uid):
-            sessions.runtime.spawn(self._visit(connection, uid))
+        elif self._users.admit(uid):
+            sessions.runtime.spawn(self._serve_user(connection, uid))
         else:
             sessions.runtime.spawn(sessions.refuse(connection))
         return connection
 
-    async def _visit(self, connection: Connection, uid: int) -> None:
+    async def _serve_user(self, connection: Connection, uid: int) -> None:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(FIRST_MESSAGE, connection.expire_unbegun) if self._asked else None
         try:
             await self._sessions.serve(connection)
         finally:
-            self._visitors.leave(uid)
+            self._users.leave(uid)
             if timer is not None:
                 timer.cancel()

@@ -28,7 +28,7 @@ from daemons.cleanup.message import Message, Workshop
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
-from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.qmgr.requests import RequestConnection, RequestHandlers
 from daemons.verify import Verifier, VerifyParams
 from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
 from libmail.config import Config
@@ -217,12 +217,12 @@ def test_qmgr_front(units: list[object], garbage: bytes, uid: int) -> None:
 
     async def run() -> None:
         tasks = []
-        handlers = FrontHandlers(
+        handlers = RequestHandlers(
             note, note, note, note, refusal, lambda task: tasks.append(asyncio.create_task(task))
         )
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            connection = FrontConnection(ours, handlers)
+            connection = RequestConnection(ours, handlers)
             connection.trusted = uid == 0
             for unit in units:
                 connection.data_received(CODEC.encode(unit))

@@ -316,7 +316,7 @@ def test_a_bug_in_a_session_costs_no_other_session() -> None:
 
 
 def test_users_are_limited_and_have_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libmail.service.visitors._MOST", 2)
+    monkeypatch.setattr("libmail.service.user_limits._MOST", 2)
     monkeypatch.setattr("libmail.service.exchanges.FIRST_MESSAGE", 0.05)
 
     async def test() -> None:

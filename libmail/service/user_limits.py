@@ -1,7 +1,7 @@
-"""Users at a socket that anyone may connect to: none may take the place of all others.
+"""Limits for users at a socket that anyone may connect to: no user may keep all others out.
 
-A process has room for so many clients. A user gets some of it, and has to say what he wants soon.
-The mail system itself and root are not counted.
+A process serves a limited number of clients. Each user gets at most _MOST of these places, and has
+to send a first message soon. The mail system itself and root are not limited.
 """
 
 from collections import Counter
@@ -9,14 +9,14 @@ from typing import Final
 
 from libmail.log import LOG
 
-__all__ = ["FIRST_MESSAGE", "Visitors"]
+__all__ = ["FIRST_MESSAGE", "UserConnections"]
 
-FIRST_MESSAGE: Final = 10.0  # seconds for a user to begin
+FIRST_MESSAGE: Final = 10.0  # seconds until a user's first message
 _MOST: Final = 100  # connections of one user at a time
 
 
-class Visitors:
-    """The connections of users to one service."""
+class UserConnections:
+    """Counts the connections that each user has to one service."""
 
     def __init__(self, service: str) -> None:
         self._service = service

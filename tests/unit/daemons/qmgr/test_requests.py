@@ -1,4 +1,4 @@
-"""The socket of qmgr: who may ask for what."""
+"""Requests at the socket of qmgr: who may ask for what."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Coroutine, Iterator
 
 import pytest
 
-from daemons.qmgr import front
-from daemons.qmgr.front import FrontConnection, FrontHandlers
+from daemons.qmgr import requests
+from daemons.qmgr.requests import RequestConnection, RequestHandlers
 from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
+from libmail.service.connection import Credentials
 from tests.unit.waiting import until
 
 ID = QueueId("4gXyzB12bbcdz1")
@@ -46,9 +47,9 @@ class Client:
         self.refused = refused
         self.answers = Answers()
         self.ours, self.theirs = socket.socketpair()
-        self.connection = FrontConnection(
+        self.connection = RequestConnection(
             self.ours,
-            FrontHandlers(
+            RequestHandlers(
                 lambda queue_id: self.calls.append(f"new {queue_id}"),
                 lambda queue_id: self.calls.append(f"flush {queue_id}"),
                 self.calls.append,
@@ -133,8 +134,7 @@ def test_other_users_may_not_announce_mail(monkeypatch: pytest.MonkeyPatch) -> N
 
 def make_stranger(monkeypatch: pytest.MonkeyPatch, refused: str) -> Client:
     other = os.geteuid() + 1
-    packed = front._UCRED.pack(1, other, other)
-    monkeypatch.setattr(socket.socket, "getsockopt", lambda *args: packed)
+    monkeypatch.setattr(requests, "peer_credentials", lambda _: Credentials(1, other, other))
     stranger = Client(refused)
     stranger.connection.connection_made(stranger.answers)
     return stranger

@@ -1,4 +1,4 @@
-"""The socket `public/qmgr`: announcements of mail, flush requests and trigger bytes.
+"""Requests at the socket `public/qmgr`: new mail, flush requests and trigger bytes.
 
 Users may ask for what concerns when mail is delivered (postqueue(1), postkick(1)) if
 authorized_flush_users lists them; only the mail system itself and root announce mail.
@@ -7,7 +7,6 @@ authorized_flush_users lists them; only the mail system itself and root announce
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, cast
@@ -16,24 +15,28 @@ from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, FlushReply, NewMail, QueueFlush, QueueId
 from libmail.log import LOG
 from libmail.queue.ids import is_queue_id
+from libmail.service.connection import peer_credentials
 
-_UCRED: Final = struct.Struct("iII")
+__all__ = ["RequestConnection", "RequestHandlers"]
+
 _TURN: Final = 64  # messages, before others have their turn
 _TRIGGERS: Final = "AFDIW"  # in the order in which they take effect
 
 
 @dataclass(frozen=True, slots=True)
-class FrontHandlers:
-    """new_mail, flush ("" for all): of messages. trigger: one of the bytes of qmgr(8), TRIGGERS.
+class RequestHandlers:
+    """What the queue manager does for a client.
 
-    ended: the connection is closed. refusal: why the user of this number may not flush the queue,
-    or "". spawn: runs a task.
+    new_mail: called with the queue id of new mail. flush: with the queue id of the message to
+    deliver now, "" for all. trigger: with one of the bytes of qmgr(8), TRIGGERS. ended: the
+    connection is closed. refusal: why a user id may not flush the queue, "" if it may. spawn: runs
+    a task.
     """
 
     new_mail: Callable[[QueueId], None]
     flush: Callable[[QueueId], None]
     trigger: Callable[[str], None]
-    ended: Callable[["FrontConnection"], None]
+    ended: Callable[["RequestConnection"], None]
     refusal: Callable[[int], Awaitable[str]]
     spawn: Callable[[Coroutine[object, object, object]], object]
 
@@ -45,22 +48,21 @@ class _Triggers:
     letters: str
 
 
-class FrontConnection(asyncio.Protocol):
-    """One client."""
+class RequestConnection(asyncio.Protocol):
+    """The connection of one client."""
 
-    def __init__(self, sock: socket.socket, handlers: FrontHandlers) -> None:
+    def __init__(self, sock: socket.socket, handlers: RequestHandlers) -> None:
         self._handlers = handlers
         self._unframer = Unframer(CODEC)
         self._transport: asyncio.Transport | None = None
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        self.uid: int = _UCRED.unpack(credentials)[1]
-        # Others could announce a file that is still being written.
         self._reading = True
-        self._blocked = False
+        self._blocked = False  # the client does not take our answers
+        self.uid: int = peer_credentials(sock).uid
+        # Others could announce a file that is still being written.
         self.trusted = self.uid in (0, os.geteuid())
-        self.refused = False  # as there are too many of this user
-        self._begun = False
-        self._deciding = False  # whether a user may ask
+        self.refused = False  # the user has too many connections
+        self._begun = False  # the client has sent something
+        self._deciding = False  # a user's request waits for authorized_flush_users
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -78,9 +80,9 @@ class FrontConnection(asyncio.Protocol):
         self._take()
 
     def _take(self) -> None:
-        """Take some of what was received; the rest, and what follows, when others had their turn.
+        """Handle up to _TURN received messages; the rest after other clients had their turn.
 
-        Nothing is taken while the client does not take our answers.
+        Nothing is handled while the client does not read our answers.
         """
         self._read(wanted=not self._blocked)
         try:
@@ -130,7 +132,7 @@ class FrontConnection(asyncio.Protocol):
             raise WireError(f"unexpected {type(message).__name__} from user id {self.uid}")
 
     def _ask(self, request: "QueueFlush | _Triggers") -> None:
-        """Carry out what users may ask for, too; theirs are decided one at a time."""
+        """Carry out a request that users may make, too; of theirs, one at a time is decided."""
         if self.trusted:
             self._carry_out(request, "")
         elif not self._deciding:
