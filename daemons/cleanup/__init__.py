@@ -1,10 +1,18 @@
 """cleanup(8): make a message canonical and put it into the incoming queue.
 
-Called by: smtpd, pickup, bounce, local, over `public/cleanup`. Asks: rewrite, tables. Writes: the
-queue file. Tells: qmgr. Needs: the queue, tables.
+Called by: smtpd, pickup, bounce, local, verify, over `public/cleanup`. Asks: rewrite, tables,
+Milters. Writes: the queue file. Tells: qmgr; bounce and trace (reports). Needs: the queue, tables.
 
 An exchange, see libmail.ipc.messages: CleanupOpen makes the file; Envelope, Recipients and content
-fill it; the CleanupResult after the content means, with status 0, that the message is on disk.
+fill it; CleanupAmend changes the envelope afterwards, MilterState hands over a Milter connection of
+the session. The CleanupResult after the content means, with status 0, that the message is on disk.
+
+message        one message, from the creation of its file to the answer
+recipients     its recipients; mapping: canonical, masquerading, virtual aliases
+header         its header; missing: fields to add
+inspection     header_checks, body_checks; milters: Milters at the end of the message
+envelope_limits, size, status   what is refused, and how the client hears of it
+final, notify, reports          the end: the final envelope, qmgr, reports to the sender
 """
 
 import os
@@ -16,8 +24,8 @@ from typing import Final
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
-from daemons.cleanup.message import Message, Workshop
-from daemons.cleanup.milters import Filters
+from daemons.cleanup.message import Message, Shared
+from daemons.cleanup.milters import MilterSelection
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.params import (
     CleanupParams,
@@ -63,7 +71,7 @@ _SPACE_CHECK: Final = 1.0  # seconds for which an answer about free space is goo
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was read and opened before the jail."""
+    """What is read and opened before the jail."""
 
     params: CleanupParams
     mapping: MappingParams
@@ -71,11 +79,11 @@ class Prepared:
     tables: MappingTables
     bcc: BccTables
     inspector: Inspector
-    filters: Filters
+    milters: MilterSelection
 
 
 def prepare(startup: Startup) -> Prepared:
-    """Read parameters, open tables."""
+    """Read the parameters and open the tables, before the jail."""
     config = startup.config
     params, mapping = config.load(CleanupParams), config.load(MappingParams)
     options = TableOptions.of(startup.config)
@@ -104,11 +112,11 @@ def prepare(startup: Startup) -> Prepared:
     inspector = _inspector(config.load(InspectionParams), options)
     milters = Milters(config.load(MilterParams))
     try:
-        other_milters = milters.parse(params.non_smtpd_milters)
+        non_smtpd = milters.parse(params.non_smtpd_milters)
     except ValueError as error:
         raise ConfigError(f"non_smtpd_milters: {error}") from None
-    filters = Filters(milters, other_milters)
-    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector, filters)
+    selection = MilterSelection(milters, non_smtpd)
+    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector, selection)
 
 
 def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
@@ -123,7 +131,7 @@ def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
 
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
-    """Serve submissions."""
+    """Serve clients that submit messages."""
     params = prepared.params
 
     def pool(path: str) -> ServicePool:
@@ -132,13 +140,13 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         )
 
     def rarely_used(path: str) -> ServicePool:
-        """To a client of ours: kept connections in both directions would make each of the two
-        processes wait for the other when the system is stopped."""
+        """For services that are clients of cleanup, too: with kept connections in both directions
+        each of the two processes would wait for the other when the system is stopped."""
         return ServicePool(path, idle=0.0, timeout=params.ipc_timeout)
 
     rewriter = RewriteClient(pool(f"private/{params.rewrite_service_name}"))
     mapper = AddressMapper(prepared.mapping, prepared.tables, rewriter)
-    shop = Workshop(
+    shared = Shared(
         params=params,
         directory=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
         mapper=mapper,
@@ -150,7 +158,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             rarely_used(f"private/{params.bounce_service_name}"),
             rarely_used(f"private/{params.trace_service_name}"),
         ),
-        filters=prepared.filters,
+        milters=prepared.milters,
     )
     qmgr = QmgrClient(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
     space = _FreeSpace(params.queue_minfree)
@@ -159,7 +167,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         while True:
             opened = await connection.receive_as(CleanupOpen)
             try:
-                message = Message(shop, opened.flags)
+                message = Message(shared, opened.flags)
             except OSError as err:
                 LOG.warning(f"create file incoming: {err.strerror}")
                 return  # to the client, the service is not available now

@@ -1,4 +1,4 @@
-"""The envelope as it goes into the queue file: what the whole message has shown is in it."""
+"""The envelope for the queue file, with what is known only at the end of the message."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -19,9 +19,10 @@ _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 class Findings(NamedTuple):
     """What is known at the end of a message.
 
-    content_flags: ContentFlag bits. declared: whether the header says that it is 8bit, None: it
-    does not say. composite: it has parts, which may say so. expanded: aliases were, and trace(8)
-    knows. autodetect: SMTPUTF8 is to be found out here.
+    content_flags: ContentFlag bits. declared: whether the header declares 8-bit content, None: it
+    does not say. composite: the message has parts, which may declare it. expanded: aliases were
+    expanded, and that was recorded for a report. autodetect: find out whether the message needs
+    SMTPUTF8.
     """
 
     content_flags: int

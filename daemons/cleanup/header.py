@@ -1,8 +1,8 @@
-"""The message header: what is not wanted is removed, addresses are completed, missing fields added.
+"""The message header: unwanted fields are removed, addresses completed, missing fields added.
 
-It comes in batches of fields, and leaves in batches: no more of a large header is in memory. A
-field that needs nothing is not touched; runs of such fields are copied as one piece, and a batch in
-which nothing changes is not copied at all.
+The header arrives and leaves in batches of fields, so that a large one is never in memory as a
+whole. A field that needs no change is not touched: runs of such fields are copied as one piece, and
+a batch without any change is not copied at all.
 """
 
 import asyncio
@@ -17,27 +17,18 @@ from daemons.cleanup.params import HeaderParams
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus, Envelope, QueueId
 from libmail.log import LOG
-from libmail.message.addresses import AddressField, complete
+from libmail.message.addresses import RECIPIENT_FIELDS, SENDER_FIELDS, AddressField, complete
 from libmail.message.headers import Field, HeaderReader, cut_field, fields
 from libmail.smtp.address import quote_local
 from libmail.smtp.reply import reply_text
 
 __all__ = ["Header", "HeaderEdit", "HeaderEditor"]
 
-_SENDERS: Final = frozenset(
-    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
-     b"disposition-notification-to", b"mail-reply-to",
-     b"resent-from", b"resent-sender", b"resent-reply-to")
-)  # fmt: skip
-_RECIPIENTS: Final = frozenset(
-    (b"to", b"cc", b"bcc", b"apparently-to", b"mail-followup-to",
-     b"resent-to", b"resent-cc", b"resent-bcc")
-)  # fmt: skip
-_ADDRESSES: Final = _SENDERS | _RECIPIENTS
+_ADDRESSES: Final = SENDER_FIELDS | RECIPIENT_FIELDS
 _MESSAGE_IDS: Final = frozenset((b"message-id", b"resent-message-id"))
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
 _ENCODING: Final = b"content-transfer-encoding"
-# What is remembered of the names that there are.
+# Fields whose presence matters at the end of the header.
 _NOTED: Final = frozenset(
     (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MESSAGE_IDS, *_MIME, b"from", b"date")
 )
@@ -48,10 +39,11 @@ _AT_ONCE: Final = 1000  # fields, after which other sessions have their turn
 
 
 class Header(NamedTuple):
-    """What is known at the end of a header. data: to be added to it. message_id: "" for none.
+    """The result of editing a header.
 
-    mime: there are MIME fields. eightbit: what Content-Transfer-Encoding says, None where it says
-    nothing of that. composite: the message has parts, with encodings of their own.
+    data: the missing fields, to be appended to it. message_id: "" for none. mime: there are MIME
+    fields. eightbit: whether Content-Transfer-Encoding declares 8-bit content, None if it does not
+    say. composite: the message has parts, with encodings of their own.
     """
 
     data: bytes
@@ -62,7 +54,7 @@ class Header(NamedTuple):
 
 
 class HeaderEditor:
-    """What the headers of all messages share."""
+    """The parameters and tables for editing headers; `begin` edits that of one message."""
 
     def __init__(self, params: HeaderParams, mapper: AddressMapper) -> None:
         self.params: Final = params
@@ -77,16 +69,19 @@ class HeaderEditor:
         self, envelope: Envelope, queue_id: QueueId, *, mapping: bool,
         inspection: Inspection | None = None,
     ) -> "HeaderEdit":  # fmt: skip
-        """For one message. envelope: with the final sender. mapping: canonical tables and
-        masquerading apply. inspection: sees each field first."""
+        """The editor of one message's header.
+
+        envelope: with the final sender. mapping: canonical tables and masquerading apply.
+        inspection: header_checks, which see each field before it is edited.
+        """
         return HeaderEdit(self, envelope, queue_id, mapping, inspection)
 
     def reader(self) -> HeaderReader:
-        """For the header of one message."""
+        """The parser for the header of one message."""
         return HeaderReader(self.params.header_size_limit)
 
-    def at_odd_end(self) -> bytes:
-        """The header is followed by something else than an empty line: what is to be put there.
+    def non_empty_end(self) -> bytes:
+        """What to append to a header that no empty line ends (non_empty_end_of_header_action).
 
         Raises Refused.
         """
@@ -118,10 +113,7 @@ class HeaderEdit:
         self._composite = False
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
-        """What is to stand in place of data[:end], whose fields are `found`.
-
-        Raises Refused, Discarded.
-        """
+        """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
         edit = self._field if self._inspection is None else self._inspected
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
@@ -139,7 +131,7 @@ class HeaderEdit:
         return data if end == len(data) else data[:end]
 
     async def _inspected(self, data: bytes, field: Field) -> bytes | None:
-        """As `_field`, of what header_checks leave of it; what they put before it is not edited."""
+        """As `_field`, after header_checks; fields that PREPEND adds are not edited."""
         assert self._inspection is not None
         before, instead = await self._inspection.field(data, field)
         if instead is None:
@@ -154,7 +146,7 @@ class HeaderEdit:
         return before + (data[field.start : field.end] if changed is None else changed)
 
     async def _field(self, data: bytes, field: Field) -> bytes | None:
-        """What is to stand in its place; None if it stays."""
+        """The field in its edited form; None if it stays as it is."""
         name, start, value, after = field
         if name in _NOTED:
             self._seen.add(name)
@@ -189,7 +181,7 @@ class HeaderEdit:
     async def _addresses(self, name: bytes, text: bytes) -> bytes | None:
         """An address field with complete and mapped addresses; None if nothing changes."""
         mapper, queue_id = self._editor.mapper, self._queue_id
-        kind = HEADER_SENDER if name in _SENDERS else HEADER_RECIPIENT
+        kind = HEADER_SENDER if name in SENDER_FIELDS else HEADER_RECIPIENT
         mapping = self._mapping and mapper.maps_class(kind)
         head, _, value = text.partition(b":")
         if not mapping and complete(value):
@@ -221,7 +213,7 @@ class HeaderEdit:
         return (field.render(head.decode("ascii")) + "\r\n").encode("utf-8", "surrogateescape")
 
     def end(self) -> Header:
-        """There are no more fields. Raises Refused."""
+        """The header is complete: hop count, missing fields. Raises Refused."""
         if self._hops > self._editor.params.hopcount_limit:
             LOG.warning(f"{self._queue_id}: message rejected: hopcount exceeded")
             raise Refused(CleanupStatus.HOPS, "5.4.0", "too many hops")
@@ -246,7 +238,7 @@ class _MessageIds:
         self.any = False
 
     def see(self, text: bytes, *, resent: bool) -> None:
-        """Log it, and remember the Message-Id proper. text: behind the colon."""
+        """Log a Message-Id, and remember it unless it is Resent-. text: what follows the colon."""
         value = text.strip().decode("utf-8", "surrogateescape")
         if "\r" in value:
             value = _FOLD.sub(" ", value)

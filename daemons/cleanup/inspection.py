@@ -1,9 +1,9 @@
-"""header_checks, body_checks, strict_ parameters: what may be in a message, and what is done.
+"""header_checks, body_checks and the strict_* parameters: which content is allowed.
 
 An `Inspector` belongs to the process, an `Inspection` to a message. The latter sees the header
-field by field and the body in any pieces, takes them apart along their MIME structure where a table
-or parameter asks for that, and gives back what is to be written. What actions ask for beyond that
-is kept for the end of the message. Asks: tables.
+field by field and the body in pieces of any size, parses their MIME structure where a table or
+parameter needs that, and returns the content to be written. Actions that concern the whole message
+(HOLD, FILTER, REDIRECT, BCC) are collected, and applied at its end. Asks: tables.
 """
 
 import asyncio
@@ -31,13 +31,18 @@ from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.queue.origin import origin_of
 from libmail.text.printable import printable, printable_octets
 
-__all__ = ["Discarded", "Inspection", "Inspector", "Wishes"]
+__all__ = ["Discarded", "Inspection", "Inspector", "RequestedActions"]
 
 _FILTER: Final = int(CleanupFlag.FILTER)
 _BOUNCE: Final = int(CleanupFlag.BOUNCE)
 _AT_ONCE: Final = 500  # pieces, after which other sessions have their turn
 _SHOWN: Final = 200  # octets of a line in the log
-_NARROW: Final = (b"", b"7bit", b"8bit", b"binary")
+_IDENTITY: Final = (
+    b"",
+    b"7bit",
+    b"8bit",
+    b"binary",
+)  # encodings that change nothing, RFC 2045 §6.2
 _IN_HEADER: Final = "improper use of 8-bit data in message header"
 _IN_BODY: Final = "improper use of 8-bit data in message body"
 _DOMAIN: Final = "invalid message/* or multipart/* encoding domain"
@@ -45,11 +50,11 @@ _NESTING: Final = "MIME nesting exceeds safety limit"
 
 
 class Discarded(Exception):
-    """An action says that the message is to vanish."""
+    """A DISCARD action: the message is to be accepted and dropped."""
 
 
 class Strictness(NamedTuple):
-    """What else is refused, see the parameters strict_7bit_headers and so on."""
+    """strict_7bit_headers, strict_8bitmime_body and strict_mime_encoding_domain, as they apply."""
 
     header: bool
     body: bool
@@ -57,8 +62,8 @@ class Strictness(NamedTuple):
 
 
 @dataclass(slots=True)
-class Wishes:
-    """What actions ask for, once the message is complete."""
+class RequestedActions:
+    """Actions of tables that apply to the whole message, once it is complete."""
 
     hold: bool = False
     content_filter: str = ""
@@ -66,8 +71,8 @@ class Wishes:
     bcc: list[str] | None = None
     refused: Refused | None = None  # of a message that goes back to its sender
 
-    async def grant(self, recipients: RecipientList) -> None:
-        """Do what is about recipients. Raises Refused."""
+    async def apply(self, recipients: RecipientList) -> None:
+        """Refuse the message, or change its recipients, as requested. Raises Refused."""
         if self.refused is not None:
             raise self.refused
         for address in self.bcc or ():
@@ -77,11 +82,10 @@ class Wishes:
 
 
 class Inspector:
-    """For all messages of a process.
+    """The checks of a process, for all messages.
 
-    bounded: messages beyond mime_nesting_limit are refused: what tables or strict_ parameters are
-    to see of headers would escape them. structure: messages are taken apart along their MIME
-    structure.
+    bounded: messages beyond mime_nesting_limit are refused, as their inner headers would escape
+    the tables and strict_* parameters. structure: the MIME structure of messages is parsed.
     """
 
     def __init__(self, params: InspectionParams, tables: CheckTables) -> None:
@@ -109,8 +113,10 @@ class Inspector:
     def begin(
         self, flags: int, envelope: Envelope, recipient: str, queue_id: QueueId
     ) -> "Inspection | None":
-        """For a message; None if it is not to be looked into. flags: CleanupFlag bits. recipient:
-        for the log."""
+        """The inspection of one message; None if it is not to be inspected.
+
+        flags: CleanupFlag bits. recipient: for the log.
+        """
         if not self._wanted or not flags & _FILTER:
             return None
         returned = bool(flags & _BOUNCE)
@@ -118,14 +124,17 @@ class Inspector:
 
 
 class Inspection:
-    """One message. Its methods raise Refused and Discarded. wishes: complete after `end`."""
+    """The checks of one message. Methods raise Refused and Discarded.
+
+    actions: requested so far; complete after `end`.
+    """
 
     def __init__(
         self, inspector: Inspector, envelope: Envelope, recipient: str, queue_id: QueueId, *,
         returned: bool,
     ) -> None:  # fmt: skip
-        """returned: a message that is refused for good goes back, and is read to its end."""
-        self.wishes = Wishes()
+        """returned: a rejected message is returned to its sender, so it is read to its end."""
+        self.actions = RequestedActions()
         self._inspector = inspector
         self._envelope = envelope
         self._recipient = recipient
@@ -144,19 +153,19 @@ class Inspection:
     # the message header
 
     async def field(self, data: bytes, field: Field) -> Checked:
-        """What is to stand in the place of a field of the message."""
+        """What to write instead of a field of the message header."""
         self._raise_pending()
         (piece,) = self._splitter.fields(data, (field,))
         self._check_field(piece)
         return await self._checked(piece)
 
     def field_done(self) -> None:
-        """The field of the message has been seen by all."""
+        """The field has been edited, too: a rejection may be raised now."""
         if self._rejected is not None:
             raise self._rejected
 
     async def end_header(self) -> bool:
-        """The header of the message has ended. Returns whether the body is to be seen."""
+        """The message header is complete. Returns whether the body has to be inspected."""
         self._splitter.end_header()
         self._check_domain()
         self._raise_pending()
@@ -253,13 +262,13 @@ class Inspection:
         if (
             self._inspector.strict.domain
             and splitter.type.is_composite
-            and splitter.encoding not in _NARROW
+            and splitter.encoding not in _IDENTITY
         ):
             self._mime_error(_DOMAIN, splitter.encoding.decode())
 
     def _mime_error(self, reason: str, text: str) -> None:
-        """Refuse for a reason that is none of a table: the field at hand is still to be written."""
-        if self._pending is not None or self.wishes.refused is not None:
+        """Refuse the message for its form; the current field is still written, for the report."""
+        if self._pending is not None or self.actions.refused is not None:
             return
         shown, sender = self._show(text)[:_SHOWN], self._envelope.sender
         origin, recipient = self._origin(), self._recipient
@@ -267,7 +276,7 @@ class Inspection:
         self._checks.stopped = True
         err = Refused(CleanupStatus.CONTENT, "5.6.0", reason)
         if self._returned:
-            self.wishes.refused = err
+            self.actions.refused = err
         else:
             self._pending = err
 
@@ -300,7 +309,7 @@ class Inspection:
         return f"{name}[{address}]" if name or address else "local"
 
     async def _act(self, action: Action, part: Part) -> None:
-        """The actions that are about the message."""
+        """Carry out an action that is not about the line itself."""
         handle = _ACTIONS.get(action.verb)
         if handle is None:
             LOG.warning(f"unknown command in {action.title} map: {action.result}")
@@ -315,7 +324,7 @@ class Inspection:
         status = CleanupStatus.DEFER if dsn.startswith("4") else CleanupStatus.CONTENT
         err = Refused(status, dsn, text.replace("\n", " "))
         if self._returned and status is CleanupStatus.CONTENT:
-            self.wishes.refused = err
+            self.actions.refused = err
         else:
             self._rejected = err
 
@@ -324,9 +333,9 @@ class Inspection:
         raise Discarded
 
     def _hold(self, action: Action, part: Part) -> None:
-        if not self.wishes.hold:
+        if not self.actions.hold:
             self._log("hold", part, action.text)
-            self.wishes.hold = True
+            self.actions.hold = True
 
     def _filter(self, action: Action, part: Part) -> None:
         if not action.text:
@@ -337,14 +346,14 @@ class Inspection:
             )
         else:
             self._log("filter", part, action.text)
-            self.wishes.content_filter = action.text
+            self.actions.content_filter = action.text
 
     def _redirect(self, action: Action, part: Part) -> None:
         if "@" not in action.text:
             self._need_address("REDIRECT target", action)
             return
         self._log("redirect", part, action.text)
-        self.wishes.redirect = action.text
+        self.actions.redirect = action.text
         self._checks.stopped = True
 
     def _bcc(self, action: Action, part: Part) -> None:
@@ -352,7 +361,7 @@ class Inspection:
             self._need_address("BCC address", action)
             return
         self._log("bcc", part, action.text)
-        self.wishes.bcc = [*(self.wishes.bcc or ()), action.text]
+        self.actions.bcc = [*(self.actions.bcc or ()), action.text]
 
     def _need_address(self, what: str, action: Action) -> None:
         LOG.warning(f'bad {what} "{action.text}" in {action.title} map -- need user@domain')

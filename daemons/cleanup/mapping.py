@@ -46,7 +46,7 @@ class Domains(Protocol):
 
 
 class MappingTables(NamedTuple):
-    """The tables; the names are those of the parameters."""
+    """The tables of the parameters with these names; local_domains: see `LocalDomains`."""
 
     local_domains: Domains
     canonical_maps: Maps
@@ -57,14 +57,14 @@ class MappingTables(NamedTuple):
 
 
 class _ClassRules(NamedTuple):
-    """What happens to the addresses of a class. maps: in the order in which they apply."""
+    """How the addresses of a class are mapped. maps: in the order in which they apply."""
 
     maps: tuple[Maps, ...]
     masquerade: bool
 
 
 class AddressMapper:
-    """Maps the addresses of messages. Everything raises `Refused` when it cannot."""
+    """Maps addresses. All methods raise `Refused` when a table or service fails."""
 
     def __init__(self, params: MappingParams, tables: MappingTables, rewriter: Rewriter) -> None:
         self._params = params
@@ -91,7 +91,7 @@ class AddressMapper:
         )
 
     def maps_class(self, name: str) -> bool:
-        """Whether anything at all is done to addresses of the class."""
+        """Whether any mapping applies to addresses of the class."""
         rules = self._rules[name]
         return bool(rules.maps) or rules.masquerade
 

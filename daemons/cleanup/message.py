@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from daemons.cleanup.envelope_limits import envelope_fault, recipient_fault
 from daemons.cleanup.final import Findings, final_envelope
 from daemons.cleanup.header import HeaderEdit, HeaderEditor
 from daemons.cleanup.inspection import Discarded, Inspection, Inspector
 from daemons.cleanup.mapping import AddressMapper
-from daemons.cleanup.milters import FileContent, Filters
+from daemons.cleanup.milters import FileContent, MilterSelection
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
 from daemons.cleanup.reports import Reports
@@ -25,7 +26,6 @@ from daemons.cleanup.status import (
     not_returned,
     refused_by_system,
 )
-from daemons.cleanup.taken import envelope_fault, recipient_fault
 from libmail.clients.milter import MilterLink
 from libmail.ipc.messages import (
     CleanupAmend,
@@ -45,7 +45,7 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.smtp.address import address_fault
 
-__all__ = ["Message", "Workshop"]
+__all__ = ["Message", "Shared"]
 
 # As plain integers, which are much cheaper to test than members of an IntFlag.
 _BOUNCE: Final = int(CleanupFlag.BOUNCE)
@@ -70,8 +70,8 @@ _BOUNCED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
-    """What all messages of the process share."""
+class Shared:
+    """What all messages of the process share: parameters, tables, clients of other services."""
 
     params: CleanupParams
     directory: QueueDirectory
@@ -81,21 +81,21 @@ class Workshop:
     bcc: BccTables
     commit: GroupCommit
     reports: Reports
-    filters: Filters
+    milters: MilterSelection
 
 
 class Message:
-    """One message. `finish` or `discard` ends it.
+    """One message on its way into the queue. `finish` or `discard` ends it.
 
-    Problems are remembered, not raised: the client is told at the end of the content.
+    The first problem is remembered, not raised: the client hears of it at the end of the content.
     """
 
-    def __init__(self, shop: Workshop, flags: int) -> None:
+    def __init__(self, shared: Shared, flags: int) -> None:
         """Create the queue file. Raises OSError."""
-        self._shop = shop
+        self._shared = shared
         self._flags = flags
         self._writer = QueueFileWriter(
-            shop.directory, "incoming", long_ids=shop.params.enable_long_queue_ids
+            shared.directory, "incoming", long_ids=shared.params.enable_long_queue_ids
         )
         self.queue_id = self._writer.queue_id
         self._open = True
@@ -105,11 +105,11 @@ class Message:
         self._expanded: RecipientList | None = None
         self._refused: Refused | None = None
         self._size = 0
-        self._limit = 0 if flags & _UNLIMITED else shop.params.message_size_limit
+        self._limit = 0 if flags & _UNLIMITED else shared.params.message_size_limit
         # of the content: its header until that is complete, then the last octets of the body
-        self._strays = StrayFilter() if shop.params.cleanup_replace_stray_cr_lf else None
+        self._strays = StrayFilter() if shared.params.cleanup_replace_stray_cr_lf else None
         self._scan = ContentScan()
-        self._header = shop.editor.reader()
+        self._header = shared.editor.reader()
         self._edit: HeaderEdit | None = None
         self._inspection: Inspection | None = None
         self._body_inspection: Inspection | None = None
@@ -129,12 +129,12 @@ class Message:
         self._envelope = envelope
         fault = envelope_fault(envelope)
         if fault is not None:
-            self._flags &= ~_BOUNCE  # to whom?
+            self._flags &= ~_BOUNCE  # there is no sender to return it to
             self.refuse(fault)
             return
         try:
             sender = await map_sender(
-                self._shop.mapper, self._flags, self.queue_id, envelope.sender
+                self._shared.mapper, self._flags, self.queue_id, envelope.sender
             )
             if address_fault(sender):  # with the domain that was added
                 raise bad_sender()
@@ -151,7 +151,7 @@ class Message:
                 self._envelope = envelope._replace(sender=sender, verp_delims=verp)
 
     def recipients(self, recipients: tuple[Recipient, ...]) -> None:
-        """Some recipients."""
+        """More recipients, between the envelope and the content."""
         if len(self._recipients) + len(recipients) > _MAX_RECIPIENTS:
             self.refuse(Refused(CleanupStatus.BAD, "4.5.3", "too many recipients"))
         elif any(map(recipient_fault, recipients)):
@@ -160,7 +160,7 @@ class Message:
             self._recipients += recipients
 
     async def amend(self, amendment: CleanupAmend) -> None:
-        """What was decided when the envelope, and most of the content, was here already."""
+        """A change that the client decided on after it had sent the envelope and the content."""
         self._flags |= amendment.cleanup_flags
         if self._refused is not None or self._flags & _DISCARD:
             return
@@ -177,7 +177,7 @@ class Message:
             self._envelope = envelope._replace(content_filter=amendment.content_filter)
 
     def refuse(self, err: Refused) -> None:
-        """Remember the first problem; the content that follows is not looked at."""
+        """Remember the first problem; later content is ignored."""
         if self._refused is None:
             self._refused = err
 
@@ -213,7 +213,7 @@ class Message:
         await self._take_header(self._header.feed(data))
 
     async def _take_header(self, batch: Batch) -> None:
-        """Some more of the header, perhaps its end and the beginning of the body."""
+        """More of the header, perhaps with its end and the beginning of the body."""
         edit = self._edit or self._begin_header()
         data, found, end, complete = batch
         if found:
@@ -227,7 +227,7 @@ class Message:
             rest = data[end:]
             extra = b""
             if rest and not rest.startswith(b"\r\n"):
-                extra = self._shop.editor.at_odd_end()
+                extra = self._shared.editor.non_empty_end()
                 rest = b"\r\n" + rest
             self._end_header(edit, extra)
             if self._inspection is not None and await self._inspection.end_header():
@@ -235,10 +235,10 @@ class Message:
             await self._body(rest)
 
     def _begin_header(self) -> HeaderEdit:
-        envelope, shop, flags = self._require_envelope(), self._shop, self._flags
+        envelope, shared, flags = self._require_envelope(), self._shared, self._flags
         last = "" if self._expanded is None else self._expanded.last
-        self._inspection = shop.inspector.begin(flags, envelope, last, self.queue_id)
-        self._edit = shop.editor.begin(
+        self._inspection = shared.inspector.begin(flags, envelope, last, self.queue_id)
+        self._edit = shared.editor.begin(
             envelope, self.queue_id, mapping=bool(flags & _MAP), inspection=self._inspection
         )
         return self._edit
@@ -288,13 +288,13 @@ class Message:
         if scan.dots:
             self._content_flags |= _DOT_LINES
         if self._inspection is not None:
-            wishes = self._inspection.wishes
-            await wishes.grant(self._expanded or await self._expand_recipients())
-            if wishes.hold:
+            actions = self._inspection.actions
+            await actions.apply(self._expanded or await self._expand_recipients())
+            if actions.hold:
                 self._flags |= _HOLD
-            if wishes.content_filter:
+            if actions.content_filter:
                 envelope = self._require_envelope()
-                self._envelope = envelope._replace(content_filter=wishes.content_filter)
+                self._envelope = envelope._replace(content_filter=actions.content_filter)
 
     def _require_envelope(self) -> Envelope:
         if self._envelope is None:
@@ -334,8 +334,8 @@ class Message:
         )
 
     async def _show_to_milters(self) -> None:
-        """Let them see the message, and change it."""
-        milters = await self._shop.filters.of(self.links, self._flags)
+        """Milters inspect the complete message, and may change it."""
+        milters = await self._shared.milters.for_message(self.links, self._flags)
         if milters is None:
             return
         self.links = []
@@ -348,11 +348,11 @@ class Message:
         self._envelope = envelope._replace(sender=outcome.sender)
 
     async def _expand_recipients(self) -> RecipientList:
-        """All recipients are known: the content begins, or there is none."""
-        envelope, shop = self._require_envelope(), self._shop
+        """Map and expand the recipients, when all are known: at the begin of the content."""
+        envelope, shared = self._require_envelope(), self._shared
         local = bool(envelope.flags & _LOCAL)
         found = RecipientList(
-            shop.params, shop.mapper, shop.bcc, self._flags, self.queue_id, local=local
+            shared.params, shared.mapper, shared.bcc, self._flags, self.queue_id, local=local
         )
         await found.add_all(self._recipients, envelope.sender)
         if envelope.redirect:
@@ -361,12 +361,12 @@ class Message:
         return found
 
     async def _commit(self) -> None:
-        envelope, shop = self._require_envelope(), self._shop
+        envelope, shared = self._require_envelope(), self._shared
         found = self._expanded or await self._expand_recipients()
         if not found.recipients:
             raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
         if found.expanded:
-            await shop.reports.expanded(self.queue_id, found.expanded)
+            await shared.reports.expanded(self.queue_id, found.expanded)
         writer = self._writer
         size = writer.header.length + writer.body.length
         if self._limit and exceeds(self._limit, size, self.queue_id, envelope, found.recipients):
@@ -377,15 +377,15 @@ class Message:
             self._content_flags, self._message_id, self._declared, self._composite,
             expanded=bool(found.expanded), autodetect=bool(self._flags & _SMTPUTF8_AUTODETECT),
         )  # fmt: skip
-        final = final_envelope(envelope, found.recipients, shop.params, known)
+        final = final_envelope(envelope, found.recipients, shared.params, known)
         writer.complete(final, found.recipients, self._content_flags)
-        await shop.commit.fsync(writer.fd)
+        await shared.commit.fsync(writer.fd)
         writer.close()
         self._open = False
         self.queued = writer.queue_name == "incoming"
 
     def _returns(self, err: Refused) -> bool:
-        """Whether the sender is to get this bad message back."""
+        """Whether the message is to be returned to its sender instead of refused."""
         return bool(
             self._envelope is not None
             and self._recipients
@@ -405,7 +405,7 @@ class Message:
         if err.status & (CleanupStatus.SIZE | CleanupStatus.CONTENT):  # not sent back whole
             envelope = envelope._replace(flags=envelope.flags | _DSN_HEADERS)
         found = self._expanded
-        done = await self._shop.reports.bounce(
+        done = await self._shared.reports.bounce(
             self.queue_id, writer.queue_name, envelope,
             self._recipients if found is None else found.recipients, err,
         )  # fmt: skip

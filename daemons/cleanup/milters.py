@@ -1,11 +1,14 @@
-"""Milters see a message: its header and body, and at its end they may change everything.
+"""Milters inspect a message: its header and body, and at its end they may change everything.
 
-Mail from smtpd(8) comes with the connections of its session, which have heard the envelope. For
-other mail, where non_smtpd_milters wants that, a session is played that could have brought it. Each
-Milter sees the whole message with what those before it have changed. The body stays in the queue
-file; it is read in pieces, and replaced by appending another.
+Mail from smtpd(8) comes with the Milter connections of its session, which have seen the envelope.
+For other mail, with non_smtpd_milters, an SMTP session is simulated that could have brought it.
+Each Milter sees the whole message with the changes of those before it. The body stays in the queue
+file: it is read in pieces, and a new body is appended to the file.
 
-Changes of a message that is refused or discarded in the end do not matter: its file goes away.
+A message that is refused or discarded in the end may have been changed: its file is removed anyway.
+
+Macros of the content and of simulated sessions are in `_MilterInspection._macro`, those of an SMTP
+session in daemons.smtpd.milters, those of the configuration in libmail.clients.milters.
 """
 
 from collections.abc import Sequence
@@ -42,7 +45,7 @@ from libmail.milter.settings import MilterSettings
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.smtp.address import AddressSyntax, parse_parameters, parse_path, quote_local
 
-__all__ = ["FileContent", "Filters", "MessageMilters", "Outcome"]
+__all__ = ["FileContent", "MessageMilters", "MilterSelection", "Outcome"]
 
 _OWN_FIELDS: Final = 1  # the Received: that this system has put on top is not shown
 _PIECE: Final = BODY_CHUNK
@@ -64,7 +67,10 @@ _LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
 
 
 class FileContent:
-    """`Content` of a queue file that is being written. flags: ContentFlag bits as they become."""
+    """Header and body of a queue file that is being written, for Milters to read and replace.
+
+    flags: ContentFlag bits, kept up to date.
+    """
 
     def __init__(self, file: QueueFileWriter, flags: int) -> None:
         self._file = file
@@ -77,7 +83,7 @@ class FileContent:
         return self._file.read(*self._file.header)
 
     def replace_header(self, data: bytes) -> None:
-        """Another header instead."""
+        """Replace the header; wire form."""
         self.flags &= ~_EIGHTBIT_HEADER
         if not data.isascii():
             self.flags |= _EIGHTBIT_HEADER
@@ -94,7 +100,7 @@ class FileContent:
         return self._file.read(self._file.body.offset + offset, length)
 
     def begin_body(self) -> None:
-        """Another body instead; it comes by `write_body`."""
+        """Begin a new body, which `write_body` fills."""
         self._scan, self._line_ends = ContentScan(), _LineEnds()
         self.flags &= ~_OF_BODY
         self._file.begin_body(b"\r\n")
@@ -134,47 +140,48 @@ class _LineEnds:
         return data.replace(b"\n", b"\r\n")
 
     def end(self) -> bytes:
-        """What is missing for the last line to end."""
+        """The line end that the last line lacks, if any."""
         return b"" if self._last == b"\n" and not self._held else b"\r\n"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What Milters have decided beside changes of the content."""
+    """The decisions of Milters, besides changes of content and recipients."""
 
     hold: bool
     sender: str
 
 
-class Filters:
-    """The Milters of a process. other: non_smtpd_milters."""
+class MilterSelection:
+    """Chooses the Milters of each message."""
 
     def __init__(self, milters: Milters, other: Sequence[MilterSettings]) -> None:
+        """other: non_smtpd_milters."""
         self.milters = milters
         self._other = other
 
-    async def of(self, links: Sequence[MilterLink], flags: int) -> "MessageMilters | None":
-        """Those of a message, None if there are none.
+    async def for_message(self, links: Sequence[MilterLink], flags: int) -> "MessageMilters | None":
+        """The Milters that see a message, None if there are none.
 
-        links: of the session that brought it. flags: CleanupFlag bits.
+        links: those of the SMTP session that brought it. flags: CleanupFlag bits.
         """
         if links:
-            return MessageMilters(self.milters, links, played=False)
+            return MessageMilters(self.milters, links, simulated=False)
         if not self._other or not flags & _MILTER:
             return None
         ours = [MilterLink(one) for one in self._other]
         for link in ours:
             await link.open(self.milters.dial(link.settings))
-        return MessageMilters(self.milters, ours, played=True)
+        return MessageMilters(self.milters, ours, simulated=True)
 
 
 class MessageMilters:
     """The Milters of one message."""
 
-    def __init__(self, milters: Milters, links: Sequence[MilterLink], *, played: bool) -> None:
-        """played: a session is to be played, which could have brought the message."""
+    def __init__(self, milters: Milters, links: Sequence[MilterLink], *, simulated: bool) -> None:
+        """simulated: there was no SMTP session, so that one has to be simulated first."""
         self._links = links
-        self._played = played
+        self._simulated = simulated
         self._chain = MilterChain(milters, links)
 
     async def inspect(
@@ -186,23 +193,26 @@ class MessageMilters:
         *,
         held: bool,
     ) -> Outcome:
-        """Show the message to all. held: it is on hold already. Raises Refused, Discarded."""
-        one = _Inspected(self._chain, queue_id, envelope, content, recipients)
+        """Report the message to each Milter. held: it is on hold already.
+
+        Raises Refused, Discarded.
+        """
+        one = _MilterInspection(self._chain, queue_id, envelope, content, recipients)
         one.outcome.hold = held
         try:
-            if self._played:
-                await one.play()
+            if self._simulated:
+                await one.simulate()
             for link in self._links:
                 await one.show(link)
             await one.apply()
         finally:
             for link in self._links:
-                link.close(goodbye=self._played)  # those of a session go on in smtpd(8)
+                link.close(goodbye=self._simulated)  # those of a session go on in smtpd(8)
         return one.outcome
 
 
-class _Inspected:
-    """A message while Milters look at it."""
+class _MilterInspection:
+    """One message while Milters inspect it: what they see, and what they have changed."""
 
     def __init__(
         self,
@@ -219,15 +229,15 @@ class _Inspected:
         self._recipients = recipients
         self._header = HeaderFields(content.header(), own=_OWN_FIELDS)
         self._header_changed = False
-        self._new_body = False  # the Milter at hand sends one
+        self._new_body = False  # the current Milter has begun to replace the body
         self._added: list[Recipient] = []
         self._shown_recipient = recipients.last
         self.outcome = Outcome(hold=False, sender=envelope.sender)
 
-    # the played session
+    # the simulated session
 
-    async def play(self) -> None:
-        """Tell of a session that could have brought the message."""
+    async def simulate(self) -> None:
+        """Report the events of a session that could have brought the message."""
         envelope = self._envelope
         name, address = _client(envelope)
         await self._tell_all(
@@ -247,7 +257,10 @@ class _Inspected:
     # the content
 
     async def show(self, link: MilterLink) -> None:
-        """The message as it is now, to one Milter; its changes. Raises Refused, Discarded."""
+        """Report the message as it is now to one Milter, and take its changes.
+
+        Raises Refused, Discarded.
+        """
         await self._show_header(link)
         await self._show_body(link)
         self._new_body = False
@@ -357,7 +370,7 @@ class _Inspected:
         self._added.append(Recipient(address, address, orcpt, notify))
 
     async def apply(self) -> None:
-        """Changes that have waited for the end. Raises Refused."""
+        """Apply the changes that wait until all Milters are done. Raises Refused."""
         if self._header_changed:
             self._content.replace_header(self._header.data())
         if self._added:
@@ -393,7 +406,7 @@ class _Inspected:
 
 
 def _client(envelope: Envelope) -> tuple[str, str]:
-    """(name, address) of who brought the message."""
+    """(name, address) of the client; localhost where the mail did not come by SMTP."""
     if not envelope.client_address:
         return _LOCAL_CLIENT
     return envelope.client_name, envelope.client_address
@@ -408,7 +421,7 @@ def _plain(text: str) -> str:
 
 
 def _dsn_arguments(text: str) -> tuple[int, str]:
-    """(DsnNotify bits, ORCPT) of ESMTP arguments; what is wrong with them is passed over."""
+    """(DsnNotify bits, ORCPT) of ESMTP arguments; invalid ones are ignored."""
     notify, orcpt = 0, ""
     for name, value in parse_parameters(text):
         if name == "NOTIFY" and value is not None:

@@ -1,4 +1,4 @@
-"""The recipients of a message: completed, mapped, expanded, and none twice."""
+"""The recipients of a message: completed, mapped, expanded, without duplicates."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from libmail.tables.maps import Maps
 
 __all__ = ["BccTables", "RecipientList", "map_sender"]
 
-# As plain integers, which are much cheaper to test than members of an IntFlag.
 _DAEMON: Final = "mailer-daemon@"
+# As plain integers, which are much cheaper to test than members of an IntFlag.
 _BCC: Final = int(CleanupFlag.BCC)
 _MAP: Final = int(CleanupFlag.MAP)
 _SUCCESS: Final = int(DsnNotify.SUCCESS)
@@ -31,7 +31,7 @@ _NEVER: Final = int(DsnNotify.NEVER)
 
 @dataclass(frozen=True, slots=True)
 class BccTables:
-    """The names are those of the parameters."""
+    """The tables of the parameters with these names."""
 
     sender_bcc_maps: Maps
     recipient_bcc_maps: Maps
@@ -68,7 +68,8 @@ class RecipientList:
         self, params: CleanupParams, mapper: AddressMapper, bcc: BccTables, flags: int,
         queue_id: QueueId, *, local: bool = False,
     ) -> None:  # fmt: skip
-        """local: not by SMTP; what was completed then counts as the original address (RFC 3461)."""
+        """local: mail that did not come by SMTP, where the completed address is the original one
+        (RFC 3461)."""
         self._params = params
         self._mapper = mapper
         self._bcc = bcc
@@ -93,12 +94,12 @@ class RecipientList:
             await self.add_bcc(self._params.always_bcc)
 
     async def add_more(self, recipients: Iterable[Recipient]) -> None:
-        """Recipients that came later, and bring no automatic ones."""
+        """Recipients that were added later; they cause no automatic BCC recipients."""
         for recipient in recipients:
             await self._add(recipient)
 
     def remove(self, address: str) -> None:
-        """None of the recipients that are this address, or came of it."""
+        """Remove the recipients that are this address, or were made of it by mapping."""
         folded = address.lower()
         self.recipients = [
             one
@@ -108,9 +109,9 @@ class RecipientList:
         self._seen.clear()  # it may be added again
 
     async def redirect(self, address: str) -> None:
-        """This address instead of all recipients, in the place of the first.
+        """Replace all recipients by this address.
 
-        It keeps what that one's sender asked for, and what later programs log or report of it.
+        It inherits the DSN options and original address of the first one, for logs and reports.
         """
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
         self._check_found(complete)
@@ -120,7 +121,7 @@ class RecipientList:
             self.recipients = [Recipient(complete, address)]
 
     def _check_found(self, address: str) -> None:
-        """A table may say what no client may, which is for the administrator to mend."""
+        """An address of a table that no client may send is a configuration error, no bounce."""
         fault = address_fault(address)
         if fault:
             LOG.warning(f"{self._queue_id}: address mapping: {fault}: {address[:80]}")
@@ -132,7 +133,7 @@ class RecipientList:
             await self.add_bcc(found)
 
     async def add_bcc(self, address: str) -> None:
-        """A copy that nobody is told of: NOTIFY=NEVER."""
+        """A BCC recipient, for whom no report is sent: NOTIFY=NEVER."""
         self._check_found(address)
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
         await self._add(Recipient(complete, complete, "", _NEVER))

@@ -1,4 +1,4 @@
-"""What cleanup(8) has bounce(8) and trace(8) report to the sender."""
+"""Reports to the sender that cleanup(8) requests from bounce(8) and trace(8)."""
 
 import time
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _AT_ONCE: Final = 500  # recipients in a request
 
 
 class Reports:
-    """Pools: to `private/bounce` and `private/trace`."""
+    """Clients of bounce(8) and trace(8)."""
 
     def __init__(self, bounce: ServiceClient, trace: ServiceClient) -> None:
         self._bounce = bounce
         self._trace = trace
 
     async def expanded(self, queue_id: QueueId, targets: Sequence[Target]) -> None:
-        """Record that recipients became others. Raises Refused when that fails."""
+        """Record the expansion of recipients. Raises Refused when that fails."""
         try:
             recorded = await _record(self._trace, queue_id, targets)
         except ServiceUnavailable as err:
@@ -46,7 +46,7 @@ class Reports:
         self, queue_id: QueueId, queue_name: str, envelope: Envelope,
         recipients: Sequence[Recipient], reason: Refused,
     ) -> bool:  # fmt: skip
-        """Return the message to its sender; whether that is certain now."""
+        """Return the message to its sender. False: that failed, for now."""
         targets = tuple(
             Target(
                 address=recipient.address,
@@ -73,7 +73,7 @@ class Reports:
 
 
 async def _record(pool: ServiceClient, queue_id: QueueId, targets: Sequence[Target]) -> bool:
-    """Have a report tell of all of them. Raises ServiceUnavailable."""
+    """Record all targets for a report; whether that succeeded. Raises ServiceUnavailable."""
     for some in batches(targets, _AT_ONCE):
         if (await pool.call(BounceAppend(queue_id, some), BounceReply)).status:
             return False

@@ -1,7 +1,7 @@
-"""How large a queue file of Postfix would be: message_size_limit limits that, not the content.
+"""The size of a queue file in Postfix: message_size_limit limits that, not the content.
 
-There each line, address and attribute is a record of its own, of its text and (up to 127 octets)
-two octets more, as many as the CRLF of a line has. What remains is the envelope.
+In such a file each line, address and attribute is a record: its text and (up to 127 octets) two
+octets more. For a line that equals its CRLF, so only the envelope has to be added to the content.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def exceeds(
 
 
 def envelope_size(queue_id: QueueId, envelope: Envelope, recipients: Sequence[Recipient]) -> int:
-    """Octets of all that is not content."""
+    """The octets that the envelope adds."""
     size = _MESSAGE + len(envelope.sender) + _RECORD
     if envelope.full_name:
         size += len(envelope.full_name) + _RECORD

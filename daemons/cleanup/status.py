@@ -1,4 +1,4 @@
-"""Why a message is not accepted, and the words that go with each CleanupStatus."""
+"""Reasons for which a message is not accepted, with the texts for the reply."""
 
 import errno
 
@@ -29,17 +29,17 @@ class Refused(Exception):
 
 
 def bad_recipient() -> Refused:
-    """An address that no program of the mail system takes."""
+    """A recipient address that no program of the mail system accepts."""
     return Refused(CleanupStatus.CONTENT, "5.1.3", "Bad recipient address syntax")
 
 
 def bad_sender() -> Refused:
-    """As `bad_recipient`, of the sender."""
+    """As `bad_recipient`, for the sender."""
     return Refused(CleanupStatus.CONTENT, "5.1.7", "Bad sender address syntax")
 
 
 def not_returned() -> Refused:
-    """A message that is bad, of which the sender cannot be told now."""
+    """A rejected message that cannot be returned to its sender now."""
     return Refused(CleanupStatus.DEFER, "4.3.0", "bounce service unavailable")
 
 
@@ -49,7 +49,7 @@ def no_space() -> Refused:
 
 
 def refused_by_system(err: OSError) -> Refused:
-    """For an error while the queue file was written."""
+    """An error while the queue file was written."""
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_space()
     return Refused(CleanupStatus.WRITE, "4.3.0", "queue file write error")

@@ -7,7 +7,7 @@ from typing import Final
 
 from libmail.log import LOG
 from libmail.lookup.rewriting import LOCAL, Rewriter
-from libmail.message.addresses import AddressField
+from libmail.message.addresses import RECIPIENT_FIELDS, SENDER_FIELDS, AddressField
 from libmail.message.headers import fields
 from libmail.smtp.address import split_address
 from libmail.tables.maps import Maps
@@ -16,13 +16,7 @@ from libmail.text.quoting import quote_local
 
 __all__ = ["GenericMaps"]
 
-_ADDRESS_FIELDS: Final = frozenset(
-    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
-     b"disposition-notification-to", b"mail-reply-to",
-     b"resent-from", b"resent-sender", b"resent-reply-to",
-     b"to", b"cc", b"bcc", b"apparently-to", b"mail-followup-to",
-     b"resent-to", b"resent-cc", b"resent-bcc")
-)  # fmt: skip
+_ADDRESS_FIELDS: Final = SENDER_FIELDS | RECIPIENT_FIELDS
 
 
 class GenericMaps:

@@ -10,7 +10,25 @@ from typing import Final
 from libmail.message.tokens import Kind, Token, external, internal, tokenize
 from libmail.text.quoting import PLAIN_ATEXT
 
-__all__ = ["AddressField", "Mailbox", "addresses_in", "complete"]
+__all__ = [
+    "RECIPIENT_FIELDS",
+    "SENDER_FIELDS",
+    "AddressField",
+    "Mailbox",
+    "addresses_in",
+    "complete",
+]
+
+# RFC 5322 §3.6.2, §3.6.3 and §3.6.6, and others that hold addresses in practice; in lower case.
+SENDER_FIELDS: Final = frozenset(
+    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
+     b"disposition-notification-to", b"mail-reply-to",
+     b"resent-from", b"resent-sender", b"resent-reply-to")
+)  # fmt: skip
+RECIPIENT_FIELDS: Final = frozenset(
+    (b"to", b"cc", b"bcc", b"apparently-to", b"mail-followup-to",
+     b"resent-to", b"resent-cc", b"resent-bcc")
+)  # fmt: skip
 
 _LINE: Final = 70
 _COMMA: Final = Token(Kind.SPECIAL, ",")

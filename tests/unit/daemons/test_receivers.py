@@ -24,7 +24,7 @@ from daemons import proxymap
 from daemons import trivial_rewrite as rewriting
 from daemons.bounce import Reporter
 from daemons.cleanup.header import HeaderEditor
-from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.message import Message, Shared
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
@@ -128,13 +128,13 @@ def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: lis
     mapper = mapper_maker(LocalRewriter())()
 
     async def serve(connection: Connection) -> None:
-        shop = Workshop(
+        shared = Shared(
             CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper), make_inspector(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip
-        message = Message(shop, (await connection.receive_as(CleanupOpen)).flags)
+        message = Message(shared, (await connection.receive_as(CleanupOpen)).flags)
         try:
             await cleanup_module._exchange(connection, message, cast(QmgrClient, _Notified()))
         finally:

@@ -7,7 +7,7 @@ import pytest
 
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
-from daemons.cleanup.milters import Filters
+from daemons.cleanup.milters import MilterSelection
 from daemons.cleanup.params import HeaderParams, InspectionParams, MappingParams
 from libmail.clients.milters import MilterParams, Milters
 from libmail.lookup.content_checks import CheckTables
@@ -143,7 +143,7 @@ def make_mapper(rewriter: LocalRewriter) -> MakeMapper:
     return mapper_maker(rewriter)
 
 
-FILTERS = Filters(
+FILTERS = MilterSelection(
     Milters(
         MilterParams(
             mail_name="Postfix",

@@ -9,7 +9,7 @@ import pytest
 
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
-from daemons.cleanup.message import Message, Workshop
+from daemons.cleanup.message import Message, Shared
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
@@ -81,14 +81,14 @@ def submit(
 ) -> CleanupResult:
     async def run() -> CleanupResult:
         mapper = make_mapper()
-        shop = Workshop(
+        shared = Shared(
             params or PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
             inspector or make_inspector(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
             FILTERS,
         )  # fmt: skip
-        message = Message(shop, flags)
+        message = Message(shared, flags)
         await message.envelope(envelope)
         message.recipients(recipients)
         for piece in content:

@@ -1,6 +1,6 @@
-"""What cleanup(8) takes of an envelope: the bounds that all later records rely on.
+"""Limits of an envelope that cleanup(8) accepts; every later record relies on them.
 
-Clients check the same, and tell their users better; here it is decided for the queue.
+Clients check the same earlier, with better error messages; this check protects the queue.
 """
 
 from typing import Final
@@ -13,13 +13,13 @@ __all__ = ["envelope_fault", "recipient_fault"]
 
 _MAX_ORCPT: Final = 4 * MAX_ADDRESS  # octets, as each of an address may become three in xtext
 _MAX_ATTRIBUTES: Final = 1 << 16  # octets of everything but recipients, all together
-_USUAL: Final = 1024  # characters that need no closer look
+_USUAL: Final = 1024  # characters up to which the octets need not be counted
 _MAX_NOTIFY: Final = 15
-_LATEST: Final = 2.0**36  # of the epoch
+_LATEST: Final = 2.0**36  # seconds since the epoch, the year 4147
 
 
 def recipient_fault(recipient: Recipient) -> bool:
-    """Whether no record can hold this recipient."""
+    """Whether a recipient cannot be stored in a queue file."""
     address, orig_rcpt, dsn_orcpt, notify, _ = recipient
     return bool(
         address_fault(address)
