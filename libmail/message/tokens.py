@@ -8,6 +8,8 @@ import re
 from enum import Enum
 from typing import Final, NamedTuple
 
+from libmail.text.quoting import rejoined
+
 __all__ = ["Kind", "Token", "external", "internal", "tokenize"]
 
 
@@ -119,16 +121,16 @@ def _closed(comment: str) -> str:
 
 def external(tokens: list[Token]) -> str:
     """The tokens of one address as text, quoted where they were or have to be."""
-    return "".join(
-        f" {token}" if _apart(tokens, at) else str(token) for at, token in enumerate(tokens)
-    )
+    parts = (f" {token}" if _apart(tokens, at) else str(token) for at, token in enumerate(tokens))
+    return rejoined("".join(parts))
 
 
 def internal(tokens: list[Token]) -> str:
     """The tokens of one address as text without quotes."""
-    return "".join(
+    parts = (
         f" {token.text}" if _apart(tokens, at) else token.text for at, token in enumerate(tokens)
     )
+    return rejoined("".join(parts))
 
 
 def _apart(tokens: list[Token], at: int) -> bool:

@@ -9,7 +9,7 @@ local part and domain. The null path is "".
 import re
 from typing import Final
 
-from libmail.text.quoting import quote_local
+from libmail.text.quoting import quote_local, rejoined
 
 __all__ = [
     "MAX_ADDRESS",
@@ -95,7 +95,7 @@ def unquote(address: str) -> str:
     """
     if '"' not in address and "\\" not in address:
         return address
-    return "".join(_plain(token[0]) for token in _TOKEN.finditer(address))
+    return rejoined("".join(_plain(token[0]) for token in _TOKEN.finditer(address)))
 
 
 def _plain(token: str) -> str:
@@ -234,7 +234,7 @@ def _internal(inner: str, path: str, *, strict: bool) -> str:
             quoted = token[0] == '"'
     if comment and strict:
         raise AddressSyntax(path)
-    return "".join(parts)
+    return rejoined("".join(parts))
 
 
 def _joins(before: str, after: str) -> bool:

@@ -5,7 +5,14 @@ from typing import Final
 
 from libmail.text.printable import printable, without_controls
 
-__all__ = ["PLAIN_ATEXT", "PLAIN_DOT_ATOM", "header_address", "quote_local", "shown_address"]
+__all__ = [
+    "PLAIN_ATEXT",
+    "PLAIN_DOT_ATOM",
+    "header_address",
+    "quote_local",
+    "rejoined",
+    "shown_address",
+]
 
 # As regular expressions: a character, and a local part, which nothing rewrites in any
 # configuration: RFC 5322 §3.2.3 without "!" and "%", which are operators.
@@ -18,6 +25,17 @@ _ATOM: Final = r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+"
 _DOT_STRING: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _PLAIN: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*(?:@[^@]*)?").fullmatch
 _ESCAPED: Final = re.compile(r'["\\\r]')
+
+
+def rejoined(text: str) -> str:
+    """Text out of which something was taken (backslashes, comments), as if it had been read so.
+
+    Octets that were no UTF-8 by themselves may stand together now, and make a character; without
+    this, the same octets would be another text on the other side of a wire.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def quote_local(address: str) -> str:

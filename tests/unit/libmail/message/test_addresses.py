@@ -46,6 +46,11 @@ def test_field(value: str, addresses: list[str], rendered: str) -> None:
     assert field.render("X") == rendered
 
 
+def test_octets_of_a_character_that_stood_apart_are_one() -> None:
+    tokens = tokenize(b"\xef\\\xb9\xb9@b.test".decode("utf-8", "surrogateescape"))
+    assert internal(tokens) == external(tokens) == "\ufe79@b.test"
+
+
 def test_no_member_of_a_list_is_lost() -> None:
     """header_address_token_limit is for what is shown; lists of recipients have no limit."""
     members = [f"m{number}@out.test" for number in range(5000)]

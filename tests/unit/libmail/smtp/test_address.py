@@ -106,6 +106,22 @@ def test_quoting(internal: str, external: str) -> None:
     assert unquote(external) == internal
 
 
+SPLIT_CHARACTERS = {
+    "pair": b"<\xef\\\xb9\xb9@b.test>",
+    "comment": b"<\xef(x)\xb9\xb9@b.test>",
+    "quoted": b'<"\xef\\\xb9\xb9"@b.test>',
+}
+
+
+@pytest.mark.parametrize("path", SPLIT_CHARACTERS.values(), ids=SPLIT_CHARACTERS)
+def test_octets_of_a_character_that_stood_apart_are_one(path: bytes) -> None:
+    """Others decode the same octets to the same text."""
+    text = path.decode("utf-8", "surrogateescape")
+    assert parse_path(text, utf8=True)[0] == "\ufe79@b.test"
+    if b"(" not in path:
+        assert unquote(text[1:-1]) == "\ufe79@b.test"
+
+
 @pytest.mark.parametrize(
     ("address", "want"), [("a@b", ("a", "b")), ("a@b@c", ("a@b", "c")), ("a", ("a", ""))]
 )
