@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from daemons.smtp.checks import ContentChecks
 from daemons.smtp.generic import GenericMaps
+from daemons.smtp.logins import Logins, open_logins
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
@@ -116,7 +117,12 @@ def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentCh
 
 
 def _decisions(
-    params: SmtpParams, tls: TlsPolicies, options: TableOptions, *, lmtp: bool
+    params: SmtpParams,
+    tls: TlsPolicies,
+    logins: Logins | None,
+    options: TableOptions,
+    *,
+    lmtp: bool,
 ) -> Decisions:
     prefix, hello = ("lmtp", "lhlo") if lmtp else ("smtp", "ehlo")
 
@@ -144,6 +150,7 @@ def _decisions(
         tls=tls,
         pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
         reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
+        logins=logins,
     )
 
 
@@ -161,7 +168,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
         status_filter=open_status_filter(
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
-        decisions=_decisions(params, tls, options, lmtp=lmtp),
+        decisions=_decisions(params, tls, open_logins(config, prefix, options), options, lmtp=lmtp),
         engine=open_engine(config, prefix) if tls.ever else None,
         generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),

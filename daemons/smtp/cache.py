@@ -17,13 +17,14 @@ class SessionKey(NamedTuple):
     """What a session is for, and what made it: it serves no message that needs another one.
 
     where: the destination, or the address of the server. tls: what was asked for. smtputf8:
-    servers without it were passed over.
+    servers without it were passed over. login: by what a login was looked for, () where none was.
     """
 
     where: str
     port: int
     tls: TlsKey
     smtputf8: bool
+    login: tuple[str, ...] = ()
 
 
 class SessionCache:

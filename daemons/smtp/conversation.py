@@ -21,6 +21,7 @@ from daemons.smtp.failure import (
     said,
 )
 from daemons.smtp.ledger import Ledger
+from daemons.smtp.logins import Asking
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
@@ -77,10 +78,12 @@ class Conversation:
         secrecy: Secrecy,
         keys: tuple[SessionKey, ...],
         keep: bool,
+        destination: str,
     ) -> None:
         """secrecy: that the server is to have.
 
         keys: under which the session is kept afterwards, if that is wanted and it is fit.
+        destination: as it is written, or the path of a socket.
         """
         self._client = client
         self._params = client.settings.params
@@ -91,6 +94,7 @@ class Conversation:
         self._secrecy = secrecy
         self._keys = keys
         self._keep = keep
+        self._destination = destination
         self.plainly = False
         self._probe = mail.delivery.verify_only
 
@@ -145,6 +149,11 @@ class Conversation:
             start.keep_session()
         else:
             await start.after_greeting(extensions)
+        if client.decisions.logins is not None:
+            request = self._request
+            await client.decisions.logins.log_in(
+                session, Asking(request.queue_id, request.sender, self._destination)
+            )
 
     async def _handshake_failed(self) -> None:
         """Where TLS was a wish only, and the message has waited, it goes without."""
@@ -211,7 +220,7 @@ class Conversation:
         offered = session.extensions
         try:
             obstacle = outgoing.obstacle(session, offered)
-            mail = outgoing.mail(offered)
+            mail = outgoing.mail(offered, logged_in=session.logged_in)
             rcpts = outgoing.rcpts(ledger.left, offered)
         except UnsafeAddress:
             obstacle = Failure("5.1.3", "bad address syntax")

@@ -41,7 +41,8 @@ class Named(Protocol):
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A reason. mta, diagnostic: of the server that gave it. site: the destination as a whole is
-    in trouble, not this message. error_class: of notify_classes, whom it may concern."""
+    in trouble, not this message. error_class: of notify_classes, whom it may concern. diag_type:
+    whose words the diagnostic is."""
 
     dsn: str
     reason: str
@@ -49,6 +50,7 @@ class Failure:
     diagnostic: str = ""
     site: bool = False
     error_class: ErrorClass | None = None
+    diag_type: str = "smtp"
 
     @property
     def temporary(self) -> bool:
@@ -63,7 +65,7 @@ class Failure:
             reason=self.reason,
             relay=relay,
             mta=self.mta,
-            diag_type="smtp" if self.diagnostic else "",
+            diag_type=self.diag_type if self.diagnostic else "",
             diag_text=self.diagnostic,
             conn_use=conn_use,
             tls=tls,

@@ -26,6 +26,7 @@ from libmail.tls.connection import Connection, connect
 from libmail.tls.context import ClientContext
 from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
 from libmail.tls.expected import ClientSpec
+from libmail.tls.facts import Trust
 from libmail.tls.layer import TlsLayer
 from libmail.tls.loglevel import LogLevel, parse_loglevel
 from libmail.tls.params import TlsParams
@@ -143,6 +144,7 @@ class Handshake:
             warn_of_problems(() if isinstance(error, Lost) else error.problems)
             raise HandshakeFailed from None
         session.secured = True
+        session.verified = self._connection.trust is Trust.VERIFIED
         self._tell()
         return self._policy.unmet(self._connection.trust)
 

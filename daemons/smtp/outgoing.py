@@ -93,7 +93,7 @@ class Outgoing:
         )
         return known_commands(source, offered)
 
-    def mail(self, offered: Extensions) -> bytes:
+    def mail(self, offered: Extensions, *, logged_in: bool = False) -> bytes:
         """The MAIL command. Raises UnsafeAddress."""
         request = self._delivery.request
         flags = request.envelope_flags
@@ -108,6 +108,7 @@ class Outgoing:
             bool(flags & _SMTPUTF8),
             request.dsn_envid,
             ret or ("HDRS" if flags & _DSN_HEADERS else ""),
+            logged_in and params.smtp_send_dummy_mail_auth,
         )
         return mail_command(sender, offered, quote=params.smtp_quote_rfc821_envelope)
 

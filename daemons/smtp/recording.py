@@ -1,6 +1,6 @@
 """What was said in a session, for `notify_classes`; kept only where somebody wants to know."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from daemons.smtp.failure import ErrorClass
@@ -10,7 +10,7 @@ from libmail.net.secure_wire import SecureWire
 from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import Phase, ServerReply
 
-__all__ = ["Notices", "RecordingWire", "blame", "note_sent"]
+__all__ = ["Notices", "RecordingWire", "blame", "mask_record", "note_sent"]
 
 _CLASSES: Final = ("data", "protocol")
 
@@ -75,6 +75,18 @@ def blame(wire: Wire, error_class: ErrorClass) -> None:
     """Remember that something was wrong in this session."""
     if isinstance(wire, RecordingWire):
         wire.errors.add(error_class)
+
+
+def mask_record(wire: Wire, masked: Callable[[str], str]) -> None:
+    """Have nobody see what was said in confidence. masked: a text without that."""
+    if isinstance(wire, RecordingWire):
+        wire.lines = [
+            (
+                way,
+                masked(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape"),
+            )
+            for way, line in wire.lines
+        ]
 
 
 class Notices:

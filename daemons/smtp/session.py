@@ -24,22 +24,23 @@ from libmail.smtp.client import (
     ServerReply,
 )
 
-__all__ = ["Session"]
+__all__ = ["CLOSING", "Session"]
 
 _NO_EXTENSIONS: Final = Extensions()
-_CLOSING: Final = 221
+CLOSING: Final = 221
+"""The server hangs up."""
 
 
 class Session:
     """An open connection to a server, and what is known of it.
 
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
-    with the port, as logged. pix: workarounds. secured: by TLS. uses: transactions. born: monotonic
-    time.
+    with the port, as logged. pix: workarounds. secured: by TLS. verified: and the server is the
+    one that was asked for. logged_in: by AUTH. uses: transactions. born: monotonic time.
     """
 
-    __slots__ = ("address", "born", "extensions", "host", "name", "pix", "port", "relay", "secured",
-                 "uses", "wire")  # fmt: skip
+    __slots__ = ("address", "born", "extensions", "host", "logged_in", "name", "pix", "port",
+                 "relay", "secured", "uses", "verified", "wire")  # fmt: skip
 
     def __init__(self, wire: SecureWire, host: str, address: str, port: int) -> None:
         """port: 0 for a UNIX socket."""
@@ -52,6 +53,8 @@ class Session:
         self.extensions = _NO_EXTENSIONS
         self.pix: frozenset[str] = frozenset()
         self.secured = False
+        self.verified = False
+        self.logged_in = False
         self.uses = 0
         self.born = time.monotonic()
 
@@ -61,7 +64,7 @@ class Session:
         "221" is what QUIT is answered: to anything else, it says that the server hangs up.
         """
         reply = await self.wire.reply(phase)
-        if reply.code == _CLOSING:
+        if reply.code == CLOSING:
             raise Lost(phase)
         if reply.garbage or reply.cut:
             self._complain(reply, queue_id)

@@ -87,6 +87,7 @@ class SmtpParams:
     smtp_rcpt_timeout: float
     smtp_reply_filter: tuple[str, ...]
     smtp_rset_timeout: float
+    smtp_send_dummy_mail_auth: bool
     smtp_send_xforward_command: bool
     smtp_skip_5xx_greeting: bool
     smtp_skip_quit_response: bool

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from daemons.smtp.cache import SessionCache
+from daemons.smtp.logins import Logins
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
@@ -32,7 +33,8 @@ class Decisions:
     """What parameters and tables say about servers; made before the jail.
 
     lookups: what decisions ask. choice: of servers. discard_maps:
-    smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations.
+    smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations. logins: None
+    where it logs in nowhere.
     """
 
     lookups: Lookups
@@ -43,6 +45,7 @@ class Decisions:
     tls: TlsPolicies
     pix: PixWorkarounds
     reply_filter: ReplyFilter
+    logins: Logins | None = None
 
 
 class SmtpClient:

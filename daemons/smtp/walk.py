@@ -51,7 +51,7 @@ class _Route:
 
     text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
     that. keep: sessions, for the next message. loop_detect: a server may turn out to be this
-    system.
+    system. login: see SessionKey.
     """
 
     text: str
@@ -59,19 +59,23 @@ class _Route:
     smtputf8: bool
     keep: bool
     loop_detect: bool
+    login: tuple[str, ...]
 
     def key(self, tls: TlsKey) -> SessionKey:
         """For sessions with any of its servers."""
-        return self.server_key(self.text, tls)
+        return SessionKey(self.text, self.destination.port, tls, self.smtputf8, self.login)
 
-    def server_key(self, address: str, tls: TlsKey) -> SessionKey:
+    def server_key(self, host: str, address: str, tls: TlsKey) -> SessionKey:
         """For sessions with one server."""
-        return SessionKey(address, self.destination.port, tls, self.smtputf8)
+        login = (*self.login, host, self.text) if self.login else ()
+        return SessionKey(address, self.destination.port, tls, self.smtputf8, login)
 
     def keys(self, session: Session, secrecy: Secrecy) -> tuple[SessionKey, ...]:
         """Under which a session is kept."""
         key = self.key(secrecy.key)
-        return (key, self.server_key(session.address, secrecy.key)) if session.port else (key,)
+        if not session.port:
+            return (key,)
+        return key, self.server_key(session.host, session.address, secrecy.key)
 
 
 class Walk:
@@ -147,6 +151,7 @@ class Walk:
             smtputf8=self._mail.outgoing.needs_smtputf8,
             keep=await self._wants_to_keep(destination),
             loop_detect=not lmtp and destination.port == decisions.default_port,
+            login=() if decisions.logins is None else decisions.logins.key(self._request.sender),
         )
 
     async def _wants_to_keep(self, destination: Destination) -> bool:
@@ -185,7 +190,7 @@ class Walk:
             secrecy = await self._secrecy(route, server.host, server.address)
             if secrecy is None or not self._wrapping_fits(secrecy, route.destination.port):
                 continue
-            where = route.server_key(server.address, secrecy.key)
+            where = route.server_key(server.host, server.address, secrecy.key)
             if self._client.cache and await self._reuse(where, route, secrecy, last=final):
                 return
             if await self._try_server(server, route, secrecy, last=final):
@@ -252,6 +257,7 @@ class Walk:
             secrecy=secrecy,
             keys=route.keys(session, secrecy),
             keep=route.keep,
+            destination=route.destination.path or route.text.removeprefix("inet:"),
         )
 
     async def _begin(

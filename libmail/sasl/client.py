@@ -1,10 +1,13 @@
 """Logging in to other servers: the client's end of SASL mechanisms, without I/O.
 
 `choose` takes the strongest mechanism that the server offers and the configuration allows; the
-mechanism gives the initial response and answers challenges. What the server says is hostile input:
-whatever does not fit is a `SaslClientError`, and no secret is sent over it.
+mechanism gives the initial response and answers challenges, `Dialogue` puts that into lines. What
+the server says is hostile input: whatever does not fit is a `SaslClientError`, and no secret is
+sent over it.
 """
 
+import base64
+import binascii
 import hmac
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
@@ -12,12 +15,25 @@ from typing import Final, NamedTuple, Protocol
 from libmail.sasl.mechanism import Mechanism, SecurityOptions
 from libmail.sasl.scram import ScramClient, ScramError
 
-__all__ = ["ClientMechanism", "Credentials", "SaslClientError", "choose", "make_client"]
+__all__ = [
+    "TOKEN_MECHANISMS",
+    "ClientMechanism",
+    "Credentials",
+    "Dialogue",
+    "SaslClientError",
+    "choose",
+    "make_client",
+]
 
 _MAX_CHALLENGE: Final = 8192
+_MAX_CHALLENGES: Final = 10  # no mechanism has so many
+_MAX_COMMAND: Final = 512  # octets, RFC 5321 §4.5.3.1.4; a response may be longer, RFC 4954 §4
+_MASK: Final = "<masked>"
+_SHORTEST_HIDDEN: Final = 4  # characters; what is shorter stands everywhere by chance
 _SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1")
 _PASSWORD: Final = (*_SCRAM, "CRAM-MD5", "PLAIN", "LOGIN")
-_TOKEN: Final = ("OAUTHBEARER", "XOAUTH2")
+TOKEN_MECHANISMS: Final = ("OAUTHBEARER", "XOAUTH2")
+"""Those whose password is an OAuth access token."""
 
 
 class SaslClientError(Exception):
@@ -25,12 +41,11 @@ class SaslClientError(Exception):
 
 
 class Credentials(NamedTuple):
-    """Who we are. token: an OAuth access token instead of a password. host, port: of the server,
+    """Who we are. password: for `TOKEN_MECHANISMS` an access token. host, port: of the server,
     which OAUTHBEARER names. authzid: send_cyrus_sasl_authzid asks for it."""
 
     user: str
     password: str
-    token: bool = False
     host: str = ""
     port: int = 0
     authzid: str = ""
@@ -50,22 +65,70 @@ class ClientMechanism(Protocol):
         that it knows the password, too."""
 
 
-def choose(
-    offered: Iterable[str], allowed: Callable[[str], bool], options: SecurityOptions, *, token: bool
-) -> str:
-    """The best mechanism, "" if there is none. allowed: by smtp_sasl_mechanism_filter."""
+def choose(offered: Iterable[str], options: SecurityOptions, *, token: bool) -> str:
+    """The best mechanism, "" if there is none. token: there may be one instead of a password."""
     names = {name.upper() for name in offered}
-    for name in _TOKEN if token else _PASSWORD:
-        if name in names and allowed(name) and options.accept(Mechanism.known(name)):
+    for name in (*TOKEN_MECHANISMS, *_PASSWORD) if token else _PASSWORD:
+        if name in names and options.accept(Mechanism.known(name)):
             return name
     return ""
 
 
 def make_client(mechanism: str, credentials: Credentials) -> ClientMechanism:
-    """Begin an exchange with one that `choose` gave."""
+    """Begin an exchange with one that `choose` gave. Raises SaslClientError."""
+    if not credentials.user.strip():
+        raise SaslClientError("All-whitespace username.")
     if mechanism in _SCRAM:
         return _Scram(mechanism, credentials)
     return _MAKERS[mechanism](credentials)
+
+
+class Dialogue:
+    """One exchange in lines, RFC 4954 §4. Raises SaslClientError."""
+
+    def __init__(self, mechanism: str, credentials: Credentials) -> None:
+        """mechanism: one that `choose` gave."""
+        self._mechanism = mechanism
+        self._client = make_client(mechanism, credentials)
+        self._left = _MAX_CHALLENGES
+        password = credentials.password
+        self._secrets = [password, base64.b64encode(_octets(password)).decode("ascii")]
+
+    def command(self) -> bytes:
+        """AUTH, with the initial response where there is one and the line has room for it."""
+        initial = self._client.initial()
+        alone = f"AUTH {self._mechanism}\r\n".encode()
+        if initial is None:
+            return alone
+        line = b"AUTH %b %b\r\n" % (self._mechanism.encode(), self._encoded(initial) or b"=")
+        return line if len(line) <= _MAX_COMMAND else alone
+
+    def answer(self, challenge: str) -> bytes:
+        """The line that answers a challenge; challenge: what follows the code of the reply."""
+        self._left -= 1
+        if self._left < 0:
+            raise SaslClientError("too many challenges")
+        try:
+            data = base64.b64decode(challenge.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            raise SaslClientError("malformed challenge") from None
+        return self._encoded(self._client.respond(data)) + b"\r\n"
+
+    def finish(self) -> None:
+        """See ClientMechanism."""
+        self._client.finish()
+
+    def _encoded(self, response: bytes) -> bytes:
+        encoded = base64.b64encode(response)
+        self._secrets.append(encoded.decode("ascii"))
+        return encoded
+
+    def masked(self, text: str) -> str:
+        """Text of the session without what nobody may see, even where the server repeats it."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_HIDDEN:
+                text = text.replace(secret, _MASK)
+        return text
 
 
 def _octets(text: str) -> bytes:

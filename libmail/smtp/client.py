@@ -260,7 +260,7 @@ class Extensions:
     """What a server offers.
 
     size: its limit in octets, 0 for none. bad_size: what came with SIZE instead of a number.
-    auth: mechanisms.
+    auth: mechanisms, None where AUTH is not offered.
     """
 
     esmtp: bool = False
@@ -273,7 +273,7 @@ class Extensions:
     size_offered: bool = False
     size: int = 0
     bad_size: str = ""
-    auth: tuple[str, ...] = ()
+    auth: tuple[str, ...] | None = None
     xforward: frozenset[str] = frozenset()
 
 
@@ -303,7 +303,7 @@ def parse_extensions(reply: ServerReply, discard: Iterable[str] = ()) -> Extensi
         size_offered="SIZE" in found,
         size=int(limit) if good else 0,
         bad_size="" if good else limit,
-        auth=tuple(found.get("AUTH", ())),
+        auth=tuple(found["AUTH"]) if "AUTH" in found else None,
         xforward=frozenset(value.upper() for value in found.get("XFORWARD", ())),
     )
 

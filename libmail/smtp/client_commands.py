@@ -24,7 +24,8 @@ class UnsafeAddress(ValueError):
 class Sender(NamedTuple):
     """What MAIL says. address: internal form. body: "", "7BIT", "8BITMIME". ret: "FULL", "HDRS".
 
-    size: None while it is not known what the server will get.
+    size: None while it is not known what the server will get. auth: AUTH=<>, RFC 4954 §5: nobody
+    vouches for the sender.
     """
 
     address: str
@@ -33,6 +34,7 @@ class Sender(NamedTuple):
     smtputf8: bool = False
     envid: str = ""
     ret: str = ""
+    auth: bool = False
 
 
 def _path(address: str, *, quote: bool) -> str:
@@ -55,6 +57,8 @@ def mail_command(sender: Sender, offered: Extensions, *, quote: bool = True) -> 
             text += f" RET={sender.ret}"
     if offered.smtputf8 and sender.smtputf8:
         text += " SMTPUTF8"
+    if sender.auth:
+        text += " AUTH=<>"
     return text.encode("utf-8", "surrogateescape") + b"\r\n"
 
 

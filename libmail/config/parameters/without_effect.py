@@ -41,17 +41,7 @@ _TLS = """
 """
 
 _SASL = """
-    cyrus_sasl_config_path lmtp_sasl_auth_cache_name lmtp_sasl_auth_cache_time
-    lmtp_sasl_auth_enable lmtp_sasl_auth_soft_bounce
-    lmtp_sasl_mechanism_filter lmtp_sasl_password_maps lmtp_sasl_password_result_delimiter
-    lmtp_sasl_path lmtp_sasl_security_options lmtp_sasl_tls_security_options
-    lmtp_sasl_tls_verified_security_options lmtp_sasl_type lmtp_sender_dependent_authentication
-    send_cyrus_sasl_authzid smtp_sasl_auth_cache_name smtp_sasl_auth_cache_time
-    smtp_sasl_auth_enable smtp_sasl_auth_soft_bounce smtp_sasl_mechanism_filter
-    smtp_sasl_password_maps smtp_sasl_password_result_delimiter smtp_sasl_path
-    smtp_sasl_security_options smtp_sasl_tls_security_options
-    smtp_sasl_tls_verified_security_options smtp_sasl_type smtp_sender_dependent_authentication
-    smtpd_sasl_local_domain
+    cyrus_sasl_config_path smtpd_sasl_local_domain
 """
 
 _MILTERS = """
@@ -109,9 +99,9 @@ _OTHER = """
     debug_peer_list delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
-    lmtp_min_data_rate lmtp_send_dummy_mail_auth local_login_sender_maps
+    lmtp_min_data_rate local_login_sender_maps
     postlogd_watchdog_timeout smtp_bind_address_enforce
-    smtp_cname_overrides_servername smtp_min_data_rate smtp_send_dummy_mail_auth
+    smtp_cname_overrides_servername smtp_min_data_rate
     smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
     tcp_windowsize
 """
@@ -157,8 +147,8 @@ FOR_INSTALLERS = _words(
 
 HARMLESS = _words(
     """
-    debugger_command postscreen_tls_dh512_param_file smtpd_tls_dh512_param_file
-    tlsproxy_tls_dh512_param_file
+    debugger_command lmtp_sasl_path postscreen_tls_dh512_param_file smtp_sasl_path
+    smtpd_tls_dh512_param_file tlsproxy_tls_dh512_param_file
     """
 )
 """Those of which nobody needs to be told: Postfix 3.12 ignores them too, or asks for the debugger

@@ -24,11 +24,9 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("main", "expected"),
     [
-        ("smtp_sasl_path = x", [f"main.cf, line 1: smtp_sasl_path: {YET}"]),
-        ("smtp_sasl_path =", []),
-        ("smtp_sasl_security_options = noplaintext, noanonymous", []),
-        ("smtp_sasl_security_options=noanonymous", [
-            f"main.cf, line 1: smtp_sasl_security_options: {YET}"]),
+        ("smtp_min_data_rate = 1", [f"main.cf, line 1: smtp_min_data_rate: {YET}"]),
+        ("smtp_min_data_rate = 500", []),
+        ("smtp_sasl_path = x", []),
         ("# one\nmessage_strip_characters = \\0", [
             f"main.cf, line 2: message_strip_characters: {YET}"]),
         ("mime_header_checks = $header_checks", []),

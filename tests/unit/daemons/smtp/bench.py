@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daemons.smtp.logins import open_logins
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
@@ -226,6 +227,7 @@ class Bench:
             tls=tls,
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
+            logins=open_logins(config, prefix, TableOptions.of(config)),
         )
         notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
         self.client = SmtpClient(

@@ -1,0 +1,303 @@
+"""Logging in to servers: with which name and password, and by which mechanisms (SASL_README).
+
+`open_logins` reads the parameters and opens the tables, before the jail. `Logins.log_in` is what a
+session does after EHLO. A server that does not offer AUTH, and one that no password is known for,
+gets the mail without. All else that goes wrong is temporary: it is the mail of others that would
+be lost by a mistake in our files. What is said in confidence is neither logged nor recorded.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed
+from daemons.smtp.recording import mask_record
+from daemons.smtp.refusals import Refusal, Refusals
+from daemons.smtp.session import CLOSING, Session
+from libmail.config import Config
+from libmail.log import LOG, Fatal
+from libmail.net.wire import Lost
+from libmail.sasl.client import TOKEN_MECHANISMS, Credentials, Dialogue, SaslClientError, choose
+from libmail.sasl.mechanism import SecurityOptions, parse_security_options
+from libmail.smtp.address import split_address
+from libmail.smtp.client import EHLO, LHLO, ServerReply
+from libmail.tables.maps import Maps
+from libmail.tables.match import StringList
+from libmail.tables.registry import open_writable
+from libmail.tables.table import TableOptions, TableRetry
+
+__all__ = ["Asking", "Login", "Logins", "SaslParams", "open_logins"]
+
+_REFUSED: Final = 535  # by the password, RFC 4954 §6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaslParams:
+    """See postconf(5)."""
+
+    mydestination: tuple[str, ...]
+    myorigin: str
+    recipient_delimiter: str
+    send_cyrus_sasl_authzid: bool
+    smtp_sasl_auth_cache_name: str
+    smtp_sasl_auth_cache_time: float
+    smtp_sasl_auth_enable: bool
+    smtp_sasl_auth_soft_bounce: bool
+    smtp_sasl_mechanism_filter: tuple[str, ...]
+    smtp_sasl_password_maps: tuple[str, ...]
+    smtp_sasl_password_result_delimiter: str
+    smtp_sasl_security_options: tuple[str, ...]
+    smtp_sasl_tls_security_options: tuple[str, ...]
+    smtp_sasl_tls_verified_security_options: tuple[str, ...]
+    smtp_sasl_type: str
+    smtp_sender_dependent_authentication: bool
+
+
+class Asking(NamedTuple):
+    """For which message. destination: as it is written, or the path of a socket."""
+
+    queue_id: str
+    sender: str
+    destination: str
+
+
+class Login(NamedTuple):
+    """What smtp_sasl_password_maps has."""
+
+    user: str
+    password: str
+
+
+class _Allowed(NamedTuple):
+    """What mechanisms have to be, by what is known of the server."""
+
+    clear: SecurityOptions
+    encrypted: SecurityOptions
+    verified: SecurityOptions
+
+    def of(self, session: Session) -> SecurityOptions:
+        if not session.secured:
+            return self.clear
+        return self.verified if session.verified else self.encrypted
+
+
+class Logins:
+    """For all sessions of a process. Made by `open_logins`."""
+
+    def __init__(
+        self,
+        params: SaslParams,
+        maps: Maps,
+        local: StringList,
+        mechanisms: StringList,
+        allowed: _Allowed,
+        refusals: Refusals | None,
+        *,
+        lmtp: bool,
+    ) -> None:
+        """local: domains of ours. mechanisms: smtp_sasl_mechanism_filter."""
+        self._params = params
+        self._maps = maps
+        self._local = local
+        self._filter = mechanisms if params.smtp_sasl_mechanism_filter else None
+        self._allowed = allowed
+        self._refusals = refusals
+        self._phase = LHLO if lmtp else EHLO
+        self._by_sender = params.smtp_sender_dependent_authentication and not lmtp
+        # A password is no token: who has tokens says so by the name of such a mechanism.
+        words = {word.upper() for word in params.smtp_sasl_mechanism_filter}
+        self._token = not words.isdisjoint(TOKEN_MECHANISMS)
+
+    def key(self, sender: str) -> tuple[str, ...]:
+        """Of a kept session: by what, beside the server, logins differ."""
+        return (sender if self._by_sender else "",)
+
+    # what is looked up
+
+    async def find(self, host: str, asking: Asking) -> Login | None:
+        """By sender, server and destination, in this order. Raises TableRetry."""
+        value = await self._of_sender(asking.sender)
+        if value is None:
+            value = await self._maps.find(host)
+        if value is None:
+            value = await self._maps.find(asking.destination)
+        if value is None:
+            return None
+        user, _, password = value.partition(self._params.smtp_sasl_password_result_delimiter)
+        return Login(user, password)
+
+    async def _of_sender(self, sender: str) -> str | None:
+        if not (self._by_sender and sender):
+            return None
+        domain = split_address(sender)[1].lower()
+        ours = domain == self._params.myorigin.lower() or await self._local.match(domain)
+        delimiters = self._params.recipient_delimiter
+        found = await self._maps.find_address(sender, delimiters, local=ours)
+        return None if found is None else found.value
+
+    async def _usable(self, offered: tuple[str, ...]) -> list[str]:
+        """The mechanisms that the filter lets pass. Raises TableRetry."""
+        if self._filter is None:
+            return list(offered)
+        return [name for name in offered if await self._filter.match(name)]
+
+    # in a session
+
+    async def log_in(self, session: Session, asking: Asking) -> None:
+        """Log in where that is possible. Raises Lost, SiteFailed, LocalTrouble."""
+        offered = session.extensions.auth
+        if offered is None:
+            return
+        try:
+            usable = await self._usable(offered)
+            if not usable:
+                _complain(session, offered)
+            login = await self.find(session.host, asking)
+        except TableRetry:
+            LOG.warning(f"{asking.queue_id}: {self._maps.title} lookup error")
+            raise LocalTrouble from None
+        if login is None:
+            return
+        if not usable:
+            raise _failed(
+                f": server {session.name} offered no compatible authentication mechanisms"
+                " for this type of connection security"
+            )
+        await self._not_refused(session, login)
+        await self._exchange(session, login, usable)
+        session.logged_in = True
+
+    async def _not_refused(self, session: Session, login: Login) -> None:
+        """Raises SiteFailed if that is known already."""
+        if self._refusals is None:
+            return
+        refusal = await self._refusals.find(session.host, *login)
+        if refusal is not None:
+            text = (
+                f"SASL [CACHED] authentication failed; server {session.host} said: {refusal.text}"
+            )
+            raise self._refused(session, refusal, text)
+
+    async def _exchange(self, session: Session, login: Login, usable: list[str]) -> None:
+        try:
+            dialogue = self._begin(session, login, usable)
+        except SaslClientError as error:
+            raise _impossible(session, str(error)) from None
+        try:
+            reply = await self._converse(session, dialogue)
+        except SaslClientError as error:
+            raise _impossible(session, str(error)) from None
+        finally:
+            mask_record(session.wire, dialogue.masked)
+        if reply.positive:
+            return
+        refusal = Refusal(reply.dsn, dialogue.masked(reply.text))
+        if reply.code == _REFUSED and self._refusals is not None:
+            await self._refusals.note(session.host, *login, refusal)
+        text = f"SASL authentication failed; server {session.name} said: {refusal.text}"
+        raise self._refused(session, refusal, text)
+
+    def _begin(self, session: Session, login: Login, usable: list[str]) -> Dialogue:
+        """Raises SaslClientError, SiteFailed."""
+        mechanism = choose(usable, self._allowed.of(session), token=self._token)
+        if not mechanism:
+            LOG.warning("SASL authentication failure: No worthy mechs found")
+            raise _failed(_cannot(session, "no mechanism available"))
+        authzid = login.user if self._params.send_cyrus_sasl_authzid else ""
+        credentials = Credentials(*login, session.host, session.port, authzid)
+        return Dialogue(mechanism, credentials)
+
+    async def _converse(self, session: Session, dialogue: Dialogue) -> ServerReply:
+        """The reply that ends the exchange. Raises SaslClientError, Lost.
+
+        Nothing of it is logged here: the server may repeat what it was told.
+        """
+        wire = session.wire
+        wire.send(dialogue.command())
+        while True:
+            reply = await wire.reply(self._phase)
+            if reply.code == CLOSING:
+                raise Lost(self._phase)
+            if not 300 <= reply.code < 400:
+                break
+            wire.send(dialogue.answer(reply.lines[-1][4:]))
+        if reply.positive:
+            dialogue.finish()
+        return reply
+
+    def _refused(self, session: Session, refusal: Refusal, text: str) -> SiteFailed:
+        failure = Failure(refusal.dsn, text, session.host, refusal.text, site=True)
+        if failure.dsn[0] not in "45":
+            return SiteFailed(replace(failure, dsn="4.7.0"))
+        if self._params.smtp_sasl_auth_soft_bounce:
+            return SiteFailed(replace(failure, dsn=f"4{failure.dsn[1:]}"))
+        return SiteFailed(failure)
+
+
+def _complain(session: Session, offered: tuple[str, ...]) -> None:
+    if offered:
+        words = " ".join(offered)
+        LOG.warning(f"{session.relay} offered no supported AUTH mechanisms: '{words}'")
+    else:
+        LOG.warning(f"{session.relay} offered null AUTH mechanism list")
+
+
+def _cannot(session: Session, why: str) -> str:
+    return f"; cannot authenticate to server {session.name}: {why}"
+
+
+def _failed(text: str, diagnostic: str = "") -> SiteFailed:
+    text = f"SASL authentication failed{text}"
+    return SiteFailed(Failure("4.7.0", text, "", diagnostic, site=True, diag_type="x-sasl"))
+
+
+def _impossible(session: Session, why: str) -> SiteFailed:
+    """The exchange makes no sense."""
+    LOG.warning(f"SASL authentication failure: {why}")
+    return _failed(_cannot(session, "generic failure"), "generic failure")
+
+
+# before the jail
+
+
+def open_logins(config: Config, prefix: str, options: TableOptions) -> Logins | None:
+    """None where it logs in nowhere. prefix: "smtp" or "lmtp". Raises Fatal, ConfigError."""
+    lmtp = prefix == "lmtp"
+    params = config.load(SaslParams, ("smtp_", "lmtp_") if lmtp else None)
+    if not params.smtp_sasl_auth_enable:
+        return None
+    maps = f"{prefix}_sasl_password_maps"
+    if not params.smtp_sasl_password_maps:
+        raise Fatal(f"specify a password table via the `{maps}' configuration parameter")
+    if params.smtp_sasl_type != "cyrus":
+        LOG.warning(f"unsupported SASL client implementation: {params.smtp_sasl_type}")
+        raise Fatal("SASL library initialization")
+    return Logins(
+        params,
+        Maps(maps, params.smtp_sasl_password_maps, options),
+        StringList("mydestination", params.mydestination, options),
+        StringList(f"{prefix}_sasl_mechanism_filter", params.smtp_sasl_mechanism_filter, options),
+        _allowed(params, prefix),
+        _refusals(params, options),
+        lmtp=lmtp,
+    )
+
+
+def _allowed(params: SaslParams, prefix: str) -> _Allowed:
+    def options(name: str, words: tuple[str, ...]) -> SecurityOptions:
+        try:
+            return parse_security_options(words)
+        except ValueError as error:
+            raise Fatal(f"{prefix}_sasl_{name}: {error}") from None
+
+    return _Allowed(
+        options("security_options", params.smtp_sasl_security_options),
+        options("tls_security_options", params.smtp_sasl_tls_security_options),
+        options("tls_verified_security_options", params.smtp_sasl_tls_verified_security_options),
+    )
+
+
+def _refusals(params: SaslParams, options: TableOptions) -> Refusals | None:
+    if not params.smtp_sasl_auth_cache_name:
+        return None
+    table = open_writable(params.smtp_sasl_auth_cache_name, options)
+    return Refusals(table, params.smtp_sasl_auth_cache_time)
