@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.system.dovecot import Dovecot
 from tests.system.harness import Instance, MailSystem, RealPostfix
 
 
@@ -84,6 +86,16 @@ def make_postfix(request: pytest.FixtureRequest) -> Iterator[MakePostfix]:
 
     yield make
     stop_all(systems, request.node.stash.get(PASSED, False))
+
+
+@pytest.fixture
+def dovecot(short_tmp: Path) -> Iterator[Dovecot]:
+    """Its authentication server."""
+    server = Dovecot(short_tmp)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def stop_all(systems: Sequence[MailSystem], check: bool) -> None:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-import signal
 import smtplib
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,82 +12,11 @@ import pytest
 from libmail.sasl.passwords import hash_password
 from libmail.sasl.scram import ScramClient
 from tests.system.conftest import MakeSystem
-from tests.system.harness import MailSystem, free_port, need_tool
-from tests.system.processes import PATIENCE, wait_until
+from tests.system.dovecot import LOGIN, PASSWORD, Dovecot
+from tests.system.harness import MailSystem
+from tests.system.processes import wait_until
 
 CONTENT = b"Subject: logged in\r\n\r\nbody\r\n"
-LOGIN, PASSWORD = "anna@login.test", "a secret of Anna"
-CONFIG = """\
-protocols =
-base_dir = {top}/run
-state_dir = {top}/state
-log_path = {top}/log
-ssl = no
-auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
-disable_plaintext_auth = no
-auth_failure_delay = 0
-passdb {{
-  driver = passwd-file
-  args = {top}/users
-}}
-service auth {{
-  unix_listener {top}/auth {{
-    mode = 0666
-  }}
-  inet_listener {{
-    address = 127.0.0.1
-    port = {port}
-  }}
-}}
-"""
-
-
-class Dovecot:
-    """Its authentication server. socket, port: where it listens."""
-
-    def __init__(self, top: Path) -> None:
-        self._program = need_tool("dovecot")
-        self.top = top
-        self.socket = top / "auth"
-        self.port = free_port()
-        (top / "users").write_text(f"{LOGIN}:{{plain}}{PASSWORD}\n")
-        (top / "dovecot.conf").write_text(CONFIG.format(top=top, port=self.port))
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
-        command = [self._program, "-F", "-c", str(self.top / "dovecot.conf")]
-        mortal = [need_tool("setpriv"), "--pdeathsig", "TERM"]
-        with (self.top / "errors").open("wb") as errors:
-            self.process = subprocess.Popen(
-                [*mortal, *command],
-                stdin=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + PATIENCE
-        while not self.socket.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise AssertionError((self.top / "errors").read_text())
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End it, and what it started, also what does not listen to its end."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=PATIENCE)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.socket.unlink(missing_ok=True)
-
-
-@pytest.fixture
-def dovecot(short_tmp: Path) -> Iterator[Dovecot]:
-    server = Dovecot(short_tmp)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def submission(make_system: MakeSystem, kind: str, path: str, **more: str) -> MailSystem:
