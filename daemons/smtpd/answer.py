@@ -1,4 +1,4 @@
-"""What a command is answered with: a reply, what it means for the client, and what follows it."""
+"""The answer to a command: the reply, how it counts, and what to do after it was sent."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ Kind: TypeAlias = ErrorClass | Literal["protocol", "resource", ""]
 
 
 class SessionEnded(Exception):
-    """The session is over; what there was to say has been said."""
+    """The session is over; the last reply, if any, has been sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply. error: it counts against the client, see smtpd_hard_error_limit.
+    """The reply to a command, and how it counts.
 
-    kind: of the error, for notify_classes; "" where whoever refused has noted it. then: what is
-    to be done when the client has been sent the reply, as the handshake after STARTTLS. counted: as
-    a success, if it is no error.
+    error: counts towards smtpd_hard_error_limit. kind: class of the error, for notify_classes; ""
+    where it was noted already. then: called when the reply has been sent, such as for the handshake
+    after STARTTLS. counted: if no error, counts as a success of the command in the log.
     """
 
     reply: Reply
@@ -50,26 +50,26 @@ class Answer:
 
 
 def answer(reply: Reply) -> Answer:
-    """The usual: what refuses is an error, mostly one of protocol."""
+    """The usual answer: a 4xx or 5xx reply is an error, most often one of protocol."""
     broken = reply.code in _PROTOCOL_CODES or (reply.code >= 400 and reply.dsn[2:4] == "5.")
     return Answer(reply, error=reply.code >= 400, kind="protocol" if broken else "")
 
 
 def by_policy(reply: Reply) -> Answer:
-    """We do not want to; it is not that the client did something wrong."""
+    """A refusal by local policy: the client broke no rule of the protocol."""
     return Answer(reply, error=True, kind="policy")
 
 
 def decided(reply: Reply) -> Answer:
-    """Restrictions, or others who note the kind of error themselves, have refused."""
+    """A refusal whose kind of error the caller has noted already, as for restrictions."""
     return Answer(reply, error=True)
 
 
 def uncounted(reply: Reply) -> Answer:
-    """A refusal that the client is not to blame for."""
+    """A refusal that does not count as an error of the client."""
     return Answer(reply, error=False)
 
 
 def restarted(reply: Reply) -> Answer:
-    """The session has begun anew: what is said is a greeting, or the refusal of a connection."""
+    """The session has started over: the reply is a greeting, or the refusal of a connection."""
     return Answer(reply, error=False, counted=False)

@@ -1,4 +1,4 @@
-"""A client arrives: who is it, may it have another connection, and what may it say of others?"""
+"""A new connection: find out who the client is, and whether it may have another connection."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ __all__ = ["arrive"]
 
 
 async def arrive(session: "Session") -> Reply | None:
-    """Find out about the client and log that it is here; why it has to go at once.
+    """Identify the client and log its connection. Returns the reply that refuses it, or None.
 
     Raises SessionEnded, ClientGone.
     """
@@ -38,11 +38,11 @@ async def arrive(session: "Session") -> Reply | None:
     if server.tls.wrapped:
         await begin_wrapped(session, limited=limited)
     if limited:
-        session.counted = client
+        session.rate_limited = client
         refused = await server.rates.connect(client, session.client)
         if refused is not None:
             session.tally.kinds.add("policy")
             return refused
     dialogue.core.treat_newlines(await server.clients.newlines(client))
-    session.trust = await server.clients.trust(client)
+    session.authorization = await server.clients.authorization(client)
     return None

@@ -1,5 +1,7 @@
-"""What depends on the client: the decisions of `libmail.lookup.client_rules`, with their warnings
-logged, and remembered for a minute where every message or session asks."""
+"""Settings that depend on the client: the decisions of `libmail.lookup.client_rules`.
+
+Their warnings are logged here. Results that every session or message needs are cached for a minute.
+"""
 
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -20,7 +22,7 @@ from libmail.lookup.xclient import Forwarded
 from libmail.net.cache import ExpiringCache
 from libmail.smtp.server import BareNewline
 
-__all__ = ["ClientRules", "Trust"]
+__all__ = ["Authorization", "ClientRules"]
 
 _CACHE_SIZE: Final = 5000
 _CACHE_LIFE: Final = 60.0
@@ -35,18 +37,18 @@ def _logged(decided: Decided[T]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """What a client may say of others: smtpd_authorized_xclient_hosts, ..._xforward_hosts."""
+class Authorization:
+    """Whether a client may use XCLIENT and XFORWARD: smtpd_authorized_*_hosts."""
 
     xclient: bool = False
     xforward: bool = False
 
 
-_NONE: Final = Trust()
+_NONE: Final = Authorization()
 
 
 class ClientRules:
-    """Decides for one client after the other; knows no session."""
+    """Decides about clients, independent of any session."""
 
     def __init__(self, params: SmtpdParams, lookups: Lookups) -> None:
         self.params = params
@@ -56,15 +58,15 @@ class ClientRules:
         self._contexts: ExpiringCache[str, str] = ExpiringCache(_CACHE_SIZE, _CACHE_LIFE)
 
     async def discarded(self, address: str) -> frozenset[str]:
-        """EHLO keywords that a client does not get to see."""
+        """EHLO keywords that are hidden from a client."""
         return _logged(await discarded_keywords(self.lookups, address, self._discard))
 
-    async def trust(self, client: Client) -> Trust:
-        """What a client may say of others."""
+    async def authorization(self, client: Client) -> Authorization:
+        """Whether a client may use XCLIENT and XFORWARD."""
         xclient, xforward = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
         if not self.lookups.has(xclient) and not self.lookups.has(xforward):
             return _NONE
-        return Trust(
+        return Authorization(
             _logged(await authorized(self.lookups, xclient, client)),
             _logged(await authorized(self.lookups, xforward, client)),
         )
@@ -74,7 +76,7 @@ class ClientRules:
         return _logged(await authorized(self.lookups, "smtpd_authorized_verp_clients", client))
 
     async def newlines(self, client: Client) -> BareNewline:
-        """How lines of a client end."""
+        """How bare newlines of a client are treated (smtpd_forbid_bare_newline)."""
         known = self._newlines.get(client.address)
         if known is None:
             setting = self.params.smtpd_forbid_bare_newline
@@ -83,7 +85,7 @@ class ClientRules:
         return known
 
     async def rewrite_context(self, client: Client, forwarded: Forwarded | None) -> str:
-        """ "local" for clients whose headers are completed with our domain, or another domain."""
+        """The address rewriting context: "local", or the domain that completes remote headers."""
         if forwarded is not None and forwarded.local is not None:
             return "local" if forwarded.local else self.params.remote_header_rewrite_domain
         known = self._contexts.get(client.address)

@@ -1,5 +1,4 @@
-"""What is configured about command lines: smtpd_command_filter, smtpd_noop_commands and
-smtpd_forbidden_commands."""
+"""smtpd_command_filter, smtpd_noop_commands and smtpd_forbidden_commands."""
 
 from daemons.smtpd.prepared import Prepared
 from libmail.tables.match import StringList
@@ -9,9 +8,10 @@ __all__ = ["CommandRules"]
 
 
 class CommandRules:
-    """Decides for one line after the other; knows no session.
+    """Decides about command lines, independent of any session.
 
-    filters, ignores_some: whether there is anything to ask, as mostly there is not.
+    filters, ignores_some: whether smtpd_command_filter or smtpd_noop_commands is set, so that
+    nothing is awaited where they are not.
     """
 
     def __init__(self, prepared: Prepared) -> None:
@@ -22,15 +22,15 @@ class CommandRules:
         self._forbidden = prepared.forbidden_commands
 
     async def replaced(self, line: str) -> str | None:
-        """What to read instead of a line; None: the line itself. Raises TableRetry."""
+        """The replacement of a line, None to keep it. Raises TableRetry."""
         return await self._filter.find(line)
 
     async def ignores(self, word: str) -> bool:
-        """Whether a command is to be answered and not carried out."""
+        """Whether a command is to be answered with success and not carried out."""
         return await _listed(self._noop, word)
 
     async def forbids(self, word: str) -> bool:
-        """Whether nobody speaks SMTP who gives such a command."""
+        """Whether a word shows that the client does not speak SMTP."""
         return word.endswith(":") or await _listed(self._forbidden, word)
 
 

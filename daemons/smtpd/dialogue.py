@@ -1,7 +1,7 @@
 """The stream between a client and its session: octets in, events out; replies in, octets out.
 
-Replies wait until the session has to wait for the client, so that those to pipelined commands go
-out together. A session that is busy for long lets others go on, see `event`.
+Replies are queued until the session has to wait for the client, so that those to pipelined commands
+go out together. A session with much to do yields to the others now and then, see `event`.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from libmail.smtp.server import Command, Content, Event, SmtpServerCore
 
 __all__ = ["Dialogue"]
 
-_TURN: Final = 64  # commands, or pieces of content, before other sessions have their turn
-_TURN_TIME: Final = 0.01  # seconds, for the same
+_TURN: Final = 64  # commands, or pieces of content, after which other sessions have their turn
+_TURN_TIME: Final = 0.01  # seconds, likewise
 _PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
 
 
 class Dialogue:
-    """Of one connection. core: the parser of what the client sends."""
+    """The dialogue on one connection. core: the parser of what the client sends."""
 
     __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "channel", "core")
 
@@ -62,7 +62,7 @@ class Dialogue:
             self._busy_since = time.monotonic()
 
     async def response(self, limit: int) -> Command:
-        """The next line, which is no command; it may have that many octets. Raises as `event`."""
+        """The next line, which is not a command, as in AUTH. limit: octets. Raises as `event`."""
         self.core.limit_lines(limit)
         try:
             event = await self.event(idle=True)
@@ -81,7 +81,7 @@ class Dialogue:
         self._busy_since = time.monotonic()
 
     async def talks_first(self) -> bool:
-        """Whether the client has said something before it was greeted; it is then received."""
+        """Whether the client has sent something before the greeting; that is received, too."""
         if self.core.pending:  # it came with the line of a proxy
             return True
         if not self.channel.has_sent():
@@ -90,11 +90,11 @@ class Dialogue:
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Let the client wait."""
+        """Delay the next reply."""
         self.flush()
         await asyncio.sleep(seconds)
 
     def close(self) -> None:
-        """Say what is to be said, and close."""
+        """Send the queued replies, and close."""
         self.flush()
         self.channel.close()

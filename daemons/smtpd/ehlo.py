@@ -1,6 +1,7 @@
-"""What EHLO announces (RFC 5321 §4.1.1.1), and smtpd_discard_ehlo_keywords.
+"""The reply to EHLO (RFC 5321 §4.1.1.1), and smtpd_discard_ehlo_keywords.
 
-A keyword stands for a verb (see `Verb.keyword`) or for one of the extensions here.
+To announce another keyword: its place in `_ORDER` and `_LOGGED`, and either the `keyword` of a row
+in `daemons.smtpd.verbs.VERBS` or, where it is no command of its own, a function in `_EXTENSIONS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ALMOST_ALL", "ehlo_reply", "logged"]
 
-# In the order of the answer; what smtpd_discard_ehlo_keywords calls them.
+# The keywords in the order of the reply, by their names in smtpd_discard_ehlo_keywords.
 _ORDER: Final = (
     "PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "VERP", "XCLIENT", "XFORWARD",
     "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING",
 )  # fmt: skip
 ALMOST_ALL: Final = frozenset(_ORDER) - {"ENHANCEDSTATUSCODES"}
-"""What a client does not get to see whose mail is not wanted anyway."""
+"""Keywords to hide from a client that a Milter rejects at EHLO."""
 
-# In the order of the log.
+# The keywords in the order of the log line that names hidden ones.
 _LOGGED: Final = (
     "8BITMIME", "AUTH", "ETRN", "PIPELINING", "SIZE", "VERP", "VRFY", "XCLIENT", "XFORWARD",
     "ENHANCEDSTATUSCODES", "DSN", "STARTTLS", "SMTPUTF8", "CHUNKING", "REQUIRETLS",
@@ -34,7 +35,7 @@ def _size(session: "Session") -> str:
 
 
 def _auth(session: "Session") -> str:
-    """broken_sasl_auth_clients read an older form of the line."""
+    """With broken_sasl_auth_clients also in the older form, AUTH=."""
     names = session.login.announced
     both = names and session.server.logins.params.broken_sasl_auth_clients
     return f"AUTH {names}\nAUTH={names}" if both else f"AUTH {names}" if names else ""
@@ -53,12 +54,12 @@ _EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
 
 
 def logged(discard: frozenset[str]) -> str:
-    """Keywords that a client does not get to see, for the log."""
+    """The list of hidden keywords, for the log."""
     return ", ".join([keyword for keyword in _LOGGED if keyword in discard])
 
 
 def ehlo_reply(session: "Session") -> Reply:
-    """The answer to EHLO, for what the session knows of its client."""
+    """The reply to EHLO for the client of the session."""
     lines = {verb.keyword: verb for verb in session.verbs.values() if verb.keyword}
     found = [session.server.params.myhostname]
     for keyword in _ORDER:

@@ -1,6 +1,7 @@
-"""The gates that a command passes before its function runs, whatever it says.
+"""The checks that every command passes before its function runs.
 
-`read` looks at the line, `look_ahead` at what is behind it, `refusal` at the client and the verb.
+`read` checks the line itself, `look_ahead` what was sent behind it, `refusal` whether this client
+may give the command now.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,7 @@ _SPACE: Final = " \t\r"
 
 
 async def read(session: "Session", event: Command) -> str | Reply:
-    """A command line as it is to be read; or the refusal of what is none. Raises SessionEnded."""
+    """The command line, decoded and filtered, or the reply that refuses it. Raises SessionEnded."""
     line = event.line.decode("utf-8", "surrogateescape")
     shown = session.tally.heard(event.line)
     if event.too_long:
@@ -40,7 +41,7 @@ async def read(session: "Session", event: Command) -> str | Reply:
 
 
 def _too_long(session: "Session", line: bytes) -> Reply:
-    """The refusal of a line that is beyond line_length_limit; it is not looked at."""
+    """The refusal of a line that exceeds line_length_limit."""
     params = session.server.params
     text = escaped(line[:_SHOWN_COMMAND].decode("utf-8", "replace"))
     LOG.warning(f"{session.client}: request longer than {params.line_length_limit}: {text}...")
@@ -61,7 +62,7 @@ async def _filtered(session: "Session", line: str) -> str:
 
 
 def _shown(command: str) -> str:
-    """A command of the client, or in its place, for the log."""
+    """A command, or its replacement, for the log: without secrets."""
     octets = command.encode("utf-8", "surrogateescape")
     return masked(octets, after_secret=False)[1].decode("utf-8", "surrogateescape")[:_SHOWN]
 
@@ -91,7 +92,7 @@ def _is_text(session: "Session", line: str) -> bool:
 
 
 def split(line: str) -> tuple[str, str]:
-    """(first word, the rest) of a command line; what separates words is not part of them."""
+    """(first word, rest) of a command line, without the white space between them."""
     line = line.strip(_SPACE)
     word, _, argument = line.partition(" ")
     if "\t" in word or "\r" in word:
@@ -101,7 +102,7 @@ def split(line: str) -> tuple[str, str]:
 
 
 def look_ahead(session: "Session", verb: Verb) -> None:
-    """Notice commands that were sent before they may be, RFC 2920 §3.1. Raises SessionEnded."""
+    """Detect improper pipelining, RFC 2920 §3.1. Raises SessionEnded."""
     facts = session.facts
     if facts.improper_pipelining or verb.ends or session.server.stand_alone:
         return
@@ -110,7 +111,7 @@ def look_ahead(session: "Session", verb: Verb) -> None:
 
 
 def too_early(session: "Session") -> None:
-    """The client has sent more than it may at this point. Raises SessionEnded."""
+    """The client has sent data before it was allowed to. Raises SessionEnded."""
     facts = session.facts
     facts.improper_pipelining = True
     shown = session.tally.shown(session.dialogue.core.peek(_SHOWN)).decode("utf-8", "replace")
@@ -121,12 +122,12 @@ def too_early(session: "Session") -> None:
 
 
 def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
-    """Why the command may not be given now."""
+    """The refusal of a command that this client may not give now; None if it may."""
     facts = session.facts
     if session.access_denied and not verb.ends:
         return by_policy(Reply(503, "5.7.0", f"Error: access denied for {facts.client.shown}"))
-    if session.server.options.must_encrypt and facts.tls is None and not verb.clear:
+    if session.server.options.must_encrypt and facts.tls is None and not verb.before_tls:
         return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
-    if argument and verb.bare:
+    if argument and verb.no_argument:
         return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))
     return None if verb.off is None else verb.off(session)

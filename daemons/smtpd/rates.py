@@ -1,7 +1,7 @@
-"""What clients may do in a time, and how many connections they may have; anvil(8) counts.
+"""Rate and concurrency limits for clients: smtpd_client_*_limit. anvil(8) counts.
 
-Nothing is asked where nothing is limited, nor for clients in smtpd_client_event_limit_exceptions.
-Clients of one network count as one where smtpd_client_ipv4_prefix_length (or 6) says so.
+anvil is not asked where nothing is limited, nor about smtpd_client_event_limit_exceptions. Clients
+of one network count as one client, as smtpd_client_ipv4_prefix_length (or ipv6) says.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ __all__ = ["Limits", "RateParams", "Rates", "open_limits"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateParams:
-    """Limits; 0 is none."""
+    """The limits; 0 for none."""
 
     myhostname: str
     parent_domain_matches_subdomains: tuple[str, ...]
@@ -57,7 +57,8 @@ def open_limits(config: Config, service: str) -> Limits:
 
 
 class _Event(NamedTuple):
-    """limit: of the events in a time unit. warning, error: the words of log and reply."""
+    """A limited kind of event. limit: events per anvil_rate_time_unit. warning: words of the log;
+    error: of the reply."""
 
     limit: int
     warning: str
@@ -69,7 +70,11 @@ _TOO_MANY_HANDSHAKES: Final = "Error: too many new TLS sessions from"
 
 
 class Rates:
-    """The limits at work. `connect` and `disconnect` go together."""
+    """Counts events of clients and applies the limits. Each `connect` needs a `disconnect`.
+
+    Methods return the reply that refuses an event beyond its limit, or None. They are for clients
+    that `limited` is true of. shown: the client, for the log.
+    """
 
     def __init__(self, limits: Limits, anvil: AnvilClient) -> None:
         params = self._params = limits.params
@@ -97,7 +102,7 @@ class Rates:
         )
 
     async def limited(self, client: Client) -> bool:
-        """Whether there are limits for this client; while the list fails, there are."""
+        """Whether limits apply to a client; they do while the list of exceptions fails."""
         events = (self._logins, self._messages, self._recipients)
         limits = (self._connections, self._handshakes, *(event.limit for event in events))
         if not any(limits):
@@ -109,10 +114,7 @@ class Rates:
             return True
 
     async def connect(self, client: Client, shown: str) -> Reply | None:
-        """Count a connection of a client that is limited; why it is one too many.
-
-        shown: the client, for the log.
-        """
+        """Count a connection."""
         if not self._connections:
             return None
         params = self._params
@@ -128,19 +130,19 @@ class Rates:
         return None
 
     def disconnect(self, client: Client) -> None:
-        """A connection that was counted is over."""
+        """A counted connection has ended."""
         if self._connections:
             self._anvil.disconnect(self._ident(client))
 
     async def may_shake(self, client: Client) -> bool:
-        """Whether a client that is limited may have another handshake; none is counted."""
+        """Whether the client may begin a TLS handshake; counts nothing."""
         if not self._handshakes:
             return True
         counts = await self._anvil.count("newtls", self._ident(client), only_report=True)
         return counts.rate <= self._handshakes
 
     async def handshake(self, client: Client, shown: str) -> Reply | None:
-        """Count a whole handshake of a client that is limited; why it is one too many."""
+        """Count a full TLS handshake."""
         if not self._handshakes:
             return None
         rate = (await self._anvil.count("newtls", self._ident(client))).rate
@@ -151,19 +153,19 @@ class Rates:
 
     @staticmethod
     def too_many_handshakes(shown: str) -> str:
-        """The words for it."""
+        """The text of a refusal."""
         return f"{_TOO_MANY_HANDSHAKES} {shown}"
 
     async def auth(self, client: Client, shown: str) -> Reply | None:
-        """Count an AUTH command of a client that is limited; why it is one too many."""
+        """Count an AUTH command."""
         return await self._count("auth", self._logins, client, shown)
 
     async def message(self, client: Client, shown: str) -> Reply | None:
-        """Count a MAIL command of a client that is limited; why it is one too many."""
+        """Count a MAIL command."""
         return await self._count("message", self._messages, client, shown)
 
     async def recipient(self, client: Client, shown: str) -> Reply | None:
-        """Count a RCPT command of a client that is limited; why it is one too many."""
+        """Count a RCPT command."""
         return await self._count("recipient", self._recipients, client, shown)
 
     async def _count(self, name: str, event: _Event, client: Client, shown: str) -> Reply | None:
@@ -182,7 +184,7 @@ class Rates:
         return f"{self._service}:{self._network(client.address)}"
 
     def _network(self, address: str) -> str:
-        """The address, or the network that stands for it."""
+        """The network of the address, which is counted in its place."""
         params = self._params
         if ":" in address:
             length, whole = params.smtpd_client_ipv6_prefix_length, 128

@@ -1,7 +1,7 @@
-"""What clients say in confidence, and what may be shown of it.
+"""Masks secrets in command lines.
 
-Command lines go into the transcript of a session, which may be mailed to the postmaster, and into
-log lines. All of them pass here first.
+Command lines go into log lines, and into the transcript of a session, which may be mailed to the
+postmaster. All of them pass through `masked` first.
 """
 
 import re
@@ -20,10 +20,10 @@ _SHORT: Final = 4  # octets; no password, and most commands
 
 
 def masked(line: bytes, *, after_secret: bool) -> tuple[bool, bytes]:
-    """A line, or several, of a client as it may be shown.
+    """(whether the line has a secret, the line or lines without it).
 
-    after_secret: the command before was of that kind, so this may be the rest of it, sent by a
-    client that does not wait for (or heed) our answer. Returns whether this one is.
+    after_secret: the line before had one, so that this may be the rest of it, sent by a client that
+    does not wait for (or heed) our reply.
     """
     if _ANY_AUTH.match(line):
         return True, _AUTH.sub(rb"\1\2" + MASK, line)

@@ -1,12 +1,13 @@
 """One client's session: the loop over commands, and what their functions need of it.
 
-A command passes, in this order: line_length_limit, smtpd_command_filter, is it text, is it a verb,
-was it sent too early (RFC 2920), may this client give any command, in the clear, or this one (see
-`daemons.smtpd.gates`); then its function in `daemons.smtpd.verbs` runs. That returns an `Answer`;
-only this loop sends and counts. What else a session is made of has rooms of its own: the arrival,
-the stream (`Dialogue`), what the client is judged by (`Tally`), the message at hand (`Transaction`,
-with the `Intake` of its content), and what all sessions share (`Server`). The facts are all that
-decisions get to see.
+A command is checked in this order (see `daemons.smtpd.gates`): line_length_limit,
+smtpd_command_filter, UTF-8, smtpd_noop_commands, known verb, improper pipelining (RFC 2920), access
+denied, TLS required, argument allowed, available to this client. Then its function in
+`daemons.smtpd.verbs` runs. It returns an `Answer`; only the loop here sends replies and counts.
+
+Other parts of a session are in modules of their own: identifying the client (`arrival`), the stream
+(`Dialogue`), errors and transcript (`Tally`), the current message (`Transaction`, with the `Intake`
+of its content), and what all sessions share (`Server`). Decisions see nothing but the `Facts`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Final, Literal, NoReturn
 
 from daemons.smtpd.answer import CLOSING, Answer, SessionEnded, answer, decided
 from daemons.smtpd.arrival import arrive
-from daemons.smtpd.client_rules import Trust
+from daemons.smtpd.client_rules import Authorization
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
     LINES,
@@ -50,17 +51,17 @@ _SHOWN: Final = 100  # octets of unexpected input in the log
 class Session:
     """A client's session, from connection to disconnection.
 
-    line: the command at hand. discard: EHLO keywords that the client does not get to see.
-    may_verp: it may ask for VERP. counted: the client whom limits of rates hold for. receiving: the
-    content of its message. trust: what the client may say of others. forwarded: where the next
-    message comes from, by XFORWARD. complete: cleanup has answered for the message. login: how it
-    may log in, or tried to. unidentified: why it is not known well enough, "" if it is.
+    line: the current command. discard: EHLO keywords that are hidden from the client. may_verp: the
+    client may use XVERP. rate_limited: the client as it was counted, if rate limits apply to it.
+    receiving: the content of a message is being received. authorization: for XCLIENT and XFORWARD.
+    forwarded: origin of the next message, from XFORWARD. complete: cleanup has decided about the
+    message. login: the state of AUTH. unidentified: why smtpd_tls_req_ccert is not met, or "".
     """
 
-    __slots__ = ("_reason", "access_denied", "chunks", "complete", "counted", "dialogue", "discard",
-                 "extras", "facts", "forwarded", "line", "login", "lookups", "may_verp", "milters",
-                 "receiving", "server", "tally", "transaction", "trust", "unidentified",
-                 "verbs")  # fmt: skip
+    __slots__ = ("_reason", "access_denied", "authorization", "chunks", "complete", "dialogue",
+                 "discard", "extras", "facts", "forwarded", "line", "login", "lookups", "may_verp",
+                 "milters", "rate_limited", "receiving", "server", "tally", "transaction",
+                 "unidentified", "verbs")  # fmt: skip
 
     def __init__(
         self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
@@ -74,10 +75,10 @@ class Session:
         self.tally = Tally(server.params)
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
-        self.counted: Client | None = None
+        self.rate_limited: Client | None = None
         self.complete = False
         self.forwarded: Forwarded | None = None
-        self.trust = Trust()
+        self.authorization = Authorization()
         self.milters: SessionMilters | None = None
         self.extras = Extras()
         self.login = Login()
@@ -136,8 +137,8 @@ class Session:
         self.drop_transaction()
         if self.milters is not None:
             self.milters.close()
-        if self.counted is not None:
-            self.server.rates.disconnect(self.counted)
+        if self.rate_limited is not None:
+            self.server.rates.disconnect(self.rate_limited)
         LOG.event(DisconnectLine(self.client, self.tally.counts(self.verbs)))
 
     async def _tell_postmaster(self) -> None:
@@ -180,7 +181,10 @@ class Session:
         return Reply(220, "", self.server.params.smtpd_banner) if greeting is None else greeting
 
     def start_over(self) -> None:
-        """Forget what the client said, also what it has sent already: it may be another now."""
+        """Reset the session to its state after the greeting, and drop input received so far.
+
+        After STARTTLS: what was said before may have come from an attacker (RFC 3207 §4.2).
+        """
         self.drop_transaction()
         self.dialogue.core.reset()
         facts = self.facts
@@ -233,7 +237,7 @@ class Session:
         self.tally.begin(name)
         if self.dialogue.core.pending:
             look_ahead(self, verb)
-        if verb.limited:
+        if verb.junk:
             self.tally.junk()
         found = refusal(self, verb, argument)
         if found is None and verb.run is not None:
@@ -246,7 +250,7 @@ class Session:
         return found
 
     def _abort(self) -> NoReturn:
-        """smtpd_tls_req_ccert: the client does not get an answer to what it says first."""
+        """smtpd_tls_req_ccert: refuse the first command within TLS."""
         reason = self.unidentified
         LOG.info(f"NOQUEUE: abort: TLS from {self.client}: {reason}")
         self.tally.kinds.add("policy")
@@ -259,7 +263,7 @@ class Session:
         raise SessionEnded
 
     async def _delay(self) -> None:
-        """Let a client wait that makes many errors."""
+        """Delay the reply to a client that makes many errors."""
         if self.tally.delay:
             await self.dialogue.pause(self.tally.delay)
 
@@ -268,7 +272,7 @@ class Session:
         self.tally.begin(name)
 
     def _fault(self, reply: Reply) -> Answer:
-        """The answer to what is no command."""
+        """The answer to a line that is not a valid command."""
         found = answer(reply)
         self.tally.fault(found.kind)
         return found
@@ -295,7 +299,7 @@ class Session:
 
     @property
     def queue_id(self) -> str:
-        """Of the message at hand, "" before there is one."""
+        """The queue id of the current message, "" if there is none yet."""
         transaction = self.transaction
         if transaction is None or transaction.submission is None:
             return ""
@@ -306,7 +310,7 @@ class Session:
         LOG.event(SessionLine.of(self.facts, self.queue_id, self.client, action, what))
 
     def judge(self, verdict: Verdict) -> Answer | None:
-        """Log what restrictions did, remember what they want done; the answer if they refuse."""
+        """Log and carry out the verdict of restrictions; the answer if they refuse, or None."""
         self.tally.kinds.update(verdict.errors)
         for effect in verdict.effects:
             if effect.action in LINES:
@@ -327,7 +331,7 @@ class Session:
             LOG.event(ClientLine.of(queue_id, self.client, self.forwarded, self.facts.sasl))
 
     def drop_transaction(self) -> None:
-        """End the transaction; what it has of a message is dropped."""
+        """End the transaction; a message that is not in the queue yet is dropped."""
         transaction, self.transaction = self.transaction, None
         self.chunks = None
         if transaction is not None:

@@ -1,7 +1,7 @@
-"""What a session is judged by: errors, junk, counted commands, and its transcript.
+"""Counters and transcript of a session: errors, junk commands, successes of each command.
 
-The transcript is for the postmaster, if notify_classes names a kind of error that occurred. It is
-the only place that keeps what a client said, so what was said in confidence is masked here.
+The transcript is mailed to the postmaster if notify_classes names a kind of error that occurred. It
+is the only place that keeps what a client sent, so secrets are masked here.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ UNKNOWN = "UNKNOWN"
 
 
 class Tally:
-    """Of one session. errors: so far. kinds: of errors, for notify_classes."""
+    """The counters of one session. errors: so far. kinds: classes of errors, for notify_classes."""
 
     __slots__ = ("_counts", "_junk", "_kept", "_params", "_secret", "errors", "kinds", "transcript")
 
@@ -27,7 +27,7 @@ class Tally:
         self._kept = params.smtpd_history_flush_threshold
         self._counts: dict[str, tuple[int, int]] = {}  # successes, all
         self._junk = 0
-        self._secret = False  # the last command was to say one, and the next may be the rest of it
+        self._secret = False  # the last line had a secret, and the next may be the rest of it
         self.errors = 0
         self.kinds: set[str] = set()
         self.transcript: list[tuple[Direction, bytes]] = []
@@ -35,71 +35,71 @@ class Tally:
     # the transcript
 
     def heard(self, line: bytes) -> bytes:
-        """The client gave a command. Returns it as it may be shown."""
+        """Record a command line. Returns it without secrets."""
         self._secret, shown = masked(line, after_secret=self._secret)
         if len(self.transcript) < self._kept:
             self.transcript.append(("In", shown))
         return shown
 
     def heard_secret(self) -> None:
-        """The client gave a line that nobody may see."""
+        """Record a line that is a secret as a whole."""
         self._secret = True
         if len(self.transcript) < self._kept:
             self.transcript.append(("In", MASK))
 
     def said(self, data: bytes) -> None:
-        """We gave a reply."""
+        """Record a reply."""
         if len(self.transcript) < self._kept:
             self.transcript.append(("Out", data))
 
     def shown(self, data: bytes) -> bytes:
-        """What the client sent after the last command, as it may be shown."""
+        """Data that the client sent behind the last command, without secrets."""
         return MASK if self._secret else masked(data, after_secret=False)[1]
 
     # commands
 
     def begin(self, name: str) -> None:
-        """A command of that name was given."""
+        """Count a command."""
         good, total = self._counts.get(name, (0, 0))
         self._counts[name] = (good, total + 1)
 
     def end(self, name: str, answer: Answer) -> None:
-        """It was answered."""
+        """Count the outcome of a command."""
         if answer.error:
             self.fault(answer.kind)
         elif answer.counted:
             self.succeeded(name)
 
     def succeeded(self, name: str) -> None:
-        """What followed the answer to a command went well, too."""
+        """Count a success of a command, also of one whose effect comes after the reply."""
         good, total = self._counts[name]
         self._counts[name] = (good + 1, total)
 
     def fault(self, kind: str) -> None:
-        """The client made an error."""
+        """Count an error of the client."""
         self.errors += 1
         if kind:
             self.kinds.add(kind)
 
     def junk(self) -> None:
-        """The client gave a command that does no mail; too many of them are errors."""
+        """Count a junk command; beyond smtpd_junk_command_limit it is an error."""
         if self._junk > self._params.smtpd_junk_command_limit:
             self.errors += 1
         self._junk += 1
 
     def forgive(self) -> None:
-        """A message was accepted: what was before it does not count any more."""
+        """Reset the counters after a message was accepted."""
         self.errors = self._junk = 0
         self.kinds.clear()
 
     @property
     def exhausted(self) -> bool:
-        """Whether our patience is."""
+        """Whether smtpd_hard_error_limit is reached."""
         return self.errors >= self._params.smtpd_hard_error_limit
 
     @property
     def delay(self) -> float:
-        """Seconds to wait before an answer."""
+        """Seconds to wait before a reply: smtpd_error_sleep_time."""
         params = self._params
         slow = self.errors >= params.smtpd_soft_error_limit
         return params.smtpd_error_sleep_time if slow else 0.0

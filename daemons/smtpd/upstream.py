@@ -1,4 +1,4 @@
-"""smtpd_upstream_proxy_protocol: who is behind the proxy in front of us (HAProxy and its like)."""
+"""smtpd_upstream_proxy_protocol: the real client, from the PROXY header of HAProxy and its like."""
 
 import asyncio
 from dataclasses import replace
@@ -12,7 +12,7 @@ from libmail.smtp.proxy_protocol import Proxied, ProxyError, parse_proxy_header
 
 __all__ = ["UNKNOWN_CLIENT", "behind_proxy"]
 
-_SHOWN = 200  # octets of what is no header, for the log
+_SHOWN = 200  # octets of an invalid header in the log
 UNKNOWN_CLIENT = Client(
     "unknown",
     "unknown",
@@ -21,16 +21,16 @@ UNKNOWN_CLIENT = Client(
     server_address="unknown",
     server_port="unknown",
 )
-"""Where the proxy does not say who the client is."""
+"""The client of a connection whose PROXY header cannot be read."""
 
 
 async def behind_proxy(
     dialogue: Dialogue, client: Client, *, ipv6: bool, timeout: float
 ) -> Client | None:
-    """The client that the proxy tells of, or the proxy itself where it comes of its own.
+    """The client that the PROXY header names, or the proxy itself for a LOCAL connection.
 
-    client: who is connected. ipv6: clients can have such addresses. timeout: seconds. None, with a
-    warning, for what is no header, or none in time.
+    client: the other end of the connection. ipv6: clients can have IPv6 addresses. timeout:
+    seconds. Returns None, with a warning, for an invalid header, or none in time.
     """
     data = b""
     try:

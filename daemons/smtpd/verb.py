@@ -1,4 +1,4 @@
-"""What a command of SMTP is to its session. The table of all is `daemons.smtpd.verbs.VERBS`."""
+"""The properties of an SMTP command. The table of all commands is `daemons.smtpd.verbs.VERBS`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ Run: TypeAlias = Callable[["Session", str], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command.
+    """An SMTP command.
 
-    run: carries it out; None where there is nothing to run yet, and `off` says why. off: tells why
-    the client at hand may not give it, whatever it says, or None if it may: this is a gate, and
-    decides whether `keyword` (of EHLO) is announced. details: what follows the keyword there.
+    run: carries the command out; None for a command that `off` always refuses. off: the refusal of
+    a command that is not available to this client, whatever its argument; None if it is available.
+    keyword: announced by EHLO while the command is available. details: the text behind the keyword.
 
-    bare: nothing may follow the name. clear: may be given where clients have to encrypt (RFC 3207
-    §4). limited: it does no mail, so smtpd_junk_command_limit holds. last: the client has to wait
-    for the answer (RFC 2920 §3.1). ends: so does the session.
+    no_argument: nothing may follow the name. before_tls: allowed before STARTTLS where clients have
+    to encrypt (RFC 3207 §4). junk: does not deliver mail, so that it counts towards
+    smtpd_junk_command_limit. last: the client has to wait for the reply (RFC 2920 §3.1). ends: ends
+    the session.
     """
 
     name: str
@@ -32,9 +33,9 @@ class Verb:
     off: Callable[["Session"], Answer | None] | None = None
     keyword: str = ""
     details: Callable[["Session"], str] | None = None
-    bare: bool = False
-    clear: bool = False
-    limited: bool = False
+    no_argument: bool = False
+    before_tls: bool = False
+    junk: bool = False
     last: bool = False
     ends: bool = False
 

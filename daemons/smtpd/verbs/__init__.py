@@ -1,4 +1,8 @@
-"""The commands that smtpd(8) understands. The order is that of the counters in the log."""
+"""The commands that smtpd(8) understands, in the order of the counters in the log.
+
+A row decides nearly everything about a command: see `Verb`. EHLO keywords that do not belong to a
+command (SIZE, 8BITMIME, ...), and AUTH, whose line depends on more, are in `daemons.smtpd.ehlo`.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -26,15 +30,15 @@ __all__ = ["VERBS"]
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
     for verb in (
-        Verb("HELO", helo, clear=True, limited=True, last=True),
-        Verb("EHLO", ehlo, clear=True, limited=True, last=True),
+        Verb("HELO", helo, before_tls=True, junk=True, last=True),
+        Verb("EHLO", ehlo, before_tls=True, junk=True, last=True),
         Verb(
             "XCLIENT",
             xclient,
             off=xclient_off,
             keyword="XCLIENT",
             details=xclient_names,
-            clear=True,
+            before_tls=True,
             last=True,
         ),
         Verb(
@@ -50,8 +54,8 @@ VERBS: Final[Mapping[str, Verb]] = {
             starttls,
             off=starttls_off,
             keyword="STARTTLS",
-            clear=True,
-            bare=True,
+            before_tls=True,
+            no_argument=True,
             last=True,
         ),
         Verb("AUTH", auth, last=True),
@@ -59,11 +63,11 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("RCPT", rcpt),
         Verb("DATA", data, last=True),
         Verb("BDAT", bdat, off=chunking_off, keyword="CHUNKING"),
-        Verb("RSET", rset, bare=True, limited=True),
-        Verb("NOOP", noop, clear=True, limited=True, last=True),
-        Verb("VRFY", vrfy, off=vrfy_off, keyword="VRFY", limited=True, last=True),
-        Verb("ETRN", etrn, keyword="ETRN", limited=True, last=True),
-        Verb("HELP", help_, limited=True, last=True),
-        Verb("QUIT", quit_, clear=True, ends=True),
+        Verb("RSET", rset, no_argument=True, junk=True),
+        Verb("NOOP", noop, before_tls=True, junk=True, last=True),
+        Verb("VRFY", vrfy, off=vrfy_off, keyword="VRFY", junk=True, last=True),
+        Verb("ETRN", etrn, keyword="ETRN", junk=True, last=True),
+        Verb("HELP", help_, junk=True, last=True),
+        Verb("QUIT", quit_, before_tls=True, ends=True),
     )
 }

@@ -1,8 +1,8 @@
 """AUTH, RFC 4954: a client logs in.
 
-The server of `daemons.smtpd.logins` gives challenges until it knows. What the client says is
-decoded here and shown nowhere. Lines that it sends in answer to a challenge are no commands: they
-pass none of the gates, and have a limit of their own, smtpd_sasl_response_limit.
+The authentication server (`daemons.smtpd.logins`) sends challenges until it has decided. Responses
+are decoded here and never logged. A line that answers a challenge is not a command: it passes none
+of the checks for commands, and has a limit of its own, smtpd_sasl_response_limit.
 """
 
 import base64
@@ -30,14 +30,14 @@ _GIVEN_UP: Final = b"*"
 
 
 def auth_unavailable(session: Session) -> Answer:
-    """Nobody can say who may log in: what depends on it must not be refused for good."""
+    """The authentication server is down: a temporary error, so that no mail is lost."""
     return uncounted(Reply(421, "4.3.0", f"{session.server.params.myhostname} Server local error"))
 
 
 async def auth(session: Session, argument: str) -> Answer:
     """AUTH mechanism [initial response]."""
-    if session.counted is not None:
-        refused = await session.server.rates.auth(session.counted, session.client)
+    if session.rate_limited is not None:
+        refused = await session.server.rates.auth(session.rate_limited, session.client)
         if refused is not None:
             return by_policy(refused)
     unfit = _unfit(session)

@@ -1,4 +1,4 @@
-"""ETRN, RFC 1985: have the mail for a site delivered now."""
+"""ETRN, RFC 1985: start the delivery of the queued mail for a site."""
 
 from typing import Final
 

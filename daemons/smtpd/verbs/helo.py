@@ -13,7 +13,7 @@ from libmail.smtp.reply import Reply
 
 __all__ = ["ehlo", "helo"]
 
-# What would be misread in a Received: header, or in a log line.
+# Characters with a meaning in a Received: header or a log line.
 _UNSAFE: Final = {ord(char): "?" for char in '<>()\\";@'}
 _BLANK: Final = re.compile(r"[ \t]")
 
@@ -57,15 +57,15 @@ async def ehlo(session: Session, argument: str) -> Answer:
 
 
 async def _gone(session: Session) -> Answer | None:
-    """A Milter's order to close the connection; its other refusals are told at MAIL."""
+    """A Milter's order to close the connection; its other refusals take effect at MAIL."""
     refused = None if session.milters is None else await session.milters.helo()
     return refused if refused is not None and refused.reply.code in CLOSING else None
 
 
 async def _introduce(session: Session, argument: str) -> Answer | None:
-    """Take the client's name, and begin anew; the answer of a restriction that refuses it.
+    """Reset the transaction and take the client's name; the refusal of a restriction, or None.
 
-    Restrictions see the name as it was given; what is said of it later is harmless.
+    Restrictions see the name as it was given; afterwards unsafe characters are replaced.
     """
     session.drop_transaction()
     facts = session.facts

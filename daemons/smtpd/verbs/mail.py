@@ -75,8 +75,8 @@ async def mail(session: Session, argument: str) -> Answer:
         return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
     if session.chunks is not None:
         return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
-    if session.counted is not None:
-        refused = await server.rates.message(session.counted, session.client)
+    if session.rate_limited is not None:
+        refused = await server.rates.message(session.rate_limited, session.client)
         if refused is not None:
             return by_policy(refused)
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():

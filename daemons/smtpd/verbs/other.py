@@ -1,4 +1,4 @@
-"""RSET, NOOP, QUIT, HELP, and commands of features that are off."""
+"""RSET, NOOP, QUIT and HELP."""
 
 from typing import Final
 
@@ -19,15 +19,15 @@ async def rset(session: Session, _: str) -> Answer:
 
 
 async def noop(_: Session, __: str) -> Answer:
-    """NOOP: nothing."""
+    """NOOP: does nothing."""
     return _OK
 
 
 async def quit_(_: Session, __: str) -> Answer:
-    """QUIT: the end."""
+    """QUIT: ends the session."""
     return _BYE
 
 
 async def help_(session: Session, _: str) -> Answer:
-    """HELP: the commands that there are, also those that this client may not give."""
+    """HELP: lists all commands, also those that this client may not give."""
     return answer(Reply(214, "2.0.0", f"Commands: {' '.join(sorted(session.verbs))}"))

@@ -1,7 +1,7 @@
 """STARTTLS, RFC 3207.
 
-What a client has sent behind it is forgotten: anybody on the way could have put it there, to have
-it taken for what the client says inside of TLS.
+Data that was sent behind the command is discarded (RFC 3207 §6): an attacker on the way could have
+inserted it, to have it taken for commands that the client sent within TLS.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ _UNAVAILABLE: Final = Answer(
 
 
 def starttls_off(session: Session) -> Answer | None:
-    """TLS is there once in a session, or not at all."""
+    """Whether STARTTLS is not available: TLS is active already, or switched off."""
     if session.facts.tls is not None:
         return _ACTIVE
     if session.server.tls.level is Level.NONE or "STARTTLS" in session.discard:
@@ -34,10 +34,10 @@ def starttls_off(session: Session) -> Answer | None:
 
 
 async def starttls(session: Session, _: str) -> Answer:
-    """STARTTLS: go on inside of TLS."""
+    """STARTTLS: the handshake follows the reply."""
     if session.server.tls.handshakes is None:
         return _UNAVAILABLE
-    rates, client = session.server.rates, session.counted
+    rates, client = session.server.rates, session.rate_limited
     if client is not None and not await rates.may_shake(client):
         LOG.warning(
             f"Refusing STARTTLS request from {session.client} for service {session.server.service}"
@@ -49,5 +49,5 @@ async def starttls(session: Session, _: str) -> Answer:
 async def _go_on(session: Session) -> None:
     session.dialogue.channel.discard_input()
     session.start_over()
-    await start_tls(session, limited=session.counted is not None)
+    await start_tls(session, limited=session.rate_limited is not None)
     session.tally.succeeded("STARTTLS")

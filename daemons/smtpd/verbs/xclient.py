@@ -26,18 +26,18 @@ from libmail.smtp.reply import Reply
 __all__ = ["xclient", "xclient_names", "xclient_off", "xforward", "xforward_names", "xforward_off"]
 
 _OK: Final = answer(Reply(250, "2.0.0", "Ok"))
-_SILENT: Final = frozenset(("IDENT", "SOURCE"))  # they say nothing of the client
+_SILENT: Final = frozenset(("IDENT", "SOURCE"))  # attributes that do not describe the client
 _PROTOCOLS: Final = ("SMTP", "ESMTP")
 
 
 def xclient_off(session: Session) -> Answer | None:
     """smtpd_authorized_xclient_hosts."""
-    return _off(session, session.trust.xclient)
+    return _off(session, session.authorization.xclient)
 
 
 def xforward_off(session: Session) -> Answer | None:
     """smtpd_authorized_xforward_hosts."""
-    return _off(session, session.trust.xforward)
+    return _off(session, session.authorization.xforward)
 
 
 def _off(session: Session, trusted: bool) -> Answer | None:
@@ -49,12 +49,12 @@ def _off(session: Session, trusted: bool) -> Answer | None:
 
 
 def xclient_names(_: Session) -> str:
-    """What is announced."""
+    """The attributes that EHLO announces."""
     return " ".join(XCLIENT)
 
 
 def xforward_names(_: Session) -> str:
-    """What is announced."""
+    """The attributes that EHLO announces."""
     return " ".join(XFORWARD)
 
 
@@ -62,7 +62,7 @@ def xforward_names(_: Session) -> str:
 
 
 async def xclient(session: Session, argument: str) -> Answer:
-    """XCLIENT attribute=value ...: the session begins anew, with another client."""
+    """XCLIENT attribute=value ...: the session starts over, with another client."""
     if not argument:
         return answer(Reply(501, "5.5.4", "Syntax: XCLIENT attribute=value..."))
     facts = session.facts
@@ -76,8 +76,8 @@ async def xclient(session: Session, argument: str) -> Answer:
     session.drop_transaction()
     facts.client, facts.helo_name, facts.protocol, facts.sasl = client, helo, protocol, sasl
     facts.deferrals.clear()
-    trust = await session.server.clients.trust(client)
-    session.trust = replace(session.trust, xclient=trust.xclient)
+    allowed = await session.server.clients.authorization(client)
+    session.authorization = replace(session.authorization, xclient=allowed.xclient)
     return restarted(await session.welcome())
 
 
@@ -115,7 +115,7 @@ def _name(name: str, value: str) -> tuple[str, NameStatus]:
 
 
 def _introduction(found: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """(HELO name, protocol), "" and SMTP where they are not given. Raises BadAttribute."""
+    """(HELO name, protocol); "" and "SMTP" where not given. Raises BadAttribute."""
     helo, protocol = "", "SMTP"
     for name, value in found:
         if name == "HELO":

@@ -97,7 +97,7 @@ def test_a_verb_that_is_off_is_not_announced(tmp_path: Path) -> None:
 
 
 def test_in_the_clear(tmp_path: Path) -> None:
-    given = [verb.name for verb in VERBS.values() if verb.clear]
+    given = [verb.name for verb in VERBS.values() if verb.before_tls]
     assert given == ["HELO", "EHLO", "XCLIENT", "STARTTLS", "NOOP", "QUIT"]
     replies = talk(tmp_path, VERBS, b"NOOP\r\n", b"MAIL FROM:<>\r\n",
                    settings="smtpd_tls_security_level = encrypt\n")  # fmt: skip
