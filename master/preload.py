@@ -29,10 +29,11 @@ __all__ = ["LATE_MODULES", "freeze", "load_for", "load_program", "use_name_servi
 _TLS: Final = (
     "libmail.tls.connection",
     "daemons.smtp.handshakes",
-    "daemons.smtpd.handshakes",
+    "libmail.handshakes.server",
 )
 _TLS_SWITCHES: Final = (
     *("smtpd_tls_security_level", "smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
+    *("postscreen_tls_security_level", "postscreen_use_tls", "postscreen_enforce_tls"),
     *("smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls"),
     *("smtp_tls_policy_maps", "smtp_tls_per_site"),
     *("lmtp_tls_security_level", "lmtp_use_tls", "lmtp_enforce_tls"),

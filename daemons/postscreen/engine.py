@@ -20,7 +20,7 @@ from daemons.postscreen.prepared import Prepared
 from daemons.postscreen.replies import finished
 from daemons.postscreen.trial import Case
 from daemons.postscreen.trials import Trial
-from daemons.postscreen.verbs import VERBS, Talk
+from daemons.postscreen.verbs import READY, VERBS, Talk
 from libmail.log import LOG, printable
 from libmail.net.ends import Ends
 from libmail.smtp.reply import Reply
@@ -33,6 +33,8 @@ _PAYLOAD: Final = frozenset(("DATA", "BDAT"))  # after which something may follo
 _RULES: Final = ("5.7.0", "Error: I can break rules, too. Goodbye.")
 _HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")
 _UNKNOWN: Final = Reply(502, "5.5.2", "Error: command not recognized")
+_NO_TLS: Final = Reply(454, "4.7.0", "TLS not available due to local problem")
+_TLS_FIRST: Final = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 _SHOWN: Final = 100
 
 
@@ -47,7 +49,7 @@ class Engine:
     ) -> None:
         self.over = False
         self.reached = False
-        self.talk = Talk(prepared.params, case, client, discard)
+        self.talk = Talk(prepared.params, case, client, discard, prepared.tls)
         self._prepared = prepared
         self._case = case
         self._ends = ends
@@ -64,11 +66,23 @@ class Engine:
         replies: list[bytes] = []
         while not self.over and isinstance(command := self._core.next_event(), Command):
             reply = await self._answer(command)
+            if self.talk.wants_tls:
+                break
             reply = await finished(self._prepared, reply, self._ends)
             if self.talk.rejected:
                 self._reject(reply)
             replies.append(reply.wire())
         return b"".join(replies)
+
+    async def answer_starttls(self, *, starting: bool) -> bytes:
+        """The reply to STARTTLS: what was sent early is forgotten, or answered."""
+        self.talk.wants_tls = False
+        if starting:
+            self._core.reset()
+            self.talk.begin_again()
+            return READY.wire()
+        reply = await finished(self._prepared, _NO_TLS, self._ends)
+        return reply.wire() + await self.receive(b"")
 
     async def late(self) -> bytes:
         """What is said to a client that takes too long for a command."""
@@ -102,9 +116,14 @@ class Engine:
         if self._count > self._prepared.params.postscreen_command_count_limit:
             return await self._limited("COUNT")
         talk.where = name if name in VERBS else "UNIMPLEMENTED"
-        reply = VERBS[name](talk, argument.strip()) if name in VERBS else _UNKNOWN
+        reply = self._carried_out(name, argument.strip())
         self.over = self.over or talk.over
         return reply
+
+    def _carried_out(self, name: str, argument: str) -> Reply:
+        if name not in VERBS:
+            return _UNKNOWN
+        return _TLS_FIRST if self.talk.needs_tls(name) else VERBS[name](self.talk, argument)
 
     async def _limited(self, what: str) -> Reply:
         LOG.event(CommandLimit(self.talk.client, what, self.talk.where))

@@ -14,6 +14,7 @@ from daemons.postscreen.scores import Scores
 from daemons.postscreen.session import Session
 from daemons.postscreen.visitor import Stopping, Visitor, ends_of_socket
 from libmail.clients.dnsblog import DnsblogClient
+from libmail.clients.tlsproxy import TlsProxyClient
 from libmail.net.poller import Poller
 from libmail.service.skeleton import Runtime
 
@@ -38,6 +39,7 @@ class Front:
         path = f"private/{params.dnsblog_service_name}"
         client = DnsblogClient(path, params.postscreen_dnsbl_timeout)
         self.scores: Final = Scores(client, prepared.sites, runtime)
+        self.tlsproxy: Final = TlsProxyClient(f"private/{params.tlsproxy_service_name}")
         self._runtime = runtime
         self._poller = Poller(self.loop)
         self._visitors: set[Visitor] = set()

@@ -56,6 +56,7 @@ class PostscreenParams:
     postscreen_pre_queue_limit: int
     postscreen_reject_footer: str
     postscreen_reject_footer_maps: tuple[str, ...]
+    postscreen_starttls_timeout: float
     postscreen_upstream_proxy_protocol: str
     postscreen_upstream_proxy_timeout: float
     respectful_logging: bool
@@ -63,3 +64,4 @@ class PostscreenParams:
     smtpd_service_name: str
     smtputf8_enable: bool
     soft_bounce: bool
+    tlsproxy_service_name: str

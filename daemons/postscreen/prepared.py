@@ -16,6 +16,10 @@ from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, StringList
 from libmail.tables.registry import open_writable
 from libmail.tables.table import TableOptions, TableRetry, WritableTable
+from libmail.tls.errors import TlsConfigError
+from libmail.tls.levels import Level
+from libmail.tls.params import ServerTlsParams
+from libmail.tls.server_level import server_level
 
 __all__ = ["Prepared", "prepare"]
 
@@ -26,7 +30,8 @@ _PROXY_PROTOCOL: Final = "haproxy"
 class Prepared:
     """cache: None where results are not kept. lists: names of DNS lists as clients hear them, where
     those differ. discard: EHLO keywords that clients do not get to see. footer: of replies, with
-    the attributes of a client still to be filled in. stressed: the parameters with `stress` set."""
+    the attributes of a client still to be filled in. stressed: the parameters with `stress` set.
+    tls: none, may, or encrypt."""
 
     params: PostscreenParams
     stressed: PostscreenParams
@@ -42,6 +47,7 @@ class Prepared:
     footer: str
     footer_maps: Maps
     cache: WritableTable | None
+    tls: Level
 
     @property
     def ipv6(self) -> bool:
@@ -89,7 +95,17 @@ def prepare(config: Config) -> Prepared:
         footer=_footer(config, params.postscreen_reject_footer),
         footer_maps=maps("reject_footer_maps", params.postscreen_reject_footer_maps),
         cache=_cache(params.postscreen_cache_map, options),
+        tls=_level(config),
     )
+
+
+def _level(config: Config) -> Level:
+    """Raises Fatal."""
+    params = config.load(ServerTlsParams, ("smtpd_", "postscreen_"))
+    try:
+        return server_level(replace(params, smtpd_tls_wrappermode=False)).level
+    except TlsConfigError as error:
+        raise Fatal(error.reason) from None
 
 
 def _footer(config: Config, text: str) -> str:

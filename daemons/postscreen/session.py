@@ -27,6 +27,7 @@ from daemons.postscreen.visitor import Gone, Stopping, Visitor
 from libmail.log import LOG
 from libmail.lookup.client_rules import keyword_set
 from libmail.net.ends import Ends
+from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.tables.table import TableRetry
 
@@ -253,7 +254,26 @@ class Session:
                 replies = await engine.receive(self._visitor.read())
                 if replies:
                     self._visitor.send(replies)
-                    return
+                if engine.talk.wants_tls:
+                    await self._start_tls(engine)
+                elif not replies:
+                    continue
+                return
+
+    async def _start_tls(self, engine: Engine) -> None:
+        """Have tlsproxy(8) shake hands; the conversation goes on through it. Raises Gone."""
+        front, visitor = self._front, self._visitor
+        timeout = front.params.postscreen_starttls_timeout
+        try:
+            clear = await front.tlsproxy.begin(visitor.sock, self._client, timeout)
+        except (ServiceUnavailable, OSError) as error:
+            LOG.warning(str(error))
+            visitor.send(await engine.answer_starttls(starting=False))
+            return
+        try:
+            visitor.send(await engine.answer_starttls(starting=True))
+        finally:
+            visitor.go_on_with(clear)
 
     async def _discarded(self) -> frozenset[str]:
         """EHLO keywords that the client does not get to see."""

@@ -9,15 +9,19 @@ from daemons.postscreen.trial import Case
 from libmail.log import LOG
 from libmail.smtp.address import AddressSyntax, parse_path, without_line_breaks
 from libmail.smtp.reply import Reply
+from libmail.tls.levels import Level
 
-__all__ = ["VERBS", "Talk"]
+__all__ = ["READY", "VERBS", "Talk"]
 
+READY: Final = Reply(220, "2.0.0", "Ready to start TLS")
 _OK: Final = Reply(250, "2.0.0", "Ok")
 _BYE: Final = Reply(221, "2.0.0", "Bye")
 _NOT_HERE: Final = Reply(502, "5.5.1", "Error: command not implemented")
+_IN_THE_CLEAR: Final = frozenset(("HELO", "EHLO", "STARTTLS", "NOOP", "QUIT"))
 _NO_HELO: Final = Reply(503, "5.5.1", "Error: send HELO/EHLO first")
 _EXTENSIONS: Final = (
-    "SIZE", "VRFY", "ETRN", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING",
+    "SIZE", "VRFY", "ETRN", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN",
+    "SMTPUTF8", "CHUNKING",
 )  # fmt: skip
 _CHUNK: Final = re.compile(r"[0-9]{1,19}(?:[ \t]+LAST)?", re.I)
 # What would be misread in a log line.
@@ -28,16 +32,23 @@ class Talk:
     """What was said in a session.
 
     sender: None outside of a transaction. where: the command before, CONNECT at first. rejected: a
-    recipient that the reply at hand refuses, "" for none. over: the reply at hand is the last.
+    recipient that the reply at hand refuses, "" for none. over: the reply at hand is the last. tls:
+    the level; secured: what is said is inside of TLS; wants_tls: the reply at hand is up to who
+    can start it.
     """
 
     __slots__ = (
-        "case", "client", "discard", "helo", "over", "params", "protocol", "rejected", "sender",
-        "where",
+        "case", "client", "discard", "helo", "over", "params", "protocol", "rejected", "secured",
+        "sender", "tls", "wants_tls", "where",
     )  # fmt: skip
 
     def __init__(
-        self, params: PostscreenParams, case: Case, client: str, discard: frozenset[str]
+        self,
+        params: PostscreenParams,
+        case: Case,
+        client: str,
+        discard: frozenset[str],
+        tls: Level,
     ) -> None:
         self.params = params
         self.case = case
@@ -49,6 +60,21 @@ class Talk:
         self.where = "CONNECT"
         self.rejected = ""
         self.over = False
+        self.tls = tls
+        self.secured = False
+        self.wants_tls = False
+
+    def begin_again(self) -> None:
+        """Inside of TLS: nothing that was said before counts (RFC 3207 §4.2)."""
+        self.secured = True
+        self.helo = ""
+        self.protocol = "SMTP"
+        self.sender = None
+        self.where = "STARTTLS"
+
+    def needs_tls(self, verb: str) -> bool:
+        """Whether a command has to wait until there is TLS."""
+        return self.tls.enforced and not self.secured and verb not in _IN_THE_CLEAR
 
 
 def _helo(talk: Talk, argument: str) -> Reply:
@@ -82,12 +108,25 @@ def _offered(talk: Talk, word: str) -> bool:
     disabled = (word == "VRFY" and params.postscreen_disable_vrfy_command) or (
         word == "SMTPUTF8" and not params.smtputf8_enable
     )
+    if word == "STARTTLS" and (talk.tls is Level.NONE or talk.secured):
+        return False
     return word not in talk.discard and not disabled
 
 
 def _detailed(talk: Talk, word: str) -> str:
     limit = talk.params.message_size_limit
     return f"SIZE {limit}" if word == "SIZE" and limit else word
+
+
+def _starttls(talk: Talk, argument: str) -> Reply:
+    if argument:
+        return Reply(501, "5.5.4", "Syntax: STARTTLS")
+    if talk.secured:
+        return Reply(554, "5.5.1", "Error: TLS already active")
+    if talk.tls is Level.NONE or "STARTTLS" in talk.discard:
+        return _NOT_HERE
+    talk.wants_tls = True
+    return READY
 
 
 def _mail(talk: Talk, argument: str) -> Reply:
@@ -177,7 +216,7 @@ def _quit(talk: Talk, _: str) -> Reply:
 VERBS: Final[Mapping[str, Callable[[Talk, str], Reply]]] = {
     "HELO": _helo,
     "EHLO": _ehlo,
-    "STARTTLS": lambda _, __: _NOT_HERE,
+    "STARTTLS": _starttls,
     "AUTH": lambda _, __: _NOT_HERE,
     "XCLIENT": lambda _, __: _NOT_HERE,
     "XFORWARD": lambda _, __: _NOT_HERE,

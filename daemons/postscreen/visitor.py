@@ -122,6 +122,12 @@ class Visitor:
         if sent < len(data):
             raise Gone
 
+    def go_on_with(self, sock: socket.socket) -> None:
+        """Talk over another socket from now on; somebody else has the client's own."""
+        self.sock.close()
+        sock.setblocking(False)
+        self.sock = sock
+
     def close(self) -> None:
         """Close the connection."""
         self.sock.close()

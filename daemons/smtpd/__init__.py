@@ -20,13 +20,12 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.facts import Client
 from libmail.net.channel import ClientChannel
+from libmail.net.channel_watch import ChannelWatch
 from libmail.net.ends import Ends
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
 __all__ = ["SERVICE", "run_standalone"]
-
-_TICK: Final = 1.0  # seconds between looks at the time limits of sessions
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -63,8 +62,7 @@ class Front:
         self._server = server
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
-        self._channels: set[ClientChannel] = set()
-        self._ticking = False
+        self._channels = ChannelWatch(self._loop)
         if server.tls.handshakes is not None:
             server.tls.handshakes.begin(runtime.spawn)
         runtime.spawn(self._stop())
@@ -80,9 +78,6 @@ class Front:
 
     def _connected(self, channel: ClientChannel) -> None:
         self._channels.add(channel)
-        if not self._ticking:
-            self._ticking = True
-            self._loop.call_later(_TICK, self._tick)
         self._runtime.spawn(self._serve(channel))
 
     async def _serve(self, channel: ClientChannel) -> None:
@@ -101,20 +96,11 @@ class Front:
         finally:
             channel.session_over()
 
-    def _tick(self) -> None:
-        now = self._loop.time()
-        for channel in list(self._channels):
-            channel.check_deadline(now)
-        self._ticking = bool(self._channels)
-        if self._ticking:
-            self._loop.call_later(_TICK, self._tick)
-
     async def _stop(self) -> None:
         """When the system stops: end the sessions that wait for a command."""
         await self._runtime.stopping.wait()
         self._server.stopping = True
-        for channel in list(self._channels):
-            channel.stop()
+        self._channels.stop()
 
 
 SERVICE: Final = Service("smtpd", prepare, start)

@@ -20,9 +20,6 @@ __all__ = [
     "LoginFailed",
     "SessionLine",
     "SessionLost",
-    "TlsError",
-    "TlsEstablished",
-    "TlsPeer",
     "escaped",
     "say",
 ]
@@ -86,46 +83,6 @@ class SessionLost(NamedTuple):
         octets = "" if self.octets is None else f" ({self.octets} bytes)"
         queue_id = self.queue_id or "NOQUEUE"
         return f"{queue_id}: {self.reason} after {self.where}{octets} from {self.client}"
-
-
-class TlsEstablished(NamedTuple):
-    """A client has shaken hands. summary: what was agreed upon, as the line tells it.
-
-    trust: Anonymous, Untrusted or Trusted. protocol: such as TLSv1.3. resumed: a session of before.
-    """
-
-    client: str
-    trust: str
-    protocol: str
-    cipher: str
-    resumed: bool
-    summary: str
-
-    def text(self) -> str:
-        """`Anonymous TLS connection established from host[1.2.3.4]: TLSv1.3 with cipher ...`."""
-        return self.summary
-
-
-class TlsPeer(NamedTuple):
-    """What is said of a client's certificate. what: the whole line."""
-
-    client: str
-    what: str
-
-    def text(self) -> str:
-        """`host[1.2.3.4]: subject_CN=..., issuer=..., fingerprint=...`."""
-        return self.what
-
-
-class TlsError(NamedTuple):
-    """A handshake has failed."""
-
-    client: str
-    reason: str
-
-    def text(self) -> str:
-        """`SSL_accept error from host[1.2.3.4]: lost connection`."""
-        return f"SSL_accept error from {self.client}: {self.reason}"
 
 
 class EtrnRefused(NamedTuple):

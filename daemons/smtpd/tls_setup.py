@@ -19,7 +19,7 @@ from libmail.tls.params import ServerTlsParams
 from libmail.tls.server_level import server_level
 
 if TYPE_CHECKING:
-    from daemons.smtpd.handshakes import Handshakes
+    from libmail.handshakes.server import Handshakes
 
 __all__ = ["NO_TLS", "TlsSetup", "open_tls"]
 
@@ -29,7 +29,8 @@ class TlsSetup:
     """level: none, may or encrypt. wrapped: clients shake hands at once, without STARTTLS.
 
     asks: clients for a certificate. requires: one that is trusted. told: what was agreed upon is
-    in the Received: header. handshakes: None where they are not possible.
+    in the Received: header. patience: seconds for a handshake. handshakes: None where they are not
+    possible.
     """
 
     level: Level = Level.NONE
@@ -37,6 +38,7 @@ class TlsSetup:
     asks: bool = False
     requires: bool = False
     told: bool = False
+    patience: float = 0.0
     handshakes: Handshakes | None = None
 
 
@@ -54,22 +56,19 @@ def open_tls(config: Config, service: str, options: TableOptions) -> TlsSetup:
         return NO_TLS
     for warning in decided.warnings:
         LOG.warning(warning)
+
+    def make() -> Handshakes:
+        from libmail.handshakes.server import HandshakeParams, open_handshakes
+
+        told = config.load(HandshakeParams)
+        return open_handshakes(params, told, config, decided.level, options, f"smtpd {service}")
+
     return TlsSetup(
         decided.level,
         wrapped=params.smtpd_tls_wrappermode,
         asks=params.smtpd_tls_ask_ccert,
         requires=params.smtpd_tls_req_ccert and decided.level.enforced,
         told=config.bool("smtpd_tls_received_header"),
-        handshakes=_opened(config, service, decided.level, options) if decided.usable else None,
+        patience=config.seconds("smtpd_starttls_timeout"),
+        handshakes=possibly(make) if decided.usable else None,
     )
-
-
-def _opened(config: Config, service: str, level: Level, options: TableOptions) -> Handshakes | None:
-    """None, with warnings, if something cannot be used."""
-
-    def make() -> Handshakes:
-        from daemons.smtpd.handshakes import open_handshakes
-
-        return open_handshakes(config, service, level, options)
-
-    return possibly(make)

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from daemons.smtpd.answer import SessionEnded
+from libmail.handshakes.events import TlsError
 from libmail.log import LOG
 from libmail.net.channel import ClientGone, ServerStopping
-from libmail.tls.errors import TlsFailed
+from libmail.tls.errors import TlsFailed, warn_of_problems
 from libmail.tls.facts import Trust
 
 if TYPE_CHECKING:
@@ -39,12 +40,16 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
 
     received: what has been read of the handshake. Raises SessionEnded, ClientGone.
     """
-    handshakes, dialogue = session.server.tls.handshakes, session.dialogue
-    if handshakes is None:
+    setup, dialogue, client = session.server.tls, session.dialogue, session.client
+    if setup.handshakes is None:
         raise AssertionError(session)
     try:
-        inside, tls = await handshakes.shake(dialogue.channel, session.client, received)
-    except TlsFailed:
+        inside, tls = await setup.handshakes.shake(
+            dialogue.channel, client, setup.patience, received
+        )
+    except TlsFailed as error:
+        LOG.event(TlsError(client, error.reason))
+        warn_of_problems(error.problems)
         if limited:
             await session.server.rates.handshake(session.facts.client, session.client)
         raise ClientGone from None

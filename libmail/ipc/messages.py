@@ -18,6 +18,7 @@ The exchanges, and the socket that they use:
 - `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
+- `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply;
 - `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove (no answer); or a wake-up from master;
@@ -92,6 +93,8 @@ __all__ = [
     "TicketKeyRecord",
     "TicketKeysReply",
     "TicketKeysRequest",
+    "TlsProxyReply",
+    "TlsProxyRequest",
     "TraceFlag",
     "Transport",
     "VerifyQuery",
@@ -431,6 +434,24 @@ class PassedClient(NamedTuple):
     client_port: str
     server_address: str
     server_port: str
+
+
+class TlsProxyRequest(NamedTuple):
+    """postscreen -> tlsproxy: be the server in a TLS session with a client.
+
+    Two sockets come beside the message: that of the client, and one end of a pair, over which goes
+    in the clear what is said inside. client: for the log. timeout: seconds, for the handshake, and
+    for each wait for the client.
+    """
+
+    client: str
+    timeout: float
+
+
+class TlsProxyReply(NamedTuple):
+    """tlsproxy -> postscreen: whether it does; the connection is over then, the session begins."""
+
+    available: bool
 
 
 class DnsListQuery(NamedTuple):
@@ -780,6 +801,8 @@ CODEC: Final = Codec(
         TableUpdate,
         TicketKeysReply,
         TicketKeysRequest,
+        TlsProxyReply,
+        TlsProxyRequest,
         VerifyQuery,
         VerifyReply,
         VerifyUpdate,

@@ -20,7 +20,7 @@ from libmail.net.ends import Ends
 from libmail.net.unix_stream import StrayDescriptors, UnixStream
 from libmail.service.connection import Connection, ConnectionLost, peer_credentials
 
-__all__ = ["Passed", "receive_client"]
+__all__ = ["Passed", "receive_client", "stream_socket"]
 
 _PATIENCE: Final = 10.0  # seconds from the connection to the message
 
@@ -50,7 +50,7 @@ async def receive_client(
         async with asyncio.timeout(_PATIENCE):
             message = await connection.receive_as(PassedClient)
         (fd,) = stream.take_descriptors(1)
-        return Passed(_client(fd), Ends(*message))
+        return Passed(stream_socket(fd), Ends(*message))
     except (ConnectionLost, WireError, StrayDescriptors, TimeoutError, OSError) as err:
         LOG.warning(f"{name}: no client was handed over: {err or type(err).__name__}")
         return None
@@ -58,8 +58,11 @@ async def receive_client(
         connection.close()
 
 
-def _client(fd: int) -> socket.socket:
-    """Raises OSError for what is no connection."""
+def stream_socket(fd: int) -> socket.socket:
+    """The connection that has come as a descriptor, which is owned from now on; it does not block.
+
+    Raises OSError for what is none.
+    """
     try:
         sock = socket.socket(fileno=fd)
     except OSError:

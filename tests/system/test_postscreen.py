@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import smtplib
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.system.harness import Instance
 from tests.system.processes import PATIENCE
 
@@ -34,6 +37,7 @@ def screened(main: Mapping[str, str] | None = None) -> Iterator[Instance]:
             f"{front} inet n - n - 1 postscreen",
             "smtpd pass - - n - - smtpd",
             "dnsblog unix - - n - 0 dnsblog",
+            "tlsproxy unix - - n - 0 tlsproxy",
         ],
     )
     try:
@@ -195,9 +199,9 @@ def test_proxy_protocol(header: bytes | None) -> None:
         system.wait_for_log("haproxy read: ")
 
 
-def memory_of(system: Instance) -> int:
-    """Octets that the postscreen process holds, resident and its own."""
-    pid = re.findall(r"postscreen\[(\d+)\]", system.log_text())[-1]
+def memory_of(system: Instance, program: str = "postscreen") -> int:
+    """Octets that the last process of a program holds, resident and its own."""
+    pid = re.findall(rf"{program}\[(\d+)\]", system.log_text())[-1]
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return 1024 * sum(int(n) for n in re.findall(r"(?m)^Private_\w+: +(\d+)", file.read()))
 
@@ -230,3 +234,74 @@ def test_real_clients_beside_a_crowd_of_bots() -> None:
         system.wait_for_log("PREGREET", count=crowd // 2)
         system.wait_for_log(r"PASS NEW \[127\.0\.3\.", count=real)
         assert not system.log_lines("to=<bob@virtual.test>.*status=sent")
+
+
+SECURE = {
+    "smtpd_tls_security_level": "may",
+    "smtpd_tls_loglevel": "1",
+    "postscreen_bare_newline_enable": "yes",
+}
+
+
+def certified(folder: Path) -> dict[str, str]:
+    """Settings with a certificate."""
+    chain = Authority(folder / "ca").issue("mail.test").chain
+    chain.chmod(0o644)
+    return {**SECURE, "smtpd_tls_chain_files": str(chain)}
+
+
+def insecure() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def test_tls_through_tlsproxy(short_tmp: Path) -> None:
+    with screened(certified(short_tmp)) as system:
+        for code in (450, 250):  # then it has passed, and smtpd shakes hands itself
+            with client(system, "127.0.1.1") as smtp:
+                smtp.starttls(context=insecure())
+                smtp.ehlo()
+                assert not smtp.has_extn("starttls")
+                smtp.mail("a@client.test")
+                assert smtp.rcpt("alice@virtual.test")[0] == code
+        who = r"\[127\.0\.1\.1\]:\d+"
+        for line in (rf"CONNECT from {who}", rf"DISCONNECT {who}"):
+            system.wait_for_log(rf"tlsproxy\[.*: {line}$")
+        system.wait_for_log(
+            rf"tlsproxy\[.*: Anonymous TLS connection established from {who}: TLSv1"
+        )
+        system.wait_for_log(r"smtpd\[.*: Anonymous TLS connection established from unknown\[127")
+        system.wait_for_log(rf"PASS NEW {who}")
+
+
+def test_many_handshakes_that_never_go_on(short_tmp: Path) -> None:
+    """They are bounded in number and memory, and others get theirs."""
+    crowd = 400
+    limits = {
+        "postscreen_pre_queue_limit": "10000",
+        "postscreen_client_connection_count_limit": "0",
+    }
+    with screened({**certified(short_tmp), **limits}) as system, ExitStack() as stack:
+        bots = [
+            stack.enter_context(connect(system, f"127.0.2.{number % 200 + 1}"))
+            for number in range(crowd)
+        ]
+        for number, bot in enumerate(bots):
+            lines = stack.enter_context(bot.makefile("rb"))
+            assert [lines.readline()[:4] for _ in range(2)] == [b"220-", b"220 "]
+            bot.sendall(b"STARTTLS\r\n")
+            assert lines.readline() == b"220 2.0.0 Ready to start TLS\r\n"
+            if number % 2:
+                bot.sendall(b"\x16\x03\x01\x02\x00\x01")
+        with client(system, "127.0.1.1") as smtp:
+            smtp.starttls(context=insecure())
+            smtp.ehlo()
+            smtp.mail("a@client.test")
+            assert smtp.rcpt("alice@virtual.test")[0] == 450
+        assert memory_of(system, "tlsproxy") < 100_000_000
+        stack.close()
+        system.wait_for_log("TLS handshake failed for service=smtpd peer=", count=crowd)
+        system.wait_for_log(r"tlsproxy\[.*DISCONNECT", count=crowd + 1)
+        system.wait_for_log(r"HANGUP after \S+ from \[127\.0\.2\.", count=crowd)
+        system.wait_for_log(r"postscreen\[.*DISCONNECT", count=crowd + 1)

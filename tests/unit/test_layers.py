@@ -45,6 +45,7 @@ LAYERS: Final = (
         "libmail.lookup",
         "libmail.mailbox",
         "libmail.clients",
+        "libmail.handshakes",
         "libmail.agents",
         "libmail.execution",
     ),

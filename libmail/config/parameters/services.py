@@ -23,6 +23,6 @@ PARAMETERS = by_name(
     Parameter("showq_service_name", STR(1), "showq", "postqueue"),
     Parameter("smtpd_service_name", STR(1), "smtpd", "postscreen"),
     Parameter("trace_service_name", STR(1), "trace", "*"),
-    Parameter("tlsmgr_service_name", STR(1), "tlsmgr", "smtp smtpd"),
-    Parameter("tlsproxy_service_name", STR(1), "tlsproxy", "smtp postscreen"),
+    Parameter("tlsmgr_service_name", STR(1), "tlsmgr", "smtp smtpd tlsproxy"),
+    Parameter("tlsproxy_service_name", STR(1), "tlsproxy", "postscreen"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from libmail.config.declare import BOOL, INT, LIST, STR, TIME, Parameter, by_nam
 
 __all__ = ["PARAMETERS"]
 
-_USERS = "smtp smtpd"
+_USERS = "smtp smtpd tlsproxy"
 
 PARAMETERS = by_name(
     Parameter("tls_append_default_CA", BOOL, "no", _USERS),

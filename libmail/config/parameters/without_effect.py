@@ -22,21 +22,6 @@ _TLS = """
     smtp_tlsrpt_skip_reused_handshakes smtp_tlsrpt_socket_name
     smtpd_tls_loglevel_maps
     smtpd_tls_trace_size_limit tls_trace_rate_limit
-    tlsproxy_client_CAfile tlsproxy_client_CApath tlsproxy_client_cert_file
-    tlsproxy_client_chain_files tlsproxy_client_dcert_file tlsproxy_client_dkey_file
-    tlsproxy_client_eccert_file tlsproxy_client_eckey_file tlsproxy_client_enforce_tls
-    tlsproxy_client_fingerprint_digest tlsproxy_client_key_file tlsproxy_client_loglevel
-    tlsproxy_client_per_site tlsproxy_client_policy_maps tlsproxy_client_scert_verifydepth
-    tlsproxy_client_security_level tlsproxy_client_use_tls tlsproxy_enforce_tls
-    tlsproxy_service_name tlsproxy_tls_always_issue_session_ids tlsproxy_tls_ask_ccert
-    tlsproxy_tls_CAfile tlsproxy_tls_CApath tlsproxy_tls_ccert_verifydepth
-    tlsproxy_tls_cert_file tlsproxy_tls_chain_files tlsproxy_tls_ciphers tlsproxy_tls_dcert_file
-    tlsproxy_tls_dh1024_param_file tlsproxy_tls_dkey_file
-    tlsproxy_tls_eccert_file tlsproxy_tls_eckey_file tlsproxy_tls_eecdh_grade
-    tlsproxy_tls_enable_rpk tlsproxy_tls_exclude_ciphers tlsproxy_tls_fingerprint_digest
-    tlsproxy_tls_key_file tlsproxy_tls_loglevel tlsproxy_tls_mandatory_ciphers
-    tlsproxy_tls_mandatory_exclude_ciphers tlsproxy_tls_mandatory_protocols
-    tlsproxy_tls_protocols tlsproxy_tls_req_ccert tlsproxy_tls_security_level tlsproxy_use_tls
     tlsproxy_watchdog_timeout
 """
 
@@ -49,17 +34,7 @@ _MILTERS = """
 """
 
 _POSTSCREEN = """
-    postscreen_enforce_tls postscreen_expansion_filter postscreen_starttls_timeout
-    postscreen_tls_always_issue_session_ids postscreen_tls_ask_ccert postscreen_tls_CAfile
-    postscreen_tls_CApath postscreen_tls_ccert_verifydepth postscreen_tls_cert_file
-    postscreen_tls_chain_files postscreen_tls_ciphers postscreen_tls_dcert_file
-    postscreen_tls_dh1024_param_file postscreen_tls_dkey_file
-    postscreen_tls_eccert_file postscreen_tls_eckey_file postscreen_tls_eecdh_grade
-    postscreen_tls_enable_rpk postscreen_tls_exclude_ciphers postscreen_tls_fingerprint_digest
-    postscreen_tls_key_file postscreen_tls_loglevel postscreen_tls_loglevel_maps
-    postscreen_tls_mandatory_ciphers postscreen_tls_mandatory_exclude_ciphers
-    postscreen_tls_mandatory_protocols postscreen_tls_protocols postscreen_tls_req_ccert
-    postscreen_tls_security_level postscreen_tls_trace_size_limit postscreen_use_tls
+    postscreen_expansion_filter postscreen_tls_loglevel_maps postscreen_tls_trace_size_limit
     postscreen_watchdog_timeout
 """
 
@@ -126,13 +101,19 @@ NEVER = _words(
     """
     backwards_bounce_logfile_compatibility berkeley_db_create_buffer_size
     berkeley_db_read_buffer_size connection_cache_protocol_timeout connection_cache_service_name
-    connection_cache_status_update_time connection_cache_ttl_limit dont_remove
-    fault_injection_code fork_attempts fork_delay maps_rbl_domains non_bdb_custom_mapping
+    connection_cache_status_update_time connection_cache_ttl_limit dont_remove fault_injection_code
+    fork_attempts fork_delay maps_rbl_domains non_bdb_custom_mapping
     non_bdb_migration_allow_root_prefixes non_bdb_migration_allow_user_prefixes
     non_bdb_migration_level non_bdb_migration_log_redirect non_bdb_migration_service_name
     process_id_directory qmgr_fudge_factor qmgr_ipc_timeout queue_file_attribute_count_limit
     sun_mailtool_compatibility tls_daemon_random_bytes tls_random_bytes tls_random_exchange_name
-    tls_random_prng_update_period tls_random_reseed_period tls_random_source trigger_timeout
+    tls_random_prng_update_period tls_random_reseed_period tls_random_source tlsproxy_client_CAfile
+    tlsproxy_client_CApath tlsproxy_client_cert_file tlsproxy_client_chain_files
+    tlsproxy_client_dcert_file tlsproxy_client_dkey_file tlsproxy_client_eccert_file
+    tlsproxy_client_eckey_file tlsproxy_client_enforce_tls tlsproxy_client_fingerprint_digest
+    tlsproxy_client_key_file tlsproxy_client_loglevel tlsproxy_client_per_site
+    tlsproxy_client_policy_maps tlsproxy_client_scert_verifydepth tlsproxy_client_security_level
+    tlsproxy_client_use_tls trigger_timeout
     """
 )
 """Those of what this system does not need."""

@@ -257,3 +257,65 @@ def test_names_cannot_forge_log_lines(world: World) -> None:
     talk.say('RCPT TO:<"b\x07>, to=<c"@mail.test>\r\n')
     assert all(line.isprintable() for line in world.logged)
     assert "helo=<x?,?[0m>" in world.logged[-1]
+
+
+def secured(talk: Talk) -> str:
+    """Let TLS start; the reply to STARTTLS."""
+    assert talk.engine.talk.wants_tls
+    return asyncio.run(talk.engine.answer_starttls(starting=True)).decode()
+
+
+def test_starttls(world: World) -> None:
+    talk = Talk(world, {"smtpd_tls_security_level": "may"})
+    assert "250-STARTTLS" in talk.say("EHLO c.test\r\n")
+    assert talk.say("STARTTLS now\r\n") == ["501 5.5.4 Syntax: STARTTLS"]
+    assert talk.say("MAIL FROM:<a@c.test>\r\nSTARTTLS\r\nRSET\r\n") == ["250 2.1.0 Ok"]
+    assert secured(talk) == "220 2.0.0 Ready to start TLS\r\n"
+    assert talk.say("RCPT TO:<b@mail.test>\r\n") == ["503 5.5.1 Error: need MAIL command"]
+    assert talk.engine.talk.helo == ""
+    assert "250-STARTTLS" not in talk.say("EHLO c.test\r\n")
+    assert talk.say("STARTTLS\r\n") == ["554 5.5.1 Error: TLS already active"]
+
+
+def test_what_comes_early_behind_starttls(world: World) -> None:
+    """It is a failure, and never carried out."""
+    talk = Talk(world, {"smtpd_tls_security_level": "may", "postscreen_pipelining_enable": "yes"})
+    assert talk.say("STARTTLS\r\nNOOP\r\n") == []
+    assert secured(talk) == "220 2.0.0 Ready to start TLS\r\n"
+    assert talk.say("") == []
+    assert talk.case.has_failed(Trial.PIPELINING)
+    assert world.logged == [f"COMMAND PIPELINING from {CLIENT} after STARTTLS: NOOP\\r\\n"]
+
+
+def test_starttls_without_tlsproxy(world: World) -> None:
+    talk = Talk(world, {"smtpd_tls_security_level": "may", "postscreen_reject_footer": "(sorry)"})
+    assert talk.say("STARTTLS\r\nNOOP\r\n") == []
+    assert asyncio.run(talk.engine.answer_starttls(starting=False)).decode().splitlines() == [
+        "454-4.7.0 TLS not available due to local problem",
+        "454 4.7.0 (sorry)",
+        "250 2.0.0 Ok",
+    ]
+    assert talk.say("QUIT\r\n") == ["221 2.0.0 Bye"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"smtpd_use_tls": "yes", "postscreen_tls_security_level": "none"},
+     {"smtpd_use_tls": "yes", "postscreen_discard_ehlo_keywords": "starttls, silent-discard"}],
+    ids=["none", "not for postscreen", "hidden"],
+)  # fmt: skip
+def test_starttls_where_there_is_none(world: World, settings: Mapping[str, str]) -> None:
+    talk = Talk(world, settings)
+    assert "250-STARTTLS" not in talk.say("EHLO c.test\r\n")
+    assert talk.say("STARTTLS\r\n") == ["502 5.5.1 Error: command not implemented"]
+
+
+def test_tls_as_an_obligation(world: World) -> None:
+    talk = Talk(world, {"postscreen_tls_security_level": "encrypt"})
+    first = "530 5.7.0 Must issue a STARTTLS command first"
+    assert talk.each("EHLO c.test\r\nVRFY x\r\nMAIL FROM:<a@c.test>\r\nNOOP\r\nNONE\r\n") == [
+        "250 CHUNKING", first, first, "250 2.0.0 Ok", "502 5.5.2 Error: command not recognized",
+    ]  # fmt: skip
+    talk.say("STARTTLS\r\n")
+    secured(talk)
+    assert talk.each(MAIL)[-1].startswith("450 4.3.2 ")

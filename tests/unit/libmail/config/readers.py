@@ -23,6 +23,7 @@ READ_OTHERWISE = {
     "bounce": {"delay_warning_time"},  # in the text of templates
     "qmgr": {"local_destination_concurrency_limit", "local_destination_recipient_limit"},
 }
+LIKE_SMTPD = {"postscreen": ("postscreen_",), "tlsproxy": ("postscreen_", "tlsproxy_")}
 SECOND_NAMES = {
     "defer": "bounce", "lmtp": "smtp", "newaliases": "sendmail", "proxywrite": "proxymap",
     "retry": "error", "trace": "bounce",
@@ -113,10 +114,14 @@ def programs() -> set[str]:
     return {"master", *inside} - SECOND_NAMES.keys()
 
 
-def _parameters(names: set[str], families: Iterable[str]) -> frozenset[str]:
-    """Those of the names that are parameters, and what the defaults of these refer to."""
+def _parameters(names: set[str], families: Iterable[str], like: Iterable[str]) -> frozenset[str]:
+    """Those of the names that are parameters, and what the defaults of these refer to.
+
+    like: with what names begin that stand for those of smtpd.
+    """
     parameters = all_parameters()
-    names |= {renamed(name, ("smtp_", "lmtp_")) for name in names}
+    prefixes = [("smtp_", "lmtp_"), *(("smtpd_", prefix) for prefix in like)]
+    names |= {renamed(name, prefix) for name in names for prefix in prefixes}
     names |= {name for suffix in families for name in references(FAMILIES[suffix].default)}
     found: set[str] = set()
     new = names & parameters.keys()
@@ -133,7 +138,8 @@ def read_by_any() -> frozenset[str]:
     """What some program reads; what a library would read for one that does not use it, is not."""
     started = (name for name in _modules() if name.split(".")[0] in (*CALLED, "master"))
     names = {name for module in _with_imports(started) for name in _mentioned(module)}
-    return _parameters(names, FAMILIES).union(*READ_OTHERWISE.values())
+    like = LIKE_SMTPD["tlsproxy"]
+    return _parameters(names, FAMILIES, like).union(*READ_OTHERWISE.values())
 
 
 @cache
@@ -141,7 +147,8 @@ def read_by(program: str) -> frozenset[str]:
     """What a program may read: it, or a module that it imports, has the name."""
     names = {name for one in _with_imports(_own_modules(program)) for name in _mentioned(one)}
     families = [one.suffix for one in FAMILIES.values() if program in one.programs.split()]
-    return _parameters(names, families) | READ_OTHERWISE.get(program, set())
+    like = LIKE_SMTPD.get(program, ())
+    return _parameters(names, families, like) | READ_OTHERWISE.get(program, set())
 
 
 def fields_of(program: str) -> set[str]:

@@ -1,8 +1,8 @@
 """Handshakes with clients: the keys and certificates of this server at work.
 
-Made before the jail, where the library is there (see `daemons.smtpd.tls_setup`). From `begin` on,
-tlsmgr(8) is asked for the keys of tickets and for sessions; without it every handshake is a full
-one, and works.
+Made before the jail, where the library is there (see `libmail.tls.errors:possibly`). From `begin`
+on, tlsmgr(8) is asked for the keys of tickets and for sessions; without it every handshake is a
+full one, and works.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from daemons.smtpd.events import TlsError, TlsEstablished, TlsPeer
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
 from libmail.config import Config
+from libmail.handshakes.events import TlsEstablished, TlsPeer
 from libmail.log import LOG
 from libmail.lookup.facts import Tls
 from libmail.net.channel import Channel
@@ -26,23 +26,22 @@ from libmail.tls.channel import TlsChannel, secured
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
-from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
+from libmail.tls.errors import TlsConfigError, TlsFailed
 from libmail.tls.levels import Level
 from libmail.tls.loglevel import parse_loglevel
 from libmail.tls.params import ServerTlsParams, TlsParams
 from libmail.tls.server_setup import server_settings
 from libmail.tls.tickets import TicketKeys
 
-__all__ = ["Handshakes", "open_handshakes"]
+__all__ = ["HandshakeParams", "Handshakes", "open_handshakes"]
 
 _CACHE: Final = "smtpd"  # the one of tlsmgr(8) that servers share
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeParams:
-    """How they are done, and told."""
+    """How they are told."""
 
-    smtpd_starttls_timeout: float
     smtpd_tls_fingerprint_digest: str
     smtpd_tls_loglevel: str
 
@@ -53,15 +52,14 @@ class Handshakes:
     def __init__(
         self,
         context: ServerContext,
-        params: HandshakeParams,
+        told: HandshakeParams,
         tlsmgr: TlsmgrClientParams,
         names: ChainsByName,
     ) -> None:
         """names: other chains than those of the context. Raises TlsConfigError."""
         self._context = context
-        self._timeout = params.smtpd_starttls_timeout
-        self._loglevel = parse_loglevel(params.smtpd_tls_loglevel, "smtpd_tls_loglevel")
-        self._digest = params.smtpd_tls_fingerprint_digest
+        self._loglevel = parse_loglevel(told.smtpd_tls_loglevel, "smtpd_tls_loglevel")
+        self._digest = told.smtpd_tls_fingerprint_digest
         self._names = names
         self._tlsmgr_params = tlsmgr
         self._tlsmgr: TlsmgrClient | None = None
@@ -75,36 +73,26 @@ class Handshakes:
             self._tlsmgr.keep_keys()
 
     async def shake(
-        self, channel: Channel, peer: str, received: bytes = b""
+        self, channel: Channel, peer: str, timeout: float, received: bytes = b""
     ) -> tuple[TlsChannel, Tls]:
         """Shake hands and log it; the channel to use from then on, and what is known then.
 
-        peer: the client, for the log. received: what has been read from the channel already.
-        Raises TlsFailed, which is logged, and ServerStopping.
+        peer: the client, for the log. timeout: seconds for all of it. received: what has been read
+        from the channel already. Raises TlsFailed, ServerStopping; those the caller logs.
         """
         connection = accept(self._context)
         if self._loglevel.states:
             connection.watch(LOG.info, peer)
         try:
-            inside = await self._within_time(channel, connection, received)
-        except TlsFailed as error:
-            LOG.event(TlsError(peer, error.reason))
-            warn_of_problems(error.problems)
-            raise
+            async with asyncio.timeout(timeout):
+                inside = await secured(channel, connection, self._answer, received)
+        except TimeoutError:
+            raise TlsFailed("Connection timed out", lost=True) from None
         self._tell(connection, peer)
         saved = connection.saved_session()
         if saved is not None and self._tlsmgr is not None:
             self._tlsmgr.keep(self._key(saved.session_id), saved.data)
         return inside, self._facts(connection)
-
-    async def _within_time(
-        self, channel: Channel, connection: Connection, received: bytes
-    ) -> TlsChannel:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await secured(channel, connection, self._answer, received)
-        except TimeoutError:
-            raise TlsFailed("Connection timed out", lost=True) from None
 
     async def _answer(self, connection: Connection) -> None:
         """Look up what a client asks for. Raises TlsFailed: it must not get what it did not."""
@@ -156,30 +144,31 @@ class Handshakes:
 
 
 def open_handshakes(
-    config: Config, service: str, level: Level, options: TableOptions
+    params: ServerTlsParams,
+    told: HandshakeParams,
+    config: Config,
+    level: Level,
+    options: TableOptions,
+    name: str,
 ) -> Handshakes:
     """Read keys, certificates and tables, before the jail.
 
-    service: the first column of master.cf. Raises TlsConfigError, ConfigError, Fatal.
+    name: who resumes sessions that were begun here, as others may want to know a client better.
+    Raises TlsConfigError, ConfigError, Fatal.
     """
-    params, common = config.load(ServerTlsParams), config.load(TlsParams)
+    common = config.load(TlsParams)
     use_config_file(common.tls_config_file, common.tls_config_name)
-    # A session is resumed by the service that began it: others may want to know a client better.
     context = ServerContext(
         server_settings(
             params,
             common,
             level,
-            session_context=f"smtpd {service}".encode("utf-8", "surrogateescape")[:32],
+            session_context=name.encode("utf-8", "surrogateescape")[:32],
             tickets=TicketKeys(time.time),
         )
     )
     for warning in context.warnings:
         LOG.warning(warning)
     maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, replace(options, files=True))
-    return Handshakes(
-        context,
-        config.load(HandshakeParams),
-        config.load(TlsmgrClientParams),
-        ChainsByName(maps.find),
-    )
+    tlsmgr = config.load(TlsmgrClientParams)
+    return Handshakes(context, told, tlsmgr, ChainsByName(maps.find))
