@@ -21,10 +21,10 @@ from libmail.clients.policy import PolicyServers
 from libmail.clients.verify import VerifyClient
 from libmail.dns.resolver import Protocols
 from libmail.ipc.messages import ResolveReply
-from libmail.lookup.context import Lookups, WhereTo
-from libmail.lookup.policies import WhatPolicy
+from libmail.lookup.context import Lookups, RouteQuestion
+from libmail.lookup.policies import PolicyQuestion
 from libmail.lookup.restrictions import Restrictions
-from libmail.lookup.verification import Verified
+from libmail.lookup.verification import VerifyQuestion
 from libmail.message.dates import rfc5322_date
 from libmail.service.pool import ServicePool
 
@@ -87,13 +87,13 @@ class Server:
             ServicePool(f"private/{params.address_verify_service_name}", timeout=params.ipc_timeout)
         )
         self.lookups = prepared.lookups(
-            {WhereTo: self._resolve, WhatPolicy: policies.ask, Verified: verify.ask}
+            {RouteQuestion: self._resolve, PolicyQuestion: policies.ask, VerifyQuestion: verify.ask}
         )
         self.clients = ClientRules(params, self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
 
-    async def _resolve(self, question: WhereTo) -> ResolveReply:
+    async def _resolve(self, question: RouteQuestion) -> ResolveReply:
         return await self.rewrite.resolve_completed(question.where, question.key)
 
     def instance(self) -> str:

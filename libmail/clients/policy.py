@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeAlias, cast
 
 from libmail.log import LOG
-from libmail.lookup.policies import PolicySettings, WhatPolicy
+from libmail.lookup.policies import PolicyQuestion, PolicySettings
 from libmail.net.endpoint import EndpointOpener
 from libmail.smtp.policy import PolicyAnswer, PolicyError, encode_request
 
@@ -193,6 +193,6 @@ class PolicyServers:
             settings: PolicyServer(settings, opener.connect) for settings, opener in openers.items()
         }
 
-    async def ask(self, question: WhatPolicy) -> str:
+    async def ask(self, question: PolicyQuestion) -> str:
         """The action that a server, or its `default_action`, wants."""
         return await self._servers[question.settings].ask(question.attributes)

@@ -4,7 +4,7 @@ Called by: smtpd (restrictions), delivery agents. Asks: `private/verify`.
 """
 
 from libmail.ipc.messages import VerifyQuery, VerifyReply, VerifyUpdate
-from libmail.lookup.verification import Verified
+from libmail.lookup.verification import VerifyQuestion
 from libmail.service.pool import ServiceClient
 
 __all__ = ["VerifyClient"]
@@ -16,7 +16,7 @@ class VerifyClient:
     def __init__(self, pool: ServiceClient) -> None:
         self._pool = pool
 
-    async def ask(self, question: Verified) -> VerifyReply:
+    async def ask(self, question: VerifyQuestion) -> VerifyReply:
         """What is known of an address. What is not, will be tried."""
         return await self._pool.call(VerifyQuery(question.key), VerifyReply)
 

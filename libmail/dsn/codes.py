@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 __all__ = ["DsnText", "adapt_class", "split_dsn"]
 
 # status-code = class "." subject "." detail       RFC 3463 §2
-_CODE: Final = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_CODE: Final = re.compile(r"\s*([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s+|$)")
 
 
 class DsnText(NamedTuple):

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from libmail.lookup.check import Check, Rule, split_dsn
+from libmail.dsn.codes import split_dsn
+from libmail.lookup.check import Check, Rule
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
     CLIENT,

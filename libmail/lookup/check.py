@@ -1,16 +1,18 @@
-"""One evaluation of restrictions: the state that they share, and how they refuse.
+"""One evaluation of restriction lists: the state that restrictions share, and how they refuse.
 
-A restriction is `async def name(check, subject, argument) -> Outcome`. It refuses with
-`check.reject`, which also knows about warn_if_reject, defer_if_reject and soft_bounce.
+A restriction is `async def name(check, subject, argument) -> Outcome`; the table of all is
+`libmail.lookup.names`. It returns DUNNO, PERMIT, or the result of `check.reject`, which also takes
+care of warn_if_reject, defer_if_reject and soft_bounce. Whatever it looks up goes through
+`check.lookups`. subject: what lists of the stage are about, for the words of a reply; a restriction
+with a subject of its own ignores it.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from libmail.ipc.messages import ResolveFlag, ResolveReply
-from libmail.lookup.context import LookupFailure, Lookups, WhereTo
+from libmail.lookup.context import LookupFailure, Lookups, RouteQuestion
 from libmail.lookup.facts import (
     CCERT,
     CLIENT,
@@ -34,9 +36,8 @@ from libmail.lookup.facts import (
 from libmail.lookup.params import RestrictionParams
 from libmail.smtp.reply import Reply
 
-__all__ = ["Check", "Restriction", "Rule", "split_dsn"]
+__all__ = ["Check", "Restriction", "Rule"]
 
-_DSN: Final = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
 _FAIL: Final = int(ResolveFlag.FAIL)  # a plain number: flags are looked at for each recipient
 # RFC 3463 §3.2 address status, as it has to be for a sender or a recipient; others become 1.0.
 _FOR_SENDER: Final[Mapping[str, str]] = {
@@ -65,7 +66,7 @@ _ABOUT_CLIENT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One restriction of a list, ready to be evaluated. text: as configured."""
+    """A restriction in a list, with its argument. text: as configured."""
 
     text: str
     restriction: "Restriction"
@@ -73,14 +74,6 @@ class Rule:
 
 
 Restriction = Callable[["Check", Subject, str], Awaitable[Outcome]]
-
-
-def split_dsn(text: str, default: str) -> tuple[str, str]:
-    """Split "5.7.1 text"; the status is `default` where the text begins with none."""
-    match = _DSN.match(text)
-    if match is None:
-        return default, text
-    return f"{match[1]}.{match[2]}.{match[3]}", text[match.end() :]
 
 
 class Check:
@@ -125,7 +118,7 @@ class Check:
         self._warning = False
 
     def by_name(self, name: str) -> Rule | None:
-        """The restriction of that name, if it can stand without an argument."""
+        """The restriction or restriction class of that name, if it needs no argument."""
         return self._by_name(name)
 
     # what is checked
@@ -137,11 +130,11 @@ class Check:
 
     @property
     def discarding(self) -> bool:
-        """Whether a table wants the message to be thrown away."""
+        """Whether an access table has requested DISCARD."""
         return any(effect.action == "discard" for effect in self.verdict.effects)
 
     def name(self, subject: Subject) -> str:
-        """What a reply calls the thing that is checked, without angle brackets."""
+        """The name or address that a reply shows for a subject, without angle brackets."""
         facts = self.facts
         if subject is CLIENT:
             return facts.client.shown
@@ -166,7 +159,7 @@ class Check:
     # lists
 
     def begin_stage(self) -> None:
-        """What an earlier stage would defer in place of a refusal does not count any more."""
+        """Forget the defer_if_reject of an earlier stage."""
         self.defer_if_reject = None
 
     async def stage(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
@@ -175,7 +168,7 @@ class Check:
         return await self.run(rules, subject)
 
     async def run(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
-        """Evaluate a list; the first restriction that says something decides."""
+        """Evaluate a list; the first restriction that does not return DUNNO decides."""
         for rule in rules:
             outcome = await self._one(rule, subject)
             if outcome is not DUNNO:
@@ -257,11 +250,11 @@ class Check:
         return reply
 
     def warn(self, text: str) -> None:
-        """Have a warning logged."""
+        """Add a warning for the log."""
         self.verdict.effects.append(Effect("warning", text))
 
     def forbid_permit(self, restriction: str, target: str) -> Outcome:
-        """Refuse to permit for something that the client, or whoever owns a name, can choose."""
+        """Refuse a PERMIT that is based on a name which the client, or its owner, can choose."""
         self.warn(f"restriction {restriction} returns OK for {target}")
         self.warn("this is not allowed for security reasons")
         self.warn("use DUNNO instead of OK if you want to make an exception")
@@ -283,7 +276,7 @@ class Check:
         return DUNNO
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """The end of all lists: what a temporary error may have prevented, happens now."""
+        """The outcome after all lists: a pending defer_if_permit takes effect."""
         if isinstance(outcome, Reply) or self.defer_if_permit is None:
             return outcome
         self._warning = False
@@ -293,7 +286,7 @@ class Check:
 
     async def resolve(self, address: str) -> ResolveReply:
         """Where mail for an address goes. Raises LookupFailure."""
-        reply = await self.lookups.ask(WhereTo(self.facts.mail.sender or "", address))
+        reply = await self.lookups.ask(RouteQuestion(self.facts.mail.sender or "", address))
         if reply.flags & _FAIL:
             raise LookupFailure(address)
         return reply

@@ -1,7 +1,7 @@
-"""What depends on the client alone: which keywords it sees, what it may ask for, how its lines end,
-whose domain completes its headers, whether Milters see its mail.
+"""Decisions that depend on the client alone: hidden EHLO keywords, authorization for XCLIENT,
+XFORWARD and XVERP, bare newlines, the domain that completes its headers, Milters for its mail.
 
-Decisions over the lookup context, like those of the restrictions; they say what is to be logged.
+They use the lookup context like restrictions, and return the warnings that are to be logged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,21 +29,21 @@ _OWN: Final = {"permit_inet_interfaces": "inet_interfaces", "permit_mynetworks":
 
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[T]):
-    """A decision; warnings: what whoever runs the system should know."""
+    """A decision. warnings: to be logged."""
 
     value: T
     warnings: tuple[str, ...] = ()
 
 
 def keyword_set(words: Iterable[str]) -> frozenset[str]:
-    """EHLO keywords in upper case; words that are none count as well, and do nothing."""
+    """EHLO keywords in upper case; unknown words are kept, and have no effect."""
     return frozenset(word.upper() for word in words)
 
 
 async def discarded_keywords(
     lookups: Lookups, address: str, usual: frozenset[str]
 ) -> Decided[frozenset[str]]:
-    """EHLO keywords that a client does not get to see. A failing table hides nothing more."""
+    """EHLO keywords to hide from a client. If the table fails: those hidden from all clients."""
     try:
         found = await lookups.find("smtpd_discard_ehlo_keyword_address_maps", address)
     except LookupFailure:
@@ -52,7 +52,7 @@ async def discarded_keywords(
 
 
 async def authorized(lookups: Lookups, title: str, client: Client) -> Decided[bool]:
-    """Whether a client is in smtpd_authorized_*_clients; not while a table fails."""
+    """Whether a client is in a list such as smtpd_authorized_xclient_hosts; no if a table fails."""
     try:
         if not lookups.has(title):
             return Decided(False)
@@ -62,7 +62,7 @@ async def authorized(lookups: Lookups, title: str, client: Client) -> Decided[bo
 
 
 async def bare_newlines(lookups: Lookups, client: Client, setting: str) -> Decided[BareNewline]:
-    """How the lines of a client end. setting: smtpd_forbid_bare_newline."""
+    """How bare newlines of a client are treated. setting: smtpd_forbid_bare_newline."""
     if setting in ("no", "note"):
         return Decided(BareNewline.ALLOW)
     title = "smtpd_forbid_bare_newline_exclusions"
@@ -70,16 +70,16 @@ async def bare_newlines(lookups: Lookups, client: Client, setting: str) -> Decid
         if await lookups.host_in_list(title, client.name, client.address):
             return Decided(BareNewline.ALLOW)
     except LookupFailure:
-        pass  # a client that cannot be excluded now is not
+        pass  # a failing list excludes nobody
     return Decided(BareNewline.REJECT if setting == "reject" else BareNewline.NORMALIZE)
 
 
 async def completed_with(
     lookups: Lookups, client: Client, words: Sequence[str], remote: str
 ) -> Decided[str]:
-    """ "local" for clients whose headers are completed with our domain, or `remote`, another one.
+    """The address rewriting context: "local" for clients that `words` match, else `remote`.
 
-    words: local_header_rewrite_clients.
+    words: local_header_rewrite_clients. remote: remote_header_rewrite_domain.
     """
     title = "local_header_rewrite_clients"
     warnings: list[str] = []
@@ -101,7 +101,7 @@ async def completed_with(
 async def milters_for(
     lookups: Lookups, address: str, usual: tuple[str, ...]
 ) -> Decided[tuple[str, ...] | None]:
-    """The Milters that see the mail of a client, as configured; None: nobody knows now."""
+    """The elements of the list of Milters for a client; None if the table fails."""
     try:
         found = await lookups.find("smtpd_milter_maps", address)
     except LookupFailure as err:

@@ -4,9 +4,9 @@
 down each question with its answer, or give recorded answers again.
 Every question that has no answer now raises `LookupFailure`, never "not found".
 
-What a service is asked is a class of its own, made of `Question`: the route of an address today, a
-policy, a count or a verification tomorrow. It needs an entry in the `services` of whoever makes the
-lookups, and nothing here.
+A question to a service is a subclass of `Question`: `RouteQuestion` here, `PolicyQuestion` and
+`VerifyQuestion` beside the restrictions that ask them. Another kind needs its class, and an entry
+in the `services` that a daemon passes to `LiveLookups` (smtpd: `daemons.smtpd.server`).
 """
 
 import asyncio
@@ -31,17 +31,17 @@ __all__ = [
     "LookupFailure",
     "Lookups",
     "Question",
+    "RouteQuestion",
     "Services",
-    "WhereTo",
 ]
 
 A = TypeVar("A")
 
 
 class LookupFailure(Exception):
-    """The answer is not known now; the text says what failed. Always a temporary condition.
+    """A lookup failed, which is always a temporary condition; the text says what failed.
 
-    title: of the tables that failed, "" where it is something else.
+    title: of the tables that failed, "" if it was something else.
     """
 
     def __init__(self, text: str, title: str = "") -> None:
@@ -51,20 +51,20 @@ class LookupFailure(Exception):
 
 @dataclass(slots=True, eq=False)
 class Question(Generic[A]):
-    """What a service is asked; A: what it answers. where, key: as they stand in a record."""
+    """A question to a service, whose answer is an A. where, key: identify it in a record."""
 
     where: str
     key: str
 
 
-class WhereTo(Question[ResolveReply]):
-    """Where mail from a sender (where) to an address (key) goes: trivial-rewrite(8)."""
+class RouteQuestion(Question[ResolveReply]):
+    """The route of mail from a sender (where) to an address (key), from trivial-rewrite(8)."""
 
     __slots__ = ()
 
 
 Services = Mapping[type[Question[Any]], Callable[[Any], Awaitable[Any]]]
-"""Who answers which kind of question. Raises ServiceUnavailable, TableError."""
+"""The function that answers each kind of question. Raises ServiceUnavailable, TableError."""
 
 
 class List(Protocol):
@@ -84,7 +84,8 @@ class Lookups(Protocol):
         """Whether there are tables, or items, under that title."""
 
     async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
-        """Search tables for a key; partial: it is a part of what is looked for."""
+        """Search tables for a key. partial: it is a part of the name or address in question, such
+        as a parent domain."""
 
     async def find_address(
         self, title: str, address: str, delimiters: str, forms: AddressForms, *, local: bool
@@ -113,7 +114,7 @@ class Lookups(Protocol):
         """Seconds since the epoch."""
 
     def seed(self) -> int:
-        """What chance decides, for a generator of random numbers."""
+        """A seed for a generator of random numbers."""
 
 
 class LiveLookups:
@@ -209,7 +210,7 @@ class LiveLookups:
         return self._clock()
 
     def seed(self) -> int:
-        """What chance decides."""
+        """A seed for a generator of random numbers."""
         return _CHANCE.getrandbits(32)
 
 

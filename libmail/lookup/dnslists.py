@@ -14,8 +14,9 @@ from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostname
+from libmail.dsn.codes import split_dsn
 from libmail.lookup.addresses import permit_auth_destination
-from libmail.lookup.check import Check, Restriction, split_dsn
+from libmail.lookup.check import Check, Restriction
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
     CLIENT,

@@ -1,4 +1,4 @@
-"""What restrictions know about a session, and what they say about it."""
+"""Facts: what restrictions know about a session. Verdict: what they decide."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -69,7 +69,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What the client's handshake has settled.
+    """The result of the TLS handshake with the client.
 
     subject, issuer: common names of its certificate. fingerprint: of the certificate, key: of its
     public key; "" where it has shown none. sni: the name that the client called us by.
@@ -86,7 +86,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Sasl:
-    """As whom the client has authenticated. sender: the AUTH parameter of MAIL."""
+    """The login of an authenticated client. sender: the AUTH parameter of MAIL."""
 
     method: str
     username: str
@@ -178,7 +178,7 @@ ErrorClass: TypeAlias = Literal["bounce", "data", "policy", "software"]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Something that is to be done besides the reply.
+    """An action of a restriction besides its reply, to be logged or carried out.
 
     action: "reject", "warn", "info", "hold", "discard", "filter", "redirect", "bcc", "prepend",
     "permit", "reject_warning"; "warning", "mapping" (of a status) and "deprecated" are log lines
@@ -205,5 +205,5 @@ class Verdict:
 
     @property
     def warnings(self) -> list[str]:
-        """What whoever runs the system should know."""
+        """Warnings for the log."""
         return [e.text for e in self.effects if e.action in ("warning", "deprecated")]

@@ -1,7 +1,7 @@
-"""check_policy_service: a server of others decides (SMTPD_POLICY_README).
+"""check_policy_service: an external policy server decides (SMTPD_POLICY_README).
 
-A server stands in a list of restrictions as `inet:host:port`, as `unix:path`, or in braces with
-settings of its own. It is told what the facts are, and answers what an access table could.
+A list of restrictions names a server as `inet:host:port` or `unix:path`, or in braces with settings
+of its own. It is sent the facts as attributes, and answers with an action as in an access table.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ from libmail.tls.facts import Trust
 
 __all__ = [
     "Attributes",
+    "PolicyQuestion",
     "PolicySettings",
-    "WhatPolicy",
     "attributes",
     "parse_policy",
     "policy_rule",
@@ -64,8 +64,8 @@ class PolicySettings:
     policy_context: str
 
 
-class WhatPolicy(Question[str]):
-    """What a server wants done. where: its endpoint; key: stage, sender and recipient."""
+class PolicyQuestion(Question[str]):
+    """The action that a policy server wants. where: its endpoint; key: stage, sender, recipient."""
 
     __slots__ = ("attributes", "settings")
 
@@ -137,7 +137,7 @@ async def _check_policy(
     mail = check.facts.mail
     key = f"{check.facts.where} {mail.sender or ''} {mail.recipient or ''}"
     try:
-        action = await check.lookups.ask(WhatPolicy(settings, told, key))
+        action = await check.lookups.ask(PolicyQuestion(settings, told, key))
     except LookupFailure:  # of a recording; a live server without an answer has a default
         return check.reject_config()
     check.verdict.decided_by = server
@@ -148,7 +148,7 @@ async def _check_policy(
 
 
 def attributes(facts: Facts, params: RestrictionParams, context: str) -> Attributes:
-    """What a server is told, in the order of Postfix."""
+    """The attributes of a request, in the order of Postfix."""
     return (
         ("request", "smtpd_access_policy"),
         ("protocol_state", "DATA" if facts.where == "BDAT" else facts.where),

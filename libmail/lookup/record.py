@@ -1,7 +1,7 @@
-"""Writing down what decisions asked and were answered, and giving the same answers again.
+"""Records of the lookups that a decision made, and their replay.
 
-A record belongs to whoever makes it: one session, one command. The same question may be asked more
-than once, and answered otherwise the second time; a replay keeps the order of the answers.
+A record covers what its owner wants, such as one session or command. The same lookup may occur more
+than once with different results; a replay returns them in the same order.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping
@@ -32,11 +32,11 @@ _DNS_ERRORS: Final[Mapping[str, type[DnsError]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and its answer.
+    """A recorded lookup.
 
-    kind: of question. where: the table or parameter, or what a service is asked about.
-    failure: what failed, "" if there is an answer; title: of the tables that failed.
-    dns_error: name of the error class; rcode: see `DnsError`.
+    kind: of lookup. where: the table or parameter, or `Question.where`. failure: what failed, "" if
+    there is an answer. title: of the tables that failed. dns_error: name of the error class. rcode:
+    see `DnsError`.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Asked:
 
 
 class RecordingLookups:
-    """Asks other lookups, and appends to `record` what they answer."""
+    """Passes lookups on to others, and appends each with its result to `record`."""
 
     def __init__(self, lookups: Lookups, record: list[Asked]) -> None:
         self._lookups = lookups
@@ -122,7 +122,7 @@ class RecordingLookups:
         return answer
 
     def seed(self) -> int:
-        """What chance decides."""
+        """A seed for a generator of random numbers."""
         answer = self._lookups.seed()
         self._record.append(Asked("seed", "", "", answer))
         return answer
@@ -137,7 +137,7 @@ def _address(local: bool) -> str:
 
 
 class ReplayedLookups:
-    """Gives recorded answers again; what was not asked then raises LookupFailure."""
+    """Returns recorded results; a lookup that was not recorded raises LookupFailure."""
 
     def __init__(self, asked: Iterable[Asked]) -> None:
         self._answers: dict[tuple[str, str, str], list[Asked]] = {}
@@ -197,5 +197,5 @@ class ReplayedLookups:
         return cast(float, self._answer("now", "", ""))
 
     def seed(self) -> int:
-        """The recorded chance."""
+        """The recorded seed."""
         return cast(int, self._answer("seed", "", ""))

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from libmail.dsn.codes import split_dsn
 from libmail.ipc.messages import ResolveFlag, ResolveReply
-from libmail.lookup.check import Check, split_dsn
+from libmail.lookup.check import Check
 from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
 from libmail.lookup.verification import probe_senders

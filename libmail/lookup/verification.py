@@ -1,5 +1,7 @@
-"""reject_unverified_sender, reject_unverified_recipient: verify(8) knows, or tries, whether an
-address takes mail (ADDRESS_VERIFICATION_README)."""
+"""reject_unverified_sender and reject_unverified_recipient (ADDRESS_VERIFICATION_README).
+
+verify(8) knows, or finds out with a probe, whether an address is deliverable.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +12,7 @@ from libmail.lookup.context import LookupFailure, Question
 from libmail.lookup.facts import DUNNO, RECIPIENT, SENDER, Outcome, Subject
 
 __all__ = [
-    "Verified",
+    "VerifyQuestion",
     "probe_sender",
     "probe_senders",
     "reject_unverified_recipient",
@@ -25,15 +27,15 @@ _TODO: Final = int(AddressStatus.TODO)
 _BOUNCE: Final = int(AddressStatus.BOUNCE)
 
 
-class Verified(Question[VerifyReply]):
-    """Whether an address (key) takes mail: verify(8)."""
+class VerifyQuestion(Question[VerifyReply]):
+    """Whether an address (key) is deliverable, from verify(8)."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What the parameters of one of the restrictions say."""
+    """The parameters of one of the restrictions."""
 
     defer_code: int
     reject_code: int
@@ -42,7 +44,7 @@ class _Rule:
 
 
 async def reject_unverified_sender(check: Check, _: Subject, __: str) -> Outcome:
-    """The sender's address is known to take no mail, or it is not known whether."""
+    """The sender's address is undeliverable, or that is not known yet."""
     sender, params = check.facts.mail.sender, check.params
     if not sender:
         return DUNNO
@@ -56,7 +58,7 @@ async def reject_unverified_sender(check: Check, _: Subject, __: str) -> Outcome
 
 
 async def reject_unverified_recipient(check: Check, _: Subject, __: str) -> Outcome:
-    """The recipient's address is known to take no mail, or it is not known whether."""
+    """The recipient's address is undeliverable, or that is not known yet."""
     recipient, params = check.facts.mail.recipient, check.params
     if not recipient:
         return DUNNO
@@ -99,14 +101,14 @@ def _temporary(
 
 
 async def _status(check: Check, address: str) -> VerifyReply:
-    """What is known, after a short wait for what is being tried. Raises LookupFailure."""
+    """The status of an address, after a short wait for a probe. Raises LookupFailure."""
     lookups, params = check.lookups, check.params
-    reply = await lookups.ask(Verified("", address))
+    reply = await lookups.ask(VerifyQuestion("", address))
     for _ in range(params.address_verify_poll_count - 1):
         if reply.status != _TODO:
             break
         await lookups.sleep(params.address_verify_poll_delay)
-        reply = await lookups.ask(Verified("", address))
+        reply = await lookups.ask(VerifyQuestion("", address))
     return reply
 
 

@@ -14,7 +14,7 @@ from libmail.lookup.client_rules import (
     discarded_keywords,
     milters_for,
 )
-from libmail.lookup.context import LiveLookups, LookupFailure, Lookups, Question, WhereTo
+from libmail.lookup.context import LiveLookups, LookupFailure, Lookups, Question, RouteQuestion
 from libmail.lookup.facts import Client
 from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 from libmail.smtp.server import BareNewline
@@ -105,14 +105,14 @@ def test_services_are_added_without_change() -> None:
     async def weather(question: Weather) -> str:
         return f"rain in {question.where}"
 
-    async def no_route(question: WhereTo) -> ResolveReply:
+    async def no_route(question: RouteQuestion) -> ResolveReply:
         return ResolveReply(0, Transport("smtp"), Nexthop("x"), question.key)
 
     record: list[Asked] = []
-    lookups = RecordingLookups(LiveLookups({Weather: weather, WhereTo: no_route}), record)
+    lookups = RecordingLookups(LiveLookups({Weather: weather, RouteQuestion: no_route}), record)
 
     async def ask(asked: Lookups) -> tuple[str, str]:
-        reply = await asked.ask(WhereTo("", "a@b"))
+        reply = await asked.ask(RouteQuestion("", "a@b"))
         return await asked.ask(Weather("Rome", "")), reply.recipient
 
     assert asyncio.run(ask(lookups)) == asyncio.run(ask(ReplayedLookups(record)))

@@ -15,8 +15,8 @@ from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.policies import (
     Attributes,
+    PolicyQuestion,
     PolicySettings,
-    WhatPolicy,
     attributes,
     parse_policy,
 )
@@ -176,7 +176,7 @@ def test_certificates_that_nobody_vouches_for_have_no_name(trust: Trust, subject
 # what its answers do
 
 
-def decided(action: str, **settings: str) -> tuple[Verdict, list[WhatPolicy]]:
+def decided(action: str, **settings: str) -> tuple[Verdict, list[PolicyQuestion]]:
     """The verdict about a recipient, live and from its record, and what was asked."""
     values = {
         "smtpd_relay_restrictions": "",
@@ -189,15 +189,15 @@ def decided(action: str, **settings: str) -> tuple[Verdict, list[WhatPolicy]]:
     config = Config("", [Entry(name, value, "", 0) for name, value in values.items()])
     load = config.load(RestrictionParams)
     restrictions = Restrictions(load, compile_lists(load, {"mine": ["permit"]}))
-    questions: list[WhatPolicy] = []
+    questions: list[PolicyQuestion] = []
 
-    async def ask(question: WhatPolicy) -> str:
+    async def ask(question: PolicyQuestion) -> str:
         questions.append(question)
         return action
 
     asked: list[Asked] = []
     facts = session("RCPT", sender="a@x.test", recipient="b@y.test")
-    live = RecordingLookups(LiveLookups({WhatPolicy: ask}), asked)
+    live = RecordingLookups(LiveLookups({PolicyQuestion: ask}), asked)
     verdict = asyncio.run(restrictions.recipient(facts, live))
     assert asyncio.run(restrictions.recipient(facts, ReplayedLookups(asked))) == verdict
     return verdict, questions

@@ -13,7 +13,7 @@ from libmail.dns.answers import DnsRecord, NotFound, TempFail
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG, Fatal
 from libmail.lookup.access import address_parents, domain_parents
-from libmail.lookup.context import LiveLookups, Lookups, WhereTo
+from libmail.lookup.context import LiveLookups, Lookups, RouteQuestion
 from libmail.lookup.dnslists import matches_pattern
 from libmail.lookup.facts import Client, Facts, Mail, NameStatus, Verdict
 from libmail.lookup.lists import compile_lists
@@ -131,7 +131,7 @@ class World:
             setattr(self.facts.mail if hasattr(self.facts.mail, name) else self.facts, name, value)
 
     def plain(self) -> LiveLookups:
-        services = {WhereTo: lambda question: resolve(question.where, question.key)}
+        services = {RouteQuestion: lambda question: resolve(question.where, question.key)}
         return LiveLookups(services, maps=self.maps, hosts=self.hosts, resolver=DNS)  # type: ignore[arg-type]
 
     def live(self) -> RecordingLookups:

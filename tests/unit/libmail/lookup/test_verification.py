@@ -14,7 +14,7 @@ from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 from libmail.lookup.restrictions import Restrictions
-from libmail.lookup.verification import Verified, probe_sender, probe_senders
+from libmail.lookup.verification import VerifyQuestion, probe_sender, probe_senders
 from libmail.service.pool import ServiceUnavailable
 
 OK = VerifyReply(0, "250 Ok")
@@ -42,7 +42,7 @@ def decided(
     asked: list[str] = []
     waiting = list(answers)
 
-    async def ask(question: Verified) -> VerifyReply:
+    async def ask(question: VerifyQuestion) -> VerifyReply:
         asked.append(question.key)
         if not waiting:
             raise ServiceUnavailable("private/verify: down")
@@ -50,7 +50,7 @@ def decided(
 
     record: list[Asked] = []
     facts = Facts(Client("192.0.2.7"), where="RCPT", mail=Mail("a@x.test", "b@y.test"))
-    live = RecordingLookups(LiveLookups({Verified: ask}), record)
+    live = RecordingLookups(LiveLookups({VerifyQuestion: ask}), record)
     live.sleep = _no_sleep  # type: ignore[method-assign,assignment]
     verdict = asyncio.run(restrictions.recipient(facts, live))
     assert asyncio.run(restrictions.recipient(facts, ReplayedLookups(record))) == verdict
