@@ -3,7 +3,9 @@
 called by: qmgr. asks: virtual_mailbox_maps, virtual_uid_maps, virtual_gid_maps. writes: mailboxes,
 the done mark. tells: bounce, defer, trace. needs: root, to act as the owners of mailboxes.
 
-One delivery at a time: while a process acts as a user, it must not serve another one.
+Deliveries go on side by side, each in a thread that acts as the owner of the mailbox, so that one
+whose file system does not answer stops no other. What is not the owner's business, tables and
+reports among it, is done by the event loop, which stays root.
 """
 
 import errno
@@ -27,8 +29,9 @@ from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
 from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
-from libmail.privileges import Identity, acting_as
+from libmail.privileges import BY_THREAD, Identity, acting_as
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
+from libmail.service.workers import Workers
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 from libmail.text.quoting import header_address
@@ -96,9 +99,10 @@ def prepare(startup: Startup) -> Prepared:
 
 
 class MailboxDelivery:
-    """Delivers one recipient after the other into virtual mailboxes."""
+    """Delivers one recipient after the other into virtual mailboxes, many messages at a time."""
 
     def __init__(self, prepared: Prepared) -> None:
+        self._workers = Workers(threads=BY_THREAD)
         self._params = prepared.params
         self._prepared = prepared
         self._locking = MboxLocking(
@@ -135,7 +139,7 @@ class MailboxDelivery:
             return Sent(
                 dsn="2.0.0", reason=f"delivers to {kind}", relay=_RELAY, action="deliverable"
             )
-        return self._write(delivery, recipient, path, owner)
+        return await self._write(delivery, recipient, path, owner)
 
     def _base(self) -> str:
         """The directory of all mailboxes. Raises ConfigurationProblem."""
@@ -168,7 +172,7 @@ class MailboxDelivery:
         uid, gid = numbers
         return Identity(f"uid {uid}", uid, gid, (gid,))
 
-    def _write(
+    async def _write(
         self, delivery: Delivery, recipient: Recipient, path: str, owner: Identity
     ) -> Outcome:
         maildir = path.endswith("/")
@@ -178,28 +182,32 @@ class MailboxDelivery:
             orig_rcpt=header_address(original),
             delivered_to=header_address(recipient.address),
         )
+        store = self._file if maildir else self._append
         try:
-            with acting_as(owner):
-                if maildir:
-                    lines = (headers, *local_lines(delivery.file))
-                    deliver_to_maildir(path.rstrip("/"), lines, self._params.myhostname)
-                else:
-                    self._append(delivery, path, headers, owner)
+            await self._workers.run(lambda: store(delivery, path, headers, owner))
         except OSError as err:
             return self._failure(err, path, owner, maildir=maildir)
         kind = "maildir" if maildir else "mailbox"
         return Sent(dsn="2.0.0", reason=f"delivered to {kind}", relay=_RELAY, action="delivered")
 
+    # in threads
+
+    def _file(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
+        lines = (headers, *local_lines(delivery.file))
+        with acting_as(owner):
+            deliver_to_maildir(path.rstrip("/"), lines, self._params.myhostname)
+
     def _append(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
         start = mbox_from_line(header_address(delivery.request.sender), time.ctime())
         pieces = (start, headers, *map(quote_from, local_lines(delivery.file)), b"\n")
-        append_to_mbox(
-            path,
-            pieces,
-            self._locking,
-            size_limit=self._params.virtual_mailbox_limit,
-            owner=owner.uid if self._params.strict_mailbox_ownership else None,
-        )
+        with acting_as(owner):
+            append_to_mbox(
+                path,
+                pieces,
+                self._locking,
+                size_limit=self._params.virtual_mailbox_limit,
+                owner=owner.uid if self._params.strict_mailbox_ownership else None,
+            )
 
     @staticmethod
     def _failure(err: OSError, path: str, owner: Identity, *, maildir: bool) -> Outcome:
@@ -223,4 +231,4 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return delivery_handlers(runtime, agent.deliver, reporters)
 
 
-SERVICE: Final = Service("virtual", prepare, _start, one_client=True)
+SERVICE: Final = Service("virtual", prepare, _start, threads=True)

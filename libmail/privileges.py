@@ -3,21 +3,56 @@
 A daemon is born with the rights of master(8) and gives up what it does not need before it serves
 anybody: `enter_jail`. The few that deliver as users keep root and use `acting_as`. In rootless
 mode (started by an ordinary user) nothing can be given up and nobody else be acted as.
+
+To the kernel each thread has ids of its own. The C library changes those of all threads together,
+as POSIX wants it; `acting_as` makes the system calls itself, by number, so that it is one thread
+that acts as a user, and no other one ever gets to see files as that user.
 """
 
 import ctypes
 import os
+import platform
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["Identity", "Jail", "acting_as", "enter_jail", "identity_of", "in_process_of"]
+__all__ = [
+    "BY_THREAD",
+    "Identity",
+    "Jail",
+    "acting_as",
+    "enter_jail",
+    "identity_of",
+    "in_process_of",
+]
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _MOST_TEXT: Final = 4096  # a pipe takes at least that at once
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_AT_ONCE: Final = ctypes.PyDLL(None, use_errno=True)  # lets no other thread run meanwhile
+_KEEP: Final = -1  # of the three ids of setresuid(2), one that is to stay
+
+
+class _Numbers(NamedTuple):
+    """System call numbers."""
+
+    setgroups: int
+    setresgid: int
+    setresuid: int
+
+
+_GENERIC: Final = _Numbers(159, 149, 147)  # asm-generic/unistd.h
+_KNOWN: Final = {
+    "x86_64": _Numbers(116, 119, 117),
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+}
+_NUMBERS: Final = _KNOWN.get(platform.machine()) if ctypes.sizeof(ctypes.c_long) == 8 else None
+
+BY_THREAD: Final = _NUMBERS is not None
+"""Whether `acting_as` is for the calling thread alone. If not, no other one may run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +100,7 @@ def enter_jail(jail: Jail) -> None:
 
 @contextmanager
 def acting_as(user: Identity) -> Iterator[None]:
-    """Have the effective rights of `user` inside the block, which must not await.
+    """Have the effective rights of `user` inside the block, in this thread; it must not await.
 
     Raises PermissionError when the process is neither root nor that user.
     """
@@ -73,15 +108,47 @@ def acting_as(user: Identity) -> Iterator[None]:
         yield
         return
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-    os.setgroups(user.groups)
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
     try:
+        _set_groups(user.groups)
+        _set_group(user.gid)
+        _set_user(user.uid)
         yield
     finally:
-        os.seteuid(uid)
-        os.setegid(gid)
+        try:
+            _set_user(uid)
+            _set_group(gid)
+            _set_groups(groups)
+        except OSError:
+            os._exit(1)  # whatever came next would be done as somebody else
+
+
+def _set_groups(groups: Sequence[int]) -> None:
+    if _NUMBERS is None:
         os.setgroups(groups)
+    else:
+        _call(_NUMBERS.setgroups, len(groups), (ctypes.c_uint32 * len(groups))(*groups))
+
+
+def _set_group(gid: int) -> None:
+    if _NUMBERS is None:
+        os.setegid(gid)
+    else:
+        _call(_NUMBERS.setresgid, _KEEP, gid, _KEEP)
+
+
+def _set_user(uid: int) -> None:
+    if _NUMBERS is None:
+        os.seteuid(uid)
+    else:
+        _call(_NUMBERS.setresuid, _KEEP, uid, _KEEP)
+
+
+def _call(number: int, *arguments: object) -> None:
+    """A system call of this thread. Raises OSError."""
+    words = (ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
+    if _AT_ONCE.syscall(ctypes.c_long(number), *words) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def in_process_of(user: Identity, work: Callable[[], str]) -> str:

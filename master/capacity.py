@@ -5,7 +5,8 @@ existing files rely on that. Here a process serves many, and the column keeps it
 
 - N: at most N clients at a time, however many processes serve them;
 - 0: no limit;
-- "-": default_process_limit processes of sessions_per_process clients each.
+- "-": default_process_limit processes of sessions_per_process clients each; where each client takes
+  a thread, default_process_limit clients.
 
 Two kinds of program count processes instead: those that serve one client at a time, because they
 take on the rights of a user, and those that serve many clients in Postfix, too (qmgr,
@@ -46,16 +47,20 @@ def limit_of(
     *,
     default_process_limit: int,
     sessions_per_process: int,
-    one_client: bool,
-    shared: bool,
+    one_client: bool = False,
+    threads: bool = False,
+    shared: bool = False,
 ) -> Limit:
     """The limit for a maxproc column. maxproc: None for "-", 0 for no limit.
 
-    one_client: the program serves one client at a time. shared: it serves many in Postfix.
+    one_client: the program serves one client at a time. threads: it serves each in a thread.
+    shared: it serves many in Postfix, too.
     """
     if one_client or shared:
         processes = default_process_limit if maxproc is None else maxproc or NO_LIMIT
         return Limit(1 if one_client else sessions_per_process, processes)
+    if maxproc is None and threads:
+        maxproc = default_process_limit
     if maxproc is None:
         return Limit(sessions_per_process, default_process_limit)
     return Limit(sessions_per_process, clients=maxproc or NO_LIMIT)

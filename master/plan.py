@@ -104,6 +104,7 @@ def plan_of(entry: ServiceEntry, config: Config) -> Plan:
         default_process_limit=config.int("default_process_limit"),
         sessions_per_process=min(sessions if isinstance(sessions, int) else 1, _most_sessions()),
         one_client=program is None or program.one_client,
+        threads=program is not None and program.threads,
         shared=program is not None and (program.shared or program.permanent),
     )
     resident = program is not None and program.permanent

@@ -4,15 +4,19 @@ Names are unique without locks: time, device, inode, microseconds and host.
 """
 
 import errno
+import itertools
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 from libmail.log import LOG
 from libmail.privileges import Identity
 
 __all__ = ["deliver_to_maildir", "warn_of_maildir"]
+
+_DELIVERIES: Final = itertools.count(1)  # of this process, whose threads deliver side by side
 
 
 def _create(name: str, folder: str) -> int:
@@ -65,7 +69,8 @@ def deliver_to_maildir(
     rights of the mailbox's owner. Raises OSError, whose strerror is what a report says; nothing is
     left behind then.
     """
-    temporary = f"{folder}/tmp/{int(time.time())}.P{os.getpid()}.{host}"
+    number = next(_DELIVERIES)
+    temporary = f"{folder}/tmp/{int(time.time())}.P{os.getpid()}Q{number}.{host}"
     try:
         fd = _create(temporary, folder)
     except OSError as err:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,10 @@ __all__ = [
 _FIRST_PAUSE: Final = 0.0005  # seconds
 _WRITE_AT_ONCE: Final = 1 << 20
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+# struct flock: type, whence, start, length, process.
+_WHOLE_FILE: Final = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class LockTimeout(OSError):
@@ -71,9 +76,13 @@ def _dotlock_once(lock: str, stale: float) -> bool:
 
 
 def _fcntl_once(fd: int, method: str) -> bool:
-    lock = fcntl.lockf if method == "fcntl" else fcntl.flock
+    """fcntl: a lock of the open file, which others' fcntl locks respect. Those of a process, the
+    usual ones, keep no other thread of it out, and end when it closes the file anywhere."""
     try:
-        lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if method == "fcntl":
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True

@@ -104,15 +104,17 @@ class Service(Generic[J]):
 
     prepare: before the jail, returns what `start` needs. start: inside the event loop, after it.
     one_client: sessions are served one at a time in a process, as the rights of a user are taken
-    on. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as users,
-    so it may not give up gaining rights. shared: one process serves many clients in Postfix, too,
-    so the maxproc column counts processes; see master.capacity. A permanent one is shared.
+    on. threads: each session may take a thread, so there are no more than Postfix would have
+    processes. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as
+    users, so it may not give up gaining rights. shared: one process serves many clients in Postfix,
+    too, so the maxproc column counts processes; see master.capacity. A permanent one is shared.
     """
 
     program: str
     prepare: Callable[[Startup], J]
     start: Callable[[J, "Runtime"], Awaitable[Handlers]]
     one_client: bool = False
+    threads: bool = False
     permanent: bool = False
     commands: bool = False
     shared: bool = False

@@ -6,10 +6,13 @@ import grp
 import os
 import pwd
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from libmail.privileges import Identity, acting_as, identity_of
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, installation
 from tests.system.processes import Process, session_members, wait_until
@@ -175,3 +178,69 @@ def test_processes_of_one_user_do_not_read_each_other(make_system: MakeSystem) -
             path = f"/proc/{process.pid}/{name}"
             done = system.run("/usr/bin/head", "-c", "1", path, user=owner)
             assert done.returncode != 0, (service_of(process), name)
+
+
+def test_acting_as_a_user_is_for_one_thread() -> None:
+    """Not for all of the process, as it would be by the C library."""
+    users = [identity_of("nobody"), identity_of("games")]
+    all_are_somebody, all_have_looked = threading.Barrier(3), threading.Barrier(3)
+
+    def act(user: Identity) -> tuple[int, int, list[int], set[str]]:
+        with acting_as(user):
+            all_are_somebody.wait()
+            found = os.geteuid(), os.getegid(), os.getgroups()
+            powers = set(status(threading.get_native_id())["CapEff"])
+            all_have_looked.wait()
+        return *found, powers
+
+    mine = os.getgroups()
+    with ThreadPoolExecutor(2) as pool:
+        acting = [pool.submit(act, user) for user in users]
+        all_are_somebody.wait()
+        me = os.geteuid(), os.getegid(), os.getgroups()
+        all_have_looked.wait()
+        found = [one.result() for one in acting]
+        ids = pool.submit(lambda: (os.geteuid(), os.getegid(), os.getgroups())).result()
+    assert me == ids == (0, 0, mine)
+    wanted = [(user.uid, user.gid, sorted(user.groups), {"0" * 16}) for user in users]
+    assert [(uid, gid, sorted(groups), caps) for uid, gid, groups, caps in found] == wanted
+
+
+def test_deliveries_side_by_side_have_the_rights_of_their_owner(make_system: MakeSystem) -> None:
+    """eve is bob, and her mailbox is in the home of alice: she never gets there."""
+    alice, bob = pwd.getpwnam("nobody"), pwd.getpwnam("games")
+    owners = {"alice": alice, "bob": bob, "eve": bob}
+    uids = " ".join(f"{{{name}@virtual.test={who.pw_uid}}}," for name, who in owners.items())
+    gids = " ".join(f"{{{name}@virtual.test={who.pw_gid}}}," for name, who in owners.items())
+    boxes = "{alice@virtual.test=a/}, {bob@virtual.test=b/}, {eve@virtual.test=a/evil/}"
+    system = make_system(
+        privileged=True,
+        main={
+            "virtual_mailbox_maps": f"inline:{{ {boxes} }}",
+            "virtual_uid_maps": f"inline:{{ {uids} }}",
+            "virtual_gid_maps": f"inline:{{ {gids} }}",
+            "virtual_minimum_uid": "1",
+            "virtual_destination_recipient_limit": "1",
+        },
+    )
+    for name, who in (("a", alice), ("b", bob)):
+        folder = system.top / "vmail" / name
+        folder.mkdir(mode=0o700)
+        os.chown(folder, who.pw_uid, who.pw_gid)
+    system.allow("maildir access problem for|perhaps you need to create the maildirs")
+    system.start()
+    with system.smtp() as client:
+        for _ in range(40):
+            client.sendmail("", [f"{name}@virtual.test" for name in owners], b"Subject: x\r\n\r\nx")
+    for name in ("alice", "bob"):
+        system.wait_for_log(f"to=<{name}@virtual.test>.*status=sent", count=40)
+    system.wait_for_log("to=<eve@virtual.test>.*status=deferred.*Permission denied", count=40)
+    for name, who in (("a", alice), ("b", bob)):
+        files = list((system.top / "vmail" / name / "new").iterdir())
+        assert [(one.stat().st_uid, one.stat().st_gid) for one in files] == [who[2:4]] * 40
+    assert not (system.top / "vmail/a/evil").exists()
+    agents = [p for p in session_members(system.session) if service_of(p) == "virtual"]
+    threads = [int(name) for p in agents for name in os.listdir(f"/proc/{p.pid}/task")]
+    assert len(threads) > len(agents)
+    assert {word for pid in threads for word in status(pid)["Uid"] + status(pid)["Gid"]} == {"0"}
+    assert len({tuple(status(pid)["Groups"]) for pid in threads}) == 1

@@ -29,11 +29,15 @@ def outcomes(folder: Path, *recipients: str, **settings: str) -> dict[str, Outco
         **settings,
     }
     (folder / "main.cf").write_text("".join(f"{n} = {v}\n" for n, v in values.items()))
-    agent = MailboxDelivery(prepare(Startup(open_config(str(folder)), "virtual", ())))
+    prepared = prepare(Startup(open_config(str(folder)), "virtual", ()))
     delivery = bench.delivery("v.test", recipients)
     assert isinstance(delivery, RecordedDelivery)
+
+    async def deliver() -> None:
+        await MailboxDelivery(prepared).deliver(delivery)
+
     with delivery.file:
-        asyncio.run(agent.deliver(delivery))
+        asyncio.run(deliver())
     return delivery.outcomes
 
 

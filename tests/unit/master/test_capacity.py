@@ -7,29 +7,31 @@ from hypothesis import strategies as st
 from master.capacity import NO_LIMIT, Limit, limit_of, sessions_in_a_life
 
 CASES = [
-    # maxproc, one_client, shared: per process, processes, clients
-    ("default", None, False, False, Limit(250, 100, NO_LIMIT)),
-    ("two clients", 2, False, False, Limit(250, NO_LIMIT, 2)),
-    ("many clients", 1000, False, False, Limit(250, NO_LIMIT, 1000)),
-    ("unlimited", 0, False, False, Limit(250, NO_LIMIT, NO_LIMIT)),
-    ("one client each", 5, True, False, Limit(1, 5, NO_LIMIT)),
-    ("one client each, default", None, True, False, Limit(1, 100, NO_LIMIT)),
-    ("one client each, unlimited", 0, True, False, Limit(1, NO_LIMIT, NO_LIMIT)),
-    ("shared, one process", 1, False, True, Limit(250, 1, NO_LIMIT)),
-    ("shared, default", None, False, True, Limit(250, 100, NO_LIMIT)),
+    # maxproc, kind: per process, processes, clients
+    ("default", None, "", Limit(250, 100, NO_LIMIT)),
+    ("two clients", 2, "", Limit(250, NO_LIMIT, 2)),
+    ("many clients", 1000, "", Limit(250, NO_LIMIT, 1000)),
+    ("unlimited", 0, "", Limit(250, NO_LIMIT, NO_LIMIT)),
+    ("one client each", 5, "one_client", Limit(1, 5, NO_LIMIT)),
+    ("one client each, default", None, "one_client", Limit(1, 100, NO_LIMIT)),
+    ("one client each, unlimited", 0, "one_client", Limit(1, NO_LIMIT, NO_LIMIT)),
+    ("a thread each", 5, "threads", Limit(250, NO_LIMIT, 5)),
+    ("a thread each, default", None, "threads", Limit(250, NO_LIMIT, 100)),
+    ("a thread each, unlimited", 0, "threads", Limit(250, NO_LIMIT, NO_LIMIT)),
+    ("shared, one process", 1, "shared", Limit(250, 1, NO_LIMIT)),
+    ("shared, default", None, "shared", Limit(250, 100, NO_LIMIT)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("maxproc", "one_client", "shared", "want"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+    ("maxproc", "kind", "want"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
 )
-def test_limit_of(maxproc: int | None, one_client: bool, shared: bool, want: Limit) -> None:
+def test_limit_of(maxproc: int | None, kind: str, want: Limit) -> None:
     limit = limit_of(
         maxproc,
         default_process_limit=100,
         sessions_per_process=250,
-        one_client=one_client,
-        shared=shared,
+        **({kind: True} if kind else {}),
     )
     assert limit == want
 

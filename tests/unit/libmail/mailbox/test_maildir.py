@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,5 +50,24 @@ def test_size_limit(tmp_path: Path) -> None:
 
 def test_cannot_create(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"")
-    with pytest.raises(OSError, match=r"create maildir file .*/m/tmp/\d+\.P\d+\.h: Not a dir"):
+    with pytest.raises(OSError, match=r"create maildir file .*/m/tmp/\d+\.P\d+Q\d+\.h: Not a dir"):
         deliver_to_maildir(str(tmp_path / "m"), (b"x",), "h")
+
+
+def test_threads_deliver_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in the same second: none takes the file of another for one that a crash has left."""
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    started = threading.Barrier(4)
+
+    def pieces(number: int) -> Iterator[bytes]:
+        started.wait()  # the files of all are there
+        yield str(number).encode()
+
+    def deliver(number: int) -> None:
+        deliver_to_maildir(str(tmp_path / "m"), pieces(number), "h")
+
+    (tmp_path / "m").mkdir()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(deliver, range(4)))
+    found = sorted(path.read_bytes() for path in (tmp_path / "m/new").iterdir())
+    assert found == [b"0", b"1", b"2", b"3"]

@@ -18,6 +18,7 @@ from libmail.mailbox.mbox import (
     NotMailbox,
     NotOwner,
     append_to_mbox,
+    locked_mbox,
 )
 
 ALL = MboxLocking(("flock", "dotlock"), attempts=2, delay=0.01)
@@ -74,6 +75,26 @@ def test_kernel_lock_of_others(tmp_path: Path) -> None:
         with pytest.raises(LockTimeout, match="unable to lock for exclusive access"):
             append_to_mbox(str(path), (b"x",), ALL)
     assert os.listdir(tmp_path) == ["box"]
+
+
+@pytest.mark.parametrize("method", ["fcntl", "flock", "dotlock"])
+def test_each_lock_keeps_out_the_same_process(tmp_path: Path, method: str) -> None:
+    """Several threads of it may deliver to one mailbox."""
+    path, locking = str(tmp_path / "box"), MboxLocking((method,), attempts=2, delay=0.01)
+    with locked_mbox(path, locking):
+        os.close(os.open(path, os.O_RDONLY))  # which ends the usual fcntl locks of a process
+        with pytest.raises(LockTimeout):
+            append_to_mbox(path, (b"x",), locking)
+    append_to_mbox(path, (b"x",), locking)
+
+
+def test_fcntl_lock_of_others(tmp_path: Path) -> None:
+    """The usual lock, which all other programs take."""
+    path, locking = tmp_path / "box", MboxLocking(("fcntl",), attempts=2, delay=0.01)
+    with path.open("ab") as other:
+        fcntl.lockf(other, fcntl.LOCK_EX)
+        with pytest.raises(LockTimeout):
+            append_to_mbox(str(path), (b"x",), locking)
 
 
 def test_not_a_mailbox(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Threads for what may block: none waits for another, and each is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from libmail.service.workers import Workers
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_results_and_errors(*, threads: bool) -> None:
+    async def run() -> bool:
+        workers = Workers(threads=threads)
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(lambda: 1 // 0)
+        return await workers.run(threading.get_ident) != threading.get_ident()
+
+    assert asyncio.run(run()) is threads
+
+
+def test_nothing_waits_for_what_is_stuck() -> None:
+    async def run() -> list[bool]:
+        workers, answers = Workers(), threading.Event()
+        stuck = [asyncio.ensure_future(workers.run(answers.wait)) for _ in range(30)]
+        assert await workers.run(lambda: "done") == "done"
+        assert not any(one.done() for one in stuck)
+        answers.set()
+        return await asyncio.gather(*stuck)
+
+    assert asyncio.run(run()) == [True] * 30
+
+
+def test_threads_are_used_again() -> None:
+    async def run() -> set[int]:
+        workers = Workers()
+        return {await workers.run(threading.get_ident) for _ in range(10)}
+
+    assert len(asyncio.run(run())) == 1
+
+
+def test_nobody_waits_any_more() -> None:
+    async def run() -> str:
+        workers, answers = Workers(), threading.Event()
+        given_up = asyncio.ensure_future(workers.run(answers.wait))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        answers.set()
+        return await workers.run(lambda: "done")
+
+    assert asyncio.run(run()) == "done"
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        workers = Workers()
+        monkeypatch.setattr(threading.Thread, "start", none)
+        await workers.run(lambda: 1)
+
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        asyncio.run(run())
