@@ -3,7 +3,7 @@
 #   make demo              start the mail system, send mail through it, show what happens
 #   make check             style, types, unit tests, system tests without privileges
 #   make check-root        system tests as root: real ids, chroot, a real Postfix as peer
-#   make bench             measurements, beside a real Postfix where one is installed
+#   make bench             measurements, beside a real Postfix where one is installed; BENCH=--census counts instead
 #   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
 #                          [INTERPRETER=] [DEPS=no]
 #   make lint              style and types, and the measures of the code

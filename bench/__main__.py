@@ -15,8 +15,19 @@ import tempfile
 from collections.abc import Iterator
 
 from bench import table, tables
+from bench.census import run_census
 from bench.idle import idle_sessions, raise_descriptor_limit
-from bench.loads import Load, Ports, aliases, loads, routes, settings, sinks, smtp_source
+from bench.loads import (
+    Load,
+    Ports,
+    aliases,
+    census_loads,
+    loads,
+    routes,
+    settings,
+    sinks,
+    smtp_source,
+)
 from bench.measure import Result, measure, median
 from tests.system.harness import POSTFIX_DAEMONS, Instance, MailSystem, RealPostfix
 from tests.system.processes import proportional_memory
@@ -36,6 +47,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=(OURS, POSTFIX), help="measure one side")
     parser.add_argument("--sessions", type=int, default=10_000, help="idle sessions")
     parser.add_argument("--directory", default="/var/tmp", help="where queues and mailboxes are")
+    parser.add_argument(
+        "--census", action="store_true", help="count calls and instructions instead"
+    )
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
@@ -116,6 +130,10 @@ def main() -> int:
         return 0
     raise_descriptor_limit()
     tempfile.tempdir = options.directory
+    if options.census:
+        with sinks() as ports:
+            run_census([load.name for load in census_loads(1) if load.name in options.rows], ports)
+        return 0
     names = sides(options.only)
     print(table.surroundings(options.rounds, options.scale))
     wanted = set(options.rows)

@@ -125,6 +125,21 @@ def loads(scale: float) -> list[Load]:
     ]
 
 
+def census_loads(count: int) -> list[Load]:
+    """Rows for the census, with `count` messages; of the longest one, for each 100 of them."""
+    relayed, many = "x@relay.test", 1 + count // 100
+    recipients = BULK_RECIPIENTS // 5
+    bulk = smtp_source(many, 4096, "x@discard.test", "-r", str(recipients))
+    return [
+        Load("relay", "", count, smtp_source(count, 4096, relayed)),
+        Load("relay-d", "", count, smtp_source(count, 4096, relayed, "-d")),
+        Load("maildir", "", count, smtp_source(count, 4096, "alice@virtual.test")),
+        Load("mbox", "", count, to_mailbox(count)),
+        Load("sendmail", "", count, sendmail(count)),
+        Load("bulk", "", many, bulk, recipients),
+    ]
+
+
 def settings() -> dict[str, str | None]:
     """main.cf of both sides: routes to the sinks, and no limits that the loads would run into."""
     return {

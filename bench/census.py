@@ -1,0 +1,213 @@
+"""make bench BENCH=--census: what a delivery costs each program, in figures without noise.
+
+Three meters, each with systems of its own: calls of Python functions and built-ins (cProfile),
+system calls (strace), and instructions outside of the kernel (callgrind). All come from outside:
+what is measured is the system that gets installed, started by another script.
+
+A load is measured as the difference between a system that had much of it and one that had little,
+so that what a start costs is left out. How messages meet in batches still depends on their timing:
+figures repeat within some percent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from bench.loads import Load, Ports, aliases, census_loads, routes, settings
+from bench.measure import measure
+from tests.system.harness import (
+    SERVICES,
+    Instance,
+    installation,
+    need_tool,
+    reachable_interpreter,
+)
+from tests.system.processes import is_listening, session_members, wait_until
+
+__all__ = ["run_census"]
+
+_PAGE: Final = Path(__file__).resolve().parents[1] / "docs/architecture.md"
+_LITTLE: Final = 20  # messages
+_MUCH: Final = 120
+_CALLGRIND: Final = "{valgrind} -q --tool=callgrind --callgrind-out-file={counts}/%p.callgrind"
+# trivial-rewrite is as long as the kernel's names of processes may be.
+_TRACED: Final = re.compile(r"^\d+<(?P<program>[a-z-]+)[^>]*> +[a-z]\w*\(", re.M)
+_TOTAL: Final = re.compile(r"^(?:summary|totals): (\d+)", re.M)
+_ROW: Final = re.compile(r"^\| ([a-z-]+) \| ([a-z-]+) \| ([0-9.]+ \| [0-9.]+ \| [0-9.]+) \|$", re.M)
+_PROGRAMS: Final = frozenset(line.split()[7] for line in SERVICES.splitlines()) | {"smtpd"}
+_LEAST: Final = 1.0  # calls; programs that make less are not worth a line
+
+Figures = Mapping[str, float]
+"""By program, for a delivery."""
+
+
+class CountingSystem(Instance):
+    """Our mail system, started by a script that makes each process leave its figures at its end.
+
+    tool: a command that runs the interpreter of master(8) and of all that it forks, or nothing.
+    """
+
+    def __init__(self, ports: Ports, tool: str = "") -> None:
+        super().__init__(main=settings(), privileged=os.geteuid() == 0, name="bench.test")
+        (self.config_directory / "transport").write_text(routes(ports))
+        aliases(self.config_directory)
+        self.counts = self.top / "counts"
+        self.counts.mkdir()
+        self.counts.chmod(0o1777)
+        self._tool = tool.format(valgrind=shutil.which("valgrind"), counts=self.counts).split()
+        self._master = 0
+
+    def start(self) -> None:
+        super().start()  # for the queue's directories
+        self.halt()
+        paths = [str(installation() / "lib/postfix"), str(Path(__file__).parent)]
+        program = (
+            f"import sys\nfrom pathlib import Path\nsys.path[:0] = {paths!r}\n"
+            f"from probe import leave_figures\nfrom master.main import main\n"
+            f"leave_figures(Path({str(self.counts)!r}), calls={not self._tool})\n"
+            "sys.exit(main(sys.argv[1:]))\n"
+        )
+        command = [*self._tool, reachable_interpreter(), "-IS", "-c", program, "-w"]
+        environment = {"PATH": "/usr/bin:/bin", "MAIL_CONFIG": str(self.config_directory)}
+        subprocess.run(command, env=environment, cwd="/", check=True)
+        wait_until(lambda: self.master_pid() and is_listening(self.smtp_port))
+        self.session = self.master_pid() or 0
+
+    def end(self) -> None:
+        """SIGTERM to master(8), and the time that all need to leave their figures."""
+        self._master, self.session = self.session, 0
+        os.kill(self._master, signal.SIGTERM)
+        wait_until(lambda: not session_members(self._master))
+
+    def figures(self) -> Counter[str]:
+        """What the processes that have ended have left: calls or instructions, by program.
+
+        A process begins with the instructions of master(8), from which it was forked.
+        """
+        total: Counter[str] = Counter()
+        inherited = self._instructions(self._master)
+        for path in self.counts.glob("*[0-9]"):
+            program, calls = path.read_text().split()
+            total[program] += int(calls) + self._instructions(int(path.name)) - inherited
+        return total
+
+    def _instructions(self, pid: int) -> int:
+        profile = self.counts / f"{pid}.callgrind"
+        return int(_TOTAL.findall(profile.read_text())[0]) if self._tool else 0
+
+
+@contextlib.contextmanager
+def _running(ports: Ports, load: Load, tool: str = "") -> Iterator[CountingSystem]:
+    """A system that has had the load."""
+    system = CountingSystem(ports, tool)
+    try:
+        system.start()
+        measure(system, load.traffic, load.messages, 1)
+        yield system
+    finally:
+        system.stop(check=False)
+
+
+def _difference(little: Load, much: Load, ports: Ports, tool: str = "") -> Figures:
+    """What processes left that had much to do, less what they left that had little."""
+    found = []
+    for load in (little, much):
+        with _running(ports, load, tool) as system:
+            system.end()
+            found.append(system.figures())
+    deliveries = (much.messages - little.messages) * much.fanout
+    return {program: (found[1][program] - found[0][program]) / deliveries for program in found[1]}
+
+
+def _calls(little: Load, much: Load, ports: Ports) -> Figures:
+    return _difference(little, much, ports)
+
+
+def _instructions(little: Load, much: Load, ports: Ports) -> Figures:
+    need_tool("valgrind")
+    found = _difference(little, much, ports, _CALLGRIND)
+    return {program: count / 1000 for program, count in found.items()}
+
+
+def _system_calls(little: Load, much: Load, ports: Ports) -> Figures:
+    """strace(1) joins all processes of a system that has had little."""
+    strace = need_tool("strace")
+    with _running(ports, little) as system:
+        trace = system.top / "trace"
+        pids = [f"-p{process.pid}" for process in session_members(system.session)]
+        with subprocess.Popen([strace, "-f", "-Y", "-qq", "-o", str(trace), *pids]) as tracer:
+            while not all(_is_traced(process.pid) for process in session_members(system.session)):
+                time.sleep(0.01)
+            measure(system, much.traffic, much.messages, 1)
+            tracer.send_signal(signal.SIGINT)
+        found = Counter(_TRACED.findall(trace.read_text("utf-8", "replace")))
+    return {program: count / much.messages / much.fanout for program, count in found.items()}
+
+
+def _is_traced(pid: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+
+
+_METERS: Final = (
+    ("calls", 0, _calls),
+    ("system calls", 1, _system_calls),
+    ("1000 instructions", 0, _instructions),
+)
+_ALL: Final = "all"
+
+
+def _counted(name: str, ports: Ports) -> dict[str, list[float]]:
+    """What each meter says of each program, and of all of them, for a delivery of a load."""
+    little, much = (_load(name, messages) for messages in (_LITTLE, _MUCH))
+    found = [meter(little, much, ports) for _, _, meter in _METERS]
+    programs = sorted(set().union(*found) & _PROGRAMS)
+    rows = {program: [figures.get(program, 0.0) for figures in found] for program in programs}
+    rows[_ALL] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    return {program: row for program, row in rows.items() if row[0] >= _LEAST}
+
+
+def _load(name: str, messages: int) -> Load:
+    return next(load for load in census_loads(messages) if load.name == name)
+
+
+def _written() -> dict[tuple[str, str], list[float]]:
+    """The table of the documents."""
+    rows = _ROW.findall(_PAGE.read_text("utf-8"))
+    return {
+        (load, program): [float(word) for word in rest.split("|")] for load, program, rest in rows
+    }
+
+
+def _row(load: str, program: str, figures: list[float], before: list[float] | None) -> str:
+    """A row of the table, and how much it differs from the one of the documents."""
+    columns = zip(figures, _METERS, strict=True)
+    shown = (f"{figure:.{places}f}" for figure, (_, places, _) in columns)
+    text = f"| {load} | {program} | {' | '.join(shown)} |"
+    if before is None:
+        return text
+    return f"{text:60}" + "".join(map(_change, figures, before))
+
+
+def _change(figure: float, before: float) -> str:
+    return f"{(figure / before - 1) * 100:+8.1f} %" if before else " " * 10
+
+
+def run_census(names: Iterable[str], ports: Ports) -> None:
+    """Print the table of these loads."""
+    titles = [title for title, _, _ in _METERS]
+    print(f"| load | program | {' | '.join(titles)} |\n|{'---|' * (2 + len(titles))}")
+    written = _written()
+    for name in names:
+        for program, figures in _counted(name, ports).items():
+            row = _row(name, program, figures, written.get((name, program)))
+            print(row, flush=True)
