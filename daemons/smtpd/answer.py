@@ -9,6 +9,7 @@ from libmail.smtp.reply import Reply
 
 __all__ = [
     "CLOSING",
+    "WRITE_ERROR",
     "Action",
     "Answer",
     "Kind",
@@ -73,3 +74,9 @@ def uncounted(reply: Reply) -> Answer:
 def restarted(reply: Reply) -> Answer:
     """The session has started over: the reply is a greeting, or the refusal of a connection."""
     return Answer(reply, error=False, counted=False)
+
+
+WRITE_ERROR: Final = Answer(
+    Reply(451, "4.3.0", "Error: queue file write error"), error=True, kind="resource"
+)
+"""A message cannot be kept now."""

@@ -6,6 +6,7 @@ from typing import Final, Literal, NamedTuple
 from libmail.log import LOG
 from libmail.lookup.facts import Effect, Facts, Sasl
 from libmail.lookup.xclient import UNKNOWN, Forwarded
+from libmail.smtp.reply import Reply
 
 __all__ = [
     "LINES",
@@ -230,16 +231,52 @@ class SessionLine(NamedTuple):
 
     def text(self) -> str:
         """`NOQUEUE: reject: RCPT from h[1.2.3.4]: 554 5.7.1 ...; from=<a> to=<b> proto=ESMTP`."""
-        parts = [f"{self.queue_id or 'NOQUEUE'}: {self.action}: {self.where} from {self.client}:"]
-        parts.append(self.what.replace("\n", " ") + ";")
-        if self.sender is not None:
-            parts.append(f"from=<{LOG.address(self.sender)}>")
-        if self.recipient is not None:
-            parts.append(f"to=<{LOG.address(self.recipient)}>")
-        parts.append(f"proto={self.protocol}")
-        if self.helo_name:
-            parts.append(f"helo=<{self.helo_name}>")
-        return " ".join(parts)
+        about = f"{self.queue_id or 'NOQUEUE'}: {self.action}: {self.where} from {self.client}:"
+        what = self.what.replace("\n", " ")
+        mail = _mail(self.sender, self.recipient, self.protocol, self.helo_name)
+        return f"{about} {what}; {mail}"
+
+
+class FilterLine(NamedTuple):
+    """The before-queue filter was given a message. action: accept, reject. what: its reply."""
+
+    action: str
+    where: str
+    what: str
+    sender: str | None
+    recipient: str | None
+    protocol: str
+    helo_name: str
+
+    @classmethod
+    def of(cls, facts: Facts, reply: Reply, recipient: str | None) -> "FilterLine":
+        """recipient: the first one."""
+        return cls(
+            action="accept" if reply.code < 300 else "reject",
+            where=facts.where,
+            what=reply.wire().decode("utf-8", "surrogateescape").rstrip().replace("\r\n", "??"),
+            sender=facts.mail.sender,
+            recipient=recipient,
+            protocol=facts.protocol,
+            helo_name=facts.helo_name,
+        )
+
+    def text(self) -> str:
+        """`proxy-accept: END-OF-MESSAGE: 250 2.0.0 Ok; from=<a> to=<b> proto=ESMTP helo=<h>`."""
+        mail = _mail(self.sender, self.recipient, self.protocol, self.helo_name)
+        return f"proxy-{self.action}: {self.where}: {self.what}; {mail}"
+
+
+def _mail(sender: str | None, recipient: str | None, protocol: str, helo_name: str) -> str:
+    parts = []
+    if sender is not None:
+        parts.append(f"from=<{LOG.address(sender)}>")
+    if recipient is not None:
+        parts.append(f"to=<{LOG.address(recipient)}>")
+    parts.append(f"proto={protocol}")
+    if helo_name:
+        parts.append(f"helo=<{helo_name}>")
+    return " ".join(parts)
 
 
 LINES: Final = frozenset({"warning", "mapping", "deprecated"})

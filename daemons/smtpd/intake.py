@@ -1,4 +1,4 @@
-"""The content of a message on its way from the client to cleanup(8).
+"""The content of a message on its way from the client to cleanup(8), or to a filter.
 
     AWAITED    not enough has come to know how it begins
     TAKEN      cleanup has the envelope and our header, and gets the content as it comes
@@ -8,18 +8,17 @@
 Problems are told at the end, when the client listens.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from daemons.smtpd.firstlines import mend_first_lines
-from libmail.clients.cleanup import MailSubmission
 from libmail.clients.milter import HandedOver
-from libmail.ipc.messages import Envelope, Recipient
+from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
 
-__all__ = ["Head", "Intake", "Stage"]
+__all__ = ["Head", "Intake", "Stage", "Taker"]
 
 _RECEIVED: Final = 1000  # octets, more than the header that we put in front of a message
 
@@ -42,16 +41,29 @@ class Head(NamedTuple):
     milters: Sequence[HandedOver] = ()
 
 
+class Taker(Protocol):
+    """Who gets the content: cleanup(8), or a filter."""
+
+    queue_id: QueueId
+
+    def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
+        """The envelope, before the content."""
+
+    def milters(self, states: Sequence[HandedOver]) -> None:
+        """Milters that are to see the content, before it. Raises ServiceUnavailable."""
+
+    async def write(self, data: bytes) -> None:
+        """Append to the content. Raises ServiceUnavailable."""
+
+
 class Intake:
     """Of one message. size: octets so far; lines: of those that make whole lines."""
 
-    __slots__ = ("_head", "_held", "_limit", "_submission", "lines", "size", "stage")
+    __slots__ = ("_head", "_held", "_limit", "_taker", "lines", "size", "stage")
 
-    def __init__(
-        self, submission: MailSubmission, limit: int, head: Callable[[], Awaitable[Head]]
-    ) -> None:
+    def __init__(self, taker: Taker, limit: int, head: Callable[[], Awaitable[Head]]) -> None:
         """limit: message_size_limit, 0 for none."""
-        self._submission = submission
+        self._taker = taker
         self._limit = limit
         self._head = head
         self._held = b""  # content that is not enough to begin with
@@ -70,7 +82,7 @@ class Intake:
         if not self._limit or self.size <= self._limit:
             await self._write(content)
             return
-        LOG.warning(f"{self._submission.queue_id}: queue file size limit exceeded")
+        LOG.warning(f"{self._taker.queue_id or 'NOQUEUE'}: queue file size limit exceeded")
         # cleanup logs the Message-Id, if the header was not larger already.
         written = await self._write(content[: self._limit - self.size - _RECEIVED])
         self.stage = Stage.TOO_LARGE if written else Stage.LOST
@@ -83,7 +95,7 @@ class Intake:
 
     async def _write(self, content: bytes, *, complete: bool = False) -> bool:
         """False: cleanup cannot be reached."""
-        submission = self._submission
+        taker = self._taker
         try:
             if self.stage is Stage.AWAITED:
                 content = self._held + content
@@ -92,14 +104,14 @@ class Intake:
                     self._held = content
                     return True
                 head = await self._head()
-                submission.envelope(head.envelope, head.recipients)
-                submission.milters(head.milters)
+                taker.envelope(head.envelope, head.recipients)
+                taker.milters(head.milters)
                 self._held = b""
                 self.stage = Stage.TAKEN
                 content = head.header + mended
-            await submission.write(content)
+            await taker.write(content)
         except ServiceUnavailable as err:
-            LOG.warning(f"{submission.queue_id}: {err}")
+            LOG.warning(f"{taker.queue_id}: {err}")
             self.stage = Stage.LOST
             return False
         return True

@@ -53,6 +53,10 @@ class SmtpdParams:
     smtpd_milters: tuple[str, ...]
     smtpd_noop_commands: tuple[str, ...]
     smtpd_peername_lookup: bool
+    smtpd_proxy_ehlo: str
+    smtpd_proxy_filter: str
+    smtpd_proxy_options: tuple[str, ...]
+    smtpd_proxy_timeout: float
     smtpd_recipient_limit: int
     smtpd_recipient_overshoot_limit: int
     smtpd_reject_footer: str

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from daemons.smtpd.before_queue import FilterSettings, filter_settings
 from daemons.smtpd.logins import OpenedLogins, open_logins
 from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
@@ -44,6 +45,7 @@ _UNRESTRICTED: Final = (
     *((name, "no") for name in ("smtpd_enforce_tls", "smtpd_tls_wrappermode", "smtpd_use_tls")),
     *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
     ("smtpd_upstream_proxy_protocol", ""),
+    ("smtpd_proxy_filter", ""),
     ("smtpd_sasl_auth_enable", "no"),
     ("smtpd_client_connection_count_limit", "0"),
     *(
@@ -114,6 +116,7 @@ class Prepared:
     limits: Limits
     logins: OpenedLogins
     tls: TlsSetup
+    filter: FilterSettings | None
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -178,6 +181,7 @@ def open_tables(
         limits=open_limits(config, service),
         logins=open_logins(config),
         tls=tls,
+        filter=filter_settings(params),
     )
 
 

@@ -27,16 +27,18 @@ def received(
     name_sender: bool,
     tls: TlsSetup,
 ) -> bytes:
-    """The header in wire form. recipient: the only one, internal form; None: several.
+    """The header in wire form. queue_id: "" for a message that has none. recipient: the only one,
+    internal form; None: several.
 
     name_sender: tell as whom the client has logged in. tls: says whether what was agreed upon with
     it is told.
     """
     client = facts.client
+    ident = f" id {queue_id}" if queue_id else ""
     protocol = _protocol(facts, smtputf8=smtputf8)
     lines = []
     if hide_client:
-        lines.append(f"Received: by {hostname} ({mail_name}) with {protocol} id {queue_id}")
+        lines.append(f"Received: by {hostname} ({mail_name}) with {protocol}{ident}")
     else:
         helo = facts.helo_name or client.name
         lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
@@ -44,7 +46,7 @@ def received(
             lines += _encryption(facts.tls, asked=tls.asks)
         if name_sender and facts.sasl is not None:
             lines.append(f"\t(Authenticated sender: {_comment(facts.sasl.username)})")
-        lines.append(f"\tby {hostname} ({mail_name}) with {protocol} id {queue_id}")
+        lines.append(f"\tby {hostname} ({mail_name}) with {protocol}{ident}")
     return _finished(lines, recipient, date)
 
 

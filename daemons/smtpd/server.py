@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from daemons.smtpd.before_queue import Filter
 from daemons.smtpd.client_rules import ClientRules
 from daemons.smtpd.command_rules import CommandRules
 from daemons.smtpd.logins import Logins
@@ -49,6 +50,7 @@ class Server:
     rewrite: RouteFinder
     cleanup: MailClient
     stand_alone: bool = False
+    filter: Filter | None = field(init=False)
     stopping: bool = False
     peers: PeerNames = field(init=False)
     restrictions: Restrictions = field(init=False)
@@ -78,6 +80,7 @@ class Server:
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
         self.tls = prepared.tls
+        self.filter = None if prepared.filter is None else Filter(prepared.filter)
         self.service = prepared.limits.service
         self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
         self.logins = Logins(prepared.logins, must_encrypt=self.options.must_encrypt)

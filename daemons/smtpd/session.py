@@ -42,6 +42,7 @@ from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStoppin
 from libmail.smtp.footer import add_footer
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import Command
+from libmail.smtp.xforward import Source
 
 __all__ = ["Session"]
 
@@ -322,13 +323,45 @@ class Session:
         return None if verdict.reply is None else decided(verdict.reply)
 
     async def open_submission(self, transaction: Transaction) -> None:
-        """Begin the message in the queue. Raises ServiceUnavailable."""
-        if transaction.submission is None:
-            server = self.server
+        """Begin the message in the queue, or with the filter before it.
+
+        Raises ServiceUnavailable, FilterRefusal.
+        """
+        server = self.server
+        if server.filter is not None:
+            if transaction.filtered is None:
+                source = await self._source()
+                transaction.filtered = await server.filter.begin(source, transaction.line)
+                line = ClientLine.of("NOQUEUE", self.client, self.forwarded, self.facts.sasl)
+                LOG.event(line)
+        elif transaction.submission is None:
             submission = await server.cleanup.open(server.options.cleanup_flags)
             transaction.submission = submission
             queue_id = self.facts.mail.queue_id = submission.queue_id
             LOG.event(ClientLine.of(queue_id, self.client, self.forwarded, self.facts.sasl))
+
+    async def _source(self) -> Source:
+        """Where the message comes from, for a filter."""
+        facts, client, told = self.facts, self.facts.client, self.forwarded
+        context = await self.server.clients.rewrite_context(client, told)
+        source = Source(
+            name=client.name,
+            address=client.address,
+            port=client.port,
+            protocol=facts.protocol,
+            helo=facts.helo_name,
+            ident="" if told is None else told.ident,
+            local=context == "local",
+        )
+        if told is None or not told.name:
+            return source
+        return source._replace(
+            name=told.name,
+            address=told.address,
+            port=told.port,
+            protocol=told.protocol,
+            helo=told.helo,
+        )
 
     def drop_transaction(self) -> None:
         """End the transaction; a message that is not in the queue yet is dropped."""

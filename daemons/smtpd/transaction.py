@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from daemons.smtpd.before_queue import FilteredMail
 from daemons.smtpd.intake import Intake
 from libmail.clients.cleanup import MailSubmission
 from libmail.ipc.messages import CleanupFlag, DsnNotify, Recipient, ResolveReply
@@ -74,8 +75,9 @@ class Chunks:
 class Transaction:
     """sender: internal form. flags: EnvelopeFlag bits. arrival: time.time() of MAIL.
 
-    submission: to cleanup, from the first accepted recipient on. overshoot: recipients beyond the
-    limit. intake: of the content, when it has begun.
+    submission: to cleanup, from the first accepted recipient on; filtered: or to the before-queue
+    filter. overshoot: recipients beyond the limit. intake: of the content, when it has begun. line:
+    the MAIL command.
     """
 
     sender: str
@@ -83,8 +85,10 @@ class Transaction:
     dsn_envid: str
     arrival: float
     verp_delims: str = ""
+    line: str = ""
     recipients: list[Recipient] = field(default_factory=list)
     submission: MailSubmission | None = None
+    filtered: FilteredMail | None = None
     overshoot: int = 0
     intake: Intake | None = None
 
@@ -98,3 +102,6 @@ class Transaction:
         submission, self.submission = self.submission, None
         if submission is not None:
             submission.abort()
+        filtered, self.filtered = self.filtered, None
+        if filtered is not None:
+            filtered.abort()

@@ -220,6 +220,10 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
     action = word.lower()
     if word in ("WARN", "INFO"):
         effect = Effect(action, text)
+    elif word in _OF_QUEUE and check.params.smtpd_proxy_filter:
+        said = f"with smtpd_proxy_filter specified, action {word} is unavailable"
+        check.warn(f"access table {table}: {said}")
+        return DUNNO
     elif word in ("HOLD", "DISCARD"):
         effect = Effect(action, f"{about} {text or f'triggers {word} action'}")
     elif not _usable(check, subject, table, word, text):
@@ -278,6 +282,7 @@ async def _restrictions(check: Check, subject: Subject, table: str, value: str) 
 
 
 _REFUSALS: Final = frozenset({"REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT"})
+_OF_QUEUE: Final = frozenset({"HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC"})
 _NOTES: Final = frozenset(
     {"WARN", "INFO", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"}
 )

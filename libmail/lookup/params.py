@@ -62,6 +62,7 @@ class RestrictionParams:
     smtpd_policy_service_retry_delay: float
     smtpd_policy_service_timeout: float
     smtpd_policy_service_try_limit: int
+    smtpd_proxy_filter: str
     smtpd_recipient_restrictions: tuple[str, ...]
     smtpd_reject_unlisted_recipient: bool
     smtpd_reject_unlisted_sender: bool

@@ -3,10 +3,11 @@
 import re
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy, decided
-from daemons.smtpd.events import escaped
+from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, decided
+from daemons.smtpd.before_queue import FilterRefusal
+from daemons.smtpd.events import FilterLine, escaped
 from daemons.smtpd.gates import bare_newline_reply
-from daemons.smtpd.intake import Head, Intake, Stage
+from daemons.smtpd.intake import Head, Intake, Stage, Taker
 from daemons.smtpd.received import received
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
@@ -24,7 +25,6 @@ _GO_ON: Final = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 _NEED_RCPT: Final = answer(Reply(503, "5.5.1", "Error: need RCPT command"))
 _NO_RECIPIENTS: Final = answer(Reply(554, "5.5.1", "Error: no valid recipients"))
 _RETURNED: Final = frozenset(("5.3.4", "5.4.0"))  # too large, too many hops
-_WRITE_ERROR: Final = Reply(451, "4.3.0", "Error: queue file write error")
 _SHOWN: Final = 100  # octets of a command in the log
 _TINY: Final = 64  # octets; a chunk that has less, and is not the last one, does no mail
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
@@ -38,20 +38,20 @@ _STATUS: Final = (
     (CleanupStatus.SIZE, Reply(552, "5.3.4", "Error: message file too big")),
     (CleanupStatus.CONTENT, Reply(550, "5.7.1", "Error: message content rejected")),
     (CleanupStatus.SPACE, Reply(452, "4.3.1", "Error: insufficient system storage")),
-    (CleanupStatus.WRITE, _WRITE_ERROR),
+    (CleanupStatus.WRITE, WRITE_ERROR.reply),
 )
 
 
 def _begin(session: Session, transaction: Transaction) -> Intake | None:
-    """The place for the content; None: cleanup is not there."""
-    submission = transaction.submission
-    if transaction.intake is None and submission is not None:
+    """The place for the content; None: there is none."""
+    taker: Taker | None = transaction.submission or transaction.filtered
+    if transaction.intake is None and taker is not None:
 
         async def head() -> Head:
-            return await _head(session, transaction, submission.queue_id)
+            return await _head(session, transaction, taker.queue_id)
 
         limit = session.server.params.message_size_limit
-        transaction.intake = Intake(submission, limit, head)
+        transaction.intake = Intake(taker, limit, head)
     return transaction.intake
 
 
@@ -66,6 +66,11 @@ async def _refusal(session: Session) -> Answer | None:
     refused = session.judge(await restrictions.data(session.facts, session.lookups))
     if refused is None and session.milters is not None:
         refused = await session.milters.data()
+    if refused is None and transaction.filtered is not None:
+        try:
+            await transaction.filtered.data()
+        except FilterRefusal as refusal:
+            refused = refusal.answer
     return refused
 
 
@@ -164,7 +169,7 @@ async def _chunk(session: Session, transaction: Transaction, size: int, *, last:
     session.receiving = False
     if session.chunks is not None and (intake is None or intake.stage is Stage.LOST):
         session.chunks.refused = True
-        return answer(_WRITE_ERROR)
+        return answer(WRITE_ERROR.reply)
     return answer(Reply(250, "2.0.0", f"Ok: {size} bytes"))
 
 
@@ -230,6 +235,8 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         name_sender=server.logins.params.smtpd_sasl_authenticated_header,
         tls=server.tls,
     )
+    if transaction.filtered is not None and session.forwarded is not None:
+        header = b""  # we are one of a row of filters, not a station on the way
     prepend = "".join([f"{line}\r\n" for line in extras.prepend])
     return Head(
         envelope,
@@ -273,9 +280,10 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     intake = _begin(session, transaction)
     stage = Stage.LOST if intake is None else await intake.end()
     if stage is Stage.TOO_LARGE:
-        return _refused(Reply(552, "5.3.4", "Error: message file too big"))
-    if intake is None or stage is Stage.LOST or transaction.submission is None:
-        return _refused(_WRITE_ERROR)
+        found = _refused(Reply(552, "5.3.4", "Error: message file too big"))
+        return found if transaction.filtered is None else _filtered(session, found)
+    if intake is None or stage is Stage.LOST:
+        return WRITE_ERROR
     session.facts.mail.size = intake.size or session.facts.mail.size
     held = session.extras.cleanup_flags
     session.extras = Extras(cleanup_flags=held)
@@ -283,7 +291,11 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     refused = session.judge(await restrictions.end_of_data(session.facts, session.lookups))
     if refused is not None:
         return refused
+    if transaction.filtered is not None:
+        return _filtered(session, await transaction.filtered.finish())
     submission, transaction.submission = transaction.submission, None
+    if submission is None:
+        return WRITE_ERROR
     if session.extras != Extras(cleanup_flags=held):
         submission.amend(_amendment(session.extras))
     size = "" if session.chunks is None else f" {session.chunks.octets} bytes"
@@ -293,7 +305,16 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
         return _outcome(result, size)
     except ServiceUnavailable as err:
         LOG.warning(f"{submission.queue_id}: {err}")
-        return _refused(_WRITE_ERROR)
+        return WRITE_ERROR
+
+
+def _filtered(session: Session, found: Answer) -> Answer:
+    """The answer for a message that went to the before-queue filter."""
+    transaction = session.transaction
+    recipients = [] if transaction is None else transaction.recipients
+    recipient = recipients[0].address if recipients else None
+    LOG.event(FilterLine.of(session.facts, found.reply, recipient))
+    return found
 
 
 def _amendment(extras: Extras) -> CleanupAmend:
@@ -317,4 +338,4 @@ def _outcome(result: CleanupResult, size: str) -> Answer:
                 code = result.code or (550 if dsn.startswith("5") else 451)
                 return _refused(Reply(code, dsn, result.reason))
             return _refused(reply)
-    return _refused(_WRITE_ERROR)
+    return WRITE_ERROR

@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy
+from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy
+from daemons.smtpd.before_queue import FilterRefusal
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
@@ -26,15 +27,11 @@ from libmail.smtp.address import (
 from libmail.smtp.reply import Reply
 from libmail.text.printable import printable
 
-__all__ = ["UNDECLARED_UTF8", "WRITE_ERROR", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
+__all__ = ["UNDECLARED_UTF8", "UndeclaredUtf8", "address_problem", "mail", "path_of"]
 
 UNDECLARED_UTF8: Final = answer(
     Reply(553, "5.6.7", "Must declare SMTPUTF8 to send unicode address")
 )
-WRITE_ERROR: Final = Answer(
-    Reply(451, "4.3.0", "Error: queue file write error"), error=True, kind="resource"
-)
-
 _OK: Final = answer(Reply(250, "2.1.0", "Ok"))
 _ENVID_LIMIT: Final = 100  # RFC 3461 §4.4
 _ERROR: Final = int(ResolveFlag.ERROR)
@@ -106,6 +103,7 @@ async def mail(session: Session, argument: str) -> Answer:
         flags=options.flags,
         dsn_envid=options.envid or "",
         arrival=time.time(),
+        line=session.line,
         verp_delims=options.verp or "",
     )
     session.transaction = transaction
@@ -118,6 +116,9 @@ async def mail(session: Session, argument: str) -> Answer:
         LOG.warning(f"cannot begin a message: {err}")
         session.drop_transaction()
         return WRITE_ERROR
+    except FilterRefusal as err:
+        session.drop_transaction()
+        return err.answer
     return _OK
 
 

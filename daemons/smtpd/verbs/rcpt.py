@@ -3,12 +3,12 @@
 import re
 from typing import Final
 
-from daemons.smtpd.answer import Answer, answer, by_policy, uncounted
+from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, uncounted
+from daemons.smtpd.before_queue import FilterRefusal
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from daemons.smtpd.verbs.mail import (
     UNDECLARED_UTF8,
-    WRITE_ERROR,
     UndeclaredUtf8,
     address_problem,
     path_of,
@@ -107,9 +107,13 @@ async def _add(
                 refused = await session.milters.rcpt(split_path(text)[1])
             if refused is None:
                 await session.open_submission(transaction)
+                if transaction.filtered is not None:
+                    await transaction.filtered.rcpt(session.line)
         except ServiceUnavailable as err:
             LOG.warning(f"cannot begin a message: {err}")
             refused = WRITE_ERROR
+        except FilterRefusal as err:
+            refused = err.answer
     if refused is not None:
         mail.recipient = None
         return refused

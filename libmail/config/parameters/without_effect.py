@@ -46,10 +46,6 @@ _FILTERS = """
     smtpd_reject_filter_maps
 """
 
-_PROXY_FILTER = """
-    smtpd_proxy_ehlo smtpd_proxy_filter smtpd_proxy_options smtpd_proxy_timeout
-"""
-
 _INSTANCES = """
     multi_instance_enable multi_instance_group multi_instance_wrapper postmulti_control_commands
     postmulti_start_commands postmulti_stop_commands
@@ -88,7 +84,6 @@ NOT_YET = _words(
     + _POSTSCREEN
     + _CHECKS
     + _FILTERS
-    + _PROXY_FILTER
     + _INSTANCES
     + _REQUIRETLS
     + _SRV
