@@ -1,11 +1,17 @@
 """smtp(8): deliver mail to other systems by SMTP, or by LMTP under the name lmtp(8).
 
-called by: qmgr. asks: DNS. writes: the done marks. tells: bounce, defer, trace; cleanup (notices to
-the postmaster).
-needs: the queue, the network; nothing of the file system but tables.
+Called by: qmgr. Asks: DNS, tables, tlsmgr (TLS sessions). Writes: the done marks. Tells: bounce,
+defer, trace, verify; cleanup (notices to the postmaster).
+Needs: the queue, the network; its tables and keys open before the jail.
 
-One process has many deliveries under way, each a task of its own; sessions are kept for the next
-message to the same destination where qmgr says that there is one.
+One process has many deliveries under way, each a task of its own. Sessions are cached for the next
+message to the same destination, where qmgr says that there is one.
+
+walk           one request: over its destinations and servers; cache: cached sessions
+conversation   one message in one session; session: an SMTP session, with tls_start and logins
+outgoing       the message as one server gets it, with generic, checks, content
+ledger         the outcome of each recipient; failure: reasons, their texts and status codes
+shared         what all deliveries share, from settings, tls_policy, replyfilter, pix
 """
 
 from dataclasses import dataclass, replace
@@ -59,7 +65,7 @@ __all__ = ["SERVICE", "Prepared", "prepare", "start"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What is made before the jail."""
+    """What is read and opened before the jail."""
 
     settings: Settings
     delivery: DeliveryParams
@@ -142,7 +148,7 @@ def _decisions(
         discard_maps=maps(
             f"discard_{hello}_keyword_address_maps", params.smtp_discard_ehlo_keyword_address_maps
         ),
-        kept=StringList(
+        cache_destinations=StringList(
             f"{prefix}_connection_cache_destinations",
             params.smtp_connection_cache_destinations,
             options,
@@ -184,7 +190,7 @@ def _notices(prepared: Prepared) -> Notices:
 
 
 async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
-    """The message with its addresses as others are to see them. Raises TableRetry."""
+    """The message with its addresses mapped by smtp_generic_maps. Raises TableRetry."""
     generic = prepared.generic
     request = delivery.request
     addresses = {request.sender, *(recipient.address for recipient in request.recipients)}

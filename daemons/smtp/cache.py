@@ -1,4 +1,4 @@
-"""Sessions that wait for the next message to the same destination or server."""
+"""The connection cache: idle sessions for the next message to the same destination or server."""
 
 import asyncio
 import time
@@ -10,14 +10,14 @@ from daemons.smtp.tls_policy import TlsKey
 
 __all__ = ["SessionCache", "SessionKey"]
 
-_GRAIN: Final = 0.05  # seconds between looks for sessions to give up, at least
+_GRAIN: Final = 0.05  # seconds between checks for expired sessions, at least
 
 
 class SessionKey(NamedTuple):
-    """What a session is for, and what made it: it serves no message that needs another one.
+    """What a session is good for: a message that needs anything else does not get it.
 
-    where: the destination, or the address of the server. tls: what was asked for. smtputf8:
-    servers without it were passed over. login: by what a login was looked for, () where none was.
+    where: the destination, or the address of the server. tls: the TLS policy. smtputf8: servers
+    without it were skipped. login: what SASL credentials were looked up by, () for no login.
     """
 
     where: str
@@ -37,7 +37,7 @@ class SessionCache:
         self._age = params.smtp_connection_reuse_time_limit
         self._uses = params.smtp_connection_reuse_count_limit
         self._by_key: dict[SessionKey, list[Session]] = {}
-        # With the time to give it up; in that order, for all live equally long.
+        # Sessions with their expiry times; in that order, as all live equally long.
         self._kept: dict[Session, tuple[tuple[SessionKey, ...], float]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -45,7 +45,7 @@ class SessionCache:
         return bool(self._kept)
 
     def fit(self, session: Session) -> bool:
-        """Whether the session may serve another message, after the one at hand."""
+        """Whether the session may serve another message after the current one."""
         if self._uses and session.uses >= self._uses:
             return False
         return time.monotonic() - session.born < self._age and len(self._kept) < self._MOST
@@ -59,7 +59,7 @@ class SessionCache:
             self._by_key.setdefault(key, []).append(session)
 
     def take(self, key: SessionKey) -> Session | None:
-        """The session kept last under this key; None if there is none that is alive."""
+        """Take out the session that was put last under this key and is still open, or None."""
         while sessions := self._by_key.get(key):
             session = sessions[-1]
             self._forget(session)
@@ -77,7 +77,7 @@ class SessionCache:
                 del self._by_key[key]
 
     def _sweep(self) -> None:
-        """Give up what is due, and come again for the next."""
+        """Close expired sessions, and set the timer for the next."""
         now = time.monotonic()
         self._timer = None
         for session, (_, until) in list(self._kept.items()):

@@ -1,4 +1,4 @@
-"""smtp_header_checks and its kin: what tables change in a message on its way out.
+"""smtp_header_checks and its kin: changes of outgoing content by tables.
 
 The header is checked first and its addresses are mapped afterwards, so that rules see the message
 as it is in the queue. Asks: tables.
@@ -21,7 +21,7 @@ _SHOWN: Final = 200  # characters of a line in the log
 
 
 class ContentChecks:
-    """For all messages of the process."""
+    """The checks of the process; `begin` starts those of one message."""
 
     def __init__(self, tables: CheckTables, limits: MimeLimits, *, line_limit: int) -> None:
         """line_limit: `line_length_limit`."""
@@ -76,7 +76,7 @@ class OutgoingChecks:
         return self._tables.structure
 
     async def body(self, data: bytes) -> bytes:
-        """What to send of the body now, after the header."""
+        """The part of the body to send now, after the header."""
         return b"".join([await self._piece(piece) for piece in self._splitter.feed(data)])
 
     async def end(self) -> bytes:

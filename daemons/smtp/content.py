@@ -55,7 +55,7 @@ class LineBreaker:
 
 
 class _EditedLines:
-    """Sends content with edits."""
+    """Sends content through edits, such as dot stuffing."""
 
     def __init__(self, wire: Wire, edits: Iterable[Edit]) -> None:
         self._wire = wire

@@ -1,9 +1,10 @@
-"""The conversation with one server: greeting, one transaction, and how it ends.
+"""The delivery of one message in one session: greeting, one transaction, and the end.
 
-What it comes to is written into the ledger; recipients that are left then are for another server.
-With pipelining, QUIT goes out together with the end of data, except in LMTP, where its answer could
-be taken for that of a recipient. A kept session begins with RSET; if that, or any reply after it,
-shows that the session is not what it was, nothing is concluded, and another one is tried.
+Outcomes go into the ledger; recipients that have none afterwards are left to another server. With
+pipelining, QUIT is sent together with the end of data, except in LMTP, where its reply could be
+taken for that of a recipient. A cached session begins with RSET: if that fails, or replies do not
+match commands, the session was stale. That says nothing about the message or the server, so the
+next session is tried.
 """
 
 import time
@@ -14,20 +15,20 @@ from daemons.smtp.failure import (
     Failure,
     HandshakeFailed,
     LocalTrouble,
-    NotSecret,
     SiteFailed,
+    TlsRequirementFailed,
     local_trouble,
     lost,
     said,
 )
 from daemons.smtp.ledger import Ledger
-from daemons.smtp.logins import Asking
+from daemons.smtp.logins import LoginQuery
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
-from daemons.smtp.tls_policy import Secrecy
+from daemons.smtp.tls_policy import ServerTlsPolicy
 from daemons.smtp.tls_start import TlsStart
 from libmail.agents.delivery import Delivery
 from libmail.log import LOG
@@ -51,7 +52,7 @@ __all__ = ["Conversation", "Mail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """One request: what is to be delivered, and what has come of it."""
+    """One request: the message, and the outcomes of its recipients."""
 
     delivery: Delivery
     outgoing: Outgoing
@@ -67,7 +68,11 @@ class _Interrupted(Exception):
 
 
 class Conversation:
-    """One message in one session. plainly: it is to be tried once more, without TLS."""
+    """One message in one session.
+
+    retry_without_tls: TLS was optional and may have been the problem; the server is to be tried
+    once more without it.
+    """
 
     def __init__(
         self,
@@ -75,15 +80,14 @@ class Conversation:
         client: SmtpClient,
         mail: Mail,
         session: Session,
-        secrecy: Secrecy,
+        tls: ServerTlsPolicy,
         keys: tuple[SessionKey, ...],
         keep: bool,
         destination: str,
     ) -> None:
-        """secrecy: that the server is to have.
+        """tls: the policy for the server. keys: for the connection cache, if `keep` is true.
 
-        keys: under which the session is kept afterwards, if that is wanted and it is fit.
-        destination: as it is written, or the path of a socket.
+        destination: as in the next hop, or the path of a socket.
         """
         self._client = client
         self._params = client.settings.params
@@ -91,15 +95,15 @@ class Conversation:
         self._ledger = mail.ledger
         self._request = mail.delivery.request
         self._session = session
-        self._secrecy = secrecy
+        self._tls = tls
         self._keys = keys
         self._keep = keep
         self._destination = destination
-        self.plainly = False
+        self.retry_without_tls = False
         self._probe = mail.delivery.verify_only
 
     async def begin(self, *, loop_detect: bool) -> None:
-        """Greet a new server and give it the message. loop_detect: it may be this system."""
+        """Begin a new session and deliver the message. loop_detect: it may be this system."""
         session, ledger = self._session, self._ledger
         try:
             await self._introduce(loop_detect=loop_detect)
@@ -115,8 +119,8 @@ class Conversation:
             self._reconsider(error)
             await ledger.fail(ledger.left, lost(session, error), session)
         except SiteFailed as error:
-            if isinstance(error, NotSecret):
-                ledger.missed_tls()
+            if isinstance(error, TlsRequirementFailed):
+                ledger.set_failed_tls()
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
             await ledger.fail(ledger.left, error.failure, session)
         except LocalTrouble:
@@ -127,15 +131,15 @@ class Conversation:
         await self._tell_postmaster()
 
     async def _introduce(self, *, loop_detect: bool) -> None:
-        """Raises what `begin` takes care of."""
+        """Greeting, EHLO, TLS, login. Raises what `begin` handles."""
         client, session = self._client, self._session
         discard = await client.discarded(session.address)
 
         def extensions(reply: ServerReply) -> Extensions:
             return client.extensions(reply, discard)
 
-        start = TlsStart(client.settings, client.engine, self._secrecy, session)
-        wrapped = client.settings.wraps(self._secrecy.policy.level)
+        start = TlsStart(client.settings, client.engine, self._tls, session)
+        wrapped = client.settings.wraps(self._tls.policy.level)
         if wrapped:
             await start.at_once()
         await session.greet(
@@ -152,40 +156,40 @@ class Conversation:
         if client.decisions.logins is not None:
             request = self._request
             await client.decisions.logins.log_in(
-                session, Asking(request.queue_id, request.sender, self._destination)
+                session, LoginQuery(request.queue_id, request.sender, self._destination)
             )
 
     async def _handshake_failed(self) -> None:
-        """Where TLS was a wish only, and the message has waited, it goes without."""
-        if self._may_go_plainly:
-            self.plainly = True
+        """Without TLS, if that is optional and the message has waited already; else it failed."""
+        if self._may_retry_without_tls:
+            self.retry_without_tls = True
             return
-        required = self._secrecy.policy.level is not Level.MAY
+        required = self._tls.policy.level is not Level.MAY
         failure = Failure("4.7.5", "Cannot start TLS: handshake failure", site=required)
         await self._ledger.fail(self._ledger.left, failure, self._session)
 
     def _reconsider(self, error: Lost) -> None:
-        """Whether TLS may be why a session was lost; what is left is for another one then.
+        """Decide whether to retry without TLS after the session was lost.
 
         Not at the end of data: the server may have the message.
         """
-        if self._session.secured and error.phase is not END_OF_DATA and self._may_go_plainly:
-            self.plainly = True
+        if self._session.secured and error.phase is not END_OF_DATA and self._may_retry_without_tls:
+            self.retry_without_tls = True
             self._ledger.last = False
 
     @property
-    def _may_go_plainly(self) -> bool:
+    def _may_retry_without_tls(self) -> bool:
         request = self._request
         waited = request.active - request.arrival >= self._params.minimal_backoff_time
-        return self._secrecy.policy.level is Level.MAY and waited
+        return self._tls.policy.level is Level.MAY and waited
 
-    async def go_on(self) -> None:
-        """Give the message to the server of a kept session."""
+    async def resume(self) -> None:
+        """Deliver the message in a cached session."""
         await self._transact()
         await self._tell_postmaster()
 
     async def _tell_postmaster(self) -> None:
-        """Of what was wrong in the session, if that is wanted; there is nothing to tell twice."""
+        """Report problems of the session, if notify_classes wants that; each of them once."""
         if self._client.notices is not None:
             session, sender = self._session, self._request.sender
             await self._client.notices.about(session.wire, session.relay, sender)
@@ -194,7 +198,7 @@ class Conversation:
 
     async def _transact(self) -> None:
         session, ledger = self._session, self._ledger
-        ledger.came_to_tls(self._secrecy.policy.level.label if session.secured else "none")
+        ledger.set_actual_tls(self._tls.policy.level.label if session.secured else "none")
         self._mail.delivery.connected = time.time()
         session.uses += 1
         transaction = await self._plan()
@@ -203,19 +207,19 @@ class Conversation:
         keep = self._keep and self._may_stay and self._client.cache.fit(session)
         early_quit = not (keep or self._client.settings.lmtp) and session.extensions.pipelining
         failure = await self._attempt(transaction, b"QUIT\r\n" if early_quit else b"")
-        if session.uses > 1 and await self._spoilt(transaction, failure):
+        if session.uses > 1 and await self._is_stale(transaction, failure):
             return
         await ledger.settle(session, transaction, failure)
         if failure is None:
-            await self._part(transaction, keep=keep, quit_sent=early_quit)
+            await self._end_session(transaction, keep=keep, quit_sent=early_quit)
 
     @property
     def _may_stay(self) -> bool:
-        """Whether TLS, if there is any, may serve more than one message."""
-        return not self._session.secured or self._secrecy.policy.reuse
+        """Whether the TLS session, if any, may serve more than one message."""
+        return not self._session.secured or self._tls.policy.reuse
 
     async def _plan(self) -> Transaction | None:
-        """None, with all recipients settled, when this server cannot have the message."""
+        """The transaction; None, with outcomes for all, if this server cannot take the message."""
         session, ledger, outgoing = self._session, self._ledger, self._mail.outgoing
         offered = session.extensions
         try:
@@ -240,7 +244,8 @@ class Conversation:
         )
 
     async def _attempt(self, transaction: Transaction, after: bytes) -> Failure | None:
-        """Let the transaction take its course; why it broke off. after: sent behind the content."""
+        """Carry out the transaction. Returns why it broke off, or None. after: sent with the end of
+        data."""
         session = self._session
         try:
             await self._converse(transaction, after)
@@ -254,7 +259,7 @@ class Conversation:
         except _Interrupted as error:
             session.wire.close()
             failure = said(session, error.reply, BODY)
-            # To what it is a reply nobody knows; that is not the message's fault.
+            # It is unknown what this is a reply to; that is not the fault of the message.
             return replace(failure, dsn="4.5.0") if error.reply.code < 400 else failure
         return None
 
@@ -286,7 +291,7 @@ class Conversation:
             wire.send(b".\r\n" + after)
             return
         if wire.pending:
-            # What comes before the content cannot be the answer to it.
+            # What arrives before the content was sent cannot be the reply to it.
             early = await wire.received_reply()
             if early is not None:
                 raise _Interrupted(early)
@@ -308,8 +313,8 @@ class Conversation:
             return 0.0
         return self._params.smtp_pix_workaround_delay_time
 
-    async def _spoilt(self, transaction: Transaction, failure: Failure | None) -> bool:
-        """Whether a kept session was not what it was; it says nothing about the server then."""
+    async def _is_stale(self, transaction: Transaction, failure: Failure | None) -> bool:
+        """Whether a cached session turned out to be unusable, whatever the server is like."""
         session, probe = self._session, transaction.probe
         if transaction.confused:  # a reply that came late, to something before this message
             session.wire.close()
@@ -321,11 +326,8 @@ class Conversation:
             return True
         return False
 
-    async def _part(self, transaction: Transaction, *, keep: bool, quit_sent: bool) -> None:
-        """Keep the session for later if the server took the message, or say goodbye.
-
-        quit_sent: with the end of data.
-        """
+    async def _end_session(self, transaction: Transaction, *, keep: bool, quit_sent: bool) -> None:
+        """Cache the session, or end it with QUIT. quit_sent: QUIT was sent with the end of data."""
         session = self._session
         pipelining = session.extensions.pipelining
         keep = keep and not self._ledger.left  # else it would be the first that is tried again

@@ -1,4 +1,4 @@
-"""Why mail was not delivered, in the words of the log, and with the status of a report."""
+"""Reasons for which mail is not delivered: text for log and reports, and RFC 3463 status."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
@@ -12,9 +12,9 @@ __all__ = [
     "Failure",
     "HandshakeFailed",
     "LocalTrouble",
-    "Named",
-    "NotSecret",
+    "NamedServer",
     "SiteFailed",
+    "TlsRequirementFailed",
     "local_trouble",
     "lost",
     "refused",
@@ -26,7 +26,7 @@ __all__ = [
 ErrorClass: TypeAlias = Literal["data", "protocol"]
 
 
-class Named(Protocol):
+class NamedServer(Protocol):
     """A server. name: "host[address]". host: its name."""
 
     @property
@@ -73,27 +73,27 @@ class Failure:
 
 
 class LocalTrouble(Exception):
-    """A table of ours does not answer; that is not the server's fault."""
+    """A lookup table failed, which is no fault of the server."""
 
 
 class SiteFailed(Exception):
-    """This server takes no mail from us."""
+    """The server accepts no mail from this system at all."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
         self.failure = failure
 
 
-class NotSecret(SiteFailed):
-    """It cannot have our mail in secret, or is not the server that it should be."""
+class TlsRequirementFailed(SiteFailed):
+    """The TLS that the policy requires is not possible, or the server's identity does not match."""
 
 
 class HandshakeFailed(Exception):
-    """That of TLS; nothing more can be said in this connection."""
+    """The TLS handshake failed, and the connection cannot be used any more."""
 
 
-def lost(server: Named, error: Lost) -> Failure:
-    """The conversation broke off."""
+def lost(server: NamedServer, error: Lost) -> Failure:
+    """The connection was lost or timed out."""
     if error.timed_out:
         text = f"conversation with {server.name} timed out while {error.phase.doing}"
     else:
@@ -101,13 +101,13 @@ def lost(server: Named, error: Lost) -> Failure:
     return Failure("4.4.2", text, site=True)
 
 
-def local_trouble(server: Named) -> Failure:
-    """A table failed that the conversation needs."""
+def local_trouble(server: NamedServer) -> Failure:
+    """A lookup table failed during the session."""
     return Failure("4.3.0", f"local data error while talking to {server.name}", error_class="data")
 
 
-def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failure:
-    """The server does not want to talk at all. soften: a 5xx greeting counts as temporary."""
+def refused(server: NamedServer, reply: ServerReply, *, soften: bool = False) -> Failure:
+    """The server refused the session. soften: a 5xx greeting counts as temporary."""
     text = f"host {server.name} refused to talk to me: {reply.text}"
     failure = _answered(server, reply, text, site=True)
     if soften and not failure.temporary:
@@ -115,19 +115,19 @@ def refused(server: Named, reply: ServerReply, *, soften: bool = False) -> Failu
     return failure
 
 
-def refused_tls(server: Named, reply: ServerReply) -> Failure:
-    """The server offers TLS, and will not begin it."""
+def refused_tls(server: NamedServer, reply: ServerReply) -> Failure:
+    """The server offered STARTTLS, and refused it."""
     text = f"TLS is required, but host {server.name} refused to start TLS: {reply.text}"
     return _answered(server, reply, text, site=True)
 
 
-def said(server: Named, reply: ServerReply, phase: Phase) -> Failure:
+def said(server: NamedServer, reply: ServerReply, phase: Phase) -> Failure:
     """The server refused a command."""
     text = f"host {server.name} said: {reply.text} (in reply to {phase.command})"
     return _answered(server, reply, text)
 
 
-def _answered(server: Named, reply: ServerReply, text: str, *, site: bool = False) -> Failure:
+def _answered(server: NamedServer, reply: ServerReply, text: str, *, site: bool = False) -> Failure:
     error_class: ErrorClass | None = "protocol" if _breaks_protocol(reply.code) else None
     if reply.dsn[0] not in "45":
         dsn, text = "5.5.0", f"Protocol error: {text}"
@@ -137,5 +137,5 @@ def _answered(server: Named, reply: ServerReply, text: str, *, site: bool = Fals
 
 
 def _breaks_protocol(code: int) -> bool:
-    """Whether one of us does not speak SMTP: syntax (RFC 5321 §4.2.2), or no refusal at all."""
+    """Whether a reply shows a protocol error: syntax (RFC 5321 §4.2.2), or no 4xx or 5xx at all."""
     return not 400 <= code <= 599 or 500 <= code < 510 or code == 555

@@ -1,7 +1,4 @@
-"""smtp_generic_maps: addresses that leave this system, in the envelope and in the header.
-
-Called by: the start of a delivery. See generic(5).
-"""
+"""smtp_generic_maps: maps addresses of outgoing mail, in envelope and header. See generic(5)."""
 
 from typing import Final
 
@@ -43,11 +40,11 @@ class GenericMaps:
         self._rewriter = rewriter
 
     def __bool__(self) -> bool:
-        """Whether there is anything to map by."""
+        """Whether smtp_generic_maps is set."""
         return bool(self._maps.tables)
 
     async def map(self, address: str) -> str:
-        """The address as others see it; internal form. Raises TableRetry."""
+        """The mapped address, or the address itself; internal form. Raises TableRetry."""
         if not address:
             return address
         local, domain = split_address(address)

@@ -1,7 +1,8 @@
-"""Handshakes with servers: keys, certificates and authorities of this system at work.
+"""TLS handshakes with servers.
 
-Made before the jail, where the library is there (see `daemons.smtp.tls_setup`). tlsmgr(8) keeps
-sessions, where that is wanted; without it every handshake is a full one, and works.
+`open_handshakes` loads keys, certificates and authorities before the jail, where the TLS library
+can be loaded (see `daemons.smtp.tls_setup`). tlsmgr(8) caches TLS sessions, where configured;
+without it every handshake is a full one, and works.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 from daemons.smtp.events import TlsError, TlsEstablished, TlsPeer
 from daemons.smtp.failure import HandshakeFailed
 from daemons.smtp.session import Session
-from daemons.smtp.tls_policy import Secrecy
+from daemons.smtp.tls_policy import ServerTlsPolicy
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
 from libmail.config import Config
 from libmail.log import LOG
@@ -40,14 +41,14 @@ _TIMED_OUT: Final = "Connection timed out"
 
 @dataclass(frozen=True, slots=True)
 class HandshakeParams:
-    """How they are done, and told."""
+    """Parameters of handshakes and their log lines."""
 
     smtp_helo_name: str
     smtp_tls_loglevel: str
 
 
 class Handshakes:
-    """Of one service. Made by `open_handshakes`."""
+    """The TLS engine of a service. Made by `open_handshakes`."""
 
     def __init__(
         self,
@@ -68,15 +69,15 @@ class Handshakes:
         self._tlsmgr: TlsmgrClient | None = None
 
     def begin(self, spawn: Spawn) -> None:
-        """Have sessions kept from now on, if that is wanted. spawn: runs a task of the process."""
+        """Use the session cache from now on, if configured. spawn: runs a task of the process."""
         if self._context.settings.cached:
             self._tlsmgr = TlsmgrClient(self._tlsmgr_params, self._prefix, spawn)
 
-    async def attempt(self, session: Session, secrecy: Secrecy) -> Handshake:
-        """Be ready to shake hands. Raises PolicyError if what is wanted cannot be."""
+    async def attempt(self, session: Session, tls: ServerTlsPolicy) -> Handshake:
+        """Prepare a handshake. Raises PolicyError if the policy cannot be met."""
         try:
-            anchors = self._anchors.of(secrecy.policy.anchor_files)
-            spec = secrecy.policy.spec(secrecy.where, anchors)
+            anchors = self._anchors.of(tls.policy.anchor_files)
+            spec = tls.policy.spec(tls.where, anchors)
             key = self._key(session, spec)
             if self._tlsmgr is not None:
                 spec = replace(spec, session=await self._tlsmgr.session(key))
@@ -84,34 +85,34 @@ class Handshakes:
         except TlsConfigError as error:
             warn_of_problems(error.problems)
             raise PolicyError(error.reason) from None
-        kept = Kept(key, self._tlsmgr)
-        return Handshake(session, secrecy.policy, connection, self._loglevel, kept)
+        cached = CachedTlsSession(key, self._tlsmgr)
+        return Handshake(session, tls.policy, connection, self._loglevel, cached)
 
     def _key(self, session: Session, spec: ClientSpec) -> str:
         parts = (session.host, session.address, str(session.port), self._helo)
         return session_key(self._prefix, parts, spec)
 
 
-class Kept:
-    """The place of one session in the cache, if there is one."""
+class CachedTlsSession:
+    """The entry of one server in the TLS session cache, if there is a cache."""
 
     def __init__(self, key: str, tlsmgr: TlsmgrClient | None) -> None:
         self._key = key
         self._tlsmgr = tlsmgr
 
     def forget(self) -> None:
-        """It may be why a handshake fails."""
+        """Remove the session after a failed handshake, which it may have caused."""
         if self._tlsmgr is not None:
             self._tlsmgr.remove(self._key)
 
     def keep(self, session: bytes) -> None:
-        """For the next handshake."""
+        """Store a session for the next handshake."""
         if self._tlsmgr is not None:
             self._tlsmgr.keep(self._key, session)
 
 
 class Handshake:
-    """One with one server."""
+    """A handshake with one server."""
 
     def __init__(
         self,
@@ -119,16 +120,16 @@ class Handshake:
         policy: Policy,
         connection: Connection,
         loglevel: LogLevel,
-        kept: Kept,
+        cached: CachedTlsSession,
     ) -> None:
         self._session = session
         self._policy = policy
         self._connection = connection
         self._loglevel = loglevel
-        self._kept = kept
+        self._cached = cached
 
     async def shake(self) -> PolicyError | None:
-        """Shake hands, and log how it went; the error if the server is not the right one.
+        """Perform the handshake and log the result. Returns the error if the policy is not met.
 
         Raises HandshakeFailed.
         """
@@ -138,7 +139,7 @@ class Handshake:
         try:
             await session.wire.secure(TlsLayer(self._connection))
         except (TlsFailed, Lost) as error:
-            self._kept.forget()
+            self._cached.forget()
             reason = _TIMED_OUT if isinstance(error, Lost) else error.reason
             LOG.event(TlsError(session.relay, reason))
             warn_of_problems(() if isinstance(error, Lost) else error.problems)
@@ -169,10 +170,10 @@ class Handshake:
             )
 
     def keep_session(self) -> None:
-        """Have it kept for the next one; with TLS 1.3 it comes with the first reply."""
+        """Store the session; with TLS 1.3 it arrives together with the first reply."""
         saved = self._connection.saved_session()
         if saved is not None:
-            self._kept.keep(saved.data)
+            self._cached.keep(saved.data)
 
 
 def open_handshakes(config: Config, prefix: str) -> Handshakes:

@@ -1,7 +1,7 @@
-"""The outcomes of one request: which recipients have none yet, and why not.
+"""The outcomes of one request: which recipients have none yet, and the last reason why.
 
-A refusal that another server may not share leaves the recipients to that server, and is remembered:
-if there is no other one after all, it is the reason that counts.
+After a failure that another server may not share, the recipients are left to the next server. The
+failure is remembered: it becomes their outcome if there is no next server.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,12 @@ _SUCCESS: Final = int(DsnNotify.SUCCESS)
 
 
 class Ledger:
-    """left: recipients without an outcome. why: the last failure. last: no other server is left."""
+    """The ledger of one request.
+
+    left: recipients without an outcome. why: the last failure. last: no other server will be tried.
+    The status of smtp_log_tls_feature_status: `set_wanted_tls`, then `set_actual_tls` or
+    `set_failed_tls` for each server.
+    """
 
     def __init__(self, delivery: Delivery, settings: Settings) -> None:
         self._delivery = delivery
@@ -35,19 +40,19 @@ class Ledger:
         self.why: Failure | None = None
         self.last = False
 
-    def wanted_tls(self, level: str) -> None:
-        """For the log: the level of TLS that a destination is to have; no server is known yet."""
+    def set_wanted_tls(self, level: str) -> None:
+        """The TLS level of the policy, before a server is contacted."""
         self._level, self._tls = level, ""
 
-    def came_to_tls(self, actual: str | None) -> None:
-        """The level that was reached; None: a server is there, but was not heard."""
+    def set_actual_tls(self, actual: str | None) -> None:
+        """The TLS level of the session; None while a connection is being made."""
         if actual is None:
             self._note_tls(f"{self._level}?")
         else:
             self._note_tls(self._level if actual == self._level else f"{self._level}:{actual}")
 
-    def missed_tls(self) -> None:
-        """The level was not reached, and had to be."""
+    def set_failed_tls(self) -> None:
+        """The required TLS level was not reached."""
         self._note_tls(f"!{self._level}")
 
     def _note_tls(self, status: str) -> None:
@@ -59,9 +64,9 @@ class Ledger:
     async def settle(
         self, session: Session, transaction: Transaction, failure: Failure | None
     ) -> None:
-        """Outcomes for the recipients that the transaction has decided about.
+        """Record the outcomes of the recipients that the transaction has decided.
 
-        failure: why it came to no end, for the others.
+        failure: why the transaction broke off, for the others.
         """
         recipients = list(self.left)
         if transaction.mail is not None:
@@ -90,7 +95,7 @@ class Ledger:
     async def _settle_final(
         self, session: Session, final: Sequence[ServerReply], accepted: Sequence[Recipient]
     ) -> int:
-        """The replies to the end of data. Returns for how many recipients there was one."""
+        """Record the replies to the end of data. Returns how many recipients they decided."""
         if not final:
             return 0
         if not self._settings.lmtp:
@@ -128,7 +133,7 @@ class Ledger:
         session: Session,
         action: Literal["delivered", "relayed", "deliverable"],
     ) -> None:
-        """The server has said yes."""
+        """The server accepted the recipient, or the message for it."""
         outcome = Sent(
             dsn=reply.dsn,
             reason=reply.text,
@@ -148,7 +153,7 @@ class Ledger:
     async def fail(
         self, recipients: Iterable[Recipient], failure: Failure, session: Session
     ) -> None:
-        """Defer or bounce, or leave the recipients to the next server."""
+        """Defer or bounce recipients, or leave them to the next server."""
         recipients = list(recipients)
         if not recipients:
             return
@@ -165,12 +170,12 @@ class Ledger:
     async def finish(
         self, recipients: Iterable[Recipient], failure: Failure, *, relay: str, uses: int = 0
     ) -> None:
-        """Defer or bounce. relay: the server, or "none"."""
+        """Defer or bounce recipients. relay: the server, or "none"."""
         outcome = failure.outcome(relay, uses, self._tls)
         for recipient in list(recipients):
             await self._delivery.finish(recipient, outcome)
             self.drop(recipient)
 
     def drop(self, recipient: Recipient) -> None:
-        """It has an outcome."""
+        """Remove a recipient that has an outcome."""
         self.left = [one for one in self.left if one.offset != recipient.offset]

@@ -1,9 +1,9 @@
-"""Logging in to servers: with which name and password, and by which mechanisms (SASL_README).
+"""SASL login to servers: credentials and mechanisms (SASL_README).
 
-`open_logins` reads the parameters and opens the tables, before the jail. `Logins.log_in` is what a
-session does after EHLO. A server that does not offer AUTH, and one that no password is known for,
-gets the mail without. All else that goes wrong is temporary: it is the mail of others that would
-be lost by a mistake in our files. What is said in confidence is neither logged nor recorded.
+`open_logins` reads the parameters and opens the tables, before the jail. `Logins.log_in` follows
+EHLO in a session. Servers that do not offer AUTH, or that no password is known for, get the mail
+without a login. Every other problem is temporary, as a mistake in our files must not bounce mail.
+Secrets are neither logged nor recorded.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed
 from daemons.smtp.recording import mask_record
-from daemons.smtp.refusals import Refusal, Refusals
+from daemons.smtp.refusals import Refusal, RefusalCache
 from daemons.smtp.session import CLOSING, Session
 from libmail.config import Config
 from libmail.log import LOG, Fatal
@@ -25,9 +25,9 @@ from libmail.tables.match import StringList
 from libmail.tables.registry import open_writable
 from libmail.tables.table import TableOptions, TableRetry
 
-__all__ = ["Asking", "Login", "Logins", "SaslParams", "open_logins"]
+__all__ = ["Login", "LoginQuery", "Logins", "SaslParams", "open_logins"]
 
-_REFUSED: Final = 535  # by the password, RFC 4954 §6
+_REFUSED: Final = 535  # the credentials were rejected, RFC 4954 §6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,11 @@ class SaslParams:
     smtp_sender_dependent_authentication: bool
 
 
-class Asking(NamedTuple):
-    """For which message. destination: as it is written, or the path of a socket."""
+class LoginQuery(NamedTuple):
+    """What credentials are looked up by, beside the server.
+
+    destination: as in the next hop, or the path of a socket.
+    """
 
     queue_id: str
     sender: str
@@ -61,14 +64,14 @@ class Asking(NamedTuple):
 
 
 class Login(NamedTuple):
-    """What smtp_sasl_password_maps has."""
+    """Credentials from smtp_sasl_password_maps."""
 
     user: str
     password: str
 
 
 class _Allowed(NamedTuple):
-    """What mechanisms have to be, by what is known of the server."""
+    """The security options for each state of TLS."""
 
     clear: SecurityOptions
     encrypted: SecurityOptions
@@ -81,7 +84,7 @@ class _Allowed(NamedTuple):
 
 
 class Logins:
-    """For all sessions of a process. Made by `open_logins`."""
+    """Logs in to servers, for all sessions of a process. Made by `open_logins`."""
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class Logins:
         local: StringList,
         mechanisms: StringList,
         allowed: _Allowed,
-        refusals: Refusals | None,
+        refusals: RefusalCache | None,
         *,
         lmtp: bool,
     ) -> None:
@@ -103,23 +106,23 @@ class Logins:
         self._refusals = refusals
         self._phase = LHLO if lmtp else EHLO
         self._by_sender = params.smtp_sender_dependent_authentication and not lmtp
-        # A password is no token: who has tokens says so by the name of such a mechanism.
+        # Passwords are tokens if a token mechanism is in smtp_sasl_mechanism_filter.
         words = {word.upper() for word in params.smtp_sasl_mechanism_filter}
         self._token = not words.isdisjoint(TOKEN_MECHANISMS)
 
     def key(self, sender: str) -> tuple[str, ...]:
-        """Of a kept session: by what, beside the server, logins differ."""
+        """The part of a session key that credentials depend on, beside the server."""
         return (sender if self._by_sender else "",)
 
     # what is looked up
 
-    async def find(self, host: str, asking: Asking) -> Login | None:
-        """By sender, server and destination, in this order. Raises TableRetry."""
-        value = await self._of_sender(asking.sender)
+    async def find(self, host: str, query: LoginQuery) -> Login | None:
+        """The credentials, looked up by sender, server and destination. Raises TableRetry."""
+        value = await self._of_sender(query.sender)
         if value is None:
             value = await self._maps.find(host)
         if value is None:
-            value = await self._maps.find(asking.destination)
+            value = await self._maps.find(query.destination)
         if value is None:
             return None
         user, _, password = value.partition(self._params.smtp_sasl_password_result_delimiter)
@@ -142,8 +145,8 @@ class Logins:
 
     # in a session
 
-    async def log_in(self, session: Session, asking: Asking) -> None:
-        """Log in where that is possible. Raises Lost, SiteFailed, LocalTrouble."""
+    async def log_in(self, session: Session, query: LoginQuery) -> None:
+        """Log in, given credentials for the server. Raises Lost, SiteFailed, LocalTrouble."""
         offered = session.extensions.auth
         if offered is None:
             return
@@ -151,9 +154,9 @@ class Logins:
             usable = await self._usable(offered)
             if not usable:
                 _complain(session, offered)
-            login = await self.find(session.host, asking)
+            login = await self.find(session.host, query)
         except TableRetry:
-            LOG.warning(f"{asking.queue_id}: {self._maps.title} lookup error")
+            LOG.warning(f"{query.queue_id}: {self._maps.title} lookup error")
             raise LocalTrouble from None
         if login is None:
             return
@@ -167,7 +170,7 @@ class Logins:
         session.logged_in = True
 
     async def _not_refused(self, session: Session, login: Login) -> None:
-        """Raises SiteFailed if that is known already."""
+        """Raises SiteFailed for a login whose refusal is cached."""
         if self._refusals is None:
             return
         refusal = await self._refusals.find(session.host, *login)
@@ -207,9 +210,9 @@ class Logins:
         return Dialogue(mechanism, credentials)
 
     async def _converse(self, session: Session, dialogue: Dialogue) -> ServerReply:
-        """The reply that ends the exchange. Raises SaslClientError, Lost.
+        """Carry out the exchange; its last reply. Raises SaslClientError, Lost.
 
-        Nothing of it is logged here: the server may repeat what it was told.
+        Replies are not logged here, as the server may repeat secrets in them.
         """
         wire = session.wire
         wire.send(dialogue.command())
@@ -251,7 +254,7 @@ def _failed(text: str, diagnostic: str = "") -> SiteFailed:
 
 
 def _impossible(session: Session, why: str) -> SiteFailed:
-    """The exchange makes no sense."""
+    """The server broke the SASL protocol."""
     LOG.warning(f"SASL authentication failure: {why}")
     return _failed(_cannot(session, "generic failure"), "generic failure")
 
@@ -260,7 +263,10 @@ def _impossible(session: Session, why: str) -> SiteFailed:
 
 
 def open_logins(config: Config, prefix: str, options: TableOptions) -> Logins | None:
-    """None where it logs in nowhere. prefix: "smtp" or "lmtp". Raises Fatal, ConfigError."""
+    """Returns None without smtp_sasl_auth_enable. prefix: "smtp" or "lmtp".
+
+    Raises Fatal, ConfigError.
+    """
     lmtp = prefix == "lmtp"
     params = config.load(SaslParams, ("smtp_", "lmtp_") if lmtp else None)
     if not params.smtp_sasl_auth_enable:
@@ -296,8 +302,8 @@ def _allowed(params: SaslParams, prefix: str) -> _Allowed:
     )
 
 
-def _refusals(params: SaslParams, options: TableOptions) -> Refusals | None:
+def _refusals(params: SaslParams, options: TableOptions) -> RefusalCache | None:
     if not params.smtp_sasl_auth_cache_name:
         return None
     table = open_writable(params.smtp_sasl_auth_cache_name, options)
-    return Refusals(table, params.smtp_sasl_auth_cache_time)
+    return RefusalCache(table, params.smtp_sasl_auth_cache_time)

@@ -1,11 +1,11 @@
-"""A message as one server gets it: its commands and content, by what the server offers."""
+"""A message in the form for one server: commands and content, as its extensions allow."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from daemons.smtp.checks import ContentChecks
 from daemons.smtp.content import Content
-from daemons.smtp.failure import Failure, Named
+from daemons.smtp.failure import Failure, NamedServer
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.settings import Flags, Settings
 from libmail.agents.delivery import Delivery
@@ -32,10 +32,7 @@ _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 
 
 class Outgoing:
-    """addresses: envelope addresses as smtp_generic_maps make them, where they differ.
-
-    header: the rewritten header, None if it goes out as it is in the file.
-    """
+    """One message on its way out, for any number of servers."""
 
     def __init__(
         self,
@@ -46,7 +43,11 @@ class Outgoing:
         checks: ContentChecks | None = None,
         generic: GenericMaps | None = None,
     ) -> None:
-        """checks: of the content, which then also maps addresses in the header by `generic`."""
+        """addresses: envelope addresses that smtp_generic_maps change.
+
+        header: the rewritten header, None to send that of the file. checks: smtp_header_checks and
+        its kin, which then also apply `generic` to the header.
+        """
         self._delivery = delivery
         self._settings = settings
         self._addresses = addresses
@@ -54,8 +55,8 @@ class Outgoing:
         self._checks = checks
         self._generic = generic
 
-    def obstacle(self, server: Named, offered: Extensions) -> Failure | None:
-        """Why this server cannot take the message."""
+    def obstacle(self, server: NamedServer, offered: Extensions) -> Failure | None:
+        """Why the message cannot be sent to this server; None if it can."""
         size = self._delivery.request.size
         if offered.size and size > offered.size:
             text = f"message size {size} exceeds size limit {offered.size} of server {server.name}"
@@ -67,7 +68,7 @@ class Outgoing:
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether it can go to a server with SMTPUTF8 only."""
+        """Whether only a server with SMTPUTF8 can take the message."""
         request = self._delivery.request
         if not request.envelope_flags & _SMTPUTF8:
             return False
@@ -99,7 +100,7 @@ class Outgoing:
         flags = request.envelope_flags
         ret = "FULL" if flags & _DSN_FULL else ""
         params = self._settings.params
-        # Without 8BITMIME the content may be converted, and nobody knows what that adds to it.
+        # Without 8BITMIME the content may be converted, which changes its size.
         as_is = offered.eightbit or params.disable_mime_output_conversion
         sender = Sender(
             self._addresses.get(request.sender, request.sender),
@@ -156,7 +157,7 @@ class Outgoing:
         )
 
     def _prefix(self, recipient: Recipient) -> bytes:
-        """Header lines of flags=DOR; the recipient is the only one then."""
+        """Header fields of flags=DOR, which needs requests with a single recipient."""
         flags = self._settings.flags
         if flags == _NO_FLAGS:
             return b""

@@ -1,6 +1,6 @@
-"""Old Cisco PIX firewalls, which spoil SMTP, and what is done about them (smtp_pix_workarounds).
+"""Workarounds for old Cisco PIX firewalls, which garble SMTP (smtp_pix_workarounds).
 
-One shows by its greeting, in which it has replaced all letters.
+Such a firewall is recognized by the greeting, in which it has replaced all letters.
 """
 
 import re
@@ -24,7 +24,7 @@ _SPOILT: Final = re.compile(r"[20 *\t]*")
 
 
 class PixWorkarounds:
-    """By smtp_pix_workaround_maps, smtp_pix_workarounds, smtp_pix_workaround_threshold_time."""
+    """Chooses workarounds: smtp_pix_workaround_maps, smtp_pix_workarounds, ..._threshold_time."""
 
     def __init__(self, params: SmtpParams, maps: Maps) -> None:
         self._usual = params.smtp_pix_workarounds
@@ -33,11 +33,11 @@ class PixWorkarounds:
 
     @staticmethod
     def suspects(greeting: ServerReply) -> bool:
-        """Whether the greeting looks as if it came through such a firewall."""
+        """Whether the greeting seems to have passed such a firewall."""
         return _SPOILT.fullmatch(greeting.text) is not None
 
     async def of(self, request: DeliverRequest, address: str, relay: str) -> frozenset[str]:
-        """The workarounds for a server that is suspected. Logs them."""
+        """The workarounds for a server behind such a firewall. Logs them."""
         words: Iterable[str] = self._usual
         try:
             found = await self._maps.find(address) if self._maps else None

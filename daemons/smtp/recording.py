@@ -16,7 +16,7 @@ _CLASSES: Final = ("data", "protocol")
 
 
 class RecordingWire(SecureWire):
-    """lines: what was sent and received. errors: what was wrong with it."""
+    """A wire that records the session. lines: sent and received. errors: classes of errors."""
 
     __slots__ = ("errors", "lines")
 
@@ -72,7 +72,7 @@ def note_sent(wire: Wire, data: bytes) -> None:
 
 
 def blame(wire: Wire, error_class: ErrorClass) -> None:
-    """Remember that something was wrong in this session."""
+    """Record a class of error for the session."""
     if isinstance(wire, RecordingWire):
         wire.errors.add(error_class)
 

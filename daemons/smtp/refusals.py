@@ -1,7 +1,7 @@
-"""smtp_sasl_auth_cache_name: logins that a server has refused, not to try them again and again.
+"""smtp_sasl_auth_cache_name: a cache of logins that servers refused, so as not to repeat them.
 
-An entry is "time;proof;status;reply" under "host;user". The proof tells whether the password is
-still the same, and costs who steals the table too much to find the password with.
+An entry is "time;proof;status;reply" under "host;user". The proof is a slow hash of the password:
+it tells whether that has changed since, and is of little use to a thief of the table.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from libmail.log import LOG
 from libmail.tables.table import TableError, WritableTable
 
-__all__ = ["Refusal", "Refusals"]
+__all__ = ["Refusal", "RefusalCache"]
 
 _ROUNDS: Final = 20_000  # some milliseconds, and only where a login was refused before
 _LONGEST: Final = 500  # characters of a reply that are kept
@@ -21,27 +21,25 @@ _LARGEST: Final = 19  # digits of a time
 
 
 class Refusal(NamedTuple):
-    """What the server said. dsn: RFC 3463 status."""
+    """The reply that refused a login. dsn: RFC 3463 status."""
 
     dsn: str
     text: str
 
 
-class Refusals:
-    """life: smtp_sasl_auth_cache_time, in seconds. clock: of the epoch.
-
-    A table that fails is as good as none; that is logged.
-    """
+class RefusalCache:
+    """The cache over one table. A table that fails is logged, and treated as empty."""
 
     def __init__(
         self, table: WritableTable, life: float, clock: Callable[[], float] = time.time
     ) -> None:
+        """life: smtp_sasl_auth_cache_time, seconds. clock: seconds since the epoch."""
         self._table = table
         self._life = life
         self._clock = clock
 
     async def find(self, host: str, user: str, password: str) -> Refusal | None:
-        """What the server said to this login, if that is not too long ago."""
+        """The cached refusal of a login, None if there is none or it has expired."""
         key = f"{host};{user}"
         try:
             value = await self._table.lookup(key)
@@ -58,7 +56,7 @@ class Refusals:
         return None
 
     async def note(self, host: str, user: str, password: str, refusal: Refusal) -> None:
-        """The server has refused this login."""
+        """Store the refusal of a login."""
         key, now = f"{host};{user}", int(self._clock())
         value = f"{now};{_proof(key, password)};{refusal.dsn};{refusal.text[:_LONGEST]}"
         try:

@@ -1,4 +1,4 @@
-"""smtp_reply_filter: lines of a server's replies that tables replace before they are understood."""
+"""smtp_reply_filter: tables that replace lines of server replies before these are parsed."""
 
 from typing import Final
 

@@ -32,7 +32,7 @@ CLOSING: Final = 221
 
 
 class Session:
-    """An open connection to a server, and what is known of it.
+    """An SMTP session with a server.
 
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
     with the port, as logged. pix: workarounds. secured: by TLS. verified: and the server is the
@@ -59,9 +59,9 @@ class Session:
         self.born = time.monotonic()
 
     async def reply(self, phase: Phase, queue_id: str = "") -> ServerReply:
-        """The next reply; odd ones are logged. Raises Lost.
+        """The next reply; invalid lines in it are logged. Raises Lost.
 
-        "221" is what QUIT is answered: to anything else, it says that the server hangs up.
+        221 is the reply to QUIT; to any other command it means that the server hangs up.
         """
         reply = await self.wire.reply(phase)
         if reply.code == CLOSING:
@@ -76,7 +76,7 @@ class Session:
         if reply.garbage:
             blame(self.wire, "protocol")
         if reply.garbage and self.extensions.pipelining:
-            # From here on it is a guess which reply answers which command.
+            # Replies may not match commands any more.
             LOG.warning(f"{queue_id}: non-ESMTP response from {self.relay}: {reply.garbage}")
             LOG.warning(
                 "to prevent loss of mail, turn off command pipelining for "
@@ -127,7 +127,7 @@ class Session:
     async def greet_again(
         self, settings: Settings, extensions: Callable[[ServerReply], Extensions]
     ) -> None:
-        """Introduce ourselves in TLS: what was said before may be from anybody.
+        """Repeat EHLO within TLS: replies before it may come from an attacker (RFC 3207 §4.2).
 
         Raises Lost, SiteFailed.
         """
@@ -167,9 +167,9 @@ class Session:
             )
 
     async def reset(self, after: bytes = b"") -> bool:
-        """End a half-done transaction. Returns whether the server agreed.
+        """Abort the transaction with RSET. Returns whether the server accepted that.
 
-        after: a command to send along with RSET.
+        after: a command to send together with RSET.
         """
         self.wire.send(b"RSET\r\n" + after)
         try:
@@ -178,14 +178,14 @@ class Session:
             return False
 
     async def await_goodbye(self) -> None:
-        """Wait for the answer to a QUIT that was sent."""
+        """Wait for the reply to QUIT, which has been sent."""
         try:
             await self.wire.reply(QUIT)
         except (Lost, LocalTrouble):
-            pass  # all is done with this server
+            pass  # the outcomes are known already
 
     async def quit(self, *, skip_response: bool) -> None:
-        """Say goodbye and close. skip_response: do not wait for the answer."""
+        """Send QUIT and close. skip_response: do not wait for the reply."""
         self.wire.send(b"QUIT\r\n")
         if not skip_response:
             await self.await_goodbye()

@@ -30,18 +30,17 @@ __all__ = ["Decisions", "SmtpClient"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
-    """What parameters and tables say about servers; made before the jail.
+    """Everything that decides about servers; made before the jail.
 
-    lookups: what decisions ask. choice: of servers. discard_maps:
-    smtp_discard_ehlo_keyword_address_maps. kept: smtp_connection_cache_destinations. logins: None
-    where it logs in nowhere.
+    discard_maps: smtp_discard_ehlo_keyword_address_maps. cache_destinations:
+    smtp_connection_cache_destinations. logins: None without smtp_sasl_auth_enable.
     """
 
     lookups: Lookups
     choice: ServerChoice
     default_port: int
     discard_maps: Maps
-    kept: StringList
+    cache_destinations: StringList
     tls: TlsPolicies
     pix: PixWorkarounds
     reply_filter: ReplyFilter
@@ -49,7 +48,7 @@ class Decisions:
 
 
 class SmtpClient:
-    """One for each process. Made within the event loop."""
+    """The SMTP client of a process. Made within the event loop."""
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class SmtpClient:
         notices: Notices,
         engine: "Handshakes | None" = None,
     ) -> None:
-        """engine: of TLS, None where that is not possible."""
+        """engine: the TLS engine, None where TLS is off or not possible."""
         self.settings: Final = settings
         self.decisions: Final = decisions
         self.reply_filter: Final = decisions.reply_filter or None
@@ -72,7 +71,7 @@ class SmtpClient:
         self.extensions = lru_cache(256)(parse_extensions)
 
     def wire(self, family: int, bind: str = "") -> SecureWire:
-        """A socket that is not connected. bind: source address. Raises OSError."""
+        """A socket, not yet connected. bind: source address. Raises OSError."""
         if self._poller is None:
             self._poller = Poller(asyncio.get_running_loop())
         return self._wire(
@@ -84,7 +83,7 @@ class SmtpClient:
         )
 
     async def discarded(self, address: str) -> tuple[str, ...]:
-        """EHLO keywords to overlook from this server. Raises TableRetry."""
+        """EHLO keywords to ignore from this server. Raises TableRetry."""
         usual = self.settings.params.smtp_discard_ehlo_keywords
         maps = self.decisions.discard_maps
         if not maps.tables:

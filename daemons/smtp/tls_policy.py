@@ -1,4 +1,4 @@
-"""Which TLS a server is to have, by parameters and tables; libmail.tls.policy decides."""
+"""The TLS policy for each server, from parameters and tables; libmail.tls.policy decides."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,18 +14,18 @@ from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, Where, choose, client_level, with_records
 from libmail.tls.policy_entry import PolicyError
 
-__all__ = ["PLAIN", "Secrecy", "TlsKey", "TlsPolicies", "open_policies"]
+__all__ = ["PLAIN", "ServerTlsPolicy", "TlsKey", "TlsPolicies", "open_policies"]
 
 PLAIN: Final = Policy(level=Level.NONE)
 _CONFIGURATION: Final = "client TLS configuration problem"
 
 TlsKey = tuple[Policy, Where | None]
-"""Of a kept session: it serves another delivery only if that asks for the same."""
+"""The part of a session key that depends on TLS: deliveries share sessions of the same policy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Secrecy:
-    """What one server is to have. wanted: the level that was asked for at first, for the log."""
+class ServerTlsPolicy:
+    """The policy for one server. wanted: the configured level, for the log."""
 
     policy: Policy
     where: Where
@@ -33,18 +33,18 @@ class Secrecy:
 
     @property
     def key(self) -> TlsKey:
-        """For sessions with the server."""
+        """The key of sessions with the server."""
         named = self.policy.level.matches_peer or self.policy.server_name
         return self.policy, self.where if named else None
 
     @property
-    def given_up(self) -> "Secrecy":
-        """The same without TLS, which was a wish only."""
+    def without_tls(self) -> "ServerTlsPolicy":
+        """The same without TLS, where that is optional."""
         return replace(self, policy=PLAIN)
 
 
 class TlsPolicies:
-    """Made before the jail. ever: whether TLS is used at all."""
+    """Finds the policies of servers. Made before the jail."""
 
     def __init__(
         self, params: ClientTlsParams, common: TlsParams, policies: Maps, sites: Maps
@@ -54,7 +54,7 @@ class TlsPolicies:
         self._policies = policies
         self._sites = sites
         self._fixed = not policies and not sites
-        self._usual: Policy | None = None  # where it depends on nothing
+        self._usual: Policy | None = None  # where it does not depend on the server
 
     @property
     def ever(self) -> bool:
@@ -64,10 +64,11 @@ class TlsPolicies:
         except TlsConfigError:
             return False
 
-    async def of(self, text: str, nexthop: str, host: str) -> Secrecy:
-        """text: the destination as it is written. nexthop: without brackets and port.
+    async def of(self, text: str, nexthop: str, host: str) -> ServerTlsPolicy:
+        """The policy for a server.
 
-        host: the name of the server, "" for any of them. Raises PolicyError, which is logged.
+        text: the destination as in the next hop. nexthop: without brackets and port. host: the name
+        of the server, "" for any of them. Raises PolicyError, which is logged.
         """
         where = Where(nexthop, host)
         policy = self._usual
@@ -77,8 +78,8 @@ class TlsPolicies:
                 self._usual = policy
         if policy.warning:
             LOG.warning(policy.warning)
-        # Nobody looks for TLSA records yet: it is as if there were none.
-        return Secrecy(with_records(policy, None, ""), where, policy.level)
+        # TLSA records are not looked up yet: as if the domain had none.
+        return ServerTlsPolicy(with_records(policy, None, ""), where, policy.level)
 
     async def _chosen(self, text: str, where: Where) -> Policy:
         find, site = self._policies.find, self._sites.find
@@ -94,7 +95,10 @@ class TlsPolicies:
 
 
 def open_policies(config: Config, prefix: str, options: TableOptions) -> TlsPolicies:
-    """prefix: "smtp" or "lmtp". Raises ConfigError, Fatal."""
+    """Read the parameters and open the tables. prefix: "smtp" or "lmtp".
+
+    Raises ConfigError, Fatal.
+    """
     params = config.load(ClientTlsParams, ("smtp_", "lmtp_") if prefix == "lmtp" else None)
     return TlsPolicies(
         params,

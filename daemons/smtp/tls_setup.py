@@ -1,8 +1,8 @@
-"""Opens the engine of TLS, before the jail.
+"""Opens the TLS engine, before the jail.
 
-The library is loaded only where TLS is used, and then here: nothing is imported after the jail.
-Keys or authorities that cannot be used do not stop the mail that may go in the clear; what must
-not, waits.
+The TLS library is loaded only where TLS is used, and then here, as nothing can be imported after
+the jail. With unusable keys or authorities, mail for which TLS is optional is sent in the clear,
+and mail that requires TLS is deferred.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["open_engine"]
 
 
 def open_engine(config: Config, prefix: str) -> Handshakes | None:
-    """None, with warnings, if something cannot be used. prefix: "smtp" or "lmtp"."""
+    """The TLS engine; None, with warnings, if something is unusable. prefix: "smtp" or "lmtp"."""
 
     def make() -> Handshakes:
         from daemons.smtp.handshakes import open_handshakes

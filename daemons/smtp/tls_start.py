@@ -1,13 +1,13 @@
-"""A session goes on inside of TLS: at once (smtp_tls_wrappermode), or after STARTTLS."""
+"""Starts TLS in a session: at once (smtp_tls_wrappermode), or after STARTTLS."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemons.smtp.events import TlsOffered
-from daemons.smtp.failure import Failure, NotSecret, refused_tls
+from daemons.smtp.failure import Failure, TlsRequirementFailed, refused_tls
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
-from daemons.smtp.tls_policy import Secrecy
+from daemons.smtp.tls_policy import ServerTlsPolicy
 from libmail.log import LOG
 from libmail.smtp.client import STARTTLS, Extensions, ServerReply
 from libmail.tls.levels import Level
@@ -20,32 +20,33 @@ __all__ = ["TlsStart"]
 
 
 class TlsStart:
-    """For one new session. engine: None if TLS is not possible.
-
-    All that talk to the server raise Lost, SiteFailed, HandshakeFailed, LocalTrouble.
-    """
+    """TLS for one new session. Methods raise Lost, SiteFailed, HandshakeFailed, LocalTrouble."""
 
     def __init__(
-        self, settings: Settings, engine: "Handshakes | None", secrecy: Secrecy, session: Session
+        self,
+        settings: Settings,
+        engine: "Handshakes | None",
+        tls: ServerTlsPolicy,
+        session: Session,
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._secrecy = secrecy
-        self._level = secrecy.policy.level
+        self._tls = tls
+        self._level = tls.policy.level
         self._session = session
         self._handshake: Handshake | None = None
 
     async def at_once(self) -> None:
-        """Before the server says anything."""
+        """Wrapper mode: before the greeting."""
         await self._shake(await self._attempt())
 
     def keep_session(self) -> None:
-        """After the server has said something in TLS."""
+        """Cache the TLS session, when the server has sent something within TLS."""
         if self._handshake is not None:
             self._handshake.keep_session()
 
     async def after_greeting(self, extensions: Callable[[ServerReply], Extensions]) -> None:
-        """Where the server offers it, and it is wanted."""
+        """STARTTLS, as the policy and the server's offer say."""
         session, level = self._session, self._level
         if level is Level.NONE:
             if session.extensions.starttls and self._settings.params.smtp_tls_note_starttls_offer:
@@ -54,7 +55,7 @@ class TlsStart:
             await self._start(extensions)
         elif level.enforced:
             text = f"TLS is required, but was not offered by host {session.name}"
-            raise NotSecret(Failure("4.7.4", text, site=True))
+            raise TlsRequirementFailed(Failure("4.7.4", text, site=True))
 
     async def _start(self, extensions: Callable[[ServerReply], Extensions]) -> None:
         session = self._session
@@ -66,21 +67,21 @@ class TlsStart:
             await session.greet_again(self._settings, extensions)
             self.keep_session()
         elif self._level.enforced:
-            raise NotSecret(refused_tls(session, reply))
+            raise TlsRequirementFailed(refused_tls(session, reply))
 
     async def _attempt(self) -> "Handshake":
         if self._engine is None:
             text = "TLS is required, but our TLS engine is unavailable"
-            raise NotSecret(Failure("4.7.5", text, site=True))
+            raise TlsRequirementFailed(Failure("4.7.5", text, site=True))
         try:
-            return await self._engine.attempt(self._session, self._secrecy)
+            return await self._engine.attempt(self._session, self._tls)
         except PolicyError as error:
             if error.warning:
                 LOG.warning(error.warning)
-            raise NotSecret(Failure(error.dsn, error.reason, site=True)) from None
+            raise TlsRequirementFailed(Failure(error.dsn, error.reason, site=True)) from None
 
     async def _shake(self, handshake: "Handshake") -> None:
         unmet = await handshake.shake()
         if unmet is not None:
-            raise NotSecret(Failure(unmet.dsn, unmet.reason, site=True))
+            raise TlsRequirementFailed(Failure(unmet.dsn, unmet.reason, site=True))
         self._handshake = handshake

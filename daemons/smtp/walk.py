@@ -1,8 +1,8 @@
-"""One delivery request: over the servers of its destinations until no recipient is left.
+"""One delivery request: tries the servers of its destinations until no recipient is left.
 
-Kept sessions come first, for the destination, then for each server. A server is passed over when it
-cannot be reached, or leaves recipients to others; the walk ends when the ledger is complete, or
-with the reason of the last failure.
+Cached sessions are tried first: for the destination, then for each server. The next server is tried
+when one cannot be reached, or leaves recipients to others. The walk ends when the ledger is
+complete; recipients that are left get the reason of the last failure.
 """
 
 import socket
@@ -20,7 +20,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
-from daemons.smtp.tls_policy import PLAIN, Secrecy, TlsKey
+from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy, TlsKey
 from libmail.agents.delivery import Delivery
 from libmail.agents.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
@@ -62,24 +62,24 @@ class _Route:
     login: tuple[str, ...]
 
     def key(self, tls: TlsKey) -> SessionKey:
-        """For sessions with any of its servers."""
+        """The key of sessions with any server of the destination."""
         return SessionKey(self.text, self.destination.port, tls, self.smtputf8, self.login)
 
     def server_key(self, host: str, address: str, tls: TlsKey) -> SessionKey:
-        """For sessions with one server."""
+        """The key of sessions with one server."""
         login = (*self.login, host, self.text) if self.login else ()
         return SessionKey(address, self.destination.port, tls, self.smtputf8, login)
 
-    def keys(self, session: Session, secrecy: Secrecy) -> tuple[SessionKey, ...]:
-        """Under which a session is kept."""
-        key = self.key(secrecy.key)
+    def keys(self, session: Session, tls: ServerTlsPolicy) -> tuple[SessionKey, ...]:
+        """The keys under which a session is cached."""
+        key = self.key(tls.key)
         if not session.port:
             return (key,)
-        return key, self.server_key(session.host, session.address, secrecy.key)
+        return key, self.server_key(session.host, session.address, tls.key)
 
 
 class Walk:
-    """The work on one request."""
+    """Delivers one request."""
 
     def __init__(self, client: SmtpClient, delivery: Delivery, outgoing: Outgoing) -> None:
         self._client = client
@@ -91,7 +91,7 @@ class Walk:
         self._loops = False  # this system is the best MX host of the destination tried last
 
     async def run(self) -> None:
-        """Give every recipient an outcome."""
+        """Deliver the message, until every recipient has an outcome."""
         params, ledger = self._settings.params, self._ledger
         texts = split_destinations(self._request.nexthop)
         fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
@@ -112,7 +112,7 @@ class Walk:
     async def _try_destination(self, text: str, *, last: bool) -> bool:
         """Returns whether this system is an MX host of the destination."""
         self._loops = False
-        self._ledger.wanted_tls("none")
+        self._ledger.set_wanted_tls("none")
         route = await self._route(text)
         if route is None:
             return False
@@ -136,7 +136,7 @@ class Walk:
         return among_mx
 
     async def _route(self, text: str) -> _Route | None:
-        """None, with the reason remembered, for a destination that cannot be used."""
+        """The route; None, with the reason in the ledger, for an invalid destination."""
         decisions, lmtp = self._client.decisions, self._settings.lmtp
         try:
             destination = parse_destination(text, decisions.default_port, lmtp=lmtp)
@@ -155,55 +155,55 @@ class Walk:
         )
 
     async def _wants_to_keep(self, destination: Destination) -> bool:
-        """Whether sessions with its servers are to be kept for the next message."""
+        """Whether sessions with the destination are to be cached."""
         if self._settings.params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
             return True
-        listed = self._client.decisions.kept
+        listed = self._client.decisions.cache_destinations
         return bool(listed) and await listed.match(destination.path or destination.host)
 
     # servers
 
-    async def _secrecy(self, route: _Route, host: str, address: str = "") -> Secrecy | None:
-        """What a server is to have; None, with the reason remembered, if nobody can say."""
+    async def _tls_policy(
+        self, route: _Route, host: str, address: str = ""
+    ) -> ServerTlsPolicy | None:
+        """The TLS policy of a server; None, with the reason in the ledger, if it is not known."""
         try:
             nexthop = host if route.destination.path else route.destination.host
-            secrecy = await self._client.decisions.tls.of(route.text, nexthop, host)
+            tls = await self._client.decisions.tls.of(route.text, nexthop, host)
         except PolicyError as error:
             if address:
                 LOG.warning(f"TLS policy lookup for {route.text}/{address}: {error.reason}")
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
-        self._ledger.wanted_tls(secrecy.wanted.label)
-        return secrecy
+        self._ledger.set_wanted_tls(tls.wanted.label)
+        return tls
 
     async def _reuse_any(self, route: _Route) -> bool:
-        """Use sessions with any server of the destination. Returns whether that was all."""
-        secrecy = await self._secrecy(route, "")
-        return secrecy is not None and await self._reuse(
-            route.key(secrecy.key), route, secrecy, last=False
-        )
+        """Use cached sessions of the destination. Returns whether no recipient is left."""
+        tls = await self._tls_policy(route, "")
+        return tls is not None and await self._reuse(route.key(tls.key), route, tls, last=False)
 
     async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
         sessions = self._settings.params.smtp_mx_session_limit
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
-            secrecy = await self._secrecy(route, server.host, server.address)
-            if secrecy is None or not self._wrapping_fits(secrecy, route.destination.port):
+            tls = await self._tls_policy(route, server.host, server.address)
+            if tls is None or not self._wrapping_fits(tls, route.destination.port):
                 continue
-            where = route.server_key(server.host, server.address, secrecy.key)
-            if self._client.cache and await self._reuse(where, route, secrecy, last=final):
+            where = route.server_key(server.host, server.address, tls.key)
+            if self._client.cache and await self._reuse(where, route, tls, last=final):
                 return
-            if await self._try_server(server, route, secrecy, last=final):
+            if await self._try_server(server, route, tls, last=final):
                 sessions -= 1
             if not self._ledger.left or sessions == 0:
                 return
 
-    def _wrapping_fits(self, secrecy: Secrecy, port: int) -> bool:
-        """Whether wrapper mode and the level go together; without that, nothing is sent."""
+    def _wrapping_fits(self, tls: ServerTlsPolicy, port: int) -> bool:
+        """Whether the TLS level allows wrapper mode, if that is on; otherwise nothing is sent."""
         prefix = "lmtp" if self._settings.lmtp else "smtp"
         level = f'"{prefix}_tls_security_level = encrypt" (or stronger)'
         if self._settings.params.smtp_tls_wrappermode:
-            if not secrecy.policy.level.enforced:
+            if not tls.policy.level.enforced:
                 LOG.warning(f"{prefix}_tls_wrappermode requires {level}")
                 return False
         elif port == _SMTPS:
@@ -212,70 +212,72 @@ class Walk:
         return True
 
     async def _try_server(
-        self, server: Server, route: _Route, secrecy: Secrecy, *, last: bool
+        self, server: Server, route: _Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Returns whether there was a session."""
-        session = await self._connect(server, route.destination.port, secrecy)
+        session = await self._connect(server, route.destination.port, tls)
         if session is None:
             return False
-        if await self._begin(session, route, secrecy, last=last):
-            await self._try_server(server, route, secrecy.given_up, last=last)
+        if await self._begin(session, route, tls, last=last):
+            await self._try_server(server, route, tls.without_tls, last=last)
         return True
 
     async def _try_path(self, route: _Route, *, last: bool) -> None:
         path = route.destination.path
         host = self._settings.params.myhostname
-        secrecy = await self._secrecy(route, host, path)
-        if secrecy is None:
+        tls = await self._tls_policy(route, host, path)
+        if tls is None:
             return
-        if secrecy.policy.level is Level.MAY:
-            secrecy = Secrecy(PLAIN, secrecy.where, Level.NONE)  # nobody listens in there
-            self._ledger.wanted_tls(secrecy.wanted.label)
-        key = route.key(secrecy.key)
-        if self._client.cache and await self._reuse(key, route, secrecy, last=False):
+        if tls.policy.level is Level.MAY:
+            tls = ServerTlsPolicy(PLAIN, tls.where, Level.NONE)  # nobody can eavesdrop there
+            self._ledger.set_wanted_tls(tls.wanted.label)
+        key = route.key(tls.key)
+        if self._client.cache and await self._reuse(key, route, tls, last=False):
             return
         try:
-            wire = await self._open(path, socket.AF_UNIX, secrecy)
+            wire = await self._open(path, socket.AF_UNIX, tls)
         except OSError as error:
             reason = f"connect to {host}[{path}]: {error.strerror}"
             self._ledger.why = Failure("4.4.1", reason, site=True)
             return
-        await self._begin(self._session(wire, host, path, 0), route, secrecy, last=last)
+        await self._begin(self._session(wire, host, path, 0), route, tls, last=last)
 
-    async def _reuse(self, key: SessionKey, route: _Route, secrecy: Secrecy, *, last: bool) -> bool:
-        """Use sessions that were kept. Returns whether that was all there was to do."""
+    async def _reuse(
+        self, key: SessionKey, route: _Route, tls: ServerTlsPolicy, *, last: bool
+    ) -> bool:
+        """Use cached sessions. Returns whether no recipient is left."""
         while self._ledger.left and (session := self._client.cache.take(key)) is not None:
             self._ledger.last = last
-            await self._conversation(session, route, secrecy).go_on()
+            await self._conversation(session, route, tls).resume()
         return not self._ledger.left
 
-    def _conversation(self, session: Session, route: _Route, secrecy: Secrecy) -> Conversation:
+    def _conversation(self, session: Session, route: _Route, tls: ServerTlsPolicy) -> Conversation:
         return Conversation(
             client=self._client,
             mail=self._mail,
             session=session,
-            secrecy=secrecy,
-            keys=route.keys(session, secrecy),
+            tls=tls,
+            keys=route.keys(session, tls),
             keep=route.keep,
             destination=route.destination.path or route.text.removeprefix("inet:"),
         )
 
     async def _begin(
-        self, session: Session, route: _Route, secrecy: Secrecy, *, last: bool
+        self, session: Session, route: _Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
-        """Greet a new server and give it the message. Returns whether to try it without TLS."""
+        """Deliver in a new session. Returns whether to retry without TLS."""
         self._ledger.last = last
-        conversation = self._conversation(session, route, secrecy)
+        conversation = self._conversation(session, route, tls)
         await conversation.begin(loop_detect=route.loop_detect)
-        return conversation.plainly and bool(self._ledger.left)
+        return conversation.retry_without_tls and bool(self._ledger.left)
 
-    async def _connect(self, server: Server, port: int, secrecy: Secrecy) -> Session | None:
-        """None, with the reason remembered, for a server that cannot be reached."""
+    async def _connect(self, server: Server, port: int, tls: ServerTlsPolicy) -> Session | None:
+        """A new session; None, with the reason in the ledger, if the server cannot be reached."""
         params = self._settings.params
         family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
         bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
         try:
-            wire = await self._open((server.address, port), family, secrecy, bind)
+            wire = await self._open((server.address, port), family, tls, bind)
         except OSError as error:
             failed = ConnectFailed(server.host, server.address, port, str(error.strerror))
             LOG.event(failed)
@@ -284,13 +286,13 @@ class Walk:
         return self._session(wire, server.host, server.address, port)
 
     async def _open(
-        self, address: Address, family: int, secrecy: Secrecy, bind: str = ""
+        self, address: Address, family: int, tls: ServerTlsPolicy, bind: str = ""
     ) -> SecureWire:
         """A connection. Raises OSError."""
-        self._ledger.came_to_tls(None)
+        self._ledger.set_actual_tls(None)
         wire = self._client.wire(family, bind)
         try:
-            await wire.connect(address, silent=self._settings.wraps(secrecy.policy.level))
+            await wire.connect(address, silent=self._settings.wraps(tls.policy.level))
         except OSError:
             wire.close()
             raise

@@ -223,7 +223,7 @@ class Bench:
             choice=ServerChoice(params, "ipv4", own),
             default_port=25,
             discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
-            kept=StringList("cached", params.smtp_connection_cache_destinations),
+            cache_destinations=StringList("cached", params.smtp_connection_cache_destinations),
             tls=tls,
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),

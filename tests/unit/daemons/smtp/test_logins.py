@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemons.smtp.refusals import Refusal, Refusals
+from daemons.smtp.refusals import Refusal, RefusalCache
 from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG, Fatal
@@ -362,7 +362,7 @@ def internal() -> InternalTable:
 
 def test_refusals() -> None:
     now = [1000.0]
-    refusals = Refusals(internal(), 100, lambda: now[0])
+    refusals = RefusalCache(internal(), 100, lambda: now[0])
     refusal = Refusal("5.7.8", "535 5.7.8 no; never")
 
     async def main() -> None:
@@ -385,13 +385,13 @@ def test_damaged_entries(value: str) -> None:
 
     async def main() -> None:
         await table.update("h;u", value or " ")
-        assert await Refusals(table, 100).find("h", "u", "p") is None
+        assert await RefusalCache(table, 100).find("h", "u", "p") is None
 
     asyncio.run(main())
 
 
 def test_a_cache_that_fails(logged: list[str]) -> None:
-    refusals = Refusals(UnavailableTable("lmdb:x", "gone", LOG), 100)
+    refusals = RefusalCache(UnavailableTable("lmdb:x", "gone", LOG), 100)
     asyncio.run(refusals.note("h", "u", "p", Refusal("5.7.8", "no")))
     assert asyncio.run(refusals.find("h", "u", "p")) is None
     assert any("lmdb:x" in line for line in logged)
