@@ -39,6 +39,7 @@ from libmail.milter.protocol import (
     InsertHeader,
     Quarantine,
     ReplaceBody,
+    connection,
     strings,
 )
 from libmail.milter.settings import MilterSettings
@@ -240,11 +241,9 @@ class _MilterInspection:
         """Report the events of a session that could have brought the message."""
         envelope = self._envelope
         name, address = _client(envelope)
-        await self._tell_all(
-            Command.CONNECT, strings(name) + b"4\0\0" + strings(address), "CONNECT"
-        )
-        helo = envelope.helo_name or "localhost"
-        await self._tell_all(Command.HELO, strings(helo), "HELO")
+        client = connection(name, address, envelope.client_port)
+        await self._tell_all(Command.CONNECT, client, "CONNECT")
+        await self._tell_all(Command.HELO, strings(envelope.helo_name or name), "HELO")
         await self._tell_all(Command.MAIL, strings(quote_local(envelope.sender)), "MAIL")
         for recipient in list(self._recipients.recipients):
             self._shown_recipient = recipient.address

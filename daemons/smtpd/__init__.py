@@ -18,10 +18,10 @@ from daemons.smtpd.standalone import run_standalone
 from daemons.smtpd.verbs import VERBS
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
-from libmail.lookup.facts import Client
+from libmail.lookup.peer import client_at
 from libmail.net.channel import ClientChannel
-from libmail.net.channel_watch import ChannelWatch
 from libmail.net.ends import Ends
+from libmail.service.client_channels import ClientChannels
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
@@ -56,45 +56,22 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
 
 
 class Front:
-    """Makes a session of each connection, and watches over their time limits."""
+    """Makes a session of each connection."""
 
     def __init__(self, server: Server, runtime: Runtime) -> None:
         self._server = server
         self._runtime = runtime
-        self._loop = asyncio.get_running_loop()
-        self._channels = ChannelWatch(self._loop)
+        self._channels = ClientChannels(runtime, server.params.smtpd_timeout, self._session)
         if server.tls.handshakes is not None:
             server.tls.handshakes.begin(runtime.spawn)
         runtime.spawn(self._stop())
 
-    def accept(self, _: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:
+    def accept(self, sock: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:
         """A client has connected. ends: as the program says that hands it over."""
-        limit = self._server.params.smtpd_timeout
-        return ClientChannel(self._loop, limit, self._connected, self._ended, ends)
+        return self._channels.accept(sock, ends)
 
-    def _ended(self, channel: ClientChannel) -> None:
-        self._channels.discard(channel)
-        self._runtime.session_ended()
-
-    def _connected(self, channel: ClientChannel) -> None:
-        self._channels.add(channel)
-        self._runtime.spawn(self._serve(channel))
-
-    async def _serve(self, channel: ClientChannel) -> None:
-        try:
-            ends = channel.ends
-            if ends.client_address:  # else it is gone already
-                client = Client(
-                    ends.client_address,
-                    ends.client_port,
-                    server_address=ends.server_address,
-                    server_port=ends.server_port,
-                )
-                await Session(self._server, channel, VERBS, client).run()
-        except Exception as err:  # noqa: BLE001  a bug, which costs this session and no other
-            self._runtime.session_failed(err)
-        finally:
-            channel.session_over()
+    async def _session(self, channel: ClientChannel) -> None:
+        await Session(self._server, channel, VERBS, client_at(channel.ends)).run()
 
     async def _stop(self) -> None:
         """When the system stops: end the sessions that wait for a command."""

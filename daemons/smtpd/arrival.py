@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from daemons.smtpd.events import ConnectLine
 from daemons.smtpd.tls_start import begin_wrapped
 from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
 from libmail.log import LOG
+from libmail.log.events import ConnectLine
 from libmail.smtp.reply import Reply
 
 if TYPE_CHECKING:

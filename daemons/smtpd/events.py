@@ -11,10 +11,8 @@ from libmail.smtp.reply import Reply
 __all__ = [
     "LINES",
     "ClientLine",
-    "ConnectLine",
     "DisconnectLine",
     "EtrnRefused",
-    "HostnameMismatch",
     "ImproperPipelining",
     "LimitExceeded",
     "LoginAborted",
@@ -37,16 +35,6 @@ _ESCAPES: Final = {
 def escaped(text: str) -> str:
     r"""Text of a client with its control characters as in C: `\r`, `\033`."""
     return text.translate(_ESCAPES)
-
-
-class ConnectLine(NamedTuple):
-    """A client has connected. client: name[address]."""
-
-    client: str
-
-    def text(self) -> str:
-        """`connect from host[1.2.3.4]`."""
-        return f"connect from {self.client}"
 
 
 class DisconnectLine(NamedTuple):
@@ -95,19 +83,6 @@ class EtrnRefused(NamedTuple):
     def text(self) -> str:
         """`reject: ETRN example.com... from host[1.2.3.4]`."""
         return f"reject: ETRN {self.site}... from {self.client}"
-
-
-class HostnameMismatch(NamedTuple):
-    """A client's name does not lead back to its address. reason: the resolver's, or ""."""
-
-    name: str
-    address: str
-    reason: str = ""
-
-    def text(self) -> str:
-        """`hostname h.example does not resolve to address 1.2.3.4: Name or service not known`."""
-        reason = f": {self.reason}" if self.reason else ""
-        return f"hostname {self.name} does not resolve to address {self.address}{reason}"
 
 
 class LimitExceeded(NamedTuple):

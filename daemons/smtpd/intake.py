@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
-from daemons.smtpd.firstlines import mend_first_lines
 from libmail.clients.milter import HandedOver
 from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.log import LOG
+from libmail.message.first_lines import mend_first_lines
 from libmail.service.pool import ServiceUnavailable
 
 __all__ = ["Head", "Intake", "Stage", "Taker"]

@@ -4,7 +4,6 @@ The chain of a session is opened when the client is greeted, and closed with it.
 a message the connections go to cleanup(8), see `states`; smtpd(8) keeps them for what follows.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from libmail.log import LOG
 from libmail.lookup.client_rules import milters_for
 from libmail.lookup.facts import Client, Effect, Facts, NameStatus
 from libmail.milter.conversation import Act, Decision
-from libmail.milter.protocol import Command, strings
+from libmail.milter.protocol import Command, connection, strings
 from libmail.milter.settings import MilterSettings
 from libmail.smtp.address import quote_local
 from libmail.smtp.reply import Reply
@@ -97,7 +96,9 @@ class SessionMilters:
     async def greeting(self) -> Reply | None:
         """The client is here; what it is told instead of our banner."""
         client = self._session.facts.client
-        refused = await self._tell(Command.CONNECT, strings(client.name) + _family(client))
+        refused = await self._tell(
+            Command.CONNECT, connection(client.name, client.address, client.port)
+        )
         if refused is None:
             return None
         host = self._session.server.params.myhostname
@@ -208,17 +209,6 @@ class SessionMilters:
 
 def _path(address: str, parameters: str) -> bytes:
     return strings(f"<{quote_local(address)}>", *parameters.split())
-
-
-def _family(client: Client) -> bytes:
-    """The rest of a connect event: family, port, address."""
-    try:
-        version = ipaddress.ip_address(client.address).version
-    except ValueError:
-        return b"U"
-    port = int(client.port) if client.port.isdigit() and int(client.port) < 65536 else 0
-    family = b"4" if version == 4 else b"6"
-    return family + port.to_bytes(2, "big") + strings(client.address)
 
 
 def _of_client(client: Client) -> Mapping[str, str]:

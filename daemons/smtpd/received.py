@@ -2,16 +2,12 @@
 
 from daemons.smtpd.tls_setup import TlsSetup
 from libmail.lookup.facts import Facts, Tls
+from libmail.net.ends import address_literal
 from libmail.text.printable import printable_octets
 from libmail.text.quoting import header_address
 from libmail.tls.facts import client_comment
 
-__all__ = ["literal", "received"]
-
-
-def literal(address: str) -> str:
-    """An address as it stands in an address literal, without brackets."""
-    return f"IPv6:{address}" if ":" in address else address
+__all__ = ["received"]
 
 
 def received(
@@ -41,7 +37,7 @@ def received(
         lines.append(f"Received: by {hostname} ({mail_name}) with {protocol}{ident}")
     else:
         helo = facts.helo_name or client.name
-        lines.append(f"Received: from {helo} ({client.name} [{literal(client.address)}])")
+        lines.append(f"Received: from {helo} ({client.name} [{address_literal(client.address)}])")
         if facts.tls is not None and tls.told:
             lines += _encryption(facts.tls, asked=tls.asks)
         if name_sender and facts.sasl is not None:

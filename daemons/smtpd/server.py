@@ -9,7 +9,6 @@ from daemons.smtpd.client_rules import ClientRules
 from daemons.smtpd.command_rules import CommandRules
 from daemons.smtpd.logins import Logins
 from daemons.smtpd.params import SmtpdParams
-from daemons.smtpd.peer import PeerNames
 from daemons.smtpd.prepared import Options, Prepared
 from daemons.smtpd.rates import Rates
 from daemons.smtpd.tls_setup import TlsSetup
@@ -20,9 +19,9 @@ from libmail.clients.flush import FlushClient
 from libmail.clients.notice import Postmaster
 from libmail.clients.policy import PolicyServers
 from libmail.clients.verify import VerifyClient
-from libmail.dns.resolver import Protocols
 from libmail.ipc.messages import ResolveReply
 from libmail.lookup.context import Lookups, RouteQuestion
+from libmail.lookup.peer import PeerNames, protocols_of
 from libmail.lookup.policies import PolicyQuestion
 from libmail.lookup.restrictions import Restrictions
 from libmail.lookup.verification import VerifyQuestion
@@ -30,16 +29,6 @@ from libmail.message.dates import rfc5322_date
 from libmail.service.pool import ServicePool
 
 __all__ = ["Server"]
-
-
-def _protocols(params: SmtpdParams) -> Protocols:
-    """The kinds of addresses that a client can have."""
-    match [word.lower() for word in params.inet_protocols]:
-        case ["ipv4"]:
-            return "ipv4"
-        case ["ipv6"]:
-            return "ipv6"
-    return "all"
 
 
 @dataclass(slots=True)
@@ -76,7 +65,7 @@ class Server:
         self.options = prepared.options
         lookup = params.smtpd_peername_lookup
         local = "localhost" if self.stand_alone else ""
-        protocols = _protocols(params)
+        protocols = protocols_of(params.inet_protocols)
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
         self.commands = CommandRules(prepared)
         self.tls = prepared.tls

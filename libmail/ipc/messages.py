@@ -150,7 +150,7 @@ class EnvelopeFlag(IntFlag):
     EIGHTBIT = 2  # BODY=8BITMIME was given
     VERIFY_ONLY = 4  # sendmail -bv: report, do not deliver
     VERBOSE = 8  # sendmail -v: report deliveries too
-    LOCAL = 16  # sent from this machine, not by SMTP
+    LOCAL = 16  # it did not come by SMTP
     DSN_HEADERS = 64  # RET=HDRS
     DSN_FULL = 128  # RET=FULL
     REQUIRETLS = 256

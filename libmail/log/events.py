@@ -13,7 +13,9 @@ from libmail.ipc.messages import QueueId
 from libmail.log.logger import LOG
 
 __all__ = [
+    "ConnectLine",
     "DeliveryStatus",
+    "HostnameMismatch",
     "QueueRemoved",
     "seconds_text",
 ]
@@ -75,3 +77,26 @@ class QueueRemoved(NamedTuple):
     def text(self) -> str:
         """`ID: removed`, `ID: removed (canceled)`."""
         return f"{self.queue_id}: removed ({self.why})" if self.why else f"{self.queue_id}: removed"
+
+
+class ConnectLine(NamedTuple):
+    """A client has connected. client: name[address]."""
+
+    client: str
+
+    def text(self) -> str:
+        """`connect from host[1.2.3.4]`."""
+        return f"connect from {self.client}"
+
+
+class HostnameMismatch(NamedTuple):
+    """A client's name does not lead back to its address. reason: the resolver's, or ""."""
+
+    name: str
+    address: str
+    reason: str = ""
+
+    def text(self) -> str:
+        """`hostname h.example does not resolve to address 1.2.3.4: Name or service not known`."""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"hostname {self.name} does not resolve to address {self.address}{reason}"

@@ -5,6 +5,7 @@ answer, and data. Strings end in NUL. Text of the mail system is str here; conte
 bytes.
 """
 
+import ipaddress
 import re
 import struct
 from enum import IntEnum, IntFlag
@@ -41,6 +42,7 @@ __all__ = [
     "Stage",
     "Steps",
     "TempFail",
+    "connection",
     "negotiation",
     "packet",
     "parse_answer",
@@ -289,6 +291,17 @@ def strings(*values: str | bytes) -> bytes:
     """NUL-terminated strings; what is behind a NUL within one of them is cut off."""
     encoded = (v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in values)
     return b"".join(value.partition(b"\0")[0] + b"\0" for value in encoded)
+
+
+def connection(name: str, address: str, port: str) -> bytes:
+    """What a Milter is told with CONNECT: who the client is, and from where it comes."""
+    try:
+        version = ipaddress.ip_address(address).version
+    except ValueError:
+        return strings(name) + b"U"
+    number = int(port) if port.isdigit() and int(port) < 65536 else 0
+    family = b"4" if version == 4 else b"6"
+    return strings(name) + family + number.to_bytes(2, "big") + strings(address)
 
 
 class PacketReader:

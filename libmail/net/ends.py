@@ -10,7 +10,7 @@ import asyncio
 import socket
 from typing import Final, NamedTuple
 
-__all__ = ["Ends", "ends_of", "plain_address"]
+__all__ = ["Ends", "address_literal", "ends_of", "plain_address"]
 
 _THIS_HOST: Final = ("127.0.0.1", "0")
 
@@ -30,6 +30,11 @@ def plain_address(address: str) -> str:
     if address.lower().startswith("::ffff:") and "." in address:
         return address[7:]
     return address
+
+
+def address_literal(address: str) -> str:
+    """An address as it stands in an address literal, without brackets."""
+    return f"IPv6:{address}" if ":" in address else address
 
 
 def ends_of(transport: asyncio.BaseTransport) -> Ends:

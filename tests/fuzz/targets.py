@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from daemons.smtpd.firstlines import mend_first_lines
 from daemons.smtpd.secrets import masked
 from libmail.dns.hostname import literal_address, valid_hostliteral, valid_hostname
 from libmail.ipc.codec import Chunk, Unframer, WireError
@@ -21,6 +20,7 @@ from libmail.message.content import ContentScan, StrayFilter
 from libmail.message.content_type import parse_content_type, parse_encoding
 from libmail.message.delivered_to import earlier_recipients
 from libmail.message.downgrade import Downgrade
+from libmail.message.first_lines import mend_first_lines
 from libmail.message.headers import HeaderReader, cut_behind_piece, cut_field
 from libmail.message.line_endings import LineEndings
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
@@ -44,13 +44,17 @@ from libmail.smtp.address import (
 )
 from libmail.smtp.client import Extensions, ReplyReader, ReplyTooLong, ServerReply, parse_extensions
 from libmail.smtp.client_commands import Sender, UnsafeAddress, mail_command
+from libmail.smtp.qmqp import Announced, PacketError, PacketParser, RecipientOf, SenderOf, packet
+from libmail.smtp.qmqp import Content as PacketContent
+from libmail.smtp.qmqp import End as PacketEnd
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command, Content, Event, SmtpServerCore
 from libmail.tables.building.alias_source import parse_alias
 from libmail.tables.entries import EntryError, parse_entry, plain_entries, split_entry
 from libmail.tables.servers.memcache import reply_parser
-from libmail.tables.servers.socketmap import netstring, netstring_parser
+from libmail.tables.servers.socketmap import netstring_parser
 from libmail.tables.servers.tcp import decode_reply, first_line
+from libmail.text.netstrings import netstring
 
 __all__ = ["TARGETS", "Target"]
 
@@ -85,6 +89,35 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
 
 def text_of(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
+
+
+# QMQP
+
+
+def _packet(pieces: Iterable[bytes]) -> list[object]:
+    parser, found = PacketParser(SIZE, LIMIT), list[object]()
+    for piece in pieces:
+        parser.receive_data(piece)
+        try:
+            while (event := parser.next_event()) is not None:
+                if isinstance(event, PacketContent) and isinstance(found[-1], PacketContent):
+                    event = PacketContent(found.pop().data + event.data)  # type: ignore[attr-defined]
+                found.append(event)
+                if isinstance(event, PacketEnd):
+                    return found
+        except PacketError as error:
+            return [*found, str(error), parser.part]
+    return found
+
+
+@target(b"9:", b"5:", b"0:,", b",", b":", b"100:", b"abcde", b"9:5:abcde,1:s,1:r,,")
+def qmqp_packet(data: bytes) -> None:
+    rest, pieces = split(data)
+    assert _packet(pieces) == _packet([rest])
+    whole = [Announced(len(rest)), *([PacketContent(rest)] if rest else [])]
+    if len(rest) <= SIZE:
+        end = [SenderOf(b"s"), RecipientOf(b"r"), PacketEnd()]
+        assert _packet([packet(rest, b"s", [b"r"])]) == [*whole, *end]
 
 
 # SMTP

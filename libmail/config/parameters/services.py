@@ -9,7 +9,8 @@ __all__ = ["PARAMETERS"]
 PARAMETERS = by_name(
     Parameter("address_verify_service_name", STR(1), "verify", "*"),
     Parameter("bounce_service_name", STR(1), "bounce", "*"),
-    Parameter("cleanup_service_name", STR(1), "cleanup", "smtpd pickup bounce local smtp verify"),
+    Parameter("cleanup_service_name", STR(1), "cleanup",
+              "smtpd pickup bounce local smtp verify qmqpd"),
     Parameter("connection_cache_service_name", STR(1), "scache", "smtp"),
     Parameter("defer_service_name", STR(1), "defer", "*"),
     Parameter("dnsblog_service_name", STR(1), "dnsblog", "postscreen"),

@@ -61,10 +61,6 @@ _SRV = """
     lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
 """
 
-_QMQP = """
-    qmqpd_authorized_clients qmqpd_client_port_logging qmqpd_error_delay qmqpd_timeout
-"""
-
 _OTHER = """
     alternate_config_directories debug_peer_level
     debug_peer_list delay_logging_resolution_limit
@@ -87,7 +83,6 @@ NOT_YET = _words(
     + _INSTANCES
     + _REQUIRETLS
     + _SRV
-    + _QMQP
     + _OTHER
 )
 """Those of features that are not there yet, a paragraph each."""

@@ -17,16 +17,12 @@ from libmail.tables.table import (
     refuse_sensitive,
     usable_value,
 )
+from libmail.text.netstrings import netstring
 
-__all__ = ["SocketmapTable", "netstring", "netstring_parser", "open_named"]
+__all__ = ["SocketmapTable", "netstring_parser", "open_named"]
 
 _TIMEOUT: Final = 100.0
 _ERRORS: Final = {b"TEMP": "temporary", b"TIMEOUT": "timeout", b"PERM": "permanent"}
-
-
-def netstring(data: bytes) -> bytes:
-    """Data as a netstring."""
-    return b"%d:%s," % (len(data), data)
 
 
 def netstring_parser(limit: int) -> Parse[bytes]:

@@ -16,9 +16,10 @@ from libmail.config import Config
 from libmail.net.endpoint import Endpoint, parse_endpoint
 from libmail.net.stream_client import LinkError, NotConnected, StreamClient
 from libmail.tables.registry import open_with
-from libmail.tables.servers.socketmap import SocketmapTable, netstring, netstring_parser
+from libmail.tables.servers.socketmap import SocketmapTable, netstring_parser
 from libmail.tables.servers.tcp import TcpTable, decode_reply, encode_request, first_line
 from libmail.tables.table import TableConfigError, TableOptions, TableRetry, lookup_now
+from libmail.text.netstrings import netstring
 from tests.unit.libmail.tables.recorder import Recorder
 from tests.unit.libmail.tables.stream_server import Serve, Server, run
 

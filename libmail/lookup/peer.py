@@ -1,23 +1,47 @@
-"""The name of a client: looked up by its address, and believed if it leads back there."""
+"""The name of a client: looked up by its address, and believed if it leads back there.
 
+Called by smtpd and qmqpd.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from daemons.smtpd.events import HostnameMismatch
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostaddr, valid_hostname
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Protocols
 from libmail.log import LOG, Level
+from libmail.log.events import HostnameMismatch
 from libmail.lookup.facts import Client, NameStatus
 from libmail.net.cache import ExpiringCache
-from libmail.net.ends import plain_address
+from libmail.net.ends import Ends, plain_address
 
-__all__ = ["Peer", "PeerNames"]
+__all__ = ["Peer", "PeerNames", "client_at", "protocols_of"]
 
 UNKNOWN: Final = "unknown"
 _CACHE_SIZE: Final = 5000
 _CACHE_LIFE: Final = 5.0
+
+
+def protocols_of(inet_protocols: Sequence[str]) -> Protocols:
+    """The kinds of addresses that a client can have."""
+    match [word.lower() for word in inet_protocols]:
+        case ["ipv4"]:
+            return "ipv4"
+        case ["ipv6"]:
+            return "ipv6"
+    return "all"
+
+
+def client_at(ends: Ends) -> Client:
+    """The client of a connection; its names are not known yet."""
+    return Client(
+        ends.client_address,
+        ends.client_port,
+        server_address=ends.server_address,
+        server_port=ends.server_port,
+    )
 
 
 @dataclass(frozen=True, slots=True)
