@@ -1,14 +1,17 @@
 """Changes of a message header that Milters ask for.
 
-The fields at the top that this system has put there itself are not shown to Milters, and do not
-count where one of a name is changed. Whatever is asked for, the result is a header again: line ends
-in a value become continuation lines, and neither NUL nor CR gets in.
+The fields that this system has put at the top itself are not shown to Milters, and do not count
+where one of a name is changed. What Milters put there, the next ones see. Whatever is asked for,
+the result is a header again: line ends in a value become continuation lines, and neither NUL nor CR
+gets in.
+
+A stranger may send millions of fields. So the header stays one piece of memory, which each change
+searches once; a list of its fields would be a hundred times as large, and take seconds to make.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
-
-from libmail.message.headers import fields
 
 __all__ = ["HeaderFields"]
 
@@ -18,61 +21,95 @@ _LINE_END: Final = re.compile(rb"\n(?![ \t])")
 class HeaderFields:
     """The fields of one header, wire form, while they are edited."""
 
-    __slots__ = ("_own", "_parts")
+    __slots__ = ("_data", "_own")
 
-    def __init__(self, header: bytes, own: int = 0) -> None:
+    def __init__(self, header: bytes | bytearray, own: int = 0) -> None:
         """header: fields only, each with its CRLF. own: number of fields at the top to hide."""
-        self._parts: list[tuple[bytes, bytes]] = [
-            (field.name, header[field.start : field.end]) for field in fields(header)
-        ]
-        self._own = min(own, len(self._parts))
+        self._data = bytearray(header)
+        end = 0
+        for _ in range(own):
+            end = self._end_of_field(end)
+        self._own = (0, end)  # where those are that are hidden
 
-    def shown(self) -> list[bytes]:
-        """The fields that Milters see, wire form."""
-        return [data for _, data in self._parts[self._own :]]
+    def copy(self) -> "HeaderFields":
+        """The same, to come back to."""
+        other = HeaderFields(self._data)
+        other._own = self._own
+        return other
+
+    def shown(self) -> Iterator[bytes]:
+        """The fields that Milters see, wire form. Nothing may be changed meanwhile."""
+        start = self._behind_own(0)
+        while start < len(self._data):
+            end = self._end_of_field(start)
+            yield bytes(self._data[start:end])
+            start = self._behind_own(end)
 
     def data(self) -> bytes:
         """The header as it is now."""
-        return b"".join([data for _, data in self._parts])
+        return bytes(self._data)
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a field. value: with its leading space."""
-        self._parts.append(_part(name, value))
+        self._data += _part(name, value)
 
     def insert(self, index: int, name: bytes, value: bytes) -> None:
         """Insert before the index-th field (from 0); behind the last one if there are fewer.
 
         Here our own fields count, as in Sendmail: 0 is the very top.
         """
-        if index <= self._own:
-            self._own += 1
-        self._parts.insert(index, _part(name, value))
+        at = 0
+        while index > 0 and at < len(self._data):
+            at = self._end_of_field(at)
+            index -= 1
+        self._replace(at, at, _part(name, value))
 
     def change(self, index: int, name: bytes, value: bytes) -> None:
         """Replace the index-th field (from 1) of that name; without a value remove it.
 
         One that does not exist is added.
         """
-        position = self._find(index, name.lower())
-        if not value.strip():
-            if position is not None:
-                del self._parts[position]
-        elif position is None:
-            self.add(name, value)
+        start = self._find(index, name)
+        part = _part(name, value) if value.strip() else b""
+        if start is None:
+            self._data += part
         else:
-            self._parts[position] = _part(name, value)
+            self._replace(start, self._end_of_field(start), part)
+
+    def _replace(self, start: int, end: int, part: bytes) -> None:
+        first, last = self._own
+        if start <= first:
+            moved = len(part) - (end - start)
+            self._own = first + moved, last + moved
+        self._data[start:end] = part
 
     def _find(self, index: int, name: bytes) -> int | None:
-        for position in range(self._own, len(self._parts)):
-            if self._parts[position][0] == name:
+        """Where a field begins."""
+        begins = re.compile(rb"(?im)^%b[ \t]*:" % re.escape(name))
+        at = self._behind_own(0)
+        while (found := begins.search(self._data, at)) is not None:
+            start = self._behind_own(found.start())
+            if start == found.start():
                 index -= 1
                 if index <= 0:
-                    return position
+                    return start
+                start = self._end_of_field(start)
+            at = start
         return None
 
+    def _behind_own(self, start: int) -> int:
+        """The place of the field that is there, or behind those that are hidden."""
+        first, last = self._own
+        return last if first <= start < last else start
 
-def _part(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    def _end_of_field(self, start: int) -> int:
+        """Where the field that begins there ends; the end of the header for none."""
+        end = _LINE_END.search(self._data, start)
+        return len(self._data) if end is None else end.end()
+
+
+def _part(name: bytes, value: bytes) -> bytes:
     text = value.replace(b"\0", b"").replace(b"\r", b"").rstrip(b"\n")
     if b"\n" in text:
         text = _LINE_END.sub(b"\n\t", text).replace(b"\n", b"\r\n")
-    return name.lower(), name + b":" + text + b"\r\n"
+    return name + b":" + text + b"\r\n"

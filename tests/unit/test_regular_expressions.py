@@ -94,6 +94,7 @@ MADE: Final[dict[str, list[str | bytes]]] = {
     "libmail.text.lineends": [rb"(?<!\r)\n|\r(?!\n)", rb"(?<!\r)\n", rb"\r\r\n", rb"\n\."],
     "libmail.tables.sql.template": list(sql_template._TOKENS.values()),
     "daemons.smtp.content": [rb"[^\n]{999}[^\n]*+"],
+    "libmail.milter.header": [rb"(?im)^X-Name[ \t]*:"],
 }
 # Why these are linear, which the check cannot see, or meet no input.
 EXCEPTIONS: Final[dict[str | bytes, str]] = {
