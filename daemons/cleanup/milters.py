@@ -3,7 +3,8 @@
 Mail from smtpd(8) comes with the Milter connections of its session, which have seen the envelope.
 For other mail, with non_smtpd_milters, an SMTP session is simulated that could have brought it.
 Each Milter sees the whole message with the changes of those before it. The body stays in the queue
-file: it is read in pieces, and a new body is appended to the file.
+file: it is read in pieces, and a new body is appended to the file. A Milter that breaks off amid
+its changes has changed nothing: half of them could be half a body.
 
 A message that is refused or discarded in the end may have been changed: its file is removed anyway.
 
@@ -11,10 +12,13 @@ Macros of the content and of simulated sessions are in `_MilterInspection._macro
 session in daemons.smtpd.milters, those of the configuration in libmail.clients.milters.
 """
 
+import asyncio
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from daemons.cleanup.envelope_limits import recipient_fault
 from daemons.cleanup.events import MilterLine
 from daemons.cleanup.inspection import Discarded
 from daemons.cleanup.recipients import RecipientList
@@ -43,8 +47,14 @@ from libmail.milter.protocol import (
     strings,
 )
 from libmail.milter.settings import MilterSettings
-from libmail.queue.file import ContentFlag, QueueFileWriter
-from libmail.smtp.address import AddressSyntax, parse_parameters, parse_path, quote_local
+from libmail.queue.file import ContentFlag, Extent, QueueFileWriter
+from libmail.smtp.address import (
+    AddressSyntax,
+    address_fault,
+    parse_parameters,
+    parse_path,
+    quote_local,
+)
 
 __all__ = ["FileContent", "MessageMilters", "MilterSelection", "Outcome"]
 
@@ -62,7 +72,8 @@ _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
 _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
 _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _OF_BODY: Final = _EIGHTBIT_BODY | _LONG_LINES | _DOT_LINES
-_MIME: Final = (b"mime-version", b"content-type")
+_MIME: Final = re.compile(rb"(?im)^(?:mime-version|content-type)[ \t]*:")
+_TURN: Final = 64  # fields, after which other messages have their turn
 _MILTER: Final = int(CleanupFlag.MILTER)
 _LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
 
@@ -88,7 +99,7 @@ class FileContent:
         self.flags &= ~_EIGHTBIT_HEADER
         if not data.isascii():
             self.flags |= _EIGHTBIT_HEADER
-        if any(field.name in _MIME for field in fields(data)):
+        if _MIME.search(data):
             self.flags |= _MIME_CONTENT
         self._file.replace_header(data)
 
@@ -99,6 +110,14 @@ class FileContent:
     def read_body(self, offset: int, length: int) -> bytes:
         """A piece of the body."""
         return self._file.read(self._file.body.offset + offset, length)
+
+    def body_state(self) -> tuple[Extent, int]:
+        """What `restore_body` takes; the body stays in the file when there is another."""
+        return self._file.body, self.flags
+
+    def restore_body(self, state: tuple[Extent, int]) -> None:
+        """The body that there was."""
+        self._file.body, self.flags = state
 
     def begin_body(self) -> None:
         """Begin a new body, which `write_body` fills."""
@@ -151,6 +170,17 @@ class Outcome:
 
     hold: bool
     sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """A message before a Milter has changed it."""
+
+    outcome: Outcome
+    header: HeaderFields
+    body: tuple[Extent, int]
+    recipients: list[Recipient]
+    added: list[Recipient]
 
 
 class MilterSelection:
@@ -230,9 +260,11 @@ class _MilterInspection:
         self._recipients = recipients
         self._header = HeaderFields(content.header(), own=_OWN_FIELDS)
         self._header_changed = False
+        self._before: _Before | None = None  # before the changes of the current Milter
         self._new_body = False  # the current Milter has begun to replace the body
         self._added: list[Recipient] = []
         self._shown_recipient = recipients.last
+        self._addressed = bool(recipients.recipients)
         self.outcome = Outcome(hold=False, sender=envelope.sender)
 
     # the simulated session
@@ -262,19 +294,25 @@ class _MilterInspection:
         """
         await self._show_header(link)
         await self._show_body(link)
-        self._new_body = False
+        self._new_body, self._before = False, None
         decision = await self._chain.tell(link, Command.END_OF_BODY, b"", self._macro, self._change)
-        if self._new_body:
+        if link.failed:
+            self._undo()
+        elif self._new_body:
             self._content.end_body()
         self._decide(decision, _WHERE)
 
     async def _show_header(self, link: MilterLink) -> None:
         if link.wants(Command.HEADER):
-            for data in self._header.shown():
+            for number, data in enumerate(self._header.shown()):
                 decision = await self._chain.tell(
                     link, Command.HEADER, _header_event(link, data), self._macro
                 )
                 self._decide(decision, _WHERE)
+                if not link.wants(Command.HEADER):
+                    break
+                if number % _TURN == _TURN - 1:
+                    await asyncio.sleep(0)
         decision = await self._chain.tell(link, Command.END_OF_HEADER, b"", self._macro)
         self._decide(decision, _WHERE)
 
@@ -331,6 +369,8 @@ class _MilterInspection:
 
     def _change(self, link: MilterLink, edit: Edit) -> None:
         header = self._header
+        if self._before is None:
+            self._before = self._state()
         match edit:
             case AddHeader(name, value):
                 header.add(name, _spaced(link, value))
@@ -346,11 +386,42 @@ class _MilterInspection:
             case AddRecipient(address, arguments):
                 self._add_recipient(link, address, arguments)
             case DeleteRecipient(address):
-                self._recipients.remove(_plain(address))
+                self._recipients.remove(_plain(address) or "")
             case ChangeSender(address, _):
-                self.outcome.sender = _plain(address)
+                self._change_sender(link, address)
             case Quarantine():
                 self._hold()
+
+    def _state(self) -> _Before:
+        return _Before(
+            replace(self.outcome),
+            self._header.copy(),
+            self._content.body_state(),
+            self._recipients.recipients.copy(),
+            self._added.copy(),
+        )
+
+    def _undo(self) -> None:
+        """The Milter at hand has broken off."""
+        before = self._before
+        if before is not None:
+            self.outcome = before.outcome
+            self._header = before.header
+            self._content.restore_body(before.body)
+            self._recipients.recipients = before.recipients
+            self._added = before.added
+
+    def _change_sender(self, link: MilterLink, text: str) -> None:
+        sender = _plain(text)
+        if sender is None:
+            self._warn(link, "sender", text)
+        else:
+            self.outcome.sender = sender
+
+    def _warn(self, link: MilterLink, what: str, text: str) -> None:
+        LOG.warning(
+            f"{self._queue_id}: milter {link.settings.endpoint}: bad {what}: {text[:100]!a}"
+        )
 
     def _replace_body(self, data: bytes) -> None:
         if not self._new_body:
@@ -360,20 +431,28 @@ class _MilterInspection:
 
     def _add_recipient(self, link: MilterLink, text: str, arguments: str) -> None:
         address = _plain(text)
-        if not address:
-            LOG.warning(
-                f"{self._queue_id}: milter {link.settings.endpoint}: bad recipient: {text[:100]!r}"
-            )
-            return
         notify, orcpt = _dsn_arguments(arguments)
-        self._added.append(Recipient(address, address, orcpt, notify))
+        recipient = Recipient(address or "", address or "", orcpt, notify)
+        if not address or recipient_fault(recipient):
+            self._warn(link, "recipient", text)
+        else:
+            self._added.append(recipient)
 
     async def apply(self) -> None:
-        """Apply the changes that wait until all Milters are done. Raises Refused."""
+        """Apply the changes that wait until all Milters are done. Raises Refused, Discarded."""
         if self._header_changed:
             self._content.replace_header(self._header.data())
-        if self._added:
-            await self._recipients.add_more(self._added)
+        for recipient in self._added:
+            try:
+                await self._recipients.add_more((recipient,))
+            except Refused as refused:
+                if refused.status is not CleanupStatus.CONTENT:
+                    raise
+                # That is not the fault of whoever sends the message.
+                shown = recipient.address[:100]
+                LOG.warning(f"{self._queue_id}: milter: bad recipient: {shown!a}")
+        if self._addressed and not self._recipients.recipients:
+            raise Discarded  # they were all taken away
 
     # macros
 
@@ -411,12 +490,13 @@ def _client(envelope: Envelope) -> tuple[str, str]:
     return envelope.client_name, envelope.client_address
 
 
-def _plain(text: str) -> str:
-    """An address that a Milter gives, internal form; "" for the null address, or none."""
+def _plain(text: str) -> str | None:
+    """An address that a Milter gives, internal form; "" for the null address, None for none."""
     try:
-        return parse_path(text, utf8=True, strict=False)[0]
+        address = parse_path(text, utf8=True, strict=False)[0]
     except AddressSyntax:
-        return ""
+        return None
+    return None if address_fault(address) else address
 
 
 def _dsn_arguments(text: str) -> tuple[int, str]:

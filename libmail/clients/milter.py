@@ -91,6 +91,11 @@ class MilterLink:
         self._failed: Decision | None = None
 
     @property
+    def failed(self) -> bool:
+        """Whether its `default_action` speaks for it."""
+        return self._failed is not None
+
+    @property
     def settings(self) -> MilterSettings:
         """Its part of the configuration."""
         return self._settings

@@ -6,8 +6,9 @@ answer must be read before the next event. A decision about the session (accept 
 or the refusal there) silences the connection to its end, one about the message until the next MAIL.
 Only the end of a message has several answers: changes first, one decision last.
 
-A Milter that asks for what it did not negotiate, or answers what it was not asked, has broken the
-protocol (`MilterError`); the caller then closes the connection and does `milter_default_action`.
+A Milter that asks for what it did not negotiate, answers what it was not asked, or does not come to
+an end, has broken the protocol (`MilterError`); the caller then closes the connection and does
+`milter_default_action`.
 """
 
 from collections.abc import Mapping
@@ -115,6 +116,8 @@ class _Event(NamedTuple):
 
 
 _NEVER: Final = Steps(0)
+_MOST_ANSWERS: Final = 10_000  # to one event, beside pieces of a body
+_MOST_OCTETS: Final = 1 << 24  # of these
 _EVENTS: Final[Mapping[Command, _Event]] = {
     Command.CONNECT: _Event(Steps.NO_CONNECT, Steps.NO_REPLY_CONNECT, session=True),
     Command.HELO: _Event(Steps.NO_HELO, Steps.NO_REPLY_HELO, session=True),
@@ -162,9 +165,11 @@ class Conversation:
     """The protocol of one connection. `output` is never needed: what is to be sent is returned."""
 
     __slots__ = (
+        "_answers",
         "_awaited",
         "_decided",
         "_negotiated",
+        "_octets",
         "_offered",
         "_reader",
         "_skips_body",
@@ -177,6 +182,7 @@ class Conversation:
         self._reader = PacketReader()
         self._negotiated: Negotiated | None = None
         self._awaited: Command | None = None
+        self._answers = self._octets = 0  # so far, to the event that awaits some
         self._state = _State.OPEN
         self._decided = PASS  # while the session has ended
         self._skips_body = False  # until the next message
@@ -261,6 +267,7 @@ class Conversation:
             return b""
         if not self.negotiated.steps & _EVENTS[command].unanswered:
             self._awaited = command
+            self._answers = self._octets = 0
         out = packet(command, data)
         if macros is None:
             return out
@@ -314,6 +321,7 @@ class Conversation:
         if awaited is None:
             raise MilterError("answer to no event")
         answer = parse_answer(*received)
+        self._count(answer, len(received[1]))
         permitted = _PERMITTED.get(type(answer))
         if permitted is not None:
             self._check_edit(awaited, permitted)
@@ -322,6 +330,14 @@ class Conversation:
             return answer
         self._awaited = None
         return self._decide(awaited, answer)
+
+    def _count(self, answer: Answer, octets: int) -> None:
+        if isinstance(answer, ReplaceBody) and octets:
+            return  # the size of a message has a limit of its own
+        self._answers += 1
+        self._octets += octets
+        if self._answers > _MOST_ANSWERS or self._octets > _MOST_OCTETS:
+            raise MilterError("too many answers")
 
     def _check_edit(self, awaited: Command, permitted: Edits) -> None:
         if awaited is not Command.END_OF_BODY:

@@ -58,9 +58,11 @@ _OFFER: Final = struct.Struct(">III")
 _INDEX: Final = struct.Struct(">I")
 _MAX_PACKET: Final = 1 << 20
 _MAX_MACRO_LIST: Final = 4096
+_MAX_REPLY: Final = 1 << 14  # octets
 _SHOWN: Final = 80
 # reply-code SP [ status SP ] text, RFC 2034 §4
 _REPLY: Final = re.compile(r"([45][0-9][0-9])[ -](.*)")
+_NAME: Final = re.compile(rb"[!-9;-~]{1,998}")  # a longer one would be no field of a header
 _STATUS: Final = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t]|\Z)")
 
 
@@ -395,6 +397,8 @@ def parse_answer(name: int, data: bytes) -> Answer:
 
 
 def _refuse(data: bytes) -> Answer:
+    if len(data) > _MAX_REPLY:
+        raise MilterError(f"reply of {len(data)} octets")
     lines = _text(_string(data)).replace("\r\n", "\n").split("\n")
     code = dsn = ""
     texts: list[str] = []
@@ -435,7 +439,7 @@ def _header(data: bytes) -> tuple[bytes, bytes]:
     if len(parts) != 3 or parts[2]:
         raise MilterError("malformed header edit")
     name, value = parts[0], parts[1]
-    if not name or b":" in name or any(octet < 33 or octet > 126 for octet in name):
+    if not _NAME.fullmatch(name):
         raise MilterError(f"malformed header name: {_shown(name)}")
     return name, value
 

@@ -109,6 +109,78 @@ def test_a_milter_that_comes_back(make_system: MakeSystem) -> None:
     assert sorted(b"X-Seen" in content for content in contents) == [False, True]
 
 
+HALF: tuple[tuple[str, bytes], ...] = (
+    ("i", b"\0\0\0\0X-Half\0yes\0"),
+    ("m", b"\0\0\0\1Subject\0\0"),
+    ("b", b"half a bod\xe4"),
+    ("+", b"<bob@virtual.test>\0"),
+    ("-", b"<alice@virtual.test>\0"),
+    ("e", b"<half@x.test>\0"),
+    ("q", b"half\0"),
+)
+
+
+def test_a_milter_that_breaks_off_amid_its_changes_has_changed_nothing(
+    make_system: MakeSystem,
+) -> None:
+    whole = [("i", b"\0\0\0\0X-Whole\0yes\0"), ("b", b"whole body\r\n")]
+    with Milter(edits=whole) as first, Milter({"E": "close"}, HALF) as second, Milter() as third:
+        endpoints = " ".join([f"inet:127.0.0.1:{one.port}" for one in (first, second, third)])
+        system = make_system(main={"smtpd_milters": endpoints, "milter_default_action": "accept"})
+        system.allow("can't read SMFIC_BODYEOB reply packet header")
+        system.start()
+        system.send("a@x.test", ["alice@virtual.test"], MESSAGE)
+        (content,) = delivered(system)
+        seen = third.said("L")
+    assert content.startswith(b"Return-Path: <a@x.test>\n")
+    assert b"X-Whole: yes\nReceived: " in content
+    assert b"X-Half" not in content
+    assert b"\nSubject: hello\n" in content
+    assert content.endswith(b"\n\nwhole body\n")
+    assert [data.partition(b"\0")[0] for data in seen][:2] == [b"X-Whole", b"Subject"]
+    system.wait_for_queue_empty()
+    assert not (system.top / "vmail/bob").exists()
+
+
+BAD_CHANGES = (
+    ("e", b"<a@x.test\0"),
+    ("e", b"<" + b"a" * 3000 + b"@x.test>\0"),
+    ("+", b"<" + b"a" * 2045 + b">\0"),  # too long with the domain that is added
+    ("+", b"<" + b"a" * 3000 + b"@x.test>\0"),
+    ("2", b"<bob@virtual.test>\0ORCPT=" + b"x" * 100_000 + b"\0"),
+)
+
+
+def test_a_change_that_makes_no_sense_is_passed_over(make_system: MakeSystem) -> None:
+    """The client and its message can do nothing about it."""
+    with Milter(edits=BAD_CHANGES) as milter:
+        system = system_with(make_system, milter)
+        system.allow("bad (?:sender|recipient)")
+        system.send("a@x.test", ["alice@virtual.test"], MESSAGE)
+        (content,) = delivered(system)
+        assert content.startswith(b"Return-Path: <a@x.test>\n")
+        system.wait_for_log("milter.*: bad sender: '<a@x.test'")
+        system.wait_for_log("bad (?:sender|recipient)", count=len(BAD_CHANGES))
+
+
+def test_without_recipients_a_message_vanishes(make_system: MakeSystem) -> None:
+    with Milter(edits=[("-", b"<alice@virtual.test>\0")]) as milter:
+        system = system_with(make_system, milter)
+        system.send("a@x.test", ["alice@virtual.test"], MESSAGE)
+        system.wait_for_queue_empty()
+        assert not (system.top / "vmail/alice").exists()
+
+
+def test_a_milter_without_an_end(make_system: MakeSystem) -> None:
+    """It may ask for more time, but not for ever."""
+    with Milter(edits=[("p", b"")] * 10_001) as milter:
+        system = system_with(make_system, milter, milter_default_action="accept")
+        system.allow("milter inet:127.0.0.1:.*: too many answers after event SMFIC_BODYEOB")
+        system.send("a@x.test", ["alice@virtual.test"], MESSAGE)
+        delivered(system)
+        system.wait_for_log("warning: milter .*: too many answers")
+
+
 def test_quarantine(make_system: MakeSystem) -> None:
     with Milter(edits=[("q", b"virus\0")]) as milter:
         system = system_with(make_system, milter)
@@ -162,3 +234,23 @@ def test_opendkim_signs(make_system: MakeSystem, opendkim: int) -> None:
     (content,) = delivered(system)
     assert b"DKIM-Signature: v=1; a=rsa-sha256;" in content
     assert content.index(b"DKIM-Signature") < content.index(b"Subject:")
+
+
+@pytest.mark.parametrize(("index", "place"), [(0, 0), (1, 0), (2, 1)])
+def test_what_one_milter_inserts_the_next_one_sees(
+    make_system: MakeSystem, index: int, place: int
+) -> None:
+    """The field of this system counts for the place, and is shown to nobody."""
+    insertion = ("i", index.to_bytes(4, "big") + b"X-Own\0yes\0")
+    change = ("m", b"\0\0\0\1X-Own\0changed\0")
+    with Milter(edits=[insertion]) as first, Milter(edits=[change]) as second:
+        endpoints = " ".join([f"inet:127.0.0.1:{milter.port}" for milter in (first, second)])
+        system = make_system(main={"smtpd_milters": endpoints})
+        system.start()
+        with system.smtp() as client:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        names = [data.partition(b"\0")[0] for data in second.said("L")]
+        assert names.index(b"X-Own") == place
+        assert b"Received" not in names
+        (content,) = delivered(system)
+        assert content.count(b"X-Own") == content.count(b"X-Own: changed\n") == 1

@@ -84,6 +84,9 @@ BAD = [
     ("line end in a name", "h", b"X\nA\0b\0"),
     ("no name", "h", b"\0b\0"),
     ("NUL in an address", "+", b"a\0b\0"),
+    ("name longer than a line", "h", b"X" * 999 + b"\0b\0"),
+    ("endless reply", "y", b"550 " + b"x" * 20_000 + b"\0"),
+    ("endless reply of lines", "y", b"550-x\n" * 3000 + b"550 x\0"),
 ]
 
 
