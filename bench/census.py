@@ -32,7 +32,7 @@ from tests.system.harness import (
     need_tool,
     reachable_interpreter,
 )
-from tests.system.processes import is_listening, session_members, wait_until
+from tests.system.processes import is_gone, is_listening, session_members, wait_until
 
 __all__ = ["run_census"]
 
@@ -84,8 +84,12 @@ class CountingSystem(Instance):
         self.session = self.master_pid() or 0
 
     def end(self) -> None:
-        """SIGTERM to master(8), and the time that all need to leave their figures."""
+        """All processes leave their figures; master(8) last, which would not wait for long."""
         self._master, self.session = self.session, 0
+        children = [one.pid for one in session_members(self._master) if one.pid != self._master]
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: all(map(is_gone, children)))
         os.kill(self._master, signal.SIGTERM)
         wait_until(lambda: not session_members(self._master))
 

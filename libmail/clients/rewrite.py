@@ -8,7 +8,7 @@ at a time is one exchange.
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 from libmail.ipc.batches import batches
@@ -27,6 +27,8 @@ from libmail.text.quoting import PLAIN_DOT_ATOM, quote_local
 
 __all__ = ["RewriteClient"]
 
+_FAIL: Final = int(ResolveFlag.FAIL)  # plain numbers, as it is once for each recipient
+_ANY_SENDER: Final = int(ResolveFlag.ANY_SENDER)
 _CACHE_SIZE: Final = 10_000
 _AT_ONCE: Final = 500  # addresses in an exchange
 _CACHE_LIFE: Final = 1.0  # a changed table is to be in force within 2 seconds
@@ -47,8 +49,9 @@ class RewriteClient:
         self._pool = pool
         self._rewritten: ExpiringCache[Pair, str] = ExpiringCache(size, life)
         self._resolved: ExpiringCache[Pair, ResolveReply] = ExpiringCache(size, life)
-        self._rewriting: dict[Pair, asyncio.Task[str]] = {}
-        self._resolving: dict[Pair, asyncio.Task[ResolveReply]] = {}
+        self._routes: ExpiringCache[str, ResolveReply] = ExpiringCache(size, life)  # of any sender
+        self._rewriting: dict[Pair, list[asyncio.Future[str | None]]] = {}
+        self._resolving: dict[Pair, list[asyncio.Future[ResolveReply | None]]] = {}
 
     async def rewrite(self, context: str, address: str) -> str:
         """The complete address in internal form; context: "local" or "remote".
@@ -61,7 +64,7 @@ class RewriteClient:
         known = self._rewritten.get(key)
         if known is not None:
             return known
-        return await _shared(self._rewriting, key, self._ask_rewrite(key))
+        return await _shared(self._rewriting, key, self._ask_rewrite)
 
     async def _ask_rewrite(self, key: Pair) -> str:
         reply = await self._pool.call(RewriteRequest(*key), RewriteReply)
@@ -73,11 +76,10 @@ class RewriteClient:
 
         An answer with the flag FAIL is not remembered.
         """
-        key = (sender, address)
-        known = self._resolved.get(key)
+        known = self.known_route(sender, address)
         if known is not None:
             return known
-        return await _shared(self._resolving, key, self._ask_resolve(key))
+        return await _shared(self._resolving, (sender, address), self._ask_resolve)
 
     async def resolve_probe(self, sender: str, address: str) -> ResolveReply:
         """As `resolve`, for a probe of verify(8); nothing is remembered."""
@@ -85,8 +87,9 @@ class RewriteClient:
 
     async def resolve_completed(self, sender: str, address: str) -> ResolveReply:
         """As `resolve`, of an address that a client may have given without a full domain."""
-        complete = await self.rewrite("local", quote_local(address))
-        return await self.resolve(sender, complete)
+        if not _COMPLETE.fullmatch(address):
+            address = await self.rewrite("local", quote_local(address))
+        return await self.resolve(sender, address)
 
     async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
         """Have the answers of `resolve` for complete addresses; others are left out.
@@ -96,46 +99,64 @@ class RewriteClient:
         asked = {
             address: None
             for address in addresses
-            if _COMPLETE.fullmatch(address) and self._resolved.get((sender, address)) is None
+            if _COMPLETE.fullmatch(address) and self.known_route(sender, address) is None
         }
         for some in batches(tuple(asked), _AT_ONCE):
             reply = await self._pool.call(ResolveMany(sender, some), ResolvedMany)
             for address, answer in zip(some, reply.replies, strict=False):
-                if not answer.flags & ResolveFlag.FAIL:
-                    self._resolved.put((sender, address), answer)
+                self._remember((sender, address), answer)
 
     def known_route(self, sender: str, address: str) -> ResolveReply | None:
         """What `resolve` would answer at once, without asking; None if it would have to ask."""
-        return self._resolved.get((sender, address))
+        return self._routes.get(address) or self._resolved.get((sender, address))
 
     async def _ask_resolve(self, key: Pair) -> ResolveReply:
         reply = await self._pool.call(ResolveRequest(*key), ResolveReply)
-        if not reply.flags & ResolveFlag.FAIL:
-            self._resolved.put(key, reply)
+        self._remember(key, reply)
         return reply
+
+    def _remember(self, key: Pair, reply: ResolveReply) -> None:
+        if reply.flags & _FAIL:
+            return
+        if reply.flags & _ANY_SENDER:
+            self._routes.put(key[1], reply)
+        else:
+            self._resolved.put(key, reply)
 
     def clear(self) -> None:
         """Forget all answers."""
         self._rewritten.clear()
         self._resolved.clear()
+        self._routes.clear()
 
 
 async def _shared(
-    running: dict[Pair, "asyncio.Task[R]"], key: Pair, question: Coroutine[object, object, R]
+    waiting: dict[Pair, list["asyncio.Future[R | None]"]],
+    key: Pair,
+    ask: Callable[[Pair], Awaitable[R]],
 ) -> R:
-    """Await `question`, or the one of the same key that is on its way."""
-    task = running.get(key)
-    if task is not None:
-        question.close()
-        return await asyncio.shield(task)
-    task = asyncio.get_running_loop().create_task(question)
-    running[key] = task
+    """Ask, or wait for the answer to the same question that somebody else has asked.
 
-    def done(finished: "asyncio.Task[R]") -> None:
-        del running[key]
-        if not finished.cancelled():
-            finished.exception()  # whoever asked may have been cancelled
-
-    task.add_done_callback(done)
-    # The exchange is not cancelled with one of those who wait for it.
-    return await asyncio.shield(task)
+    waiting: who waits, by question. None wakes them when whoever asked has given up.
+    """
+    while (others := waiting.get(key)) is not None:
+        future = asyncio.get_running_loop().create_future()
+        others.append(future)
+        told: R | None = await future
+        if told is not None:
+            return told
+    others = waiting[key] = []
+    answer: R | None = None
+    try:
+        answer = await ask(key)
+    except Exception as err:
+        for future in others:
+            if not future.done():
+                future.set_exception(err)
+        raise
+    finally:
+        del waiting[key]
+        for future in others:
+            if not future.done():
+                future.set_result(answer)
+    return answer

@@ -328,6 +328,7 @@ class ResolveFlag(IntFlag):
     VIRTUAL = 1024  # virtual_mailbox_domains
     RELAY = 2048  # relay_domains
     DEFAULT = 4096
+    ANY_SENDER = 8192  # the answer is the same for all senders
 
 
 class ResolveRequest(NamedTuple):

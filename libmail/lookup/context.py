@@ -136,13 +136,15 @@ class LiveLookups:
         self._maps = maps or {}
         self._hosts = hosts or {}
         self._lists = lists or {}
+        named = (*self._maps.items(), *self._hosts.items(), *self._lists.items())
+        self._titles = frozenset(title for title, items in named if items)
         self._resolver = resolver
         self._native = native
         self._clock = clock
 
     def has(self, title: str) -> bool:
         """Whether there are tables, or items, under that title."""
-        return bool(self._maps.get(title) or self._hosts.get(title) or self._lists.get(title))
+        return title in self._titles
 
     async def find(self, title: str, key: str, *, partial: bool = False) -> str | None:
         """Search tables for a key. Raises LookupFailure."""

@@ -21,6 +21,16 @@ _AGENTS_WITH_REASON: Final = (_ERROR, "retry")  # their next hop is the text of 
 _UNDELIVERABLE: Final = "Address is undeliverable"
 _BAD_SYNTAX: Final = "5.1.3 bad address syntax"
 _DUNNO: Final = "DUNNO"
+# Plain numbers: the operators of IntFlag are slow.
+_FINAL: Final = ResolveFlag.FINAL | ResolveFlag.ANY_SENDER
+_LOCAL: Final = int(ResolveFlag.LOCAL | _FINAL)
+_ALIAS: Final = int(ResolveFlag.ALIAS | _FINAL)
+_VIRTUAL: Final = int(ResolveFlag.VIRTUAL | _FINAL)
+_RELAY: Final = int(ResolveFlag.RELAY)
+_DEFAULT: Final = int(ResolveFlag.DEFAULT)
+_ROUTED: Final = int(ResolveFlag.ROUTED)
+_BAD: Final = int(ResolveFlag.ERROR | ResolveFlag.DEFAULT | ResolveFlag.ANY_SENDER)
+_ANY_SENDER: Final = int(ResolveFlag.ANY_SENDER)
 _SENDER_FORMS: Final = AddressForms.FULL | AddressForms.NO_EXTENSION | AddressForms.AT_DOMAIN
 
 
@@ -58,7 +68,7 @@ class AddressResolver:
             reply = await one.resolve(sender, address)
         except LookupFailure as err:
             one.warnings.append(f"{err.title} lookup failure" if err.title else str(err))
-            reply = _reply(ResolveFlag.FAIL, "", "", address)
+            reply = _reply(int(ResolveFlag.FAIL), "", "", address)
         return Resolved(reply, tuple(one.warnings))
 
 
@@ -71,13 +81,13 @@ class _Resolution(AddressParser):
         """Raises LookupFailure."""
         parsed = await self.parse(address)
         if parsed.bad:
-            return _reply(ResolveFlag.ERROR | ResolveFlag.DEFAULT, _ERROR, _BAD_SYNTAX, address)
+            return _reply(_BAD, _ERROR, _BAD_SYNTAX, address)
         return await self._route(sender, parsed)
 
     async def _route(self, sender: str, parsed: Parsed) -> ResolveReply:
         flags, route = await self._by_class(sender, parsed)
         if parsed.routed:
-            flags |= ResolveFlag.ROUTED
+            flags |= _ROUTED
         route = await self._by_table(parsed, route)
         delimiters, forms = self._params.recipient_delimiter, AddressForms.DEFAULT
         found = await self._lookups.find_address(
@@ -88,29 +98,33 @@ class _Resolution(AddressParser):
             route = Route(_ERROR, prefix + found.value)
         return _reply(flags, *route, parsed.address)
 
-    async def _by_class(self, sender: str, parsed: Parsed) -> tuple[ResolveFlag, Route]:
+    async def _by_class(self, sender: str, parsed: Parsed) -> tuple[int, Route]:
         params, lookups, domain = self._params, self._lookups, parsed.domain
         if parsed.local:
             if params.helpful_warnings and not parsed.implied:
                 await self._warn_of_overlap(domain, "mydestination")
-            flags = ResolveFlag.LOCAL | ResolveFlag.FINAL
-            return flags, _completed(params.local_transport, domain)
+            return _LOCAL, _completed(params.local_transport, domain)
         if await lookups.in_list("virtual_alias_domains", domain):
             if params.helpful_warnings:
                 await self._warn_of_overlap(domain, "virtual_alias_domains")
             which = " in virtual alias table" if params.show_user_unknown_table_name else ""
-            flags = ResolveFlag.ALIAS | ResolveFlag.FINAL
-            return flags, Route(_ERROR, f"5.1.1 User unknown{which}")
+            return _ALIAS, Route(_ERROR, f"5.1.1 User unknown{which}")
         if await lookups.in_list("virtual_mailbox_domains", domain):
             if params.helpful_warnings:
                 await self._warn_of_overlap(domain, "virtual_mailbox_domains")
-            flags = ResolveFlag.VIRTUAL | ResolveFlag.FINAL
-            return flags, _completed(params.virtual_transport, domain)
+            return _VIRTUAL, _completed(params.virtual_transport, domain)
         if await lookups.in_list("relay_domains", domain):
             route = split_route(params.relay_transport)
-            return ResolveFlag.RELAY, await self._by_relayhost(sender, route, domain)
+            return self._elsewhere_flags(_RELAY), await self._by_relayhost(sender, route, domain)
         route = split_route(await self._default_transport(sender))
-        return ResolveFlag.DEFAULT, await self._by_relayhost(sender, route, domain)
+        return self._elsewhere_flags(_DEFAULT), await self._by_relayhost(sender, route, domain)
+
+    def _elsewhere_flags(self, flag: int) -> int:
+        """The flags of a domain that is not ours, whose route may depend on who sends."""
+        params = self._params
+        if params.sender_dependent_default_transport_maps or params.sender_dependent_relayhost_maps:
+            return flag
+        return flag | _ANY_SENDER
 
     async def _warn_of_overlap(self, domain: str, used: str) -> None:
         """Say that a domain is in two classes, of which the first one counts."""
@@ -186,5 +200,5 @@ def _completed(text: str, domain: str) -> Route:
     return Route(route.transport, route.nexthop or domain)
 
 
-def _reply(flags: ResolveFlag, transport: str, nexthop: str, recipient: str) -> ResolveReply:
-    return ResolveReply(int(flags), Transport(transport), Nexthop(nexthop), recipient)
+def _reply(flags: int, transport: str, nexthop: str, recipient: str) -> ResolveReply:
+    return ResolveReply(flags, Transport(transport), Nexthop(nexthop), recipient)

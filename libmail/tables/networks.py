@@ -5,6 +5,7 @@ An address is a pair (version, number): comparing it with a network is one mask 
 
 from __future__ import annotations
 
+import functools
 import socket
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Network:
         return address[1] & self.mask == self.base and address[0] == self.version
 
 
+@functools.lru_cache(maxsize=1000)
 def parse_address(text: str) -> Address | None:
     """Return the address, or None for other text.  IPv4 needs all four decimal octets."""
     try:

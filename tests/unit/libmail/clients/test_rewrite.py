@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 import pytest
 
@@ -18,7 +19,10 @@ from libmail.ipc.messages import (
     RewriteRequest,
     Transport,
 )
+from libmail.service.pool import ServiceUnavailable
 from tests.unit.services import PlayedService
+
+M = TypeVar("M")
 
 
 class Service(PlayedService):
@@ -40,6 +44,8 @@ class Service(PlayedService):
     @staticmethod
     def reply(address: str) -> ResolveReply:
         flags = ResolveFlag.FAIL if address.startswith("fail") else ResolveFlag.DEFAULT
+        if address.startswith("any"):
+            flags |= ResolveFlag.ANY_SENDER
         return ResolveReply(int(flags), Transport("smtp"), Nexthop("x"), address)
 
 
@@ -93,5 +99,82 @@ def test_many_at_a_time(client: RewriteClient, service: Service) -> None:
         await client.resolve("s@x.test", "fail@c.test")
         await client.resolve("other@x.test", "u1@c.test")
         assert len(service.asked) == 2
+
+    asyncio.run(run())
+
+
+def test_an_answer_for_all_senders(client: RewriteClient, service: Service) -> None:
+    async def run() -> None:
+        assert (await client.resolve("a@x.test", "any@c.test")).recipient == "any@c.test"
+        assert (await client.resolve("", "any@c.test")).recipient == "any@c.test"
+        assert client.known_route("b@x.test", "any@c.test") is not None
+        await client.prefetch("c@x.test", ["any@c.test"])
+        assert len(service.asked) == 1
+        client.clear()
+        assert client.known_route("", "any@c.test") is None
+
+    asyncio.run(run())
+
+
+class Slow(Service):
+    """Answers when `go` is set, and fails the first questions if it is to."""
+
+    def __init__(self, fail: int = 0) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.fail = fail
+
+    async def call(self, request: object, reply: type[M]) -> M:
+        await self.go.wait()
+        if self.fail:
+            self.fail -= 1
+            self.asked.append(request)
+            raise ServiceUnavailable("no")
+        return await super().call(request, reply)
+
+
+async def ask_together(client: RewriteClient, number: int) -> list[asyncio.Task[ResolveReply]]:
+    tasks = [asyncio.ensure_future(client.resolve("", "u@c.test")) for _ in range(number)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_the_same_question_of_many_is_one_exchange() -> None:
+    async def run() -> None:
+        service = Slow()
+        tasks = await ask_together(RewriteClient(service), 3)
+        service.go.set()
+        assert {reply.recipient for reply in await asyncio.gather(*tasks)} == {"u@c.test"}
+        assert len(service.asked) == 1
+
+    asyncio.run(run())
+
+
+def test_all_hear_of_a_failure() -> None:
+    async def run() -> None:
+        service = Slow(fail=1)
+        client = RewriteClient(service)
+        tasks = await ask_together(client, 3)
+        service.go.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in found] == [ServiceUnavailable] * 3
+        assert (await client.resolve("", "u@c.test")).recipient == "u@c.test"
+        assert len(service.asked) == 2
+
+    asyncio.run(run())
+
+
+def test_who_asked_gives_up_and_another_one_asks() -> None:
+    async def run() -> None:
+        service = Slow()
+        first, gone, third, fourth = await ask_together(RewriteClient(service), 4)
+        first.cancel()
+        gone.cancel()
+        for _ in range(3):  # it is noticed, the others hear of it, and one of them asks
+            await asyncio.sleep(0)
+        service.go.set()
+        assert [one.recipient for one in await asyncio.gather(third, fourth)] == ["u@c.test"] * 2
+        assert first.cancelled()
+        assert len(service.asked) == 1
 
     asyncio.run(run())

@@ -169,7 +169,26 @@ BAD = (F.ERROR | F.DEFAULT, "error", "5.1.3 bad address syntax")
     ],
 )  # fmt: skip
 def test_resolve(address: str, flags: F, transport: str, nexthop: str, recipient: str) -> None:
-    assert resolve(address) == (int(flags), transport, nexthop, recipient)
+    reply = resolve(address)
+    assert reply == (reply.flags, transport, nexthop, recipient)
+    assert reply.flags & ~F.ANY_SENDER == flags
+
+
+@pytest.mark.parametrize(
+    ("address", "by_sender"),
+    [("u@example.test", False), ("u@x.test", True), ("u@host..bad", False)],
+)
+def test_who_sends_may_matter(address: str, by_sender: bool) -> None:
+    plain = replace(
+        PARAMS, sender_dependent_relayhost_maps=(), sender_dependent_default_transport_maps=()
+    )
+    assert resolve(address, params=plain).flags & F.ANY_SENDER
+    table = ("inline:{ {@o.test=smtp:x} }",)
+    for params in (
+        replace(plain, sender_dependent_relayhost_maps=table),
+        replace(plain, sender_dependent_default_transport_maps=table),
+    ):
+        assert bool(resolve(address, params=params).flags & F.ANY_SENDER) is not by_sender
 
 
 @pytest.mark.parametrize(
@@ -233,7 +252,7 @@ def test_nothing_is_inside(address: str) -> None:
 def test_quoted_address_stays_whole() -> None:
     params = replace(PARAMS, resolve_dequoted_address=False)
     assert resolve("a@b@example.test", params=params) == (
-        int(LOCAL), "local", "mail.example.test", "a@b@example.test",
+        int(LOCAL | F.ANY_SENDER), "local", "mail.example.test", "a@b@example.test",
     )  # fmt: skip
 
 
