@@ -91,7 +91,7 @@ def enter_jail(jail: Jail) -> None:
         os.chroot(jail.root)
         os.chdir("/")
     if jail.user is not None:
-        os.setgroups([jail.user.gid])
+        os.setgroups(jail.user.groups)
         os.setresgid(jail.user.gid, jail.user.gid, jail.user.gid)
         os.setresuid(jail.user.uid, jail.user.uid, jail.user.uid)
     if jail.no_new_privs and _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

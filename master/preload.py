@@ -39,6 +39,7 @@ _TLS_SWITCHES: Final = (
     *("lmtp_tls_security_level", "lmtp_use_tls", "lmtp_enforce_tls"),
     *("lmtp_tls_policy_maps", "lmtp_tls_per_site"),
 )
+_CYRUS: Final = "libmail.clients.cyrus"
 _WITH_PATTERNS: Final = ("pcre", "regexp")  # load a C library when a table is opened
 
 LATE_MODULES: Final = (computed, concurrent.futures.thread, encodings.idna)
@@ -82,6 +83,16 @@ def load_for(config: Config, services: Iterable[Config] = ()) -> None:
                 importlib.import_module(name)
             except LibraryMissing:
                 pass  # likewise
+    if any(_uses_cyrus(own) for own in (config, *services)):
+        try:
+            importlib.import_module(_CYRUS)
+        except ImportError:
+            pass  # likewise
+
+
+def _uses_cyrus(config: Config) -> bool:
+    """Whether smtpd with this configuration loads the Cyrus library."""
+    return config.bool("smtpd_sasl_auth_enable") and config.text("smtpd_sasl_type") == "cyrus"
 
 
 def _uses_tls(config: Config) -> bool:

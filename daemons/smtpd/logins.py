@@ -6,6 +6,7 @@ The authentication server is asked when a client says EHLO, not before: what han
 only wants to say HELO, costs it nothing.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -16,13 +17,14 @@ from libmail.dns.native import ServerAddresses
 from libmail.log import LOG, Fatal
 from libmail.lookup.facts import Facts
 from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
-from libmail.sasl.mechanism import SecurityOptions, parse_security_options
+from libmail.sasl.mechanism import Mechanism, SecurityOptions, parse_security_options
 from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.server import AuthContext, Exchange, SaslServer, Step
 from libmail.sasl.table import TableServer
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, StringList
 from libmail.tables.table import TableError, TableOptions, TableRetry
+from libmail.text.printable import printable
 from libmail.tls.facts import Trust
 
 __all__ = ["Login", "Logins", "NoMechanisms", "OpenedLogins", "SaslParams", "open_logins"]
@@ -33,10 +35,14 @@ class SaslParams:
     """See postconf(5)."""
 
     broken_sasl_auth_clients: bool
+    config_directory: str
+    cyrus_sasl_config_path: str
+    myhostname: str
     parent_domain_matches_subdomains: tuple[str, ...]
     smtpd_sasl_auth_enable: bool
     smtpd_sasl_authenticated_header: bool
     smtpd_sasl_exceptions_networks: tuple[str, ...]
+    smtpd_sasl_local_domain: str
     smtpd_sasl_mechanism_filter: tuple[str, ...]
     smtpd_sasl_path: str
     smtpd_sasl_response_limit: int
@@ -113,9 +119,6 @@ def _options(name: str, words: tuple[str, ...]) -> SecurityOptions:
 
 def _server(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer] | None:
     begin = _SERVERS.get(params.smtpd_sasl_type)
-    if params.smtpd_sasl_type == "cyrus":
-        LOG.warning("smtpd_sasl_type = cyrus is not supported yet: AUTH is not offered")
-        return None
     if begin is None:
         LOG.warning(f"unsupported SASL server implementation: {params.smtpd_sasl_type}")
         raise Fatal("SASL per-process initialization failed")
@@ -143,10 +146,53 @@ def _table(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer
         except TableError as error:
             raise OSError(0, str(error)) from error
 
-    return lambda: TableServer(find, checker, LOG.warning)
+    return lambda: TableServer(find, checker, LOG.warning, params.smtpd_sasl_local_domain)
 
 
-_SERVERS: Final = {"dovecot": _dovecot, "table": _table}
+class _Nobody:
+    """In place of a server that cannot be used: nobody can say who may log in."""
+
+    async def mechanisms(self) -> tuple[Mechanism, ...]:
+        return ()
+
+    async def begin(
+        self, mechanism: str, initial: bytes | None, context: AuthContext
+    ) -> tuple[Exchange, Step]:
+        raise AssertionError(mechanism)
+
+
+def _cyrus(params: SaslParams, _: TableOptions) -> Callable[[], SaslServer]:
+    try:
+        # Both load the library, where it is.
+        from libmail.clients.cyrus import CyrusServer
+        from libmail.sasl.cyrus import CyrusError, CyrusSettings, Library
+    except ImportError as error:
+        LOG.warning(f"smtpd_sasl_type = cyrus: {error}: nobody can log in")
+        return _Nobody
+    settings = CyrusSettings(
+        application=params.smtpd_sasl_path,
+        service=params.smtpd_sasl_service,
+        host=params.myhostname,
+        realm=params.smtpd_sasl_local_domain,
+        directories=params.cyrus_sasl_config_path or _own_directory(params),
+    )
+    try:
+        library = Library(settings)
+    except CyrusError as error:
+        LOG.warning(str(error))
+        return _Nobody
+    for line in library.lines:
+        LOG.warning(printable(line))
+    return lambda: CyrusServer(library)
+
+
+def _own_directory(params: SaslParams) -> str:
+    """Where Debian has the configuration; "" if it is not there."""
+    directory = f"{params.config_directory}/sasl"
+    return directory if os.path.exists(f"{directory}/{params.smtpd_sasl_path}.conf") else ""
+
+
+_SERVERS: Final = {"cyrus": _cyrus, "dovecot": _dovecot, "table": _table}
 
 
 # in the event loop

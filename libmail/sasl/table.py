@@ -38,9 +38,12 @@ Find: TypeAlias = Callable[[str], Awaitable[str | None]]
 class TableServer:
     """The server over one table."""
 
-    def __init__(self, find: Find, checker: PasswordChecker, warn: Callable[[str], None]) -> None:
-        """warn: for the log, of mistakes in the table."""
+    def __init__(
+        self, find: Find, checker: PasswordChecker, warn: Callable[[str], None], realm: str = ""
+    ) -> None:
+        """warn: for the log, of mistakes in the table. realm: completes names without domain."""
         self._find = find
+        self._realm = realm
         self._checker = checker
         self._warn = warn
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -68,10 +71,15 @@ class TableServer:
             return exchange, Challenge(exchange.prompt)
         return exchange, await exchange.step(initial)
 
-    async def entry(self, login: str) -> str | Failure | None:
-        """The entry of a login, or that nobody knows now."""
+    async def entry(self, login: str) -> tuple[str, str | None] | Failure:
+        """The login as the table knows it, and its entry; or that nobody knows now."""
         try:
-            return await self._find(login)
+            found = await self._find(login)
+            if found is None and self._realm and "@" not in login:
+                complete = f"{login}@{self._realm}"
+                found = await self._find(complete)
+                return (login if found is None else complete), found
+            return login, found
         except OSError as error:
             self._warn(f"SASL credential table: {error}")
             return _BROKEN
@@ -82,9 +90,10 @@ class TableServer:
             name, word = login.decode(), password.decode()
         except UnicodeDecodeError:
             return _MALFORMED
-        found = await self.entry(name)
-        if isinstance(found, Failure):
-            return found
+        entry = await self.entry(name)
+        if isinstance(entry, Failure):
+            return entry
+        name, found = entry
         async with self._room:
             try:
                 matches = await asyncio.to_thread(self._checker.matches, found or _NOBODY, word)
@@ -168,9 +177,10 @@ class _Scram:
         user, authzid = self._scram.client_first(response)
         if not user or authzid not in ("", user):
             return Failure("acting for another user is not supported")
-        found = await self._server.entry(user)
-        if isinstance(found, Failure):
-            return found
+        entry = await self._server.entry(user)
+        if isinstance(entry, Failure):
+            return entry
+        user, found = entry
         secret = parse_secret(found) if found is not None else None
         if found is not None and secret is None:
             self._server.warn_of(user, "no SCRAM secret, the login cannot use SCRAM-SHA-256")

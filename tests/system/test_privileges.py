@@ -89,10 +89,11 @@ def powers(process: Process, jail: str) -> list[str]:
         facts, root = status(process.pid), os.readlink(f"/proc/{process.pid}/root")
     except FileNotFoundError:
         return []  # it has ended
+    groups = [str(gid) for gid in sorted(os.getgrouplist(owner.pw_name, owner.pw_gid))]
     wanted = {
         "Uid": [[str(owner.pw_uid)] * 4],
         "Gid": [[str(owner.pw_gid)] * 4],
-        "Groups": [[], [str(owner.pw_gid)]],
+        "Groups": [[], groups],
         "CapEff": [["0" * 16]],
         "CapPrm": [["0" * 16]],
         "NoNewPrivs": [["1"]],

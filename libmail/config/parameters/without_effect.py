@@ -25,10 +25,6 @@ _TLS = """
     tlsproxy_watchdog_timeout
 """
 
-_SASL = """
-    cyrus_sasl_config_path smtpd_sasl_local_domain
-"""
-
 _MILTERS = """
     milter_header_checks
 """
@@ -75,7 +71,6 @@ _OTHER = """
 
 NOT_YET = _words(
     _TLS
-    + _SASL
     + _MILTERS
     + _POSTSCREEN
     + _CHECKS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
@@ -168,3 +169,20 @@ def test_the_name_in_a_received_header(login: str, shown: str) -> None:
         tls=cast(TlsSetup, None),  # not looked at without TLS
     ).decode()
     assert f"\r\n\t(Authenticated sender: {shown})\r\n\tby mx.test (Postfix) with ESMTPA" in header
+
+
+def test_cyrus_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who could log in is not known, so that nobody is told that he may not send."""
+    monkeypatch.setitem(sys.modules, "libmail.clients.cyrus", None)
+
+    async def run() -> list[str]:
+        async with running(tmp_path, "smtpd_sasl_auth_enable = yes") as instance:
+            talk = Talk(*await instance.connect())
+            await talk.answer()
+            assert (await talk.say("EHLO client.test"))[:3] == "421"
+            talk.writer.close()
+            await talk.writer.wait_closed()
+            return instance.mail.log
+
+    told = "smtpd_sasl_type = cyrus: import of libmail.clients.cyrus halted"
+    assert any(told in line and line.endswith("nobody can log in") for line in asyncio.run(run()))

@@ -59,6 +59,26 @@ def test_plain(response: bytes, want: Step) -> None:
     assert steps("PLAIN", [response], initial=False) == [Challenge(b""), want]
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize(
+    ("user", "want"),
+    [("anna", Success("anna@x")), ("anna@x", Success("anna@x")), ("anna@y", wrong("anna@y")),
+     ("bert", wrong("bert"))],
+)  # fmt: skip
+def test_realm(mechanism: str, user: str, want: Step) -> None:
+    async def run() -> Step:
+        server = TableServer(find, PasswordChecker(), lambda text: None, "x")
+        if mechanism == "PLAIN":
+            return (await server.begin("PLAIN", f"\0{user}\0geheim".encode(), CONTEXT))[1]
+        client = ScramClient(mechanism, user, "geheim")
+        exchange, step = await server.begin(mechanism, client.first(), CONTEXT)
+        assert isinstance(step, Challenge)
+        step = await exchange.step(client.final(step.data))
+        return await exchange.step(b"") if isinstance(step, Challenge) else step
+
+    assert asyncio.run(run()) == want
+
+
 def test_login() -> None:
     assert steps("LOGIN", [b"anna@x", b"geheim"], initial=False) == [
         Challenge(b"Username:"),
