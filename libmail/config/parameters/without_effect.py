@@ -70,15 +70,7 @@ _OTHER = """
 """
 
 NOT_YET = _words(
-    _TLS
-    + _MILTERS
-    + _POSTSCREEN
-    + _CHECKS
-    + _FILTERS
-    + _INSTANCES
-    + _REQUIRETLS
-    + _SRV
-    + _OTHER
+    _TLS + _MILTERS + _POSTSCREEN + _CHECKS + _FILTERS + _INSTANCES + _REQUIRETLS + _SRV + _OTHER
 )
 """Those of features that are not there yet, a paragraph each."""
 
