@@ -1,18 +1,20 @@
-"""postscreen(8): who may talk to the SMTP server? Keeps those away that only bots are like.
+"""postscreen(8): keeps spambots away from the SMTP server, by tests that mail servers pass.
 
-called by: clients in the network. asks: dnsblog (DNS lists), proxymap (shared tables). writes:
-postscreen_cache_map. tells: nobody. hands over: clients that pass, with their socket, to the
-service smtpd_service_name, of type pass.
+Called by: clients in the network. Asks: dnsblog (DNS lists), tlsproxy (STARTTLS), proxymap (shared
+tables). Writes: postscreen_cache_map. Tells: nobody. Hands over: clients that pass, with their
+socket, to the service smtpd_service_name, of type pass.
 
-needs: its tables open before the jail; after it private/dnsblog, private/smtpd and the network.
+Needs: its tables open before the jail; after it private/dnsblog, private/tlsproxy, private/smtpd.
 
-trials      what tests there are, and how long a pass is remembered (pure)
-trial       one client: what it passed and failed, and what follows (pure)
-dnsbl       postscreen_dnsbl_sites, and scores (pure)
-access      postscreen_access_list
-engine      its own SMTP, for clients that failed or have to pass deeper tests; verbs, replies
-session     a client from arrival to end; visitor: its socket; upstream: PROXY; handover
-front       what sessions share; scores: of DNS lists; memory: of clients that were here
+screen_tests    the tests, and how long a result is valid (pure)
+screening       the state of one client: tests passed and failed, and what follows (pure)
+dnsbl           postscreen_dnsbl_sites, and the score of a client (pure)
+access          postscreen_access_list
+engine          the built-in SMTP engine, for clients that failed or have deep tests to pass (pure);
+                verbs: its commands; replies: soft_bounce and footers
+session         one client from its connection to its end: performs the tests; client_socket;
+                upstream: the PROXY protocol; handover: to smtpd
+front           what sessions share; scores: lookups of DNS lists; result_cache: known clients
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """postscreen_access_list: clients that are let in, or turned away, without tests.
 
-Words are `permit_mynetworks`, `permit`, `reject`, `dunno`, and tables, whose results are lists of
-such words again, but for tables. The first that decides counts.
+Items are `permit_mynetworks`, `permit`, `reject`, `dunno`, and tables, whose results are lists of
+such words (not of tables). The first item that decides counts.
 """
 
 import re
@@ -37,14 +37,14 @@ _WORDS: Final = {
 
 
 class AccessList:
-    """mynetworks: opened. items: words, and opened tables."""
+    """The list, with its tables open."""
 
     def __init__(self, items: Iterable[str | Maps], mynetworks: AddressList) -> None:
         self._items = tuple(items)
         self._mynetworks = mynetworks
 
     async def decide(self, address: str) -> Access:
-        """What becomes of a client. A table that fails says nothing, with a warning."""
+        """The decision about a client. A table that fails is skipped, with a warning."""
         for item in self._items:
             found = await self._decided(item, address)
             if found is not None:
@@ -52,7 +52,7 @@ class AccessList:
         return Access.DUNNO
 
     async def _decided(self, item: str | Maps, address: str) -> Access | None:
-        """None: what comes next decides."""
+        """None: the next item decides."""
         if isinstance(item, str):
             return await self._word(item, address)
         try:
@@ -81,7 +81,7 @@ class AccessList:
 
 
 def open_access_list(params: PostscreenParams, options: TableOptions) -> AccessList:
-    """The list that the parameter makes; before the jail. Raises TableConfigError."""
+    """Open the list, before the jail. Raises TableConfigError."""
     parent = _TITLE in params.parent_domain_matches_subdomains
     mynetworks = AddressList("mynetworks", params.mynetworks, options, parent=parent)
     items = [

@@ -1,8 +1,8 @@
-"""postscreen_dnsbl_sites, and the score that answers of DNS lists make.
+"""postscreen_dnsbl_sites, and the score of a client.
 
-An item is `domain=filter*weight`. A domain is asked once, whatever items it has; each item counts
-once, if any address of the answer passes its filter. The domain that is named to the client is that
-of the heaviest item.
+An item is `domain=filter*weight`. A domain is looked up once, however many items it has. An item
+adds its weight to the score if any address in the answer matches its filter. The reply to the
+client names the domain of the item with the largest weight.
 """
 
 import re
@@ -61,10 +61,10 @@ def _read_site(item: str) -> Site:
 
 @dataclass(slots=True)
 class Score:
-    """What the lists say of a client so far.
+    """The score of a client by the answers so far.
 
-    heaviest: domain of the item that counts most, "" for none. ttl: seconds, the least of all
-    answers; -1 where none of them said.
+    heaviest: domain of the matching item with the largest weight, "" for none. ttl: the smallest of
+    all answers, seconds; -1 if none had one.
     """
 
     value: int = 0

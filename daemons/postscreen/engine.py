@@ -1,8 +1,8 @@
-"""The SMTP that postscreen(8) speaks itself, to clients that failed, or have to pass deeper tests.
+"""The built-in SMTP engine, for clients that failed a test or have deep protocol tests to pass.
 
-It takes no mail: every recipient gets the answer of the client's case. Meanwhile it sees how the
-client speaks, and who fails thereby hears of it at once or at the next recipient. Octets come in,
-replies go out; no input and output here.
+It accepts no mail: every recipient is refused, with `Screening.answer`. Meanwhile it watches how
+the client speaks SMTP; one that fails a deep test is told at once (drop), or at the next recipient.
+Sans I/O: octets in, replies out; only lookup tables are awaited.
 """
 
 import re
@@ -18,9 +18,9 @@ from daemons.postscreen.events import (
 )
 from daemons.postscreen.prepared import Prepared
 from daemons.postscreen.replies import finished
-from daemons.postscreen.trial import Case
-from daemons.postscreen.trials import Trial
-from daemons.postscreen.verbs import READY, VERBS, Talk
+from daemons.postscreen.screen_tests import ScreenTest
+from daemons.postscreen.screening import Screening
+from daemons.postscreen.verbs import READY, VERBS, SmtpState
 from libmail.log import LOG, printable
 from libmail.net.ends import Ends
 from libmail.smtp.reply import Reply
@@ -39,54 +39,60 @@ _SHOWN: Final = 100
 
 
 class Engine:
-    """A session of one client. client: as in the log. talk: what was said so far.
+    """The engine for one client. client: as in the log.
 
-    over: nothing more is to be said. reached: the client has come as far as a recipient.
+    over: the session ends after the last reply. reached: a recipient was given, up to which deep
+    tests have to be passed.
     """
 
     def __init__(
-        self, prepared: Prepared, case: Case, ends: Ends, client: str, discard: frozenset[str]
+        self,
+        prepared: Prepared,
+        screening: Screening,
+        ends: Ends,
+        client: str,
+        discard: frozenset[str],
     ) -> None:
         self.over = False
         self.reached = False
-        self.talk = Talk(prepared.params, case, client, discard, prepared.tls)
+        self.state = SmtpState(prepared.params, screening, client, discard, prepared.tls)
         self._prepared = prepared
-        self._case = case
+        self._screening = screening
         self._ends = ends
         self._core = SmtpServerCore(prepared.params.line_length_limit)
         self._count = 0
 
     def greeting(self) -> bytes:
-        """What is said first."""
+        """The greeting."""
         return Reply(220, "", self._prepared.params.smtpd_banner).wire()
 
     async def receive(self, data: bytes) -> bytes:
-        """The replies to what a client sent."""
+        """The replies to data that the client sent."""
         self._core.receive_data(data)
         replies: list[bytes] = []
         while not self.over and isinstance(command := self._core.next_event(), Command):
             reply = await self._answer(command)
-            if self.talk.wants_tls:
+            if self.state.wants_tls:
                 break
             reply = await finished(self._prepared, reply, self._ends)
-            if self.talk.rejected:
+            if self.state.rejected:
                 self._reject(reply)
             replies.append(reply.wire())
         return b"".join(replies)
 
     async def answer_starttls(self, *, starting: bool) -> bytes:
-        """The reply to STARTTLS: what was sent early is forgotten, or answered."""
-        self.talk.wants_tls = False
+        """The reply to STARTTLS. Data behind it is dropped if TLS starts, else answered."""
+        self.state.wants_tls = False
         if starting:
             self._core.reset()
-            self.talk.begin_again()
+            self.state.restart()
             return READY.wire()
         reply = await finished(self._prepared, _NO_TLS, self._ends)
         return reply.wire() + await self.receive(b"")
 
     async def late(self) -> bytes:
-        """What is said to a client that takes too long for a command."""
-        LOG.event(CommandLimit(self.talk.client, "TIME", self.talk.where))
+        """The last reply to a client that exceeds postscreen_command_time_limit."""
+        LOG.event(CommandLimit(self.state.client, "TIME", self.state.where))
         return (await self._last(421, "4.4.2", "Error: timeout exceeded")).wire()
 
     async def _last(self, code: int, dsn: str, text: str) -> Reply:
@@ -95,38 +101,38 @@ class Engine:
         return await finished(self._prepared, Reply(code, dsn, f"{host} {text}"), self._ends)
 
     async def _answer(self, command: Command) -> Reply:
-        """Look at a command, then carry it out."""
-        talk, case = self.talk, self._case
+        """Apply the deep tests to a command, then carry it out."""
+        state, screening = self.state, self._screening
         if command.too_long:
             return await self._limited("LENGTH")
-        if command.bare_newline and case.needs(Trial.BARE_NEWLINE):
-            LOG.event(BareNewline(talk.client, talk.where))
-            case.fail(Trial.BARE_NEWLINE)
+        if command.bare_newline and screening.needs(ScreenTest.BARE_NEWLINE):
+            LOG.event(BareNewline(state.client, state.where))
+            screening.fail(ScreenTest.BARE_NEWLINE)
         line = await self._filtered(command.line.decode("utf-8", "surrogateescape"))
         word, _, argument = line.strip().partition(" ")
         name = word.upper()
-        if case.dropped is None and name not in VERBS and case.needs(Trial.NON_SMTP):
+        if screening.dropped is None and name not in VERBS and screening.needs(ScreenTest.NON_SMTP):
             await self._speaks_smtp(word, argument.strip())
-        if case.dropped is None and self._core.pending and name not in _PAYLOAD:
+        if screening.dropped is None and self._core.pending and name not in _PAYLOAD:
             self._speaks_early(name if name in VERBS else "UNIMPLEMENTED")
-        if case.dropped is not None:
+        if screening.dropped is not None:
             self.over = True
-            return case.dropped
+            return screening.dropped
         self._count += 1
         if self._count > self._prepared.params.postscreen_command_count_limit:
             return await self._limited("COUNT")
-        talk.where = name if name in VERBS else "UNIMPLEMENTED"
+        state.where = name if name in VERBS else "UNIMPLEMENTED"
         reply = self._carried_out(name, argument.strip())
-        self.over = self.over or talk.over
+        self.over = self.over or state.over
         return reply
 
     def _carried_out(self, name: str, argument: str) -> Reply:
         if name not in VERBS:
             return _UNKNOWN
-        return _TLS_FIRST if self.talk.needs_tls(name) else VERBS[name](self.talk, argument)
+        return _TLS_FIRST if self.state.needs_tls(name) else VERBS[name](self.state, argument)
 
     async def _limited(self, what: str) -> Reply:
-        LOG.event(CommandLimit(self.talk.client, what, self.talk.where))
+        LOG.event(CommandLimit(self.state.client, what, self.state.where))
         return await self._last(421, "", "Service unavailable - try again later")
 
     async def _filtered(self, line: str) -> str:
@@ -140,7 +146,7 @@ class Engine:
         if found is None:
             return line
         LOG.info(
-            f"{self.talk.client}: replacing command "
+            f"{self.state.client}: replacing command "
             f'"{printable(line[:_SHOWN])}" with "{printable(found[:_SHOWN])}"'
         )
         return found
@@ -152,21 +158,21 @@ class Engine:
             forbidden = False
         if forbidden or _HEADER.match(f"{word} {argument}"):
             said = f"{printable(word[:_SHOWN])} {printable(argument)}"
-            LOG.event(NonSmtpCommand(self.talk.client, self.talk.where, said))
-            self._case.fail(Trial.NON_SMTP, _RULES)
+            LOG.event(NonSmtpCommand(self.state.client, self.state.where, said))
+            self._screening.fail(ScreenTest.NON_SMTP, _RULES)
 
     def _speaks_early(self, after: str) -> None:
-        if self._case.needs(Trial.PIPELINING):
-            LOG.event(Pipelining(self.talk.client, after, shown(self._core.peek(_SHOWN))))
-            self._case.fail(Trial.PIPELINING)
+        if self._screening.needs(ScreenTest.PIPELINING):
+            LOG.event(Pipelining(self.state.client, after, shown(self._core.peek(_SHOWN))))
+            self._screening.fail(ScreenTest.PIPELINING)
 
     def _reject(self, reply: Reply) -> None:
-        talk = self.talk
+        state = self.state
         self.reached = True
-        recipient, talk.rejected = talk.rejected, ""
+        recipient, state.rejected = state.rejected, ""
         reason = reply.line.partition("\n")[0]
         LOG.event(
             NoqueueReject(
-                talk.client, reason, talk.sender or "", recipient, talk.protocol, talk.helo
+                state.client, reason, state.sender or "", recipient, state.protocol, state.helo
             )
         )

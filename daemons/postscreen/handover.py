@@ -1,4 +1,4 @@
-"""Hands clients over to the SMTP server, a service of type pass: their socket, and who they are.
+"""Hands a client over to the SMTP server, a service of type pass: its socket, and both addresses.
 
 A client waits in the backlog of the service until a process takes it.
 """
@@ -18,11 +18,11 @@ _PAUSE: Final = 0.1  # seconds between looks at a backlog that is full
 
 
 class HandoverFailed(Exception):
-    """Nobody has taken the client. The text says why."""
+    """The client was not handed over. The text says why."""
 
 
 class _Carrier(asyncio.Protocol):
-    """The connection over which a client goes. gone: the other side has closed it."""
+    """The connection that carries a client. gone: done when the service has closed it."""
 
     def __init__(self) -> None:
         self.gone: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -34,7 +34,7 @@ class _Carrier(asyncio.Protocol):
 
 
 async def hand_over(service: str, sock: socket.socket, ends: Ends) -> None:
-    """Give a client to the service, which has it when this returns; the socket stays ours, too.
+    """Hand a client over to the service, which has it on return. The caller's socket stays open.
 
     Raises HandoverFailed.
     """

@@ -6,7 +6,7 @@ from typing import Final
 from daemons.postscreen.access import AccessList, open_access_list
 from daemons.postscreen.dnsbl import Sites, read_sites
 from daemons.postscreen.params import PostscreenParams
-from daemons.postscreen.trials import Rules, rules_of
+from daemons.postscreen.screen_tests import Rules, rules_of
 from libmail.config import Config
 from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
@@ -28,10 +28,13 @@ _PROXY_PROTOCOL: Final = "haproxy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """cache: None where results are not kept. lists: names of DNS lists as clients hear them, where
-    those differ. discard: EHLO keywords that clients do not get to see. footer: of replies, with
-    the attributes of a client still to be filled in. stressed: the parameters with `stress` set.
-    tls: none, may, or encrypt."""
+    """What is read and opened before the jail.
+
+    stressed: the parameters with `stress` set. names: postscreen_dnsbl_reply_map. interfaces:
+    postscreen_allowlist_interfaces. discard: EHLO keywords to hide. footer: of refusals, in which
+    client attributes have still to be filled in. cache: None without postscreen_cache_map. tls:
+    none, may, or encrypt.
+    """
 
     params: PostscreenParams
     stressed: PostscreenParams
@@ -51,12 +54,12 @@ class Prepared:
 
     @property
     def ipv6(self) -> bool:
-        """Whether clients can have such addresses."""
+        """Whether clients can have IPv6 addresses."""
         words = {word.lower() for word in self.params.inet_protocols}
         return not words.isdisjoint({"all", "ipv6"})
 
     async def list_name(self, domain: str) -> str:
-        """What clients hear of a DNS list, whose name may hold a password."""
+        """The name of a DNS list for replies: the real one may contain a password."""
         try:
             return await self.names.find(domain) or domain
         except TableRetry:
@@ -109,8 +112,10 @@ def _level(config: Config) -> Level:
 
 
 def _footer(config: Config, text: str) -> str:
-    """The text of postscreen_reject_footer, where other parameters stand for their text, and what
-    is none for itself; "", with a warning, for what cannot be read."""
+    """postscreen_reject_footer with main.cf parameters expanded, and other names left in place.
+
+    Returns "", with a warning, for a text that cannot be expanded.
+    """
 
     def value(name: str) -> str:
         raw = config.raw(name)
@@ -124,5 +129,5 @@ def _footer(config: Config, text: str) -> str:
 
 
 def _cache(spec: str, options: TableOptions) -> WritableTable | None:
-    """The table of results: without it all clients were new for ever, so it has to be there."""
+    """The table of results. It has to exist: without it no client would ever be known."""
     return open_writable(spec, replace(options, strict=True, fold=False)) if spec else None

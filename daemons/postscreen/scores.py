@@ -1,4 +1,4 @@
-"""What DNS lists say of clients: one question for all connections of an address at a time."""
+"""Lookups in DNS lists: connections from one address share a lookup that is under way."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,14 @@ from libmail.log import LOG
 from libmail.service.pool import ServiceUnavailable
 from libmail.service.skeleton import Runtime
 
-__all__ = ["Question", "Scores"]
+__all__ = ["PendingScore", "Scores"]
 
 
-class Question:
-    """A question that was asked. score: by the answers so far. complete: all are there."""
+class PendingScore:
+    """The score of a client while DNS lists are looked up.
+
+    score: by the answers so far. complete: all answers have come. waiting: to be called then.
+    """
 
     __slots__ = ("complete", "score", "waiting")
 
@@ -23,32 +26,32 @@ class Question:
 
 
 class Scores:
-    """Asks for clients."""
+    """Looks up the scores of clients."""
 
     def __init__(self, client: DnsblogClient, sites: Sites, runtime: Runtime) -> None:
         self._client = client
         self._sites = sites
         self._runtime = runtime
-        self._asked: dict[str, Question] = {}
+        self._asked: dict[str, PendingScore] = {}
 
-    def ask(self, address: str, tell: Callable[[], None]) -> Question:
-        """Ask about a client. tell: called when all answers are there."""
-        question = self._asked.get(address)
-        if question is None:
-            question = self._asked[address] = Question()
-            self._runtime.spawn(self._answered(address, question))
-        question.waiting.add(tell)
-        return question
+    def ask(self, address: str, tell: Callable[[], None]) -> PendingScore:
+        """Look up a client. tell: called when all answers have come."""
+        pending = self._asked.get(address)
+        if pending is None:
+            pending = self._asked[address] = PendingScore()
+            self._runtime.spawn(self._answered(address, pending))
+        pending.waiting.add(tell)
+        return pending
 
-    async def _answered(self, address: str, question: Question) -> None:
+    async def _answered(self, address: str, pending: PendingScore) -> None:
         try:
             async for answer in self._client.ask(address, tuple(self._sites)):
                 sites = self._sites.get(answer.domain, ())
-                question.score.add(sites, answer.addresses, answer.ttl)
+                pending.score.add(sites, answer.addresses, answer.ttl)
         except ServiceUnavailable as error:
-            question.score.add((), (), 0)  # what is not known does not hold for long
+            pending.score.add((), (), 0)  # a failed lookup is valid for no time
             LOG.seldom("DNS lists are not asked", f": {error}")
         del self._asked[address]
-        question.complete = True
-        for tell in question.waiting:
+        pending.complete = True
+        for tell in pending.waiting:
             tell()

@@ -1,9 +1,10 @@
-"""One client of postscreen(8), from its arrival until it is sent away or handed over."""
+"""One client of postscreen(8), from its connection until it is turned away or handed over."""
 
 import time
 from typing import TYPE_CHECKING, Final
 
 from daemons.postscreen.access import Access
+from daemons.postscreen.client_socket import ClientSocket, Gone, Stopping
 from daemons.postscreen.engine import Engine
 from daemons.postscreen.events import (
     Connect,
@@ -19,11 +20,10 @@ from daemons.postscreen.events import (
 )
 from daemons.postscreen.handover import HandoverFailed, hand_over
 from daemons.postscreen.replies import finished
-from daemons.postscreen.scores import Question
-from daemons.postscreen.trial import Case
-from daemons.postscreen.trials import Action, Trial
+from daemons.postscreen.scores import PendingScore
+from daemons.postscreen.screen_tests import Action, ScreenTest
+from daemons.postscreen.screening import Screening
 from daemons.postscreen.upstream import behind_proxy
-from daemons.postscreen.visitor import Gone, Stopping, Visitor
 from libmail.log import LOG
 from libmail.lookup.client_rules import keyword_set
 from libmail.net.ends import Ends
@@ -45,25 +45,26 @@ _NOT_TAKEN: Final = Reply(421, "4.3.2", "No system resources")
 
 
 class Session:
-    """front: what sessions share. ends: of the socket, or what a proxy says."""
+    """The session of one client."""
 
-    __slots__ = ("_began", "_case", "_client", "_ends", "_front", "_prepared", "_visitor")
+    __slots__ = ("_began", "_client", "_ends", "_front", "_prepared", "_screening", "_socket")
 
-    def __init__(self, front: "Front", visitor: Visitor, ends: Ends) -> None:
+    def __init__(self, front: "Front", client: ClientSocket, ends: Ends) -> None:
+        """front: what sessions share. ends: of the socket."""
         self._front = front
         self._prepared = front.prepared
-        self._visitor = visitor
+        self._socket = client
         self._ends = ends
         self._client = ""
-        self._began = 0.0  # of the loop's clock: the stage at hand
-        self._case: Case
+        self._began = 0.0  # start of the current stage, by the loop's clock
+        self._screening: Screening
 
     async def run(self) -> None:
-        """All of it."""
+        """Screen the client, and hand it over or turn it away."""
         params = self._prepared.params
         if params.postscreen_upstream_proxy_protocol:
             ends = await behind_proxy(
-                self._visitor,
+                self._socket,
                 self._ends,
                 ipv6=self._prepared.ipv6,
                 timeout=params.postscreen_upstream_proxy_timeout,
@@ -94,13 +95,13 @@ class Session:
             self._log_listed(allowed=access is Access.PERMIT)
         if access is Access.PERMIT:
             return await self._hand_over()
-        record = await front.memory.recall(address)
-        case = self._case = Case(self._prepared.rules, record, time.time())
+        record = await front.cache.lookup(address)
+        screening = self._screening = Screening(self._prepared.rules, record, time.time())
         if access is Access.REJECT:
-            case.deny(Action(self._prepared.params.postscreen_denylist_action))
-        if case.dropped is not None:
-            return await self._say(case.dropped)
-        if not case.due and not case.failed:
+            screening.deny(Action(self._prepared.params.postscreen_denylist_action))
+        if screening.dropped is not None:
+            return await self._say(screening.dropped)
+        if not screening.due and not screening.failed:
             LOG.event(Passed(self._client, new=False))
             return await self._hand_over()
         await self._check_interface()
@@ -116,23 +117,23 @@ class Session:
         LOG.event(Listed(self._client, allowed, respectful))
 
     async def _check_interface(self) -> None:
-        """Veto clients that have come where none can pass. A table that fails is no reason."""
+        """postscreen_allowlist_interfaces: veto clients at others; not if the list fails."""
         try:
             allowed = await self._prepared.interfaces.match("", self._ends.server_address)
         except TableRetry:
             return
         if not allowed:
             LOG.event(Vetoed(self._client, self._prepared.params.respectful_logging))
-            self._case.veto()
+            self._screening.veto()
 
     async def _turn_away(self, reason: str, reply: Reply) -> bool:
         LOG.event(TooBusy(self._client, reason))
         return await self._say(reply)
 
     async def _say(self, reply: Reply) -> bool:
-        """The last word to a client that is not handed over."""
+        """Send the last reply to a client that is not handed over."""
         try:
-            self._visitor.send((await finished(self._prepared, reply, self._ends)).wire())
+            self._socket.send((await finished(self._prepared, reply, self._ends)).wire())
         except Gone:
             pass
         return False
@@ -140,143 +141,150 @@ class Session:
     # tests
 
     async def _screened(self) -> bool:
-        """Whether the client has passed, as far as that counts, and can be handed over."""
-        case = self._case
-        if case.early:
+        """Perform the tests. Returns whether the client can be handed over."""
+        screening = self._screening
+        if screening.early:
             if not await self._wait_for_greeting():
                 return False
-            if case.dropped is not None:
-                return await self._say(case.dropped)
-        talks = case.talks_to_us
+            if screening.dropped is not None:
+                return await self._say(screening.dropped)
+        talks = screening.needs_engine
         if talks:
             await self._converse()
-        if case.passed:
-            LOG.event(Passed(self._client, case.record.new))
-        outcome = case.outcome()
+        if screening.passed:
+            LOG.event(Passed(self._client, screening.record.new))
+        outcome = screening.outcome()
         if outcome is not None:
-            await self._front.memory.keep(self._ends.client_address, outcome)
+            await self._front.cache.store(self._ends.client_address, outcome)
         return not talks
 
     def _now(self) -> float:
         return self._front.loop.time()
 
     async def _wait_for_greeting(self) -> bool:
-        """The tests before the greeting; False: the client is gone."""
-        case, params = self._case, self._prepared.params
+        """Perform the tests before the greeting. False: the client is gone."""
+        screening, params = self._screening, self._prepared.params
         self._began = self._now()
         try:
-            if case.needs(Trial.GREET) and params.postscreen_greet_banner:
-                self._visitor.send(f"220-{params.postscreen_greet_banner}\r\n".encode())
-            question = None
-            if case.needs(Trial.DNSBL):
-                question = self._front.scores.ask(self._ends.client_address, self._visitor.nudge)
+            if screening.needs(ScreenTest.GREET) and params.postscreen_greet_banner:
+                self._socket.send(f"220-{params.postscreen_greet_banner}\r\n".encode())
+            pending = None
+            if screening.needs(ScreenTest.DNSBL):
+                pending = self._front.scores.ask(self._ends.client_address, self._socket.interrupt)
             try:
-                await self._listen(question)
+                await self._listen(pending)
             finally:
-                if question is not None:
-                    question.waiting.discard(self._visitor.nudge)
+                if pending is not None:
+                    pending.waiting.discard(self._socket.interrupt)
         except Gone:
             LOG.event(Hangup(self._client, self._now() - self._began, _BEFORE))
             return False
-        case.passes(Trial.GREET, time.time())
-        if question is not None and case.dropped is None:
-            await self._judge(question)
+        screening.passes(ScreenTest.GREET, time.time())
+        if pending is not None and screening.dropped is None:
+            await self._judge(pending)
         return True
 
-    async def _listen(self, question: Question | None) -> None:
-        """Wait, until all is known or the time is over. Raises Gone."""
-        case = self._case
+    async def _listen(self, pending: PendingScore | None) -> None:
+        """Wait until all results are known, or postscreen_greet_wait is over. Raises Gone."""
+        screening = self._screening
         deadline = self._began + self._front.params.postscreen_greet_wait
-        while case.dropped is None and (left := deadline - self._now()) > 0:
-            if question is None or question.complete:
-                if question is not None and self._vouched(question):
+        while screening.dropped is None and (left := deadline - self._now()) > 0:
+            if pending is None or pending.complete:
+                if pending is not None and self._is_allowlisted(pending):
                     return
-                if not case.needs(Trial.GREET) and (question is not None or case.failed):
+                if not screening.needs(ScreenTest.GREET) and (
+                    pending is not None or screening.failed
+                ):
                     return
-            reading = case.needs(Trial.GREET)
-            if not await self._visitor.wait(left, reading=reading):
+            reading = screening.needs(ScreenTest.GREET)
+            if not await self._socket.wait(left, reading=reading):
                 continue
             if not reading:
                 raise Gone
-            if data := self._visitor.peek():
+            if data := self._socket.peek():
                 after = self._now() - self._began
                 LOG.event(Pregreet(self._client, len(data), after, shown(data)))
-                case.fail(Trial.GREET)
+                screening.fail(ScreenTest.GREET)
 
-    def _vouched(self, question: Question) -> bool:
-        """Whether allow lists know the client so well that nothing else counts."""
+    def _is_allowlisted(self, pending: PendingScore) -> bool:
+        """Whether the DNS score reaches postscreen_dnsbl_allowlist_threshold, so that the client
+        passes all tests."""
         threshold = self._prepared.params.postscreen_dnsbl_allowlist_threshold
-        return threshold < 0 and question.score.value <= threshold and not self._case.failed
+        return threshold < 0 and pending.score.value <= threshold and not self._screening.failed
 
-    async def _judge(self, question: Question) -> None:
-        """The test of DNS lists, by what they have said until now."""
-        params, case, score = self._prepared.params, self._case, question.score
+    async def _judge(self, pending: PendingScore) -> None:
+        """The result of the DNSBL test, by the answers so far."""
+        params, screening, score = self._prepared.params, self._screening, pending.score
         if score.value >= params.postscreen_dnsbl_threshold:
             LOG.event(DnsblRank(self._client, score.value))
             name = await self._prepared.list_name(score.heaviest)
             text = f"Service unavailable; client [{self._ends.client_address}] blocked using {name}"
-            case.fail(Trial.DNSBL, ("5.7.1", text))
+            screening.fail(ScreenTest.DNSBL, ("5.7.1", text))
             return
         least, most = params.postscreen_dnsbl_min_ttl, params.postscreen_dnsbl_max_ttl
-        known = score.ttl if question.complete else 0
+        known = score.ttl if pending.complete else 0
         seconds = most if known < 0 else max(least, min(known, most))
-        case.passes(Trial.DNSBL, time.time(), seconds)
-        if self._vouched(question):
-            case.vouched_for(time.time(), seconds)
+        screening.passes(ScreenTest.DNSBL, time.time(), seconds)
+        if self._is_allowlisted(pending):
+            screening.allowlisted(time.time(), seconds)
 
     # our own SMTP
 
     async def _converse(self) -> None:
-        """Talk to the client until it or we have enough."""
-        case = self._case
-        case.begin_late()
-        engine = Engine(self._prepared, case, self._ends, self._client, await self._discarded())
+        """Let the built-in SMTP engine talk to the client, to the end of the session."""
+        screening = self._screening
+        screening.begin_deep_tests()
+        engine = Engine(
+            self._prepared, screening, self._ends, self._client, await self._discarded()
+        )
         self._began = self._now()
         try:
-            if not case.has_failed(Trial.GREET):  # who talks first needs no greeting
-                self._visitor.send(engine.greeting())
+            if not screening.has_failed(
+                ScreenTest.GREET
+            ):  # a client that talks first gets no greeting
+                self._socket.send(engine.greeting())
             while not engine.over:
                 await self._exchange(engine)
         except Gone:
             LOG.event(Hangup(self._client, self._now() - self._began, _AFTER))
         if engine.reached:
-            case.end_late(time.time())
+            screening.end_deep_tests(time.time())
 
     async def _exchange(self, engine: Engine) -> None:
-        """Until something was answered. Raises Gone, Stopping."""
+        """Wait for a command, and send the replies. Raises Gone, Stopping."""
         deadline = self._now() + self._front.params.postscreen_command_time_limit
         while True:
             left = deadline - self._now()
             if left <= 0:
-                self._visitor.send(await engine.late())
+                self._socket.send(await engine.late())
                 return
-            if await self._visitor.wait(left, reading=True):
-                replies = await engine.receive(self._visitor.read())
+            if await self._socket.wait(left, reading=True):
+                replies = await engine.receive(self._socket.read())
                 if replies:
-                    self._visitor.send(replies)
-                if engine.talk.wants_tls:
+                    self._socket.send(replies)
+                if engine.state.wants_tls:
                     await self._start_tls(engine)
                 elif not replies:
                     continue
                 return
 
     async def _start_tls(self, engine: Engine) -> None:
-        """Have tlsproxy(8) shake hands; the conversation goes on through it. Raises Gone."""
-        front, visitor = self._front, self._visitor
+        """Have tlsproxy(8) do the TLS handshake; the session goes on through it. Raises Gone."""
+        front, client = self._front, self._socket
         timeout = front.params.postscreen_starttls_timeout
         try:
-            clear = await front.tlsproxy.begin(visitor.sock, self._client, timeout)
+            clear = await front.tlsproxy.begin(client.sock, self._client, timeout)
         except (ServiceUnavailable, OSError) as error:
             LOG.warning(str(error))
-            visitor.send(await engine.answer_starttls(starting=False))
+            client.send(await engine.answer_starttls(starting=False))
             return
         try:
-            visitor.send(await engine.answer_starttls(starting=True))
+            client.send(await engine.answer_starttls(starting=True))
         finally:
-            visitor.go_on_with(clear)
+            client.replace(clear)
 
     async def _discarded(self) -> frozenset[str]:
-        """EHLO keywords that the client does not get to see."""
+        """EHLO keywords to hide from the client."""
         try:
             found = await self._prepared.discard_maps.find(self._ends.client_address)
         except TableRetry:
@@ -291,7 +299,7 @@ class Session:
         front = self._front
         try:
             with front.handing_over():
-                await hand_over(front.params.smtpd_service_name, self._visitor.sock, self._ends)
+                await hand_over(front.params.smtpd_service_name, self._socket.sock, self._ends)
         except HandoverFailed as error:
             LOG.warning(str(error))
             return await self._say(_NOT_TAKEN)

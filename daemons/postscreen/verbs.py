@@ -1,17 +1,17 @@
-"""The commands of postscreen's own SMTP. None of them needs to wait for anything."""
+"""The commands of the built-in SMTP engine. None of them awaits anything."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from daemons.postscreen.params import PostscreenParams
-from daemons.postscreen.trial import Case
+from daemons.postscreen.screening import Screening
 from libmail.log import LOG
 from libmail.smtp.address import AddressSyntax, parse_path, without_line_breaks
 from libmail.smtp.reply import Reply
 from libmail.tls.levels import Level
 
-__all__ = ["READY", "VERBS", "Talk"]
+__all__ = ["READY", "VERBS", "SmtpState"]
 
 READY: Final = Reply(220, "2.0.0", "Ready to start TLS")
 _OK: Final = Reply(250, "2.0.0", "Ok")
@@ -24,34 +24,45 @@ _EXTENSIONS: Final = (
     "SMTPUTF8", "CHUNKING",
 )  # fmt: skip
 _CHUNK: Final = re.compile(r"[0-9]{1,19}(?:[ \t]+LAST)?", re.I)
-# What would be misread in a log line.
+# Characters with a meaning in a log line.
 _UNSAFE: Final = {ord(char): "?" for char in '<>()\\";@'}
 
 
-class Talk:
-    """What was said in a session.
+class SmtpState:
+    """The state of an SMTP session with the engine.
 
-    sender: None outside of a transaction. where: the command before, CONNECT at first. rejected: a
-    recipient that the reply at hand refuses, "" for none. over: the reply at hand is the last. tls:
-    the level; secured: what is said is inside of TLS; wants_tls: the reply at hand is up to who
-    can start it.
+    client: as in the log. discard: hidden EHLO keywords. sender: None outside of a transaction.
+    where: the last command, at first CONNECT. rejected: the recipient that the current reply
+    refuses, "" for none. over: the current reply is the last one. tls: the level of the service.
+    secured: TLS is active. wants_tls: STARTTLS was given, and is to be answered by the session.
     """
 
     __slots__ = (
-        "case", "client", "discard", "helo", "over", "params", "protocol", "rejected", "secured",
-        "sender", "tls", "wants_tls", "where",
+        "client",
+        "discard",
+        "helo",
+        "over",
+        "params",
+        "protocol",
+        "rejected",
+        "screening",
+        "secured",
+        "sender",
+        "tls",
+        "wants_tls",
+        "where",
     )  # fmt: skip
 
     def __init__(
         self,
         params: PostscreenParams,
-        case: Case,
+        screening: Screening,
         client: str,
         discard: frozenset[str],
         tls: Level,
     ) -> None:
         self.params = params
-        self.case = case
+        self.screening = screening
         self.client = client
         self.discard = discard
         self.helo = ""
@@ -64,8 +75,8 @@ class Talk:
         self.secured = False
         self.wants_tls = False
 
-    def begin_again(self) -> None:
-        """Inside of TLS: nothing that was said before counts (RFC 3207 §4.2)."""
+    def restart(self) -> None:
+        """TLS has started: forget what the client said before (RFC 3207 §4.2)."""
         self.secured = True
         self.helo = ""
         self.protocol = "SMTP"
@@ -73,78 +84,78 @@ class Talk:
         self.where = "STARTTLS"
 
     def needs_tls(self, verb: str) -> bool:
-        """Whether a command has to wait until there is TLS."""
+        """Whether a command is refused until TLS is active."""
         return self.tls.enforced and not self.secured and verb not in _IN_THE_CLEAR
 
 
-def _helo(talk: Talk, argument: str) -> Reply:
+def _helo(state: SmtpState, argument: str) -> Reply:
     if not argument:
         return Reply(501, "", "Syntax: HELO hostname")
-    _introduce(talk, argument)
-    return Reply(250, "", talk.params.myhostname)
+    _introduce(state, argument)
+    return Reply(250, "", state.params.myhostname)
 
 
-def _ehlo(talk: Talk, argument: str) -> Reply:
+def _ehlo(state: SmtpState, argument: str) -> Reply:
     if not argument:
         return Reply(501, "", "Syntax: EHLO hostname")
-    _introduce(talk, argument)
-    talk.protocol = "ESMTP"  # from now on, as in Postfix
-    lines = [talk.params.myhostname]
-    lines += [_detailed(talk, word) for word in _EXTENSIONS if _offered(talk, word)]
-    if talk.discard and "SILENT-DISCARD" not in talk.discard:
-        hidden = ", ".join([word for word in _EXTENSIONS if word in talk.discard])
-        LOG.info(f"{talk.client}: discarding EHLO keywords: {hidden}")
+    _introduce(state, argument)
+    state.protocol = "ESMTP"  # from now on, as in Postfix
+    lines = [state.params.myhostname]
+    lines += [_detailed(state, word) for word in _EXTENSIONS if _offered(state, word)]
+    if state.discard and "SILENT-DISCARD" not in state.discard:
+        hidden = ", ".join([word for word in _EXTENSIONS if word in state.discard])
+        LOG.info(f"{state.client}: discarding EHLO keywords: {hidden}")
     return Reply(250, "", "\n".join(lines))
 
 
-def _introduce(talk: Talk, name: str) -> None:
+def _introduce(state: SmtpState, name: str) -> None:
     name = name.split()[0].translate(_UNSAFE)
-    talk.helo = "".join([char if char.isprintable() else "?" for char in name])
-    talk.sender = None
+    state.helo = "".join([char if char.isprintable() else "?" for char in name])
+    state.sender = None
 
 
-def _offered(talk: Talk, word: str) -> bool:
-    params = talk.params
+def _offered(state: SmtpState, word: str) -> bool:
+    params = state.params
     disabled = (word == "VRFY" and params.postscreen_disable_vrfy_command) or (
         word == "SMTPUTF8" and not params.smtputf8_enable
     )
-    if word == "STARTTLS" and (talk.tls is Level.NONE or talk.secured):
+    if word == "STARTTLS" and (state.tls is Level.NONE or state.secured):
         return False
-    return word not in talk.discard and not disabled
+    return word not in state.discard and not disabled
 
 
-def _detailed(talk: Talk, word: str) -> str:
-    limit = talk.params.message_size_limit
+def _detailed(state: SmtpState, word: str) -> str:
+    limit = state.params.message_size_limit
     return f"SIZE {limit}" if word == "SIZE" and limit else word
 
 
-def _starttls(talk: Talk, argument: str) -> Reply:
+def _starttls(state: SmtpState, argument: str) -> Reply:
     if argument:
         return Reply(501, "5.5.4", "Syntax: STARTTLS")
-    if talk.secured:
+    if state.secured:
         return Reply(554, "5.5.1", "Error: TLS already active")
-    if talk.tls is Level.NONE or "STARTTLS" in talk.discard:
+    if state.tls is Level.NONE or "STARTTLS" in state.discard:
         return _NOT_HERE
-    talk.wants_tls = True
+    state.wants_tls = True
     return READY
 
 
-def _mail(talk: Talk, argument: str) -> Reply:
-    if talk.params.postscreen_helo_required and not talk.helo:
+def _mail(state: SmtpState, argument: str) -> Reply:
+    if state.params.postscreen_helo_required and not state.helo:
         return _NO_HELO
-    if talk.sender is not None:
+    if state.sender is not None:
         return Reply(503, "5.5.1", "Error: nested MAIL command")
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
         return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
     try:
-        talk.sender = _address(argument[5:])
+        state.sender = _address(argument[5:])
     except AddressSyntax:
         return Reply(501, "5.1.7", "Bad sender address syntax")
     return Reply(250, "2.1.0", "Ok")
 
 
-def _rcpt(talk: Talk, argument: str) -> Reply:
-    if talk.sender is None:
+def _rcpt(state: SmtpState, argument: str) -> Reply:
+    if state.sender is None:
         return Reply(503, "5.5.1", "Error: need MAIL command")
     if argument[:3].upper() != "TO:" or not argument[3:].strip():
         return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
@@ -154,8 +165,8 @@ def _rcpt(talk: Talk, argument: str) -> Reply:
         recipient = ""
     if not recipient:
         return Reply(501, "5.1.3", "Bad recipient address syntax")
-    talk.rejected = recipient
-    return talk.case.answer
+    state.rejected = recipient
+    return state.screening.answer
 
 
 def _address(text: str) -> str:
@@ -163,43 +174,43 @@ def _address(text: str) -> str:
     return without_line_breaks(parse_path(text, utf8=True)[0])
 
 
-def _data(talk: Talk, argument: str) -> Reply:
+def _data(state: SmtpState, argument: str) -> Reply:
     if argument:
         return Reply(501, "5.5.4", "Syntax: DATA")
-    if talk.sender is None:
+    if state.sender is None:
         return Reply(503, "5.5.1", "Error: need RCPT command")
-    return _no_recipients(talk, "DATA")
+    return _no_recipients(state, "DATA")
 
 
-def _bdat(talk: Talk, argument: str) -> Reply:
-    talk.over = True  # what follows is no command
+def _bdat(state: SmtpState, argument: str) -> Reply:
+    state.over = True  # what follows is no command
     if not _CHUNK.fullmatch(argument):
         return Reply(501, "5.5.4", "Syntax: BDAT count [LAST]")
-    if talk.sender is None:
+    if state.sender is None:
         return Reply(554, "5.5.1", "Error: need MAIL command")
-    return _no_recipients(talk, "BDAT")
+    return _no_recipients(state, "BDAT")
 
 
-def _no_recipients(talk: Talk, verb: str) -> Reply:
-    """Whoever goes on to the content does not listen to replies."""
-    LOG.info(f"{verb} without valid RCPT from {talk.client}")
-    talk.over = True
+def _no_recipients(state: SmtpState, verb: str) -> Reply:
+    """All recipients were refused: a client that goes on to the content ignores replies."""
+    LOG.info(f"{verb} without valid RCPT from {state.client}")
+    state.over = True
     return Reply(554, "5.5.1", "Error: no valid recipients")
 
 
-def _rset(talk: Talk, _: str) -> Reply:
-    talk.sender = None
+def _rset(state: SmtpState, _: str) -> Reply:
+    state.sender = None
     return _OK
 
 
-def _vrfy(talk: Talk, argument: str) -> Reply:
-    if talk.params.postscreen_disable_vrfy_command:
+def _vrfy(state: SmtpState, argument: str) -> Reply:
+    if state.params.postscreen_disable_vrfy_command:
         return Reply(502, "5.5.1", "VRFY command is disabled")
-    return talk.case.answer if argument else Reply(501, "5.5.4", "Syntax: VRFY address")
+    return state.screening.answer if argument else Reply(501, "5.5.4", "Syntax: VRFY address")
 
 
-def _etrn(talk: Talk, argument: str) -> Reply:
-    if talk.params.postscreen_helo_required and not talk.helo:
+def _etrn(state: SmtpState, argument: str) -> Reply:
+    if state.params.postscreen_helo_required and not state.helo:
         return _NO_HELO
     return (
         Reply(458, "", "Unable to queue messages")
@@ -208,12 +219,12 @@ def _etrn(talk: Talk, argument: str) -> Reply:
     )
 
 
-def _quit(talk: Talk, _: str) -> Reply:
-    talk.over = True
+def _quit(state: SmtpState, _: str) -> Reply:
+    state.over = True
     return _BYE
 
 
-VERBS: Final[Mapping[str, Callable[[Talk, str], Reply]]] = {
+VERBS: Final[Mapping[str, Callable[[SmtpState, str], Reply]]] = {
     "HELO": _helo,
     "EHLO": _ehlo,
     "STARTTLS": _starttls,
@@ -230,4 +241,4 @@ VERBS: Final[Mapping[str, Callable[[Talk, str], Reply]]] = {
     "ETRN": _etrn,
     "QUIT": _quit,
 }
-"""By their names."""
+"""The commands by name."""

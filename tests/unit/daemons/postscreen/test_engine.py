@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from daemons.postscreen.engine import Engine
-from daemons.postscreen.trial import Case
-from daemons.postscreen.trials import Record, Trial
+from daemons.postscreen.screen_tests import Record, ScreenTest
+from daemons.postscreen.screening import Screening
 from libmail.net.ends import Ends
 from tests.unit.daemons.postscreen.world import World
 
@@ -32,14 +32,14 @@ class Talk:
     ) -> None:
         prepared = world.prepared(**(settings or {}))
         self.world = world
-        self.case = Case(prepared.rules, Record(), 0)
+        self.screening = Screening(prepared.rules, Record(), 0)
         if greeted:
-            self.case.passes(Trial.GREET, 0)
+            self.screening.passes(ScreenTest.GREET, 0)
         else:
-            self.case.fail(Trial.GREET)
-        self.case.begin_late()
+            self.screening.fail(ScreenTest.GREET)
+        self.screening.begin_deep_tests()
         ends = Ends("192.0.2.1", "99", "192.0.2.2", "25")
-        self.engine = Engine(prepared, self.case, ends, CLIENT, prepared.discard)
+        self.engine = Engine(prepared, self.screening, ends, CLIENT, prepared.discard)
 
     def say(self, text: str | bytes) -> list[str]:
         """In one piece."""
@@ -69,8 +69,8 @@ def test_good_client(world: World) -> None:
     ]
     assert talk.engine.over
     assert talk.engine.reached
-    talk.case.end_late(time.time())
-    assert talk.case.passed
+    talk.screening.end_deep_tests(time.time())
+    assert talk.screening.passed
     assert world.logged == [
         f"NOQUEUE: reject: RCPT from {CLIENT}: 450 4.3.2 Service currently unavailable; "
         "from=<a@c.test>, to=<b@mail.test>, proto=ESMTP, helo=<c.test>"
@@ -261,7 +261,7 @@ def test_names_cannot_forge_log_lines(world: World) -> None:
 
 def secured(talk: Talk) -> str:
     """Let TLS start; the reply to STARTTLS."""
-    assert talk.engine.talk.wants_tls
+    assert talk.engine.state.wants_tls
     return asyncio.run(talk.engine.answer_starttls(starting=True)).decode()
 
 
@@ -272,7 +272,7 @@ def test_starttls(world: World) -> None:
     assert talk.say("MAIL FROM:<a@c.test>\r\nSTARTTLS\r\nRSET\r\n") == ["250 2.1.0 Ok"]
     assert secured(talk) == "220 2.0.0 Ready to start TLS\r\n"
     assert talk.say("RCPT TO:<b@mail.test>\r\n") == ["503 5.5.1 Error: need MAIL command"]
-    assert talk.engine.talk.helo == ""
+    assert talk.engine.state.helo == ""
     assert "250-STARTTLS" not in talk.say("EHLO c.test\r\n")
     assert talk.say("STARTTLS\r\n") == ["554 5.5.1 Error: TLS already active"]
 
@@ -283,7 +283,7 @@ def test_what_comes_early_behind_starttls(world: World) -> None:
     assert talk.say("STARTTLS\r\nNOOP\r\n") == []
     assert secured(talk) == "220 2.0.0 Ready to start TLS\r\n"
     assert talk.say("") == []
-    assert talk.case.has_failed(Trial.PIPELINING)
+    assert talk.screening.has_failed(ScreenTest.PIPELINING)
     assert world.logged == [f"COMMAND PIPELINING from {CLIENT} after STARTTLS: NOOP\\r\\n"]
 
 

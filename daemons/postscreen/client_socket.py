@@ -1,7 +1,7 @@
-"""The socket of a client, as its session sees it. What is read may stay there for the SMTP server.
+"""The socket of a client. Input can be left in the kernel, for the SMTP server to read.
 
-It is watched only while the session waits: a descriptor that is handed over must not be known to
-the poller any more.
+The socket is watched only while the session waits, as a descriptor that is handed over must not be
+known to the poller any more.
 """
 
 import socket
@@ -11,13 +11,13 @@ from libmail.net.ends import Ends, plain_address
 from libmail.net.poller import READ, Poller
 from libmail.net.wakeup import Wakeup
 
-__all__ = ["Gone", "Stopping", "Visitor", "ends_of_socket"]
+__all__ = ["ClientSocket", "Gone", "Stopping", "ends_of_socket"]
 
 _READ: Final = 4096
 
 
 class Gone(Exception):
-    """The client has closed the connection, or does not take our replies."""
+    """The client has closed the connection, or does not read our replies."""
 
 
 class Stopping(Exception):
@@ -37,8 +37,8 @@ def ends_of_socket(sock: socket.socket) -> Ends | None:
     )
 
 
-class Visitor:
-    """sock: does not block; owned."""
+class ClientSocket:
+    """The socket of a session; owned, and made non-blocking."""
 
     __slots__ = ("_events", "_poller", "_stopping", "_wakeup", "deadline", "sock")
 
@@ -54,29 +54,29 @@ class Visitor:
     # for the poller
 
     def ready(self, events: int) -> None:
-        """Something happened."""
+        """The socket has events."""
         self._events = events
         self._wakeup.wake()
 
     def expire(self) -> None:
-        """The time is over."""
+        """The deadline has passed."""
         self._wakeup.wake()
 
     # for others
 
-    def nudge(self) -> None:
-        """End the wait of the session."""
+    def interrupt(self) -> None:
+        """End the current wait of the session."""
         self._poller.loop.call_soon(self._wakeup.wake)
 
     def stop(self) -> None:
         """The mail system is being stopped."""
         self._stopping = True
-        self.nudge()
+        self.interrupt()
 
     # for the session
 
     async def wait(self, seconds: float, *, reading: bool) -> bool:
-        """Wait that long, or until somebody nudges. reading: or until the client sends something.
+        """Wait that long, until `interrupt`, or (reading) until the client sends something.
 
         True: it did, or it is gone. Raises Stopping.
         """
@@ -95,11 +95,11 @@ class Visitor:
         return bool(self._events if reading else self._events & ~READ)
 
     def peek(self) -> bytes:
-        """What the client has sent; it stays there. Raises Gone; b"": nothing yet."""
+        """Input of the client, which stays in the kernel; b"" for none yet. Raises Gone."""
         return self._receive(_READ, socket.MSG_PEEK)
 
     def read(self, size: int = _READ) -> bytes:
-        """What the client has sent. Raises Gone; b"": nothing yet."""
+        """Input of the client; b"" for none yet. Raises Gone."""
         return self._receive(size, 0)
 
     def _receive(self, size: int, flags: int) -> bytes:
@@ -114,7 +114,7 @@ class Visitor:
         return data
 
     def send(self, data: bytes) -> None:
-        """Send a reply. Raises Gone, also for who does not take what is so small."""
+        """Send a reply. Raises Gone, also if the socket does not take that little at once."""
         try:
             sent = self.sock.send(data)
         except OSError:
@@ -122,8 +122,8 @@ class Visitor:
         if sent < len(data):
             raise Gone
 
-    def go_on_with(self, sock: socket.socket) -> None:
-        """Talk over another socket from now on; somebody else has the client's own."""
+    def replace(self, sock: socket.socket) -> None:
+        """Use another socket from now on: tlsproxy(8) has the client's own."""
         self.sock.close()
         sock.setblocking(False)
         self.sock = sock

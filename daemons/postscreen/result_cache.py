@@ -1,23 +1,23 @@
-"""What is remembered of clients that were here: postscreen_cache_map, and how it is tidied."""
+"""The cache of test results, postscreen_cache_map, and its cleanup."""
 
 import asyncio
 import time
 from typing import Final, NamedTuple
 
-from daemons.postscreen.trials import Record, read_record
+from daemons.postscreen.screen_tests import Record, read_record
 from libmail.log import LOG
 from libmail.tables.table import TableError, TableUnsupported, WritableTable
 
-__all__ = ["Memory"]
+__all__ = ["ResultCache"]
 
 _CLEANED: Final = "_LAST_CACHE_CLEANUP_COMPLETED_"
-"""The entry that says when that was, as in Postfix."""
+"""The key of the entry with the time of the last cleanup, as in Postfix."""
 
-_SOON: Final = 60.0  # seconds between looks whether it is time
+_SOON: Final = 60.0  # seconds between checks whether a cleanup is due
 
 
 class Cleanup(NamedTuple):
-    """The cache was tidied up."""
+    """Expired entries were removed."""
 
     table: str
     retained: int
@@ -31,18 +31,18 @@ class Cleanup(NamedTuple):
         )
 
 
-class Memory:
-    """table: None where nothing is kept. interval: between clean-ups, 0 for none. retention: how
-    long an entry is kept that has expired; both in seconds. A table that fails is a warning, and
-    clients are new."""
+class ResultCache:
+    """The cache. If the table fails that is logged, and clients are treated as new."""
 
     def __init__(self, table: WritableTable | None, interval: float, retention: float) -> None:
+        """table: None for no cache. interval: seconds between cleanups, 0 for none. retention:
+        seconds for which expired entries are kept."""
         self._table = table
         self._interval = interval
         self._retention = retention
 
-    async def recall(self, address: str) -> Record:
-        """What is known of a client."""
+    async def lookup(self, address: str) -> Record:
+        """The record of a client."""
         if self._table is None:
             return Record()
         try:
@@ -52,8 +52,8 @@ class Memory:
             return Record()
         return Record() if entry is None else read_record(entry)
 
-    async def keep(self, address: str, record: Record) -> None:
-        """Remember a client."""
+    async def store(self, address: str, record: Record) -> None:
+        """Store the record of a client."""
         if self._table is None:
             return
         try:
@@ -61,17 +61,17 @@ class Memory:
         except TableError as error:
             LOG.seldom("postscreen_cache_map", f": update: {error}")
 
-    async def tidy_for_ever(self) -> None:
-        """Tidy up once in an interval, which goes on over restarts, if the table can do that."""
+    async def clean_up_forever(self) -> None:
+        """Clean up once in an interval, counted across restarts, if the table supports that."""
         table = self._table
         if table is None or not self._interval:
             return
         while True:
             try:
                 if await self._is_time(table):
-                    await self.tidy(table)
+                    await self.clean_up(table)
             except TableUnsupported:
-                return  # who has the table looks after it
+                return  # a shared table is cleaned up by the program that has it open
             except TableError as error:
                 LOG.seldom("postscreen_cache_map", f": cleanup: {error}")
             await asyncio.sleep(min(self._interval, _SOON))
@@ -81,8 +81,8 @@ class Memory:
         when = int(last) if last and last.isascii() and last.isdigit() and len(last) < 20 else 0
         return not 0 <= time.time() - when < self._interval
 
-    async def tidy(self, table: WritableTable) -> None:
-        """Remove what has expired long ago. Raises TableError."""
+    async def clean_up(self, table: WritableTable) -> None:
+        """Remove entries whose retention time is over. Raises TableError."""
         now = time.time()
         dropped = retained = 0
         async for key, entry in table.listing():
