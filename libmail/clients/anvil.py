@@ -1,11 +1,10 @@
-"""Telling anvil(8) what clients do.
+"""Reports events of clients to anvil(8), which counts them.
 
-Called by: smtpd. Asks: `private/anvil`. Without an answer nobody is limited: a counter that is down
-must not stop mail.
+Called by: smtpd. Asks: `private/anvil`. If anvil does not answer, no limit applies: a counter that
+is down must not stop mail.
 
-All events of a process go over one connection, in order, and are answered in order; any number may
-be on their way. The connections of clients are counted as long as it lasts: when the process dies,
-anvil knows that they are gone.
+All events of a process go over one connection, pipelined, and are answered in order. anvil counts a
+client's connections as long as that connection lasts: when the process dies, they are gone.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from libmail.log import LOG
 __all__ = ["AnvilClient"]
 
 _NOTHING: Final = ClientCounts(0, 0)
-_PATIENCE: Final = 10.0  # seconds for an answer; a client should not wait longer for a counter
+_PATIENCE: Final = 10.0  # seconds to wait for an answer, during which the client waits, too
 _MOST_WAITING: Final = 10_000
 
 
@@ -78,12 +77,12 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, event: ClientEvent) -> None:
-        """An event that has no answer."""
+        """Send an event that has no answer."""
         if self._transport is not None:
             self._transport.write(CODEC.encode(event))
 
     def ask(self, event: ClientEvent) -> "asyncio.Future[ClientCounts]":
-        """An event with its answer; zeros when the connection is lost."""
+        """Send an event; its answer, zeros if the connection is lost."""
         answer: asyncio.Future[ClientCounts] = asyncio.get_running_loop().create_future()
         self.send(event)
         self._waiting.append(answer)
@@ -91,7 +90,7 @@ class _Link(asyncio.Protocol):
 
 
 class AnvilClient:
-    """path: of the service's socket."""
+    """The client of anvil(8) in a process. path: of its socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -99,7 +98,7 @@ class AnvilClient:
         self._opening = asyncio.Lock()
 
     async def count(self, event: str, ident: str, *, only_report: bool = False) -> ClientCounts:
-        """Tell an event; the numbers, zeros while anvil does not answer."""
+        """Report an event. Returns the counts, zeros while anvil does not answer."""
         link = self._link
         if link is None or not link.usable:
             link = await self._open()
@@ -114,7 +113,7 @@ class AnvilClient:
             return _NOTHING
 
     def disconnect(self, ident: str) -> None:
-        """A client that was counted as connected is gone."""
+        """A client whose connection was counted has disconnected."""
         if self._link is not None:
             self._link.send(ClientEvent("disconnect", ident))
 

@@ -1,4 +1,4 @@
-"""Asking bounce(8), defer(8) and trace(8) for the report on a message."""
+"""Requests to bounce(8), defer(8) and trace(8) to send the report on a message."""
 
 from libmail.ipc.messages import BounceFlush, Envelope, QueueId
 
@@ -6,7 +6,7 @@ __all__ = ["report_on"]
 
 
 def report_on(kind: str, queue_name: str, queue_id: QueueId, envelope: Envelope) -> BounceFlush:
-    """The request for a report on what was recorded of a message; kind: see `BounceFlush`."""
+    """The request to send the report on a message. kind: see `BounceFlush`."""
     return BounceFlush(
         kind=kind,
         queue_name=queue_name,

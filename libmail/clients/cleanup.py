@@ -1,6 +1,6 @@
 """Submitting a message to cleanup(8).
 
-Called by: smtpd, pickup, bounce, local and whatever else makes mail. Asks: `public/cleanup`.
+Called by: smtpd, pickup, bounce, local and all others that create mail. Asks: `public/cleanup`.
 
     submission = await client.open(flags)
     submission.envelope(envelope, recipients)
@@ -8,8 +8,8 @@ Called by: smtpd, pickup, bounce, local and whatever else makes mail. Asks: `pub
     result = await submission.finish()           # or: submission.abort()
 
 The content is a complete message in wire form (CRLF), not dot-stuffed. A small message reaches
-cleanup in one system call. `ServiceUnavailable` is always a temporary error; whoever sees it, or
-anything else, before `finish` has returned may not say that the message was accepted.
+cleanup in one system call. `ServiceUnavailable` is always a temporary error. A caller that gets it,
+or any other error, before `finish` has returned must not report the message as accepted.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from libmail.ipc.messages import (
     Recipient,
     Recipients,
 )
-from libmail.service.connection import AnswerLate, Connection, ConnectionLost
+from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
 __all__ = ["CleanupClient", "MailClient", "MailSubmission", "Submission"]
@@ -41,7 +41,7 @@ _RECIPIENTS: Final = 500  # in a frame
 
 
 class MailSubmission(Protocol):
-    """What a program needs of a `Submission`."""
+    """The interface of `Submission`, for programs that can do with another implementation."""
 
     queue_id: QueueId
 
@@ -81,23 +81,10 @@ class CleanupClient:
 
     async def open(self, flags: int) -> "Submission":
         """Begin a message; flags: CleanupFlag bits. Raises ServiceUnavailable."""
-        while True:
-            connection, used = await self._pool.acquire()
-            try:
-                connection.send(CleanupOpen(flags))
-                opened = await self._pool.answer(connection, CleanupOpened, self._timeout)
-            except ConnectionLost as err:
-                self._pool.discard(connection)
-                if used and not isinstance(err, AnswerLate):  # the service may have retired since
-                    continue
-                raise ServiceUnavailable(f"{self._pool.path}: lost connection") from err
-            except WireError as err:
-                self._pool.discard(connection)
-                raise ServiceUnavailable(f"{self._pool.path}: {err}") from err
-            except BaseException:
-                self._pool.discard(connection)
-                raise
-            return Submission(self._pool, connection, opened.queue_id, self._timeout)
+        connection, opened = await self._pool.begin(
+            CleanupOpen(flags), CleanupOpened, self._timeout
+        )
+        return Submission(self._pool, connection, opened.queue_id, self._timeout)
 
 
 class Submission:
@@ -200,7 +187,7 @@ class Submission:
     def abort(self) -> None:
         """Drop the message. Does nothing after the end of the submission.
 
-        cleanup gets to see what there is of it, and logs its Message-Id.
+        What was written so far is sent all the same, so that cleanup logs its Message-Id.
         """
         connection, self._connection = self._connection, None
         if connection is None:

@@ -1,10 +1,10 @@
-"""Asking Dovecot who may log in: one connection of the process, with any number of requests.
+"""The client of Dovecot's auth service: one connection of the process for any number of requests.
 
 Called by: smtpd. Asks: Dovecot's auth service, over a UNIX socket (`private/auth`, relative to the
 queue directory, or absolute) or `inet:host:port`.
 
-The connection is made when a client wants to know the mechanisms, and kept. When Dovecot restarts,
-requests under way end as temporary failures, and the next client gets a new connection.
+The connection is made when the mechanisms are needed for the first time, and kept. When Dovecot
+restarts, pending requests end as temporary failures, and the next one makes a new connection.
 """
 
 import asyncio

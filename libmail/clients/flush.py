@@ -1,4 +1,4 @@
-"""What smtpd(8) and defer(8) tell flush(8), and which sites it knows at all.
+"""The client of flush(8), and fast_flush_domains, the sites for which it keeps records.
 
 Called by: smtpd, bounce (as defer). Asks: `public/flush`.
 """
@@ -16,12 +16,12 @@ from libmail.tables.table import TableOptions, TableRetry
 
 __all__ = ["FlushClient", "FlushClientParams", "flush_domains", "is_site"]
 
-_PATIENCE: Final = 10.0  # seconds; a record is not worth holding up deliveries for longer
+_PATIENCE: Final = 10.0  # seconds to wait for a record, during which deliveries wait, too
 
 
 @dataclass(frozen=True, slots=True)
 class FlushClientParams:
-    """Which destinations have a record of their deferred mail, and who keeps it."""
+    """The parameters of programs that use flush(8)."""
 
     fast_flush_domains: tuple[str, ...]
     flush_service_name: str
@@ -46,7 +46,7 @@ def is_site(text: str) -> bool:
 
 
 class FlushClient:
-    """params, domains: of `FlushClientParams` and `flush_domains`."""
+    """Asks flush(8). domains: from `flush_domains`."""
 
     def __init__(self, params: FlushClientParams, domains: DomainList) -> None:
         path = f"public/{params.flush_service_name}"
@@ -61,7 +61,7 @@ class FlushClient:
         return await self._domains.match(site)
 
     async def deferred(self, queue_id: QueueId, addresses: Iterable[str]) -> None:
-        """A message was deferred for these recipients. A failure is logged; no mail is lost."""
+        """Record a message as deferred for these recipients. A failure is logged, and harmless."""
         if not self._domains:
             return
         sites = {address.rpartition("@")[2].lower() for address in addresses if "@" in address}
@@ -73,5 +73,6 @@ class FlushClient:
                 LOG.warning(f"{queue_id}: not recorded as deferred for {site}: {err}")
 
     async def send_site(self, site: str) -> str:
-        """Have the mail for a site delivered now; "" or why not. Raises ServiceUnavailable."""
+        """Start delivery of the mail for a site. Returns "", or why not. Raises
+        ServiceUnavailable."""
         return (await self._sites.call(FlushSite(site), FlushReply)).reason

@@ -1,9 +1,9 @@
-"""Talking to Milters: one connection each for a session, on a descriptor that can change hands.
+"""The connection to one Milter for an SMTP session, on a descriptor that can be handed over.
 
-Called by: smtpd, for what happens in a session; cleanup, for the content of a message and for mail
-that does not come by SMTP. Asks: the Milters.
+Called by: smtpd, for the events of a session; cleanup, for the content of a message, and for mail
+that did not come by SMTP. Asks: the Milters.
 
-A Milter that cannot be reached, breaks off, stalls or breaks the protocol never stops mail by
+A Milter that cannot be reached, disconnects, stalls or breaks the protocol never stops mail by
 itself: from then on its `default_action` is its answer to everything, with one warning in the log.
 """
 
@@ -54,7 +54,7 @@ Dial: TypeAlias = Callable[[], Awaitable[socket.socket]]
 
 
 def default_decision(action: str) -> Decision:
-    """What milter_default_action says: one of its words, or a reply of its own."""
+    """The decision for a milter_default_action: one of its words, or an SMTP reply."""
     known = _DEFAULTS.get(action.lower())
     if known is not None:
         return known
@@ -67,12 +67,12 @@ def default_decision(action: str) -> Decision:
 
 
 def no_edits(edit: Edit) -> None:
-    """For events that permit no changes; the protocol core refuses them before."""
+    """The `edit` of events that permit no changes; `Conversation` rejects those earlier."""
     raise AssertionError(edit)
 
 
 class HandedOver(NamedTuple):
-    """A link on its way to another process. sock: its connection, which we keep, None for none."""
+    """A link to be handed over. sock: its connection, which stays open here, too; None for none."""
 
     state: MilterState
     sock: socket.socket | None
@@ -97,7 +97,7 @@ class MilterLink:
 
     @property
     def settings(self) -> MilterSettings:
-        """Its part of the configuration."""
+        """The configuration of the Milter."""
         return self._settings
 
     async def open(self, connect: Dial) -> None:
@@ -115,7 +115,10 @@ class MilterLink:
     # another process
 
     def hand_over(self, end_of_header_macros: str, end_of_data_macros: str) -> HandedOver:
-        """What another process must know to go on. The macros: lists for those that did not ask."""
+        """The state for another process to go on with.
+
+        The arguments are lists of macros for a Milter that did not ask for others.
+        """
         settings, sock = self._settings, self._sock
         state = MilterState(
             settings.endpoint,
@@ -168,7 +171,7 @@ class MilterLink:
     # events
 
     def wants(self, command: Command) -> bool:
-        """Whether it is to be told of such an event."""
+        """Whether the Milter wants such an event now."""
         return self._failed is None and self._conversation.wants(command)
 
     def macros(self, stage: Stage, ours: str) -> str:
@@ -216,21 +219,21 @@ class MilterLink:
         return decision
 
     def abort(self) -> None:
-        """The message at hand is over, if there is one. Does not wait: the packet is tiny."""
+        """Report the end of the current message, if any. Does not wait, as the packet is tiny."""
         out = b"" if self._failed is not None else self._conversation.abort()
         if out and self._sock is not None:
             try:
                 self._sock.send(out)
             except OSError:
-                pass  # the next event will show what is wrong, if there is one
+                pass  # the next event, if any, will find and log the problem
 
     def lost(self) -> None:
-        """Another process did not come to the message's end: who knows where the Milter is."""
+        """Another process did not complete the message: the state of the protocol is unknown."""
         if self._failed is None:
             self._fail()
 
     def close(self, *, goodbye: bool = True) -> None:
-        """End the connection. goodbye: with QUIT, which a process that only borrowed it omits."""
+        """End the connection. goodbye: send QUIT; False in a process that only borrowed it."""
         sock, self._sock = self._sock, None
         if sock is None:
             return
@@ -294,7 +297,7 @@ class MilterLink:
 
 
 def _reason(error: OSError) -> str:
-    """The system's words; those of event loops say more than the line has room for."""
+    """The text of the error number, without what event loops add to it."""
     if isinstance(error, TimeoutError):
         return os.strerror(errno.ETIMEDOUT)
     return os.strerror(error.errno) if error.errno else error.strerror or str(error)

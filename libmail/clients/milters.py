@@ -1,7 +1,11 @@
-"""All Milters of a session or message, in their order.
+"""All Milters of a session or message, in order; and macros.
 
-Each is told of an event in turn, until one of them decides something else than to go on. What one
-changes, the next one sees.
+An event is reported to each in turn, until one decides anything but to continue. Each sees the
+changes of those before it.
+
+The value of a macro comes from the first of: `known`, what session or message tell (smtpd:
+daemons.smtpd.milters, cleanup: daemons.cleanup.milters); `Milters._general_macro`, configuration;
+milter_macro_defaults. Which macros go with an event: `_MACROS`, unless the Milter asked for others.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +25,7 @@ __all__ = ["MilterChain", "MilterParams", "Milters"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MilterParams:
-    """What is the same for all Milters. Times in seconds."""
+    """The parameters of all Milters. Times in seconds."""
 
     mail_name: str
     mail_version: str
@@ -74,20 +78,20 @@ class Milters:
         self._addresses = ServerAddresses()
 
     def parse(self, elements: Sequence[str]) -> list[MilterSettings]:
-        """Elements of smtpd_milters, checked. Raises ValueError with the complaint."""
+        """Parse the elements of smtpd_milters. Raises ValueError with the problem."""
         found = parse_milters(elements, self._general)
         for one in found:
             parse_endpoint(one.endpoint)
         return found
 
     def dial(self, settings: MilterSettings) -> Dial:
-        """How to connect to one."""
+        """The function that connects to a Milter."""
         return EndpointOpener(
             parse_endpoint(settings.endpoint), lambda: self._addresses
         ).open_socket
 
     def macro(self, name: str, known: Callable[[str], str]) -> str:
-        """The value of a macro, "" for none. known: what session or message know."""
+        """The value of a macro, "" for none. known: values of the session or message."""
         return known(name) or self._general_macro(name) or self._defaults.get(name, "")
 
     def _general_macro(self, name: str) -> str:
@@ -110,7 +114,7 @@ class Milters:
 
 
 class MilterChain:
-    """The Milters of one session. macros: gives the value of a macro, "" for none."""
+    """The Milters of one session or message."""
 
     def __init__(self, milters: Milters, links: Sequence[MilterLink]) -> None:
         self.milters = milters
@@ -123,15 +127,15 @@ class MilterChain:
         macro: Callable[[str], str],
         edit: Callable[[MilterLink, Edit], None] | None = None,
     ) -> Decision:
-        """Report an event to all that want it; the first decision that is not to go on.
+        """Report an event to all that want it. Returns the first decision but to continue.
 
-        macro: what is known by the name of a macro. edit: takes each change asked for.
+        macro: values of the session or message. edit: called with each change requested.
         """
         held = PASS
         for link in self.links:
             decision = await self.tell(link, command, data, macro, edit)
             if decision.act is Act.HOLD:
-                held = decision  # the others may still refuse
+                held = decision  # the others may still reject
             elif decision is not PASS:
                 return decision
         return held

@@ -25,7 +25,7 @@ _WIDTH: Final = 79
 
 @dataclass(frozen=True, slots=True)
 class NoticeParams:
-    """What a program has to read that sends notices."""
+    """The parameters of programs that send notices."""
 
     double_bounce_sender: str
     error_notice_recipient: str
@@ -54,7 +54,7 @@ def transcript_text(transcript: Transcript) -> str:
 
 
 class Postmaster:
-    """Whom to tell."""
+    """Sends notices to the postmaster."""
 
     def __init__(self, params: NoticeParams, cleanup: MailClient) -> None:
         self._params = params

@@ -1,11 +1,11 @@
-"""Asking policy servers what to do with a client, sender, recipient or message.
+"""The client of policy servers (SMTPD_POLICY_README).
 
-Called by: smtpd's restrictions (check_policy_service), through the lookup context. Asks: servers of
-others, over `inet:host:port` or `unix:path` (relative to the queue directory).
+Called by: smtpd's restrictions (check_policy_service), through the lookup context. Asks: external
+servers, over `inet:host:port` or `unix:path` (relative to the queue directory).
 
 Connections are kept and shared by all sessions of the process; each carries one request at a time.
-A server that fails is asked again, on new connections, as often as `try_limit` says; then
-`default_action` is the answer, which is temporary unless the administrator says otherwise.
+A request that fails is repeated on a new connection, up to `try_limit` times; then the answer is
+`default_action`, which is temporary unless the administrator says otherwise.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class PolicyConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a request can be sent: open, and nothing came that nobody asked for."""
+        """Whether a request can be sent. Unrequested input closes the connection."""
         return self._transport is not None and not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,11 +113,11 @@ class PolicyServer:
                 if connection is not None:
                     connection.close()
                 if kept and isinstance(error, OSError) and not isinstance(error, TimeoutError):
-                    continue  # it had been closed; that says nothing about the server
+                    continue  # an idle connection was closed, which is no failure of the server
                 self._warn(error)
             except BaseException:
                 if connection is not None:
-                    connection.close()  # the answer may come later, to somebody else's question
+                    connection.close()  # a late answer would be taken for that of the next request
                 raise
             else:
                 self._keep(connection)
@@ -194,5 +194,5 @@ class PolicyServers:
         }
 
     async def ask(self, question: PolicyQuestion) -> str:
-        """The action that a server, or its `default_action`, wants."""
+        """The action of a server, or its `default_action`."""
         return await self._servers[question.settings].ask(question.attributes)

@@ -1,9 +1,8 @@
-"""Questions to trivial-rewrite(8), with a cache in front.
+"""The client of trivial-rewrite(8), with a cache.
 
 Called by: smtpd, cleanup, qmgr, local, bounce. Asks: `private/rewrite`.
 
-An address costs an exchange once in a while, not once a message; the same question asked by many
-at a time is one exchange.
+Answers are cached for a second. Requests for the same address at the same time share one exchange.
 """
 
 import asyncio
@@ -92,9 +91,9 @@ class RewriteClient:
         return await self.resolve(sender, address)
 
     async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
-        """Have the answers of `resolve` for complete addresses; others are left out.
+        """Fill the cache of `resolve` for complete addresses; others are left out.
 
-        An exchange for hundreds costs little more than one for a single address.
+        An exchange for hundreds of addresses costs little more than one for a single address.
         """
         asked = {
             address: None
@@ -107,7 +106,7 @@ class RewriteClient:
                 self._remember((sender, address), answer)
 
     def known_route(self, sender: str, address: str) -> ResolveReply | None:
-        """What `resolve` would answer at once, without asking; None if it would have to ask."""
+        """The cached answer of `resolve`, None if there is none."""
         return self._routes.get(address) or self._resolved.get((sender, address))
 
     async def _ask_resolve(self, key: Pair) -> ResolveReply:

@@ -1,7 +1,7 @@
-"""What smtpd(8), smtp(8) and lmtp(8) have of tlsmgr(8): keys of tickets, and sessions.
+"""The client of tlsmgr(8): keys of session tickets, and the cache of TLS sessions.
 
-Called by: daemons with TLS. Asks: `private/tlsmgr`. Without it TLS works, but every handshake is a
-full one. Nothing waits for it but a lookup of a session, and that not for long.
+Called by: smtpd, smtp, lmtp, tlsproxy. Asks: `private/tlsmgr`. Without it TLS works, but every
+handshake is a full one. Only the lookup of a session waits for tlsmgr, and not for long.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from libmail.tls.tickets import TicketKey, TicketKeys
 
 __all__ = ["Spawn", "TlsmgrClient", "TlsmgrClientParams"]
 
-_PATIENCE: Final = 1.0  # seconds; a full handshake takes less than a long wait
+_PATIENCE: Final = 1.0  # seconds to wait for a session; a full handshake takes less
 _KEYS_PATIENCE: Final = 10.0
 _RETRY: Final = (1.0, 5.0, 30.0)  # seconds between requests for keys that fail, the last for ever
 _SOONEST: Final = 1.0
@@ -38,7 +38,7 @@ Spawn = Callable[[Coroutine[object, object, object]], object]
 
 @dataclass(frozen=True, slots=True)
 class TlsmgrClientParams:
-    """Where tlsmgr is."""
+    """The parameters of programs that use tlsmgr(8)."""
 
     tlsmgr_service_name: str
 
@@ -67,7 +67,7 @@ class TlsmgrClient:
         self._pending = 0
 
     def keep_keys(self) -> None:
-        """Have the keys of tickets at hand from now on; of a server, when it starts."""
+        """Fetch the keys of tickets, and renew them from now on. For servers, at their start."""
         self._spawn(self._keep_keys())
 
     async def _keep_keys(self) -> None:
@@ -96,11 +96,11 @@ class TlsmgrClient:
             raise ServiceUnavailable(f"{self._pool.path}: {error}") from None
 
     def _until_next(self, keys: Sequence[TicketKey]) -> float:
-        """Seconds until the newest key comes into use: there is one more then."""
+        """Seconds until the newest key comes into use, when tlsmgr has made the next one."""
         return max(_SOONEST, max(key.issues_from for key in keys) - self._clock())
 
     async def session(self, key: str) -> bytes:
-        """The session that was kept; b"" if there is none, or nobody says so in time."""
+        """A cached session; b"" if there is none, or no answer in time."""
         try:
             reply = await self._hasty.call(SessionLookup(self._cache, key), SessionReply)
             return base64.b64decode(reply.session, validate=True)
@@ -109,11 +109,11 @@ class TlsmgrClient:
             return b""
 
     def keep(self, key: str, session: bytes) -> None:
-        """Have a session kept, some time."""
+        """Store a session in the cache, in the background."""
         self._tell(SessionStore(self._cache, key, base64.b64encode(session).decode()))
 
     def remove(self, key: str) -> None:
-        """Have a session forgotten, some time."""
+        """Remove a session from the cache, in the background."""
         self._tell(SessionRemove(self._cache, key))
 
     def close(self) -> None:
@@ -136,6 +136,6 @@ class TlsmgrClient:
 
 
 def _key(record: TicketKeyRecord) -> TicketKey:
-    """Raises ValueError for what is none."""
+    """Raises ValueError for an invalid record."""
     name, cipher, mac = map(bytes.fromhex, (record.name, record.cipher_key, record.mac_key))
     return TicketKey(name, cipher, mac, record.issues_from, record.issues_until, record.opens_until)

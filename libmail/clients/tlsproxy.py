@@ -1,4 +1,4 @@
-"""TLS with a client, by tlsproxy(8), for programs that do not speak it themselves.
+"""The client of tlsproxy(8), which does TLS for programs that do not do it themselves.
 
 Called by: postscreen. Asks: `private/tlsproxy`.
 """
@@ -11,11 +11,11 @@ from libmail.service.pool import ServicePool, ServiceUnavailable
 
 __all__ = ["TlsProxyClient"]
 
-_PATIENCE: Final = 10.0  # seconds until it says whether it does
+_PATIENCE: Final = 10.0  # seconds to wait for the answer
 
 
 class TlsProxyClient:
-    """path: of the socket."""
+    """Asks tlsproxy(8). path: of its socket."""
 
     def __init__(self, path: str) -> None:
         self._pool = ServicePool(path, idle=0, timeout=_PATIENCE, wait=False)
@@ -23,9 +23,9 @@ class TlsProxyClient:
     async def begin(self, sock: socket.socket, client: str, timeout: float) -> socket.socket:
         """Hand a client's socket over, of which the caller closes its own copy.
 
-        client, timeout: see TlsProxyRequest. Returns the socket over which goes what is said inside
-        of TLS; it ends when the session does, be it that the handshake fails. Raises
-        ServiceUnavailable, OSError; the client's socket is as before then.
+        client, timeout: see TlsProxyRequest. Returns the socket that carries the data within TLS;
+        it is closed when the session ends, also if the handshake fails. Raises ServiceUnavailable,
+        OSError, and leaves the client's socket alone then.
         """
         ours, theirs = socket.socketpair()
         try:

@@ -1,6 +1,6 @@
-"""Asking verify(8) whether an address takes mail, and telling it what a probe has found.
+"""The client of verify(8): the status of an address, and results of probes.
 
-Called by: smtpd (restrictions), delivery agents. Asks: `private/verify`.
+Called by: smtpd (restrictions), delivery agents (results). Asks: `private/verify`.
 """
 
 from libmail.ipc.messages import VerifyQuery, VerifyReply, VerifyUpdate
@@ -11,15 +11,15 @@ __all__ = ["VerifyClient"]
 
 
 class VerifyClient:
-    """All raise ServiceUnavailable."""
+    """Asks verify(8). All methods raise ServiceUnavailable."""
 
     def __init__(self, pool: ServiceClient) -> None:
         self._pool = pool
 
     async def ask(self, question: VerifyQuestion) -> VerifyReply:
-        """What is known of an address. What is not, will be tried."""
+        """The status of an address. If it is not known, verify(8) starts a probe."""
         return await self._pool.call(VerifyQuery(question.key), VerifyReply)
 
     async def tell(self, address: str, status: int, text: str) -> None:
-        """The outcome of a probe; status: AddressStatus."""
+        """Report the result of a probe. status: AddressStatus."""
         await self._pool.call(VerifyUpdate(address, status, text), VerifyReply)

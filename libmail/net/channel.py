@@ -1,9 +1,9 @@
-"""The connection to a client, as the session sees it, on an asyncio transport.
+"""The connection to a client, on an asyncio transport.
 
-Two things keep one client from taking the process for itself. A session that has much to do gives
-way to the others (`give_way`), and nothing is read for it meanwhile. And a client that does not
-take our replies is not listened to: `read` waits until it has taken them, no longer than
-smtpd_timeout, and the connection is then cut.
+Two rules keep a client from monopolizing the process. A session with much to do yields to the
+others (`give_way`), and nothing is read for it meanwhile. And nothing is read from a client that
+does not read our replies: `read` waits until it has, for smtpd_timeout at most; then the connection
+is cut.
 """
 
 import asyncio

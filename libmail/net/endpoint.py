@@ -1,6 +1,6 @@
-"""Where a server is: `inet:host:port` or `unix:/path`.
+"""Addresses of servers, `inet:host:port` or `unix:/path`, and how to connect to them.
 
-Called by: the tables tcp, socketmap, memcache; the restriction check_policy_service.
+Used for the tables tcp, socketmap and memcache, policy servers, Milters, and Dovecot.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ FindAddresses: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host. Raises OSError."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class EndpointOpener:
     """Connects to an endpoint; made before the jail."""
 
     def __init__(self, endpoint: Endpoint, resolver: Callable[[], FindAddresses]) -> None:
-        """resolver: makes what finds the addresses of a host, where there is one."""
+        """resolver: makes the function that looks up addresses, for an endpoint with a host."""
         self.endpoint = endpoint
         self._addresses = None if endpoint.path else resolver()
 
@@ -79,14 +80,12 @@ class EndpointOpener:
         endpoint = self.endpoint
         if self._addresses is None:
             return await _connected(loop, socket.AF_UNIX, endpoint.path)
-        problem = OSError(0, f"host not found: {endpoint.host}")
-        for address in await self._addresses(endpoint.host):
+
+        async def connect(address: str) -> socket.socket:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            try:
-                return await _connected(loop, family, (address, endpoint.port))
-            except OSError as error:
-                problem = error
-        raise problem
+            return await _connected(loop, family, (address, endpoint.port))
+
+        return await self._to_any(self._addresses, connect)
 
     async def connect(self, factory: Callable[[], P]) -> P:
         """A new connection for the protocol that `factory` makes. Raises OSError."""
@@ -94,10 +93,18 @@ class EndpointOpener:
         endpoint = self.endpoint
         if self._addresses is None:
             return (await loop.create_unix_connection(factory, endpoint.path))[1]
-        problem = OSError(0, f"host not found: {endpoint.host}")
-        for address in await self._addresses(endpoint.host):
+
+        async def connect(address: str) -> P:
+            return (await loop.create_connection(factory, address, endpoint.port))[1]
+
+        return await self._to_any(self._addresses, connect)
+
+    async def _to_any(self, find: FindAddresses, connect: Callable[[str], Awaitable[R]]) -> R:
+        """The first connection that succeeds, of those to all addresses of the host."""
+        problem = OSError(0, f"host not found: {self.endpoint.host}")
+        for address in await find(self.endpoint.host):
             try:
-                return (await loop.create_connection(factory, address, endpoint.port))[1]
+                return await connect(address)
             except OSError as error:
                 problem = error
         raise problem

@@ -1,7 +1,6 @@
-"""Both ends of a connection, as a value.
+"""The addresses of both ends of a connection, as a value.
 
-The socket need not know them: who accepted the connection may have been told of others (a proxy,
-postscreen), and then they count.
+They need not be those of the socket: a proxy or postscreen may have told others, which count then.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Ends(NamedTuple):
 
 
 def plain_address(address: str) -> str:
-    """An address without zone; an IPv4 address in IPv6 clothes is an IPv4 address."""
+    """An address without zone; an IPv4-mapped IPv6 address as the IPv4 address."""
     address = address.partition("%")[0]
     if address.lower().startswith("::ffff:") and "." in address:
         return address[7:]
@@ -38,7 +37,7 @@ def address_literal(address: str) -> str:
 
 
 def ends_of(transport: asyncio.BaseTransport) -> Ends:
-    """Those that the socket has; of a UNIX socket both are this host."""
+    """The ends of a socket; those of a UNIX socket are both this host."""
     return Ends(*_end(transport, "peername"), *_end(transport, "sockname"))
 
 

@@ -1,8 +1,7 @@
-"""A `Wire` that may have a layer of encryption in between, from some moment on.
+"""A `Wire` that can switch to encryption, for STARTTLS.
 
-What the layer has to say goes through the one queue of what was not sent yet, so that its records
-are never torn apart. A file is read and encrypted in pieces, where a plain wire lets the kernel
-send it.
+Records of the layer go through the same output queue as everything else, so that they are never
+interleaved. A file is read and encrypted in pieces, where a plain wire uses sendfile(2).
 """
 
 import os
@@ -57,10 +56,10 @@ class SecureWire(Wire):
         super().__init__(poller, family, limits, per_request=per_request, bind=bind)
 
     async def secure(self, layer: Layer) -> None:
-        """Shake hands, and have all go through the layer from then on.
+        """Perform the handshake; all data goes through the layer from then on.
 
-        What the server has said before is forgotten: anybody can have said it. Raises what the
-        layer raises, and Lost when time runs out.
+        Input from before is dropped, as an attacker may have inserted it. Raises what the layer
+        raises, and Lost for a timeout.
         """
         self._reader = ReplyReader()
         self._layer, self._shaking = layer, True

@@ -1,7 +1,7 @@
-"""Questions to a server over a byte stream: tcp, socketmap, memcache.
+"""Request and reply over a byte stream: for the tables tcp, socketmap and memcache.
 
-Each connection carries one question at a time. It is kept for some seconds, and replaced once where
-it turns out to be closed. In a program without an event loop the table has one of its own, so that
+Each connection carries one request at a time. It is kept for some seconds, and replaced once if it
+turns out to be closed. In a program without an event loop the table has one of its own, so that
 nothing suspends (`libmail.tables.table.run_now`).
 """
 
@@ -33,18 +33,18 @@ class LinkError(Exception):
 
 
 class NotConnected(LinkError):
-    """Nor was there a connection to it."""
+    """There was no connection to the server."""
 
 
 class Opener(Protocol):
-    """What connects to the server: `libmail.net.endpoint.Opener`."""
+    """Connects to the server: `libmail.net.endpoint.EndpointOpener`."""
 
     async def connect(self, factory: Callable[[], P]) -> P:
         """A new connection for the protocol that `factory` makes. Raises OSError."""
 
 
 class _Link(asyncio.Protocol, Generic[R]):
-    """One connection. A server that speaks without being asked loses it."""
+    """One connection. Unrequested input from the server closes it."""
 
     def __init__(self, parse: Parse[R], loop: asyncio.AbstractEventLoop) -> None:
         self.born = loop.time()
@@ -107,7 +107,7 @@ class _Link(asyncio.Protocol, Generic[R]):
 
 
 def _reason(error: OSError) -> str:
-    """Without the words that asyncio adds."""
+    """The text of the error number, without what asyncio adds to it."""
     return os.strerror(error.errno) if error.errno else error.strerror or str(error)
 
 
@@ -218,7 +218,7 @@ class StreamClient(Generic[R]):
         try:
             answer = await link.ask(question)
         except BaseException:
-            link.close()  # whatever else it says would be taken for the next answer
+            link.close()  # a late answer would be taken for that of the next request
             raise
         if not link.usable or here.loop.time() - link.born > self._life:
             link.close()

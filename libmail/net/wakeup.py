@@ -1,8 +1,8 @@
-"""What a task waits for when only the event loop can wake it: data from the network, mostly.
+"""A reusable awaitable, with which callbacks of the event loop resume a task: mostly for input.
 
-A future wakes its task through the loop's queue, and is made anew for each wait. A `Wakeup` is
-made once, and resumes the task at once, from the callback in which the data arrives: a session
-that answers dozens of commands saves a good part of its time.
+A future is made anew for each wait, and wakes its task through the loop's queue. A `Wakeup` is made
+once, and resumes the task directly from the callback in which data arrives, which is a good part of
+the time of a session with dozens of commands.
 """
 
 import asyncio

@@ -1,4 +1,8 @@
-"""Clients of services: a pool of connections to one UNIX socket."""
+"""The client's side of an internal service: a pool of connections to one UNIX socket.
+
+Every problem with a service is `ServiceUnavailable`, a temporary condition. `call` is an exchange
+of one request and one reply, `begin` the first part of a longer one.
+"""
 
 import asyncio
 import time
@@ -20,11 +24,11 @@ M = TypeVar("M")
 
 
 class ServiceUnavailable(Exception):
-    """The service did not answer, or not in time: a temporary condition. The text says what."""
+    """A service did not answer, or not in time: a temporary condition. The text says which."""
 
 
 class ServiceClient(Protocol):
-    """Who asks a service and gets its replies: a `ServicePool`, or what stands in for it."""
+    """Sends requests to a service and returns its replies: a `ServicePool`, or a fake in tests."""
 
     async def call(self, request: object, reply: type[M]) -> M:
         """Send a request and await its reply. Raises ServiceUnavailable."""
@@ -34,8 +38,8 @@ class ServicePool:
     """Connections to the service at `path`, kept for `idle` seconds after their last use.
 
     idle: `ipc_idle`; life: `ipc_ttl`, after which a connection is not used again; timeout:
-    `ipc_timeout`, for connecting and for an answer; all in seconds. wait: for a service that is not
-    up, until then; False: what needs it can be done without.
+    `ipc_timeout`, for connecting and for an answer; all in seconds. wait: wait up to `timeout` for
+    a service that is not up; False: fail at once, for services that callers can do without.
     """
 
     def __init__(
@@ -54,9 +58,9 @@ class ServicePool:
         self._timeout = timeout
         self._idle: list[tuple[Connection, float, float]] = []  # with birth, idle since
         self._birth: dict[Connection, float] = {}
-        self._due: dict[Connection, float] = {}  # when the answer that is awaited is late
-        # Late answers are looked for once in a while: a timer for each would cost more than the
-        # rest of most exchanges.
+        self._due: dict[Connection, float] = {}  # when the awaited answer times out
+        # Timeouts are checked for periodically: a timer for each would cost more than the rest of
+        # most exchanges.
         self._interval = max(0.01, min(_SWEEP, idle or _SWEEP, timeout / 10))
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -166,16 +170,26 @@ class ServicePool:
             del self._due[connection]
 
     async def call(self, request: object, reply: type[M]) -> M:
-        """Send a request and await its reply. Raises ServiceUnavailable.
+        """Send a request and await its reply. Raises ServiceUnavailable. See `begin`."""
+        connection, answer = await self.begin(request, reply)
+        self.release(connection)
+        return answer
 
-        A kept connection that turns out to be closed is replaced once: the service may have
-        retired between two exchanges. So a request may be seen twice, by two processes.
+    async def begin(
+        self, request: object, reply: type[M], timeout: float | None = None
+    ) -> tuple[Connection, M]:
+        """Send a request and await its reply. Returns the connection, too, for what follows.
+
+        The caller has to `release` or `discard` the connection. An idle connection that turns out
+        to be closed is replaced by another: the service may have retired between two exchanges. So
+        a request may be seen twice, by two processes. timeout: other than the pool's, seconds.
+        Raises ServiceUnavailable.
         """
         while True:
             connection, used = await self.acquire()
             try:
                 connection.send(request)
-                answer = await self.answer(connection, reply)
+                return connection, await self.answer(connection, reply, timeout)
             except AnswerLate as err:
                 self.discard(connection)
                 raise ServiceUnavailable(f"{self.path}: no answer in time") from err
@@ -190,8 +204,6 @@ class ServicePool:
             except BaseException:
                 self.discard(connection)
                 raise
-            self.release(connection)
-            return answer
 
     async def notify(self, message: object) -> None:
         """Send a message that has no answer. Raises ServiceUnavailable."""
