@@ -50,6 +50,7 @@ from libmail.lookup.reply_filter import ReplyFilter as DnsReplyFilter
 from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import RewriteParams
 from libmail.lookup.servers import ServerChoice
+from libmail.lookup.tlsa import DaneParams
 from libmail.message.headers import with_cut_fields
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -125,6 +126,7 @@ def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentCh
 def _decisions(
     params: SmtpParams,
     tls: TlsPolicies,
+    dane: DaneParams,
     logins: Logins | None,
     options: TableOptions,
     *,
@@ -138,6 +140,7 @@ def _decisions(
     choice = ServerChoice(params, _protocols(params), _own_addresses(params))
     resolver = Resolver(
         dnssec=params.smtp_dns_support_level == "dnssec",
+        probe=params.dnssec_probe,
         reply_filter=DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
     )
     native = NativeResolver() if choice.uses_native else None
@@ -154,6 +157,7 @@ def _decisions(
             options,
         ),
         tls=tls,
+        dane=dane,
         pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
         reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
         logins=logins,
@@ -174,7 +178,14 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
         status_filter=open_status_filter(
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
-        decisions=_decisions(params, tls, open_logins(config, prefix, options), options, lmtp=lmtp),
+        decisions=_decisions(
+            params,
+            tls,
+            config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
+            open_logins(config, prefix, options),
+            options,
+            lmtp=lmtp,
+        ),
         engine=open_engine(config, prefix) if tls.ever else None,
         generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),

@@ -29,6 +29,7 @@ from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.layer import TlsLayer
+from libmail.tls.levels import Level
 from libmail.tls.loglevel import LogLevel, parse_loglevel
 from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, session_key
@@ -85,6 +86,7 @@ class Handshakes:
         except TlsConfigError as error:
             warn_of_problems(error.problems)
             raise PolicyError(error.reason) from None
+        _warn_of_records(session.relay, tls.policy.level, connection)
         cached = CachedTlsSession(key, self._tlsmgr)
         return Handshake(session, tls.policy, connection, self._loglevel, cached)
 
@@ -147,6 +149,8 @@ class Handshake:
         session.secured = True
         session.verified = self._connection.trust is Trust.VERIFIED
         self._tell()
+        if _goes_unchecked(self._policy.level, self._connection):
+            return None
         return self._policy.unmet(self._connection.trust)
 
     def _tell(self) -> None:
@@ -157,7 +161,7 @@ class Handshake:
         if refused is not None and (policy.level.matches_peer or level.states):
             LOG.event(TlsPeer(peer, refused.text("server", peer)))
         if level.summary:
-            agreed, trust = connection.agreed, connection.trust
+            agreed, trust = connection.agreed, policy.told(connection.trust)
             LOG.event(
                 TlsEstablished(
                     peer,
@@ -174,6 +178,22 @@ class Handshake:
         saved = self._connection.saved_session()
         if saved is not None:
             self._cached.keep(saved.data)
+
+
+def _goes_unchecked(level: Level, connection: Connection) -> bool:
+    """Whether it is as if the level were encrypt, for no record can be used (RFC 7672 §2.2)."""
+    return level.by_dane and level is not Level.DANE_ONLY and not connection.usable_records
+
+
+def _warn_of_records(peer: str, level: Level, connection: Connection) -> None:
+    if not level.by_dane:
+        return
+    for record in connection.unusable:
+        LOG.warning(f"{peer}: unusable TLSA RR: {record}")
+    if not connection.usable_records:
+        instead = _goes_unchecked(level, connection)
+        fallback = ", fallback to unauthenticated TLS" if instead else ""
+        LOG.warning(f"{peer}: all TLSA records unusable{fallback}")
 
 
 def open_handshakes(config: Config, prefix: str) -> Handshakes:

@@ -24,6 +24,7 @@ class SmtpParams:
     best_mx_transport: str
     disable_dns_lookups: bool
     disable_mime_output_conversion: bool
+    dnssec_probe: str
     header_size_limit: int
     ignore_mx_lookup_error: bool
     inet_interfaces: tuple[str, ...]

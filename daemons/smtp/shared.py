@@ -16,6 +16,7 @@ from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import TlsPolicies
 from libmail.lookup.context import Lookups
 from libmail.lookup.servers import ServerChoice
+from libmail.lookup.tlsa import DaneParams
 from libmail.net.poller import Poller
 from libmail.net.secure_wire import SecureWire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
@@ -42,6 +43,7 @@ class Decisions:
     discard_maps: Maps
     cache_destinations: StringList
     tls: TlsPolicies
+    dane: DaneParams
     pix: PixWorkarounds
     reply_filter: ReplyFilter
     logins: Logins | None = None

@@ -1,17 +1,20 @@
 """The TLS policy for each server, from parameters and tables; libmail.tls.policy decides."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from libmail.config import Config
 from libmail.log import LOG
+from libmail.lookup.context import Lookups
+from libmail.lookup.servers import Server
+from libmail.lookup.tlsa import DaneParams, settled
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
 from libmail.tls.params import TlsParams
-from libmail.tls.policy import Policy, Where, choose, client_level, with_records
+from libmail.tls.policy import Policy, Where, choose, client_level
 from libmail.tls.policy_entry import PolicyError
 
 __all__ = ["PLAIN", "ServerTlsPolicy", "TlsKey", "TlsPolicies", "open_policies"]
@@ -36,6 +39,27 @@ class ServerTlsPolicy:
         """The key of sessions with the server."""
         named = self.policy.level.matches_peer or self.policy.server_name
         return self.policy, self.where if named else None
+
+    async def at(
+        self, server: Server | None, port: int, dane: DaneParams, lookups: Lookups
+    ) -> Self:
+        """The policy for one server, whose TLSA records are looked up if the level is by DANE.
+
+        server: None for a UNIX socket. Raises PolicyError, after its warning is logged.
+        """
+        level = self.policy.level
+        if not level.by_dane:
+            return self
+        try:
+            if server is None:
+                how = "is invalid for delivery via a unix-domain socket"
+                raise PolicyError(f'{self.where.nexthop}: the "{level.label}" security level {how}')
+            policy = await settled(self.policy, server, port, lookups, dane)
+        except PolicyError as error:
+            if error.warning:
+                LOG.warning(error.warning)
+            raise
+        return replace(self, policy=policy)
 
     @property
     def without_tls(self) -> "ServerTlsPolicy":
@@ -78,8 +102,7 @@ class TlsPolicies:
                 self._usual = policy
         if policy.warning:
             LOG.warning(policy.warning)
-        # TLSA records are not looked up yet: as if the domain had none.
-        return ServerTlsPolicy(with_records(policy, None, ""), where, policy.level)
+        return ServerTlsPolicy(policy, where, policy.level)
 
     async def _chosen(self, text: str, where: Where) -> Policy:
         find, site = self._policies.find, self._sites.find

@@ -163,31 +163,45 @@ class Walk:
 
     # servers
 
-    async def _tls_policy(
-        self, route: _Route, host: str, address: str = ""
-    ) -> ServerTlsPolicy | None:
-        """The TLS policy of a server; None, with the reason in the ledger, if it is not known."""
-        try:
-            nexthop = host if route.destination.path else route.destination.host
-            tls = await self._client.decisions.tls.of(route.text, nexthop, host)
-        except PolicyError as error:
-            if address:
-                LOG.warning(f"TLS policy lookup for {route.text}/{address}: {error.reason}")
-            self._ledger.why = Failure(error.dsn, error.reason, site=True)
-            return None
+    async def _tls_policy(self, route: _Route, host: str) -> ServerTlsPolicy:
+        """The TLS policy of a server; host: "" for any of the destination. Raises PolicyError."""
+        nexthop = host if route.destination.path else route.destination.host
+        tls = await self._client.decisions.tls.of(route.text, nexthop, host)
         self._ledger.set_wanted_tls(tls.wanted.label)
         return tls
 
+    async def _server_tls_policy(
+        self, route: _Route, server: Server | None
+    ) -> ServerTlsPolicy | None:
+        """The TLS policy of one server, with its TLSA records where the policy asks for them.
+
+        server: None for the UNIX socket of the destination. None, with the reason in the ledger, if
+        the policy is not known.
+        """
+        decisions, destination = self._client.decisions, route.destination
+        host = self._settings.params.myhostname if server is None else server.host
+        try:
+            tls = await self._tls_policy(route, host)
+            return await tls.at(server, destination.port, decisions.dane, decisions.lookups)
+        except PolicyError as error:
+            LOG.warning(f"TLS policy lookup for {route.text}/{host}: {error.reason}")
+            self._ledger.why = Failure(error.dsn, error.reason, site=True)
+            return None
+
     async def _reuse_any(self, route: _Route) -> bool:
         """Use cached sessions of the destination. Returns whether no recipient is left."""
-        tls = await self._tls_policy(route, "")
-        return tls is not None and await self._reuse(route.key(tls.key), route, tls, last=False)
+        try:
+            tls = await self._tls_policy(route, "")
+        except PolicyError as error:
+            self._ledger.why = Failure(error.dsn, error.reason, site=True)
+            return False
+        return await self._reuse(route.key(tls.key), route, tls, last=False)
 
     async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
         sessions = self._settings.params.smtp_mx_session_limit
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
-            tls = await self._tls_policy(route, server.host, server.address)
+            tls = await self._server_tls_policy(route, server)
             if tls is None or not self._wrapping_fits(tls, route.destination.port):
                 continue
             where = route.server_key(server.host, server.address, tls.key)
@@ -225,7 +239,7 @@ class Walk:
     async def _try_path(self, route: _Route, *, last: bool) -> None:
         path = route.destination.path
         host = self._settings.params.myhostname
-        tls = await self._tls_policy(route, host, path)
+        tls = await self._server_tls_policy(route, None)
         if tls is None:
             return
         if tls.policy.level is Level.MAY:

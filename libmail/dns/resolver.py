@@ -126,6 +126,7 @@ class Resolver:
         resolv_conf: str = "/etc/resolv.conf",
         *,
         dnssec: bool = False,
+        probe: str = "",
         reply_filter: AnswerFilter | None = None,
         cache_size: int = 5000,
         cache_life: float = 30.0,
@@ -133,10 +134,13 @@ class Resolver:
         """Read the configuration.
 
         A missing file means a name server on this host, as for the C library.
-        dnssec: ask for validation.  reply_filter: for all answers.  cache_life: seconds an answer
+        dnssec: ask for validation.  probe: dnssec_probe, "type:name" of what is asked for once if
+        no answer is validated, to warn if that is not either.  reply_filter: for all answers.
+        cache_life: seconds an answer
         is used at most.
         """
         self._filter = reply_filter or None
+        self._probe = probe if dnssec else ""
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._resolver = _configured(resolv_conf)
         if dnssec:
@@ -162,6 +166,8 @@ class Resolver:
         known = self._answers.get(key)
         if known is None:
             known = await self._ask(name, rrtype)
+            if self._probe and isinstance(known, DnsAnswer):
+                await self._see_validation(known)
             if self._filter is not None and isinstance(known, DnsAnswer):
                 known = await self._filter.apply(known)
             if isinstance(known, DnsAnswer):
@@ -171,6 +177,24 @@ class Resolver:
         if isinstance(known, DnsError):
             raise known.again()
         return known
+
+    async def _see_validation(self, answer: DnsAnswer) -> None:
+        """Warn, once, if nothing is validated: DANE would be of no use then."""
+        probe, self._probe = self._probe, ""
+        if answer.validated:
+            return
+        rrtype, _, name = probe.partition(":")
+        why = "received a response that is not DNSSEC validated"
+        try:
+            reply = await self._query(name, rrtype)
+            if reply.response.flags & dns.flags.AD:
+                return
+        except NotFound:
+            pass
+        except DnsError as error:
+            why = f"received no response: {error.text}"
+        LOG.warning("DNSSEC validation may be unavailable")
+        LOG.warning(f"reason: dnssec_probe '{probe}' {why}")
 
     async def _ask(self, name: str, rrtype: str) -> DnsAnswer | DnsError:
         ascii_name = ascii_domain(name)

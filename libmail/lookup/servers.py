@@ -93,11 +93,19 @@ class NoServers(Exception):
 
 
 class Server(NamedTuple):
-    """One address of one host."""
+    """One address of one host.
+
+    What DNSSEC vouches for, if that is asked for: secure: the address, and the way to it; final:
+    the name at the end of CNAME records, "" where it is not from DNS; mx_secure: the MX record,
+    None if the host was not found by one.
+    """
 
     host: str
     address: str
     preference: int = 0
+    secure: bool = False
+    final: str = ""
+    mx_secure: bool | None = None
 
     @property
     def ipv6(self) -> bool:
@@ -225,7 +233,8 @@ class ServerChoice:
         why: NoServers | None = None
         for record in answer.records:
             try:
-                found += await self._host(lookups, record.value, record.preference)
+                hosts = await self._host(lookups, record.value, record.preference)
+                found += [host._replace(mx_secure=answer.validated) for host in hosts]
             except NoServers as error:
                 why = error
         if found:
@@ -259,29 +268,33 @@ class ServerChoice:
             try:
                 if method == "native":
                     addresses = await lookups.system_addresses(host, self._protocols)
-                else:
-                    addresses = await _dns_addresses(lookups, host, self._protocols)
+                    return [Server(host, address, preference) for address in addresses]
+                answers = await _dns_addresses(lookups, host, self._protocols)
             except DnsError as error:
                 why = _failed(error, native=method == "native")
             else:
-                return [Server(host, address, preference) for address in addresses]
+                return [
+                    Server(host, record.value, preference, answer.validated, answer.final)
+                    for answer in answers
+                    for record in answer.records
+                ]
         raise why or NoServers("4.4.3", f"unable to look up host {host}")
 
 
 _NO_CHANCE: Final = random.Random(0)  # for a single server; never asked
 
 
-async def _dns_addresses(lookups: Lookups, host: str, protocols: Protocols) -> tuple[str, ...]:
-    """Addresses of both types, one is enough. Raises DnsError, what may be mended first."""
+async def _dns_addresses(lookups: Lookups, host: str, protocols: Protocols) -> list[DnsAnswer]:
+    """Records of both types, one is enough. Raises DnsError, what may be mended first."""
     if valid_hostaddr(host):
         raise NotFound(host, "A", f"Name service error for {host}: invalid host or domain name", 3)
     types = {"all": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}[protocols]
     if len(types) == 1:
-        return tuple(record.value for record in (await lookups.dns(host, types[0])).records)
+        return [await lookups.dns(host, types[0])]
     results = await asyncio.gather(*(_or_error(lookups, host, rrtype) for rrtype in types))
-    found = [r.value for result in results if isinstance(result, DnsAnswer) for r in result.records]
+    found = [result for result in results if isinstance(result, DnsAnswer)]
     if found:
-        return tuple(found)
+        return found
     errors = [result for result in results if isinstance(result, DnsError)]
     raise ([error for error in errors if isinstance(error, TempFail | Filtered)] or errors)[-1]
 

@@ -14,8 +14,10 @@ __all__ = ["ClientTlsParams"]
 class ClientTlsParams:
     """TLS of the SMTP client."""
 
+    ignore_mx_lookup_error: bool
     smtp_dns_support_level: str
     smtp_enforce_tls: bool
+    smtp_host_lookup: tuple[str, ...]
     smtp_tls_CAfile: str  # noqa: N815
     smtp_tls_CApath: str  # noqa: N815
     smtp_tls_cert_file: str

@@ -84,7 +84,7 @@ class Connection:
         negotiation.ssl = ssl
         SSL.SSL_set_ex_data(ssl, callbacks.SESSION_INDEX, self._callee)
         self.server = server
-        self.usable_records = True  # or there are records or anchors, and not one can be used
+        self.unusable: tuple[Tlsa, ...] = ()  # records and anchors that cannot be used
         self._spec: ClientSpec | None = None
         self._ciphers = ciphers
         self._watched: Callable[[str], None] | None = None
@@ -113,7 +113,7 @@ class Connection:
     def expect(self, spec: ClientSpec) -> None:
         """Say which server is the right one. Raises TlsConfigError."""
         self._spec = spec
-        self.usable_records = expect(self._ssl, spec)
+        self.unusable = expect(self._ssl, spec)
 
     # -- octets of the network
 
@@ -271,6 +271,13 @@ class Connection:
     def name_state(self) -> NameState:
         """What became of it."""
         return self._negotiation.name_state
+
+    @property
+    def usable_records(self) -> bool:
+        """False if there are TLSA records or anchors, and not one can be used."""
+        spec = self._spec
+        records = () if spec is None else spec.tlsa or spec.anchors
+        return not records or len(self.unusable) < len(records)
 
     @property
     def refused(self) -> Refusal | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DANE_EE", "DANE_TA", "FULL", "Tlsa", "parse_tlsa", "parse_tlsa_digests"]
+__all__ = ["DANE_EE", "DANE_TA", "FULL", "Tlsa", "parse_tlsa", "parse_tlsa_digests", "read_tlsa"]
 
 DANE_TA: Final = 2  # usages: the record is of an authority,
 DANE_EE: Final = 3  # or of the server itself
@@ -38,12 +38,17 @@ class Tlsa:
         return (self.usage, self.selector) == (DANE_EE, PUBLIC_KEY)
 
     @property
+    def for_mail(self) -> bool:
+        """Whether its usage is one that counts for mail (RFC 7672 §3.1)."""
+        return self.usage in (DANE_TA, DANE_EE)
+
+    @property
     def unusable(self) -> str:
         """Why it does not count for mail (RFC 7672 §3.1); "": it does.
 
         That the library may not be able to use it either is found out when it is added.
         """
-        if self.usage not in (DANE_TA, DANE_EE):
+        if not self.for_mail:
             return "unsupported TLSA certificate usage"
         if self.selector not in (CERTIFICATE, PUBLIC_KEY):
             return "unsupported TLSA selector"
@@ -67,6 +72,18 @@ def parse_tlsa(rdata: bytes) -> Tlsa | None:
     if len(rdata) < _SHORTEST:
         return None
     return Tlsa(rdata[0], rdata[1], rdata[2], rdata[3:])
+
+
+def read_tlsa(text: str) -> Tlsa | None:
+    """The record of its form in zone files, RFC 6698 §2.2; None for what is none."""
+    numbers, data = text.split(None, 3)[:3], "".join(text.split(None, 3)[3:])
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        return None
+    try:
+        octets = bytes.fromhex(data)
+        return parse_tlsa(bytes(map(int, numbers)) + octets) if len(numbers) == 3 else None
+    except ValueError:
+        return None
 
 
 def parse_tlsa_digests(entries: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

@@ -20,12 +20,12 @@ _MULTI_LABEL_WILDCARDS: Final = 0x8
 _LONGEST_NAME: Final = 255
 
 
-def expect(ssl: Handle, spec: ClientSpec) -> bool:
-    """Tell the library; False if there are TLSA records or anchors, and none of them is usable.
+def expect(ssl: Handle, spec: ClientSpec) -> tuple[Tlsa, ...]:
+    """Tell the library. Returns the TLSA records, or anchors, that it cannot use.
 
     Raises TlsConfigError.
     """
-    usable = _add_records(ssl, spec)
+    unusable = _add_records(ssl, spec)
     _add_names(ssl, spec)
     if spec.server_name:
         _ask_for(ssl, spec.server_name)
@@ -35,19 +35,18 @@ def expect(ssl: Handle, spec: ClientSpec) -> bool:
             SSL.SSL_set_session(ssl, session)
             SSL.SSL_SESSION_free(session)
     clear_problems()
-    return usable
+    return unusable
 
 
-def _add_records(ssl: Handle, spec: ClientSpec) -> bool:
+def _add_records(ssl: Handle, spec: ClientSpec) -> tuple[Tlsa, ...]:
     records = spec.tlsa or spec.anchors
     if not records:
-        return True
+        return ()
     base = spec.base_domain.encode() if spec.base_domain else FFI.NULL
     if SSL.SSL_dane_enable(ssl, base) <= 0:
         raise TlsConfigError("error enabling DANE-based certificate validation", problems())
     SSL.SSL_dane_set_flags(ssl, _NO_NAMES_OF_DANE_EE)
-    usable = [record for record in records if _added(ssl, record)]
-    return bool(usable)
+    return tuple(record for record in records if not _added(ssl, record))
 
 
 def _added(ssl: Handle, record: Tlsa) -> bool:

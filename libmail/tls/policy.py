@@ -116,6 +116,11 @@ class Policy:
             return None
         return PolicyError("", NOT_VERIFIED)
 
+    def told(self, trust: Trust) -> Trust:
+        """What the log says is known of a server: its name may have been forged (half-dane)."""
+        forged = self.level is Level.HALF_DANE and trust is Trust.VERIFIED
+        return Trust.TRUSTED if forged else trust
+
     @property
     def _key_is_enough(self) -> bool:
         """Whether a server that shows its key only could still be recognized."""
@@ -199,8 +204,8 @@ async def choose(
     elif params.smtp_tls_per_site:
         level = await site_level(find_site, level, nexthop, where.host)
     entry = entry or PolicyEntry(level)
-    if level.by_dane and params.smtp_dns_support_level.lower() != "dnssec":
-        warning = f"{nexthop}: {level.label} configured with dnssec lookups disabled"
+    if level.by_dane and (why := _against_dane(params)):
+        warning = f"{nexthop}: {level.label} configured with {why}"
         if level is Level.DANE_ONLY:
             raise PolicyError(warning)
         return replace(_policy(Level.MAY, entry, params, common), warning=warning)
@@ -209,6 +214,13 @@ async def choose(
         return policy
     lower = (Level.MAY, Level.ENCRYPT)
     return replace(policy, fallbacks=tuple(_policy(n, entry, params, common) for n in lower))
+
+
+def _against_dane(params: ClientTlsParams) -> str:
+    """What makes DANE impossible, or no better than without; "" for nothing."""
+    if params.smtp_dns_support_level.lower() != "dnssec" or "dns" not in params.smtp_host_lookup:
+        return "dnssec lookups disabled"
+    return "MX lookup errors ignored" if params.ignore_mx_lookup_error else ""
 
 
 async def site_level(find: Find, default: Level, nexthop: str, host: str) -> Level:
@@ -292,7 +304,8 @@ def _with_ciphers(
 def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: str) -> Policy:
     """What becomes of a DANE policy. records: None, there are none that DNSSEC vouches for.
 
-    Raises PolicyError.
+    That a record of the right usage cannot be used for another reason is seen by the engine. Raises
+    PolicyError.
     """
     if not policy.level.by_dane:
         return policy
@@ -301,7 +314,7 @@ def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: st
         if only:
             raise PolicyError("", "no TLSA records found")
         return policy.fallbacks[0]
-    usable = tuple(record for record in records if not record.unusable)
+    usable = tuple(record for record in records if record.for_mail)
     if usable:
         return replace(policy, records=usable, base_domain=base_domain)
     if only:

@@ -15,7 +15,7 @@ PARAMETERS = by_name(
               "${{$compatibility_level} <level {2} ? {subnet} : {host}}", "*"),
     Parameter("disable_dns_lookups", BOOL, "no", "smtp lmtp"),
     Parameter("dns_ncache_ttl_fix_enable", BOOL, "no", "*"),
-    Parameter("dnssec_probe", STR(), "ns:.", "smtp posttls-finger"),
+    Parameter("dnssec_probe", STR(), "ns:.", "smtp"),
     Parameter("ignore_mx_lookup_error", BOOL, "no", "smtp"),
     Parameter("ignore_srv_lookup_error", BOOL, "no", "smtp"),
     Parameter("allow_srv_lookup_fallback", BOOL, "no", "smtp"),

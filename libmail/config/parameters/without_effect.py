@@ -14,10 +14,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 _TLS = """
-    lmtp_tls_block_early_mail_reply lmtp_tls_force_insecure_host_tlsa_lookup
+    lmtp_tls_block_early_mail_reply
     lmtp_tls_loglevel_maps lmtp_tls_trace_size_limit lmtp_tlsrpt_enable
     lmtp_tlsrpt_skip_reused_handshakes lmtp_tlsrpt_socket_name smtp_tls_block_early_mail_reply
-    smtp_tls_dane_insecure_mx_policy smtp_tls_force_insecure_host_tlsa_lookup
     smtp_tls_loglevel_maps smtp_tls_trace_size_limit smtp_tlsrpt_enable
     smtp_tlsrpt_skip_reused_handshakes smtp_tlsrpt_socket_name
     smtpd_tls_loglevel_maps
@@ -53,7 +52,7 @@ _REQUIRETLS = """
 """
 
 _SRV = """
-    allow_srv_lookup_fallback dns_ncache_ttl_fix_enable dnssec_probe ignore_srv_lookup_error
+    allow_srv_lookup_fallback dns_ncache_ttl_fix_enable ignore_srv_lookup_error
     lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
 """
 

@@ -36,12 +36,14 @@ from libmail.ipc.messages import (
 from libmail.lookup.context import LiveLookups
 from libmail.lookup.routing_params import RewriteParams
 from libmail.lookup.servers import ServerChoice
+from libmail.lookup.tlsa import DaneParams
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from libmail.tables.table import TableOptions
+from tests.unit.dns_records import PlayedDns
 from tests.unit.libmail.clients.fakes import FakeCleanup
 from tests.unit.services import PlayedService
 from tests.unit.waiting import until
@@ -205,6 +207,7 @@ class Bench:
         flags: Flags | None = None,
         own: frozenset[str] = frozenset(),
         limit: float | None = None,
+        dns: PlayedDns | None = None,
         **values: str,
     ) -> None:
         os.chdir(folder)
@@ -219,12 +222,13 @@ class Bench:
         prefix = "lmtp" if lmtp else "smtp"
         tls = open_policies(config, prefix, TableOptions.of(config))
         decisions = Decisions(
-            lookups=LiveLookups({}),
+            lookups=LiveLookups({}, resolver=dns),  # type: ignore[arg-type]
             choice=ServerChoice(params, "ipv4", own),
             default_port=25,
             discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
             cache_destinations=StringList("cached", params.smtp_connection_cache_destinations),
             tls=tls,
+            dane=config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
             logins=open_logins(config, prefix, TableOptions.of(config)),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from libmail.tables.table import TableOptions
 from tests.certificates import Authority, Issued
 from tests.unit.daemons.smtp.bench import BODY, CLOSE, HEADER, USUAL, Bench, Server
 from tests.unit.daemons.smtp.test_walk import NAME, deliver, one
+from tests.unit.dns_records import PlayedDns
 
 STARTTLS_EHLO = "250-sink.test\r\n250-STARTTLS\r\n250 PIPELINING"
 READY = "220 2.0.0 go on"
@@ -397,3 +399,113 @@ def test_two_recipients(tmp_path: Path, issued: Issued) -> None:
     )
     assert isinstance(found["b@example.org"], Sent)
     assert isinstance(found["c@example.org"], Bounced)
+
+
+# -- DANE
+
+SECURED_BY_DNS = {"smtp_dns_support_level": "dnssec", "smtp_host_lookup": "dns"}
+
+
+def by_dns(
+    folder: Path, server: SecureServer, wanted: str, tlsa: str, insecure: Iterable[str] = ()
+) -> Outcome:
+    """Deliver to dane.test, whose MX host has the TLSA record."""
+
+    async def main() -> Outcome:
+        async with server:
+            name = f"_{server.port}._tcp.mx.dane.test"
+            records = ["dane.test MX 10 mx.dane.test", "mx.dane.test A 127.0.0.1"]
+            dns = PlayedDns([*records, f"{name} {tlsa}"] if tlsa else records, insecure)
+            bench = Bench(folder, dns=dns, **level(wanted, **SECURED_BY_DNS))
+            delivery = bench.delivery(f"dane.test:{server.port}")
+            (outcome,) = (await bench.run(delivery)).values()
+            await server.all_sessions_end()
+            return outcome
+
+    return asyncio.run(main())
+
+
+def digest(issued: Issued) -> str:
+    return hashlib.sha256(issued.public_key()).hexdigest()
+
+
+NOBODY = "00" * 32
+UNUSABLE = f"TLSA 3 2 1 {NOBODY}"
+
+
+@pytest.mark.parametrize("wanted", ["dane", "dane-only"])
+def test_dane(tmp_path: Path, issued: Issued, wanted: str, logged: list[str]) -> None:
+    server = secure(issued)
+    outcome = by_dns(tmp_path, server, wanted, f"TLSA 3 1 1 {digest(issued)}")
+    assert isinstance(outcome, Sent), logged
+    assert outcome.tls == wanted
+    established = f"Verified TLS connection established to mx.dane.test[127.0.0.1]:{server.port}: "
+    assert any(line.startswith(established) for line in logged)
+
+
+@pytest.mark.parametrize("wanted", ["dane", "dane-only"])
+def test_dane_with_a_record_of_another(
+    tmp_path: Path, issued: Issued, wanted: str, logged: list[str]
+) -> None:
+    server = secure(issued)
+    outcome = by_dns(tmp_path, server, wanted, f"TLSA 3 1 1 {NOBODY}")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.dsn, outcome.reason) == ("4.7.5", "Server certificate not verified")
+    assert server.contents == []
+    peer = f"mx.dane.test[127.0.0.1]:{server.port}"
+    assert logged[0] == (
+        f"server certificate verification failed for {peer}: num=65:no matching DANE TLSA records"
+    )
+
+
+def test_dane_without_records(tmp_path: Path, issued: Issued, logged: list[str]) -> None:
+    outcome = by_dns(tmp_path, secure(issued), "dane", "")
+    assert isinstance(outcome, Sent)
+    assert outcome.tls == "dane:may"
+    outcome = by_dns(tmp_path, secure(issued), "dane-only", "")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.dsn, outcome.reason) == ("4.7.5", "no TLSA records found")
+    told = "warning: TLS policy lookup for dane.test:"
+    assert logged[-2].startswith(told)
+    assert logged[-2].endswith("/mx.dane.test: no TLSA records found")
+
+
+def test_dane_where_no_record_can_be_used(
+    tmp_path: Path, issued: Issued, logged: list[str]
+) -> None:
+    server = secure(issued)
+    assert isinstance(by_dns(tmp_path, server, "dane", UNUSABLE), Sent)
+    peer = f"warning: mx.dane.test[127.0.0.1]:{server.port}"
+    assert logged[:2] == [
+        f"{peer}: unusable TLSA RR: 3 2 1 {NOBODY}",
+        f"{peer}: all TLSA records unusable, fallback to unauthenticated TLS",
+    ]
+    assert isinstance(by_dns(tmp_path, secure(issued), "dane-only", UNUSABLE), Deferred)
+    plain = SecureServer({"EHLO": USUAL["EHLO"]})
+    outcome = by_dns(tmp_path, plain, "dane", UNUSABLE)
+    assert isinstance(outcome, Deferred)
+    assert outcome.dsn == "4.7.4"
+
+
+def test_dane_by_an_mx_record_that_may_be_forged(
+    tmp_path: Path, issued: Issued, logged: list[str]
+) -> None:
+    """The certificate has to fit, but the name of the host may be anybody's."""
+    right = f"TLSA 3 1 1 {digest(issued)}"
+    assert isinstance(by_dns(tmp_path, secure(issued), "dane", right, ["dane.test"]), Sent)
+    assert any(line.startswith("Trusted TLS connection established") for line in logged)
+    wrong = f"TLSA 3 1 1 {NOBODY}"
+    assert isinstance(by_dns(tmp_path, secure(issued), "dane", wrong, ["dane.test"]), Deferred)
+
+
+def test_dane_is_not_for_sockets_of_this_host(tmp_path: Path, logged: list[str]) -> None:
+    bench = Bench(tmp_path, lmtp=True, lmtp_tls_security_level="dane",
+                  lmtp_dns_support_level="dnssec", lmtp_host_lookup="dns")  # fmt: skip
+    delivery = bench.delivery("unix:nowhere")
+    (outcome,) = asyncio.run(bench.run(delivery)).values()
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason == CLIENT_PROBLEM
+    assert logged[0] == (
+        'warning: mail.test: the "dane" security level is invalid for delivery'
+        " via a unix-domain socket"
+    )

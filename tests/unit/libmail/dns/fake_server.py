@@ -19,17 +19,21 @@ import dns.rrset
 class FakeServer:
     """Records are lines such as "a.test 60 IN MX 10 mx.a.test."; owners without dot at the end.
 
-    "broken.test SERVFAIL", "silent.test TIMEOUT" and "odd.test GARBAGE" are special.
+    "broken.test SERVFAIL", "silent.test TIMEOUT" and "odd.test GARBAGE" are special. What is asked
+    for with DNSSEC is validated, but for "forged.test INSECURE".
     """
 
     def __init__(self, records: Iterable[str], address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._sets: dict[tuple[str, str], list[str]] = {}
         self._special: dict[str, str] = {}
         self._names: set[str] = set()
+        self._insecure: set[str] = set()
         self.queries: list[tuple[str, str]] = []
         for line in records:
             owner, kind, *rest = line.split(None, 2)
-            if kind in ("SERVFAIL", "TIMEOUT", "GARBAGE"):
+            if kind == "INSECURE":
+                self._insecure.add(owner)
+            elif kind in ("SERVFAIL", "TIMEOUT", "GARBAGE"):
                 self._special[owner] = kind
             else:
                 self._sets.setdefault((owner, kind), []).append(rest[0])
@@ -61,7 +65,7 @@ class FakeServer:
 
     def _reply(self, query: dns.message.Message) -> bytes | None:
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True).lower()
+        name = question.name.to_text(omit_final_dot=True).lower() or "."
         kind = dns.rdatatype.to_text(question.rdtype)
         self.queries.append((name, kind))
         special = self._special.get(name, "")
@@ -73,7 +77,7 @@ class FakeServer:
         if special:
             reply.set_rcode(dns.rcode.SERVFAIL)
             return reply.to_wire()
-        if query.flags & dns.flags.AD:
+        if query.flags & dns.flags.AD and name not in self._insecure:
             reply.flags |= dns.flags.AD
         if name not in self._names:
             reply.set_rcode(dns.rcode.NXDOMAIN)

@@ -14,8 +14,10 @@ import pytest
 
 from libmail.dns import DnsError, DnsRecord, Filtered, Invalid, NotFound, NullMx, TempFail
 from libmail.dns.resolver import Protocols, Resolver, ResolverTimes, read_times
+from libmail.log import LOG
 from libmail.lookup.reply_filter import ReplyFilter, record_text
 from libmail.tables.maps import Maps
+from libmail.tls.dane import Tlsa, read_tlsa
 from tests.unit.libmail.dns.fake_server import FakeServer
 
 T = TypeVar("T")
@@ -43,6 +45,11 @@ RECORDS = [
     "odd.test GARBAGE",
     "1.2.0.192.in-addr.arpa PTR mx1.a.test.",
     "xn--bcher-kva.test A 192.0.2.7",
+    "forged.test A 192.0.2.66",
+    "forged.test INSECURE",
+    "toforged.test CNAME forged.test.",
+    f"_25._tcp.mx1.a.test TLSA 2 0 2 {'AB' * 64}",
+    ". NS ns.a.test.",
     "_sip._tcp.a.test SRV 1 2 5060 mx1.a.test.",
 ]
 
@@ -58,9 +65,9 @@ def make(server: FakeServer, tmp_path: Path) -> Callable[..., Resolver]:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
-    def build(*, dnssec: bool = False, filtered: str = "") -> Resolver:
+    def build(*, dnssec: bool = False, filtered: str = "", probe: str = "") -> Resolver:
         reply_filter = ReplyFilter(Maps("smtp_dns_reply_filter", filtered))
-        resolver = Resolver(str(conf), dnssec=dnssec, reply_filter=reply_filter)
+        resolver = Resolver(str(conf), dnssec=dnssec, probe=probe, reply_filter=reply_filter)
         resolver.use_port(server.port)
         return resolver
 
@@ -90,6 +97,52 @@ def test_cname_is_followed(make: Callable[..., Resolver]) -> None:
 
 def test_validated(make: Callable[..., Resolver]) -> None:
     assert run(make(dnssec=True).lookup("mx1.a.test", "A")).validated
+
+
+def test_not_validated(make: Callable[..., Resolver]) -> None:
+    """Every step on the way has to be."""
+    for name in ("forged.test", "toforged.test"):
+        assert not run(make(dnssec=True).lookup(name, "A")).validated
+
+
+def test_tlsa(make: Callable[..., Resolver]) -> None:
+    answer = run(make(dnssec=True).lookup("_25._tcp.mx1.a.test", "TLSA"))
+    assert answer.validated
+    assert read_tlsa(answer.records[0].value) == Tlsa(2, 0, 2, b"\xab" * 64)
+
+
+@pytest.mark.parametrize(
+    ("probe", "why"),
+    [
+        ("ns:.", ""),
+        ("a:forged.test", "received a response that is not DNSSEC validated"),
+        ("a:nothing.test", "received a response that is not DNSSEC validated"),
+        ("a:broken.test", "received no response: "),
+        ("nonsense:x", "received no response: "),
+        ("", ""),
+    ],
+)
+def test_probe(make: Callable[..., Resolver], probe: str, why: str) -> None:
+    logged: list[str] = []
+    LOG.open(lambda severity, head, text: logged.append(text), "postfix/smtp")
+    resolver = make(dnssec=True, probe=probe)
+    for _ in range(2):
+        run(resolver.lookup("forged.test", "A"))
+    if not why:
+        assert logged == []
+        return
+    first, second = logged
+    assert first == "warning: DNSSEC validation may be unavailable"
+    assert second.startswith(f"warning: reason: dnssec_probe '{probe}' {why}")
+
+
+def test_no_probe_where_something_is_validated(make: Callable[..., Resolver]) -> None:
+    logged: list[str] = []
+    LOG.open(lambda severity, head, text: logged.append(text), "postfix/smtp")
+    resolver = make(dnssec=True, probe="a:forged.test")
+    run(resolver.lookup("mx1.a.test", "A"))
+    run(resolver.lookup("forged.test", "A"))
+    assert logged == []
 
 
 def test_srv_and_reverse(make: Callable[..., Resolver]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from libmail.tls.connection import Connection
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
-from libmail.tls.dane import Tlsa, parse_tlsa, parse_tlsa_digests
+from libmail.tls.dane import Tlsa, parse_tlsa, parse_tlsa_digests, read_tlsa
 from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.pem import load_chains
@@ -48,6 +48,27 @@ def test_wire_form() -> None:
 )
 def test_records_that_do_not_count(record: Tlsa, reason: str) -> None:
     assert record.unusable == reason
+
+
+def test_zone_form() -> None:
+    assert read_tlsa("3 1 1 AB cd") == Tlsa(3, 1, 1, b"\xab\xcd")
+    for text in (
+        "",
+        "3",
+        "3 1 1",
+        "3 1 1 x",
+        "3 1 256 AB",
+        "3 -1 1 AB",
+        "\u0663 1 1 AB",
+        "3 1 1 A",
+    ):
+        assert read_tlsa(text) is None
+
+
+@given(st.text(st.sampled_from("0123456789 abFx\u0663-"), max_size=30))
+def test_zone_form_of_any_text(text: str) -> None:
+    record = read_tlsa(text)
+    assert record is None or read_tlsa(str(record)) == record
 
 
 @given(st.binary(max_size=100))
