@@ -2,7 +2,7 @@
 
 Asks: master(8), by its pid file, its lock and signals. Writes: missing directories of the queue.
 control: what the commands do; directories: postfix check; rotation: postfix logrotate; upgrade:
-upgrade-configuration; report: what is said.
+upgrade-configuration; passwd: logins; report: what is said.
 """
 
 import getopt
@@ -38,6 +38,7 @@ _COMMANDS: dict[str, Callable[[Config], object]] = {
     "upgrade-configuration": upgrade_configuration,
 }
 _TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
+_TAKES_LOGIN = "passwd"
 _LEVEL = "3.11"
 _ABOUT_LEVELS = "https://www.postfix.org/COMPATIBILITY_README.html"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -102,12 +103,19 @@ def _run(config: Config, command: str, options: list[str]) -> int:
     return 0
 
 
+def _fits(command: str, words: list[str]) -> bool:
+    """Whether a command takes so many words behind it."""
+    if command == _TAKES_LOGIN:
+        return len(words) == 1
+    return not words or command in _TAKES_SETTINGS
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run postfix; returns the exit status. arguments: without the program's name."""
     try:
         pairs, words = getopt.getopt(arguments, "c:Dv")
         command, *settings = words or [""]
-        if not command or (settings and command not in _TAKES_SETTINGS):
+        if not command or not _fits(command, settings):
             raise Fatal(_USAGE)
         config = _open(dict(pairs).get("-c"))
         open_report(config)
@@ -122,6 +130,12 @@ def main(arguments: Sequence[str]) -> int:
         complain("postfix", f"fatal: {err}")
         return 1
     try:
+        if command == _TAKES_LOGIN:
+            # Loads what no other command needs.
+            from commands.postfix.passwd import set_password
+
+            set_password(config, settings[0])
+            return 0
         if settings:
             config = _set(config, settings)
         return _run(config, command, [name for name, _ in pairs if name in ("-D", "-v")])

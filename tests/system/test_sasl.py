@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import os
 import smtplib
-from pathlib import Path
+import stat
 
 import pytest
 
-from libmail.sasl.passwords import hash_password
 from libmail.sasl.scram import ScramClient
 from tests.system.conftest import MakeSystem
 from tests.system.dovecot import LOGIN, PASSWORD, Dovecot
@@ -19,7 +17,9 @@ from tests.system.processes import wait_until
 CONTENT = b"Subject: logged in\r\n\r\nbody\r\n"
 
 
-def submission(make_system: MakeSystem, kind: str, path: str, **more: str) -> MailSystem:
+def submission(
+    make_system: MakeSystem, kind: str, path: str, *, begin: bool = True, **more: str
+) -> MailSystem:
     """A system where nobody may send but those who have logged in."""
     system = make_system(
         main={
@@ -33,7 +33,8 @@ def submission(make_system: MakeSystem, kind: str, path: str, **more: str) -> Ma
         }
     )
     system.configure({"error_notice_recipient": system.user.pw_name})
-    system.start()
+    if begin:
+        system.start()
     return system
 
 
@@ -123,11 +124,14 @@ def test_dovecot_restarts(make_system: MakeSystem, dovecot: Dovecot) -> None:
         asked.login(LOGIN, PASSWORD)
 
 
-def test_table(make_system: MakeSystem, short_tmp: Path) -> None:
-    logins = short_tmp / "logins"
-    logins.write_text(f"{LOGIN} {hash_password(PASSWORD)}\n")
-    os.chmod(logins, 0o644)
-    system = submission(make_system, "table", f"texthash:{logins}")
+def test_table(make_system: MakeSystem) -> None:
+    system = submission(make_system, "table", "lmdb:$config_directory/logins", begin=False)
+    done = system.run("postfix", "passwd", LOGIN, stdin=f"{PASSWORD}\n".encode())
+    assert done.returncode == 0, done.stderr
+    for name in ("logins", "logins.lmdb"):
+        assert stat.S_IMODE((system.config_directory / name).stat().st_mode) == 0o600
+    assert PASSWORD not in (system.config_directory / "logins").read_text()
+    system.start()
     for method in ("PLAIN", "LOGIN"):
         assert send(system, method) == ""
     assert scram(system, "SCRAM-SHA-256") == 235
