@@ -3,6 +3,8 @@
 #   make demo              start the mail system, send mail through it, show what happens
 #   make check             style, types, unit tests, system tests without privileges
 #   make check-root        system tests as root: real ids, chroot, a real Postfix as peer
+#   make deb [DEBS=DIR]    Debian packages; DEB_VERSION= for another version than the tree's
+#   make check-package     as root: install the Debian packages in systems of their own
 #   make bench             measurements, beside a real Postfix where one is installed; BENCH=--census counts instead
 #   make install PREFIX=DIR [DESTDIR=] [SYSCONFDIR=] [QUEUE_DIRECTORY=] [DATA_DIRECTORY=]
 #                          [INTERPRETER=] [DEPS=no]
@@ -16,6 +18,7 @@ PY     = $(VENV)/bin/python
 STAMP  = $(VENV)/.complete
 PREFIX = /usr/local
 DEPS   = yes
+DEBS   = build/deb
 
 # Options of tests and bench: make check PYTEST="-x -k crash", make bench BENCH="--quick"
 PYTEST =
@@ -24,7 +27,7 @@ FUZZ   =
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo check check-root bench fuzz install lint docs unit system clean
+.PHONY: demo check check-root check-package deb bench fuzz install lint docs unit system clean
 
 demo: $(STAMP)
 	$(PY) packaging/demo
@@ -35,6 +38,15 @@ check-root: $(STAMP)
 	@test "$$(id -u)" = 0 || { echo "make check-root: must run as root" >&2; exit 1; }
 	packaging/test-packages
 	$(PY) -m pytest tests/system -m root $(PYTEST)
+
+check-package: $(STAMP)
+	@test "$$(id -u)" = 0 || { echo "make check-package: must run as root" >&2; exit 1; }
+	packaging/test-packages
+	$(PY) -m pytest tests/package -rs $(PYTEST)
+
+deb:
+	packaging/make-deb "$(DEBS)" $(DEB_VERSION)
+	@ls $(DEBS)/*.deb
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check . packaging/demo

@@ -7,11 +7,12 @@
     PREFIX/share/man          manual pages
 
 The scripts start the interpreter with -IS: no environment, no site-packages, no .pth
-files, which is what keeps `sendmail` at about 20 ms. Their modules come from lib/postfix alone.
+files, which is what keeps `sendmail` at about 20 ms. Their modules come from lib/postfix alone,
+and from --python-path, where a distribution has those that it packages.
 No file is set-uid or set-gid.
 
 Dependencies are copied from the environment that this program runs in, so that what
-gets installed is what was tested there.
+gets installed is what was tested there. For a package: --deps=no, --compile=no, --python-path.
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ PACKAGES: Final = ("libmail", "daemons", "commands", "master")
 # Other names of commands/sendmail, which looks at the name it is called by.
 SENDMAIL_NAMES: Final = ("mailq", "newaliases")
 
+# Shell scripts that other people's scripts call, in the directory of the daemons.
+SCRIPTS: Final = SOURCE / "packaging/scripts"
+COMMAND_DIRECTORY: Final = b"@command_directory@"
+
 SCRIPT: Final = """\
 #!{interpreter} -IS
 import sys
-sys.path.insert(0, {library!r})
+{path}
 from {module} import main
 sys.exit(main({arguments}))
 """
@@ -51,8 +56,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sysconfdir", default="", help="default: PREFIX/etc/postfix")
     parser.add_argument("--queue-directory", default="", help="default: /var/spool/postfix")
     parser.add_argument("--data-directory", default="", help="default: /var/lib/postfix")
+    parser.add_argument(
+        "--bindir", default="", help="of mailq and newaliases; default: PREFIX/sbin"
+    )
+    parser.add_argument("--libexecdir", default="", help="default: PREFIX/libexec/postfix")
     parser.add_argument("--interpreter", default="", help="default: the one running this")
+    parser.add_argument("--master-interpreter", default="", help="of master; default: INTERPRETER")
+    parser.add_argument("--python-path", default="", help="where else Python modules are")
     parser.add_argument("--deps", choices=("yes", "no"), default="yes")
+    parser.add_argument("--compile", choices=("yes", "no"), default="yes")
+    parser.add_argument("--configuration", choices=("yes", "no"), default="yes")
     return parser.parse_args()
 
 
@@ -169,15 +182,16 @@ def directories(options: argparse.Namespace) -> dict[str, str]:
     """Default values of the parameters that say where things are, for this installation."""
     prefix = Path(os.path.abspath(options.prefix))
     configuration = options.sysconfdir or f"{prefix}/etc/postfix"
+    users = options.bindir or f"{prefix}/sbin"
     return {
         "command_directory": f"{prefix}/sbin",
         "config_directory": configuration,
-        "daemon_directory": f"{prefix}/libexec/postfix",
+        "daemon_directory": options.libexecdir or f"{prefix}/libexec/postfix",
         "data_directory": options.data_directory or "/var/lib/postfix",
-        "mailq_path": f"{prefix}/sbin/mailq",
+        "mailq_path": f"{users}/mailq",
         "manpage_directory": f"{prefix}/share/man",
         "meta_directory": configuration,
-        "newaliases_path": f"{prefix}/sbin/newaliases",
+        "newaliases_path": f"{users}/newaliases",
         "queue_directory": options.queue_directory or "/var/spool/postfix",
         "sendmail_path": f"{prefix}/sbin/sendmail",
         "shlib_directory": f"{prefix}/lib/postfix",
@@ -198,7 +212,12 @@ class Installation:
         self.names = directories(options)
         self.destdir = options.destdir
         self.interpreter = options.interpreter or os.path.realpath(sys.executable)
+        self.master_interpreter = options.master_interpreter or self.interpreter
         self.with_dependencies = options.deps == "yes"
+        self.compiled = options.compile == "yes"
+        self.path = f"sys.path.insert(0, {self.names['shlib_directory']!r})"
+        if options.python_path:
+            self.path += f"\nsys.path.append({options.python_path!r})"
 
     def target(self, path: str) -> Path:
         return Path(self.destdir + path)
@@ -211,15 +230,12 @@ class Installation:
         write(library / "libmail/config/_installed.py", installed_module(self.names))
         if self.with_dependencies:
             copy_dependencies(library)
-        compileall.compile_dir(library, quiet=2, stripdir=self.destdir or None)
+        if self.compiled:
+            compileall.compile_dir(library, quiet=2, stripdir=self.destdir or None)
 
     def script(self, folder: str, name: str, module: str, call: str) -> None:
-        text = SCRIPT.format(
-            interpreter=self.interpreter,
-            library=self.names["shlib_directory"],
-            module=module,
-            arguments=call,
-        )
+        interpreter = self.master_interpreter if name == "master" else self.interpreter
+        text = SCRIPT.format(interpreter=interpreter, path=self.path, module=module, arguments=call)
         write(self.target(f"{folder}/{name}"), text.encode(), 0o755)
 
     def commands(self) -> None:
@@ -227,15 +243,21 @@ class Installation:
         for name, module in programs("commands", "main"):
             self.script(folder, name, module, "sys.argv[1:]")
         for name in SENDMAIL_NAMES:
-            link = self.target(f"{folder}/{name}")
-            if self.target(f"{folder}/sendmail").exists() and not link.exists():
-                link.symlink_to("sendmail")
+            path = self.names[f"{name}_path"]
+            link = self.target(path)
+            if not link.exists() and not link.is_symlink():
+                make_directory(link.parent)
+                link.symlink_to(os.path.relpath(f"{folder}/sendmail", os.path.dirname(path)))
 
     def daemons(self) -> None:
         folder = self.names["daemon_directory"]
         for name, _ in programs("daemons", "SERVICE"):
             self.script(folder, name, "libmail.service.main", f"{name!r}, sys.argv[1:]")
         self.script(folder, "master", "master.main", "sys.argv[1:]")
+        commands = self.names["command_directory"].encode("utf-8", "surrogateescape")
+        for path in sorted(SCRIPTS.iterdir()):
+            text = path.read_bytes().replace(COMMAND_DIRECTORY, commands)
+            write(self.target(f"{folder}/{path.name}"), text, 0o755)
 
     def configuration(self) -> None:
         source = SOURCE / "etc/postfix"
@@ -250,11 +272,13 @@ class Installation:
 
 def main() -> None:
     os.umask(0o022)  # for what compileall writes
-    installation = Installation(arguments())
+    options = arguments()
+    installation = Installation(options)
     installation.library()
     installation.commands()
     installation.daemons()
-    installation.configuration()
+    if options.configuration == "yes":
+        installation.configuration()
     installation.manual()
 
 

@@ -64,6 +64,21 @@ def _open(directory: str | None) -> Config:
     return config
 
 
+def _all_instances(config: Config, arguments: Sequence[str], *, named: bool) -> None:
+    """Give the command to the manager of instances, where there are several.  Raises Fatal.
+
+    named: this instance alone is meant.  The manager comes back to this program for each of them,
+    with its directory.
+    """
+    wrapper = config.text("multi_instance_wrapper").split()
+    if named or not wrapper or not config.list("multi_instance_directories"):
+        return
+    try:
+        os.execv(wrapper[0], [*wrapper, *arguments])
+    except OSError as err:
+        raise Fatal(f"{wrapper[0]}: {err.strerror}") from err
+
+
 def _remark_on_level(config: Config) -> None:
     """Say that old defaults are in use. Raises ExpansionError for what is no level."""
     level = config.text("compatibility_level")
@@ -117,8 +132,11 @@ def main(arguments: Sequence[str]) -> int:
         command, *settings = words or [""]
         if not command or not _fits(command, settings):
             raise Fatal(_USAGE)
-        config = _open(dict(pairs).get("-c"))
+        directory = dict(pairs).get("-c")
+        named = directory is not None or "MAIL_CONFIG" in os.environ
+        config = _open(directory)
         open_report(config)
+        _all_instances(config, words, named=named)
         _remark_on_level(config)
     except getopt.GetoptError as err:
         complain("postfix", option_mistake(err))

@@ -1,6 +1,7 @@
 """postsuper(1): delete, hold, release, requeue and expire mail, and tidy up the queue.
 
-Ours: `--import DIR` takes over the queue of an original Postfix (importing, spool, staging).
+Ours: `--import DIR` takes over the queue of an original Postfix (importing, spool, staging,
+in_place); `--export DIR` hands all mail over to another mail system (exporting).
 """
 
 import getopt
@@ -13,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from commands.postsuper.exporting import Exported, ExportError, export_queue
 from commands.postsuper.importing import ImportParams, Tally, import_spool
+from commands.postsuper.in_place import import_in_place
 from commands.postsuper.spool import Spool, SpoolError
 from commands.postsuper.staging import ImportUnderWay
 from libmail.config import Config, ConfigError, open_config
@@ -24,6 +27,7 @@ from libmail.privileges import Identity, Jail, enter_jail, identity_of
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY
 from libmail.queue.ids import is_queue_id
+from libmail.service.master_lock import LockHeld
 from libmail.text.mistakes import option_mistake
 from libmail.text.printable import complain
 
@@ -33,12 +37,13 @@ _USAGE: Final = (
     "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)] [-f queue_id "
     "(expire and/or un-hold)] [-h queue_id (hold)] [-H queue_id (un-hold)] [-p (purge temporary "
     "files)] [-r queue_id (requeue)] [-s (structure fix)] [-S (redundant structure fix)][-v "
-    "(verbose)] [--import directory (of a stopped Postfix)] [queue...]"
+    "(verbose)] [--import directory (of a stopped Postfix)] [--export directory] [queue...]"
 )
 _QUEUES: Final = ("maildrop", "incoming", "active", "deferred", "hold")
 _LOGS: Final = ("bounce", "defer", "trace")
 _NAMES: Final = frozenset((*_QUEUES, *_LOGS, "flush"))
 _IMPORT: Final = "--import"
+_EXPORT: Final = "--export"
 _STALE: Final = 7 * 86400.0  # seconds after which a file that was not finished never will be
 
 
@@ -60,18 +65,20 @@ class PostsuperParams:
 class Orders:
     """What the command line asks for. tasks: (letter, queue id, ALL or -).
 
-    import_from: directory of a queue to import; None for the usual work.
+    import_from, export_to: directory of a queue to import, or for what is exported; None for the
+    usual work.
     """
 
     tasks: list[tuple[str, str]] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     config_directory: str | None = None
     import_from: str | None = None
+    export_to: str | None = None
 
 
 def _parse(argv: Sequence[str]) -> Orders:
     try:
-        pairs, queues = getopt.gnu_getopt(list(argv), "c:d:e:f:h:H:pr:sSv", [f"{_IMPORT[2:]}="])
+        pairs, queues = getopt.gnu_getopt(list(argv), "c:d:e:f:h:H:pr:sSv", ["import=", "export="])
     except getopt.GetoptError as err:
         _complain(option_mistake(err))
         raise Failure(_USAGE) from None
@@ -80,6 +87,8 @@ def _parse(argv: Sequence[str]) -> Orders:
         letter = option[1:]
         if option == _IMPORT:
             orders.import_from = value
+        elif option == _EXPORT:
+            orders.export_to = value
         elif letter == "c":
             orders.config_directory = value
         elif letter in "psS":
@@ -89,8 +98,10 @@ def _parse(argv: Sequence[str]) -> Orders:
     for queue in orders.queues:
         if queue not in _NAMES:
             raise Failure(f"invalid directory name: {queue}")
-    if orders.import_from is not None and (orders.tasks or orders.queues):
-        raise Failure(f"{_IMPORT} goes with no other option, and takes all queues")
+    moves = [one for one in (orders.import_from, orders.export_to) if one is not None]
+    if moves and (orders.tasks or orders.queues or len(moves) > 1):
+        option = _EXPORT if orders.import_from is None else _IMPORT
+        raise Failure(f"{option} goes with no other option, and takes all queues")
     return orders
 
 
@@ -249,16 +260,40 @@ def _import(top: str, directory: QueueDirectory, config: Config, owner: Identity
     privileged = os.geteuid() == 0 and owner.uid != 0
     params = config.load(ImportParams)
     try:
-        spool = Spool(top)
-        try:
-            tally = import_spool(spool, directory, params, owner, privileged=privileged)
-        finally:
-            spool.close()
-    except SpoolError as err:
+        if os.path.isdir(top) and os.path.samefile(top, "."):
+            tally = import_in_place(directory, params, owner, privileged=privileged)
+        else:
+            spool = Spool(top)
+            try:
+                tally = import_spool(spool, directory, params, owner, privileged=privileged)
+            finally:
+                spool.close()
+    except (SpoolError, LockHeld) as err:
         raise Failure(str(err)) from err
     except ImportUnderWay as err:
         raise Failure("another import into this queue is under way") from err
     return _report_import(tally)
+
+
+def _export(target: str, directory: QueueDirectory, owner: Identity) -> int:
+    """Export the queue; the exit status. Raises Failure, OSError."""
+    privileged = os.geteuid() == 0 and owner.uid != 0
+    try:
+        done = export_queue(target, directory, owner, privileged=privileged)
+    except (ExportError, LockHeld) as err:
+        raise Failure(str(err)) from err
+    return _report_export(target, done)
+
+
+def _report_export(target: str, done: Exported) -> int:
+    _report(f"Exported: {_messages(done.exported + done.held)}")
+    if done.exported:
+        _report(f"To have them delivered by another mail system: {target}/submit")
+    if done.held:
+        _report(f"On hold, for {target}/hold/submit: {_messages(done.held)}")
+    if done.failed:
+        _report(f"Not exported: {_messages(done.failed)}")
+    return 1 if done.failed else 0
 
 
 def _report_import(tally: Tally) -> int:
@@ -281,11 +316,16 @@ def _run(orders: Orders) -> int:
     if os.geteuid() not in (0, owner.uid):
         raise Failure("use of this command is reserved for the superuser")
     open_log(config, "postsuper", echo=True)
-    source = os.path.abspath(orders.import_from) if orders.import_from is not None else ""
+    source, target = (
+        os.path.abspath(path) if path is not None else ""
+        for path in (orders.import_from, orders.export_to)
+    )
     os.chdir(params.queue_directory)
     directory = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
     if source:
         return _import(source, directory, config, owner)
+    if target:
+        return _export(target, directory, owner)
     if os.geteuid() == 0 and owner.uid != 0:
         enter_jail(Jail(None, owner, no_new_privs=True))
     _maintain(orders, directory)

@@ -35,7 +35,7 @@ class Original:
 
 
 class Spool:
-    """The directory, which must not be the queue that is imported into.
+    """The directory, which is not the queue that is imported into.
 
     As long as this is open, the Postfix that it belongs to cannot be started. owner: user id of its
     mail_owner.
@@ -48,11 +48,6 @@ class Spool:
         if not found:
             raise SpoolError(f"{top}: no Postfix queue directory")
         self.owner = os.stat(f"{top}/{found[0]}").st_uid
-        if os.path.samefile(top, "."):
-            raise SpoolError(
-                f"{top}: this is the queue directory of this system: stop the mail system, rename "
-                "the directory, and give its new name"
-            )
         self._logs = {kind: self._log_directories(kind) for kind in REASON_LOGS}
         self._lock = self._keep_stopped()
 

@@ -35,8 +35,8 @@ def refuse_foreign_mail(queue_directory: str) -> None:
     found = foreign_mail(queue_directory)
     if found:
         raise Fatal(
-            f"{queue_directory}: {found} and perhaps more is mail of an original Postfix: rename "
-            'this directory, run "postfix check", then "postsuper --import" with the new name'
+            f"{queue_directory}: {found} and perhaps more is mail of an original Postfix: "
+            f'"postsuper --import {queue_directory}" takes it over'
         )
 
 

@@ -78,7 +78,7 @@ PARAMETERS = by_name(
     Parameter("max_use", INT(1), "100", "*"),
     Parameter("message_size_limit", SIZE(),
               "10240000", "smtpd postscreen pickup cleanup sendmail local virtual qmqpd"),
-    Parameter("meta_directory", STR(1), "/etc/postfix", "postfix"),
+    Parameter("meta_directory", STR(1), "/etc/postfix", "postmulti"),
     Parameter("multi_instance_directories", LIST, "", "postfix"),
     Parameter("multi_instance_enable", BOOL, "no", "postmulti"),
     Parameter("multi_instance_group", STR(), "", "postmulti"),

@@ -41,11 +41,6 @@ _FILTERS = """
     smtpd_reject_filter_maps
 """
 
-_INSTANCES = """
-    multi_instance_enable multi_instance_group multi_instance_wrapper postmulti_control_commands
-    postmulti_start_commands postmulti_stop_commands
-"""
-
 _REQUIRETLS = """
     lmtp_requiretls_policy requiretls_enable requiretls_esmtp_header requiretls_redact_dsn
     smtp_requiretls_policy tls_required_enable
@@ -68,9 +63,7 @@ _OTHER = """
     tcp_windowsize
 """
 
-NOT_YET = _words(
-    _TLS + _MILTERS + _POSTSCREEN + _CHECKS + _FILTERS + _INSTANCES + _REQUIRETLS + _SRV + _OTHER
-)
+NOT_YET = _words(_TLS + _MILTERS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _SRV + _OTHER)
 """Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(
@@ -96,7 +89,7 @@ NEVER = _words(
 
 FOR_INSTALLERS = _words(
     """
-    html_directory mail_release_date mailq_path manpage_directory meta_directory newaliases_path
+    html_directory mail_release_date mailq_path manpage_directory newaliases_path
     openssl_path readme_directory sample_directory sendmail_path setgid_group shlib_directory
     """
 )

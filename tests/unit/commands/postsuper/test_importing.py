@@ -231,8 +231,6 @@ def test_running_postfix(original: Path, queue: Path) -> None:
 def test_wrong_directories(tmp_path: Path, queue: Path) -> None:
     with pytest.raises(SpoolError, match="no Postfix queue directory"):
         Spool(str(tmp_path))
-    with pytest.raises(SpoolError, match="of this system"):
-        Spool(str(queue))
 
 
 def test_two_imports(original: Path, queue: Path) -> None:
