@@ -51,14 +51,14 @@ LAYERS: Final = (
     ),
     ("daemons", "commands", "master"),
 )
-ROOMS: Final = tuple(name for layer in LAYERS for name in layer)
-PROGRAMS: Final = ROOMS.index("daemons")
+ORDER: Final = tuple(name for layer in LAYERS for name in layer)
+PROGRAMS: Final = ORDER.index("daemons")
 
 
 def place(module: str) -> int | None:
-    """Where a module's room stands in the list; None when nobody has said."""
-    for at, room in enumerate(ROOMS):
-        if module == room or module.startswith(room + "."):
+    """Where a module's package stands in the list; None when nobody has said."""
+    for at, package in enumerate(ORDER):
+        if module == package or module.startswith(package + "."):
             return min(at, PROGRAMS)  # among programs, `program` decides
     return None
 

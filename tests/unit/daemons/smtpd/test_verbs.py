@@ -8,6 +8,7 @@ import pytest
 
 from daemons.smtpd.answer import Answer, answer
 from daemons.smtpd.dialogue import Dialogue
+from daemons.smtpd.ehlo import ALMOST_ALL, logged
 from daemons.smtpd.session import Session
 from daemons.smtpd.verb import Verb
 from daemons.smtpd.verbs import VERBS
@@ -94,6 +95,13 @@ def test_a_verb_that_is_off_is_not_announced(tmp_path: Path) -> None:
         "503 5.5.1 Error: authentication not enabled\r\n"
         "502 5.5.1 Error: command not implemented\r\n"
     )
+
+
+def test_every_keyword_has_its_place_in_the_reply_and_in_the_log() -> None:
+    """One without a place in the order would not be announced, and nobody would notice."""
+    of_verbs = {verb.keyword for verb in VERBS.values() if verb.keyword}
+    assert of_verbs <= ALMOST_ALL
+    assert set(logged(ALMOST_ALL).split(", ")) == ALMOST_ALL
 
 
 def test_in_the_clear(tmp_path: Path) -> None:
