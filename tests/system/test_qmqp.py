@@ -64,7 +64,7 @@ def test_what_is_answered(make_system: MakeSystem) -> None:
     assert qmqp.send(packet(CONTENT, b"", [])) == b"31:DError: no recipients specified,"
     wrong = b"netstring format error while receiving QMQP packet header"
     assert qmqp.send(b"x") == b"58:D%s," % wrong
-    qmqp.system.wait_for_log(f": localhost[127.0.0.1]: {wrong.decode()}")
+    qmqp.system.wait_for_log(rf": localhost\[127\.0\.0\.1\]: {wrong.decode()}")
 
 
 @pytest.mark.parametrize("clients", ["", "!127.0.0.1, static:all"])
