@@ -48,6 +48,7 @@ LAYERS: Final = (
         "libmail.handshakes",
         "libmail.agents",
         "libmail.execution",
+        "libmail.load",
     ),
     ("daemons", "commands", "master"),
 )

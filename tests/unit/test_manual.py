@@ -19,7 +19,15 @@ from tests.unit.libmail.config.readers import fields_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = ROOT / "man"
-OTHERS = ("comsat", "group", "inetd", "init", "logrotate", "passwd")  # pages of the system
+OTHERS = (
+    "comsat",
+    "group",
+    "inetd",
+    "init",
+    "logrotate",
+    "passwd",
+    "syslogd",
+)  # pages of the system
 LINK = re.compile(r"\.so (man\d/\S+)\n")
 OTHER_NAMES = {1: ("mailq", "newaliases"), 8: ("defer", "lmtp", "proxywrite", "retry", "trace")}
 # What so many daemons read in the same sense that not every page has it.
@@ -28,7 +36,7 @@ EVERYWHERE = re.compile(
     r"|my(?:destination|domain|hostname|origin)|recipient_delimiter|smtputf8_enable"
 )
 MACROS = ("Ar", "Cm", "Li", "No", "Ns", "Op")
-LETTERS = (*string.ascii_letters, "#")
+LETTERS = (*string.ascii_letters, *"468#")
 
 
 def programs(folder: str, entry: str) -> list[str]:
@@ -102,7 +110,7 @@ def parameters(text: str) -> set[str]:
 def accepted(command: str, letter: str, capfd: pytest.CaptureFixture[str]) -> bool:
     """Whether a command knows an option: if so, what it complains about is the one behind it."""
     # The first -% is the argument of an option that has one.
-    status = import_module(f"commands.{command}").main([f"-{letter}", "-%", "-%"])
+    status = import_module(f"commands.{command.replace('-', '_')}").main([f"-{letter}", "-%", "-%"])
     assert status, command
     told = capfd.readouterr().err
     return not re.search(rf"option (-- '{letter}'|-{letter} )", told)

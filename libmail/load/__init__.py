@@ -1,0 +1,1 @@
+"""What the programs share that make mail traffic, and those that swallow it."""
