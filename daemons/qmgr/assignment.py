@@ -175,9 +175,12 @@ class Assigner:
         self._check_done(message)
 
     def _discard(self, message: Message, recipients: Sequence[Recipient]) -> None:
-        for recipient in recipients:
-            text = "undeliverable postmaster notification discarded"
-            log_status(message, recipient, "2.0.0", "sent", text)
+        text = "undeliverable postmaster notification discarded"
+        if message.probe:
+            self._deliveries.answer_here(message, recipients, f"2.0.0 {text}")
+        else:
+            for recipient in recipients:
+                log_status(message, recipient, "2.0.0", "sent", text)
         self._mark_done(message, recipients)
 
 

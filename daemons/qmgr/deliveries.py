@@ -221,6 +221,19 @@ class Deliveries:
 
         self._spawn(record())
 
+    def answer_here(self, message: Message, recipients: Sequence[Recipient], reason: str) -> None:
+        """These recipients of a probe take mail, which no agent is asked about."""
+        self._scheduler.counts.held(message)
+        dsn, _, text = reason.partition(" ")
+
+        async def tell() -> None:
+            for recipient in recipients:
+                await answer_probe(self._verify, message, recipient, dsn, text)
+            self._scheduler.counts.released(message)
+            self._check_done(message)
+
+        self._spawn(tell())
+
     def _log_feedback(self, entry: Entry) -> None:
         destination = entry.destination
         window = destination.window

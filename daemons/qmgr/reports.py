@@ -58,20 +58,24 @@ async def record_deferred(
 async def answer_probe(
     pool: ServiceClient, message: Message, recipient: Recipient, dsn: str, reason: str
 ) -> None:
-    """Tell verify(8) that an address cannot be tried now."""
-    address = recipient.orig_rcpt or recipient.address
+    """Tell verify(8) what is known of an address that no agent is asked about.
+
+    dsn: 2.x.x: it takes mail; else it cannot be tried now.
+    """
+    address, good = recipient.orig_rcpt or recipient.address, dsn.startswith("2")
+    status = AddressStatus.OK if good else AddressStatus.DEFER
     try:
-        await pool.call(VerifyUpdate(address, int(AddressStatus.DEFER), reason), VerifyReply)
+        await pool.call(VerifyUpdate(address, int(status), reason), VerifyReply)
     except ServiceUnavailable as err:
         LOG.warning(f"{message.queue_id}: {err}")
-    log_status(message, recipient, dsn, "undeliverable", reason)
+    log_status(message, recipient, dsn, "deliverable" if good else "undeliverable", reason)
 
 
 def log_status(
     message: Message,
     recipient: Recipient,
     dsn: str,
-    status: Literal["sent", "deferred", "undeliverable"],
+    status: Literal["sent", "deferred", "deliverable", "undeliverable"],
     reason: str,
 ) -> None:
     """The line about a recipient that no agent has seen."""

@@ -71,7 +71,8 @@ class Front:
         return self._channels.accept(sock, ends)
 
     async def _session(self, channel: ClientChannel) -> None:
-        await Session(self._server, channel, VERBS, client_at(channel.ends)).run()
+        client, screened = client_at(channel.ends), channel.passed
+        await Session(self._server, channel, VERBS, client, screened=screened).run()
 
     async def _stop(self) -> None:
         """When the system stops: end the sessions that wait for a command."""

@@ -59,16 +59,24 @@ class Session:
     message. login: the state of AUTH. unidentified: why smtpd_tls_req_ccert is not met, or "".
     """
 
-    __slots__ = ("_reason", "access_denied", "authorization", "chunks", "complete", "dialogue",
-                 "discard", "extras", "facts", "forwarded", "line", "login", "lookups", "may_verp",
-                 "milters", "rate_limited", "receiving", "server", "tally", "transaction",
-                 "unidentified", "verbs")  # fmt: skip
+    __slots__ = ("_reason", "_screened", "access_denied", "authorization", "chunks", "complete",
+                 "dialogue", "discard", "extras", "facts", "forwarded", "line", "login", "lookups",
+                 "may_verp", "milters", "rate_limited", "receiving", "server", "tally",
+                 "transaction", "unidentified", "verbs")  # fmt: skip
 
     def __init__(
-        self, server: Server, channel: Channel, verbs: Mapping[str, Verb], client: Client
+        self,
+        server: Server,
+        channel: Channel,
+        verbs: Mapping[str, Verb],
+        client: Client,
+        *,
+        screened: bool = False,
     ) -> None:
-        """client: its names are not known yet."""
+        """client: its names are not known yet. screened: another program has looked at whether it
+        waits for the greeting."""
         self.server = server
+        self._screened = screened
         self.lookups: Lookups = server.lookups  # or those that record this session
         self.verbs = verbs
         self.facts = Facts(client)
@@ -163,7 +171,8 @@ class Session:
         if self.server.stopping:
             raise ServerStopping
         greeting = await self.welcome()
-        if not self.access_denied and await self.dialogue.talks_first():
+        judged = self.access_denied or self._screened
+        if not judged and await self.dialogue.talks_first():
             too_early(self)
         self.send(greeting)
         if greeting.code in CLOSING:

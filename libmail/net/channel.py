@@ -60,7 +60,10 @@ class Channel(Protocol):
 
 
 class ClientChannel(asyncio.Protocol):
-    """A client's connection. `deadline` is looked at now and then by whoever owns it."""
+    """A client's connection. `deadline` is looked at now and then by whoever owns it.
+
+    passed: another program has accepted it.
+    """
 
     __slots__ = (
         "_blocked",
@@ -76,10 +79,10 @@ class ClientChannel(asyncio.Protocol):
         "_paused",
         "_received",
         "_stopping",
-        "_told_ends",
         "_wakeup",
         "deadline",
         "ends",
+        "passed",
         "transport",
     )
 
@@ -97,7 +100,7 @@ class ClientChannel(asyncio.Protocol):
         ends: None for those that the socket has.
         """
         self.ends = Ends() if ends is None else ends
-        self._told_ends = ends is not None
+        self.passed = ends is not None
         self._loop = loop
         self._limit = limit
         self._connected: Callable[[ClientChannel], None] | None = connected
@@ -120,7 +123,7 @@ class ClientChannel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
-        if not self._told_ends:
+        if not self.passed:
             self.ends = ends_of(transport)
         connected, self._connected = self._connected, None
         if connected is not None:

@@ -103,6 +103,21 @@ def test_early_talker_is_refused() -> None:
         system.wait_for_log(r"DISCONNECT \[127\.0\.1\.2\]")
 
 
+def test_an_early_talker_is_not_judged_again_where_that_is_ignored() -> None:
+    with screened({"postscreen_greet_action": "ignore"}) as system:
+        with connect(system, "127.0.1.2") as sock:
+            sock.sendall(b"EHLO c\r\n")
+            said = b""
+            while b"250 CHUNKING" not in said:
+                piece = sock.recv(4096)
+                assert piece, said
+                said += piece
+            sock.sendall(b"QUIT\r\n")
+            assert all_of(sock).endswith(b"221 2.0.0 Bye\r\n")
+        system.wait_for_log(r"PREGREET 8 after \S+ from \[127\.0\.1\.2\]")
+        system.wait_for_log(r"disconnect from unknown\[127\.0\.1\.2\] ehlo=1 quit=1 commands=2")
+
+
 def test_what_an_early_talker_says_reaches_the_server_where_that_is_ignored() -> None:
     trusting = {"postscreen_greet_action": "ignore", "smtpd_forbid_unauth_pipelining": "no"}
     with screened(trusting) as system:

@@ -33,12 +33,13 @@ def test_local_and_virtual_addresses(make_system: MakeSystem) -> None:
     assert answer(system, nobody).startswith(
         f"550 5.1.1 <{nobody}>: Recipient address rejected: undeliverable address: unknown user:"
     )
+    assert answer(system, f"double-bounce@{system.name}") == "250 2.1.5 Ok"
     # Routed apart from mail, which would be discarded here.
     assert "undeliverable address: not this one" in answer(system, "x@probed.test")
     system.wait_for_queue_empty()
     assert not system.mailbox.exists()
     probes = system.log_lines(r"status=(un)?deliverable")
-    assert len(probes) == 3
+    assert len(probes) == 4
     assert not list((system.queue_directory / "trace").rglob("*[0-9A-F]"))
     # Results outlive the system.
     system.halt()
