@@ -35,6 +35,7 @@ from libmail.tables.table import (
     TableError,
     TableFailed,
     TableOptions,
+    TableUnsupported,
     WritableTable,
 )
 
@@ -155,7 +156,7 @@ async def _entries(table: Table) -> AsyncIterator[tuple[str, str]]:
         for entry in table.entries():
             yield entry
         return
-    raise TableError("sequence operation is not supported")
+    raise TableUnsupported("sequence operation is not supported")
 
 
 async def _list(tables: Tables, name: str, connection: Connection) -> None:
@@ -176,6 +177,8 @@ async def _list(tables: Tables, name: str, connection: Connection) -> None:
                 size = 0
     except Refused as error:
         connection.send(TableEntries(TableStatus.DENY, str(error), True, ()))
+    except TableUnsupported as error:
+        connection.send(TableEntries(TableStatus.UNSUPPORTED, str(error), True, ()))
     except TableError as error:
         connection.send(TableEntries(TableStatus.RETRY, _reason(error), True, ()))
     else:

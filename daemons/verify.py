@@ -38,7 +38,7 @@ from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.builtin.internal import InternalTable
 from libmail.tables.registry import open_writable
-from libmail.tables.table import TableError, TableOptions, WritableTable
+from libmail.tables.table import TableError, TableOptions, TableUnsupported, WritableTable
 
 __all__ = ["SERVICE", "Entry", "Verifier", "VerifyParams"]
 
@@ -237,6 +237,8 @@ class Verifier:
                 await asyncio.sleep(left)
             try:
                 await self._tidy()
+            except TableUnsupported:
+                return  # who has the table looks after it
             except TableError as error:
                 LOG.warning(f"cache {self._table.spec} cleanup: {error}")
                 await asyncio.sleep(interval)

@@ -582,6 +582,7 @@ class TableStatus(IntEnum):
     NOKEY = 1  # there is no such key
     RETRY = 2  # not known now, or not done
     DENY = 3  # not allowed through this service
+    UNSUPPORTED = 4  # the table cannot do that
 
 
 class TableLookup(NamedTuple):

@@ -25,6 +25,7 @@ from libmail.tables.table import (
     TableFailed,
     TableOptions,
     TableRetry,
+    TableUnsupported,
     WritableTable,
     key_filter,
     refuse_sensitive,
@@ -45,6 +46,7 @@ _DEFAULT_SERVER: Final = "inet:localhost:11211"
 _LONGEST_KEY: Final = 250  # octets, a limit of memcached
 _VALUE: Final = re.compile(rb"VALUE (\S+) [0-9]{1,10} ([0-9]{1,10})(?: [0-9]{1,20})?")
 _NO_KEY: Final = re.compile(rb"[\0-\x20\x7f]")
+_NO_LISTING: Final = "first/next support requires backup database"
 _END: Final = b"\r\nEND\r\n"
 
 T = TypeVar("T", bound=Table)
@@ -189,8 +191,7 @@ class Server:
 
     def complain_of_listing(self) -> None:
         """memcached lists nothing."""
-        problem = "first/next support requires backup database"
-        self.options.log.warning(f"database {self.spec}: {problem}")
+        self.options.log.warning(f"database {self.spec}: {_NO_LISTING}")
 
     def failure(self, error: LinkError) -> TableRetry:
         """What it is to those who ask."""
@@ -276,10 +277,9 @@ class MemcacheCache(_Memcache[WritableTable]):
             raise self._server.failure(error) from None
 
     async def listing(self) -> AsyncIterator[tuple[str, str]]:
-        """Give the entries of the backup."""
+        """Give the entries of the backup. Raises TableUnsupported if there is none."""
         if self._backup is None:
-            self._server.complain_of_listing()
-            return
+            raise TableUnsupported(f"{self.spec}: {_NO_LISTING}")
         async for entry in self._backup.listing():
             yield entry
 

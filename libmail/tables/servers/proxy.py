@@ -33,7 +33,14 @@ from libmail.ipc.messages import (
 from libmail.net.cache import ExpiringCache
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.tables.registry import PROXY, is_pattern, open_with, without_proxy
-from libmail.tables.table import Table, TableConfigError, TableFailed, TableOptions, TableRetry
+from libmail.tables.table import (
+    Table,
+    TableConfigError,
+    TableFailed,
+    TableOptions,
+    TableRetry,
+    TableUnsupported,
+)
 
 __all__ = ["ProxyTable", "open_named", "open_writable"]
 
@@ -122,6 +129,8 @@ class ProxyTable:
             raise self._lost(error) from None
 
     def _entries(self, batch: TableEntries) -> tuple[TableEntry, ...]:
+        if batch.status == TableStatus.UNSUPPORTED:
+            raise TableUnsupported(f"{self.spec}: {batch.reason}")
         if batch.status != TableStatus.OK:
             raise self._refused(batch.status, batch.reason)
         return batch.entries
