@@ -35,6 +35,7 @@ class Session(asyncio.Protocol):
         self._in_data = False
         self._waiting = False
         self._closed = False
+        self._blocked = False
         self._helo = ""
         self._protocol = "SMTP"
         self._transaction: Transaction | None = None
@@ -60,6 +61,17 @@ class Session(asyncio.Protocol):
         self._received += data
         self._process()
 
+    def pause_writing(self) -> None:
+        """Called by the loop: the client does not take what we say, and is not listened to."""
+        self._blocked = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._blocked = False
+        self._resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
         self._closed = True
@@ -84,7 +96,7 @@ class Session(asyncio.Protocol):
     # input
 
     def _process(self) -> None:
-        while not (self._waiting or self._closed):
+        while not (self._waiting or self._blocked or self._closed):
             if not (self._content() if self._in_data else self._line()):
                 return
 
@@ -152,7 +164,10 @@ class Session(asyncio.Protocol):
             return
         self._heard = self._loop.time()
         then()
-        if not (self._closed or self._waiting):
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._transport is not None and not (self._closed or self._waiting or self._blocked):
             self._transport.resume_reading()
             self._process()
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-# These connect to a server themselves, ask one thing at a time, and give up after a time.
+# These connect to a server themselves and ask one thing at a time, or give one short answer.
 ASKING: Final = {
+    "commands/qmqp_sink.py": "an answer to each client",
+    "commands/qmqp_source.py": "a message to each server",
+    "commands/smtp_source/session.py": "a command at a time",
     "libmail/clients/anvil.py": "anvil(8) of this system",
     "libmail/clients/dovecot.py": "Dovecot, a request of each session",
     "libmail/clients/policy.py": "a policy server",
