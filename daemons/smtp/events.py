@@ -58,7 +58,7 @@ class CheckLine(NamedTuple):
 
 
 class TlsEstablished(NamedTuple):
-    """Hands were shaken with a server. summary: what was agreed upon, as the line tells it.
+    """A handshake with a server succeeded. summary: the text of the line.
 
     trust: Anonymous, Untrusted, Trusted or Verified. protocol: such as TLSv1.3. resumed: a session
     of before.
@@ -77,7 +77,7 @@ class TlsEstablished(NamedTuple):
 
 
 class TlsPeer(NamedTuple):
-    """What is said of a server's certificate. what: the whole line."""
+    """A line about a server's certificate. what: all of it."""
 
     server: str
     what: str
@@ -99,7 +99,7 @@ class TlsError(NamedTuple):
 
 
 class TlsOffered(NamedTuple):
-    """A server could have had mail in secret."""
+    """A server offered STARTTLS, which was not used."""
 
     host: str
 

@@ -22,11 +22,11 @@ from libmail.tls.anchors import Anchors
 from libmail.tls.certificate import fingerprint
 from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.client_setup import client_settings
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, connect
 from libmail.tls.context import ClientContext
 from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.layer import TlsLayer
 from libmail.tls.levels import Level
@@ -130,7 +130,7 @@ class Handshake:
         self._loglevel = loglevel
         self._cached = cached
 
-    async def shake(self) -> PolicyError | None:
+    async def perform(self) -> PolicyError | None:
         """Perform the handshake and log the result. Returns the error if the policy is not met.
 
         Raises HandshakeFailed.

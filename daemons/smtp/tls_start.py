@@ -38,7 +38,7 @@ class TlsStart:
 
     async def at_once(self) -> None:
         """Wrapper mode: before the greeting."""
-        await self._shake(await self._attempt())
+        await self._perform(await self._attempt())
 
     def keep_session(self) -> None:
         """Cache the TLS session, when the server has sent something within TLS."""
@@ -63,7 +63,7 @@ class TlsStart:
         session.wire.send(b"STARTTLS\r\n")
         reply = await session.reply(STARTTLS)
         if reply.positive:
-            await self._shake(handshake)
+            await self._perform(handshake)
             await session.greet_again(self._settings, extensions)
             self.keep_session()
         elif self._level.enforced:
@@ -80,8 +80,8 @@ class TlsStart:
                 LOG.warning(error.warning)
             raise TlsRequirementFailed(Failure(error.dsn, error.reason, site=True)) from None
 
-    async def _shake(self, handshake: "Handshake") -> None:
-        unmet = await handshake.shake()
+    async def _perform(self, handshake: "Handshake") -> None:
+        unmet = await handshake.perform()
         if unmet is not None:
             raise TlsRequirementFailed(Failure(unmet.dsn, unmet.reason, site=True))
         self._handshake = handshake

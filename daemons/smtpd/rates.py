@@ -134,7 +134,7 @@ class Rates:
         if self._connections:
             self._anvil.disconnect(self._ident(client))
 
-    async def may_shake(self, client: Client) -> bool:
+    async def may_handshake(self, client: Client) -> bool:
         """Whether the client may begin a TLS handshake; counts nothing."""
         if not self._handshakes:
             return True

@@ -27,7 +27,7 @@ async def begin_wrapped(session: "Session", *, limited: bool) -> None:
             " TLS context initialization failed. For details see earlier warnings in your logs."
         )
         raise SessionEnded
-    if limited and not await server.rates.may_shake(session.facts.client):
+    if limited and not await server.rates.may_handshake(session.facts.client):
         session.tally.kinds.add("policy")
         refused = f"Refusing TLS service request from {session.client}"
         LOG.warning(f"{refused} for service {server.service}")
@@ -44,7 +44,7 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
     if setup.handshakes is None:
         raise AssertionError(session)
     try:
-        inside, tls = await setup.handshakes.shake(
+        inside, tls = await setup.handshakes.perform(
             dialogue.channel, client, setup.patience, received
         )
     except TlsFailed as error:

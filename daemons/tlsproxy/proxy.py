@@ -118,7 +118,7 @@ class Proxy:
         channel = ClientChannel(self._loop, timeout, self._channels.add, ended, Ends())
         await self._loop.connect_accepted_socket(lambda: channel, network)
         try:
-            inside, _ = await handshakes.shake(channel, client, timeout)
+            inside, _ = await handshakes.perform(channel, client, timeout)
             await self._relay(inside, clear)
         except TlsFailed as error:
             warn_of_problems(error.problems)

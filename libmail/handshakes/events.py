@@ -8,7 +8,7 @@ __all__ = ["TlsError", "TlsEstablished", "TlsPeer"]
 
 
 class TlsEstablished(NamedTuple):
-    """A client has shaken hands. summary: what was agreed upon, as the line tells it.
+    """A handshake with a client succeeded. summary: the text of the line.
 
     trust: Anonymous, Untrusted or Trusted. protocol: such as TLSv1.3. resumed: a session of before.
     """

@@ -1,8 +1,8 @@
-"""Handshakes with clients: the keys and certificates of this server at work.
+"""TLS handshakes with clients.
 
-Made before the jail, where the library is there (see `libmail.tls.errors:possibly`). From `begin`
-on, tlsmgr(8) is asked for the keys of tickets and for sessions; without it every handshake is a
-full one, and works.
+`open_handshakes` loads keys and certificates before the jail, where the TLS library can be loaded
+(see `libmail.tls.errors:possibly`). From `begin` on, tlsmgr(8) provides the keys of session tickets
+and the session cache; without it every handshake is a full one, and works.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from libmail.tls.tickets import TicketKeys
 
 __all__ = ["HandshakeParams", "Handshakes", "open_handshakes"]
 
-_CACHE: Final = "smtpd"  # the one of tlsmgr(8) that servers share
+_CACHE: Final = "smtpd"  # the session cache of tlsmgr(8) that all servers share
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeParams:
-    """How they are told."""
+    """Parameters of the log lines of handshakes."""
 
     smtpd_tls_fingerprint_digest: str
     smtpd_tls_loglevel: str
 
 
 class Handshakes:
-    """Of one service. Made by `open_handshakes`."""
+    """The TLS engine of a service. Made by `open_handshakes`."""
 
     def __init__(
         self,
@@ -72,13 +72,14 @@ class Handshakes:
         if tickets is not None:
             self._tlsmgr.keep_keys()
 
-    async def shake(
+    async def perform(
         self, channel: Channel, peer: str, timeout: float, received: bytes = b""
     ) -> tuple[TlsChannel, Tls]:
-        """Shake hands and log it; the channel to use from then on, and what is known then.
+        """Perform a handshake and log the result.
 
-        peer: the client, for the log. timeout: seconds for all of it. received: what has been read
-        from the channel already. Raises TlsFailed, ServerStopping; those the caller logs.
+        Returns the channel to use from then on, and the facts for restrictions. peer: the client,
+        for the log. timeout: seconds for the whole handshake. received: data of the handshake that
+        was read already. Raises TlsFailed, ServerStopping, which the caller logs.
         """
         connection = accept(self._context)
         if self._loglevel.states:
@@ -95,7 +96,8 @@ class Handshakes:
         return inside, self._facts(connection)
 
     async def _answer(self, connection: Connection) -> None:
-        """Look up what a client asks for. Raises TlsFailed: it must not get what it did not."""
+        """Look up the chains and the session that a client asks for. Raises TlsFailed if a lookup
+        fails, as the client must not get other chains than those for the name."""
         hello = connection.hello
         if hello is None:
             raise AssertionError(connection)

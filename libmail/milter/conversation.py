@@ -1,14 +1,14 @@
-"""One connection to a Milter: what it wants to see, what it was told, what it decides.
+"""The Milter protocol on one connection, sans I/O: negotiation, events, answers, decisions.
 
-The law of the conversation: after `start` the Milter negotiates; then each event that it wants is
-reported with the macros of that stage, and unless it said that it does not answer such events, the
-answer must be read before the next event. A decision about the session (accept at connect or HELO,
-or the refusal there) silences the connection to its end, one about the message until the next MAIL.
-Only the end of a message has several answers: changes first, one decision last.
+The rules: after `start` the Milter negotiates. Then each event that it wants is reported with the
+macros of that stage; unless it has negotiated not to reply to such events, the answer must be read
+before the next event. A decision about the session (accept or reject at connect or HELO) silences
+the connection to its end, one about the message until the next MAIL. Only the end of a message has
+several answers: changes first, one decision last.
 
-A Milter that asks for what it did not negotiate, answers what it was not asked, or does not come to
-an end, has broken the protocol (`MilterError`); the caller then closes the connection and does
-`milter_default_action`.
+A Milter that requests a change which it did not negotiate, answers without an event, or never
+comes to an end, has broken the protocol (`MilterError`); the caller then closes the connection and
+applies `milter_default_action`.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ __all__ = ["PASS", "VERSIONS", "Act", "Conversation", "Decision", "Snapshot"]
 
 
 class Act(Enum):
-    """What is to be done with the session or message."""
+    """What to do with the session or message."""
 
     GO_ON = "continue"
     REFUSE = "refuse"
@@ -103,11 +103,15 @@ VERSIONS: Final[Mapping[int, tuple[Edits, Steps]]] = {
     4: (_EDITS_2, _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA),
     6: (_EDITS_6, _STEPS_6),
 }
-"""What we offer in each version of the protocol (milter_protocol)."""
+"""The actions and steps that are offered in each version of the protocol (milter_protocol)."""
 
 
 class _Event(NamedTuple):
-    """unwanted, unanswered: steps. since: the version that has it. about: session or message."""
+    """A kind of event.
+
+    unwanted, unanswered: the steps with which a Milter declines it, or to reply to it. since: first
+    protocol version. session: a decision is about the session, not the message.
+    """
 
     unwanted: Steps
     unanswered: Steps
@@ -149,9 +153,9 @@ class _State(Enum):
 
 
 class Snapshot(NamedTuple):
-    """What another process must know to go on with a connection. silent: no more of this message.
+    """The state for another process to go on with. silent: nothing more of this message is wanted.
 
-    macros: names that the Milter asked for itself, by stage.
+    macros: names that the Milter asked for, by stage.
     """
 
     version: int
@@ -162,7 +166,7 @@ class Snapshot(NamedTuple):
 
 
 class Conversation:
-    """The protocol of one connection. `output` is never needed: what is to be sent is returned."""
+    """The protocol of one connection. Methods return the octets to send."""
 
     __slots__ = (
         "_answers",
@@ -213,22 +217,22 @@ class Conversation:
 
     @property
     def negotiated(self) -> Negotiated:
-        """What the Milter wants. Only after the negotiation."""
+        """The result of the negotiation, which has to be complete."""
         if self._negotiated is None:
             raise AssertionError("no negotiation yet")
         return self._negotiated
 
     def macros(self, stage: Stage, ours: str) -> str:
-        """Names of macros for this stage: those that the Milter asked for, or `ours`."""
+        """The names of macros for a stage: those that the Milter asked for, or `ours`."""
         return self.negotiated.macros.get(stage, ours)
 
     @property
     def leading_space(self) -> bool:
-        """Whether values of fields keep the space behind the colon, in both directions."""
+        """Whether field values keep the space behind the colon, in both directions."""
         return bool(self.negotiated.steps & Steps.LEADING_SPACE)
 
     def snapshot(self) -> Snapshot:
-        """For the process that goes on with this connection, between two events."""
+        """The state for the process that goes on with this connection, between two events."""
         known = self.negotiated
         macros = tuple((int(stage), names) for stage, names in known.macros.items())
         silent = self._state is not _State.OPEN
@@ -246,7 +250,7 @@ class Conversation:
     # events
 
     def wants(self, command: Command) -> bool:
-        """Whether the Milter is to be told of such an event now."""
+        """Whether the Milter wants such an event now."""
         known, event = self.negotiated, _EVENTS[command]
         return (
             self._state is _State.OPEN
@@ -274,7 +278,7 @@ class Conversation:
         return packet(Command.MACRO, bytes([command]) + macros) + out
 
     def abort(self) -> bytes:
-        """The message at hand, if there is one, is over; another may follow."""
+        """End the current message, if any; another may follow."""
         self._awaited = None
         self._next_message()
         return b"" if self._state is _State.ENDED else packet(Command.ABORT)
@@ -285,12 +289,12 @@ class Conversation:
             self._state = _State.OPEN
 
     def quit(self) -> bytes:
-        """Say goodbye, if it still listens."""
+        """End the connection, unless the Milter has decided about the session already."""
         return b"" if self._state is _State.ENDED else packet(Command.QUIT)
 
     @property
     def standing(self) -> Decision:
-        """What was decided for the whole session; PASS if nothing was."""
+        """The decision about the whole session; PASS if there is none."""
         return self._decided
 
     # answers
@@ -302,7 +306,7 @@ class Conversation:
 
     @property
     def clean(self) -> bool:
-        """Whether the connection can change hands or be kept: nothing is under way."""
+        """Whether the connection can be handed over or kept: nothing is pending."""
         return self._awaited is None and not self._reader.pending
 
     def receive_data(self, data: bytes) -> None:
@@ -376,7 +380,7 @@ class Conversation:
         raise AssertionError(answer)
 
     def _refused(self, awaited: Command, decision: Decision) -> Decision:
-        """A refused recipient changes nothing for the others."""
+        """The state after a rejection; that of a recipient changes nothing for the others."""
         if _EVENTS[awaited].session:
             self._state, self._decided = _State.ENDED, decision
         elif awaited not in (Command.RCPT, Command.UNKNOWN):

@@ -19,7 +19,7 @@ _LINE_END: Final = re.compile(rb"\n(?![ \t])")
 
 
 class HeaderFields:
-    """The fields of one header, wire form, while they are edited."""
+    """The fields of one header, wire form, to be edited."""
 
     __slots__ = ("_data", "_own")
 

@@ -1,4 +1,6 @@
-"""Macros: what a Milter is told of a session or message beside the event itself.
+"""Macros: information about a session or message that goes with an event. The format only.
+
+Values come from libmail.clients.milters, and from the daemons.
 
 A list of names stands in milter_*_macros (`i {mail_addr} v`); a Milter may ask for another list in
 the negotiation. Names of more than one letter go over the wire with braces. A macro without a value

@@ -20,26 +20,26 @@ _PIECE: Final = 1 << 18  # octets that are encrypted at a time
 class Layer(Protocol):
     """Encryption, without I/O."""
 
-    def shake(self) -> bool:
-        """Go on with the handshake; whether it is done. Raises an error of its own."""
+    def handshake(self) -> bool:
+        """Go on with the handshake; whether it is complete. Raises an error of the layer."""
 
     def receive(self, data: bytes) -> None:
-        """Take what the network has brought; b"" for its end."""
+        """Take input from the network; b"" for its end."""
 
     def read(self) -> bytes | None:
-        """What has come, decrypted; None when the server has ended the session, or has to."""
+        """Decrypted input; None when the server has ended the session, or broke the protocol."""
 
     def protect(self, data: bytes) -> bytes:
-        """What the network has to take for data, with whatever else the layer has to say."""
+        """Encrypt data; the output also has whatever else the layer has to send."""
 
     def end(self) -> bytes:
-        """The last that the network has to take; the layer is of no use then."""
+        """End the session; its last output."""
 
 
 class SecureWire(Wire):
     """See Wire; plain until `secure`."""
 
-    __slots__ = ("_layer", "_shaking")
+    __slots__ = ("_handshaking", "_layer")
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SecureWire(Wire):
     ) -> None:
         """See Wire."""
         self._layer: Layer | None = None
-        self._shaking = False
+        self._handshaking = False
         super().__init__(poller, family, limits, per_request=per_request, bind=bind)
 
     async def secure(self, layer: Layer) -> None:
@@ -62,21 +62,21 @@ class SecureWire(Wire):
         raises, and Lost for a timeout.
         """
         self._reader = ReplyReader()
-        self._layer, self._shaking = layer, True
+        self._layer, self._handshaking = layer, True
         try:
-            await self._shake(layer)
+            await self._handshake(layer)
         finally:
-            self._shaking = False
+            self._handshaking = False
             self._speak(layer)
         self._decrypt(layer)
 
-    async def _shake(self, layer: Layer) -> None:
+    async def _handshake(self, layer: Layer) -> None:
         if self._eof:
             layer.receive(b"")
         self._resume_reading()
         seconds, clock = self._limits[STARTTLS], self._poller.loop.time
         until = clock() + seconds
-        while not layer.shake():
+        while not layer.handshake():
             self._speak(layer)
             self._poller.limit(self, max(until - clock(), 0.001) if seconds else 0.0)
             try:
@@ -92,7 +92,7 @@ class SecureWire(Wire):
             super()._receive(data)
             return
         layer.receive(data)
-        if not self._shaking:
+        if not self._handshaking:
             self._decrypt(layer)
         if not data and not self._eof:
             super()._receive(b"")
@@ -106,7 +106,7 @@ class SecureWire(Wire):
     # writing
 
     def _speak(self, layer: Layer) -> None:
-        """Send what the layer itself has to say."""
+        """Send what the layer itself has to send."""
         if data := layer.protect(b""):
             super().send(data)
 

@@ -1,9 +1,9 @@
-"""A server's stream inside of TLS: a `Channel` over that of the network.
+"""A server's connection within TLS: a `Channel` over that of the network.
 
-`secured` shakes hands on a channel and gives the one that is used from then on. What holds for a
-channel holds for it: a client that does not take our replies is not listened to, time limits are
-those of the channel below, and each wait for the network lets other sessions go on. A handshake
-takes one step for each time that octets come.
+`secured` performs the handshake on a channel, and returns the one to use from then on. The rules of
+a channel apply: nothing is read from a client that does not read our replies, time limits are those
+of the channel below, and each wait for the network lets other sessions go on. A handshake takes one
+step whenever data arrives.
 """
 
 from __future__ import annotations

@@ -19,11 +19,10 @@ from typing import Final
 
 from libmail.tls import callbacks
 from libmail.tls.base_context import chain_stack
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.context import ClientContext, ServerContext
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsError, TlsFailed
-from libmail.tls.expectation import expect
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
 from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text
@@ -35,6 +34,7 @@ from libmail.tls.negotiation import (
     verify_words,
 )
 from libmail.tls.observation import Trace, drained, follow, new_buffer
+from libmail.tls.peer_checks import expect
 from libmail.tls.pem import Chain
 
 __all__ = ["Connection", "Step", "accept", "connect"]

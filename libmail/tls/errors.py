@@ -56,7 +56,7 @@ class TlsClosed(TlsError):
 
 
 def possibly(make: Callable[[], T]) -> T | None:
-    """What it makes of files and settings; None, with warnings, if that is not possible here."""
+    """The result of `make`; None, with warnings, if files or settings cannot be used."""
     try:
         return make()
     except TlsConfigError as error:

@@ -17,14 +17,14 @@ class TlsLayer:
         self._connection = connection
         self._failed: TlsFailed | None = None
 
-    def shake(self) -> bool:
-        """Go on with the handshake; whether it is done. Raises TlsFailed."""
+    def handshake(self) -> bool:
+        """Go on with the handshake; whether it is complete. Raises TlsFailed."""
         if self._failed is not None:
             raise self._failed
         return self._connection.handshake() is Step.DONE
 
     def receive(self, data: bytes) -> None:
-        """Take what the network has brought; b"" for its end."""
+        """Take input from the network; b"" for its end."""
         try:
             if data:
                 self._connection.receive(data)
@@ -34,7 +34,7 @@ class TlsLayer:
             self._failed = error
 
     def read(self) -> bytes | None:
-        """What has come, decrypted; None when that was all."""
+        """Decrypted input; None when the session has ended."""
         if self._failed is not None:
             return None
         try:
@@ -47,7 +47,7 @@ class TlsLayer:
             return None
 
     def protect(self, data: bytes) -> bytes:
-        """What the network has to take for data, with whatever else there is to say."""
+        """Encrypt data; the output also has alerts and other records to send."""
         try:
             self._connection.write(data)
         except TlsFailed:
@@ -55,7 +55,7 @@ class TlsLayer:
         return self._output()
 
     def end(self) -> bytes:
-        """The last that the network has to take."""
+        """The last output, close_notify."""
         self._connection.shutdown()
         last = self._output()
         self._connection.close()

@@ -1,4 +1,8 @@
-"""Security levels of TLS, weakest first, and the names that main.cf and the policy tables use."""
+"""Security levels of TLS, weakest first, and the names that main.cf and the policy tables use.
+
+What a level requires is in the properties of `Level`. The level of a server is decided in
+`libmail.tls.server_level`, that of a client in `libmail.tls.policy`.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +26,27 @@ class Level(IntEnum):
 
     @property
     def label(self) -> str:
-        """As it is written: "dane-only"."""
+        """The name as in main.cf: "dane-only"."""
         return self.name.lower().replace("_", "-")
 
     @property
     def enforced(self) -> bool:
-        """Whether mail must not go without TLS."""
+        """Whether TLS is mandatory."""
         return self >= Level.ENCRYPT
 
     @property
     def matches_peer(self) -> bool:
-        """Whether the certificate or key of the peer has to be a certain one."""
+        """Whether the identity of the peer has to be verified."""
         return self >= Level.FINGERPRINT
 
     @property
     def by_dane(self) -> bool:
-        """Whether TLSA records say which certificate is right."""
+        """Whether TLSA records verify the peer (RFC 7672)."""
         return Level.HALF_DANE <= self <= Level.DANE_ONLY
 
     @property
     def by_authority(self) -> bool:
-        """Whether a certificate authority must have signed, for the right name."""
+        """Whether certificate authorities verify the peer, for the right name."""
         return self >= Level.VERIFY
 
 
@@ -50,5 +54,5 @@ _LEVELS = {level.label: level for level in Level}
 
 
 def level_named(name: str) -> Level | None:
-    """The level of that name, in any case; None if there is none."""
+    """The level of that name, in upper or lower case; None if there is none."""
     return _LEVELS.get(name.lower())

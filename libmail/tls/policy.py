@@ -19,9 +19,9 @@ from typing import Final
 
 from libmail.dns.hostname import valid_hostname
 from libmail.tls.client_params import ClientTlsParams
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.levels import Level, level_named
 from libmail.tls.params import TlsParams
@@ -62,11 +62,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How to talk to a server. match: patterns and strategies, or fingerprints.
+    """The TLS policy for a server. match: patterns and strategies, or fingerprints.
 
-    reuse: whether the session may serve several deliveries. records: of DANE; base_domain: whose
-    they are; fallbacks: without records, and with none that can be used. warning: for the log, each
-    time that it is used.
+    reuse: whether a session may serve several deliveries. records: TLSA records of base_domain;
+    fallbacks: the policies without such records, and with unusable ones. warning: to be logged each
+    time that the policy is used.
     """
 
     level: Level
@@ -88,7 +88,7 @@ class Policy:
     def spec(
         self, where: Where, anchors: tuple[Tlsa, ...] = (), session: bytes = b""
     ) -> ClientSpec:
-        """What to tell the engine. anchors: those of anchor_files. Raises PolicyError."""
+        """The specification for the engine. anchors: from anchor_files. Raises PolicyError."""
         base = ClientSpec(
             ciphers=self.ciphers,
             protocols=parse_protocols(self.protocols),
@@ -111,19 +111,19 @@ class Policy:
         return base
 
     def unmet(self, trust: Trust) -> PolicyError | None:
-        """The error if what is known of the server is too little, after the handshake."""
+        """The error if the trust that the handshake has established does not meet the policy."""
         if not self.level.matches_peer or trust is Trust.VERIFIED:
             return None
         return PolicyError("", NOT_VERIFIED)
 
     def told(self, trust: Trust) -> Trust:
-        """What the log says is known of a server: its name may have been forged (half-dane)."""
+        """The trust for the log; with half-dane the MX record may have been forged."""
         forged = self.level is Level.HALF_DANE and trust is Trust.VERIFIED
         return Trust.TRUSTED if forged else trust
 
     @property
     def _key_is_enough(self) -> bool:
-        """Whether a server that shows its key only could still be recognized."""
+        """Whether a server can be verified by a raw public key (RFC 7250)."""
         if self.records:
             return all(record.is_key for record in self.records)
         return not self.level.by_authority
@@ -174,7 +174,7 @@ def _fingerprint(text: str) -> str:
 
 
 def client_level(params: ClientTlsParams) -> Level:
-    """The level where no table says otherwise. Raises TlsConfigError."""
+    """The level from main.cf, without tables. Raises TlsConfigError."""
     if params.smtp_tls_security_level:
         level = level_named(params.smtp_tls_security_level)
         if level is None:
@@ -193,9 +193,9 @@ async def choose(
     nexthop: str,
     where: Where,
 ) -> Policy:
-    """The policy for a server. nexthop: as it is written, with brackets and port.
+    """The policy for a server. nexthop: as configured, with brackets and port.
 
-    Raises PolicyError, and what the functions that look up raise.
+    Raises PolicyError, and what the lookup functions raise.
     """
     level, entry = client_level(params), None
     if params.smtp_tls_policy_maps:
@@ -217,16 +217,16 @@ async def choose(
 
 
 def _against_dane(params: ClientTlsParams) -> str:
-    """What makes DANE impossible, or no better than without; "" for nothing."""
+    """The setting that makes DANE impossible or useless; "" for none."""
     if params.smtp_dns_support_level.lower() != "dnssec" or "dns" not in params.smtp_host_lookup:
         return "dnssec lookups disabled"
     return "MX lookup errors ignored" if params.ignore_mx_lookup_error else ""
 
 
 async def site_level(find: Find, default: Level, nexthop: str, host: str) -> Level:
-    """What smtp_tls_per_site makes of the level; for next hop and host, the stricter one counts.
+    """The level by smtp_tls_per_site: the stricter of the entries for next hop and host.
 
-    MAY is a wish that a word for the other name, or a stricter main.cf, overrules.
+    MAY yields to the entry for the other name, and to a stricter main.cf.
     """
     found: list[Level] = []
     for key, kind in ((nexthop, "next-hop destination"), (host, "server hostname")):
@@ -287,7 +287,7 @@ def _with_ciphers(
     if policy.level.enforced:
         grade, protocols = params.smtp_tls_mandatory_ciphers, params.smtp_tls_mandatory_protocols
         also = params.smtp_tls_mandatory_exclude_ciphers if entry.exclude is None else entry.exclude
-        # A server that is to be recognized needs a certificate; else it is about encryption.
+        # Verification needs a certificate; without it, any cipher that encrypts will do.
         exclusions += [also, "aNULL" if policy.level.matches_peer else "eNULL"]
     else:
         grade, protocols = params.smtp_tls_ciphers, params.smtp_tls_protocols
@@ -302,9 +302,9 @@ def _with_ciphers(
 
 
 def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: str) -> Policy:
-    """What becomes of a DANE policy. records: None, there are none that DNSSEC vouches for.
+    """A DANE policy with its TLSA records, or its fallback. records: None for no secure records.
 
-    That a record of the right usage cannot be used for another reason is seen by the engine. Raises
+    Records that are unusable for other reasons than their usage are found by the engine. Raises
     PolicyError.
     """
     if not policy.level.by_dane:

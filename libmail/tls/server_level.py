@@ -59,7 +59,7 @@ def server_level(params: ServerTlsParams) -> ServerLevel:
 
 
 def _names_certificates(params: ServerTlsParams) -> bool:
-    """Whether some are configured, or at least that there are none: "none"."""
+    """Whether certificates are configured, or explicitly none of them ("none")."""
     return bool(
         params.smtpd_tls_chain_files
         or params.smtpd_tls_cert_file

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from libmail.tls.authorities import Authorities
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import Ask, ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.errors import TlsClosed
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.pem import load_chains
 from libmail.tls.settings import parse_protocols

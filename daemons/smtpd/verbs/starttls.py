@@ -38,7 +38,7 @@ async def starttls(session: Session, _: str) -> Answer:
     if session.server.tls.handshakes is None:
         return _UNAVAILABLE
     rates, client = session.server.rates, session.rate_limited
-    if client is not None and not await rates.may_shake(client):
+    if client is not None and not await rates.may_handshake(client):
         LOG.warning(
             f"Refusing STARTTLS request from {session.client} for service {session.server.service}"
         )

@@ -140,14 +140,14 @@ def test_new_tls_sessions(log: list[str]) -> None:
         one, _ = rates({"new_tls_session_rate_limit": 2})
         assert await one.limited(CLIENT)
         for _ in range(2):
-            assert await one.may_shake(CLIENT)
+            assert await one.may_handshake(CLIENT)
             assert await one.handshake(CLIENT, CLIENT.shown) is None
         refused = await one.handshake(CLIENT, CLIENT.shown)
         assert refused is not None
         assert refused.line == (
             "421 4.7.0 mx.test Error: too many new TLS sessions from host.test[192.0.2.7]"
         )
-        assert not await one.may_shake(CLIENT)
+        assert not await one.may_handshake(CLIENT)
 
     asyncio.run(main())
     what = "New TLS session rate limit exceeded: 3 from host.test[192.0.2.7] for service smtp"

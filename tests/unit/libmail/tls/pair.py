@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ServerContext
-from libmail.tls.expected import ClientSpec
 from libmail.tls.negotiation import Hello
 from libmail.tls.pem import Chain
 from libmail.tls.settings import parse_protocols

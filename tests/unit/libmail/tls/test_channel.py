@@ -10,10 +10,10 @@ import pytest
 
 from libmail.net.channel import ClientGone, ClientSilent
 from libmail.tls.channel import TlsChannel, secured
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.errors import TlsFailed
-from libmail.tls.expected import ClientSpec
 from libmail.tls.pem import load_chains
 from libmail.tls.settings import Protocols
 from tests.certificates import Authority

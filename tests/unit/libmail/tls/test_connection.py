@@ -15,6 +15,7 @@ import pytest
 
 from libmail.tls.authorities import Authorities
 from libmail.tls.chains_by_name import ChainsByName
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Step, accept, connect
 from libmail.tls.context import (
     Ask,
@@ -25,7 +26,6 @@ from libmail.tls.context import (
 )
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.negotiation import Hello, NameState
 from libmail.tls.pem import chains_of, load_chains, pem_objects

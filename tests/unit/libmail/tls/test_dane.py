@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.dane import Tlsa, parse_tlsa, parse_tlsa_digests, read_tlsa
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.pem import load_chains
 from tests.certificates import Authority, Issued

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.tls.authorities import Authorities
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import Ask, ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.errors import TlsClosed, TlsFailed
-from libmail.tls.expected import ClientSpec
 from libmail.tls.pem import load_chains
 from tests.certificates import Authority
 from tests.unit.libmail.tls.pair import ANY, CIPHERS, GROUPS, TLS_1_2, Pair

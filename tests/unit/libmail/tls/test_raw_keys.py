@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.context import Ask, ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.dane import Tlsa
-from libmail.tls.expected import ClientSpec
 from libmail.tls.facts import Trust
 from libmail.tls.library import at_least
 from libmail.tls.pem import load_chains

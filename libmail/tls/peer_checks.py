@@ -1,12 +1,12 @@
-"""Which server a client expects, told to the library before the handshake."""
+"""Configures the library to check the server's identity, before the handshake."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from libmail.tls.client_spec import ClientSpec
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
-from libmail.tls.expected import ClientSpec
 from libmail.tls.library import FFI, SSL, Handle, clear_problems, problems
 from libmail.tls.negotiation import decoded_session
 
@@ -21,7 +21,7 @@ _LONGEST_NAME: Final = 255
 
 
 def expect(ssl: Handle, spec: ClientSpec) -> tuple[Tlsa, ...]:
-    """Tell the library. Returns the TLSA records, or anchors, that it cannot use.
+    """Configure a session. Returns the TLSA records, or anchors, that the library cannot use.
 
     Raises TlsConfigError.
     """

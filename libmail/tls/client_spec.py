@@ -1,4 +1,4 @@
-"""Which session a client wants, and which server is the right one: values, for the engine."""
+"""The specification of a client's TLS session, and of the server's identity, as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ClientSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSpec:
-    """How a client's session is to be, and which server is the right one.
+    """Settings of a client's session, and how to recognize the server.
 
     server_name: that is asked for (SNI). names: one must be in the certificate, as `mx.example.com`
     or `.example.com`. tlsa: one must match; base_domain: of their records. anchors: trusted instead
@@ -36,5 +36,5 @@ class ClientSpec:
 
     @property
     def names_a_peer(self) -> bool:
-        """Whether it says which one is right."""
+        """Whether the identity of the server is to be checked."""
         return bool(self.names or self.tlsa or self.fingerprints)
