@@ -25,7 +25,7 @@ from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
-from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import TlsPolicies, open_policies
 from daemons.smtp.tls_setup import open_engine
 from daemons.smtp.walk import Walk
@@ -132,7 +132,7 @@ def _decisions(
     *,
     lmtp: bool,
 ) -> Decisions:
-    prefix, hello = ("lmtp", "lhlo") if lmtp else ("smtp", "ehlo")
+    prefix = "lmtp" if lmtp else "smtp"
 
     def maps(name: str, specs: tuple[str, ...]) -> Maps:
         return Maps(f"{prefix}_{name}", specs, options)
@@ -144,13 +144,15 @@ def _decisions(
         reply_filter=DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
     )
     native = NativeResolver() if choice.uses_native else None
+    tables = {
+        **tls.tables,
+        discard_title(lmtp=lmtp): params.smtp_discard_ehlo_keyword_address_maps,
+    }
+    opened = {title: Maps(title, specs, options) for title, specs in tables.items()}
     return Decisions(
-        lookups=LiveLookups({}, resolver=resolver, native=native),
+        lookups=LiveLookups({}, maps=opened, resolver=resolver, native=native),
         choice=choice,
         default_port=service_port(params.smtp_tcp_port),
-        discard_maps=maps(
-            f"discard_{hello}_keyword_address_maps", params.smtp_discard_ehlo_keyword_address_maps
-        ),
         cache_destinations=StringList(
             f"{prefix}_connection_cache_destinations",
             params.smtp_connection_cache_destinations,
@@ -171,7 +173,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     params = settings.params
     prefix = "lmtp" if lmtp else "smtp"
     options = TableOptions.of(config)
-    tls = open_policies(config, prefix, options)
+    tls = open_policies(config, prefix)
     return Prepared(
         settings=settings,
         delivery=config.load(DeliveryParams),

@@ -32,6 +32,7 @@ from daemons.smtp.tls_policy import ServerTlsPolicy
 from daemons.smtp.tls_start import TlsStart
 from libmail.agents.delivery import Delivery
 from libmail.log import LOG
+from libmail.lookup.context import LookupFailure
 from libmail.net.wire import Lost
 from libmail.smtp.client import (
     BODY,
@@ -107,7 +108,7 @@ class Conversation:
         session, ledger = self._session, self._ledger
         try:
             await self._introduce(loop_detect=loop_detect)
-        except TableRetry:
+        except (LookupFailure, TableRetry):
             session.wire.close()
             failure = Failure("4.3.0", "table lookup error", error_class="data")
             await ledger.fail(ledger.left, failure, session)

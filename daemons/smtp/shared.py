@@ -20,27 +20,30 @@ from libmail.lookup.tlsa import DaneParams
 from libmail.net.poller import Poller
 from libmail.net.secure_wire import SecureWire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
-from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 
 if TYPE_CHECKING:
     from daemons.smtp.handshakes import Handshakes
 
-__all__ = ["Decisions", "SmtpClient"]
+__all__ = ["Decisions", "SmtpClient", "discard_title"]
+
+
+def discard_title(*, lmtp: bool) -> str:
+    """The name of smtp_discard_ehlo_keyword_address_maps or its sister."""
+    return f"{'lmtp_discard_lhlo' if lmtp else 'smtp_discard_ehlo'}_keyword_address_maps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
     """Everything that decides about servers; made before the jail.
 
-    discard_maps: smtp_discard_ehlo_keyword_address_maps. cache_destinations:
-    smtp_connection_cache_destinations. logins: None without smtp_sasl_auth_enable.
+    lookups: what the decisions ask. cache_destinations: smtp_connection_cache_destinations. logins:
+    None without smtp_sasl_auth_enable.
     """
 
     lookups: Lookups
     choice: ServerChoice
     default_port: int
-    discard_maps: Maps
     cache_destinations: StringList
     tls: TlsPolicies
     dane: DaneParams
@@ -68,6 +71,7 @@ class SmtpClient:
         self.cache: Final = SessionCache(settings.params)
         self._wire: type[SecureWire] = RecordingWire if notices else SecureWire
         self._poller: Poller | None = None
+        self._discard = discard_title(lmtp=settings.lmtp)
         # Servers of one kind answer EHLO alike, message after message.
         self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
         self.extensions = lru_cache(256)(parse_extensions)
@@ -85,10 +89,9 @@ class SmtpClient:
         )
 
     async def discarded(self, address: str) -> tuple[str, ...]:
-        """EHLO keywords to ignore from this server. Raises TableRetry."""
-        usual = self.settings.params.smtp_discard_ehlo_keywords
-        maps = self.decisions.discard_maps
-        if not maps.tables:
+        """EHLO keywords to ignore from this server. Raises LookupFailure."""
+        usual, lookups = self.settings.params.smtp_discard_ehlo_keywords, self.decisions.lookups
+        if not lookups.has(self._discard):
             return usual
-        found = await maps.find(address)
+        found = await lookups.find(self._discard, address)
         return usual if found is None else tuple(re.split(r"[\s,]+", found))

@@ -1,15 +1,15 @@
 """The TLS policy for each server, from parameters and tables; libmail.tls.policy decides."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Self
 
 from libmail.config import Config
 from libmail.log import LOG
-from libmail.lookup.context import Lookups
+from libmail.lookup.context import LookupFailure, Lookups
 from libmail.lookup.servers import Server
 from libmail.lookup.tlsa import DaneParams, settled
-from libmail.tables.maps import Maps
-from libmail.tables.table import TableOptions, TableRetry
 from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
@@ -68,16 +68,19 @@ class ServerTlsPolicy:
 
 
 class TlsPolicies:
-    """Finds the policies of servers. Made before the jail."""
+    """Finds the policies of servers. tables: what it looks into, type:table by title."""
 
-    def __init__(
-        self, params: ClientTlsParams, common: TlsParams, policies: Maps, sites: Maps
-    ) -> None:
+    def __init__(self, params: ClientTlsParams, common: TlsParams, prefix: str) -> None:
+        """prefix: "smtp" or "lmtp"."""
         self._params = params
         self._common = common
-        self._policies = policies
-        self._sites = sites
-        self._fixed = not policies and not sites
+        self._policies = f"{prefix}_tls_policy_maps"
+        self._sites = f"{prefix}_tls_per_site"
+        self.tables: Final[Mapping[str, tuple[str, ...]]] = {
+            self._policies: params.smtp_tls_policy_maps,
+            self._sites: params.smtp_tls_per_site,
+        }
+        self._fixed = not any(self.tables.values())
         self._usual: Policy | None = None  # where it does not depend on the server
 
     @property
@@ -88,7 +91,7 @@ class TlsPolicies:
         except TlsConfigError:
             return False
 
-    async def of(self, text: str, nexthop: str, host: str) -> ServerTlsPolicy:
+    async def of(self, text: str, nexthop: str, host: str, lookups: Lookups) -> ServerTlsPolicy:
         """The policy for a server.
 
         text: the destination as in the next hop. nexthop: without brackets and port. host: the name
@@ -97,35 +100,27 @@ class TlsPolicies:
         where = Where(nexthop, host)
         policy = self._usual
         if policy is None:
-            policy = await self._chosen(text, where)
+            policy = await self._chosen(text, where, lookups)
             if self._fixed and not policy.warning:
                 self._usual = policy
         if policy.warning:
             LOG.warning(policy.warning)
         return ServerTlsPolicy(policy, where, policy.level)
 
-    async def _chosen(self, text: str, where: Where) -> Policy:
-        find, site = self._policies.find, self._sites.find
+    async def _chosen(self, text: str, where: Where, lookups: Lookups) -> Policy:
+        find, site = (partial(lookups.find, title) for title in (self._policies, self._sites))
         try:
             return await choose(find, site, self._params, self._common, text, where)
         except PolicyError as error:
             if error.warning:
                 LOG.warning(error.warning)
             raise
-        except (TableRetry, TlsConfigError) as error:
+        except (LookupFailure, TlsConfigError) as error:
             LOG.warning(str(error))
             raise PolicyError(str(error), _CONFIGURATION) from None
 
 
-def open_policies(config: Config, prefix: str, options: TableOptions) -> TlsPolicies:
-    """Read the parameters and open the tables. prefix: "smtp" or "lmtp".
-
-    Raises ConfigError, Fatal.
-    """
+def open_policies(config: Config, prefix: str) -> TlsPolicies:
+    """Read the parameters. prefix: "smtp" or "lmtp". Raises ConfigError."""
     params = config.load(ClientTlsParams, ("smtp_", "lmtp_") if prefix == "lmtp" else None)
-    return TlsPolicies(
-        params,
-        config.load(TlsParams),
-        Maps(f"{prefix}_tls_policy_maps", params.smtp_tls_policy_maps, options),
-        Maps(f"{prefix}_tls_per_site", params.smtp_tls_per_site, options),
-    )
+    return TlsPolicies(params, config.load(TlsParams), prefix)

@@ -166,7 +166,8 @@ class Walk:
     async def _tls_policy(self, route: _Route, host: str) -> ServerTlsPolicy:
         """The TLS policy of a server; host: "" for any of the destination. Raises PolicyError."""
         nexthop = host if route.destination.path else route.destination.host
-        tls = await self._client.decisions.tls.of(route.text, nexthop, host)
+        decisions = self._client.decisions
+        tls = await decisions.tls.of(route.text, nexthop, host, decisions.lookups)
         self._ledger.set_wanted_tls(tls.wanted.label)
         return tls
 

@@ -17,7 +17,7 @@ from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.settings import Flags, Settings, SmtpParams
-from daemons.smtp.shared import Decisions, SmtpClient
+from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import open_policies
 from daemons.smtp.tls_setup import open_engine
 from daemons.smtp.walk import Walk
@@ -33,7 +33,7 @@ from libmail.ipc.messages import (
     Transport,
     VerifyReply,
 )
-from libmail.lookup.context import LiveLookups
+from libmail.lookup.context import LiveLookups, Lookups
 from libmail.lookup.routing_params import RewriteParams
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
@@ -208,8 +208,10 @@ class Bench:
         own: frozenset[str] = frozenset(),
         limit: float | None = None,
         dns: PlayedDns | None = None,
+        lookups: Lookups | None = None,
         **values: str,
     ) -> None:
+        """lookups: in place of the tables and of dns."""
         os.chdir(folder)
         Path("active").mkdir(exist_ok=True)
         pairs = {"myhostname": "mail.test", "inet_protocols": "ipv4", **values}
@@ -220,12 +222,16 @@ class Bench:
         self.notices = FakeCleanup()
         self.settings = Settings(lmtp, params, flags or Flags(), limits)
         prefix = "lmtp" if lmtp else "smtp"
-        tls = open_policies(config, prefix, TableOptions.of(config))
+        tls = open_policies(config, prefix)
+        tables = {
+            **tls.tables,
+            discard_title(lmtp=lmtp): params.smtp_discard_ehlo_keyword_address_maps,
+        }
+        maps = {title: Maps(title, specs) for title, specs in tables.items()}
         decisions = Decisions(
-            lookups=LiveLookups({}, resolver=dns),  # type: ignore[arg-type]
+            lookups=lookups or LiveLookups({}, maps=maps, resolver=dns),  # type: ignore[arg-type]
             choice=ServerChoice(params, "ipv4", own),
             default_port=25,
-            discard_maps=Maps("discard", params.smtp_discard_ehlo_keyword_address_maps),
             cache_destinations=StringList("cached", params.smtp_connection_cache_destinations),
             tls=tls,
             dane=config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),

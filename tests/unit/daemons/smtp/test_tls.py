@@ -17,7 +17,6 @@ from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
 from libmail.config import open_config
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG
-from libmail.tables.table import TableOptions
 from tests.certificates import Authority, Issued
 from tests.unit.daemons.smtp.bench import BODY, CLOSE, HEADER, USUAL, Bench, Server
 from tests.unit.daemons.smtp.test_walk import NAME, deliver, one
@@ -383,7 +382,7 @@ def test_whether_tls_is_used_at_all(tmp_path: Path) -> None:
     def ever(text: str) -> bool:
         (tmp_path / "main.cf").write_text(text)
         config = open_config(str(tmp_path))
-        return open_policies(config, "smtp", TableOptions.of(config)).ever
+        return open_policies(config, "smtp").ever
 
     assert not ever("")
     assert not ever("smtp_tls_security_level = none\n")
