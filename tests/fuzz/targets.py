@@ -30,6 +30,7 @@ from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_message import ForeignMessage
 from libmail.queue.foreign_reasons import foreign_targets
 from libmail.queue.foreign_records import ForeignFileError
+from libmail.sasl.client import Credentials, Dialogue, SaslClientError
 from libmail.smtp.address import (
     AddressSyntax,
     XtextError,
@@ -571,3 +572,34 @@ def tcp_table_replies(data: bytes) -> None:
                 decode_reply(line)
             except LinkError:
                 pass
+
+
+# SASL
+
+
+_SECRET: Final = "geheim!"
+_CREDENTIALS: Final = Credentials("anna", _SECRET, "mx.test", 25)
+_MECHANISMS: Final = (
+    *("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER"),
+)
+
+
+@target(b"VXNlcm5hbWU6", b"=", b"\n", b"cj0sczxpPTEs", b"\xff", b"r=", b"aT05OTk5OTk5OTk5OQ==")
+def sasl_challenges(data: bytes) -> None:
+    """What a server says to a client that logs in; its replies may repeat what it was told."""
+    mechanism = _MECHANISMS[data[0] % len(_MECHANISMS)] if data else "PLAIN"
+    dialogue = Dialogue(mechanism, _CREDENTIALS)
+    lines = [dialogue.command()]
+    try:
+        for challenge in text_of(data[1:]).split("\n"):
+            lines.append(dialogue.answer(challenge))
+        dialogue.finish()
+    except SaslClientError:
+        pass
+    for said in lines:
+        assert said.endswith(b"\r\n")
+        assert said.count(b"\n") == 1
+        word = said.decode().split(" ")[-1].strip()
+        if len(word) >= 8 and word != mechanism:
+            assert word not in dialogue.masked(f"535 {word} {_SECRET}")
+    assert _SECRET not in dialogue.masked(f"x{_SECRET}y")
