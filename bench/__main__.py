@@ -12,10 +12,11 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bench import table, tables
 from bench.census import run_census
+from bench.guesses import CLIENTS, guessing, logins
 from bench.idle import idle_sessions, raise_descriptor_limit
 from bench.loads import (
     Load,
@@ -33,11 +34,12 @@ from tests.system.harness import POSTFIX_DAEMONS, Instance, MailSystem, RealPost
 from tests.system.processes import proportional_memory
 
 IDLE = "idle"
+GUESSES = "guesses"
 OURS, POSTFIX = "ours", "postfix"
 
 
 def arguments() -> argparse.Namespace:
-    names = [load.name for load in loads(1)] + [IDLE]
+    names = [load.name for load in loads(1)] + [IDLE, GUESSES]
     names += [row.name for row in tables.ROWS] + [tables.IN_PROCESS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, a quarter of the mail")
@@ -70,13 +72,16 @@ def sides(only: str | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(side: str, ports: Ports) -> Iterator[MailSystem]:
-    """A fresh mail system that has already delivered a little."""
+def running(
+    side: str, ports: Ports, more: Mapping[str, str | None] | None = None
+) -> Iterator[MailSystem]:
+    """A fresh mail system that has already delivered a little. more: of main.cf."""
     system: MailSystem
+    main = {**settings(), **(more or {})}
     if side == OURS:
-        system = Instance(main=settings(), privileged=os.geteuid() == 0, name="bench.test")
+        system = Instance(main=main, privileged=os.geteuid() == 0, name="bench.test")
     else:
-        system = RealPostfix(main=settings(), name="bench.test")
+        system = RealPostfix(main=main, name="bench.test")
     (system.config_directory / "transport").write_text(routes(ports))
     aliases(system.config_directory)
     try:
@@ -118,12 +123,28 @@ def run_idle(names: list[str], ports: Ports, wanted: int, messages: int) -> dict
     return results
 
 
+def run_guesses(names: list[str], ports: Ports, messages: int) -> dict[str, Result]:
+    """Relays mail with and without clients that guess passwords."""
+    results = {}
+    traffic = smtp_source(messages, 4096, "x@relay.test")
+    for name in names:
+        with logins(ours=name == OURS) as main, running(name, ports, main) as system:
+            system.allow("SASL PLAIN authentication failed")
+            alone = measure(system, traffic, messages, messages)
+            with guessing(system) as guesses:
+                result = measure(system, traffic, messages, messages)
+                note = f"{guesses.rate:.0f} guesses/s, {result.rate / alone.rate:.2f} of rate alone"
+            results[name] = Result(result.rate, result.user, result.system, result.memory, note)
+    return results
+
+
 def main() -> int:
     options = arguments()
     if options.list:
         for load in loads(1):
             print(f"{load.name:12}{load.title}")
         print(f"{IDLE:12}idle sessions held while mail is relayed")
+        print(f"{GUESSES:12}passwords are guessed while mail is relayed")
         for row in tables.ROWS:
             print(f"{row.name:12}{row.title}")
         print(f"{tables.IN_PROCESS:12}lookups inside a process")
@@ -137,7 +158,7 @@ def main() -> int:
     names = sides(options.only)
     print(table.surroundings(options.rounds, options.scale))
     wanted = set(options.rows)
-    if wanted & {IDLE, *(load.name for load in loads(1))}:
+    if wanted & {IDLE, GUESSES, *(load.name for load in loads(1))}:
         run_mail(options, names)
     for row in tables.ROWS:
         if row.name in wanted:
@@ -158,6 +179,10 @@ def run_mail(options: argparse.Namespace, names: list[str]) -> None:
             messages = max(20, int(1000 * options.scale))
             results = run_idle(names, ports, options.sessions, messages)
             print(table.row(f"relay beside {options.sessions} idle sessions", results))
+        if GUESSES in options.rows:
+            messages = max(20, int(1000 * options.scale))
+            results = run_guesses(names, ports, messages)
+            print(table.row(f"relay beside {CLIENTS} that guess", results))
 
 
 if __name__ == "__main__":
