@@ -16,10 +16,12 @@ from libmail.tls.settings import ALL_WORKAROUNDS, Protocols
 __all__ = ["BaseContext", "Common", "chain_stack", "dh_parameters"]
 
 _MODE: Final = 33  # commands of SSL_CTX_ctrl(3)
+_CLEAR_MODE: Final = 78
 _GROUPS: Final = 92
 _LOWEST: Final = 123
 _HIGHEST: Final = 124
 _PARTIAL_WRITES_NOT: Final = 0x02  # SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+_AUTO_RETRY: Final = 0x04  # read on behind records that are not data, however many
 _RELEASE_BUFFERS: Final = 0x10  # an idle session has no buffers for records
 _NO_RENEGOTIATION: Final = 1 << 30
 _DIFFIE_HELLMAN: Final = {"DH PARAMETERS": 28, "X9.42 DH PARAMETERS": 920}
@@ -56,6 +58,7 @@ class BaseContext:
         # library: mail that goes encrypted somehow is better than mail that goes in the clear.
         SSL.SSL_CTX_set_security_level(context, 0)
         SSL.SSL_CTX_ctrl(context, _MODE, _PARTIAL_WRITES_NOT | _RELEASE_BUFFERS, FFI.NULL)
+        SSL.SSL_CTX_ctrl(context, _CLEAR_MODE, _AUTO_RETRY, FFI.NULL)
         SSL.SSL_CTX_clear_options(context, ALL_WORKAROUNDS)
         workarounds = ALL_WORKAROUNDS & ~common.disabled
         SSL.SSL_CTX_set_options(context, workarounds | common.options | _NO_RENEGOTIATION)

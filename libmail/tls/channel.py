@@ -3,7 +3,8 @@
 `secured` performs the handshake on a channel, and returns the one to use from then on. The rules of
 a channel apply: nothing is read from a client that does not read our replies, time limits are those
 of the channel below, and each wait for the network lets other sessions go on. A handshake takes one
-step whenever data arrives.
+step whenever data arrives. Records can be as small as one octet of data, so other sessions have
+their turn after so many octets of the network, whatever was in them.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from libmail.tls.errors import TlsClosed, TlsFailed, warn_of_problems
 
 __all__ = ["TlsChannel", "secured"]
 
+_TURN = 1 << 16  # octets of the network, after which others have their turn
 _TIMED_OUT = "Connection timed out"
 
 
 class TlsChannel:
     """What a session needs of a connection, inside of TLS. Made by `secured`."""
 
-    __slots__ = ("_channel", "_closed", "_connection", "_data")
+    __slots__ = ("_channel", "_closed", "_connection", "_data", "_turn")
 
     def __init__(self, channel: Channel, connection: Connection) -> None:
         self._channel = channel
         self._connection = connection
         self._data = b""  # decrypted, and not read yet
         self._closed = False
+        self._turn = 0
 
     def write(self, data: bytes) -> None:
         """Send; does not wait."""
@@ -43,7 +46,12 @@ class TlsChannel:
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
         while not (data := self._decrypted()):
-            self._receive(await self._channel.read(idle=idle))
+            if self._turn >= _TURN:
+                self._turn = 0
+                await self._channel.give_way()
+            received = await self._channel.read(idle=idle)
+            self._turn += len(received)
+            self._receive(received)
         self._data = b""
         return data
 

@@ -8,7 +8,8 @@ Each call does what can be done with what has come so far, at most one flight of
 never waits. Whatever a peer sends leads to data, to TlsClosed, or to TlsFailed; after TlsFailed,
 output() may have an alert for the peer. Nothing is kept beyond what was fed and not yet read: feed
 no more than some 256 KiB before reading, and take no more from the network while output() is not
-sent.
+sent. What a peer sends beside data, such as changes of keys, is counted, for it is small to send,
+and not to receive.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ _OUT: Final = 1
 _SCRATCH: Final = 1 << 16  # octets: four records
 _RECORD: Final = 1 << 14
 _MOST_UNREAD: Final = 1 << 21  # octets that may be fed and not read
+_MOST_WITHOUT_DATA: Final = 1000  # records after the handshake, in a session
 
 
 class Step(Enum):
@@ -92,6 +94,7 @@ class Connection:
         self._heard = False
         self._done = False
         self._end: TlsError | None = None
+        self._without_data = 0  # records
         if server:
             SSL.SSL_set_accept_state(ssl)
         else:
@@ -205,11 +208,22 @@ class Connection:
         while filled <= size - _RECORD:
             result = SSL.SSL_read_ex(self._ssl, buffer + filled, _RECORD, count)
             callbacks.raise_kept()
-            if result != 1:
-                self._note_end(SSL.SSL_get_error(self._ssl, result))
+            if result == 1:
+                filled += int(count[0])
+            elif not self._may_go_on(SSL.SSL_get_error(self._ssl, result)):
                 break
-            filled += int(count[0])
         return octets(buffer, filled) if filled else None
+
+    def _may_go_on(self, code: int) -> bool:
+        """Whether more can be read, as the last record was none of data."""
+        if code != _WANT_READ or not CRYPTO.BIO_ctrl_pending(self._bio(_IN)):
+            self._note_end(code)
+            return False
+        self._without_data += 1
+        if self._without_data > _MOST_WITHOUT_DATA:
+            self._end = TlsFailed("too many records without data")
+            return False
+        return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt data; output() has it then, in records that are as full as can be.

@@ -37,6 +37,7 @@ class Network:
         self.shaken = False
         self.closed = False
         self.reads = 0
+        self.turns = 0  # of others
 
     def advance(self) -> None:
         if not self.shaken:
@@ -63,6 +64,7 @@ class Network:
         return data
 
     async def give_way(self) -> None:
+        self.turns += 1
         await asyncio.sleep(0)
 
     def has_sent(self) -> bool:
@@ -127,6 +129,21 @@ def test_octets_come_through_in_any_pieces(ends: Ends, protocols: Protocols, siz
         assert network.client.read() == b"250 Ok\r\n" + b"x" * 100_000
         channel.close()
         assert network.closed
+
+    run(main())
+
+
+def test_others_have_their_turn_however_small_the_records_are(ends: Ends) -> None:
+    async def main() -> None:
+        network = Network(ends.client(), 1 << 14)
+        channel = await shaken(network, ends.server())
+        for _ in range(10_000):
+            network.say(b"x")
+        octets = len(network.pending)
+        got = 0
+        while got < 10_000:
+            got += len(await channel.read(idle=False))
+        assert network.turns >= octets >> 16
 
     run(main())
 

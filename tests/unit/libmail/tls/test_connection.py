@@ -10,13 +10,15 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, cast
 
+import cffi
 import pytest
 
 from libmail.tls.authorities import Authorities
 from libmail.tls.chains_by_name import ChainsByName
 from libmail.tls.client_spec import ClientSpec
-from libmail.tls.connection import Step, accept, connect
+from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import (
     Ask,
     ClientContext,
@@ -27,6 +29,7 @@ from libmail.tls.context import (
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
 from libmail.tls.facts import Trust
+from libmail.tls.library import FFI
 from libmail.tls.negotiation import Hello, NameState
 from libmail.tls.pem import chains_of, load_chains, pem_objects
 from libmail.tls.settings import Protocols, parse_protocols
@@ -201,6 +204,54 @@ def test_renegotiation_is_refused(
     hello = connect(client, replace(SPEC, protocols=TLS_1_2))
     hello.handshake()
     pair.server.receive(hello.output())  # not encrypted, so not even heard
+    with pytest.raises(TlsFailed):
+        pair.server.read()
+
+
+class KeyUpdates(Protocol):
+    """Of the library, what the engine does not use."""
+
+    def SSL_key_update(self, ssl: object, kind: int) -> int: ...  # noqa: N802
+    def SSL_do_handshake(self, ssl: object) -> int: ...  # noqa: N802
+
+
+_EXTRA = cffi.FFI()
+_EXTRA.cdef("int SSL_key_update(void *ssl, int kind); int SSL_do_handshake(void *ssl);")
+_LIBRARY = cast(KeyUpdates, _EXTRA.dlopen("libssl.so.3"))
+
+
+def change_keys(connection: Connection, times: int) -> bytes:
+    """What a peer sends who changes his keys and wants us to change ours, RFC 8446 §4.6.3."""
+    ssl = _EXTRA.cast("void *", int(FFI.cast("uintptr_t", connection._ssl)))
+    for _ in range(times):
+        assert _LIBRARY.SSL_key_update(ssl, 1) == 1
+        assert _LIBRARY.SSL_do_handshake(ssl) == 1
+    return connection.output()
+
+
+def test_peers_may_change_their_keys(server: ServerContext, client: ClientContext) -> None:
+    for chunk in (1 << 30, 1):
+        pair = Pair(server, client, replace(SPEC, protocols=TLS_1_3), chunk=chunk).shake()
+        for _ in range(5):
+            pair.server.receive(change_keys(pair.client, 3))
+            assert pair.send(pair.client, b"more") == b"more"
+            assert pair.send(pair.server, b"yes") == b"yes"
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_but_not_all_the_time(server: ServerContext, client: ClientContext, data: bytes) -> None:
+    """Each change costs as much as a thousand octets of data."""
+    pair = Pair(server, client, replace(SPEC, protocols=TLS_1_3)).shake()
+
+    def flood() -> None:
+        for _ in range(50):
+            pair.client.write(data)
+            pair.server.receive(pair.client.output() + change_keys(pair.client, 50))
+            pair.server.read()
+            pair.server.output()
+
+    with pytest.raises(TlsFailed, match="without data"):
+        flood()
     with pytest.raises(TlsFailed):
         pair.server.read()
 
