@@ -265,8 +265,10 @@ async def _restrictions(check: Check, subject: Subject, table: str, value: str) 
         check.warn("define a restriction class and specify its name instead.")
         return check.reject_config()
     rules: list[Rule] = []
-    for name in value.replace(",", " ").split():
-        rule = check.by_name(name)
+    rest = value.replace(",", " ").split()
+    while rest:
+        name = rest[0]
+        rule = check.by_name(rest)
         if rule is None:
             check.warn(f'unknown smtpd restriction: "{name}"')
             return check.reject_config()

@@ -79,7 +79,7 @@ Restriction = Callable[["Check", Subject, str], Awaitable[Outcome]]
 class Check:
     """The evaluation of the restriction lists of one command.
 
-    by_name: finds a restriction that the right-hand side of an access table names.
+    by_name: finds the first restriction that the right-hand side of an access table names.
     A permit becomes `defer_if_permit` from the moment on that a restriction wanted that, in this
     stage of the session or in an earlier one; a refusal becomes `defer_if_reject` within a stage.
     """
@@ -103,7 +103,7 @@ class Check:
         facts: Facts,
         lookups: Lookups,
         params: RestrictionParams,
-        by_name: Callable[[str], Rule | None],
+        by_name: Callable[[list[str]], Rule | None],
     ) -> None:
         self.facts = facts
         self.lookups = lookups
@@ -117,9 +117,9 @@ class Check:
         self.unlisted = False  # the recipient was looked for in the tables of its class
         self._warning = False
 
-    def by_name(self, name: str) -> Rule | None:
-        """The restriction or restriction class of that name, if it needs no argument."""
-        return self._by_name(name)
+    def by_name(self, rest: list[str]) -> Rule | None:
+        """The restriction or class that these words begin with; its words are taken off."""
+        return self._by_name(rest)
 
     # what is checked
 

@@ -79,10 +79,7 @@ class _Compiler:
                 return _problem(word, f"restriction {name} {what}")
             return self._table(name, rest.pop(0))
         if name in WITH_ARGUMENT:
-            if not rest:
-                return _problem(word, f"restriction {name} requires domain name argument")
-            zone = rest.pop(0)
-            return Rule(f"{name} {zone}", WITH_ARGUMENT[name], zone)
+            return _with_argument(name, rest)
         if name == "sleep":
             return _sleep_rule(rest)
         if name == "check_policy_service":
@@ -125,10 +122,17 @@ def _problem(text: str, problem: str) -> Rule:
     return Rule(text, _bad_configuration, problem)
 
 
+def _with_argument(name: str, rest: list[str]) -> Rule:
+    if not rest:
+        return _problem(name, f"restriction {name} requires domain name argument")
+    zone = rest.pop(0)
+    return Rule(f"{name} {zone}", WITH_ARGUMENT[name], zone)
+
+
 def _sleep_rule(rest: list[str]) -> Rule:
     match = _TIME.fullmatch(rest[0]) if rest else None
     if match is None:
-        return _problem("sleep", "restriction sleep requires a time argument")
+        return _problem("sleep", "restriction sleep must be followed by number")
     rest.pop(0)
     return Rule(f"sleep {match[0]}", _sleep, str(int(match[1]) * _UNITS[match[2]]))
 
@@ -149,13 +153,21 @@ class CompiledLists:
     tables: frozenset[str]
     policies: frozenset[PolicySettings]
 
-    def named(self, name: str) -> Rule | None:
-        """What the right-hand side of an access table may name."""
-        rules = self.classes.get(name)
+    def named(self, rest: list[str]) -> Rule | None:
+        """The first restriction of words on the right-hand side of an access table.
+
+        It is taken off, with its argument.
+        """
+        word = rest.pop(0)
+        name, rules = word.lower(), self.classes.get(word)
         if rules is not None:
-            return Rule(name, partial(_run_class, rules))
-        restriction = RESTRICTIONS.get(name.lower())
-        return None if restriction is None else Rule(name.lower(), restriction)
+            return Rule(word, partial(_run_class, rules))
+        if name == "sleep":
+            return _sleep_rule(rest)
+        if name in WITH_ARGUMENT:
+            return _with_argument(name, rest)
+        restriction = RESTRICTIONS.get(name)
+        return None if restriction is None else Rule(name, restriction)
 
 
 def compile_lists(

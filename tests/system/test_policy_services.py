@@ -1,10 +1,13 @@
-"""Policy servers of others: postgrey, killed and started again, and policyd-spf under spawn(8)."""
+"""Policy servers of others, some killed and started again: postgrey, policyd-spf, Dovecot."""
 
 from __future__ import annotations
 
+import os
 import signal
 import smtplib
+import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,146 @@ def test_policyd_spf_under_spawn(make_system: MakeSystem) -> None:
     system.wait_for_queue_empty()
     # Clients of this machine are excepted, which its header says.
     assert system.mailbox.read_bytes().count(b"\nX-Comment: SPF") == 3
+
+
+def test_postgrey_killed_under_load(make_system: MakeSystem, postgrey: Postgrey) -> None:
+    """Each message is taken in the end, once, whatever becomes of the server meanwhile."""
+    server = f"inet:127.0.0.1:{postgrey.port}"
+    system = make_system(
+        main={
+            "smtpd_relay_restrictions": "reject_unauth_destination",
+            "smtpd_recipient_restrictions": f"check_policy_service {server}",
+            "smtpd_policy_service_retry_delay": "1s",
+            "smtpd_client_connection_count_limit": "0",
+        }
+    )
+    system.start()
+    system.allow("problem talking to server|server .* is unavailable|timeout")
+    wrong: list[str] = []
+
+    def client(number: int) -> None:
+        def accepted() -> bool:
+            said = attempt(system, f"a{number}@remote.test")
+            if said and not said.startswith(("450 4.2.0", "451 4.3.5")):
+                wrong.append(said)
+            return not said
+
+        wait_until(accepted)
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client, number) for number in range(40)]
+        for _ in range(3):
+            postgrey.stop(signal.SIGKILL)
+            wait_until(lambda: attempt(system, "b@remote.test").startswith("451 4.3.5"))
+            postgrey.start()
+        for one in clients:
+            one.result()
+    assert not wrong
+    system.wait_for_queue_empty()
+    for number in range(40):
+        assert len(system.log_lines(rf"from=<a{number}@remote\.test>, size=")) == 1
+
+
+QUOTA = """\
+protocols =
+base_dir = {top}/run
+state_dir = {top}/state
+log_path = {top}/log
+ssl = no
+mail_location = maildir:{top}/mail/%u
+mail_plugins = quota
+first_valid_uid = 1
+passdb {{
+  driver = passwd-file
+  args = username_format=%n {top}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = username_format=%n {top}/users
+}}
+plugin {{
+  quota = maildir:User quota
+  quota_rule = *:bytes=2000
+  quota_status_success = DUNNO
+  quota_status_nouser = DUNNO
+  quota_status_overquota = 552 5.2.2 Mailbox is full
+}}
+service quota-status {{
+  executable = quota-status -p postfix
+  inet_listener {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+"""
+
+
+class QuotaStatus(Server):
+    """Dovecot's quota-status, for two users of whom one has a full mailbox."""
+
+    def certify(self, name: str) -> Path:
+        """It needs none."""
+        return self.top / name
+
+    def prepare(self) -> None:
+        """full has a message that is larger than all that a user may have."""
+        ids = f"{self.user.pw_uid}:{self.user.pw_gid}"
+        users = [f"{name}:{{plain}}x:{ids}::{self.top}/{name}::\n" for name in ("full", "empty")]
+        (self.top / "users").write_text("".join(users))
+        for folder in ("cur", "new", "tmp"):
+            for domain in ("full@virtual.test", "full"):
+                (self.top / "mail" / domain / folder).mkdir(parents=True)
+                (self.top / "mail" / domain / "cur/1.x:2,").write_bytes(
+                    b"Subject: x\n\n" + b"x" * 3000
+                )
+        for path in [*(self.top / "mail").rglob("*"), self.top / "mail"]:
+            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+        (self.top / "dovecot.conf").write_text(QUOTA.format(top=self.top, port=self.port))
+
+    def _popen(self, command: Sequence[str], output: int) -> subprocess.Popen[bytes]:
+        """As root, as in production."""
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+
+    def command(self) -> Sequence[str]:
+        return [need_tool("dovecot"), "-F", "-c", str(self.top / "dovecot.conf")]
+
+
+@pytest.fixture
+def quota_status() -> Iterator[QuotaStatus]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    server = QuotaStatus()
+    yield server
+    server.close()
+
+
+def test_dovecot_quota_status(make_system: MakeSystem, quota_status: QuotaStatus) -> None:
+    server = f"inet:127.0.0.1:{quota_status.port}"
+    full, empty = "{full@virtual.test=full/}", "{empty@virtual.test=empty/}"
+    system = make_system(
+        main={
+            "smtpd_relay_restrictions": "reject_unauth_destination",
+            "smtpd_recipient_restrictions": f"check_policy_service {server}",
+            "smtpd_policy_service_retry_delay": "1s",
+            "virtual_mailbox_maps": f"inline:{{ {full}, {empty} }}",
+        }
+    )
+    system.start()
+
+    def answer(recipient: str) -> str:
+        with system.smtp() as client:
+            client.ehlo()
+            client.mail("a@remote.test")
+            code, text = client.rcpt(recipient)
+            return f"{code} {text.decode()}"
+
+    refusal = "554 5.2.2 <full@virtual.test>: Recipient address rejected: Mailbox is full"
+    assert answer("empty@virtual.test") == "250 2.1.5 Ok"
+    assert answer("full@virtual.test").startswith(("552 5.2.2", refusal))
+    system.allow("problem talking to server")
+    quota_status.stop()
+    assert answer("empty@virtual.test").startswith("451 4.3.5")
+    quota_status.start()
+    wait_until(lambda: answer("empty@virtual.test") == "250 2.1.5 Ok", system.log_text)

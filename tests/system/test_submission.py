@@ -55,12 +55,12 @@ def test_milters_down(make_system: MakeSystem) -> None:
 def test_settings_without_effect(make_system: MakeSystem) -> None:
     system = make_system(
         main={"message_strip_characters": "\\0"},
-        master=["oqmgr unix n - n 300 1 oqmgr"],
+        master=["absent unix - - n - 1 absent"],
     )
     system.allow("message_strip_characters: this parameter has no effect yet")
-    system.allow("service oqmgr: .*/oqmgr: no such program")
+    system.allow("service absent: .*/absent: no such program")
     system.start()
-    missing = "service oqmgr: .*no such program"
+    missing = "service absent: .*no such program"
     for pattern in (r"main.cf, line \d+: message_strip_characters: this", missing):
         system.wait_for_log(f"warning: .*{pattern}")
         assert len(system.log_lines(pattern)) == 1

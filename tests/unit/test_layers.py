@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("libmail", "daemons", "commands", "master")
 
 # A program that is another one under a second name: (it, the other).
-ALIASES: Final = {("daemons.lmtp", "daemons.smtp")}
+ALIASES: Final = {("daemons.lmtp", "daemons.smtp"), ("daemons.oqmgr", "daemons.qmgr")}
 
 # Layer by layer, from below. What stands in one imports what stands before it, in its layer, too.
 LAYERS: Final = (

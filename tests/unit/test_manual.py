@@ -29,7 +29,10 @@ OTHERS = (
     "syslogd",
 )  # pages of the system
 LINK = re.compile(r"\.so (man\d/\S+)\n")
-OTHER_NAMES = {1: ("mailq", "newaliases"), 8: ("defer", "lmtp", "proxywrite", "retry", "trace")}
+OTHER_NAMES = {
+    1: ("mailq", "newaliases"),
+    8: ("defer", "lmtp", "oqmgr", "proxywrite", "retry", "trace"),
+}
 # What so many daemons read in the same sense that not every page has it.
 EVERYWHERE = re.compile(
     r".*_service_name|hash_queue_\w+|inet_\w+|ipc_\w+|mail_(?:name|owner)|proxy_interfaces"

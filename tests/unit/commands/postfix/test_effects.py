@@ -54,10 +54,10 @@ def test_programs(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(f"daemon_directory = {tmp_path}\n")
     (tmp_path / "master.cf").write_text(
         "smtp inet n - n - - smtpd\nrewrite unix - - n - - trivial-rewrite\n"
-        "own unix - - n - - there\noqmgr unix n - n 300 1 oqmgr\n"
+        "own unix - - n - - there\nabsent unix - - n - 1 absent\n"
     )
     found = missing_programs(open_config(str(tmp_path)), read_master_cf(str(tmp_path)))
-    line = f"{tmp_path}/master.cf, line 4: service oqmgr: {tmp_path}/oqmgr: no such program"
+    line = f"{tmp_path}/master.cf, line 4: service absent: {tmp_path}/absent: no such program"
     assert list(found) == [line]
 
 

@@ -25,8 +25,8 @@ READ_OTHERWISE = {
 }
 LIKE_SMTPD = {"postscreen": ("postscreen_",), "tlsproxy": ("postscreen_", "tlsproxy_")}
 SECOND_NAMES = {
-    "defer": "bounce", "lmtp": "smtp", "newaliases": "sendmail", "proxywrite": "proxymap",
-    "retry": "error", "trace": "bounce",
+    "defer": "bounce", "lmtp": "smtp", "newaliases": "sendmail", "oqmgr": "qmgr",
+    "proxywrite": "proxymap", "retry": "error", "trace": "bounce",
 }  # fmt: skip
 
 

@@ -190,6 +190,17 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         "450 4.1.1 <x@sometime.relayed.test>: Recipient address rejected: without a code",
     ),
     "postmaster": ({}, {"recipient": "postmaster@example.test"}, ""),
+    "restrictions with arguments in a table": (
+        {RCPT: "check_client_access inline:{ {203.0.113=sleep 0, reject_rbl_client rbl.test} }"},
+        {},
+        "554 5.7.1 Service unavailable; Client host [203.0.113.2] blocked using rbl.test;"
+        " see there",
+    ),
+    "a pause without its length in a table": (
+        {RCPT: "check_client_access inline:{203.0.113=sleep}"},
+        {},
+        "451 4.3.5 Server configuration error",
+    ),
     "soft_bounce": (
         {"soft_bounce": "yes", RCPT: "reject"},
         {},
