@@ -1,10 +1,14 @@
 """smtpd_command_filter, smtpd_noop_commands and smtpd_forbidden_commands."""
 
-from daemons.smtpd.prepared import Prepared
-from libmail.tables.match import StringList
-from libmail.tables.table import TableRetry
+from typing import Final
+
+from libmail.lookup.context import LookupFailure, Lookups
 
 __all__ = ["CommandRules"]
+
+_FILTER: Final = "smtpd_command_filter"
+_NOOP: Final = "smtpd_noop_commands"
+_FORBIDDEN: Final = "smtpd_forbidden_commands"
 
 
 class CommandRules:
@@ -14,28 +18,25 @@ class CommandRules:
     nothing is awaited where they are not.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._filter = prepared.command_filter
-        self._noop = prepared.noop_commands
-        self.filters = bool(self._filter)
-        self.ignores_some = bool(self._noop)
-        self._forbidden = prepared.forbidden_commands
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+        self.filters = lookups.has(_FILTER)
+        self.ignores_some = lookups.has(_NOOP)
 
     async def replaced(self, line: str) -> str | None:
-        """The replacement of a line, None to keep it. Raises TableRetry."""
-        return await self._filter.find(line)
+        """The replacement of a line, None to keep it. Raises LookupFailure."""
+        return await self._lookups.find(_FILTER, line)
 
     async def ignores(self, word: str) -> bool:
         """Whether a command is to be answered with success and not carried out."""
-        return await _listed(self._noop, word)
+        return await self._listed(_NOOP, word)
 
     async def forbids(self, word: str) -> bool:
         """Whether a word shows that the client does not speak SMTP."""
-        return word.endswith(":") or await _listed(self._forbidden, word)
+        return word.endswith(":") or await self._listed(_FORBIDDEN, word)
 
-
-async def _listed(commands: StringList, word: str) -> bool:
-    try:
-        return await commands.match(word)
-    except TableRetry:
-        return False
+    async def _listed(self, title: str, word: str) -> bool:
+        try:
+            return await self._lookups.in_list(title, word)
+        except LookupFailure:
+            return False

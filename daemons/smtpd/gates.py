@@ -11,9 +11,9 @@ from daemons.smtpd.events import ImproperPipelining, escaped
 from daemons.smtpd.secrets import masked
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
+from libmail.lookup.context import LookupFailure
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command
-from libmail.tables.table import TableRetry
 
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
@@ -52,7 +52,7 @@ async def _filtered(session: "Session", line: str) -> str:
     server = session.server
     try:
         found = await server.commands.replaced(line)
-    except TableRetry:
+    except LookupFailure:
         session.send(Reply(421, "4.3.0", f"{server.params.myhostname} Error: command filter"))
         raise SessionEnded from None
     if found is None:

@@ -96,19 +96,17 @@ def _options(params: SmtpdParams, tls: TlsSetup, *, milters: bool) -> Options:
 class Prepared:
     """What is read and opened before the jail.
 
-    client_maps, client_lists: what the rules for clients look into.
+    maps, hosts, lists: what decisions about clients and commands look into, besides restrictions.
     """
 
     config: Config
     params: SmtpdParams
     options: Options
     restrictions: OpenedRestrictions
-    command_filter: Maps
-    noop_commands: StringList
-    forbidden_commands: StringList
+    maps: tuple[Maps, ...]
+    hosts: tuple[AddressList, ...]
+    lists: tuple[StringList, ...]
     milters: OpenedMilters
-    client_maps: tuple[Maps, ...]
-    client_lists: tuple[AddressList, ...]
     notice_params: NoticeParams
     flush_params: FlushClientParams
     flush_domains: DomainList
@@ -123,8 +121,9 @@ class Prepared:
         opened = self.restrictions
         return LiveLookups(
             services,
-            maps={**opened.maps, **{maps.title: maps for maps in self.client_maps}},
-            hosts={**opened.hosts, **{hosts.title: hosts for hosts in self.client_lists}},
+            maps={**opened.maps, **{maps.title: maps for maps in self.maps}},
+            hosts={**opened.hosts, **{hosts.title: hosts for hosts in self.hosts}},
+            lists={words.title: words for words in self.lists},
             resolver=opened.resolver,
         )
 
@@ -166,14 +165,13 @@ def open_tables(
         params=params,
         options=_options(params, tls, milters=bool(params.smtpd_milters or milter_maps)),
         restrictions=open_restrictions(config, restriction_params, guard=guard, resolver=dns),
-        command_filter=Maps("smtpd_command_filter", params.smtpd_command_filter, options),
-        noop_commands=StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
-        forbidden_commands=StringList(
-            "smtpd_forbidden_commands", params.smtpd_forbidden_commands, options
+        maps=(*_maps(params, options), milter_maps),
+        hosts=tuple(_hosts(params, parents, options)),
+        lists=(
+            StringList("smtpd_noop_commands", params.smtpd_noop_commands, options),
+            StringList("smtpd_forbidden_commands", params.smtpd_forbidden_commands, options),
         ),
         milters=_open_milters(config, params),
-        client_maps=(*_client_maps(params, options), milter_maps),
-        client_lists=tuple(_client_lists(params, parents, options)),
         notice_params=config.load(NoticeParams),
         flush_params=flush_params,
         flush_domains=flush_domains(flush_params),
@@ -185,13 +183,14 @@ def open_tables(
     )
 
 
-def _client_maps(params: SmtpdParams, options: TableOptions) -> Iterator[Maps]:
+def _maps(params: SmtpdParams, options: TableOptions) -> Iterator[Maps]:
     title = "smtpd_discard_ehlo_keyword_address_maps"
     yield Maps(title, params.smtpd_discard_ehlo_keyword_address_maps, options)
     yield Maps("local_header_rewrite_clients", _address_maps(params), options)
+    yield Maps("smtpd_command_filter", params.smtpd_command_filter, options)
 
 
-def _client_lists(
+def _hosts(
     params: SmtpdParams, parents: frozenset[str], options: TableOptions
 ) -> Iterator[AddressList]:
     """parents: parent_domain_matches_subdomains."""

@@ -67,7 +67,6 @@ class Server:
         local = "localhost" if self.stand_alone else ""
         protocols = protocols_of(params.inet_protocols)
         self.peers = PeerNames(prepared.resolver, protocols, lookup=lookup, local=local)
-        self.commands = CommandRules(prepared)
         self.tls = prepared.tls
         self.filter = None if prepared.filter is None else Filter(prepared.filter)
         self.service = prepared.limits.service
@@ -82,6 +81,7 @@ class Server:
             {RouteQuestion: self._resolve, PolicyQuestion: policies.ask, VerifyQuestion: verify.ask}
         )
         self.clients = ClientRules(params, self.lookups)
+        self.commands = CommandRules(self.lookups)
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
 
