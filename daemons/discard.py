@@ -8,7 +8,7 @@ from typing import Final
 from libmail.agents.delivery import (
     Delivery,
     DeliveryParams,
-    Reporters,
+    DeliveryServices,
     Sent,
     delivery_handlers,
 )
@@ -29,7 +29,7 @@ def _prepare(startup: Startup) -> DeliveryParams:
 
 
 async def _start(params: DeliveryParams, runtime: Runtime) -> Handlers:
-    return delivery_handlers(runtime, _discard, Reporters.of(params))
+    return delivery_handlers(runtime, _discard, DeliveryServices.of(params))
 
 
 SERVICE: Final = Service("discard", _prepare, _start)

@@ -14,7 +14,7 @@ from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
-    Reporters,
+    DeliveryServices,
     delivery_handlers,
 )
 from libmail.dsn.codes import split_dsn
@@ -50,7 +50,7 @@ def _prepare(startup: Startup) -> DeliveryParams:
 
 async def _start(params: DeliveryParams, runtime: Runtime) -> Handlers:
     agent = _return if runtime.service == "error" else _defer
-    return delivery_handlers(runtime, agent, Reporters.of(params))
+    return delivery_handlers(runtime, agent, DeliveryServices.of(params))
 
 
 SERVICE: Final = Service("error", _prepare, _start)

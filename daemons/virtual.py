@@ -18,8 +18,8 @@ from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
+    DeliveryServices,
     Outcome,
-    Reporters,
     Sent,
     delivery_handlers,
 )
@@ -227,8 +227,8 @@ class MailboxDelivery:
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     agent = MailboxDelivery(prepared)
-    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
-    return delivery_handlers(runtime, agent.deliver, reporters)
+    services = DeliveryServices.of(prepared.delivery, prepared.status_filter)
+    return delivery_handlers(runtime, agent.deliver, services)
 
 
 SERVICE: Final = Service("virtual", prepare, _start, threads=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from daemons.local.params import Settings, prepare
 from daemons.local.recipient import Clients, RecipientDelivery
-from libmail.agents.delivery import Delivery, Reporters, delivery_handlers
+from libmail.agents.delivery import Delivery, DeliveryServices, delivery_handlers
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.message.delivered_to import earlier_recipients
@@ -40,7 +40,7 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
             await RecipientDelivery(settings, clients, delivery, loops).deliver(recipient)
 
     return delivery_handlers(
-        runtime, agent, Reporters.of(settings.delivery, settings.status_filter)
+        runtime, agent, DeliveryServices.of(settings.delivery, settings.status_filter)
     )
 
 

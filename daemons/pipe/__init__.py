@@ -18,8 +18,8 @@ from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
+    DeliveryServices,
     Outcome,
-    Reporters,
     Sent,
     delivery_handlers,
 )
@@ -181,8 +181,8 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
         runtime.retire()
 
     agent = refuse if isinstance(settings, Fatal) else PipeDelivery(settings, service).deliver
-    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
-    return delivery_handlers(runtime, agent, reporters)
+    services = DeliveryServices.of(prepared.delivery, prepared.status_filter)
+    return delivery_handlers(runtime, agent, services)
 
 
 SERVICE: Final = Service("pipe", _prepare, _start, one_client=True, commands=True)

@@ -96,7 +96,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         )
 
     store = Store(directory)
-    reporters = ReportServices(
+    services = ReportServices(
         bounce=pool(params.bounce_service_name),
         defer=pool(params.defer_service_name),
         trace=pool(params.trace_service_name),
@@ -127,7 +127,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         ),
         store=store,
         resolver=RewriteClient(pool(params.rewrite_service_name)),
-        closing=Closing(store, reporters, backoff),
+        closing=Closing(store, services, backoff),
         clogs=ClogWarnings(
             params.qmgr_message_active_limit,
             params.qmgr_clog_warn_time if params.helpful_warnings else 0,

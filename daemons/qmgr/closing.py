@@ -33,11 +33,11 @@ class Closing:
     def __init__(
         self,
         store: Store,
-        reporters: ReportServices,
+        services: ReportServices,
         backoff: Backoff,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.reporters = reporters
+        self.services = services
         self._store = store
         self._backoff = backoff
         self._clock = clock
@@ -50,15 +50,15 @@ class Closing:
 
     async def close(self, message: Message) -> bool:
         """Send the reports. Returns whether the file is to be removed; else it is deferred."""
-        store, reporters, queue_id = self._store, self.reporters, message.queue_id
+        store, services, queue_id = self._store, self.services, message.queue_id
         if store.has_log("bounce", queue_id) and not await flush_report(
-            reporters.bounce, message, "active", "bounce"
+            services.bounce, message, "active", "bounce"
         ):
             message.deferred = True
         if (
             message.traced
             and store.has_log("trace", queue_id)
-            and not await flush_report(reporters.trace, message, "active", "trace")
+            and not await flush_report(services.trace, message, "active", "trace")
         ):
             message.deferred = True
         if not message.deferred or await self._expire(message):
@@ -74,10 +74,10 @@ class Closing:
         if not forced and not self._backoff.expired(sender, message.arrival, self._clock()):
             return False
         LOG.event(QueueExpired(message.queue_id, sender, "force-expired" if forced else "expired"))
-        return await flush_report(self.reporters.defer, message, "active", "bounce")
+        return await flush_report(self.services.defer, message, "active", "bounce")
 
     async def _warn(self, message: Message) -> None:
         if 0 < message.envelope.warn_time <= self._clock() and await flush_report(
-            self.reporters.defer, message, "active", "warn"
+            self.services.defer, message, "active", "warn"
         ):
             self._store.mark_warned(message)

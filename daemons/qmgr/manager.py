@@ -78,8 +78,8 @@ class QueueManager:
         self._deliveries = Deliveries(
             scheduler=scheduler,
             retry=routing.retry_transport,
-            defer=closing.reporters.defer,
-            verify=closing.reporters.verify,
+            defer=closing.services.defer,
+            verify=closing.services.verify,
             agent_times=rules.agent_times,
             feedback_debug=rules.feedback_debug,
             clogs=clogs,

@@ -33,7 +33,7 @@ from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
-    Reporters,
+    DeliveryServices,
     delivery_handlers,
 )
 from libmail.agents.recipient_headers import recipient_header_obstacle
@@ -247,8 +247,8 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
                 return
         await Walk(client, delivery, outgoing).run()
 
-    reporters = Reporters.of(prepared.delivery, prepared.status_filter)
-    handlers = delivery_handlers(runtime, agent, reporters)
+    services = DeliveryServices.of(prepared.delivery, prepared.status_filter)
+    handlers = delivery_handlers(runtime, agent, services)
 
     async def drain() -> None:
         client.cache.close()

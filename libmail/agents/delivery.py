@@ -43,8 +43,8 @@ __all__ = [
     "Deferred",
     "Delivery",
     "DeliveryParams",
+    "DeliveryServices",
     "Outcome",
-    "Reporters",
     "Sent",
     "delivery_handlers",
 ]
@@ -123,10 +123,11 @@ class DeliveryParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reporters:
-    """The services that keep what a report will tell, and the queue directory.
+class DeliveryServices:
+    """What all deliveries of an agent share: bounce, defer, trace and verify, and the queue.
 
-    verify: who is told of the outcome of an address probe; nobody else is.
+    The first three record outcomes for reports to the sender; verify gets the outcome of address
+    probes, and of nothing else.
     """
 
     queue: QueueDirectory
@@ -138,8 +139,10 @@ class Reporters:
     verify: ServiceClient
 
     @classmethod
-    def of(cls, params: DeliveryParams, status_filter: StatusFilter | None = None) -> "Reporters":
-        """As the parameters say."""
+    def of(
+        cls, params: DeliveryParams, status_filter: StatusFilter | None = None
+    ) -> "DeliveryServices":
+        """The services that the parameters name."""
 
         def pool(name: str) -> ServicePool:
             return ServicePool(f"private/{name}", timeout=params.ipc_timeout)
@@ -156,20 +159,20 @@ class Reporters:
 
 
 class Delivery:
-    """One request being worked on.
+    """The delivery of one request.
 
-    received: when the agent had the request (time.time). connected: when a connection was there,
-    set by the agent, for the delays in the log; 0: at once. verify_only: say whether the mail could
-    be delivered, but do not (sendmail -bv, address probes). destination_dsn/_reason: of a
-    destination that failed as a whole. deferred: some recipient is to be tried again.
+    received: when the agent got the request (time.time). connected: when it had a connection, set
+    by the agent for the delays in the log; 0: at once. verify_only: find out whether the mail could be
+    delivered, and do not deliver it (sendmail -bv, address probes). destination_dsn/_reason: set if
+    the destination failed as a whole. deferred: some recipient is to be tried again.
     """
 
     def __init__(
-        self, request: DeliverRequest, file: QueueFile, reporters: Reporters, received: float
+        self, request: DeliverRequest, file: QueueFile, services: DeliveryServices, received: float
     ) -> None:
         self.request: Final = request
         self.file: Final = file
-        self.reporters: Final = reporters
+        self.services: Final = services
         self.received: Final = received
         self.verify_only: Final = request.flags & _VERIFY != 0
         self.connected = 0.0
@@ -184,7 +187,7 @@ class Delivery:
         return list(self._open.values())
 
     def fail_destination(self, dsn: str, reason: str) -> None:
-        """The destination itself is in trouble: qmgr is to hold back other mail for it."""
+        """The destination as a whole failed: qmgr is to hold back other mail for it."""
         self.destination_dsn, self.destination_reason = dsn, reply_text(reason)
 
     async def finish_all(self, recipients: Iterable[Recipient], outcome: Outcome) -> None:
@@ -193,11 +196,11 @@ class Delivery:
             await self.finish(recipient, outcome)
 
     async def finish(self, recipient: Recipient, outcome: Outcome) -> None:
-        """What happened to this recipient; to be called once for each."""
+        """Set the outcome of a recipient: log, report, done mark. To be called once for each."""
         self.close(recipient, final=await self.report(recipient, outcome))
 
     def close(self, recipient: Recipient, *, final: bool) -> None:
-        """The end of a recipient whose outcomes have been reported; final: nothing to try again."""
+        """Close a recipient whose outcome was reported. final: it is not to be tried again."""
         if not final:
             self.deferred = True
         elif recipient.offset:  # without a record of its own, the agent that passed it on marks it
@@ -205,7 +208,8 @@ class Delivery:
         self._open.pop(recipient.offset, None)
 
     def _mark_done(self, recipient: Recipient) -> None:
-        """What cannot be marked is tried again: mail that comes twice is better than none."""
+        """Mark a recipient as done. If that fails it is tried again: a duplicate is better than a
+        loss."""
         try:
             self.file.mark_done(recipient)
         except (OSError, QueueFileCorrupt) as err:
@@ -215,17 +219,18 @@ class Delivery:
     async def report(
         self, recipient: Recipient, outcome: Outcome, *, return_to: str | None = None
     ) -> bool:
-        """Log what happened to an address, and record it for a report.
+        """Log the outcome of an address, and record it for a report to the sender.
 
-        recipient: one of the request, or what one of them was expanded to (aliases). return_to: who
-        is told at once of a failure where that is not the sender (owner of an alias). Returns
-        whether that is final, which is false also when it could not be recorded.
+        Applies the delivery status filter and soft_bounce first. recipient: one of the request, or
+        an address that one of them was expanded to (aliases). return_to: who gets a report of
+        failure at once, in place of the sender (owner of an alias). Returns whether the outcome is
+        final, which it is not if it could not be recorded.
         """
         outcome = _plain(outcome)
-        if self.reporters.status_filter is not None:
-            outcome = await _filtered(outcome, self.reporters.status_filter)
+        if self.services.status_filter is not None:
+            outcome = await _filtered(outcome, self.services.status_filter)
         softened = False
-        if isinstance(outcome, Bounced) and self.reporters.soft_bounce:
+        if isinstance(outcome, Bounced) and self.services.soft_bounce:
             outcome, softened = _soften(outcome), True
         if self.verify_only:
             return await self._report_verify(recipient, outcome)
@@ -240,12 +245,12 @@ class Delivery:
         )
 
     async def record_expansion(self, recipient: Recipient, outcome: Sent) -> None:
-        """Have the success report tell what a recipient was expanded to; nothing is logged."""
-        if not await self._record(self.reporters.trace, recipient, outcome, outcome.action):
+        """Record the expansion of a recipient for the success report; nothing is logged."""
+        if not await self._record(self.services.trace, recipient, outcome, outcome.action):
             LOG.warning(f"{self.request.queue_id}: cannot record expansion for the report")
 
     async def _return_one(self, recipient: Recipient, outcome: Bounced, return_to: str) -> bool:
-        """Tell somebody else than the sender about a failure."""
+        """Report a failure to someone other than the sender."""
         request = self.request
         report = BounceFlush(
             kind="one",
@@ -258,7 +263,7 @@ class Delivery:
             targets=(_target(recipient, outcome, "failed"),),
         )
         try:
-            reply = await self.reporters.bounce.call(report, BounceReply)
+            reply = await self.services.bounce.call(report, BounceReply)
         except ServiceUnavailable as err:
             LOG.warning(f"{request.queue_id}: {err}")
             reply = BounceReply(-1, "")
@@ -275,7 +280,7 @@ class Delivery:
             recipient = recipient._replace(notify=notify | _SUCCESS)
         wanted = recipient.notify & _SUCCESS or flags & _RECORD
         if wanted and not await self._record(
-            self.reporters.trace, recipient, outcome, outcome.action
+            self.services.trace, recipient, outcome, outcome.action
         ):
             LOG.warning(f"{self.request.queue_id}: cannot record delivery for the report")
         self._log(recipient, outcome, "sent")
@@ -283,12 +288,12 @@ class Delivery:
 
     async def _report_bounced(self, recipient: Recipient, outcome: Bounced) -> bool:
         # Also where the sender wants no report: the postmaster may.
-        if not await self._record(self.reporters.bounce, recipient, outcome, "failed"):
+        if not await self._record(self.services.bounce, recipient, outcome, "failed"):
             text = f"{outcome.reason} (bounce service unavailable)"
             retry = Deferred(dsn="4.3.0", reason=text, relay=outcome.relay)
             return await self._report_deferred(recipient, retry)
         if self.request.flags & _RECORD:
-            await self._record(self.reporters.trace, recipient, outcome, "failed")
+            await self._record(self.services.trace, recipient, outcome, "failed")
         self._log(recipient, outcome, "bounced")
         return True
 
@@ -298,10 +303,10 @@ class Delivery:
         outcome: Deferred,
         status: Literal["deferred", "SOFTBOUNCE"] = "deferred",
     ) -> bool:
-        if not await self._record(self.reporters.defer, recipient, outcome, "delayed"):
+        if not await self._record(self.services.defer, recipient, outcome, "delayed"):
             LOG.warning(f"{self.request.queue_id}: cannot record why delivery is delayed")
         if self.request.flags & _RECORD:
-            await self._record(self.reporters.trace, recipient, outcome, "delayed")
+            await self._record(self.services.trace, recipient, outcome, "delayed")
         self._log(recipient, outcome, status)
         return False
 
@@ -311,7 +316,7 @@ class Delivery:
         )
         if self.request.flags & _PROBE:
             await self._answer_probe(recipient, outcome)
-        elif not await self._record(self.reporters.trace, recipient, outcome, word):
+        elif not await self._record(self.services.trace, recipient, outcome, word):
             retry = Deferred(dsn="4.3.0", reason="trace service unavailable", relay=outcome.relay)
             return await self._report_deferred(recipient, retry)
         self._log(recipient, outcome, word)
@@ -326,7 +331,7 @@ class Delivery:
         address = recipient.orig_rcpt or recipient.address
         update = VerifyUpdate(address, int(status), outcome.reason)
         try:
-            await self.reporters.verify.call(update, VerifyReply)
+            await self.services.verify.call(update, VerifyReply)
         except ServiceUnavailable as err:
             LOG.warning(f"{self.request.queue_id}: {err}")
 
@@ -450,8 +455,10 @@ async def _work(agent: Agent, delivery: Delivery) -> None:
         await delivery.finish_all(left, Deferred(dsn="4.3.0", reason=reason, relay="none"))
 
 
-async def _deliver(agent: Agent, reporters: Reporters, request: DeliverRequest) -> DeliverReply:
-    path = reporters.queue.path(request.queue_name, request.queue_id)
+async def _deliver(
+    agent: Agent, services: DeliveryServices, request: DeliverRequest
+) -> DeliverReply:
+    path = services.queue.path(request.queue_name, request.queue_id)
     try:
         file = QueueFile(path, writable=True)
     except (OSError, QueueFileCorrupt) as err:
@@ -460,12 +467,12 @@ async def _deliver(agent: Agent, reporters: Reporters, request: DeliverRequest) 
     with file:
         # Tells a restarted qmgr(8), which knows of no delivery, that there is one.
         fcntl.flock(file.fd, fcntl.LOCK_SH)
-        delivery = Delivery(request, file, reporters, time.time())
+        delivery = Delivery(request, file, services, time.time())
         await _work(agent, delivery)
         return delivery.reply()
 
 
-def delivery_handlers(runtime: Runtime, agent: Agent, reporters: Reporters) -> Handlers:
+def delivery_handlers(runtime: Runtime, agent: Agent, services: DeliveryServices) -> Handlers:
     """The handlers of a delivery agent."""
 
     async def serve(connection: Connection) -> None:
@@ -473,6 +480,6 @@ def delivery_handlers(runtime: Runtime, agent: Agent, reporters: Reporters) -> H
         connection.send(AgentReady())
         while True:
             request = await connection.receive_as(DeliverRequest)
-            connection.send(await _deliver(agent, reporters, request))
+            connection.send(await _deliver(agent, services, request))
 
     return Handlers(stream=exchanges(runtime, serve))

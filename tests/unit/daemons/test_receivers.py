@@ -30,7 +30,7 @@ from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.requests import RequestConnection, RequestHandlers
 from daemons.verify import Verifier, VerifyParams
-from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, Reporters, _deliver
+from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, DeliveryServices, _deliver
 from libmail.config import Config
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
@@ -189,10 +189,10 @@ def test_agent(request: DeliverRequest) -> None:
 
     async def run() -> None:
         params = DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01, "verify")
-        reporters = Reporters.of(params)
-        for pool in (reporters.bounce, reporters.defer, reporters.trace, reporters.verify):
+        services = DeliveryServices.of(params)
+        for pool in (services.bounce, services.defer, services.trace, services.verify):
             pool.call = record  # type: ignore[method-assign,assignment]
-        CODEC.encode(await _deliver(agent, reporters, request))
+        CODEC.encode(await _deliver(agent, services, request))
 
     with queue():
         writer = QueueFileWriter(QUEUE, "active", long_ids=False)

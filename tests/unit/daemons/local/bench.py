@@ -14,7 +14,7 @@ from typing import cast
 from daemons.local.params import AliasTable, LocalParams, Settings
 from daemons.local.recipient import Clients, RecipientDelivery
 from daemons.local.user import default_user
-from libmail.agents.delivery import Delivery, DeliveryParams, Outcome, Reporters
+from libmail.agents.delivery import Delivery, DeliveryParams, DeliveryServices, Outcome
 from libmail.agents.status_filter import StatusFilter
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
@@ -102,8 +102,10 @@ class FakeCleanup:
 class RecordingDelivery(Delivery):
     """Keeps the outcomes instead of telling services."""
 
-    def __init__(self, request: DeliverRequest, file: QueueFile, reporters: Reporters) -> None:
-        super().__init__(request, file, reporters, time.time())
+    def __init__(
+        self, request: DeliverRequest, file: QueueFile, services: DeliveryServices
+    ) -> None:
+        super().__init__(request, file, services, time.time())
         self.outcomes: list[tuple[str, Outcome]] = []
         self.returned_to: list[str | None] = []
         self.done: list[str] = []
@@ -187,8 +189,8 @@ class Bench:
         writer.close()
         with QueueFile(writer.path, writable=True) as file:
             request = self._request(writer.queue_id, tuple(file.recipients()), sender, flags)
-            reporters = Reporters.of(self.settings.delivery)
-            delivery = RecordingDelivery(request, file, reporters)
+            services = DeliveryServices.of(self.settings.delivery)
+            delivery = RecordingDelivery(request, file, services)
             asyncio.run(self._run(delivery, loops))
         return delivery
 

@@ -21,7 +21,7 @@ from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import open_policies
 from daemons.smtp.tls_setup import open_engine
 from daemons.smtp.walk import Walk
-from libmail.agents.delivery import Delivery, Outcome, Reporters
+from libmail.agents.delivery import Delivery, DeliveryServices, Outcome
 from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.config import open_config
 from libmail.ipc.messages import (
@@ -185,9 +185,9 @@ class RecordedDelivery(Delivery):
     """Remembers the outcome of each recipient."""
 
     def __init__(
-        self, request: DeliverRequest, file: QueueFile, reporters: Reporters, received: float
+        self, request: DeliverRequest, file: QueueFile, services: DeliveryServices, received: float
     ) -> None:
-        super().__init__(request, file, reporters, received)
+        super().__init__(request, file, services, received)
         self.outcomes: dict[str, Outcome] = {}
 
     async def finish(self, recipient: Recipient, outcome: Outcome) -> None:
@@ -244,7 +244,7 @@ class Bench:
             self.settings, decisions, notices, open_engine(config, prefix) if tls.ever else None
         )
         self.records = PlayedService(lambda _: BounceReply(0, ""))
-        self.reporters = Reporters(
+        self.services = DeliveryServices(
             queue=QueueDirectory(),
             bounce=self.records,
             defer=self.records,
@@ -296,7 +296,7 @@ class Bench:
             log_ident="",
             recipients=tuple(file.recipients()),
         )._replace(**values)
-        return RecordedDelivery(request, file, self.reporters, now)
+        return RecordedDelivery(request, file, self.services, now)
 
     async def run(self, delivery: Delivery) -> dict[str, Outcome]:
         assert isinstance(delivery, RecordedDelivery)

@@ -13,7 +13,7 @@ from libmail.agents.delivery import (
     Deferred,
     Delivery,
     DeliveryParams,
-    Reporters,
+    DeliveryServices,
     Sent,
     _deliver,
 )
@@ -65,11 +65,11 @@ class World:
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
         params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0, "verify")
-        self.reporters = Reporters.of(params, status_filter)
+        self.services = DeliveryServices.of(params, status_filter)
         for name in ("bounce", "defer", "trace"):
-            monkeypatch.setattr(getattr(self.reporters, name), "call", self.service(name))
+            monkeypatch.setattr(getattr(self.services, name), "call", self.service(name))
         self.verified: list[VerifyUpdate] = []
-        monkeypatch.setattr(self.reporters.verify, "call", self.verify)
+        monkeypatch.setattr(self.services.verify, "call", self.verify)
 
     async def verify(self, request: VerifyUpdate, reply: type[VerifyReply]) -> VerifyReply:
         if "verify" in self.down:
@@ -108,7 +108,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def run(world: World, agent: object, request: DeliverRequest) -> DeliverReply:
-    return asyncio.run(_deliver(agent, world.reporters, request))  # type: ignore[arg-type]
+    return asyncio.run(_deliver(agent, world.services, request))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
