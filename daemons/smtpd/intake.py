@@ -24,7 +24,7 @@ _RECEIVED: Final = 1000  # octets, more than the header that we put in front of 
 
 
 class Stage(Enum):
-    """How far the content of a message is."""
+    """The state of the content of a message."""
 
     AWAITED = auto()
     TAKEN = auto()
@@ -57,7 +57,7 @@ class Taker(Protocol):
 
 
 class Intake:
-    """Of one message. size: octets so far; lines: of those that make whole lines."""
+    """The content of one message. size: octets so far; lines: octets in complete lines."""
 
     __slots__ = ("_head", "_held", "_limit", "_taker", "lines", "size", "stage")
 
@@ -72,7 +72,7 @@ class Intake:
         self.lines = 0
 
     async def take(self, content: bytes) -> None:
-        """Pass a piece on."""
+        """Take a piece of content."""
         end = content.rfind(b"\n")
         if end >= 0:
             self.lines = self.size + end + 1
@@ -88,7 +88,7 @@ class Intake:
         self.stage = Stage.TOO_LARGE if written else Stage.LOST
 
     async def end(self) -> Stage:
-        """There is no more content: TAKEN, or why it cannot be delivered."""
+        """The content is complete. Returns TAKEN, or why it cannot be accepted."""
         if self.stage is Stage.AWAITED:
             await self._write(b"", complete=True)
         return self.stage

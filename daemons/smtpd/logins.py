@@ -1,4 +1,4 @@
-"""Who may log in, and by which mechanisms: smtpd's side of SASL (SASL_README).
+"""SASL authentication of clients: mechanisms, and the authentication server (SASL_README).
 
 `open_logins` reads the parameters and opens what they name, before the jail. `Logins` answers in
 the event loop, for all sessions of a process; the AUTH command is in `daemons.smtpd.verbs.auth`.
@@ -54,7 +54,7 @@ class SaslParams:
 
 
 class NoMechanisms(Exception):
-    """Clients can log in, but nobody knows how: the server cannot be asked, or offers nothing."""
+    """AUTH is enabled, but no mechanism is known: the server does not answer, or offers none."""
 
 
 class OpenedLogins(NamedTuple):
@@ -75,7 +75,7 @@ class OpenedLogins(NamedTuple):
 
 @dataclass(slots=True)
 class Login:
-    """What a session keeps. announced: the mechanisms that EHLO names, "" for none.
+    """The state of AUTH in a session. announced: the mechanisms that EHLO lists, "" for none.
 
     tried: the name under which the client last tried to log in, as far as the server told.
     """
@@ -150,7 +150,7 @@ def _table(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer
 
 
 class _Nobody:
-    """In place of a server that cannot be used: nobody can say who may log in."""
+    """Stands in for an authentication server that cannot be used: every login fails for now."""
 
     async def mechanisms(self) -> tuple[Mechanism, ...]:
         return ()
@@ -187,7 +187,7 @@ def _cyrus(params: SaslParams, _: TableOptions) -> Callable[[], SaslServer]:
 
 
 def _own_directory(params: SaslParams) -> str:
-    """Where Debian has the configuration; "" if it is not there."""
+    """The directory where Debian has the configuration; "" if it does not exist."""
     directory = f"{params.config_directory}/sasl"
     return directory if os.path.exists(f"{directory}/{params.smtpd_sasl_path}.conf") else ""
 
@@ -202,7 +202,7 @@ class Logins:
     """The authentication server, and who may use it."""
 
     def __init__(self, opened: OpenedLogins, *, must_encrypt: bool) -> None:
-        """must_encrypt: clients may do nothing in the clear."""
+        """must_encrypt: clients have to use TLS."""
         self._opened = opened
         self.params = opened.params
         self._only_encrypted = must_encrypt or opened.params.smtpd_tls_auth_only
@@ -226,7 +226,7 @@ class Logins:
         return found
 
     async def announced(self, facts: Facts) -> str:
-        """What EHLO names to a client, "" for none. Raises NoMechanisms."""
+        """The mechanisms that EHLO lists for a client, "" for none. Raises NoMechanisms."""
         if not self.possible(facts):
             return ""
         names = await self.acceptable(facts)
@@ -247,7 +247,7 @@ class Logins:
     async def begin(
         self, mechanism: str, initial: bytes | None, facts: Facts
     ) -> tuple[Exchange, Step]:
-        """Begin to log in by a mechanism that is acceptable."""
+        """Begin an exchange with an acceptable mechanism."""
         if self._server is None:
             raise AssertionError(mechanism)
         client, tls = facts.client, facts.tls

@@ -1,4 +1,4 @@
-"""Milters in a session: told of each command that the restrictions let pass, and obeyed.
+"""Milters in an SMTP session: events for commands that restrictions accept, and their decisions.
 
 The chain of a session is opened when the client is greeted, and closed with it. For the content of
 a message the connections go to cleanup(8), see `states`; smtpd(8) keeps them for what follows.
@@ -47,7 +47,7 @@ class OpenedMilters:
         self._parsed = milters.parse(usual)
 
     def settings(self, elements: tuple[str, ...]) -> list[MilterSettings]:
-        """Of the Milters that a client's mail meets. Raises ValueError."""
+        """The settings of the Milters for a client. Raises ValueError."""
         return self._parsed if elements == self.usual else self.milters.parse(elements)
 
 
@@ -76,14 +76,14 @@ async def open_chain(session: "Session", opened: OpenedMilters) -> "SessionMilte
 
 
 class SessionMilters:
-    """The chain of one session. Each event returns the answer of a refusal, or None."""
+    """The Milters of one session. Each event returns the answer of a rejection, or None."""
 
     __slots__ = ("_always", "_begun", "_chain", "_handed", "_session", "_values")
 
     def __init__(
         self, session: "Session", chain: MilterChain, always: Decision | None = None
     ) -> None:
-        """always: what is decided without asking anybody."""
+        """always: the decision about every event, where Milters are not asked."""
         self._session = session
         self._chain = chain
         self._always = always
@@ -94,7 +94,7 @@ class SessionMilters:
     # events
 
     async def greeting(self) -> Reply | None:
-        """The client is here; what it is told instead of our banner."""
+        """Report the connection. Returns the reply instead of the banner, if any."""
         client = self._session.facts.client
         refused = await self._tell(
             Command.CONNECT, connection(client.name, client.address, client.port)
@@ -109,29 +109,29 @@ class SessionMilters:
         return None  # it is told at MAIL
 
     async def helo(self) -> Answer | None:
-        """It has introduced itself."""
+        """Report HELO or EHLO."""
         return await self._tell(Command.HELO, strings(self._session.facts.helo_name))
 
     async def mail(self, parameters: str) -> Answer | None:
-        """A sender. parameters: of the command, as the client gave them."""
+        """Report MAIL. parameters: of the command, as the client gave them."""
         self._begun = True
         sender = self._session.facts.mail.sender or ""
         self._values = await self._resolved("mail", "", sender) if sender else {"mail_addr": ""}
         return await self._tell(Command.MAIL, _path(sender, parameters))
 
     async def rcpt(self, parameters: str) -> Answer | None:
-        """A recipient that the restrictions accept."""
+        """Report a recipient that the restrictions accepted."""
         mail = self._session.facts.mail
         recipient = mail.recipient or ""
         self._values |= await self._resolved("rcpt", mail.sender or "", recipient)
         return await self._tell(Command.RCPT, _path(recipient, parameters))
 
     async def data(self) -> Answer | None:
-        """The content is to begin."""
+        """Report DATA, or the first BDAT."""
         return await self._tell(Command.DATA)
 
     async def unknown(self, line: str) -> Answer | None:
-        """A command that does not exist."""
+        """Report an unknown command."""
         return await self._tell(Command.UNKNOWN, strings(line))
 
     async def _tell(self, command: Command, data: bytes = b"") -> Answer | None:
@@ -183,14 +183,14 @@ class SessionMilters:
     # the message
 
     def states(self) -> list[HandedOver]:
-        """For cleanup: where each connection stands, before the content."""
+        """The connections to hand over to cleanup(8), before the content."""
         self._handed = True
         params = self._chain.milters.params
         macros = params.milter_end_of_header_macros, params.milter_end_of_data_macros
         return [link.hand_over(*macros) for link in self._chain.links]
 
     def message_ended(self, *, complete: bool) -> None:
-        """The transaction is over. complete: cleanup has told the Milters of its end."""
+        """The transaction is over. complete: cleanup(8) has reported its end."""
         handed, self._handed = self._handed, False
         begun, self._begun = self._begun, False
         self._values = {}

@@ -55,13 +55,13 @@ def _protocol(facts: Facts, *, smtputf8: bool) -> str:
 
 
 def _encryption(tls: Tls, *, asked: bool) -> list[str]:
-    """asked: clients are, for a certificate."""
+    """asked: clients are asked for a certificate."""
     comment = client_comment(tls.trust, tls.subject, tls.issuer, asked=asked)
     return ["\t" + tls.agreed.received().replace("\n", "\r\n"), "\t" + comment]
 
 
 def _comment(text: str) -> str:
-    """Text of a stranger inside a comment, which must not end there; ASCII as in the header."""
+    """Untrusted text for a comment, in which it must not close the comment; as ASCII."""
     found, depth = [], 0
     for char in printable_octets(text):
         depth += {"(": 1, ")": -1}.get(char, 0)

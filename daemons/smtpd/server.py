@@ -89,7 +89,7 @@ class Server:
         return await self.rewrite.resolve_completed(question.where, question.key)
 
     def instance(self) -> str:
-        """What tells a policy server which of its questions are about one message."""
+        """A unique id, by which a policy server knows requests about the same message."""
         self._messages += 1
         now = time.time_ns() // 1000
         return f"{os.getpid():x}.{now // 1000000:x}.{now % 1000000:x}.{self._messages:x}"
@@ -97,14 +97,14 @@ class Server:
     # time and space
 
     def date(self) -> str:
-        """Now, as in a header; made once a second."""
+        """The current time for a header; computed once a second."""
         now = int(time.time())
         if self._date[0] != now:
             self._date = (now, rfc5322_date(now))
         return self._date[1]
 
     def free_space(self) -> int:
-        """Octets that are free for the queue; looked up once a second."""
+        """Free octets in the queue file system; determined once a second."""
         now = time.monotonic()
         if now - self._space_checked > 1.0:
             status = os.statvfs(".")

@@ -59,7 +59,7 @@ class PickupClient:
         self._count = 0
 
     async def open(self, flags: int) -> "PickupSubmission":
-        """Begin a message; flags do not count. Its id here is not that of the queue."""
+        """Begin a message; flags are ignored. The id is not that of the queue."""
         del flags
         self._count += 1
         return PickupSubmission(self._pool, QueueId(f"{os.getpid():X}{self._count:04X}"))
@@ -91,7 +91,7 @@ class PickupSubmission:
         self._head += (CODEC.encode(Recipients(some)) for some in groups)
 
     def milters(self, states: Sequence[HandedOver]) -> None:
-        """A local user's mail meets the Milters of pickup(8)."""
+        """There are none: the message is shown to non_smtpd_milters after pickup(8)."""
         if states:
             raise AssertionError("Milters in a local user's session")
 
@@ -109,7 +109,7 @@ class PickupSubmission:
             raise ServiceUnavailable(f"{self._pool.path}: lost connection") from err
 
     def amend(self, amendment: CleanupAmend) -> None:
-        """No restriction applies to local users, so there is nothing to change."""
+        """Never called with a change, as no restriction applies to local users."""
 
     async def finish(self) -> CleanupResult:
         """End the content; with status 0 the message is in the queue. Raises ServiceUnavailable."""
@@ -150,7 +150,7 @@ class StandardChannel:
         self._target = target
 
     def write(self, data: bytes) -> None:
-        """Send; waits for a reader that is slow, as there is nobody else to serve."""
+        """Send; blocks while the reader is slow, as there is no other session."""
         view = memoryview(data)
         try:
             while view:
@@ -168,29 +168,29 @@ class StandardChannel:
         return data
 
     async def give_way(self) -> None:
-        """There is nobody else."""
+        """Do nothing: there is no other session."""
 
     def has_sent(self) -> bool:
-        """It may have: a program need not wait for the greeting."""
+        """No: a local program need not wait for the greeting."""
         return False
 
     def discard_input(self) -> None:
-        """There is none: it is read when it is asked for."""
+        """Do nothing: input is read on demand."""
 
     def close(self) -> None:
         """Leave the descriptors open: they are not ours."""
 
 
 class _NoQuestions:
-    """Says of every address that it is good: restrictions do not apply to local users."""
+    """Accepts every address, as restrictions do not apply to local users."""
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
-        """No flag that refuses."""
+        """A reply without flags."""
         del sender
         return ResolveReply(0, Transport(""), Nexthop(""), address)
 
     async def resolve_completed(self, sender: str, address: str) -> ResolveReply:
-        """The same."""
+        """As `resolve`."""
         return await self.resolve(sender, address)
 
 

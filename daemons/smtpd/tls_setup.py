@@ -1,4 +1,4 @@
-"""What smtpd(8) is told about TLS; read and opened before the jail.
+"""The TLS settings of smtpd(8); read and opened before the jail.
 
 The library is loaded only where TLS is used, and then here: nothing is imported after the jail. A
 certificate that cannot be used does not stop the mail: clients are told that TLS is not available
@@ -26,7 +26,7 @@ __all__ = ["NO_TLS", "TlsSetup", "open_tls"]
 
 @dataclass(frozen=True, slots=True)
 class TlsSetup:
-    """level: none, may or encrypt. wrapped: clients shake hands at once, without STARTTLS.
+    """level: none, may or encrypt. wrapped: TLS from the first octet, without STARTTLS.
 
     asks: clients for a certificate. requires: one that is trusted. told: what was agreed upon is
     in the Received: header. patience: seconds for a handshake. handshakes: None where they are not

@@ -1,4 +1,4 @@
-"""A session goes on inside of TLS: at once (smtpd_tls_wrappermode), or after STARTTLS."""
+"""Starts TLS in a session: at once (smtpd_tls_wrappermode), or after STARTTLS."""
 
 from typing import TYPE_CHECKING
 

@@ -16,7 +16,7 @@ _FLAGS: Final = {"hold": _HOLD, "discard": int(CleanupFlag.DISCARD)}
 
 
 class RouteFinder(Protocol):
-    """Tells where an address is; see libmail.clients.rewrite."""
+    """Resolves addresses: `libmail.clients.rewrite.RewriteClient`."""
 
     async def resolve(self, sender: str, address: str) -> ResolveReply:
         """Where mail for an address goes. Raises ServiceUnavailable."""
@@ -27,7 +27,7 @@ class RouteFinder(Protocol):
 
 @dataclass(slots=True)
 class Extras:
-    """What restrictions asked to be done with the message. cleanup_flags: CleanupFlag bits."""
+    """Actions that restrictions requested for the message. cleanup_flags: CleanupFlag bits."""
 
     cleanup_flags: int = 0
     content_filter: str = ""
@@ -36,11 +36,11 @@ class Extras:
     prepend: list[str] = field(default_factory=list)
 
     def has(self, effect: Effect) -> bool:
-        """Whether that is to be done anyway, so that it need not be said again."""
+        """Whether an action was requested before, so that it need not be logged again."""
         return effect.action == "hold" and bool(self.cleanup_flags & _HOLD)
 
     def add(self, effect: Effect) -> None:
-        """Remember it, if it is about the message."""
+        """Add an action, if it is about the message."""
         action = effect.action
         if action in _FLAGS:
             self.cleanup_flags |= _FLAGS[action]
@@ -54,7 +54,7 @@ class Extras:
             self.prepend.append(effect.argument)
 
     def copies(self) -> list[Recipient]:
-        """The recipients of BCC actions, whom no report names."""
+        """The recipients of BCC actions, without reports."""
         return [Recipient(address, address, "", DsnNotify.NEVER) for address in self.bcc]
 
 

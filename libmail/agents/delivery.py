@@ -162,9 +162,9 @@ class Delivery:
     """The delivery of one request.
 
     received: when the agent got the request (time.time). connected: when it had a connection, set
-    by the agent for the delays in the log; 0: at once. verify_only: find out whether the mail could be
-    delivered, and do not deliver it (sendmail -bv, address probes). destination_dsn/_reason: set if
-    the destination failed as a whole. deferred: some recipient is to be tried again.
+    by the agent for the delays in the log; 0: at once. verify_only: find out whether the mail could
+    be delivered, without delivering it (sendmail -bv, address probes). destination_dsn/_reason: set
+    if the destination failed as a whole. deferred: some recipient is to be tried again.
     """
 
     def __init__(

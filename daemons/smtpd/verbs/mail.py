@@ -40,11 +40,11 @@ _RET: Final = {"HDRS": EnvelopeFlag.DSN_HEADERS, "FULL": EnvelopeFlag.DSN_FULL}
 
 
 class UndeclaredUtf8(Exception):
-    """strict_smtputf8: an address that is not ASCII, of a client that did not say SMTPUTF8."""
+    """strict_smtputf8: an address that is not ASCII, without the SMTPUTF8 parameter."""
 
 
 class _Refused(Exception):
-    """A parameter cannot be taken."""
+    """A parameter is refused."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
@@ -53,7 +53,7 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class _Options:
-    """What the parameters said; None: not given."""
+    """The parameters of MAIL; None: not given."""
 
     flags: int = 0
     size: int = 0
@@ -123,7 +123,7 @@ async def mail(session: Session, argument: str) -> Answer:
 
 
 def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str, str]:
-    """The address and the parameters behind it; logs what is none.
+    """(address, parameters behind it). Logs an invalid address.
 
     utf8: the client has said that the address may be other than ASCII. Raises AddressSyntax,
     UndeclaredUtf8.
@@ -202,7 +202,7 @@ def _size(session: Session, value: str) -> int:
 
 
 def _auth_option(session: Session, options: _Options, value: str) -> None:
-    """Who submitted the message first, RFC 4954 §5; believed of those who have logged in.
+    """AUTH=: who submitted the message originally, RFC 4954 §5; used if the client has logged in.
 
     Raises _Refused.
     """
@@ -254,7 +254,7 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
 
 
 def _no_room(session: Session, size: int) -> Answer | None:
-    """Why a message of that announced size cannot be taken."""
+    """The refusal of a message of the announced size, None if there is space."""
     params = session.server.params
     limit = params.message_size_limit
     if limit and size > limit:
@@ -270,9 +270,9 @@ def _no_room(session: Session, size: int) -> Answer | None:
 
 
 async def address_problem(session: Session, address: str, text: str, bad: Answer) -> Answer | None:
-    """The refusal of an address that cannot be one (`bad`), or is not known to be one.
+    """The refusal of an address that trivial-rewrite finds invalid (`bad`), or cannot resolve now.
 
-    text: what it was given in.
+    text: the argument of the command, for the log. Returns None for a valid address.
     """
     try:
         resolved = await session.server.rewrite.resolve_completed("", address)

@@ -46,7 +46,7 @@ _ORCPT_LIMIT: Final = 500
 
 
 class _BadOption(Exception):
-    """A parameter cannot be taken; the text names it."""
+    """A parameter is refused; the text is its name."""
 
 
 async def rcpt(session: Session, argument: str) -> Answer:
@@ -131,7 +131,7 @@ async def _decide(session: Session, address: str, text: str) -> Answer | None:
     if session.extras.cleanup_flags & _DISCARD:
         return None  # nothing of this message is delivered anyway
     if address.lower() == _POSTMASTER:
-        return None  # RFC 5321 §4.5.1: a client that is refused has to be able to complain
+        return None  # RFC 5321 §4.5.1: postmaster always accepts mail
     server = session.server
     return session.judge(await server.restrictions.recipient(session.facts, session.lookups))
 
