@@ -18,7 +18,7 @@ from libmail.lookup.facts import (
     Outcome,
     Subject,
 )
-from libmail.smtp.address import split_address
+from libmail.smtp.address import address_fault, split_address
 from libmail.tables.maps import split_extension
 
 __all__ = [
@@ -251,7 +251,7 @@ def _usable(check: Check, subject: Subject, table: str, word: str, text: str) ->
         if not text:
             problem = "has FILTER entry without value"
     else:
-        problem = "" if "@" in text else "requires user@domain target"
+        problem = address_fault(text) if "@" in text else "requires user@domain target"
     if problem:
         check.warn(f'access table {table} entry "{check.name(subject)}" {problem}')
     return not problem

@@ -546,6 +546,17 @@ def test_actions_are_told_and_not_done() -> None:
     assert effects == [("hold", "<alice@example.test>: Recipient address kept back")]
 
 
+@pytest.mark.parametrize("action", ["BCC", "REDIRECT"])
+def test_addresses_that_no_program_takes_are_no_fault_of_the_client(action: str) -> None:
+    table = f"static:{{{action} {'a' * 3000}@example.test}}"
+    world = World({RCPT: f"check_recipient_access {table}"})
+    verdict = world.decide(world.live())
+    assert verdict.reply is None
+    (warning,) = verdict.effects
+    assert warning.action == "warning"
+    assert warning.text.endswith(' entry "alice@example.test" address too long')
+
+
 def test_relay_control_has_to_be_somewhere() -> None:
     with pytest.raises(Fatal):
         World({"smtpd_relay_restrictions": "permit", RCPT: "warn_if_reject, reject"})
