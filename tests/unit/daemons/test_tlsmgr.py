@@ -291,6 +291,8 @@ def test_oldest_of_too_many_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     async def talk() -> None:
         for number in range(4):
+            if number == 2:
+                assert await kept.tidy() == 0
             await kept.store(f"key{number}", "AAAA")
             clock.now += 1
         assert await kept.tidy() == 2
@@ -300,6 +302,25 @@ def test_oldest_of_too_many_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "AAAA",
             "AAAA",
         ]
+
+    asyncio.run(talk())
+
+
+def test_not_more_are_kept_than_time_can_take_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client without tickets makes one with each handshake."""
+    monkeypatch.setattr("libmail.tls.session_cache._MOST", 2)
+    kept = cache(tmp_path, Clock())
+
+    async def talk() -> None:
+        for number in range(20):
+            assert await kept.store(f"key{number}", "AAAA")
+        found = [await kept.lookup(f"key{number}") for number in range(20)]
+        assert found == ["AAAA"] * 2 + [""] * 18
+        await kept.tidy()
+        assert await kept.store("key9", "AAAA")
+        assert await kept.lookup("key9") == "AAAA"
 
     asyncio.run(talk())
 
