@@ -26,6 +26,7 @@ from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 __all__ = ["SERVICE", "DnsLists", "DnsblogParams"]
 
 _MOST_DOMAINS: Final = 1000
+_MOST_ADDRESSES: Final = 100  # of an answer; lists have some, a hostile one as many as fit
 _REFUSALS: Final = "127.255.255."
 
 
@@ -74,6 +75,7 @@ class DnsLists:
             LOG.warning(f"dnsblog_query: lookup error for DNS query {name}: {error.text}")
             return DnsListAnswer(domain, 0, ())
         listed = [record.value for record in answer.records if record.rrtype == "A"]
+        del listed[_MOST_ADDRESSES:]
         found = [value for value in listed if not value.startswith(_REFUSALS)]
         if len(found) < len(listed):
             LOG.seldom(

@@ -110,6 +110,23 @@ def test_lists_of_a_client(
     assert not any("127.255.255.254" in line for line in logged)
 
 
+def test_what_a_hostile_list_says_is_bounded(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.chdir(short_tmp)
+    names = Names({"1.2.0.192.a.test": [f"127.0.{at >> 8}.{at & 255}" for at in range(4000)]})
+
+    async def talk() -> None:
+        client = DnsblogClient("dnsblog", PATIENCE)
+        (found,) = [answer async for answer in client.ask("192.0.2.1", ["a.test"])]
+        assert len(found.addresses) == 100
+        with pytest.raises(ServiceUnavailable):
+            assert [answer async for answer in client.ask("no address", ["a.test"])]
+
+    run(DnsLists(names, 0.0), talk)
+    assert len(logged) == 100
+
+
 def test_a_slow_list_holds_up_no_other(
     short_tmp: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
