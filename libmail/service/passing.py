@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Collection
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from libmail.ipc.codec import WireError
@@ -22,6 +24,7 @@ from libmail.service.connection import Connection, ConnectionLost, peer_credenti
 
 __all__ = ["Passed", "receive_client", "stream_socket"]
 
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _PATIENCE: Final = 10.0  # seconds from the connection to the message
 
 
@@ -49,13 +52,27 @@ async def receive_client(
     try:
         async with asyncio.timeout(_PATIENCE):
             message = await connection.receive_as(PassedClient)
+        ends = _ends(message)
         (fd,) = stream.take_descriptors(1)
-        return Passed(stream_socket(fd), Ends(*message))
+        return Passed(stream_socket(fd), ends)
     except (ConnectionLost, WireError, StrayDescriptors, TimeoutError, OSError) as err:
         LOG.warning(f"{name}: no client was handed over: {err or type(err).__name__}")
         return None
     finally:
         connection.close()
+
+
+def _ends(message: PassedClient) -> Ends:
+    """Raises WireError."""
+    ends = Ends(*message)
+    try:
+        for address in (ends.client_address, ends.server_address):
+            ip_address(address)
+    except ValueError:
+        raise WireError("no address") from None
+    if not all(_PORT.fullmatch(port) for port in (ends.client_port, ends.server_port)):
+        raise WireError("no port")
+    return ends
 
 
 def stream_socket(fd: int) -> socket.socket:
