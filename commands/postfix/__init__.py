@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from commands.postfix import control
+from commands.postfix.non_bdb import non_bdb
 from commands.postfix.report import fatal, open_report
 from commands.postfix.rotation import rotate
 from commands.postfix.upgrade import upgrade_configuration
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[[Config], object]] = {
 }
 _TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
 _TAKES_LOGIN = "passwd"
+_TAKES_LEVEL = "non-bdb"
 _LEVEL = "3.11"
 _ABOUT_LEVELS = "https://www.postfix.org/COMPATIBILITY_README.html"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -120,7 +122,7 @@ def _run(config: Config, command: str, options: list[str]) -> int:
 
 def _fits(command: str, words: list[str]) -> bool:
     """Whether a command takes so many words behind it."""
-    if command == _TAKES_LOGIN:
+    if command in (_TAKES_LOGIN, _TAKES_LEVEL):
         return len(words) == 1
     return not words or command in _TAKES_SETTINGS
 
@@ -153,6 +155,9 @@ def main(arguments: Sequence[str]) -> int:
             from commands.postfix.passwd import set_password
 
             set_password(config, settings[0])
+            return 0
+        if command == _TAKES_LEVEL:
+            non_bdb(settings)
             return 0
         if settings:
             config = _set(config, settings)

@@ -2,7 +2,7 @@
 
 Called by: sendmail(1). Asks: pickup(8), `public/pickup`, which takes each message as one that the
 calling user submitted, and knows from the kernel who that is. No restriction applies, and no
-address is looked up; nothing is logged. Needs nothing but the socket.
+address is looked up. Needs nothing but the socket, and that of postlogd(8) for its log lines.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from libmail.ipc.messages import (
     Transport,
 )
 from libmail.log import Fatal
+from libmail.log.setup import open_log
 from libmail.lookup.facts import Client
 from libmail.net.channel import ClientGone
 from libmail.service.connection import Connection, ConnectionLost
@@ -217,7 +218,9 @@ def run_standalone(arguments: Sequence[str]) -> int:
     """`smtpd -S`; the configuration is that of MAIL_CONFIG. Returns the exit status."""
     del arguments  # -S, and others that change nothing here
     try:
-        serve_descriptors(open_config())
+        config = open_config()
+        open_log(config, "smtpd")
+        serve_descriptors(config)
     except (Fatal, ConfigError, OSError) as err:
         complain("smtpd", f"fatal: {err}")
         return _EX_CONFIG

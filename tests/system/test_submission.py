@@ -52,6 +52,21 @@ def test_milters_down(make_system: MakeSystem) -> None:
     assert len(list((system.top / "queue/maildrop").iterdir())) == 1
 
 
+def test_a_session_on_standard_input_is_logged(make_system: MakeSystem) -> None:
+    system = make_system()
+    system.start()
+    said = f"EHLO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<{system.user.pw_name}@{system.name}>\r\n"
+    said += "DATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nBOGUS\r\nQUIT\r\n"
+    heard = system.run("sendmail", "-bs", stdin=said.encode()).stdout
+    assert b"250 2.0.0 Ok: queued as " in heard
+    who = r"localhost\[127\.0\.0\.1\]"
+    system.wait_for_log(rf"smtpd\[\d+\]: connect from {who}$")
+    system.wait_for_log(rf"smtpd\[\d+\]: [0-9A-F]+: client={who}$")
+    counts = "ehlo=1 mail=1 rcpt=1 data=1 quit=1 unknown=0/1 commands=5/6"
+    system.wait_for_log(rf"smtpd\[\d+\]: disconnect from {who} {counts}$")
+    system.wait_for_queue_empty()
+
+
 def test_settings_without_effect(make_system: MakeSystem) -> None:
     system = make_system(
         main={"message_strip_characters": "\\0"},
