@@ -10,6 +10,7 @@ from daemons.postscreen.screen_tests import Rules, rules_of
 from libmail.config import Config
 from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
+from libmail.config.interfaces import allows_ipv6
 from libmail.log import LOG, Fatal
 from libmail.lookup.client_rules import keyword_set
 from libmail.tables.maps import Maps
@@ -55,8 +56,7 @@ class Prepared:
     @property
     def ipv6(self) -> bool:
         """Whether clients can have IPv6 addresses."""
-        words = {word.lower() for word in self.params.inet_protocols}
-        return not words.isdisjoint({"all", "ipv6"})
+        return allows_ipv6(self.params.inet_protocols)
 
     async def list_name(self, domain: str) -> str:
         """The name of a DNS list for replies: the real one may contain a password."""

@@ -14,6 +14,7 @@ from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.notice import NoticeParams
 from libmail.config import Config, ConfigError
+from libmail.config.interfaces import allows_ipv6
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Resolver
 from libmail.ipc.messages import CleanupFlag
@@ -88,7 +89,7 @@ def _options(params: SmtpdParams, tls: TlsSetup, *, milters: bool) -> Options:
         cleanup_flags=int(flags),
         must_encrypt=tls.level.enforced,
         has_milters=milters and "no_milters" not in overrides,
-        ipv6=not {word.lower() for word in params.inet_protocols}.isdisjoint({"all", "ipv6"}),
+        ipv6=allows_ipv6(params.inet_protocols),
     )
 
 

@@ -15,7 +15,14 @@ from typing import Final
 
 from libmail.config.errors import ConfigError
 
-__all__ = ["Interface", "address_families", "machine_interfaces", "mynetworks", "own_interfaces"]
+__all__ = [
+    "Interface",
+    "address_families",
+    "allows_ipv6",
+    "machine_interfaces",
+    "mynetworks",
+    "own_interfaces",
+]
 
 ADDRESS_AT: Final = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
 LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
@@ -103,6 +110,11 @@ def address_families(inet_protocols: tuple[str, ...]) -> tuple[int, ...]:
     if not versions:
         raise ConfigError(f"all network protocols are disabled (inet_protocols = {text})")
     return tuple(sorted(versions))
+
+
+def allows_ipv6(inet_protocols: tuple[str, ...]) -> bool:
+    """Whether clients can have IPv6 addresses; a proxy may have them where this machine has not."""
+    return not {word.lower() for word in inet_protocols}.isdisjoint(("all", "ipv6"))
 
 
 def _has_ipv6() -> bool:

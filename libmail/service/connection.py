@@ -1,7 +1,7 @@
 """A connection between two programs of the mail system, on asyncio.
 
-Some of them are open to every user, so that none may have the process for itself: whoever sends
-much at a time is not read from until others had their turn, see `Connection.receive`.
+Some services are open to every user, and none may monopolize the process: nothing more is read from
+a peer that has sent much until others had their turn, see `Connection.receive`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _TURN: Final = 64  # messages, or so many times 16 KiB, before others have their
 _PIECE: Final = 14  # 1 << _PIECE octets count as a message
 _GATHER_AT: Final = 1 << 15  # octets from which the system call may put the parts together
 LINGER: Final = 60.0
-"""Seconds after which what a peer does not take is dropped, when the connection is to be closed."""
+"""Seconds after which a closed connection drops output that its peer does not read."""
 UCRED: Final = struct.Struct("iII")
 """struct ucred: process, user and group id."""
 
@@ -45,12 +45,12 @@ class ConnectionLost(Exception):
 
 
 class AnswerLate(ConnectionLost):
-    """The connection was given up because nothing was received in time."""
+    """The connection was closed as no answer was received in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who is at the other end of a UNIX socket, says the kernel (SO_PEERCRED)."""
+    """The process and user at the other end of a UNIX socket, from the kernel (SO_PEERCRED)."""
 
     pid: int
     uid: int
@@ -58,7 +58,7 @@ class Credentials:
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:
-    """Who connected to this UNIX socket."""
+    """The peer of a connected UNIX socket."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
     return Credentials(*UCRED.unpack(data))
 
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, path: str = "", *, serving: bool = False) -> None:
-        """path: of the socket, for messages in the log. serving: the peer asks, and we answer."""
+        """path: of the socket, for the log. serving: this is the end that answers requests."""
         self.path = path
         self._serving = serving
         self._transport: asyncio.Transport | None = None
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another exchange may be tried: open, with nothing unexpected received."""
+        """Whether another exchange may begin: open, and nothing unexpected was received."""
         return (
             self._transport is not None
             and self._error is None
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         return peer_credentials(self._require_transport().get_extra_info("socket"))
 
     async def opened(self) -> None:
-        """Wait until messages can be sent, in a session that has to send first."""
+        """Wait until messages can be sent, for a session that speaks first."""
         while self._transport is None and self._error is None:
             await self._wakeup
 
@@ -251,7 +251,7 @@ class Connection(asyncio.Protocol):
             self.expire()
 
     def expire(self) -> None:
-        """Close at once; whoever waits for something gets AnswerLate."""
+        """Close at once; pending calls of `receive` raise AnswerLate."""
         if self._error is None:
             self._error = AnswerLate(self.path)
         self.abort()
@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
         self._require_transport()
 
     def close(self) -> None:
-        """Close after what is written has been sent, or nobody has taken it in time."""
+        """Close after all output was sent, or was not read for LINGER seconds."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.close()

@@ -66,7 +66,7 @@ J = TypeVar("J")
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """What a daemon knows before the jail.
+    """What `Service.prepare` gets.
 
     config: with this service's -o overrides. service: first column of master.cf. arguments: those
     of the command, without -o and -v.
@@ -79,7 +79,7 @@ class Startup:
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """What a started daemon does when something happens.
+    """The callbacks of a started daemon.
 
     stream: makes the protocol for a connection that was accepted; it (or its session) must call
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
@@ -206,7 +206,7 @@ class Runtime:
     # tables
 
     def _tables_changed(self) -> bool:
-        """Retire if this process reads a table that is another one by now."""
+        """Retire if a table that this process has read was changed or replaced."""
         path = outdated()
         if not path:
             return False
@@ -215,7 +215,7 @@ class Runtime:
         return True
 
     def _check_tables(self) -> None:
-        """Look, and look again as long as there is somebody to serve."""
+        """Check for changed tables, now and periodically while there are sessions."""
         self._tables_timer = None
         if not self.retiring.is_set() and not self._tables_changed() and self.sessions:
             self._tables_timer = self._loop.call_later(_TABLES_CHECK, self._check_tables)
@@ -277,17 +277,17 @@ class Runtime:
         try:
             self._launch.status.send(STATUS.pack(os.getpid(), self._launch.generation, state))
         except BlockingIOError:
-            pass  # master has not read for long: it will see that the sockets are served
+            pass  # master does not read now; it will see that the sockets are served
         except OSError:
             self._master_gone()
 
     def _tell_retiring(self) -> None:
-        """That, and with how many sessions: master may start another process for the rest."""
+        """Tell master how many sessions are left, so that it may start another process."""
         if self.sessions > 0:
             self._tell_master(-self.sessions)
 
     def _master_gone(self) -> None:
-        """master(8) has died: end like it, for what it guarded is not guarded any more."""
+        """master(8) has died: stop, as nobody supervises this process any more."""
         self._loop.remove_reader(self._launch.status.fileno())
         self.stop()
 
@@ -312,11 +312,11 @@ class Runtime:
                 self._attach(connection, self._handlers.stream)
             elif self._handlers.connection is not None:
                 self._handlers.connection(connection)
-        # One client after the other costs no call in vain; when they come in crowds, take many.
+        # A single client costs no needless accept(2); under load, accept many at a time.
         self._burst = min(2 * self._burst, _ACCEPT_BURST)
 
     async def _take_over(self, carrier: socket.socket) -> None:
-        """The client that another program hands over is the session of this connection."""
+        """Receive the client that another program hands over on this connection, and serve it."""
         accept = self._handlers.passed
         found = await receive_client(carrier, self.trusted, self.service)
         if found is None or accept is None:
@@ -325,7 +325,7 @@ class Runtime:
         self._attach(found.sock, lambda sock: accept(sock, found.ends))
 
     def _accept_failed(self, err: OSError) -> None:
-        """Out of descriptors or memory: wait, rather than spin over a readable socket."""
+        """Out of descriptors or memory: pause, rather than spin on a readable socket."""
         LOG.warning(f"accept connection: {err.strerror}")
         self._pause_accepting()
         self._loop.call_later(_ACCEPT_PAUSE, self._accept_again)
