@@ -109,13 +109,14 @@ def prepare(startup: Startup) -> Prepared:
         maps("sender_bcc_maps", params.sender_bcc_maps),
         maps("recipient_bcc_maps", params.recipient_bcc_maps),
     )
-    inspector = _inspector(config.load(InspectionParams), options)
+    inspection = config.load(InspectionParams)
     milters = Milters(config.load(MilterParams))
     try:
         non_smtpd = milters.parse(params.non_smtpd_milters)
     except ValueError as error:
         raise ConfigError(f"non_smtpd_milters: {error}") from None
-    selection = MilterSelection(milters, non_smtpd)
+    selection = MilterSelection(milters, non_smtpd, _milter_inspector(inspection, options))
+    inspector = _inspector(inspection, options)
     return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector, selection)
 
 
@@ -128,6 +129,15 @@ def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
         body=Maps("body_checks", params.body_checks, options),
     )
     return Inspector(params, tables)
+
+
+def _milter_inspector(params: InspectionParams, options: TableOptions) -> Inspector | None:
+    """Of fields that Milters make; None where nothing is to be inspected."""
+    options = replace(options, utf8=False)
+    found = Maps("milter_header_checks", params.milter_header_checks, options)
+    none = Maps("none", (), options)
+    tables = CheckTables(header=found, mime=none, nested=none, body=none)
+    return Inspector(params, tables) if found else None
 
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:

@@ -134,6 +134,7 @@ class Inspection:
         returned: bool,
     ) -> None:  # fmt: skip
         """returned: a rejected message is returned to its sender, so it is read to its end."""
+        self._word = ""  # in front of what is done, in the log
         self.actions = RequestedActions()
         self._inspector = inspector
         self._envelope = envelope
@@ -173,6 +174,15 @@ class Inspection:
         if inspector.structure and not self._splitter.plain:
             return True
         return bool(inspector.tables.body) or inspector.strict.body
+
+    async def made_field(self, data: bytes) -> bytes:
+        """What to write instead of a field that a Milter has made, b"" for nothing."""
+        self._word = "milter-header-"
+        checked = await self._checked(Piece(Place.PRIMARY, data))
+        self.field_done()
+        if checked.before:
+            LOG.warning("the milter_header/body_checks prepend action is not implemented")
+        return data if checked.instead is None else checked.instead
 
     # the body
 
@@ -291,7 +301,7 @@ class Inspection:
         LOG.event(
             CheckLine(
                 queue_id=self._queue_id,
-                action=word,
+                action=self._word + word,
                 where=part.where,
                 line=self._show(part.line[:_SHOWN]),
                 origin=self._origin(),
@@ -311,7 +321,9 @@ class Inspection:
     async def _act(self, action: Action, part: Part) -> None:
         """Carry out an action that is not about the line itself."""
         handle = _ACTIONS.get(action.verb)
-        if handle is None:
+        if self._word and action.verb == "PASS":  # the rest is what others have written
+            LOG.warning(f"unsupported command in {action.title} map: {action.result}")
+        elif handle is None:
             LOG.warning(f"unknown command in {action.title} map: {action.result}")
         else:
             handle(self, action, part)

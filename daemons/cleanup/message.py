@@ -12,7 +12,7 @@ from typing import Final, Literal
 from daemons.cleanup.envelope_limits import envelope_fault, recipient_fault
 from daemons.cleanup.final import Findings, final_envelope
 from daemons.cleanup.header import HeaderEdit, HeaderEditor
-from daemons.cleanup.inspection import Discarded, Inspection, Inspector
+from daemons.cleanup.inspection import Discarded, Inspection, Inspector, RequestedActions
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.milters import FileContent, MilterSelection
 from daemons.cleanup.params import CleanupParams
@@ -288,13 +288,16 @@ class Message:
         if scan.dots:
             self._content_flags |= _DOT_LINES
         if self._inspection is not None:
-            actions = self._inspection.actions
-            await actions.apply(self._expanded or await self._expand_recipients())
-            if actions.hold:
-                self._flags |= _HOLD
-            if actions.content_filter:
-                envelope = self._require_envelope()
-                self._envelope = envelope._replace(content_filter=actions.content_filter)
+            await self._apply(self._inspection.actions)
+
+    async def _apply(self, actions: RequestedActions) -> None:
+        """What tables want done with the whole message."""
+        await actions.apply(self._expanded or await self._expand_recipients())
+        if actions.hold:
+            self._flags |= _HOLD
+        if actions.content_filter:
+            envelope = self._require_envelope()
+            self._envelope = envelope._replace(content_filter=actions.content_filter)
 
     def _require_envelope(self) -> Envelope:
         if self._envelope is None:
@@ -346,6 +349,8 @@ class Message:
         self._content_flags = content.flags
         self._flags |= _HOLD * outcome.hold
         self._envelope = envelope._replace(sender=outcome.sender)
+        if outcome.actions is not None:
+            await self._apply(outcome.actions)
 
     async def _expand_recipients(self) -> RecipientList:
         """Map and expand the recipients, when all are known: at the begin of the content."""
@@ -363,6 +368,7 @@ class Message:
     async def _commit(self) -> None:
         envelope, shared = self._require_envelope(), self._shared
         found = self._expanded or await self._expand_recipients()
+        envelope = envelope._replace(redirect=found.redirected)
         if not found.recipients:
             raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
         if found.expanded:

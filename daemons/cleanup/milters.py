@@ -16,11 +16,11 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from daemons.cleanup.envelope_limits import recipient_fault
 from daemons.cleanup.events import MilterLine
-from daemons.cleanup.inspection import Discarded
+from daemons.cleanup.inspection import Discarded, Inspection, Inspector, RequestedActions
 from daemons.cleanup.recipients import RecipientList
 from daemons.cleanup.status import Refused
 from libmail.clients.milter import MilterLink
@@ -30,7 +30,7 @@ from libmail.log import LOG
 from libmail.message.content import ContentScan
 from libmail.message.headers import fields
 from libmail.milter.conversation import PASS, Act, Decision
-from libmail.milter.header import HeaderFields
+from libmail.milter.header import HeaderFields, header_field
 from libmail.milter.protocol import (
     BODY_CHUNK,
     AddHeader,
@@ -75,6 +75,7 @@ _OF_BODY: Final = _EIGHTBIT_BODY | _LONG_LINES | _DOT_LINES
 _MIME: Final = re.compile(rb"(?im)^(?:mime-version|content-type)[ \t]*:")
 _TURN: Final = 64  # fields, after which other messages have their turn
 _MILTER: Final = int(CleanupFlag.MILTER)
+_FieldEdit: TypeAlias = AddHeader | InsertHeader | ChangeHeader
 _LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
 
 
@@ -166,10 +167,14 @@ class _LineEnds:
 
 @dataclass(slots=True)
 class Outcome:
-    """The decisions of Milters, besides changes of content and recipients."""
+    """The decisions of Milters, besides changes of content and recipients.
+
+    actions: of milter_header_checks.
+    """
 
     hold: bool
     sender: str
+    actions: RequestedActions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +191,16 @@ class _Before:
 class MilterSelection:
     """Chooses the Milters of each message."""
 
-    def __init__(self, milters: Milters, other: Sequence[MilterSettings]) -> None:
-        """other: non_smtpd_milters."""
+    def __init__(
+        self,
+        milters: Milters,
+        other: Sequence[MilterSettings],
+        inspector: Inspector | None = None,
+    ) -> None:
+        """other: non_smtpd_milters. inspector: of the fields that they make."""
         self.milters = milters
         self._other = other
+        self._inspector = inspector
 
     async def for_message(self, links: Sequence[MilterLink], flags: int) -> "MessageMilters | None":
         """The Milters that see a message, None if there are none.
@@ -197,21 +208,34 @@ class MilterSelection:
         links: those of the SMTP session that brought it. flags: CleanupFlag bits.
         """
         if links:
-            return MessageMilters(self.milters, links, simulated=False)
+            return MessageMilters(self.milters, links, self._inspector, flags, simulated=False)
         if not self._other or not flags & _MILTER:
             return None
         ours = [MilterLink(one) for one in self._other]
         for link in ours:
             await link.open(self.milters.dial(link.settings))
-        return MessageMilters(self.milters, ours, simulated=True)
+        return MessageMilters(self.milters, ours, self._inspector, flags, simulated=True)
 
 
 class MessageMilters:
     """The Milters of one message."""
 
-    def __init__(self, milters: Milters, links: Sequence[MilterLink], *, simulated: bool) -> None:
-        """simulated: there was no SMTP session, so that one has to be simulated first."""
+    def __init__(
+        self,
+        milters: Milters,
+        links: Sequence[MilterLink],
+        inspector: Inspector | None,
+        flags: int,
+        *,
+        simulated: bool,
+    ) -> None:
+        """inspector: of the fields that they make. flags: CleanupFlag bits of the message.
+
+        simulated: there was no SMTP session, so that one has to be simulated first.
+        """
         self._links = links
+        self._inspector = inspector
+        self._flags = flags
         self._simulated = simulated
         self._chain = MilterChain(milters, links)
 
@@ -229,6 +253,8 @@ class MessageMilters:
         Raises Refused, Discarded.
         """
         one = _MilterInspection(self._chain, queue_id, envelope, content, recipients)
+        if self._inspector is not None:
+            one.check_fields(self._inspector, self._flags)
         one.outcome.hold = held
         try:
             if self._simulated:
@@ -263,9 +289,17 @@ class _MilterInspection:
         self._before: _Before | None = None  # before the changes of the current Milter
         self._new_body = False  # the current Milter has begun to replace the body
         self._added: list[Recipient] = []
+        self._checks: Inspection | None = None  # of fields that a Milter makes
+        self._unchecked: list[_FieldEdit] = []
         self._shown_recipient = recipients.last
         self._addressed = bool(recipients.recipients)
         self.outcome = Outcome(hold=False, sender=envelope.sender)
+
+    def check_fields(self, inspector: Inspector, flags: int) -> None:
+        """Have fields inspected that Milters make."""
+        self._checks = inspector.begin(flags, self._envelope, self._recipients.last, self._queue_id)
+        if self._checks is not None:
+            self.outcome.actions = self._checks.actions
 
     # the simulated session
 
@@ -298,8 +332,10 @@ class _MilterInspection:
         decision = await self._chain.tell(link, Command.END_OF_BODY, b"", self._macro, self._change)
         if link.failed:
             self._undo()
-        elif self._new_body:
-            self._content.end_body()
+        else:
+            await self._check_changes()
+            if self._new_body:
+                self._content.end_body()
         self._decide(decision, _WHERE)
 
     async def _show_header(self, link: MilterLink) -> None:
@@ -368,19 +404,15 @@ class _MilterInspection:
     # changes
 
     def _change(self, link: MilterLink, edit: Edit) -> None:
-        header = self._header
         if self._before is None:
             self._before = self._state()
         match edit:
-            case AddHeader(name, value):
-                header.add(name, _spaced(link, value))
-                self._header_changed = True
-            case InsertHeader(position, name, value):
-                header.insert(position, name, _spaced(link, value))
-                self._header_changed = True
-            case ChangeHeader(position, name, value):
-                header.change(position, name, _spaced(link, value))
-                self._header_changed = True
+            case AddHeader() | InsertHeader() | ChangeHeader():
+                spaced = edit._replace(value=_spaced(link, edit.value))
+                if self._checks is None:
+                    self._change_field(spaced, spaced.name)
+                else:
+                    self._unchecked.append(spaced)
             case ReplaceBody(data):
                 self._replace_body(data)
             case AddRecipient(address, arguments):
@@ -391,6 +423,36 @@ class _MilterInspection:
                 self._change_sender(link, address)
             case Quarantine():
                 self._hold()
+
+    def _change_field(self, edit: _FieldEdit, name: bytes) -> None:
+        """name: of the field that is made."""
+        header = self._header
+        self._header_changed = True
+        match edit:
+            case AddHeader(_, value):
+                header.add(name, value)
+            case InsertHeader(position, _, value):
+                header.insert(position, name, value)
+            case ChangeHeader(position, old_name, value):
+                header.change(position, old_name, value, name)
+
+    async def _check_changes(self) -> None:
+        """Make the changes of fields that milter_header_checks let pass."""
+        edits, self._unchecked = self._unchecked, []
+        for number, edit in enumerate(edits):
+            await self._check_change(edit)
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+
+    async def _check_change(self, edit: _FieldEdit) -> None:
+        """Raises Refused, Discarded."""
+        made = header_field(edit.name, edit.value)
+        removed = isinstance(edit, ChangeHeader) and not edit.value.strip()
+        if self._checks is not None and not removed:
+            made = await self._checks.made_field(made)
+        if made:
+            name, _, value = made.partition(b":")
+            self._change_field(edit._replace(value=value), name.rstrip())
 
     def _state(self) -> _Before:
         return _Before(
@@ -403,6 +465,7 @@ class _MilterInspection:
 
     def _undo(self) -> None:
         """The Milter at hand has broken off."""
+        self._unchecked.clear()
         before = self._before
         if before is not None:
             self.outcome = before.outcome

@@ -56,6 +56,7 @@ class InspectionParams:
     mime_header_checks: tuple[str, ...]
     nested_header_checks: tuple[str, ...]
     body_checks: tuple[str, ...]
+    milter_header_checks: tuple[str, ...]
     body_checks_size_limit: int
     header_size_limit: int
     line_length_limit: int

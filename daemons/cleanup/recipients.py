@@ -59,10 +59,11 @@ class RecipientList:
 
     recipients: the result. expanded: reports for senders who asked to be told of success, for
     recipients that became others (RFC 3461 §5.2.7). last: the one that the client gave last.
+    redirected: an address that takes the place of all, "" for none.
     """
 
     __slots__ = ("_bcc", "_flags", "_local", "_mapper", "_params", "_queue_id", "_seen", "expanded",
-                 "last", "recipients")  # fmt: skip
+                 "last", "recipients", "redirected")  # fmt: skip
 
     def __init__(
         self, params: CleanupParams, mapper: AddressMapper, bcc: BccTables, flags: int,
@@ -78,6 +79,7 @@ class RecipientList:
         self._local = local
         self._seen: set[tuple[str, str, int, str]] = set()
         self.recipients: list[Recipient] = []
+        self.redirected = ""
         self.expanded: list[Target] = []
         self.last = ""
 
@@ -109,15 +111,14 @@ class RecipientList:
         self._seen.clear()  # it may be added again
 
     async def redirect(self, address: str) -> None:
-        """Replace all recipients by this address.
+        """Have all that the message is for replaced by this address, by qmgr(8).
 
         It inherits the DSN options and original address of the first one, for logs and reports.
         """
         complete = await self._mapper.rewrite("local", self._queue_id, quote_local(address))
         self._check_found(complete)
-        if self.recipients:
-            self.recipients = [self.recipients[0]._replace(address=complete)]
-        else:
+        self.redirected = complete
+        if not self.recipients:
             self.recipients = [Recipient(complete, address)]
 
     def _check_found(self, address: str) -> None:

@@ -231,6 +231,8 @@ class Conversation:
             obstacle = Failure("5.1.3", "bad address syntax")
             mail, rcpts = b"", []
         if obstacle is not None:
+            if obstacle.elsewhere:
+                ledger.set_actual_tls(None)
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
             await ledger.fail(ledger.left, obstacle, session)
             return None

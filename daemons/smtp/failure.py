@@ -42,7 +42,7 @@ class NamedServer(Protocol):
 class Failure:
     """A reason. mta, diagnostic: of the server that gave it. site: the destination as a whole is
     in trouble, not this message. error_class: of notify_classes, whom it may concern. diag_type:
-    whose words the diagnostic is."""
+    whose words the diagnostic is. elsewhere: another server may do better, although it is final."""
 
     dsn: str
     reason: str
@@ -51,6 +51,7 @@ class Failure:
     site: bool = False
     error_class: ErrorClass | None = None
     diag_type: str = "smtp"
+    elsewhere: bool = False
 
     @property
     def temporary(self) -> bool:

@@ -160,7 +160,8 @@ class Ledger:
         self.why = failure
         if failure.error_class is not None:
             blame(session.wire, failure.error_class)
-        if not self.last and (failure.temporary or self._delivery.services.soft_bounce):
+        elsewhere = failure.temporary or failure.elsewhere
+        if not self.last and (elsewhere or self._delivery.services.soft_bounce):
             LOG.event(ServerFailed(self._delivery.request.queue_id, failure.reason))
             return
         if failure.site and failure.temporary:

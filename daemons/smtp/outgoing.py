@@ -62,8 +62,9 @@ class Outgoing:
             text = f"message size {size} exceeds size limit {offered.size} of server {server.name}"
             return Failure("5.3.4", text)
         if not offered.smtputf8 and self.needs_smtputf8:
-            text = f"SMTPUTF8 is required, but was not offered by host {server.name}"
-            return Failure("5.6.7", text)
+            text = "message requires SMTPUTF8, but no server was found that supports SMTPUTF8"
+            last = f"{text}. The last attempted server was {server.name}"
+            return Failure("5.6.7", last, elsewhere=True)
         return None
 
     @property

@@ -34,7 +34,7 @@ async def read(session: "Session", event: Command) -> str | Reply:
     if session.server.commands.filters:
         line = await _filtered(session, line)
     if event.bare_newline:
-        _note_bare_newline(session)
+        await _note_bare_newline(session)
     if not line.isascii() and not _is_text(session, line):
         return Reply(500, "5.5.2", "Error: bad UTF-8 syntax")
     return line
@@ -53,7 +53,7 @@ async def _filtered(session: "Session", line: str) -> str:
     try:
         found = await server.commands.replaced(line)
     except LookupFailure:
-        session.send(Reply(421, "4.3.0", f"{server.params.myhostname} Error: command filter"))
+        await session.send(Reply(421, "4.3.0", f"{server.params.myhostname} Error: command filter"))
         raise SessionEnded from None
     if found is None:
         return line
@@ -67,13 +67,13 @@ def _shown(command: str) -> str:
     return masked(octets, after_secret=False)[1].decode("utf-8", "surrogateescape")[:_SHOWN]
 
 
-def _note_bare_newline(session: "Session") -> None:
+async def _note_bare_newline(session: "Session") -> None:
     setting = session.server.params.smtpd_forbid_bare_newline
     if setting == "note":
         LOG.info(f"bare <LF> received after {session.facts.where} from {session.client}")
     elif setting == "reject" and session.dialogue.core.newlines is BareNewline.REJECT:
         session.log("reject", "bare <LF> received")
-        session.send(bare_newline_reply(session))
+        await session.send(bare_newline_reply(session))
         raise SessionEnded
 
 
@@ -101,23 +101,23 @@ def split(line: str) -> tuple[str, str]:
     return word, argument.lstrip(_SPACE)
 
 
-def look_ahead(session: "Session", verb: Verb) -> None:
+async def look_ahead(session: "Session", verb: Verb) -> None:
     """Detect improper pipelining, RFC 2920 §3.1. Raises SessionEnded."""
     facts = session.facts
     if facts.improper_pipelining or verb.ends or session.server.stand_alone:
         return
     if verb.last or facts.protocol != "ESMTP":
-        too_early(session)
+        await too_early(session)
 
 
-def too_early(session: "Session") -> None:
+async def too_early(session: "Session") -> None:
     """The client has sent data before it was allowed to. Raises SessionEnded."""
     facts = session.facts
     facts.improper_pipelining = True
     shown = session.tally.shown(session.dialogue.core.peek(_SHOWN)).decode("utf-8", "replace")
     LOG.event(ImproperPipelining(facts.where, session.client, escaped(shown)))
     if session.server.params.smtpd_forbid_unauth_pipelining:
-        session.send(Reply(554, "5.5.0", "Error: SMTP protocol synchronization"))
+        await session.send(Reply(554, "5.5.0", "Error: SMTP protocol synchronization"))
         raise SessionEnded
 
 

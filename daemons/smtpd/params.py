@@ -60,6 +60,7 @@ class SmtpdParams:
     smtpd_recipient_limit: int
     smtpd_recipient_overshoot_limit: int
     smtpd_reject_footer: str
+    smtpd_reject_footer_maps: tuple[str, ...]
     smtpd_soft_error_limit: int
     smtpd_timeout: float
     smtpd_upstream_proxy_protocol: str

@@ -47,6 +47,7 @@ _UNRESTRICTED: Final = (
     *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
     ("smtpd_upstream_proxy_protocol", ""),
     ("smtpd_proxy_filter", ""),
+    ("smtpd_reject_footer_maps", ""),
     ("smtpd_sasl_auth_enable", "no"),
     ("smtpd_client_connection_count_limit", "0"),
     *(
@@ -116,6 +117,7 @@ class Prepared:
     logins: OpenedLogins
     tls: TlsSetup
     filter: FilterSettings | None
+    footer_maps: Maps
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -181,6 +183,7 @@ def open_tables(
         logins=open_logins(config),
         tls=tls,
         filter=filter_settings(params),
+        footer_maps=Maps("smtpd_reject_footer_maps", params.smtpd_reject_footer_maps, options),
     )
 
 

@@ -26,7 +26,7 @@ from daemons.smtpd.events import (
     escaped,
     say,
 )
-from daemons.smtpd.footer import footer_values
+from daemons.smtpd.footer import footer_values, reject_footer
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
@@ -101,13 +101,14 @@ class Session:
 
     # sending and receiving
 
-    def send(self, reply: Reply) -> None:
+    async def send(self, reply: Reply) -> None:
         """Queue a reply; it is sent before we wait for the client again."""
-        footer = self.server.params.smtpd_reject_footer
-        if reply.code >= 400 and footer:
-            server = self.server
-            values = footer_values(self.facts, server.params.myhostname, self.lookups.now())
-            reply = add_footer(reply, footer, values)
+        server = self.server
+        if reply.code >= 400:
+            footer = await reject_footer(server.prepared, reply)
+            if footer:
+                values = footer_values(self.facts, server.params.myhostname, self.lookups.now())
+                reply = add_footer(reply, footer, values)
         data = reply.wire()
         self.tally.said(data)
         self.dialogue.send(data)
@@ -127,10 +128,10 @@ class Session:
             self._reason = "lost connection"
         except ClientSilent:
             self._reason = "timeout"
-            self.send(Reply(421, "4.4.2", f"{host} Error: timeout exceeded"))
+            await self.send(Reply(421, "4.4.2", f"{host} Error: timeout exceeded"))
         except ServerStopping:
             text = f"{host} Service not available, closing transmission channel"
-            self.send(Reply(421, "4.3.2", text))
+            await self.send(Reply(421, "4.3.2", text))
         finally:
             self._finish()
         if self.tally.kinds:
@@ -166,15 +167,15 @@ class Session:
     async def _greet(self) -> None:
         refused = await arrive(self)
         if refused is not None:
-            self.send(refused)
+            await self.send(refused)
             raise SessionEnded
         if self.server.stopping:
             raise ServerStopping
         greeting = await self.welcome()
         judged = self.access_denied or self._screened
         if not judged and await self.dialogue.talks_first():
-            too_early(self)
-        self.send(greeting)
+            await too_early(self)
+        await self.send(greeting)
         if greeting.code in CLOSING:
             raise SessionEnded
 
@@ -209,7 +210,7 @@ class Session:
             self._reason = "too many errors"
             tally.kinds.add("protocol")
             host = self.server.params.myhostname
-            self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
+            await self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
             raise SessionEnded
         event = await self.dialogue.event(idle=self.transaction is None)
         if not isinstance(event, Command):
@@ -217,7 +218,7 @@ class Session:
         found = await self._answer(event)
         if tally.errors:
             await self._delay()
-        self.send(found.reply)
+        await self.send(found.reply)
         if found.reply.code in CLOSING:
             raise SessionEnded
         if found.then is not None:
@@ -231,7 +232,7 @@ class Session:
             return self._fault(line)
         self.line = line
         if self.unidentified:
-            self._abort()
+            await self._abort()
         word, argument = split(line)
         if not word:
             self._begin(UNKNOWN)
@@ -246,7 +247,7 @@ class Session:
         self.facts.where = name = verb.name
         self.tally.begin(name)
         if self.dialogue.core.pending:
-            look_ahead(self, verb)
+            await look_ahead(self, verb)
         if verb.junk:
             self.tally.junk()
         found = refusal(self, verb, argument)
@@ -259,17 +260,17 @@ class Session:
             await self._end(found)
         return found
 
-    def _abort(self) -> NoReturn:
+    async def _abort(self) -> NoReturn:
         """smtpd_tls_req_ccert: refuse the first command within TLS."""
         reason = self.unidentified
         LOG.info(f"NOQUEUE: abort: TLS from {self.client}: {reason}")
         self.tally.kinds.add("policy")
-        self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
+        await self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
         raise SessionEnded
 
     async def _end(self, found: Answer) -> None:
         await self._delay()
-        self.send(found.reply)
+        await self.send(found.reply)
         raise SessionEnded
 
     async def _delay(self) -> None:
@@ -291,7 +292,7 @@ class Session:
         self._begin(UNKNOWN)
         if await self.server.commands.forbids(word):
             LOG.warning(f"non-SMTP command from {self.client}: {escaped(line[:_SHOWN])}")
-            self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
+            await self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
             raise SessionEnded
         refused = None if self.milters is None else await self.milters.unknown(line)
         reply = Reply(500, "5.5.2", "Error: command not recognized")

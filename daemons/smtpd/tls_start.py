@@ -71,5 +71,5 @@ async def _count(session: "Session") -> None:
     refused = await session.server.rates.handshake(session.facts.client, session.client)
     if refused is not None:
         session.tally.kinds.add("policy")
-        session.send(refused)
+        await session.send(refused)
         raise SessionEnded

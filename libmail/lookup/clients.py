@@ -87,8 +87,8 @@ async def reject_plaintext_session(check: Check, subject: Subject, _: str) -> Ou
     """The session is not encrypted."""
     if check.facts.tls is not None:
         return DUNNO
-    text = check.rejected(subject, "Session encryption is required")
-    return check.reject(subject, check.params.plaintext_reject_code, "4.7.1", text)
+    code = check.params.plaintext_reject_code
+    return check.reject(subject, code, "4.7.1", "Session encryption is required")
 
 
 # HELO

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["HeaderFields"]
+__all__ = ["HeaderFields", "header_field"]
 
 _LINE_END: Final = re.compile(rb"\n(?![ \t])")
 
@@ -51,7 +51,7 @@ class HeaderFields:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a field. value: with its leading space."""
-        self._data += _part(name, value)
+        self._data += header_field(name, value)
 
     def insert(self, index: int, name: bytes, value: bytes) -> None:
         """Insert before the index-th field (from 0); behind the last one if there are fewer.
@@ -62,15 +62,15 @@ class HeaderFields:
         while index > 0 and at < len(self._data):
             at = self._end_of_field(at)
             index -= 1
-        self._replace(at, at, _part(name, value))
+        self._replace(at, at, header_field(name, value))
 
-    def change(self, index: int, name: bytes, value: bytes) -> None:
+    def change(self, index: int, name: bytes, value: bytes, new_name: bytes = b"") -> None:
         """Replace the index-th field (from 1) of that name; without a value remove it.
 
-        One that does not exist is added.
+        One that does not exist is added. new_name: what the field is called then.
         """
         start = self._find(index, name)
-        part = _part(name, value) if value.strip() else b""
+        part = header_field(new_name or name, value) if value.strip() else b""
         if start is None:
             self._data += part
         else:
@@ -108,7 +108,8 @@ class HeaderFields:
         return len(self._data) if end is None else end.end()
 
 
-def _part(name: bytes, value: bytes) -> bytes:
+def header_field(name: bytes, value: bytes) -> bytes:
+    """A field in wire form, whatever is in the value. value: with its leading space."""
     text = value.replace(b"\0", b"").replace(b"\r", b"").rstrip(b"\n")
     if b"\n" in text:
         text = _LINE_END.sub(b"\n\t", text).replace(b"\n", b"\r\n")

@@ -60,6 +60,45 @@ def test_changes(make_system: MakeSystem) -> None:
     assert milter.said("B") == [b"body\r\n"] * 2
 
 
+MADE = (
+    ("h", b"X-Ignore\0yes\0"),
+    ("h", b"X-Warn\0yes\0"),
+    ("m", b"\0\0\0\1X-Drop\0replace\0"),
+    ("m", b"\0\0\0\1Subject\0keep\0"),
+    ("h", b"X-Hold\0yes\0"),
+)
+
+
+def test_checks_of_what_a_milter_makes(make_system: MakeSystem) -> None:
+    with Milter(edits=MADE) as milter:
+        checks = (
+            "pcre:{{/^X-Ignore/ IGNORE} {/^X-Warn/ WARN why} {/^X-Drop/ REPLACE X-New: here}"
+            " {/^Subject: keep/ IGNORE} {/^X-Hold/ HOLD} {/^From/ REJECT}}"
+        )
+        system = system_with(make_system, milter, milter_header_checks=checks)
+        with system.smtp() as client:
+            content = b"From: a@x.test\r\n" + MESSAGE
+            client.sendmail("a@x.test", ["alice@virtual.test"], content)
+        system.wait_for_log("milter-header-warning: header X-Warn: yes from .*: why")
+        system.wait_for_log("milter-header-replace: header X-Drop: replace from .*: X-New: here")
+        system.wait_for_log("milter-header-hold: header X-Hold: yes from ")
+        held = system.top / "queue/hold"
+        wait_until(lambda: len(list(held.iterdir())) == 1)
+        (path,) = held.iterdir()
+        header = path.read_bytes()
+    assert b"\r\nSubject: hello\r\nX-New: here\r\n" in header
+    assert b"X-Warn: yes\r\nX-Hold: yes\r\n" in header
+
+
+def test_refused_for_what_a_milter_makes(make_system: MakeSystem) -> None:
+    with Milter(edits=(("h", b"X-Bad\0yes\0"),)) as milter:
+        checks = "pcre:{{/^X-Bad/ REJECT 5.7.9 not so}}"
+        system = system_with(make_system, milter, milter_header_checks=checks)
+        with system.smtp() as client, pytest.raises(smtplib.SMTPDataError) as refused:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        assert refused.value.args == (550, b"5.7.9 not so")
+
+
 def test_one_connection_serves_a_session(make_system: MakeSystem) -> None:
     with Milter() as milter:
         system = system_with(make_system, milter)

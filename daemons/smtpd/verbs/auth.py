@@ -105,7 +105,7 @@ class _Attempt:
         session = self._session
         limit = session.server.logins.params.smtpd_sasl_response_limit
         while isinstance(step, Challenge):
-            session.send(Reply(334, "", base64.b64encode(step.data).decode()))
+            await session.send(Reply(334, "", base64.b64encode(step.data).decode()))
             event = await session.dialogue.response(limit)
             session.tally.heard_secret()
             if event.too_long:

@@ -87,7 +87,7 @@ async def data(session: Session, argument: str) -> Answer:
     refused = await _refusal(session)
     if refused is not None or transaction is None:
         return refused or _NEED_RCPT
-    session.send(_GO_ON)
+    await session.send(_GO_ON)
     session.dialogue.core.begin_data()
     session.receiving = True
     intake = _begin(session, transaction)
@@ -181,7 +181,7 @@ async def _discard(session: Session, chunks: Chunks, size: int, refused: Answer)
         client = session.client
         _warn(session, f"too much BDAT content -- disabling further input from {client}")
         session.drop_transaction()
-        session.send(refused.reply)
+        await session.send(refused.reply)
         raise ClientGone
     session.dialogue.core.begin_chunk(size, first=True, last=False)
     while not isinstance(await session.dialogue.event(idle=False), EndOfChunk):

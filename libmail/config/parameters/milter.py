@@ -15,7 +15,7 @@ PARAMETERS = by_name(
     Parameter("milter_default_action", STR(1), "shutdown", "smtpd cleanup"),
     Parameter("milter_end_of_data_macros", STR(), "i", "smtpd cleanup"),
     Parameter("milter_end_of_header_macros", STR(), "i", "smtpd cleanup"),
-    Parameter("milter_header_checks", LIST, "", "smtpd cleanup"),
+    Parameter("milter_header_checks", LIST, "", "cleanup"),
     Parameter("milter_helo_macros", STR(),
               "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}", "smtpd cleanup"),
     Parameter("milter_macro_daemon_name", STR(), "$myhostname", "smtpd cleanup"),

@@ -62,7 +62,7 @@ PARAMETERS = by_name(
     Parameter("smtpd_recipient_limit", INT(1), "1000", "smtpd"),
     Parameter("smtpd_recipient_overshoot_limit", INT(1), "1000", "smtpd"),
     Parameter("smtpd_reject_footer", RAW, "", "smtpd"),
-    Parameter("smtpd_reject_footer_maps", LIST, "", "postscreen"),
+    Parameter("smtpd_reject_footer_maps", LIST, "", "smtpd postscreen"),
     Parameter("smtpd_reject_filter_maps", LIST, "", "smtpd"),
     Parameter("smtpd_soft_error_limit", INT(1), "10", "smtpd"),
     Parameter("smtpd_timeout", TIME("s", 1), "${stress?{10}:{300}}s", "smtpd"),

@@ -24,10 +24,6 @@ _TLS = """
     tlsproxy_watchdog_timeout
 """
 
-_MILTERS = """
-    milter_header_checks
-"""
-
 _POSTSCREEN = """
     postscreen_expansion_filter postscreen_tls_loglevel_maps postscreen_tls_trace_size_limit
     postscreen_watchdog_timeout
@@ -63,7 +59,7 @@ _OTHER = """
     tcp_windowsize
 """
 
-NOT_YET = _words(_TLS + _MILTERS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _SRV + _OTHER)
+NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _SRV + _OTHER)
 """Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(

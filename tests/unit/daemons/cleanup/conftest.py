@@ -61,6 +61,7 @@ INSPECTION = InspectionParams(
     mime_header_checks=(),
     nested_header_checks=(),
     body_checks=(),
+    milter_header_checks=(),
     body_checks_size_limit=51200,
     header_size_limit=300,
     line_length_limit=2048,

@@ -275,15 +275,18 @@ def test_hold(make_mapper: MakeMapper) -> None:
 
 def test_redirect(make_mapper: MakeMapper) -> None:
     result = submit(make_mapper, HEADER, envelope=ENVELOPE._replace(redirect="bob"))
-    assert [r.address for r in read(result)[0].recipients()] == ["bob@example.test"]
+    file, _ = read(result)
+    assert file.envelope().redirect == "bob@example.test"
+    assert [r.address for r in file.recipients()] == ["alice@example.test"]
 
 
 def test_redirect_keeps_what_was_asked_for_the_first_recipient(make_mapper: MakeMapper) -> None:
     asked = Recipient("x@example.test", "X", "rfc822;y", 1)
     envelope = ENVELOPE._replace(redirect="bob")
     result = submit(make_mapper, HEADER, envelope=envelope, recipients=(asked, ALICE))
-    (recipient,) = read(result)[0].recipients()
-    assert recipient[:4] == ("bob@example.test", "X", "rfc822;y", 1)
+    first, second = read(result)[0].recipients()
+    assert first[:4] == ("x@example.test", "X", "rfc822;y", 1)
+    assert second.address == "alice@example.test"
 
 
 def test_what_is_decided_after_the_content(make_mapper: MakeMapper) -> None:
@@ -293,7 +296,7 @@ def test_what_is_decided_after_the_content(make_mapper: MakeMapper) -> None:
     assert [r.address for r in file.recipients()] == ["alice@example.test", "bob@example.test"]
     redirected = CleanupAmend(0, "", "carol", ())
     file, _ = read(submit(make_mapper, HEADER, amendment=redirected))
-    assert [r.address for r in file.recipients()] == ["carol@example.test"]
+    assert file.envelope().redirect == "carol@example.test"
     held = CleanupAmend(int(CleanupFlag.HOLD), "", "", ())
     assert read(submit(make_mapper, HEADER, amendment=held), "hold")
 

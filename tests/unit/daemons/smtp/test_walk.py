@@ -274,7 +274,10 @@ def test_smtputf8_required(tmp_path: Path) -> None:
     )
     assert isinstance(outcome, Bounced)
     assert outcome.dsn == "5.6.7"
-    assert outcome.reason == f"SMTPUTF8 is required, but was not offered by host {NAME}"
+    assert outcome.reason == (
+        "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. "
+        f"The last attempted server was {NAME}"
+    )
 
 
 LONG = b"x" * 2500

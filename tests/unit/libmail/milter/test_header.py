@@ -26,6 +26,7 @@ CASES = [
     ("insert", (1, b"Y", b" z"), HEADER.replace(b"Subject", b"Y: z\r\nSubject")),
     ("insert", (99, b"Y", b" z"), HEADER + b"Y: z\r\n"),
     ("change", (2, b"x", b" 3"), HEADER.replace(b"X: 2", b"x: 3")),
+    ("change", (2, b"X", b" 3", b"Y"), HEADER.replace(b"X: 2", b"Y: 3")),
     ("change", (1, b"X", b""), HEADER.replace(b"X: 1\r\n\tmore\r\n", b"")),
     ("change", (3, b"X", b" 3"), HEADER + b"X: 3\r\n"),
     ("change", (1, b"Received", b""), HEADER),
