@@ -3,7 +3,8 @@
 Called by: smtpd, pickup, bounce, local, verify, over `public/cleanup`. Asks: rewrite, tables,
 Milters. Writes: the queue file. Tells: qmgr; bounce and trace (reports). Needs: the queue, tables.
 
-An exchange, see libmail.ipc.messages: CleanupOpen makes the file; Envelope, Recipients and content
+An exchange, see libmail.ipc.messages: CleanupOpen makes the file, if the result of the message
+before it on the same connection has not told of one; Envelope, Recipients and content
 fill it; CleanupAmend changes the envelope afterwards, MilterState hands over a Milter connection of
 the session. The CleanupResult after the content means, with status 0, that the message is on disk.
 
@@ -18,13 +19,15 @@ final, notify, reports          the end: the final envelope, qmgr, reports to th
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
-from daemons.cleanup.message import Message, Shared
+from daemons.cleanup.message import Message, Shared, new_file
 from daemons.cleanup.milters import MilterSelection
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.params import (
@@ -47,6 +50,7 @@ from libmail.ipc.messages import (
     CleanupAmend,
     CleanupOpen,
     CleanupOpened,
+    CleanupResult,
     Envelope,
     MilterState,
     Recipients,
@@ -56,6 +60,7 @@ from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import QueueFileWriter
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool
@@ -171,29 +176,68 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         milters=prepared.milters,
     )
     qmgr = QmgrClient(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
-    space = _FreeSpace(params.queue_minfree)
-
-    async def session(connection: Connection) -> None:
-        while True:
-            opened = await connection.receive_as(CleanupOpen)
-            try:
-                message = Message(shared, opened.flags)
-            except OSError as err:
-                LOG.warning(f"create file incoming: {err.strerror}")
-                return  # to the client, the service is not available now
-            if not space.enough():
-                message.refuse(no_space())
-            try:
-                await _exchange(connection, message, qmgr)
-            finally:
-                message.discard()
-
-    return Handlers(stream=exchanges(runtime, session), descriptors=True)
+    clients = _Clients(shared, qmgr)
+    return Handlers(
+        stream=exchanges(runtime, clients.serve), descriptors=True, drain=clients.forget_all
+    )
 
 
-async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) -> None:
-    """One message, to its result or abort."""
-    connection.send(CleanupOpened(message.queue_id))
+class _Clients:
+    """The sessions of clients, and the files that are there for their next messages."""
+
+    def __init__(self, shared: Shared, qmgr: QmgrClient) -> None:
+        self._shared = shared
+        self._qmgr = qmgr
+        self._space = _FreeSpace(shared.params.queue_minfree)
+        self._ready: dict[Connection, QueueFileWriter] = {}
+
+    async def serve(self, connection: Connection) -> None:
+        """One message after the other."""
+        try:
+            while True:
+                opened = await connection.receive_as(CleanupOpen)
+                writer = self._ready.pop(connection, None)
+                try:
+                    message = Message(self._shared, opened.flags, writer or new_file(self._shared))
+                except OSError as err:
+                    LOG.warning(f"create file incoming: {err.strerror}")
+                    return  # to the client, the service is not available now
+                try:
+                    if writer is None:
+                        connection.send(CleanupOpened(message.queue_id))
+                    if opened.another:
+                        message.meanwhile = partial(self._prepare, connection)
+                    await self._message(connection, message)
+                finally:
+                    message.discard()
+        finally:
+            _forget(self._ready.pop(connection, None))
+
+    def _prepare(self, connection: Connection) -> None:
+        """Make the file for the next message of a client."""
+        with suppress(OSError):  # the next message will meet it, and say so
+            self._ready[connection] = new_file(self._shared)
+
+    async def _message(self, connection: Connection, message: Message) -> None:
+        if not self._space.enough():
+            message.refuse(no_space())
+        result = await _exchange(connection, message, self._qmgr)
+        if result is not None:
+            writer = self._ready.get(connection)
+            if writer is not None:
+                result = result._replace(next_id=writer.queue_id)
+            connection.send(result)
+
+    async def forget_all(self) -> None:
+        """At the end of the process."""
+        for writer in self._ready.values():
+            _forget(writer)
+
+
+async def _exchange(
+    connection: Connection, message: Message, qmgr: QmgrClient
+) -> CleanupResult | None:
+    """One message, to its result, which is to be sent; None: the client has dropped it."""
     while True:
         unit = connection.received()  # most often all is there
         if unit is None:
@@ -206,8 +250,7 @@ async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) 
                 if message.queued:
                     qmgr.new_mail(message.queue_id)
                     await qmgr.throttle()
-                connection.send(result)
-                return
+                return result
             case Envelope():
                 await message.envelope(unit)
             case Recipients(recipients):
@@ -217,9 +260,19 @@ async def _exchange(connection: Connection, message: Message, qmgr: QmgrClient) 
             case MilterState():
                 message.links.append(_milter(connection, unit))
             case CleanupAbort():
-                return
+                return None
             case _:
                 raise WireError(f"unexpected {type(unit).__name__}")
+
+
+def _forget(writer: QueueFileWriter | None) -> None:
+    """Remove the file for a message that does not come."""
+    if writer is None:
+        return
+    try:
+        writer.discard()
+    except OSError as err:
+        LOG.warning(f"{writer.queue_id}: remove queue file: {err.strerror}")
 
 
 def _milter(connection: Connection, state: MilterState) -> MilterLink:

@@ -2,10 +2,12 @@
 
 The order of writes: the file is created with mode 0600 in incoming, its content and envelope are
 written, it gets mode 0700, fsync; only then the client is told and qmgr may see it. Whatever fails
-before that removes the file.
+before that removes the file. What need not wait for the disk is done
+`meanwhile`: the file of the client's next message.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -84,19 +86,25 @@ class Shared:
     milters: MilterSelection
 
 
+def new_file(shared: Shared) -> QueueFileWriter:
+    """An empty file in the incoming queue. Raises OSError."""
+    return QueueFileWriter(
+        shared.directory, "incoming", long_ids=shared.params.enable_long_queue_ids
+    )
+
+
 class Message:
     """One message on its way into the queue. `finish` or `discard` ends it.
 
     The first problem is remembered, not raised: the client hears of it at the end of the content.
     """
 
-    def __init__(self, shared: Shared, flags: int) -> None:
-        """Create the queue file. Raises OSError."""
+    def __init__(self, shared: Shared, flags: int, writer: QueueFileWriter) -> None:
+        """writer: of a new file, which is the message's from now on."""
         self._shared = shared
         self._flags = flags
-        self._writer = QueueFileWriter(
-            shared.directory, "incoming", long_ids=shared.params.enable_long_queue_ids
-        )
+        self._writer = writer
+        self.meanwhile: Callable[[], None] | None = None  # called while fsync is under way
         self.queue_id = self._writer.queue_id
         self._open = True
         self.queued = False  # durable, and in the incoming queue
@@ -385,7 +393,10 @@ class Message:
         )  # fmt: skip
         final = final_envelope(envelope, found.recipients, shared.params, known)
         writer.complete(final, found.recipients, self._content_flags)
-        await shared.commit.fsync(writer.fd)
+        durable = shared.commit.fsync(writer.fd)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        await durable
         writer.close()
         self._open = False
         self.queued = writer.queue_name == "incoming"

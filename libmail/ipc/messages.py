@@ -8,7 +8,8 @@ The exchanges, and the socket that they use:
 
 - submit mail, `public/cleanup`: CleanupOpen -> CleanupOpened; then Envelope, any number of
   Recipients, content chunks up to the empty one -> CleanupResult. Until the end of the content
-  CleanupAbort (or a closed connection) drops the message;
+  CleanupAbort (or a closed connection) drops the message. A CleanupResult may have the queue id of
+  the next message, whose CleanupOpen is then not answered;
 - local submission, `public/pickup`: SubmitOpen -> SubmitOpened; Recipients..., chunks ->
   SubmitResult, which may come at any time;
 - `private/rewrite`: RewriteRequest -> RewriteReply; ResolveRequest -> ResolveReply;
@@ -175,13 +176,17 @@ class Recipient(NamedTuple):
 
 
 class CleanupOpen(NamedTuple):
-    """smtpd, pickup, bounce, local -> cleanup: begin a message. flags: CleanupFlag bits."""
+    """smtpd, pickup, bounce, local -> cleanup: begin a message.
+
+    flags: CleanupFlag bits. another: the next message may follow on this connection.
+    """
 
     flags: int
+    another: bool = False
 
 
 class CleanupOpened(NamedTuple):
-    """cleanup -> client: the queue file exists."""
+    """cleanup -> client: the queue file exists. Not sent if a CleanupResult has told its name."""
 
     queue_id: QueueId
 
@@ -260,7 +265,8 @@ class Recipients(NamedTuple):
 class CleanupResult(NamedTuple):
     """cleanup -> client: status 0: the message is on disk. dsn, reason: for a refusal.
 
-    code: of the SMTP reply, 0 where the status says enough.
+    code: of the SMTP reply, 0 where the status says enough. next_id: of the file that is there for
+    the next message on this connection, "" for none.
     """
 
     status: int
@@ -268,6 +274,7 @@ class CleanupResult(NamedTuple):
     reason: str
     queue_id: QueueId
     code: int = 0
+    next_id: QueueId = QueueId("")
 
 
 class SubmitOpen(NamedTuple):

@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._leaving = False
         self._turn = 0
         self.begun = False  # something complete was received
+        self.promise = ""  # what the service has said of the next exchange; for who asks it
 
     # asyncio.Protocol
 

@@ -82,7 +82,8 @@ class ServicePool:
                 self._birth[connection] = time.monotonic()
                 return connection
 
-    def _take_idle(self) -> Connection | None:
+    def take_idle(self) -> Connection | None:
+        """A connection that was used before; the caller has to `release` or `discard` it."""
         while self._idle:
             connection, birth, _ = self._idle.pop()
             if connection.usable:
@@ -93,7 +94,7 @@ class ServicePool:
 
     async def acquire(self) -> tuple[Connection, bool]:
         """A connection for one exchange, and whether it was used before."""
-        connection = self._take_idle()
+        connection = self.take_idle()
         if connection is not None:
             return connection, True
         return await self.connect(), False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from tests.system.conftest import MakeSystem
+from tests.system.harness import is_complete
+from tests.system.processes import wait_until
 
 
 def test_too_large(make_system: MakeSystem) -> None:
@@ -107,3 +109,21 @@ def test_success_of_an_alias_is_reported(make_system: MakeSystem) -> None:
     assert b"\n<team@mail.test>: alias expanded\n" in report
     assert b"\nAction: expanded\n" in report
     assert b"bob@virtual.test" not in report
+
+
+def test_files_for_messages_that_do_not_come(make_system: MakeSystem) -> None:
+    """cleanup makes them for a client that sends much, and takes them back."""
+    system = make_system(main={"ipc_idle": "1s"})
+    incoming = system.queue_directory / "incoming"
+    system.start()
+    for _ in range(3):
+        with system.smtp() as client:
+            for _ in range(3):
+                client.sendmail("a@client.test", ["alice@virtual.test"], b"Subject: x\r\n\r\nx")
+        wait_until(lambda: not list(incoming.iterdir()))
+    assert len(system.maildir("alice")) == 9
+    with system.smtp() as client:
+        for _ in range(3):
+            client.sendmail("a@client.test", ["alice@virtual.test"], b"Subject: x\r\n\r\nx")
+    system.halt()
+    assert [path.name for path in incoming.iterdir() if not is_complete(path)] == []

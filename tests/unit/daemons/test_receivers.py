@@ -24,7 +24,7 @@ from daemons import proxymap
 from daemons import trivial_rewrite as rewriting
 from daemons.bounce import Reporter
 from daemons.cleanup.header import HeaderEditor
-from daemons.cleanup.message import Message, Shared
+from daemons.cleanup.message import Shared
 from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
@@ -120,11 +120,15 @@ class _Notified:
 @HERE
 @given(
     opened=st.sampled_from([0, 1, 32, 33, 36, 63, 511]),
+    another=st.booleans(),
     envelope=of_type(Envelope),
     units=st.lists(of_type(Recipients), min_size=1, max_size=3),
     more=st.lists(CHUNKS, max_size=5) | st.lists(CHUNKS | of_type(Envelope) | TRIGGERS, max_size=3),
 )
-def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: list[object]) -> None:
+def test_cleanup(
+    opened: int, another: bool, envelope: Envelope, units: list[object], more: list[object]
+) -> None:
+    """What is left is the message that was accepted, and no file for one that did not come."""
     mapper = mapper_maker(LocalRewriter())()
 
     async def serve(connection: Connection) -> None:
@@ -134,16 +138,19 @@ def test_cleanup(opened: int, envelope: Envelope, units: list[object], more: lis
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip
-        message = Message(shared, (await connection.receive_as(CleanupOpen)).flags)
-        try:
-            await cleanup_module._exchange(connection, message, cast(QmgrClient, _Notified()))
-        finally:
-            message.discard()
+        await cleanup_module._Clients(shared, cast(QmgrClient, _Notified())).serve(connection)
 
     with queue():
         sent = play(
             serve,
-            [CleanupOpen(opened), envelope, *units, *more, Chunk(b"Subject: x\r\n"), Chunk(b"")],
+            [
+                CleanupOpen(opened, another),
+                envelope,
+                *units,
+                *more,
+                Chunk(b"Subject: x\r\n"),
+                Chunk(b""),
+            ],
         )
         results = [one for one in sent if isinstance(one, CleanupResult)]
         left = os.listdir("incoming") + os.listdir("hold")

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
-from daemons.cleanup.message import Message, Shared
+from daemons.cleanup.message import Message, Shared, new_file
 from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
@@ -78,6 +80,7 @@ def submit(
     params: CleanupParams | None = None,
     inspector: Inspector | None = None,
     amendment: CleanupAmend | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> CleanupResult:
     async def run() -> CleanupResult:
         mapper = make_mapper()
@@ -88,7 +91,8 @@ def submit(
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
             FILTERS,
         )  # fmt: skip
-        message = Message(shared, flags)
+        message = Message(shared, flags, new_file(shared))
+        message.meanwhile = meanwhile
         await message.envelope(envelope)
         message.recipients(recipients)
         for piece in content:
@@ -107,6 +111,21 @@ def read(result: CleanupResult, queue_name: str = "incoming") -> tuple[QueueFile
     assert (result.status, result.reason) == (0, "")
     file = QueueFile(f"{queue_name}/{result.queue_id}")
     return file, file.header() + b"".join(file.body())
+
+
+def test_what_is_done_while_the_disk_works(make_mapper: MakeMapper) -> None:
+    seen: list[list[int]] = []
+
+    def look() -> None:
+        seen.append([stat.S_IMODE(os.stat(f"incoming/{name}").st_mode) for name in ids()])
+
+    def ids() -> list[str]:
+        return os.listdir("incoming")
+
+    read(submit(make_mapper, HEADER + b"\r\nx\r\n", meanwhile=look))
+    assert seen == [[0o700]]
+    assert submit(make_mapper, HEADER, recipients=(), meanwhile=look).status
+    assert len(seen) == 1
 
 
 def test_small_message(make_mapper: MakeMapper) -> None:

@@ -102,11 +102,76 @@ def test_submissions_share_a_connection(tmp_path: Path) -> None:
     envelope = [Envelope(sender="a@b.test"), Recipients(tuple(recipients[:500])),
                 Recipients((recipients[500],))]  # fmt: skip
     assert taken[:6] == [CleanupOpen(7), *envelope, Chunk(b"small"), Chunk(b"")]
-    assert taken[6:10] == [CleanupOpen(7), *envelope]
+    assert taken[6:10] == [CleanupOpen(7, another=True), *envelope]
     assert b"".join([unit.data for unit in taken[10:-3] if isinstance(unit, Chunk)]) == big
     # cleanup sees what there is of a message that is dropped
     dropped = [Envelope(sender="c@b.test"), Chunk(b"part")]
-    assert taken[-4:] == [CleanupOpen(1), *dropped, CleanupAbort()]
+    assert taken[-4:] == [CleanupOpen(1, another=True), *dropped, CleanupAbort()]
+
+
+def test_the_next_message_begins_without_a_question(tmp_path: Path) -> None:
+    taken: list[object] = []
+    names = iter(QueueId(f"NEXT0{number}") for number in range(1, 9))
+
+    async def peer(connection: Connection) -> None:
+        """Like cleanup(8); what is promised is not said again."""
+        promised = QueueId("")
+        while True:
+            unit = await connection.receive()
+            taken.append(unit)
+            if isinstance(unit, CleanupOpen):
+                if not promised:
+                    connection.send(CleanupOpened(ID))
+                another, promised = unit.another, QueueId("")
+            elif isinstance(unit, Chunk) and not unit.data:
+                promised = next(names) if another else QueueId("")
+                connection.send(CleanupResult(0, "", "", ID, next_id=promised))
+
+    async def client(pool: ServicePool) -> None:
+        cleanup = CleanupClient(pool)
+
+        async def send(*, complete: bool = True) -> str:
+            submission = await cleanup.open(7)
+            submission.envelope(Envelope(sender=""), [])
+            if complete:
+                assert (await submission.finish()).status == 0
+            else:
+                submission.abort()
+            return submission.queue_id
+
+        assert [await send() for _ in range(3)] == [ID, ID, "NEXT01"]
+        assert await send(complete=False) == "NEXT02"  # which nobody else gets
+        assert [await send() for _ in range(2)] == [ID, "NEXT03"]
+
+    assert run(tmp_path, peer, client) == 1
+    opens = [unit for unit in taken if isinstance(unit, CleanupOpen)]
+    assert [one.another for one in opens] == [False] + [True] * 5
+    assert taken.count(CleanupAbort()) == 1
+
+
+def test_a_promise_ends_with_the_connection(tmp_path: Path) -> None:
+    sessions = 0
+
+    async def peer(connection: Connection) -> None:
+        nonlocal sessions
+        sessions += 1
+        while True:
+            unit = await connection.receive()
+            if isinstance(unit, CleanupOpen):
+                connection.send(CleanupOpened(QueueId(f"CONN0{sessions}")))
+            elif isinstance(unit, Chunk) and not unit.data:
+                connection.leave()
+                connection.send(CleanupResult(0, "", "", ID, next_id=QueueId("LOST01")))
+
+    async def client(pool: ServicePool) -> None:
+        cleanup = CleanupClient(pool)
+        for number in (1, 2):
+            submission = await cleanup.open(7)
+            assert submission.queue_id == f"CONN0{number}"
+            submission.envelope(Envelope(sender=""), [])
+            await submission.finish()
+
+    assert run(tmp_path, peer, client) == 2
 
 
 def test_lost_cleanup_is_temporary(tmp_path: Path) -> None:
