@@ -19,13 +19,13 @@ from daemons.qmgr.deliveries import Deliveries
 from daemons.qmgr.events import QueueActive
 from daemons.qmgr.intake import Intake, IntakeRules
 from daemons.qmgr.message import Message
+from daemons.qmgr.removal import Removal
 from daemons.qmgr.routing import RoutingRules
 from daemons.qmgr.scans import Found
 from daemons.qmgr.scheduler import Scheduler
 from daemons.qmgr.store import Read, Store
 from libmail.ipc.messages import EnvelopeFlag, QueueId, TraceFlag
 from libmail.log import LOG
-from libmail.log.events import QueueRemoved
 from libmail.queue.file import QueueFileCorrupt
 
 __all__ = ["ManagerRules", "QueueManager"]
@@ -75,6 +75,7 @@ class QueueManager:
             begin=self._begin,
             clock=clock,
         )
+        self._removal = Removal(store, spawn, self._leave)
         self._deliveries = Deliveries(
             scheduler=scheduler,
             retry=routing.retry_transport,
@@ -128,7 +129,7 @@ class QueueManager:
         if message.open or message.next_offset:
             return
         if self._closing.nothing_to_report(message):
-            self._remove(message)
+            self._removal.add(message)
         else:
             self._scheduler.counts.held(message)
             self._spawn(self._close(message))
@@ -155,14 +156,9 @@ class QueueManager:
 
     async def _close(self, message: Message) -> None:
         if await self._closing.close(message):
-            self._remove(message)
+            self._removal.add(message)
         else:
             self._leave(message)
-
-    def _remove(self, message: Message) -> None:
-        if self._store.remove(message.queue_id):
-            LOG.event(QueueRemoved(message.queue_id))
-        self._leave(message)
 
     def _leave(self, message: Message) -> None:
         del self.active[message.queue_id]
@@ -202,3 +198,4 @@ class QueueManager:
         """Begin no more deliveries; give those under way `grace` seconds to end."""
         self.intake.stopped = True
         await self._deliveries.stop(grace)
+        await self._removal.end()

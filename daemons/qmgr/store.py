@@ -209,14 +209,23 @@ class Store:
         for queue_id in stuck:
             self._defer(queue_id)
 
-    def remove(self, queue_id: QueueId) -> bool:
-        """The last step: every recipient is done, every report is sent."""
+    def remove(self, queue_ids: Iterable[QueueId]) -> list[bool | OSError]:
+        """The last step: every recipient is done, every report is sent. May run in a thread.
+
+        Returns of each whether it was there, or why it could not be removed.
+        """
+        return [self._remove(queue_id) for queue_id in queue_ids]
+
+    def _remove(self, queue_id: QueueId) -> bool | OSError:
         try:
             return self.directory.remove("active", queue_id)
         except OSError as err:
-            LOG.warning(f"{queue_id}: remove from active: {err.strerror}")
-            self.stuck.add(queue_id)
-            return False
+            return err
+
+    def keep(self, queue_id: QueueId, why: OSError) -> None:
+        """The file of a message that is over could not be removed."""
+        LOG.warning(f"{queue_id}: remove from active: {why.strerror}")
+        self.stuck.add(queue_id)
 
     def set_aside(self, queue_id: QueueId, reason: str) -> None:
         """active -> corrupt."""
