@@ -28,7 +28,9 @@ SASLAUTHD: Final = "pwcheck_method: saslauthd\nsaslauthd_path: {top}/mux\n"
 CONTENT: Final = b"Subject: logged in\r\n\r\nbody\r\n"
 
 
-def submission(make_system: MakeSystem, top: Path, config: str, **more: str) -> MailSystem:
+def submission(
+    make_system: MakeSystem, top: Path, config: str, *, chroot: str = "n", **more: str
+) -> MailSystem:
     """A system where nobody may send but those who have logged in."""
     top.chmod(0o755)
     (top / "smtpd.conf").write_text(config.format(top=top))
@@ -42,6 +44,7 @@ def submission(make_system: MakeSystem, top: Path, config: str, **more: str) -> 
         },
         privileged=True,
     )
+    system.configure({}, [f"127.0.0.1:{system.smtp_port} inet n - {chroot} - - smtpd"])
     system.start()
     return system
 
@@ -188,8 +191,11 @@ def test_local_domain(make_system: MakeSystem, short_tmp: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_slow_server_holds_up_nobody_else(make_system: MakeSystem, short_tmp: Path) -> None:
-    """saslauthd, played by one that answers when it is told to."""
+@pytest.mark.parametrize("chroot", ["n", "y"])
+def test_a_slow_server_holds_up_nobody_else(
+    make_system: MakeSystem, short_tmp: Path, chroot: str
+) -> None:
+    """saslauthd, played by one that answers when it is told to; its socket may be in the jail."""
     asked, go = threading.Semaphore(0), threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -205,11 +211,18 @@ def test_a_slow_server_holds_up_nobody_else(make_system: MakeSystem, short_tmp: 
                 threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_tmp / "mux"))
-        (short_tmp / "mux").chmod(0o777)
+        system = submission(
+            make_system,
+            short_tmp,
+            SASLAUTHD if chroot == "n" else "saslauthd_path: /mux\npwcheck_method: saslauthd\n",
+            chroot=chroot,
+            smtpd_recipient_restrictions="",
+        )
+        socket_path = (short_tmp if chroot == "n" else system.queue_directory) / "mux"
+        server.bind(str(socket_path))
+        socket_path.chmod(0o777)
         server.listen(50)
         threading.Thread(target=serve, args=(server,), daemon=True).start()
-        system = submission(make_system, short_tmp, SASLAUTHD, smtpd_recipient_restrictions="")
         with ExitStack() as stack:
             waiting = [stack.enter_context(system.smtp()) for _ in range(8)]
             for client in waiting:

@@ -57,6 +57,16 @@ class AuthServer(Server):
         return self.script.get(line, self.script.get(verb, usual))
 
 
+@dataclass
+class Persistent(AuthServer):
+    """stubborn: the reply to AUTH, and to whatever comes then."""
+
+    stubborn: str = ""
+
+    def reply(self, line: str) -> str:
+        return super().reply(line) if line[:4] in ("CONN", "EHLO") else self.stubborn
+
+
 def offering(words: str, script: Mapping[str, str] | None = None, **more: Any) -> AuthServer:
     hello = f"250-sink.test\r\n250-PIPELINING\r\n250 {words}"
     return AuthServer({"EHLO": hello, "LHLO": hello, **(script or {})}, **more)
@@ -225,8 +235,31 @@ def test_what_makes_no_sense_is_not_hard(tmp_path: Path) -> None:
     assert (outcome.diag_type, outcome.diag_text) == ("x-sasl", "generic failure")
 
 
-@pytest.mark.parametrize(("reply", "doing"), [(CLOSE, "lost connection"), ("221 bye", "lost")])
-def test_lost(tmp_path: Path, reply: str, doing: str) -> None:
+HOSTILE = {
+    "long": "334 " + "A" * 100_000,
+    "long lines": "\r\n".join(["334-" + "A" * 1000] * 200),
+    "cut": "334 " + base64.b64encode(b"x" * 3000).decode(),
+    "garbage": "hello\r\nthere\r\n334 ",
+    "NUL": "334 AAA\0",
+    "empty": "334",
+    "no reply": "\x00\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2"])
+@pytest.mark.parametrize("reply", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_servers(tmp_path: Path, reply: str, mechanism: str) -> None:
+    """Whatever a server says, and however often, the mail waits; and it does not wait for ever."""
+    bench = Bench(tmp_path, limit=1.0, **values(smtp_sasl_mechanism_filter=mechanism.lower()))
+    server = Persistent({"EHLO": f"250-sink.test\r\n250 AUTH {mechanism}"}, stubborn=reply)
+    outcome = one(bench, server)
+    assert isinstance(outcome, Deferred)
+    assert outcome.dsn in ("4.7.0", "4.4.2")
+    assert len(server.sessions[0]) < 20
+
+
+@pytest.mark.parametrize("reply", [CLOSE, "221 bye"])
+def test_lost(tmp_path: Path, reply: str) -> None:
     outcome = one(Bench(tmp_path, **values()), offering("AUTH PLAIN", {"AUTH": reply}))
     assert refused(outcome)[1:] == (
         "4.4.2", f"lost connection with {NAME} while performing the EHLO handshake")  # fmt: skip
