@@ -30,6 +30,16 @@ class Limit:
     processes: int = NO_LIMIT
     clients: int = NO_LIMIT
 
+    @property
+    def places(self) -> int:
+        """The number that the maxproc column stands for."""
+        return self.processes if self.counts_processes else self.clients
+
+    @property
+    def counts_processes(self) -> bool:
+        """Whether it is processes that are limited, however many clients they serve."""
+        return self.clients == NO_LIMIT
+
     def next_capacity(self, held: Iterable[int]) -> int:
         """The clients that one more process may serve; 0: there may be none.
 

@@ -99,7 +99,7 @@ class Surroundings:
     """What a new process gets from master.
 
     status: the child's end. flow: the two ends of a pipe. verbosity: master's own -v options.
-    owner: user id of mail_owner.
+    owner: user id of mail_owner. stress: clients have to wait.
     """
 
     status: socket.socket
@@ -110,14 +110,18 @@ class Surroundings:
     verbosity: int
     jail: Jail
     owner: int
+    stress: bool = False
 
 
 def become_service(plan: Plan, program: Service[object], given: Surroundings) -> NoReturn:
     """Be a process of a built-in service, until its end."""
-    words = [*plan.options(len(given.listeners)), *plan.arguments]
+    hurry = _hurry(plan) if given.stress else ()
+    config = plan.config.override(hurry) if hurry else plan.config
+    stress = [word for name, value in hurry for word in ("-o", f"{name}={value}")]
+    words = [*plan.options(len(given.listeners)), *stress, *plan.arguments]
     setproctitle.setproctitle(" ".join(words))
     LOG.verbose = given.verbosity + plan.verbosity
-    open_log(plan.config, plan.entry.command, daemon=True)
+    open_log(config, plan.entry.command, daemon=True)
     launch = Launch(
         listeners=tuple(one for one in given.listeners if isinstance(one, socket.socket)),
         fifos=tuple(one.fileno() for one in given.listeners if isinstance(one, Fifo)),
@@ -130,7 +134,13 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
         owner=given.owner,
         passing=plan.entry.type == "pass",
     )
-    run_service(program, Startup(plan.config, plan.entry.name, plan.arguments), launch)
+    run_service(program, Startup(config, plan.entry.name, plan.arguments), launch)
+
+
+def _hurry(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The setting of a process that is to hurry; none where master.cf says what it shall be."""
+    said = any(name == "stress" for name, _ in plan.entry.overrides)
+    return () if said else (("stress", "yes"),)
 
 
 def become_foreign(plan: Plan, given: Surroundings) -> NoReturn:
@@ -155,7 +165,7 @@ def _arrange_descriptors(given: Surroundings) -> None:
 
 def _command_line(plan: Plan, given: Surroundings) -> list[str]:
     words = plan.options(len(given.listeners))
-    for name, value in plan.entry.overrides:
+    for name, value in (*(_hurry(plan) if given.stress else ()), *plan.entry.overrides):
         words += ["-o", f"{name}={value}"]
     return [*words, *["-v"] * given.verbosity, *plan.entry.args]
 

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from libmail.log import LOG
+from master.capacity import NO_LIMIT
 from master.children import Child
 from master.endpoints import Listener, Network
 from master.plan import Plan
+from master.stress import Stress, crowd_warnings, is_public
 from master.throttle import CrashPolicy
 from master.timers import Timer
 
@@ -22,7 +25,7 @@ class Service:
 
     network: what inet sockets were opened for. children: by process id, old generations included.
     watched: whether the loop waits for clients. in_use: whether a process was ever started.
-    throttle: the end of the time in which no process may be started.
+    throttle: the end of the time in which no process may be started. stress: whether others hurry.
     """
 
     plan: Plan
@@ -34,6 +37,7 @@ class Service:
     in_use: bool = False
     wakeup: Timer | None = None
     throttle: Timer | None = None
+    stress: Stress = field(default_factory=Stress)
 
     def current(self, generation: int) -> Iterator[Child]:
         """The processes that count: those started since the last reload."""
@@ -45,6 +49,28 @@ class Service:
         if self.throttle is not None or any(child.available for child in current):
             return 0
         return self.plan.limit.next_capacity(child.held for child in current)
+
+    def is_crowded(self, generation: int) -> bool:
+        """Whether clients of the network have to wait, as all places are taken."""
+        limit, current = self.plan.limit, list(self.current(generation))
+        if not current or limit.places < 2 or limit.places == NO_LIMIT or not self.public:
+            return False
+        if self.throttle is not None or any(child.available for child in current):
+            return False
+        return not limit.next_capacity(child.held for child in current)
+
+    @property
+    def public(self) -> bool:
+        """Whether others than this host can reach it."""
+        if self.plan.entry.type != "inet":
+            return False
+        sockets = [one for one in self.listeners if isinstance(one, socket.socket)]
+        return is_public([one.getsockname()[0] for one in sockets])
+
+    def crowd_warnings(self) -> Iterator[str]:
+        """What is logged when it has no place left."""
+        ports = [one.getsockname()[1] for one in self.listeners if isinstance(one, socket.socket)]
+        return crowd_warnings(self.plan.entry.name, ports[0], self.plan.limit.places)
 
     def pause_after(self, child: Child, status: int) -> float:
         """Told that a process has ended: seconds for which to start no other one. Logs a crash."""

@@ -115,6 +115,8 @@ class Supervisor:
     def _refresh(self, service: Service) -> None:
         """Wait for clients exactly when a process could be started for one."""
         wanted = not self._shutdown.begun and service.capacity_for_one_more(self._generation) > 0
+        if not wanted and service.is_crowded(self._generation):
+            self._hurry(service)
         if wanted == service.watched:
             return
         service.watched = wanted
@@ -124,6 +126,17 @@ class Supervisor:
                 self._selector.register(listener, selectors.EVENT_READ, action)
             else:
                 self._selector.unregister(listener)
+
+    def _hurry(self, service: Service) -> None:
+        """Clients have to wait: warn, and have others than these processes serve the next ones."""
+        if self._shutdown.begun or not service.stress.crowded(time.monotonic()):
+            return
+        for warning in service.crowd_warnings():
+            LOG.warning(warning)
+        if not service.plan.limit.counts_processes:
+            for child in service.current(self._generation):
+                if not child.foreign:
+                    child.kill(signal.SIGHUP)
 
     def _client_waits(self, service: Service) -> None:
         if service.watched:
@@ -179,6 +192,7 @@ class Supervisor:
                 instance.owner, instance.queue_directory, privileged=instance.privileged
             ),
             owner=instance.owner.uid,
+            stress=service.public and service.stress.lasts(time.monotonic()),
         )
 
     def _fork(self, service: Service, given: Surroundings, ours: socket.socket) -> int:

@@ -519,3 +519,33 @@ def test_a_client_is_handed_over(make_system: MakeSystem) -> None:
         stream.flush()
         assert stream.readline().startswith(b"221 ")
     system.wait_for_log(r"disconnect from [a-z]+\[127\.0\.0\.7\] quit=1 commands=1")
+
+
+def test_a_service_without_a_place_left_hurries(make_system: MakeSystem) -> None:
+    port, banner = free_port(), "${stress?{hurried}:{calm}}"
+    system = make_system()
+    system.configure({}, [f"0.0.0.0:{port} inet n - n - 2 smtpd -o smtpd_banner={banner}"])
+    system.start()
+    system.allow("has reached its process limit|to avoid this condition|STRESS_README")
+
+    def connect() -> tuple[socket.socket, bytes]:
+        sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        return sock, sock.recv(100)
+
+    first, said = connect()
+    assert said == b"220 calm\r\n"
+    second, said = connect()
+    assert said == b"220 calm\r\n"
+    where = rf"0\.0\.0\.0:{port}"
+    system.wait_for_log(
+        rf'warning: service "{where}" \({where}\) has reached its process limit "2"'
+    )
+    first.close()
+    third, said = connect()
+    assert said == b"220 hurried\r\n"
+    second.close()
+    fourth, said = connect()
+    assert said == b"220 hurried\r\n"
+    third.close()
+    fourth.close()
+    assert len(system.log_lines("has reached its process limit")) == 1
