@@ -4,6 +4,8 @@ The header is checked first and its addresses are mapped afterwards, so that rul
 as it is in the queue. Asks: tables.
 """
 
+import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from daemons.smtp.events import CheckLine
@@ -17,6 +19,7 @@ from libmail.tables.table import TableRetry
 
 __all__ = ["ContentChecks", "OutgoingChecks"]
 
+_TURN: Final = 500  # pieces, after which other sessions have their turn
 _SHOWN: Final = 200  # characters of a line in the log
 
 
@@ -64,7 +67,7 @@ class OutgoingChecks:
 
     async def header(self, data: bytes) -> bytes:
         """The header to send."""
-        data = b"".join([await self._piece(piece) for piece in self._splitter.header(data)])
+        data = await self._pieces(self._splitter.header(data))
         try:
             return await self._generic.map_header(data) or data
         except TableRetry as error:
@@ -77,12 +80,19 @@ class OutgoingChecks:
 
     async def body(self, data: bytes) -> bytes:
         """The part of the body to send now, after the header."""
-        return b"".join([await self._piece(piece) for piece in self._splitter.feed(data)])
+        return await self._pieces(self._splitter.feed(data))
 
     async def end(self) -> bytes:
         """The rest of the body."""
-        rest = [await self._piece(piece) for piece in self._splitter.end()]
-        return b"".join((*rest, await self._line_end()))
+        return await self._pieces(self._splitter.end()) + await self._line_end()
+
+    async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
+        done: list[bytes] = []
+        for piece in pieces:
+            done.append(await self._piece(piece))
+            if len(done) % _TURN == 0:
+                await asyncio.sleep(0)
+        return b"".join(done)
 
     async def _piece(self, piece: Piece) -> bytes:
         checks = self._checks

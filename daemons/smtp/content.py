@@ -7,7 +7,7 @@ does not take 8-bit content.
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from libmail.message.downgrade import Downgrade, Edit, LineEdits
@@ -168,7 +168,9 @@ class Content:
         lines = _EditedLines(wire, self._edits)
         header = self._own_header()
         convert = self._convert
-        await lines.put(header if convert is None else convert.header(header))
+        if convert is not None:
+            header = await self._done(convert.header, header)
+        await lines.put(header)
         for piece in self._file.body(PIECE):
             await lines.put(await self._converted(await self._checked(piece)))
         await lines.put(await self._converted(await self._checked_end()))
@@ -177,12 +179,13 @@ class Content:
         return await lines.end()
 
     async def _converted(self, piece: bytes) -> bytes:
-        if self._convert is None:
-            return piece
+        return piece if self._convert is None else await self._done(self._convert.feed, piece)
+
+    async def _done(self, conversion: Callable[[bytes], bytes], piece: bytes) -> bytes:
         if len(piece) > _AT_ONCE:
             # Other sessions are not to wait for it.
-            return await asyncio.to_thread(self._convert.feed, piece)
-        return self._convert.feed(piece)
+            return await asyncio.to_thread(conversion, piece)
+        return conversion(piece)
 
     async def _checked(self, piece: bytes) -> bytes:
         if self._checks is None:

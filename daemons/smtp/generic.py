@@ -1,11 +1,12 @@
 """smtp_generic_maps: maps addresses of outgoing mail, in envelope and header. See generic(5)."""
 
+import asyncio
 from typing import Final
 
 from libmail.log import LOG
 from libmail.lookup.rewriting import LOCAL, Rewriter
 from libmail.message.addresses import RECIPIENT_FIELDS, SENDER_FIELDS, AddressField
-from libmail.message.headers import fields
+from libmail.message.headers import each_field
 from libmail.smtp.address import split_address
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
@@ -13,6 +14,7 @@ from libmail.text.quoting import quote_local
 
 __all__ = ["GenericMaps"]
 
+_TURN: Final = 500  # fields, after which other sessions have their turn
 _ADDRESS_FIELDS: Final = SENDER_FIELDS | RECIPIENT_FIELDS
 
 
@@ -71,7 +73,9 @@ class GenericMaps:
     async def map_header(self, header: bytes) -> bytes | None:
         """The header with its addresses mapped; None when it stays as it is. Raises TableRetry."""
         out, at = [], 0
-        for field in fields(header):
+        for number, field in enumerate(each_field(header), 1):
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
             if field.name not in _ADDRESS_FIELDS:
                 continue
             value = header[field.value : field.end].decode("utf-8", "surrogateescape")

@@ -9,11 +9,11 @@ bounded number of times, and keeps no more of a field than header_size_limit ask
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 __all__ = ["Batch", "Field", "HeaderReader", "Scan", "cut_behind_piece", "cut_field",
-           "fields", "scan", "with_cut_fields"]  # fmt: skip
+           "each_field", "fields", "scan", "with_cut_fields"]  # fmt: skip
 
 # A field with all of its continuation lines: its name, and what is behind the colon. A name that is
 # longer than a line may be (line_length_limit) makes no field.
@@ -53,6 +53,14 @@ def fields(data: bytes, start: int = 0) -> list[Field]:
         found.append(Field(field[1].lower(), start, field.start(2), end))
         start = end
     return found
+
+
+def each_field(data: bytes) -> Iterator[Field]:
+    """The same one by one: a whole header, of which nobody knows the size, can have millions."""
+    start = 0
+    while (field := _FIELD.match(data, start)) is not None:
+        yield Field(field[1].lower(), start, field.start(2), field.end())
+        start = field.end()
 
 
 def scan(data: bytes, start: int = 0) -> Scan:
@@ -196,7 +204,7 @@ def cut_behind_piece(text: bytes, size_limit: int, line_limit: int) -> bytes:
 def with_cut_fields(header: bytes, size_limit: int, cut: Callable[[bytes], bytes]) -> bytes:
     """A header whose fields of more octets than the limit are cut."""
     pieces, at = [], 0
-    for field in fields(header):
+    for field in each_field(header) if len(header) > size_limit else ():
         if field.end - field.start > size_limit:
             pieces += [header[at : field.start], cut(header[field.start : field.end - 2]), b"\r\n"]
             at = field.end

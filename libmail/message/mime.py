@@ -19,7 +19,7 @@ from libmail.message.content_type import (
     parse_content_type,
     parse_encoding,
 )
-from libmail.message.headers import Batch, Field, HeaderReader, fields
+from libmail.message.headers import Batch, Field, HeaderReader, each_field
 
 __all__ = ["MimeLimits", "MimeSplitter", "Piece", "Place"]
 
@@ -126,9 +126,10 @@ class MimeSplitter:
 
     def header(self, data: bytes) -> Iterator[Piece]:
         """The whole header of the message: its fields; lines that belong to none come as BODY."""
-        found = fields(data)
-        yield from self.fields(data, found)
-        end = found[-1].end if found else 0
+        end = 0
+        for field in each_field(data):
+            yield self._field(data, field, Place.PRIMARY)
+            end = field.end
         if end < len(data):
             yield Piece(Place.BODY, data[end:])
         yield self.end_header()

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemons.smtp.checks import ContentChecks
 from daemons.smtp.content import LineBreaker, stuff_dots
 from daemons.smtp.generic import GenericMaps
+from libmail.ipc.messages import QueueId
+from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.rewriting import Rewriter
 from libmail.message.downgrade import Edit, LineEdits
+from libmail.message.mime import MimeLimits
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from tests.unit.daemons.smtp.bench import REWRITE
@@ -106,3 +110,31 @@ def test_generic_header() -> None:
         b"From: Al <a.out@isp.test>\r\nTo: x@y.test, b@isp.test\r\nSubject: a@in.test\r\n"
     )
     assert asyncio.run(maps.map_header(b"From: x@y.test\r\n")) is None
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_others_have_their_turn_in_a_header_of_many_fields(*, checked: bool) -> None:
+    maps, turns = generic("a@b=c@d"), 0
+    nothing = Maps("smtp_nested_header_checks", "")
+    rules = Maps("smtp_header_checks", "pcre:{{/^b/ IGNORE}}")
+    tables = CheckTables(rules, nothing, nothing, nothing)
+    limits = MimeLimits(100, 2048, 102400, lambda text: text)
+    checks = ContentChecks(tables, limits, line_limit=2048).begin(QueueId("A"), maps)
+    header = b"a:\r\n" * 10_000
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        task = asyncio.create_task(others())
+        if checked:
+            assert await checks.header(header) == header
+        else:
+            assert await maps.map_header(header) is None
+        task.cancel()
+
+    asyncio.run(main())
+    assert turns >= 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -176,3 +178,15 @@ def test_nothing_is_lost_and_pieces_do_not_matter(header: str, body: str, size: 
     text = b"".join(piece.data for piece in whole)
     assert text in (wire(header) + wire(body), wire(header) + wire(body) + b"\r\n")
     assert shown(split(header, body, size)) == shown(whole)
+
+
+def test_a_header_of_many_fields_needs_no_memory_of_its_own() -> None:
+    many = b"a:\r\n" * 50_000
+    splitter = MimeSplitter(MimeLimits(100, 2048, 500, lambda text: cut_field(text, 500)))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in splitter.header(many)) == 50_001
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(many)
