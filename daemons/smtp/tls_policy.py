@@ -45,8 +45,13 @@ class ServerTlsPolicy:
     ) -> Self:
         """The policy for one server, whose TLSA records are looked up if the level is by DANE.
 
-        server: None for a UNIX socket. Raises PolicyError, after its warning is logged.
+        server: None for a UNIX socket. Raises PolicyError, after its warning is logged; also where
+        an MTA-STS policy does not allow the server.
         """
+        if server is not None and not self.policy.allows_host(server.host):
+            domain = self.policy.sts.domain or self.where.nexthop
+            reason = f"{server.host} is not among the MX hosts of the MTA-STS policy of {domain}"
+            raise PolicyError("", reason)
         level = self.policy.level
         if not level.by_dane:
             return self

@@ -35,7 +35,6 @@ __all__ = [
     "client_level",
     "session_key",
     "site_level",
-    "sts_allows",
     "with_records",
 ]
 
@@ -82,6 +81,7 @@ class Policy:
     records: tuple[Tlsa, ...] = ()
     base_domain: str = ""
     fallbacks: tuple[Policy, ...] = ()
+    mx_hosts: tuple[str, ...] = ()
     sts: StsPolicy = field(default_factory=StsPolicy)
     warning: str = ""
 
@@ -109,6 +109,14 @@ class Policy:
         if self.level.by_authority:
             return replace(base, names=self._names(where), anchors=anchors)
         return base
+
+    def allows_host(self, host: str) -> bool:
+        """Whether an MX host is one that the MTA-STS policy names (RFC 8461 §4.1), if any does."""
+        name = host.lower()
+        parent = f"*.{name.partition('.')[2]}"
+        return not self.mx_hosts or any(
+            pattern.lower() in (name, parent) for pattern in self.mx_hosts
+        )
 
     def unmet(self, trust: Trust) -> PolicyError | None:
         """The error if the trust that the handshake has established does not meet the policy."""
@@ -263,7 +271,7 @@ def _policy(level: Level, entry: PolicyEntry, params: ClientTlsParams, common: T
     if entry.sts.failure:
         raise PolicyError("", f"policy failure: {entry.sts.failure}")
     if params.smtp_tls_enforce_sts_mx_patterns and _is_sts(entry.sts):
-        policy = replace(policy, match=("hostname",))
+        policy = replace(policy, match=("hostname",), mx_hosts=entry.sts.mx_patterns)
     return _with_ciphers(policy, entry, params, common)
 
 
@@ -324,19 +332,6 @@ def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: st
 
 def _is_sts(sts: StsPolicy) -> bool:
     return sts.policy_type == "sts" and bool(sts.mx_patterns)
-
-
-def sts_allows(policy: Policy, host: str) -> bool:
-    """Whether a host is one of those that an MTA-STS policy names (RFC 8461 §4.1)."""
-    if not _is_sts(policy.sts):
-        return True
-    name = host.lower()
-    for pattern in (pattern.lower() for pattern in policy.sts.mx_patterns):
-        if name == pattern:
-            return True
-        if pattern.startswith("*.") and name.partition(".")[2] == pattern[2:]:
-            return True
-    return False
 
 
 def session_key(service: str, parts: Sequence[str], spec: ClientSpec) -> str:

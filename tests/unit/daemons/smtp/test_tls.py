@@ -400,6 +400,24 @@ def test_two_recipients(tmp_path: Path, issued: Issued) -> None:
     assert isinstance(found["c@example.org"], Bounced)
 
 
+@pytest.mark.parametrize("enforced", [True, False])
+def test_mx_host_that_an_mta_sts_policy_does_not_name(
+    tmp_path: Path, issued: Issued, *, enforced: bool
+) -> None:
+    """No session with it (RFC 8461 §5)."""
+    server = secure(issued)
+    policy = "may policy_type=sts policy_domain=sts.test mx_host_pattern=mx.sts.test"
+    patterns = "yes" if enforced else "no"
+    bench = Bench(tmp_path, **site(server, policy), smtp_tls_enforce_sts_mx_patterns=patterns)
+    found = one(bench, server)
+    if not enforced:
+        assert isinstance(found, Sent)
+        return
+    assert isinstance(found, Deferred)
+    assert (found.dsn, server.sessions) == ("4.7.5", [])
+    assert found.reason.endswith("is not among the MX hosts of the MTA-STS policy of sts.test")
+
+
 # -- DANE
 
 SECURED_BY_DNS = {"smtp_dns_support_level": "dnssec", "smtp_host_lookup": "dns"}

@@ -25,7 +25,6 @@ from libmail.tls.policy import (
     client_level,
     session_key,
     site_level,
-    sts_allows,
     with_records,
 )
 from libmail.tls.policy_entry import Find, PolicyEntry, PolicyError, find_entry, parse_entry
@@ -409,10 +408,10 @@ def test_sts(tmp_path: Path) -> None:
         ("x.y.b.example.com", False),
         ("example.com", False),
     ):
-        assert sts_allows(policy, host) is allowed
+        assert policy.allows_host(host) is allowed
     policy = chosen(tmp_path, {"example.com": STS}, smtp_tls_enforce_sts_mx_patterns="no")
     assert policy.match == ("mail.example.com",)
-    assert sts_allows(chosen(tmp_path), "anything")
+    assert policy.allows_host("anything")
     with pytest.raises(PolicyError, match="sts-webpki-invalid"):
         chosen(tmp_path, {"example.com": f"{STS} policy_failure=sts-webpki-invalid"})
 
