@@ -2,7 +2,7 @@
 
 Asks: master(8), by its pid file, its lock and signals. Writes: missing directories of the queue.
 control: what the commands do; directories: postfix check; rotation: postfix logrotate; upgrade:
-upgrade-configuration; passwd: logins; report: what is said.
+upgrade-configuration; passwd: logins; tls, keypairs: postfix tls; report: what is said.
 """
 
 import getopt
@@ -15,6 +15,7 @@ from commands.postfix import control
 from commands.postfix.non_bdb import non_bdb
 from commands.postfix.report import fatal, open_report
 from commands.postfix.rotation import rotate
+from commands.postfix.tls import manage_tls
 from commands.postfix.upgrade import upgrade_configuration
 from libmail.config import Config, ConfigError, open_config
 from libmail.config.expand import compatibility_level
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[[Config], object]] = {
 _TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
 _TAKES_LOGIN = "passwd"
 _TAKES_LEVEL = "non-bdb"
+_TLS = "tls"
 _LEVEL = "3.11"
 _ABOUT_LEVELS = "https://www.postfix.org/COMPATIBILITY_README.html"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -124,7 +126,7 @@ def _fits(command: str, words: list[str]) -> bool:
     """Whether a command takes so many words behind it."""
     if command in (_TAKES_LOGIN, _TAKES_LEVEL):
         return len(words) == 1
-    return not words or command in _TAKES_SETTINGS
+    return not words or command in (*_TAKES_SETTINGS, _TLS)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -159,6 +161,8 @@ def main(arguments: Sequence[str]) -> int:
         if command == _TAKES_LEVEL:
             non_bdb(settings)
             return 0
+        if command == _TLS:
+            return manage_tls(config, settings)
         if settings:
             config = _set(config, settings)
         return _run(config, command, [name for name, _ in pairs if name in ("-D", "-v")])

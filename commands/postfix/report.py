@@ -9,7 +9,7 @@ from libmail.log import LOG
 from libmail.log.setup import open_log
 from libmail.text.printable import complain
 
-__all__ = ["fatal", "info", "open_report", "warning"]
+__all__ = ["error", "fatal", "info", "open_report", "warning"]
 
 _SPEAKER = "postlog"
 
@@ -29,6 +29,12 @@ def warning(text: str) -> None:
     """Something that should be looked at."""
     LOG.warning(text)
     complain(_SPEAKER, f"warning: {text}")
+
+
+def error(text: str) -> None:
+    """Something that went wrong, before it is said what follows."""
+    LOG.error(text)
+    complain(_SPEAKER, f"error: {text}")
 
 
 def fatal(text: str) -> None:

@@ -25,6 +25,7 @@ OTHERS = (
     "inetd",
     "init",
     "logrotate",
+    "openssl",
     "passwd",
     "syslogd",
 )  # pages of the system

@@ -86,7 +86,7 @@ NEVER = _words(
 FOR_INSTALLERS = _words(
     """
     html_directory mail_release_date mailq_path manpage_directory newaliases_path
-    openssl_path readme_directory sample_directory sendmail_path setgid_group shlib_directory
+    readme_directory sample_directory sendmail_path setgid_group shlib_directory
     """
 )
 """Those that only installers and scripts ask for, in Postfix, too."""
