@@ -5,7 +5,7 @@ records or, when there are none, as it was found (RFC 7671 §7). They count only
 for them, and are not looked for where it does not vouch for the address: whoever could forge that
 could forge them, too, and some name servers fail at questions that they do not know.
 
-Decisions over the lookup context. called by: smtp, lmtp.
+Decisions over the lookup context. called by: smtp, lmtp, posttls-finger.
 """
 
 from collections.abc import Sequence

@@ -20,6 +20,7 @@ from typing import Final
 
 from libmail.tls import callbacks
 from libmail.tls.base_context import chain_stack
+from libmail.tls.certificate import Certificate
 from libmail.tls.client_spec import ClientSpec
 from libmail.tls.context import ClientContext, ServerContext
 from libmail.tls.dane import Tlsa
@@ -267,7 +268,7 @@ class Connection:
         return peer_identity(self._ssl)
 
     @property
-    def chain_sent(self) -> tuple[object, ...]:
+    def chain_sent(self) -> tuple[Certificate, ...]:
         """The certificates that the peer has sent."""
         return peer_chain(self._ssl)
 
@@ -314,6 +315,12 @@ class Connection:
             matched = spec is not None and self.usable_records and spec.names_a_peer
             return Trust.VERIFIED if matched else Trust.TRUSTED
         return Trust.TRUSTED if refused.is_name_only else Trust.UNTRUSTED
+
+    @property
+    def matched_name(self) -> str:
+        """The name in the certificate that was one of those asked for; "" for none."""
+        name = SSL.SSL_get0_peername(self._ssl)
+        return "" if name == FFI.NULL else text(name)
 
     @property
     def dane_match(self) -> Tlsa | None:
