@@ -1,7 +1,7 @@
 """make bench BENCH=--census: what a delivery costs each program, in figures without noise.
 
 Three meters, each with systems of its own: calls of Python functions and built-ins (cProfile),
-system calls (strace), and instructions outside of the kernel (callgrind). All come from outside:
+system calls (perf), and instructions outside of the kernel (callgrind). All come from outside:
 what is measured is the system that gets installed, started by another script.
 
 A load is measured as the difference between a system that had much of it and one that had little,
@@ -17,8 +17,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -40,8 +39,7 @@ _PAGE: Final = Path(__file__).resolve().parents[1] / "docs/architecture.md"
 _LITTLE: Final = 20  # messages
 _MUCH: Final = 120
 _CALLGRIND: Final = "{valgrind} -q --tool=callgrind --callgrind-out-file={counts}/%p.callgrind"
-# trivial-rewrite is as long as the kernel's names of processes may be.
-_TRACED: Final = re.compile(r"^\d+<(?P<program>[a-z-]+)[^>]*> +[a-z]\w*\(", re.M)
+_SYSTEM_CALL: Final = "raw_syscalls:sys_enter"
 _TOTAL: Final = re.compile(r"^(?:summary|totals): (\d+)", re.M)
 _ROW: Final = re.compile(r"^\| ([a-z-]+) \| ([a-z-]+) \| ([0-9.]+ \| [0-9.]+ \| [0-9.]+) \|$", re.M)
 _PROGRAMS: Final = frozenset(line.split()[7] for line in SERVICES.splitlines()) | {"smtpd"}
@@ -144,22 +142,59 @@ def _instructions(little: Load, much: Load, ports: Ports) -> Figures:
 
 
 def _system_calls(little: Load, much: Load, ports: Ports) -> Figures:
-    """strace(1) joins all processes of a system that has had little."""
-    strace = need_tool("strace")
+    """perf(1) counts those of each program of a system that has had little.
+
+    Nothing is stopped for that, as it is by strace(1), with which threads would wait for each other
+    most of the time.
+    """
+    perf = need_tool("perf")
     with _running(ports, little) as system:
-        trace = system.top / "trace"
-        pids = [f"-p{process.pid}" for process in session_members(system.session)]
-        with subprocess.Popen([strace, "-f", "-Y", "-qq", "-o", str(trace), *pids]) as tracer:
-            while not all(_is_traced(process.pid) for process in session_members(system.session)):
-                time.sleep(0.01)
-            measure(system, much.traffic, much.messages, 1)
-            tracer.send_signal(signal.SIGINT)
-        found = Counter(_TRACED.findall(trace.read_text("utf-8", "replace")))
-    return {program: count / much.messages / much.fanout for program, count in found.items()}
+        found = _programs(system.session).items()
+        meters = {program: _Meter(perf, pids) for program, pids in found}
+        measure(system, much.traffic, much.messages, 1)
+        deliveries = much.messages * much.fanout
+        return {program: meter.end() / deliveries for program, meter in meters.items()}
 
 
-def _is_traced(pid: int) -> bool:
-    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+def _programs(session: int) -> dict[str, list[int]]:
+    """The processes of each program."""
+    found = defaultdict(list)
+    for process in session_members(session):
+        found[process.title().partition(" ")[0]].append(process.pid)
+    return found
+
+
+class _Meter:
+    """Counts the system calls of some processes, and of the threads that they start."""
+
+    def __init__(self, perf: str, pids: list[int]) -> None:
+        """Returns when it counts. perf: the command."""
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        command = [perf, "stat", "-x,", "-e", _SYSTEM_CALL, "-p", ",".join(map(str, pids))]
+        self._process = subprocess.Popen(
+            [*command, "--delay=-1", f"--control=fd:{commands},{answers}"],
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=(commands, answers),
+        )
+        os.close(commands)
+        os.close(answers)
+        self._say(b"enable\n")
+
+    def _say(self, word: bytes) -> None:
+        os.write(self._commands, word)
+        os.read(self._answers, 16)
+
+    def end(self) -> int:
+        """How many there were."""
+        self._say(b"disable\n")
+        self._process.send_signal(signal.SIGINT)
+        _, text = self._process.communicate()
+        os.close(self._commands)
+        os.close(self._answers)
+        found = re.findall(rf"^(\d+),.*{_SYSTEM_CALL}", text, re.M)
+        return int(found[0]) if found else 0  # "<not counted>" of who did nothing
 
 
 _METERS: Final = (
