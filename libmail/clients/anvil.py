@@ -1,7 +1,7 @@
 """Reports events of clients to anvil(8), which counts them.
 
 Called by: smtpd. Asks: `private/anvil`. If anvil does not answer, no limit applies: a counter that
-is down must not stop mail.
+is down must not stop mail, nor one that hangs: it is left alone for a while then.
 
 All events of a process go over one connection, pipelined, and are answered in order. anvil counts a
 client's connections as long as that connection lasts: when the process dies, they are gone.
@@ -19,6 +19,7 @@ __all__ = ["AnvilClient"]
 
 _NOTHING: Final = ClientCounts(0, 0)
 _PATIENCE: Final = 10.0  # seconds to wait for an answer, during which the client waits, too
+_REST: Final = 60.0  # seconds in which it is not asked again after it gave none
 _MOST_WAITING: Final = 10_000
 
 
@@ -96,9 +97,13 @@ class AnvilClient:
         self._path = path
         self._link: _Link | None = None
         self._opening = asyncio.Lock()
+        self._silent_until = 0.0  # of the loop's clock
 
     async def count(self, event: str, ident: str, *, only_report: bool = False) -> ClientCounts:
         """Report an event. Returns the counts, zeros while anvil does not answer."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._silent_until:
+            return _NOTHING
         link = self._link
         if link is None or not link.usable:
             link = await self._open()
@@ -110,6 +115,7 @@ class AnvilClient:
         except TimeoutError:
             LOG.seldom(f"{self._path}: no answer in time")
             link.close()
+            self._silent_until = loop.time() + _REST
             return _NOTHING
 
     def disconnect(self, ident: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from libmail.clients.anvil import AnvilClient
 from libmail.ipc.messages import CODEC, ClientCounts, ClientEvent, Leaving
 
@@ -39,3 +41,32 @@ def test_a_process_that_leaves_is_left_alone(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert len(connections) == 2
+
+
+def test_a_process_that_hangs_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client would wait at its connection, its messages, and each of their recipients."""
+    monkeypatch.setattr("libmail.clients.anvil._PATIENCE", 0.05)
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    async def main() -> None:
+        path = str(tmp_path / "anvil")
+        server = await asyncio.start_unix_server(serve, path)
+        client = AnvilClient(path)
+        async with server:
+            for _ in range(5):
+                assert await client.count("recipient", "smtp:192.0.2.1") == ClientCounts(0, 0)
+            assert len(connections) == 1
+            monkeypatch.setattr("libmail.clients.anvil._REST", 0.0)
+            client = AnvilClient(path)
+            for _ in range(2):
+                await client.count("recipient", "smtp:192.0.2.1")
+            assert len(connections) == 3
+            for writer in connections:
+                writer.close()
+
+    asyncio.run(main())
