@@ -69,6 +69,7 @@ def read_original(request: BounceFlush, path: str, size_limit: int, *, full: boo
             bool(preamble.flags & _EIGHTBIT),
             file.header(),
             b"".join(file.body()) if whole else None,
+            bool(request.envelope_flags & EnvelopeFlag.TLS_OPTIONAL),
         )
 
 

@@ -14,21 +14,23 @@ _EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
 _EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
 _EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 
 
 class Findings(NamedTuple):
     """What is known at the end of a message.
 
     content_flags: ContentFlag bits. declared: whether the header declares 8-bit content, None: it
-    does not say. composite: the message has parts, which may declare it. expanded: aliases were
-    expanded, and that was recorded for a report. autodetect: find out whether the message needs
-    SMTPUTF8.
+    does not say. composite: the message has parts, which may declare it. tls_optional: the header
+    says TLS-Required: no. expanded: aliases were expanded, and that was recorded for a report.
+    autodetect: find out whether the message needs SMTPUTF8.
     """
 
     content_flags: int
     message_id: str
     declared: bool | None
     composite: bool
+    tls_optional: bool
     expanded: bool
     autodetect: bool
 
@@ -53,6 +55,8 @@ def final_envelope(
 def _flags(flags: int, params: CleanupParams, found: Findings) -> int:
     if found.expanded:
         flags |= _EXPANDED
+    if found.tls_optional:
+        flags |= _TLS_OPTIONAL
     if not params.detect_8bit_encoding_header:
         return flags
     if found.declared is not None:

@@ -28,6 +28,7 @@ _ADDRESSES: Final = SENDER_FIELDS | RECIPIENT_FIELDS
 _MESSAGE_IDS: Final = frozenset((b"message-id", b"resent-message-id"))
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
 _ENCODING: Final = b"content-transfer-encoding"
+_TLS_REQUIRED: Final = b"tls-required"
 # Fields whose presence matters at the end of the header.
 _NOTED: Final = frozenset(
     (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MESSAGE_IDS, *_MIME, b"from", b"date")
@@ -43,7 +44,8 @@ class Header(NamedTuple):
 
     data: the missing fields, to be appended to it. message_id: "" for none. mime: there are MIME
     fields. eightbit: whether Content-Transfer-Encoding declares 8-bit content, None if it does not
-    say. composite: the message has parts, with encodings of their own.
+    say. composite: the message has parts, with encodings of their own. tls_optional: the sender
+    prefers arrival to protection (RFC 8689 §5).
     """
 
     data: bytes
@@ -51,6 +53,7 @@ class Header(NamedTuple):
     mime: bool
     eightbit: bool | None = None
     composite: bool = False
+    tls_optional: bool = False
 
 
 class HeaderEditor:
@@ -95,7 +98,7 @@ class HeaderEdit:
     """One header: `edit` for each batch of fields, then `end`."""
 
     __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_hops", "_ids",
-                 "_inspection", "_mapping", "_queue_id", "_seen")  # fmt: skip
+                 "_inspection", "_mapping", "_queue_id", "_seen", "_tls_optional")  # fmt: skip
 
     def __init__(
         self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
@@ -111,6 +114,7 @@ class HeaderEdit:
         self._hops = 0
         self._eightbit: bool | None = None
         self._composite = False
+        self._tls_optional = False
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
@@ -168,6 +172,8 @@ class HeaderEdit:
             self._ids.see(data[value:after], resent=name != b"message-id")
         elif name == _ENCODING:
             self._eightbit = _ENCODINGS.get(data[value:after].strip().lower(), self._eightbit)
+        elif name == _TLS_REQUIRED:
+            self._tls_optional |= data[value:after].strip().lower() == b"no"
         elif name == b"content-type":
             self._composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
         return changed
@@ -224,7 +230,8 @@ class HeaderEdit:
         if not ids.any:
             LOG.event(MessageId(self._queue_id, "<>", resent=False))
         mime = not seen.isdisjoint(_MIME)
-        return Header(missing, ids.value, mime, self._eightbit, self._composite)
+        optional = self._tls_optional and self._editor.params.tls_required_enable
+        return Header(missing, ids.value, mime, self._eightbit, self._composite, optional)
 
 
 class _MessageIds:

@@ -46,6 +46,7 @@ class HeaderParams:
     header_address_token_limit: int
     hopcount_limit: int
     non_empty_end_of_header_action: str
+    tls_required_enable: bool
 
 
 @dataclass(frozen=True, slots=True)

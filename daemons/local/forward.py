@@ -27,6 +27,7 @@ _KEPT: Final = (
     | EnvelopeFlag.DSN_HEADERS
     | EnvelopeFlag.DSN_FULL
     | EnvelopeFlag.REQUIRETLS
+    | EnvelopeFlag.TLS_OPTIONAL
 )
 
 

@@ -22,6 +22,7 @@ __all__ = ["Outgoing"]
 
 # Plain numbers: operators of enum flags cost more than all else here.
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 _EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
 _DSN_FULL: Final = int(EnvelopeFlag.DSN_FULL)
 _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
@@ -78,6 +79,11 @@ class Outgoing:
             or not request.sender.isascii()
             or any(not recipient.address.isascii() for recipient in request.recipients)
         )
+
+    @property
+    def tls_optional(self) -> bool:
+        """Whether the sender prefers arrival to protection: TLS-Required: no (RFC 8689 §5)."""
+        return bool(self._delivery.request.envelope_flags & _TLS_OPTIONAL)
 
     def source(self, offered: Extensions) -> list[tuple[Phase, bytes]]:
         """The XFORWARD commands, none unless that is wanted and understood."""

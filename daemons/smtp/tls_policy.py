@@ -14,7 +14,7 @@ from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
 from libmail.tls.params import TlsParams
-from libmail.tls.policy import Policy, Where, choose, client_level
+from libmail.tls.policy import Policy, Where, choose, client_level, relaxed
 from libmail.tls.policy_entry import PolicyError
 
 __all__ = ["PLAIN", "ServerTlsPolicy", "TlsKey", "TlsPolicies", "open_policies"]
@@ -75,10 +75,13 @@ class ServerTlsPolicy:
 class TlsPolicies:
     """Finds the policies of servers. tables: what it looks into, type:table by title."""
 
-    def __init__(self, params: ClientTlsParams, common: TlsParams, prefix: str) -> None:
-        """prefix: "smtp" or "lmtp"."""
+    def __init__(
+        self, params: ClientTlsParams, common: TlsParams, prefix: str, *, wrapped: bool
+    ) -> None:
+        """prefix: "smtp" or "lmtp". wrapped: smtp_tls_wrappermode."""
         self._params = params
         self._common = common
+        self._wrapped = wrapped
         self._policies = f"{prefix}_tls_policy_maps"
         self._sites = f"{prefix}_tls_per_site"
         self.tables: Final[Mapping[str, tuple[str, ...]]] = {
@@ -96,11 +99,14 @@ class TlsPolicies:
         except TlsConfigError:
             return False
 
-    async def of(self, text: str, nexthop: str, host: str, lookups: Lookups) -> ServerTlsPolicy:
+    async def of(
+        self, text: str, nexthop: str, host: str, lookups: Lookups, *, optional: bool = False
+    ) -> ServerTlsPolicy:
         """The policy for a server.
 
         text: the destination as in the next hop. nexthop: without brackets and port. host: the name
-        of the server, "" for any of them. Raises PolicyError, which is logged.
+        of the server, "" for any of them. optional: the sender does not insist on TLS. Raises
+        PolicyError, which is logged.
         """
         where = Where(nexthop, host)
         policy = self._usual
@@ -110,6 +116,8 @@ class TlsPolicies:
                 self._usual = policy
         if policy.warning:
             LOG.warning(policy.warning)
+        if optional:
+            policy = relaxed(policy, self._params, self._common, wrapped=self._wrapped)
         return ServerTlsPolicy(policy, where, policy.level)
 
     async def _chosen(self, text: str, where: Where, lookups: Lookups) -> Policy:
@@ -128,4 +136,5 @@ class TlsPolicies:
 def open_policies(config: Config, prefix: str) -> TlsPolicies:
     """Read the parameters. prefix: "smtp" or "lmtp". Raises ConfigError."""
     params = config.load(ClientTlsParams, ("smtp_", "lmtp_") if prefix == "lmtp" else None)
-    return TlsPolicies(params, config.load(TlsParams), prefix)
+    wrapped = config.bool(f"{prefix}_tls_wrappermode")
+    return TlsPolicies(params, config.load(TlsParams), prefix, wrapped=wrapped)

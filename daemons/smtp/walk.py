@@ -166,8 +166,10 @@ class Walk:
     async def _tls_policy(self, route: _Route, host: str) -> ServerTlsPolicy:
         """The TLS policy of a server; host: "" for any of the destination. Raises PolicyError."""
         nexthop = host if route.destination.path else route.destination.host
-        decisions = self._client.decisions
-        tls = await decisions.tls.of(route.text, nexthop, host, decisions.lookups)
+        decisions, optional = self._client.decisions, self._mail.outgoing.tls_optional
+        tls = await decisions.tls.of(
+            route.text, nexthop, host, decisions.lookups, optional=optional
+        )
         self._ledger.set_wanted_tls(tls.wanted.label)
         return tls
 

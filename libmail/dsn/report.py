@@ -34,6 +34,7 @@ class Original:
     eightbit: bool
     header: bytes
     body: bytes | None  # None: only the header is returned
+    tls_optional: bool = False  # TLS-Required: no
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,9 @@ def _message_fields(notice: Notice, original: Original) -> str:
     )
 
 
-def _header(notice: Notice, boundary: str) -> str:
+def _header(notice: Notice, boundary: str, *, tls_optional: bool) -> str:
     thread = f"References: {notice.thread}\nIn-Reply-To: {notice.thread}\n" if notice.thread else ""
+    optional = "TLS-Required: no\n" if tls_optional else ""
     return (
         f"Received: by {notice.host} ({notice.mail_name})\n"
         f"\tid {notice.queue_id}; {rfc5322_date(notice.now)}\n"
@@ -167,6 +169,7 @@ def _header(notice: Notice, boundary: str) -> str:
         f"To: {quote_local(notice.recipient)}\n"
         f"{thread}"
         f"Auto-Submitted: {notice.automatic}\n"
+        f"{optional}"
         "MIME-Version: 1.0\n"
         "Content-Type: multipart/report; report-type=delivery-status;\n"
         f'\tboundary="{boundary}"\n'
@@ -202,7 +205,7 @@ def compose(notice: Notice, original: Original, targets: Sequence[Target]) -> by
     )
     eightbit = notice.eightbit
     text = (
-        _header(notice, boundary)
+        _header(notice, boundary, tls_optional=original.tls_optional)
         + "\nThis is a MIME-encapsulated message.\n\n"
         + _part(
             boundary, "Notification", f"text/plain; charset={notice.charset}", eightbit=eightbit

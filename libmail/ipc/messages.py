@@ -157,6 +157,7 @@ class EnvelopeFlag(IntFlag):
     REQUIRETLS = 256
     RELAYED = 512  # sendmail -G: not an initial submission; pickup(8) makes a context of it
     PROBE = 2048  # of verify(8): report to it, do not deliver
+    TLS_OPTIONAL = 4096  # TLS-Required: no (RFC 8689 §5)
     EXPANDED = 1024  # trace(8) has a record of aliases that cleanup(8) has expanded
 
 

@@ -52,7 +52,9 @@ _PIECE: Final = 1 << 18
 _MAX_ENVELOPE: Final = 1 << 18  # octets of everything but recipients
 _MAX_TEXT: Final = 1 << 14  # octets of what belongs to a recipient
 _MAX_RECIPIENTS: Final = 1_000_000
-_OPTIONS: Final = {1: EnvelopeFlag.SMTPUTF8, 32: EnvelopeFlag.REQUIRETLS}
+_OPTIONS: Final = {
+    1: EnvelopeFlag.SMTPUTF8, 16: EnvelopeFlag.TLS_OPTIONAL, 32: EnvelopeFlag.REQUIRETLS,
+}  # fmt: skip
 _NOTIFY_BITS: Final = 15
 _RETURN: Final = {1: EnvelopeFlag.DSN_FULL, 2: EnvelopeFlag.DSN_HEADERS}
 _TRACE_PROBE: Final = 256  # an address probe of verify(8)

@@ -33,6 +33,7 @@ __all__ = [
     "Where",
     "choose",
     "client_level",
+    "relaxed",
     "session_key",
     "site_level",
     "with_records",
@@ -222,6 +223,15 @@ async def choose(
         return policy
     lower = (Level.MAY, Level.ENCRYPT)
     return replace(policy, fallbacks=tuple(_policy(n, entry, params, common) for n in lower))
+
+
+def relaxed(policy: Policy, params: ClientTlsParams, common: TlsParams, *, wrapped: bool) -> Policy:
+    """The policy where the sender does not insist on TLS (RFC 8689 §5): what is possible.
+
+    wrapped: nothing can be said outside of TLS, so that it stays, with whomever.
+    """
+    level = Level.ENCRYPT if wrapped else Level.MAY
+    return policy if policy.level <= level else _policy(level, PolicyEntry(level), params, common)
 
 
 def _against_dane(params: ClientTlsParams) -> str:

@@ -89,3 +89,17 @@ def test_policies(make_system: MakeSystem, authority: Authority, issued: Issued)
             r" status=deferred \(Server certificate not verified\)"
         )
     assert len(sink.messages) == 1
+
+
+def test_a_message_that_does_without_tls(make_system: MakeSystem) -> None:
+    port = free_port()
+    with PythonSink(port) as sink:
+        mail = make_system(main={"smtp_tls_security_level": "encrypt"})
+        mail.route("next.test", f"smtp:[127.0.0.1]:{port}")
+        mail.start()
+        mail.send(SENDER, ["strict@next.test"], MESSAGE)
+        mail.send(SENDER, ["lax@next.test"], b"TLS-Required: No\r\n" + MESSAGE)
+        (message,) = sink.wait_for(1)
+        assert message.recipients == ["lax@next.test"]
+        mail.wait_for_log(r"to=<strict@next\.test>, .*dsn=4\.7\.4, .*TLS is required, but was not")
+        assert len(sink.messages) == 1

@@ -68,5 +68,5 @@ PARAMETERS = by_name(
     Parameter("requiretls_enable", BOOL, "yes", "smtpd smtp cleanup"),
     Parameter("requiretls_esmtp_header", BOOL, "yes", "cleanup"),
     Parameter("requiretls_redact_dsn", BOOL, "yes", "bounce"),
-    Parameter("tls_required_enable", BOOL, "yes", "cleanup smtp"),
+    Parameter("tls_required_enable", BOOL, "yes", "cleanup"),
 )  # fmt: skip

@@ -39,7 +39,7 @@ _FILTERS = """
 
 _REQUIRETLS = """
     lmtp_requiretls_policy requiretls_enable requiretls_esmtp_header requiretls_redact_dsn
-    smtp_requiretls_policy tls_required_enable
+    smtp_requiretls_policy
 """
 
 _SRV = """

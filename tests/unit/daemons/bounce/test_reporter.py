@@ -295,6 +295,12 @@ def test_what_is_returned(message: QueueId, size: int, flags: int, limit: int, w
     assert (original.header, original.envid) == (b"Subject: x\r\n", "id")
 
 
+def test_a_message_that_does_without_tls(message: QueueId) -> None:
+    for flags, wanted in ((EnvelopeFlag.TLS_OPTIONAL, True), (EnvelopeFlag.LOCAL, False)):
+        request = BounceFlush("bounce", "active", message, "me@x", int(flags), "id", "", ())
+        assert read_original(request, f"active/{message}", 0, full=True).tls_optional is wanted
+
+
 @pytest.mark.parametrize(
     ("header", "thread"),
     [

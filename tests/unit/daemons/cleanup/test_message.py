@@ -268,6 +268,11 @@ def test_duplicates_by_address_alone(
 @pytest.mark.parametrize(
     ("header", "body", "before", "after"),
     [
+        (b"TLS-Required: no", b"x", 0, EnvelopeFlag.TLS_OPTIONAL),
+        (b"tls-required:\r\n NO ", b"x", 0, EnvelopeFlag.TLS_OPTIONAL),
+        (b"TLS-Required: yes", b"x", 0, 0),
+        (b"TLS-Required: no, really", b"x", 0, 0),
+        (b"X: y", b"TLS-Required: no", 0, 0),
         (b"Content-Transfer-Encoding: 8bit", b"x", 0, EnvelopeFlag.EIGHTBIT),
         (b"content-transfer-encoding:BINARY", b"x", 0, EnvelopeFlag.EIGHTBIT),
         (b"Content-Transfer-Encoding: 7bit", b"x", EnvelopeFlag.EIGHTBIT, 0),

@@ -15,7 +15,7 @@ import pytest
 from daemons.smtp.tls_policy import open_policies
 from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
 from libmail.config import open_config
-from libmail.ipc.messages import DeliverFlag
+from libmail.ipc.messages import DeliverFlag, EnvelopeFlag
 from libmail.log import LOG
 from tests.certificates import Authority, Issued
 from tests.unit.daemons.smtp.bench import BODY, CLOSE, HEADER, USUAL, Bench, Server
@@ -416,6 +416,32 @@ def test_mx_host_that_an_mta_sts_policy_does_not_name(
     assert isinstance(found, Deferred)
     assert (found.dsn, server.sessions) == ("4.7.5", [])
     assert found.reason.endswith("is not among the MX hosts of the MTA-STS policy of sts.test")
+
+
+# -- TLS-Required: no
+
+
+def relaxed(folder: Path, server: Server, **values: Any) -> Outcome:
+    return one(Bench(folder, **values), server, envelope_flags=int(EnvelopeFlag.TLS_OPTIONAL))
+
+
+@pytest.mark.parametrize("wanted", ["encrypt", "secure", "dane-only", "fingerprint"])
+def test_sender_does_not_insist_on_tls(tmp_path: Path, issued: Issued, wanted: str) -> None:
+    dnssec = {"smtp_dns_support_level": "dnssec", "smtp_host_lookup": "dns"}
+    for server in (secure(issued), SecureServer({"EHLO": USUAL["EHLO"]})):
+        outcome = relaxed(tmp_path, server, **level(wanted, **dnssec))
+        assert isinstance(outcome, Sent), outcome
+        assert outcome.tls.startswith("may")
+
+
+def test_sender_does_not_insist_on_tls_where_there_is_a_policy(
+    tmp_path: Path, issued: Issued
+) -> None:
+    server = secure(issued)
+    assert isinstance(relaxed(tmp_path, server, **site(server, "secure match=x.test")), Sent)
+    plain = secure(issued)
+    assert isinstance(relaxed(tmp_path, plain, **level("none")), Sent)
+    assert plain.versions == []
 
 
 # -- DANE

@@ -220,3 +220,10 @@ def test_no_text_adds_lines(address: str, orcpt: str, reason: str, envid: str) -
     assert [part.get_content_type() for part in parts] == [
         "text/plain", "message/delivery-status", "message/rfc822",
     ]  # fmt: skip
+
+
+def test_report_of_a_message_that_does_without_tls() -> None:
+    """RFC 8689 §5: so does its report."""
+    head = text_of(NOTICE, replace(ORIGINAL, tls_optional=True), TARGET).partition("\n\n")[0]
+    assert "\nTLS-Required: no\n" in head
+    assert "TLS-Required" not in text_of(NOTICE, ORIGINAL, TARGET)
