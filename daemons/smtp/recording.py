@@ -26,13 +26,13 @@ class RecordingWire(SecureWire):
         family: int,
         limits: Mapping[Phase, float],
         *,
-        per_request: bool = False,
+        min_rate: int = 0,
         bind: str = "",
     ) -> None:
         """See Wire."""
         self.lines: list[tuple[Direction, bytes]] = []
         self.errors: set[ErrorClass] = set()
-        super().__init__(poller, family, limits, per_request=per_request, bind=bind)
+        super().__init__(poller, family, limits, min_rate=min_rate, bind=bind)
 
     def send(self, data: bytes) -> None:
         """See Wire."""

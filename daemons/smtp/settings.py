@@ -72,6 +72,7 @@ class SmtpParams:
     smtp_line_length_limit: int
     smtp_log_tls_feature_status: bool
     smtp_mail_timeout: float
+    smtp_min_data_rate: int
     smtp_mime_header_checks: tuple[str, ...]
     smtp_mx_address_limit: int
     smtp_mx_session_limit: int
@@ -121,6 +122,12 @@ class Settings:
     def mime_limits(self) -> MimeLimits:
         """For content whose structure is looked at."""
         return mime_limits(self.params)
+
+    @property
+    def min_rate(self) -> int:
+        """Octets of content a second, where requests are limited as a whole; 0 where not."""
+        params = self.params
+        return params.smtp_min_data_rate if params.smtp_per_request_deadline else 0
 
     def wraps(self, level: Level) -> bool:
         """Whether TLS begins at once, without STARTTLS."""

@@ -84,7 +84,7 @@ class SmtpClient:
             self._poller,
             family,
             self.settings.limits,
-            per_request=self.settings.params.smtp_per_request_deadline,
+            min_rate=self.settings.min_rate,
             bind=bind,
         )
 

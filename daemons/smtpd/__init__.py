@@ -19,7 +19,7 @@ from daemons.smtpd.verbs import VERBS
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.peer import client_at
-from libmail.net.channel import ClientChannel
+from libmail.net.channel import ClientChannel, RequestLimit
 from libmail.net.ends import Ends
 from libmail.service.client_channels import ClientChannels
 from libmail.service.pool import ServicePool
@@ -72,7 +72,12 @@ class Front:
 
     async def _session(self, channel: ClientChannel) -> None:
         client, screened = client_at(channel.ends), channel.passed
-        await Session(self._server, channel, VERBS, client, screened=screened).run()
+        session = Session(self._server, channel, VERBS, client, screened=screened)
+        params = self._server.params
+        if params.smtpd_per_request_deadline:
+            limit = RequestLimit(params.smtpd_timeout, params.smtpd_min_data_rate)
+            channel.request_limit = session.dialogue.request_limit = limit
+        await session.run()
 
     async def _stop(self) -> None:
         """When the system stops: end the sessions that wait for a command."""

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Final
 
-from libmail.net.channel import Channel
+from libmail.net.channel import Channel, RequestLimit
 from libmail.smtp.server import Command, Content, Event, SmtpServerCore
 
 __all__ = ["Dialogue"]
@@ -19,13 +19,18 @@ _PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
 
 
 class Dialogue:
-    """The dialogue on one connection. core: the parser of what the client sends."""
+    """The dialogue on one connection. core: the parser of what the client sends.
 
-    __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "channel", "core")
+    request_limit: of the connection, where requests are limited as a whole.
+    """
+
+    __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "channel", "core",
+                 "request_limit")  # fmt: skip
 
     def __init__(self, channel: Channel, line_limit: int) -> None:
         self.channel = channel
         self.core = SmtpServerCore(line_limit)
+        self.request_limit: RequestLimit | None = None
         self._line_limit = line_limit
         self._out: list[bytes] = []
         self._turn = 0
@@ -50,6 +55,8 @@ class Dialogue:
         while True:
             event = core.next_event()
             if event is not None:
+                if self.request_limit is not None:
+                    _account(self.request_limit, event)
                 self._turn += 1
                 if isinstance(event, Content):
                     self._turn += len(event.data) >> _PIECE
@@ -98,3 +105,10 @@ class Dialogue:
         """Send the queued replies, and close."""
         self.flush()
         self.channel.close()
+
+
+def _account(limit: RequestLimit, event: Event) -> None:
+    if isinstance(event, Content):
+        limit.earn(len(event.data))
+    else:
+        limit.begin()

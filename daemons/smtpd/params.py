@@ -51,8 +51,10 @@ class SmtpdParams:
     smtpd_junk_command_limit: int
     smtpd_milter_maps: tuple[str, ...]
     smtpd_milters: tuple[str, ...]
+    smtpd_min_data_rate: int
     smtpd_noop_commands: tuple[str, ...]
     smtpd_peername_lookup: bool
+    smtpd_per_request_deadline: bool
     smtpd_proxy_ehlo: str
     smtpd_proxy_filter: str
     smtpd_proxy_options: tuple[str, ...]

@@ -16,7 +16,14 @@ from typing import Final, Protocol, cast
 from libmail.net.ends import Ends, ends_of
 from libmail.net.wakeup import Wakeup
 
-__all__ = ["Channel", "ClientChannel", "ClientGone", "ClientSilent", "ServerStopping"]
+__all__ = [
+    "Channel",
+    "ClientChannel",
+    "ClientGone",
+    "ClientSilent",
+    "RequestLimit",
+    "ServerStopping",
+]
 
 _MOST_PENDING: Final = 1 << 16  # octets received while the session is busy
 _COUNT: Final = struct.Struct("i")
@@ -59,10 +66,38 @@ class Channel(Protocol):
         """Close after what was written has been sent."""
 
 
+class RequestLimit:
+    """A time limit for a whole request, not for each wait: smtpd_per_request_deadline.
+
+    left: seconds. Content gives time back, at smtpd_min_data_rate, up to the limit.
+    """
+
+    __slots__ = ("_limit", "_rate", "left")
+
+    def __init__(self, limit: float, rate: int) -> None:
+        """limit: seconds for a request. rate: octets of content a second."""
+        self._limit = limit
+        self._rate = rate
+        self.left = limit
+
+    def begin(self) -> None:
+        """Another request begins."""
+        self.left = self._limit
+
+    def spend(self, seconds: float) -> None:
+        """The client was waited for."""
+        self.left = max(self.left - seconds, 0.0)
+
+    def earn(self, octets: int) -> None:
+        """So much content has come."""
+        self.left = min(self.left + octets / self._rate, self._limit)
+
+
 class ClientChannel(asyncio.Protocol):
     """A client's connection. `deadline` is looked at now and then by whoever owns it.
 
-    passed: another program has accepted it.
+    request_limit: holds instead of the limit for each wait, where there is one. passed: another
+    program has accepted it.
     """
 
     __slots__ = (
@@ -83,6 +118,7 @@ class ClientChannel(asyncio.Protocol):
         "deadline",
         "ends",
         "passed",
+        "request_limit",
         "transport",
     )
 
@@ -117,6 +153,7 @@ class ClientChannel(asyncio.Protocol):
         self._stopping = False
         self._wakeup = Wakeup(loop)
         self.deadline = 0.0  # of the loop's clock; 0: nobody waits
+        self.request_limit: RequestLimit | None = None
 
     # asyncio.Protocol
 
@@ -198,11 +235,14 @@ class ClientChannel(asyncio.Protocol):
         return data
 
     async def _wait(self) -> None:
-        self.deadline = self._loop.time() + self._limit
+        whole, began = self.request_limit, self._loop.time()
+        self.deadline = began + (self._limit if whole is None else whole.left)
         try:
             await self._wakeup
         finally:
             self.deadline = 0.0
+            if whole is not None:
+                whole.spend(self._loop.time() - began)
 
     async def _written(self) -> None:
         """Wait until the client has taken most of what was sent. Raises ClientGone, ..."""

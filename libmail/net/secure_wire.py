@@ -47,13 +47,13 @@ class SecureWire(Wire):
         family: int,
         limits: Mapping[Phase, float],
         *,
-        per_request: bool = False,
+        min_rate: int = 0,
         bind: str = "",
     ) -> None:
         """See Wire."""
         self._layer: Layer | None = None
         self._handshaking = False
-        super().__init__(poller, family, limits, per_request=per_request, bind=bind)
+        super().__init__(poller, family, limits, min_rate=min_rate, bind=bind)
 
     async def secure(self, layer: Layer) -> None:
         """Perform the handshake; all data goes through the layer from then on.
@@ -123,7 +123,9 @@ class SecureWire(Wire):
         for at in range(0, len(data), _PIECE):
             super().send(layer.protect(data[at : at + _PIECE]))
             while self._out:
+                unsent = len(self._out)
                 await self._writable(phase)
+                self._content.earn(unsent - len(self._out), self._limits[phase])
             if self._error is not None:
                 raise Lost(phase)
 

@@ -19,6 +19,7 @@ __all__ = ["Address", "LineFilter", "Lost", "Wire"]
 
 _RECEIVE: Final = 16384
 _SENDFILE: Final = 1 << 20
+_SHORTEST: Final = 0.001  # seconds; 0 is no limit
 _KIND: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 Address = tuple[str, int] | str
@@ -40,11 +41,48 @@ class LineFilter(Protocol):
         """The line to use instead, both without their ends."""
 
 
+class _ContentLimit:
+    """How long the server may let us wait while we send content.
+
+    With a rate the limit is for all of the content, and what was sent earns time, up to the limit;
+    without, it is for each wait.
+    """
+
+    __slots__ = ("_left", "_rate")
+
+    def __init__(self, rate: int) -> None:
+        """rate: octets a second, 0 for none."""
+        self._rate = rate
+        self._left = -1.0  # seconds; negative: not begun
+
+    def begin(self) -> None:
+        """There was a reply: what is sent next is something else."""
+        self._left = -1.0
+
+    def seconds(self, limit: float) -> float:
+        """For the next wait. limit: of the phase, 0 for none."""
+        if not self._rate or not limit:
+            return limit
+        if self._left < 0:
+            self._left = limit
+        return max(self._left, _SHORTEST)
+
+    def spend(self, seconds: float) -> None:
+        """So long was waited."""
+        if self._left > 0:
+            self._left = max(self._left - seconds, 0.0)
+
+    def earn(self, octets: int, limit: float) -> None:
+        """So much was sent."""
+        if self._left >= 0:
+            self._left = min(self._left + octets / self._rate, limit)
+
+
 class Wire:
     """A connection to a server. Errors of the connection are raised as Lost."""
 
-    __slots__ = ("_eof", "_error", "_events", "_fd", "_filter", "_limits", "_out", "_paused",
-                 "_per_request", "_poller", "_reader", "_socket", "_waiter", "_writing",
+    __slots__ = ("_content", "_eof", "_error", "_events", "_fd", "_filter", "_limits", "_out",
+                 "_paused", "_per_request", "_poller", "_reader", "_socket", "_waiter", "_writing",
                  "deadline")  # fmt: skip
 
     def __init__(
@@ -53,19 +91,21 @@ class Wire:
         family: int,
         limits: Mapping[Phase, float],
         *,
-        per_request: bool = False,
+        min_rate: int = 0,
         bind: str = "",
     ) -> None:
         """Make the socket. limits: seconds for each phase. bind: source address.
 
-        per_request: a time limit holds for a whole reply, however slowly it trickles in.
+        min_rate: a time limit holds for a whole reply, however slowly it trickles in, and for all
+        of the content, which earns another second with so many octets; 0: for each wait.
         Raises OSError.
         """
         self._poller = poller
         self._socket = socket.SocketType(family, _KIND)  # what socket.socket is built upon
         self._fd = self._socket.fileno()
         self._limits = limits
-        self._per_request = per_request
+        self._per_request = min_rate > 0
+        self._content = _ContentLimit(min_rate)
         self._filter: LineFilter | None = None
         self._reader = ReplyReader()
         self._out = b""
@@ -152,7 +192,7 @@ class Wire:
         try:
             await self._wait()
         except TimeoutError:
-            if self._established():
+            if _is_connected(self._socket):
                 return
             raise _timed_out() from None
         if self._error is not None and self._error.errno != errno.ECONNRESET:
@@ -170,13 +210,6 @@ class Wire:
             self._writing = False
             self._watch()
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    def _established(self) -> bool:
-        try:
-            self._socket.getpeername()
-        except OSError:
-            return False
-        return True
 
     # reading
 
@@ -228,6 +261,7 @@ class Wire:
 
     async def reply(self, phase: Phase) -> ServerReply:
         """The next reply. Raises Lost."""
+        self._content.begin()
         if self._filter is not None:
             return await self._filtered_reply(phase, self._filter)
         reply = self.next_reply(phase)
@@ -335,7 +369,8 @@ class Wire:
                 self._wake()
 
     async def _writable(self, phase: Phase) -> None:
-        self._poller.limit(self, self._limits[phase])
+        self._poller.limit(self, self._content.seconds(self._limits[phase]))
+        began = self._poller.loop.time()
         self._writing = True
         self._watch()
         try:
@@ -345,6 +380,7 @@ class Wire:
         finally:
             self._writing = False
             self._watch()
+            self._content.spend(self._poller.loop.time() - began)
 
     async def send_all(self, data: bytes, phase: Phase) -> None:
         """Send content, waiting while the server is slow. Raises Lost."""
@@ -357,6 +393,7 @@ class Wire:
                 continue
             except OSError:
                 raise Lost(phase) from None
+            self._content.earn(sent, self._limits[phase])
             if sent == len(view):
                 return
             view = memoryview(view)[sent:]
@@ -374,6 +411,7 @@ class Wire:
                 raise Lost(phase) from None
             if not sent:
                 raise OSError(5, "unexpected end of queue file")
+            self._content.earn(sent, self._limits[phase])
             offset += sent
 
     def send_at_once(self) -> None:
@@ -393,3 +431,11 @@ class Wire:
 
 def _timed_out() -> TimeoutError:
     return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+def _is_connected(sock: socket.SocketType) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -52,10 +52,10 @@ _OTHER = """
     debug_peer_list delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
     lmtp_assume_final lmtp_bind_address_enforce lmtp_cname_overrides_servername
-    lmtp_min_data_rate local_login_sender_maps
+    local_login_sender_maps
     postlogd_watchdog_timeout smtp_bind_address_enforce
-    smtp_cname_overrides_servername smtp_min_data_rate
-    smtpd_expansion_filter smtpd_min_data_rate smtpd_per_request_deadline
+    smtp_cname_overrides_servername
+    smtpd_expansion_filter
     tcp_windowsize
 """
 
