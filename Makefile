@@ -76,10 +76,26 @@ bench: $(STAMP)
 fuzz: $(STAMP)
 	$(PY) -m tests.fuzz $(FUZZ)
 
-install: $(STAMP)
-	$(PY) packaging/install.py --prefix="$(PREFIX)" --destdir="$(DESTDIR)" --deps=$(DEPS) \
+# The environment for development if there is one; without dependencies, none is needed.
+RUNTIME = build/venv
+ifeq ($(DEPS),no)
+INSTALL_PY = $$(packaging/find-python)
+else ifneq ($(wildcard $(STAMP)),)
+INSTALL_PY = $(PY)
+INSTALL_NEEDS = $(STAMP)
+else
+INSTALL_PY = $(RUNTIME)/bin/python
+INSTALL_NEEDS = $(RUNTIME)/.complete
+endif
+
+install: $(INSTALL_NEEDS)
+	$(INSTALL_PY) packaging/install.py --prefix="$(PREFIX)" --destdir="$(DESTDIR)" --deps=$(DEPS) \
 	    --sysconfdir="$(SYSCONFDIR)" --queue-directory="$(QUEUE_DIRECTORY)" \
 	    --data-directory="$(DATA_DIRECTORY)" --interpreter="$(INTERPRETER)"
+
+$(RUNTIME)/.complete: pyproject.toml packaging/make-venv
+	packaging/make-venv $(RUNTIME) runtime
+	@touch $@
 
 $(STAMP): pyproject.toml packaging/make-venv
 	packaging/make-venv $(VENV)

@@ -7,6 +7,7 @@ When all has been imported, `original` goes, and with it the record of the impor
 interrupted is finished by the next.
 """
 
+import errno
 import os
 import shutil
 from typing import Final
@@ -58,10 +59,30 @@ def _move_aside(owner: Identity, *, privileged: bool) -> None:
         moved = f"{_ORIGINAL}/{name}"
         if not os.path.isdir(moved):  # or this is the second run, and these are ours
             if os.path.isdir(name):
-                os.rename(name, moved)
+                _move(name, moved)
             else:
                 os.mkdir(moved, 0o700)
         if not os.path.isdir(name):
             os.mkdir(name, 0o700)
             if privileged:
                 os.chown(name, owner.uid, -1, follow_symlinks=False)
+
+
+def _move(name: str, moved: str) -> None:
+    """Rename a directory, or where it belongs to a lower layer of a container, what is in it."""
+    try:
+        os.rename(name, moved)
+        return
+    except OSError as err:
+        if err.errno != errno.EXDEV:
+            raise
+    part = f"{moved}.part"
+    for folder, _, files in os.walk(name):
+        target = part + folder[len(name) :]
+        status = os.stat(folder)
+        os.makedirs(target, 0o700, exist_ok=True)
+        os.chown(target, status.st_uid, status.st_gid)
+        for file in files:
+            os.rename(f"{folder}/{file}", f"{target}/{file}")
+    shutil.rmtree(name)
+    os.rename(part, moved)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -12,7 +13,12 @@ from tests.package.machine import Machine, need_machine
 from tests.system.harness import ROOT
 
 NEXT_VERSION = "999"
-MakeMachine = Callable[[str], Machine]
+
+
+class MakeMachine(Protocol):
+    """Makes a machine with this suite of Debian; see `Machine`."""
+
+    def __call__(self, suite: str) -> Machine: ...
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +53,12 @@ def make_machine(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     machines: list[Machine] = []
 
     def make(suite: str) -> Machine:
-        machine = Machine(tmp_path_factory.mktemp(suite) / "root", suite, packages)
+        top = tmp_path_factory.mktemp(suite) / "root"
+        machine = Machine(top, suite, packages)
         machines.append(machine)
         machine.start()
         return machine
 
     yield make
     for machine in machines:
-        machine.remove()
+        machine.end()

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ CACHE: Final = Path(os.environ.get("POSTHORN_TEST_CACHE", "/var/cache/posthorn-t
 INCLUDED: Final = (
     "systemd,systemd-sysv,dbus,init-system-helpers,procps,iproute2,debconf,apt-utils,cron,rsyslog,"
     "python3-uvloop,python3-lmdb,python3-dnspython,python3-cffi,python3-setproctitle,"
-    "python3-daemon,python3-pyinotify,adduser,netbase,ssl-cert,libpcre2-8-0"
+    "python3-daemon,python3-pyinotify,adduser,netbase,ssl-cert,libpcre2-8-0,make,python3-venv"
 )
 # What else there is in a suite, and sets of packages that tests install: downloaded only.
 ALSO: Final = {"bookworm": "", "trixie": ",python3-pyasyncore"}
@@ -41,6 +42,7 @@ OTHERS: Final = {
 TOOLS: Final = ("mmdebstrap", "systemd-nspawn", "unshare", "nsenter", "dpkg-buildpackage")
 APT: Final = """\
 APT::Install-Recommends "false";
+APT::Get::Assume-Yes "true";
 Binary::apt::APT::Keep-Downloaded-Packages "true";
 """
 # Nothing of it has to survive: systems are unpacked and removed faster there.
@@ -50,6 +52,12 @@ _UNSHARE: Final = ("unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--
 _CHROOT: Final = """\
 mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/run" &&
     mkdir "$0/run/lock" && ip link set lo up && exec chroot "$0" sleep infinity
+"""
+_OVERLAY: Final = """\
+mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root &&
+    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root &&
+    mount --rbind /dev /mnt/root/dev && mount -t proc proc /mnt/root/proc &&
+    mount -t tmpfs tmpfs /mnt/root/run && ip link set lo up && exec chroot /mnt/root sleep infinity
 """
 
 
@@ -88,16 +96,86 @@ def root_archive(suite: str) -> Path:
     return archive
 
 
-class Machine:
-    """A system in the directory `top`, running until `stop`."""
+class Container:
+    """Processes with a root directory of their own; `top` is where that is seen from here."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+
+    def _begin(self, command: Sequence[str]) -> int:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            start_new_session=True,
+        )  # fmt: skip
+        return self._process.pid
+
+    def _begin_in(self, script: str, *arguments: str) -> None:
+        """Run a script in namespaces of its own, which changes its root and goes to sleep."""
+        pid = self._begin([*_UNSHARE, "sh", "-c", script, *arguments])
+        wait_until(lambda: bool(_children(pid)), self.log)
+        (self._leader,) = _children(pid)
+        wait_until(lambda: _command_of(self._leader).startswith("sleep"), self.log)
+
+    def log(self) -> str:
+        """The end of what the processes have written."""
+        self._log.seek(0)
+        return self._log.read()[-300:].decode("utf-8", "replace")
+
+    def try_run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a command as root inside, whatever comes of it."""
+        enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-r", "-w"]
+        return subprocess.run(
+            [*enter, *command], stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT,
+            timeout=300,
+        )  # fmt: skip
+
+    def run(self, *command: str) -> str:
+        """Run a command as root inside; what it writes to standard output."""
+        done = self.try_run(*command)
+        report = f"{command}: {done.returncode}\n{done.stdout.decode(errors='replace')}"
+        assert done.returncode == 0, f"{report}\n{done.stderr.decode(errors='replace')}"
+        return done.stdout.decode("utf-8", "replace")
+
+    def shell(self, script: str) -> str:
+        """Run a shell script, as `run`."""
+        return self.run("sh", "-ec", script)
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._leader:
+                os.kill(self._leader, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+        self._leader = 0
+
+    def end(self) -> None:
+        """End all, for good."""
+        self.kill()
+        self._log.close()
+
+
+class Copy(Container):
+    """A copy of this very system, in memory: what is written there, nobody else sees."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/"))
+        self._begin_in(_OVERLAY)
+        self.top = Path(f"/proc/{self._leader}/root")
+
+
+class Machine(Container):
+    """A Debian system in the directory `top`, running until `stop`."""
 
     def __init__(self, top: Path, suite: str, packages: Path) -> None:
         """packages: a directory with what was built; it is /packages in the machine."""
-        self.top = top
+        super().__init__(top)
         self.booted = False
         self.why_not_booted = os.environ.get("POSTHORN_TEST_NO_BOOT", "")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._leader = 0
         top.mkdir()
         self._in_memory = subprocess.run(["mount", *_MEMORY, top], check=False).returncode == 0
         command = ["tar", "-x", "--same-owner", "-f", str(root_archive(suite)), "-C", str(top)]
@@ -111,99 +189,70 @@ class Machine:
 
     def start(self) -> None:
         """Boot, or where that does not work, be ready for commands."""
-        if not self.why_not_booted and not self._boot():
-            self._enter_chroot()
+        if self.why_not_booted or not self._boot():
+            self._begin_in(_CHROOT, str(self.top))
+
+    def become(self, *arguments: str) -> None:
+        """Start one program instead of the system. arguments: of systemd-nspawn, and it."""
+        self.kill()
+        self._nspawn(*arguments)
+        wait_until(lambda: bool(self._find_leader()), self.log)
+
+    def _nspawn(self, *arguments: str) -> None:
+        options = ["-D", str(self.top), "--private-network", "--machine=mail"]
+        self._begin(["unshare", "-m", "sh", "-c", f'{_BOOT} "$@"', "sh", *options, *arguments])
+
+    def _find_leader(self) -> int:
+        assert self._process is not None
+        assert self._process.poll() is None, f"the container has ended: {self.log()}"
+        self._leader = self._leader or _init_of(self._process.pid)
+        return self._leader
 
     def _boot(self) -> bool:
-        arguments = ["-D", str(self.top), "--private-network", "--machine=mail", "-b"]
-        self._begin(["unshare", "-m", "sh", "-c", f'{_BOOT} "$@"', "sh", *arguments])
+        self._nspawn("-b")
         try:
             wait_until(self._has_booted, limit=60.0)
         except (AssertionError, TimeoutError):
             self.kill()
-            log = (self.top / "boot.log").read_text("utf-8", "replace")
-            self.why_not_booted = f"systemd-nspawn could not boot: {log[-300:]}"
+            self.why_not_booted = f"systemd-nspawn could not boot: {self.log()}"
             return False
         self.booted = True
         return True
 
-    def _begin(self, command: Sequence[str]) -> None:
-        with (self.top / "boot.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
     def _has_booted(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, "the container has ended"
-        self._leader = self._leader or _init_of(self._process.pid)
-        if not self._leader:
+        if not self._find_leader():
             return False
-        state = self._enter("systemctl", "is-system-running").stdout.strip()
+        state = self.try_run("systemctl", "is-system-running").stdout.strip()
         return state in (b"running", b"degraded")
 
-    def _enter_chroot(self) -> None:
-        self._begin([*_UNSHARE, "sh", "-c", _CHROOT, str(self.top)])
-        assert self._process is not None
-        process = self._process
-        wait_until(lambda: bool(_children(process.pid)))
-        (self._leader,) = _children(process.pid)
-        wait_until(lambda: _root_of(self._leader) == str(self.top))
-
-    def _enter(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-r", "-w"]
-        return subprocess.run(
-            [*enter, *command], input=stdin, capture_output=True, env=ENVIRONMENT, timeout=300
-        )
-
-    def try_run(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run a command as root in the machine, whatever comes of it."""
-        return self._enter(*command, stdin=stdin)
-
-    def run(self, *command: str, stdin: bytes = b"") -> str:
-        """Run a command as root in the machine; what it writes to standard output."""
-        done = self.try_run(*command, stdin=stdin)
-        report = f"{command}: {done.returncode}\n{done.stdout.decode(errors='replace')}"
-        assert done.returncode == 0, f"{report}\n{done.stderr.decode(errors='replace')}"
-        return done.stdout.decode("utf-8", "replace")
-
-    def shell(self, script: str) -> str:
-        """Run a shell script, as `run`."""
-        return self.run("sh", "-ec", script)
-
-    def stop(self) -> None:
-        """Shut down; the directory stays."""
-        if self.booted:
-            self._enter("systemctl", "poweroff")
-            assert self._process is not None
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                pass
-        self.kill()
-
-    def kill(self) -> None:
-        """End all processes at once; the directory stays."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            if self._leader:
-                os.kill(self._leader, signal.SIGKILL)
-            self._process.wait()
-        self._process = None
-        self._leader = 0
-        self.booted = False
-
-    def remove(self) -> None:
-        """End all, and remove the directory."""
-        self.kill()
-        if self._in_memory:
-            subprocess.run(["umount", "--lazy", self.top], check=True)
-        subprocess.run(["rm", "-rf", "--one-file-system", self.top], check=True)
+    def install(self, what: str) -> None:
+        """Install packages by a shell command line; where no init starts services, start ours."""
+        self.shell(what)
+        if not self.booted:
+            self.try_run("service", "postfix", "start")
 
     def reboot(self) -> None:
         """Shut down, and start again."""
-        self.stop()
+        self.try_run("systemctl", "poweroff")
+        assert self._process is not None
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
         self.start()
+
+    def kill(self) -> None:
+        """End all processes at once; the directory stays."""
+        super().kill()
+        self.booted = False
+
+    def end(self) -> None:
+        """The same, and the directory goes."""
+        super().end()
+        if self._in_memory:
+            subprocess.run(["umount", "--lazy", self.top], check=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", self.top], check=True)
 
 
 ENVIRONMENT: Final = {
@@ -227,7 +276,7 @@ def need_machine() -> None:
 
 def forbidden() -> str:
     """What the kernel does not let us do; "" if it lets us do what is needed."""
-    script = "mount -t tmpfs tmpfs /mnt && mkdir /mnt/proc && mount -t proc proc /mnt/proc"
+    script = _OVERLAY.replace("sleep infinity", "true")
     done = subprocess.run([*_UNSHARE, "sh", "-c", script], capture_output=True, text=True)
     return f"no namespaces on this machine: {done.stderr}" if done.returncode else ""
 
@@ -253,8 +302,8 @@ def _init_of(pid: int) -> int:
     return 0
 
 
-def _root_of(pid: int) -> str:
+def _command_of(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/root")
+        return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.package.conftest import NEXT_VERSION, MakeMachine
-from tests.package.machine import Machine
+from tests.package.machine import Container, Machine
 from tests.system.harness import need_tool
 from tests.system.processes import wait_until
 
@@ -44,7 +44,7 @@ def machine(make_machine: MakeMachine) -> Machine:
 
 
 def install(machine: Machine) -> None:
-    machine.shell("apt-get install -y /packages/posthorn_*.deb /packages/posthorn-pcre_*.deb")
+    machine.install("apt-get install /packages/posthorn_*.deb /packages/posthorn-pcre_*.deb")
     machine.shell("useradd -m user; useradd -m load")
 
 
@@ -53,7 +53,7 @@ def runs(machine: Machine) -> bool:
     return machine.try_run("/usr/lib/postfix/sbin/master", "-t").returncode != 0
 
 
-def subjects(machine: Machine, user: str = "user") -> list[str]:
+def subjects(machine: Container, user: str = "user") -> list[str]:
     """Of the messages in a user's mailbox, in order."""
     try:
         text = (machine.top / f"var/mail/{user}").read_text("utf-8")
@@ -62,7 +62,7 @@ def subjects(machine: Machine, user: str = "user") -> list[str]:
     return [line.partition(" ")[2] for line in text.splitlines() if line.startswith("Subject: ")]
 
 
-def queue(machine: Machine, name: str) -> list[str]:
+def queue(machine: Container, name: str) -> list[str]:
     """The files of one of the queues."""
     found = machine.shell(f"find /var/spool/postfix/{name} -type f")
     return found.split()
@@ -189,7 +189,7 @@ def test_upgrade_under_load(machine: Machine) -> None:
     (machine.top / "root/load").write_text(LOAD)
     machine.shell("setsid sh /root/load >/dev/null 2>&1 &")
     wait_until(lambda: len(subjects(machine, "load")) > 5)
-    machine.shell("apt-get install -y /packages/next/posthorn_*.deb /packages/next/posthorn-pcre*")
+    machine.install("apt-get install /packages/next/posthorn_*.deb /packages/next/posthorn-pcre*")
     delivered = len(subjects(machine, "load"))
     wait_until(lambda: len(subjects(machine, "load")) > delivered)
     machine.run("touch", "/run/enough")

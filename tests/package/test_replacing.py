@@ -6,6 +6,7 @@ import pytest
 
 from tests.package.conftest import MakeMachine
 from tests.package.machine import Machine
+from tests.package.test_changing import commands, section
 from tests.package.test_debian import queue, runs, subjects
 from tests.system.processes import wait_until
 
@@ -44,7 +45,7 @@ postfix reload
 def machine(make_machine: MakeMachine) -> Machine:
     """A machine with a Postfix that was filled, and stopped: nothing takes what was submitted."""
     machine = make_machine("bookworm")
-    machine.shell(
+    machine.install(
         "echo postfix postfix/main_mailer_type select Internet Site | debconf-set-selections; "
         "apt-get install -y postfix postfix-pcre bsd-mailx"
     )
@@ -57,7 +58,8 @@ def machine(make_machine: MakeMachine) -> Machine:
 
 def test_taking_over(machine: Machine) -> None:
     before = machine.run("postconf", "-n")
-    machine.shell("apt-get install -y /packages/posthorn_*.deb /packages/posthorn-pcre_*.deb")
+    *_, there = commands(section("Debian: the packages").split("The way back:")[0])
+    machine.install(f"mkdir /root/build; ln -s /packages /root/build/deb; cd /root; {there}")
     assert machine.run("postconf", "-n") == before
     assert runs(machine)
     wait_until(lambda: len(subjects(machine)) == DROPPED)
@@ -79,14 +81,14 @@ def test_purging_what_is_left_of_it_takes_nothing_away(machine: Machine) -> None
 
 def test_back_to_it(machine: Machine) -> None:
     """The queue is handed back, and each message is delivered once."""
-    machine.run("apt-get", "install", "-y", "postfix", "bsd-mailx")
+    install, submit = commands(section("Debian: the packages").split("The way back:")[1])
+    machine.install(install)
     assert not (machine.top / "usr/share/posthorn").exists()
     assert queue(machine, "deferred") == []
     machine.shell(DELIVER)
-    export = "/var/spool/posthorn-export"
-    assert f"Submitted: {DEFERRED}," in machine.run(f"{export}/submit")
+    assert f"Submitted: {DEFERRED}," in machine.shell(submit)
     wait_until(lambda: len(subjects(machine)) == DROPPED + DEFERRED)
-    assert f"Submitted: {HELD}," in machine.run(f"{export}/hold/submit")
+    assert f"Submitted: {HELD}," in machine.run("/var/spool/posthorn-export/hold/submit")
     wait_until(lambda: len(subjects(machine)) == DROPPED + DEFERRED + HELD)
     numbers = range(1, DEFERRED + HELD)
     expected = [f"drop{one}" for one in range(1, DROPPED + 1)] + [f"m{one}" for one in numbers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_an_interrupted_run_is_finished(queue: Path) -> None:
     (queue / "hold").rename(queue / "original/hold")
     assert run() == Tally(imported=1)
     assert (queue / "hold").is_dir()
+    assert not (queue / "original").exists()
+
+
+def test_directories_of_a_lower_layer(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There overlayfs renames files, but no directories."""
+    rename = os.rename
+
+    def overlay(old: str, new: str) -> None:
+        if os.path.isdir(old) and "original" not in old:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), old)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", overlay)
+    assert run() == Tally(imported=1)
+    assert senders("deferred") == ["a@x.test"]
     assert not (queue / "original").exists()
 
 
