@@ -16,9 +16,10 @@ def test_trixie(make_machine: MakeMachine) -> None:
     install(machine)
     assert runs(machine)
     assert machine.run("postfix", "check") == ""
-    for command in SUBMISSIONS:
+    *submissions, _ = SUBMISSIONS  # without mail(1), which is not in the package cache
+    for command in submissions:
         machine.shell(command)
-    wait_until(lambda: len(subjects(machine)) == len(SUBMISSIONS))
+    wait_until(lambda: len(subjects(machine)) == len(submissions))
     machine.run("service", "postfix", "restart")
     assert runs(machine)
     machine.run("apt-get", "purge", "posthorn", "posthorn-pcre")
