@@ -8,6 +8,7 @@ import pwd
 import smtplib
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -229,50 +230,67 @@ def test_quarantine(make_system: MakeSystem) -> None:
         wait_until(lambda: len(list((system.top / "queue/hold").iterdir())) == 1)
 
 
-@pytest.fixture
-def opendkim(short_tmp: Path) -> Iterator[int]:
-    """OpenDKIM that signs; the port."""
+def dkim_key(folder: Path) -> Path:
+    """A private key; behind it, in a file for opendkim, its public half."""
+    key, public = folder / "key.pem", folder / "public"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    shown = ["openssl", "rsa", "-in", str(key), "-pubout"]
+    text = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+    value = "".join(text.splitlines()[1:-1])
+    public.write_text(f"sel._domainkey.x.test v=DKIM1; k=rsa; p={value}\n")
+    return key
+
+
+@contextmanager
+def opendkim(folder: Path, *settings: str) -> Iterator[str]:
+    """A running OpenDKIM; its endpoint. Only clients of 127.0.0.1 are its own with "Mode s"."""
     port = free_port()
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    key = short_tmp / "key.pem"
-    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    key.chmod(0o600)
+    configuration = folder / f"opendkim-{port}.conf"
+    lines = (*settings, f"Socket inet:{port}@127.0.0.1", "Background no", "RequireSafeKeys no",
+             f"UserID {user.pw_name}")  # fmt: skip
+    configuration.write_text("\n".join(lines) + "\n")
     if os.geteuid() == 0:
-        os.chown(key, user.pw_uid, user.pw_gid)
-        os.chown(short_tmp, user.pw_uid, user.pw_gid)
-    hosts = short_tmp / "hosts"
-    hosts.write_text("127.0.0.1\n")
-    configuration = short_tmp / "opendkim.conf"
-    configuration.write_text(
-        f"Mode s\nDomain x.test\nSelector sel\nKeyFile {key}\nInternalHosts {hosts}\n"
-        f"Socket inet:{port}@127.0.0.1\nBackground no\nRequireSafeKeys no\nUserID {user.pw_name}\n"
-    )
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
     command = [need_tool("opendkim"), "-f", "-x", str(configuration)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    yield port
-    process.terminate()
-    process.communicate()
+    try:
+        yield f"inet:127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate()
 
 
-def test_opendkim_signs(make_system: MakeSystem, opendkim: int) -> None:
-    endpoint = f"inet:127.0.0.1:{opendkim}"
-    system = make_system(main={"smtpd_milters": endpoint, "milter_default_action": "tempfail"})
-    system.allow("connect to Milter service")
-    system.start()
+def test_opendkim_signs_and_verifies(make_system: MakeSystem, short_tmp: Path) -> None:
+    """One signs; another one, to which the client is a stranger, finds the signature good."""
+    key = dkim_key(short_tmp)
+    (short_tmp / "here").write_text("127.0.0.1\n")
+    (short_tmp / "elsewhere").write_text("192.0.2.1\n")
+    signs = ("Mode s", "Domain x.test", "Selector sel", f"KeyFile {key}",
+             f"InternalHosts {short_tmp}/here")  # fmt: skip
+    verifies = ("Mode v", f"TestPublicKeys {short_tmp}/public",
+                f"InternalHosts {short_tmp}/elsewhere", "AlwaysAddARHeader yes")  # fmt: skip
+    with opendkim(short_tmp, *signs) as signer, opendkim(short_tmp, *verifies) as verifier:
+        milters = {"smtpd_milters": f"{signer}, {verifier}", "milter_default_action": "tempfail"}
+        system = make_system(main=milters)
+        system.allow("connect to Milter service")
+        system.start()
 
-    def signed() -> bool:
-        try:
-            with system.smtp() as client:
-                content = b"From: a@x.test\r\n" + MESSAGE
-                client.sendmail("a@x.test", ["alice@virtual.test"], content)
-        except smtplib.SMTPException:
-            return False  # not up yet
-        return True
+        def signed() -> bool:
+            try:
+                with system.smtp() as client:
+                    content = b"From: a@x.test\r\n" + MESSAGE
+                    client.sendmail("a@x.test", ["alice@virtual.test"], content)
+            except smtplib.SMTPException:
+                return False  # not up yet
+            return True
 
-    wait_until(signed)
-    (content,) = delivered(system)
+        wait_until(signed)
+        (content,) = delivered(system)
     assert b"DKIM-Signature: v=1; a=rsa-sha256;" in content
     assert content.index(b"DKIM-Signature") < content.index(b"Subject:")
+    assert b"dkim=pass" in content
 
 
 @pytest.mark.parametrize(("index", "place"), [(0, 0), (1, 0), (2, 1)])
