@@ -119,7 +119,7 @@ def check(config: Config) -> None:
     owner, privileged = mail_account(config)
     check_ownership(config, owner, privileged=privileged)
     problems = [
-        *copies_that_differ(config.text("queue_directory")),
+        *copies_that_differ(config.text("queue_directory"), entries),
         *table_problems(config, entries),
         *class_problems(config),
         *relay_problems(config, entries),

@@ -20,13 +20,16 @@ __all__ = ["copies_that_differ", "dns_problems"]
 
 _COPIES: Final = ("etc", "lib", "lib64", "usr")
 _ASKING: Final = ("smtpd", "smtp", "lmtp", "postscreen", "dnsblog")
+_READING: Final = (*_ASKING, "local", "pipe", "proxymap", "qmqpd", "spawn", "virtual")
 _PATIENCE: Final = 1.0  # seconds for a name server
 _NO_ANSWER: Final = 1  # exit status of the process in the jail
 _NO_JAIL: Final = 2
 
 
-def copies_that_differ(queue_directory: str) -> Iterator[str]:
-    """A line for each file in the jail that is not what the system has."""
+def copies_that_differ(queue_directory: str, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """A line for each file in the jail that is not what the system has, if anybody reads it."""
+    if not any(one.chroot and one.command in _READING for one in entries):
+        return
     for top in _COPIES:
         for folder, _, names in os.walk(os.path.join(queue_directory, top)):
             for name in names:

@@ -5,12 +5,17 @@ Asks: trivial-rewrite where each recipient goes; the delivery agents on `private
 deliver. Writes: moves files between incoming, active, deferred and corrupt, and removes them.
 Tells: bounce, defer and trace to send their reports. Needs: the queue directories, `private/`; no
 network.
+
+The queue belongs to one qmgr, that of `queue_service_name`. master.cf may have others, for the mail
+of cleanup services with `-o queue_service_name=...`: they deliver what is announced to them, and
+leave all else, also what they defer, to the first.
 """
 
 import asyncio
 import fcntl
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +31,7 @@ from daemons.qmgr.routing import RoutingRules
 from daemons.qmgr.scheduler import Scheduler
 from daemons.qmgr.store import Store
 from libmail.clients.rewrite import RewriteClient
-from libmail.config import read_master_cf
+from libmail.config import ServiceEntry, read_master_cf
 from libmail.log import LOG
 from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
@@ -37,6 +42,7 @@ from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
 
+_PROGRAMS: Final = ("qmgr", "oqmgr")
 _RETRY: Final = "retry"  # the service that defers; its name is no parameter
 _LOCK_RETRY: Final = 0.05
 _STOP_GRACE: Final = 2.0
@@ -44,9 +50,10 @@ _STOP_GRACE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is known before the jail."""
+    """What is known before the jail. owner: whether the queue belongs to this service."""
 
     params: QmgrParams
+    owner: bool
     limits: LimitsCache
     flushers: AuthorizedUsers
 
@@ -54,7 +61,8 @@ class Prepared:
 def prepare(startup: Startup) -> Prepared:
     """Read the parameters, those of every possible transport too, so that a bad one is fatal."""
     limits = LimitsCache(startup.config)
-    for entry in read_master_cf(startup.config.directory):
+    entries = read_master_cf(startup.config.directory)
+    for entry in entries:
         if entry.type == "unix":
             limits.of(entry.name)
     params = startup.config.load(QmgrParams)
@@ -64,16 +72,24 @@ def prepare(startup: Startup) -> Prepared:
         "flush the mail queue",
         TableOptions.of(startup.config),
     )
-    return Prepared(params, limits, flushers)
+    owner = startup.service == _owner(entries, params.queue_service_name)
+    return Prepared(params, owner, limits, flushers)
 
 
-def _rules(params: QmgrParams) -> ManagerRules:
+def _owner(entries: Sequence[ServiceEntry], announced: str) -> str:
+    """The service that owns the queue: the one that is told of new mail, else the first."""
+    names = [entry.name for entry in entries if entry.command in _PROGRAMS]
+    return announced if announced in names or not names else names[0]
+
+
+def _rules(params: QmgrParams, *, owner: bool) -> ManagerRules:
     return ManagerRules(
         intake=IntakeRules(
             active_limit=params.qmgr_message_active_limit,
             recipient_limit=params.qmgr_message_recipient_limit,
             recipient_minimum=params.qmgr_message_recipient_minimum,
             retry_delay=params.minimal_backoff_time,
+            scans=owner,
         ),
         confirm_cleared=params.confirm_delay_cleared,
         feedback_debug=params.destination_concurrency_feedback_debug,
@@ -109,7 +125,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         bounce_lifetime=params.bounce_queue_lifetime,
     )
     return QueueManager(
-        rules=_rules(params),
+        rules=_rules(params, owner=prepared.owner),
         routing=RoutingRules(
             error_transport=params.error_service_name,
             retry_transport=_RETRY,
@@ -183,7 +199,8 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         return client
 
     async def run() -> None:
-        await _own_queue()
+        if prepared.owner:
+            await _own_queue()
         manager.begin()
         # What the process before this was told as it ended, it may not have read.
         asyncio.get_running_loop().call_later(_STOP_GRACE + 1, manager.trigger, "I")

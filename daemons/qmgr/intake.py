@@ -22,12 +22,14 @@ _MESSAGES_A_TURN: Final = 32  # taken in one turn
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeRules:
     """active_limit, recipient_limit, recipient_minimum: qmgr_message_*. retry_delay:
-    minimal_backoff_time, after which a message is looked at again that could not be read."""
+    minimal_backoff_time, after which a message is looked at again that could not be read. scans:
+    whether the directories are scanned, or messages only taken that are announced."""
 
     active_limit: int
     recipient_limit: int
     recipient_minimum: int
     retry_delay: float
+    scans: bool = True
 
 
 class Intake:
@@ -64,7 +66,7 @@ class Intake:
 
     def feed(self) -> None:
         """Go on with the scans, while there is room, without holding up other work."""
-        if self._feeding or self.stopped:
+        if self._feeding or self.stopped or not self._rules.scans:
             return
         if self.incoming.pending or self.deferred.pending:
             self._feeding = True

@@ -101,8 +101,12 @@ class QueueManager:
         )
 
     def begin(self) -> None:
-        """No other process is at work on the queue: take over what was in its active queue."""
-        self._store.recover()
+        """No other process is at work on the queue: take over what was in its active queue.
+
+        Without scans there is another one, whose active queue that is.
+        """
+        if self._rules.intake.scans:
+            self._store.recover()
         self.intake.stopped = False
         self.intake.incoming.request()
         self.intake.feed()

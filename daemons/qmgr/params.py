@@ -41,6 +41,7 @@ class QmgrParams:
     qmgr_message_recipient_limit: int
     qmgr_message_recipient_minimum: int
     queue_run_delay: float
+    queue_service_name: str
     recipient_delimiter: str
     rewrite_service_name: str
     trace_service_name: str

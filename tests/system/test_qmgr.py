@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smtplib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +87,39 @@ def test_expired_mail_is_returned(system: Instance) -> None:
     system.wait_for_log(r"from=<alice@virtual.test>, status=expired, returned to sender")
     system.wait_for_queue_empty()
     assert b"b@down.test" in system.maildir("alice")[0]
+
+
+def test_a_second_queue_manager_delivers_what_it_is_told_of() -> None:
+    """As sites have it whose mail for supervision takes a way of its own."""
+    port, down = free_port(), free_port()
+    system = Instance(
+        main={"queue_run_delay": "1s", "minimal_backoff_time": "1s"},
+        master=[
+            f"127.0.0.1:{port} inet n - n - - smtpd"
+            " -o syslog_name=second -o cleanup_service_name=second_cleanup",
+            "second_cleanup unix n - n - 0 cleanup"
+            " -o syslog_name=second -o queue_service_name=second_qmgr",
+            "second_qmgr fifo n - n 1 1 qmgr"
+            " -o syslog_name=second -o rewrite_service_name=second_rewrite",
+            "second_rewrite unix - - n - - trivial-rewrite"
+            f" -o virtual_transport=discard -o relayhost=[127.0.0.1]:{down}",
+        ],
+    )
+    system.allow("connect to")
+    try:
+        system.route("down.test", f"smtp:[127.0.0.1]:{down}")
+        system.start()
+        with smtplib.SMTP("127.0.0.1", port) as client:
+            for _ in range(3):
+                client.sendmail("a@mail.test", ["alice@virtual.test"], MESSAGE)
+                system.send("a@mail.test", ["alice@virtual.test"], MESSAGE)
+            client.sendmail("a@mail.test", ["b@down.test"], MESSAGE)
+        system.wait_for_log(r"second/qmgr\[\d+\]: \w+: removed", count=3)
+        system.wait_for_log(r"postfix/qmgr\[\d+\]: \w+: removed", count=3)
+        assert len(system.maildir("alice")) == 3
+        system.wait_for_log("to=<b@down.test>.*status=deferred")
+        with PythonSink(down) as sink:
+            system.wait_for_queue_empty()
+            assert len(sink.messages) == 1
+    finally:
+        system.stop()

@@ -19,7 +19,7 @@ PARAMETERS = by_name(
     Parameter("pickup_service_name", STR(1), "pickup", "sendmail smtpd"),
     Parameter("proxymap_service_name", STR(1), "proxymap", "*"),
     Parameter("proxywrite_service_name", STR(1), "proxywrite", "*"),
-    Parameter("queue_service_name", STR(1), "qmgr", "cleanup flush postqueue"),
+    Parameter("queue_service_name", STR(1), "qmgr", "cleanup flush postqueue qmgr"),
     Parameter("rewrite_service_name", STR(1), "rewrite", "smtpd cleanup qmgr local"),
     Parameter("showq_service_name", STR(1), "showq", "postqueue"),
     Parameter("smtpd_service_name", STR(1), "smtpd", "postscreen"),

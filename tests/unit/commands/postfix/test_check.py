@@ -127,7 +127,10 @@ def test_copies_in_the_jail(tmp_path: Path) -> None:
     (tmp_path / "etc/no-such-file").write_text("")
     (tmp_path / "active").mkdir()
     (tmp_path / "active/etc").write_text("")
-    assert sorted(copies_that_differ(str(tmp_path))) == [
+    _, confined = configuration(tmp_path, "", "25 inet n - y - - smtpd\n")
+    assert sorted(copies_that_differ(str(tmp_path), confined)) == [
         f"{tmp_path}/etc/hosts and /etc/hosts differ",
         f"{tmp_path}/etc/no-such-file and /etc/no-such-file differ",
     ]
+    _, free = configuration(tmp_path, "", "25 inet n - n - - smtpd\nx unix n - y - 0 cleanup\n")
+    assert list(copies_that_differ(str(tmp_path), free)) == []

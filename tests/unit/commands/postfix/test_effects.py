@@ -24,8 +24,8 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("main", "expected"),
     [
-        ("smtp_min_data_rate = 1", [f"main.cf, line 1: smtp_min_data_rate: {YET}"]),
-        ("smtp_min_data_rate = 500", []),
+        ("tcp_windowsize = 1", [f"main.cf, line 1: tcp_windowsize: {YET}"]),
+        ("tcp_windowsize = 0", []),
         ("smtp_sasl_path = x", []),
         ("# one\nmessage_strip_characters = \\0", [
             f"main.cf, line 2: message_strip_characters: {YET}"]),
@@ -42,9 +42,9 @@ def test_main_cf(tmp_path: Path, main: str, expected: list[str]) -> None:
 def test_master_cf(tmp_path: Path) -> None:
     master = (
         "smtp inet n - n - - smtpd\n"
-        "submission inet n - n - - smtpd\n  -o smtpd_min_data_rate=1 -o header_checks=\n"
+        "submission inet n - n - - smtpd\n  -o tcp_windowsize=1 -o header_checks=\n"
     )
-    expected = [f"master.cf, line 2: smtpd_min_data_rate: {YET}"]
+    expected = [f"master.cf, line 2: tcp_windowsize: {YET}"]
     assert _remarks(tmp_path, "", master) == expected
 
 
