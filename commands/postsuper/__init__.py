@@ -153,7 +153,7 @@ def _expire(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bo
     path = directory.path(queue_name, queue_id)
     try:
         mode = os.stat(path, follow_symlinks=False).st_mode
-        if not mode & stat.S_IXUSR or mode & FORCED_EXPIRY:
+        if mode & FORCED_EXPIRY:
             return False
         os.chmod(path, stat.S_IMODE(mode) | FORCED_EXPIRY)
         os.utime(path)
@@ -186,7 +186,7 @@ def _named(words: Iterable[str]) -> Iterator[QueueId]:
 
 def _one(directory: QueueDirectory, action: Action, queues: Iterable[str], name: QueueId) -> int:
     for queue_name in queues:
-        if action.apply(directory, queue_name, name):
+        if _is_complete(directory, queue_name, name) and action.apply(directory, queue_name, name):
             _report(f"{name}: {action.done}")
             return 1
     return 0
@@ -196,8 +196,19 @@ def _all(directory: QueueDirectory, action: Action, queues: Iterable[str]) -> in
     count = 0
     for queue_name in queues:
         for entry in list(directory.scan(queue_name)):
-            count += action.apply(directory, queue_name, QueueId(entry.name))
+            name = QueueId(entry.name)
+            if _is_complete(directory, queue_name, name):
+                count += action.apply(directory, queue_name, name)
     return count
+
+
+def _is_complete(directory: QueueDirectory, queue_name: str, queue_id: QueueId) -> bool:
+    """Whether it is a message yet; who is still writing it must find it where it was."""
+    try:
+        mode = os.stat(directory.path(queue_name, queue_id), follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
 
 
 def _perform(directory: QueueDirectory, tasks: list[tuple[str, str]], chosen: list[str]) -> None:

@@ -59,6 +59,17 @@ def test_maildrop_is_not_held(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "-d", "ALL") == ["Deleted: 1 message"]
 
 
+@pytest.mark.parametrize("option", ["-d", "-h", "-r", "-e", "-f"])
+@pytest.mark.parametrize("what", ["ALL", ONE])
+def test_a_message_that_is_being_received_is_left_alone(
+    capsys: pytest.CaptureFixture[str], option: str, what: str
+) -> None:
+    """Who writes it would find it gone, and have said 250."""
+    make("incoming", ONE, mode=0o600)
+    assert all(line.endswith(": 0 messages") for line in said(capsys, option, what))
+    assert where() == {ONE: "incoming"}
+
+
 def test_expire_leaves_mail_on_hold(capsys: pytest.CaptureFixture[str]) -> None:
     make("hold", ONE)
     assert said(capsys, "-e", ONE, "-e", ONE) == [f"{ONE}: expired", "Force-expired: 1 message"]
