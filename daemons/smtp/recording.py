@@ -27,12 +27,11 @@ class RecordingWire(SecureWire):
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
-        bind: str = "",
     ) -> None:
         """See Wire."""
         self.lines: list[tuple[Direction, bytes]] = []
         self.errors: set[ErrorClass] = set()
-        super().__init__(poller, family, limits, min_rate=min_rate, bind=bind)
+        super().__init__(poller, family, limits, min_rate=min_rate)
 
     def send(self, data: bytes) -> None:
         """See Wire."""

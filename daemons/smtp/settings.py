@@ -1,17 +1,19 @@
 """The parameters of smtp(8) and lmtp(8), read once before the jail."""
 
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
 from libmail.config import Config
+from libmail.config.interfaces import own_interfaces
 from libmail.log import Fatal
 from libmail.message.headers import cut_behind_piece
 from libmail.message.mime import MimeLimits
 from libmail.smtp.client import PHASES, Phase
 from libmail.tls.levels import Level
 
-__all__ = ["Flags", "Settings", "SmtpParams", "load_settings"]
+__all__ = ["Flags", "Settings", "SmtpParams", "load_settings", "source_addresses"]
 
 _FLAGS: Final = frozenset("DORX")
 
@@ -47,6 +49,7 @@ class SmtpParams:
     smtp_balance_inet_protocols: bool
     smtp_bind_address: str
     smtp_bind_address6: str
+    smtp_bind_address_enforce: bool
     smtp_body_checks: tuple[str, ...]
     smtp_connect_timeout: float
     smtp_connection_cache_destinations: tuple[str, ...]
@@ -111,12 +114,14 @@ class Flags(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """params: of the program that runs. limits: seconds for each phase, 0 for none."""
+    """params: of the program that runs. limits: seconds for each phase, 0 for none. sources: the
+    addresses to connect from, by address family, where that is not left to the system."""
 
     lmtp: bool
     params: SmtpParams
     flags: Flags
     limits: Mapping[Phase, float]
+    sources: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def mime_limits(self) -> MimeLimits:
@@ -159,6 +164,25 @@ def load_settings(config: Config, arguments: tuple[str, ...], *, lmtp: bool) -> 
     """Raises ConfigError and Fatal for what cannot be used."""
     prefix = ("smtp_", "lmtp_") if lmtp else None
     params = config.load(SmtpParams, prefix)
-    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    values = {one.name: getattr(params, one.name) for one in fields(params)}
     limits = {phase: float(values[phase.timeout]) for phase in PHASES}
-    return Settings(lmtp, params, _parse_flags(arguments), limits)
+    return Settings(lmtp, params, _parse_flags(arguments), limits, source_addresses(params))
+
+
+def source_addresses(params: SmtpParams) -> dict[int, str]:
+    """smtp_bind_address, smtp_bind_address6; else the one address that inet_interfaces has.
+
+    Raises ConfigError.
+    """
+    own = own_interfaces(params.inet_interfaces, params.inet_protocols)
+    found: dict[int, str] = {}
+    for family, version, source in (
+        (socket.AF_INET, 4, params.smtp_bind_address),
+        (socket.AF_INET6, 6, params.smtp_bind_address6),
+    ):
+        mine = [one.address for one in own if one.address.version == version]
+        if source:
+            found[family] = source
+        elif len(mine) == 1 and not mine[0].is_loopback:
+            found[family] = str(mine[0])
+    return found

@@ -14,6 +14,7 @@ from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import TlsPolicies
+from libmail.log import LOG
 from libmail.lookup.context import Lookups
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
@@ -25,7 +26,11 @@ from libmail.tables.match import StringList
 if TYPE_CHECKING:
     from daemons.smtp.handshakes import Handshakes
 
-__all__ = ["Decisions", "SmtpClient", "discard_title"]
+__all__ = ["Decisions", "SmtpClient", "SourceUnusable", "discard_title"]
+
+
+class SourceUnusable(Exception):
+    """smtp_bind_address_enforce: the source address is not ours to use."""
 
 
 def discard_title(*, lmtp: bool) -> str:
@@ -76,17 +81,22 @@ class SmtpClient:
         self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
         self.extensions = lru_cache(256)(parse_extensions)
 
-    def wire(self, family: int, bind: str = "") -> SecureWire:
-        """A socket, not yet connected. bind: source address. Raises OSError."""
+    def wire(self, family: int) -> SecureWire:
+        """A socket with its source address, not yet connected. Raises OSError, SourceUnusable."""
+        settings = self.settings
         if self._poller is None:
             self._poller = Poller(asyncio.get_running_loop())
-        return self._wire(
-            self._poller,
-            family,
-            self.settings.limits,
-            min_rate=self.settings.min_rate,
-            bind=bind,
-        )
+        wire = self._wire(self._poller, family, settings.limits, min_rate=settings.min_rate)
+        source = settings.sources.get(family)
+        if source is not None:
+            try:
+                wire.bind(source)
+            except OSError as error:
+                LOG.warning(f"smtp_connect_addr: bind {source}: {error.strerror}")
+                if settings.params.smtp_bind_address_enforce:
+                    wire.close()
+                    raise SourceUnusable from None
+        return wire
 
     async def discarded(self, address: str) -> tuple[str, ...]:
         """EHLO keywords to ignore from this server. Raises LookupFailure."""

@@ -19,7 +19,7 @@ from daemons.smtp.ledger import NO_REASON, Ledger
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.session import Session
-from daemons.smtp.shared import SmtpClient
+from daemons.smtp.shared import SmtpClient, SourceUnusable
 from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy, TlsKey
 from libmail.agents.delivery import Delivery
 from libmail.agents.handover import hand_over
@@ -290,11 +290,13 @@ class Walk:
 
     async def _connect(self, server: Server, port: int, tls: ServerTlsPolicy) -> Session | None:
         """A new session; None, with the reason in the ledger, if the server cannot be reached."""
-        params = self._settings.params
         family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
-        bind = params.smtp_bind_address6 if server.ipv6 else params.smtp_bind_address
         try:
-            wire = await self._open((server.address, port), family, tls, bind)
+            wire = await self._open((server.address, port), family, tls)
+        except SourceUnusable:
+            LOG.info("server configuration error")
+            self._ledger.why = Failure("4.4.0", "server configuration error", site=True)
+            return None
         except OSError as error:
             failed = ConnectFailed(server.host, server.address, port, str(error.strerror))
             LOG.event(failed)
@@ -302,12 +304,10 @@ class Walk:
             return None
         return self._session(wire, server.host, server.address, port)
 
-    async def _open(
-        self, address: Address, family: int, tls: ServerTlsPolicy, bind: str = ""
-    ) -> SecureWire:
-        """A connection. Raises OSError."""
+    async def _open(self, address: Address, family: int, tls: ServerTlsPolicy) -> SecureWire:
+        """A connection. Raises OSError, SourceUnusable."""
         self._ledger.set_actual_tls(None)
-        wire = self._client.wire(family, bind)
+        wire = self._client.wire(family)
         try:
             await wire.connect(address, silent=self._settings.wraps(tls.policy.level))
         except OSError:

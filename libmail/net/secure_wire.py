@@ -48,12 +48,11 @@ class SecureWire(Wire):
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
-        bind: str = "",
     ) -> None:
         """See Wire."""
         self._layer: Layer | None = None
         self._handshaking = False
-        super().__init__(poller, family, limits, min_rate=min_rate, bind=bind)
+        super().__init__(poller, family, limits, min_rate=min_rate)
 
     async def secure(self, layer: Layer) -> None:
         """Perform the handshake; all data goes through the layer from then on.

@@ -92,9 +92,8 @@ class Wire:
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
-        bind: str = "",
     ) -> None:
-        """Make the socket. limits: seconds for each phase. bind: source address.
+        """Make the socket. limits: seconds for each phase.
 
         min_rate: a time limit holds for a whole reply, however slowly it trickles in, and for all
         of the content, which earns another second with so many octets; 0: for each wait.
@@ -116,12 +115,10 @@ class Wire:
         self._events = 0  # that the poller watches for
         self._waiter: asyncio.Future[None] | None = None
         self.deadline = 0.0
-        if bind:
-            try:
-                self._socket.bind((bind, 0))
-            except OSError:
-                self._socket.close()
-                raise
+
+    def bind(self, source: str) -> None:
+        """Connect from that address. Raises OSError."""
+        self._socket.bind((source, 0))
 
     # waiting
 

@@ -16,7 +16,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
-from daemons.smtp.settings import Flags, Settings, SmtpParams
+from daemons.smtp.settings import Flags, Settings, SmtpParams, source_addresses
 from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import open_policies
 from daemons.smtp.tls_setup import open_engine
@@ -220,7 +220,7 @@ class Bench:
         params = config.load(SmtpParams, ("smtp_", "lmtp_") if lmtp else None)
         limits = {phase: limit or float(getattr(params, phase.timeout)) for phase in PHASES}
         self.notices = FakeCleanup()
-        self.settings = Settings(lmtp, params, flags or Flags(), limits)
+        self.settings = Settings(lmtp, params, flags or Flags(), limits, source_addresses(params))
         prefix = "lmtp" if lmtp else "smtp"
         tls = open_policies(config, prefix)
         tables = {

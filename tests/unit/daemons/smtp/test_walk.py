@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ import uvloop
 from daemons.smtp.settings import Flags
 from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.ipc.messages import DeliverFlag, DsnNotify, EnvelopeFlag, Recipient, TraceFlag
+from libmail.log import LOG
 from libmail.queue.file import ContentFlag
 from libmail.service.pool import ServiceUnavailable
 from tests.unit.daemons.smtp.bench import BODY, CLOSE, EHLO, HANG, HEADER, PLAIN_EHLO, Bench, Server
 
 NAME = "127.0.0.1[127.0.0.1]"
+
+
+@pytest.fixture
+def logged() -> list[str]:
+    lines: list[str] = []
+    LOG.open(lambda severity, head, text: lines.append(text), "postfix/smtp")
+    return lines
 
 
 def deliver(bench: Bench, server: Server, **values: Any) -> tuple[Delivery, dict[str, Outcome]]:
@@ -648,3 +657,41 @@ def test_many_slow_deliveries_at_once(tmp_path: Path) -> None:
     server = asyncio.run(main())
     assert len(server.contents) == 200
     assert server.open_most == 200
+
+
+@pytest.mark.parametrize("enforced", [True, False])
+def test_source_address_of_another_machine(
+    tmp_path: Path, logged: list[str], *, enforced: bool
+) -> None:
+    """It is done without, unless smtp_bind_address_enforce wants the mail to wait."""
+    server = Server()
+    bench = Bench(
+        tmp_path,
+        smtp_bind_address="198.51.100.1",
+        smtp_bind_address_enforce="yes" if enforced else "no",
+    )
+    outcome = one(bench, server)
+    assert (
+        "warning: smtp_connect_addr: bind 198.51.100.1: Cannot assign requested address" in logged
+    )
+    if not enforced:
+        assert isinstance(outcome, Sent)
+        return
+    assert isinstance(outcome, Deferred)
+    assert (outcome.dsn, outcome.reason) == ("4.4.0", "server configuration error")
+    assert server.sessions == []
+
+
+def test_source_address(tmp_path: Path) -> None:
+    def sources(**values: Any) -> dict[int, str]:
+        return dict(Bench(tmp_path, **values).settings.sources)
+
+    every = {"inet_protocols": "all"}
+    both = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+    assert sources(inet_interfaces="loopback-only") == {}
+    assert sources(inet_interfaces="192.0.2.1, 127.0.0.1") == {}
+    assert sources(inet_interfaces="192.0.2.1, 2001:db8::1", **every) == both
+    assert sources(smtp_bind_address="192.0.2.1", smtp_bind_address6="2001:db8::1") == both
+    assert sources(inet_interfaces="192.0.2.2", smtp_bind_address="192.0.2.1") == {
+        socket.AF_INET: "192.0.2.1"
+    }
