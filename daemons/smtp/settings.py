@@ -33,6 +33,7 @@ class SmtpParams:
     inet_protocols: tuple[str, ...]
     ipc_timeout: float
     line_length_limit: int
+    lmtp_assume_final: bool
     mime_boundary_length_limit: int
     mime_nesting_limit: int
     minimal_backoff_time: float
@@ -166,7 +167,10 @@ def load_settings(config: Config, arguments: tuple[str, ...], *, lmtp: bool) -> 
     params = config.load(SmtpParams, prefix)
     values = {one.name: getattr(params, one.name) for one in fields(params)}
     limits = {phase: float(values[phase.timeout]) for phase in PHASES}
-    return Settings(lmtp, params, _parse_flags(arguments), limits, source_addresses(params))
+    flags = _parse_flags(arguments)
+    if lmtp and params.lmtp_assume_final:
+        flags = flags._replace(final=True)
+    return Settings(lmtp, params, flags, limits, source_addresses(params))
 
 
 def source_addresses(params: SmtpParams) -> dict[int, str]:

@@ -72,5 +72,5 @@ PARAMETERS = by_name(
     Parameter("smtp_skip_quit_response", BOOL, "yes", "smtp"),
     Parameter("smtp_tcp_port", STR(1), "smtp", "smtp"),
     Parameter("smtp_xforward_timeout", TIME("s", 1), "300s", "smtp"),
-    Parameter("lmtp_assume_final", BOOL, "no", "lmtp"),
+    Parameter("lmtp_assume_final", BOOL, "no", "smtp lmtp"),
 )  # fmt: skip

@@ -51,7 +51,7 @@ _OTHER = """
     alternate_config_directories debug_peer_level
     debug_peer_list delay_logging_resolution_limit
     empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
-    lmtp_assume_final lmtp_cname_overrides_servername
+    lmtp_cname_overrides_servername
     local_login_sender_maps
     postlogd_watchdog_timeout
     smtp_cname_overrides_servername

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from daemons.smtp.settings import Flags
+from daemons.smtp.settings import Flags, load_settings
 from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
+from libmail.config import open_config
 from libmail.ipc.messages import DeliverFlag, DsnNotify, EnvelopeFlag, Recipient, TraceFlag
 from libmail.log import LOG
 from libmail.queue.file import ContentFlag
@@ -329,6 +330,17 @@ def test_header_lines_of_flags(tmp_path: Path) -> None:
     assert server.contents[0].startswith(
         b"Return-Path: <a@example.org>\r\nX-Original-To: o@x.test\r\nDelivered-To: b@x.test\r\nSubj"
     )
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_delivery_by_lmtp_that_is_the_end(tmp_path: Path, *, final: bool) -> None:
+    """lmtp_assume_final, for servers without DSN."""
+    Bench(tmp_path, lmtp=True, lmtp_assume_final="yes" if final else "no")
+    settings = load_settings(open_config(str(tmp_path)), (), lmtp=True)
+    outcome = one(Bench(tmp_path, lmtp=True, flags=settings.flags), Server(lmtp=True))
+    assert isinstance(outcome, Sent)
+    assert outcome.action == ("delivered" if final else "relayed")
+    assert not load_settings(open_config(str(tmp_path)), (), lmtp=False).flags.final
 
 
 def test_lmtp_replies_by_recipient(tmp_path: Path) -> None:
