@@ -46,7 +46,10 @@ class Removal:
         while self._due:
             due, self._due = self._due, []
             names = [message.queue_id for message in due]
-            removed = await self._workers.run(partial(self._store.remove, names))
+            try:
+                removed = await self._workers.run(partial(self._store.remove, names))
+            except OSError:  # no thread is to be had
+                removed = self._store.remove(names)
             for message, result in zip(due, removed, strict=True):
                 if isinstance(result, OSError):
                     self._store.keep(message.queue_id, result)

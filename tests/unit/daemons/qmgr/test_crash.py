@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,20 +38,23 @@ class Victim:
 
     def __init__(self, bed: Bed, stop_at: int) -> None:
         self.left = stop_at
+        self.dead = False
         self.killed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         for name in self.STEPS:
             self._wrap(bed, name)
 
     def _wrap(self, bed: Bed, name: str) -> None:
         real = getattr(bed.store, name)
 
-        def step(*args: object) -> object:
-            if self.killed.is_set():
-                return False
+        def step(*args: Any) -> object:
+            if self.dead:
+                return [False for _ in args[0]] if name == "remove" else False
             result = real(*args)
             self.left -= 1
             if self.left <= 0:
-                self.killed.set()
+                self.dead = True
+                self._loop.call_soon_threadsafe(self.killed.set)  # files are removed in a thread
             return result
 
         setattr(bed.store, name, step)
@@ -69,7 +73,7 @@ async def first_life(queue_id: QueueId, agent: RecordingAgent, stop_at: int) -> 
         await asyncio.wait({idle, killed}, return_when=asyncio.FIRST_COMPLETED)
         for task in (idle, killed):
             task.cancel()
-        return victim.killed.is_set()
+        return victim.dead
     finally:
         await bed.close()
 

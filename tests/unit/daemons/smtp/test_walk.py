@@ -337,7 +337,8 @@ def test_delivery_by_lmtp_that_is_the_end(tmp_path: Path, *, final: bool) -> Non
     """lmtp_assume_final, for servers without DSN."""
     Bench(tmp_path, lmtp=True, lmtp_assume_final="yes" if final else "no")
     settings = load_settings(open_config(str(tmp_path)), (), lmtp=True)
-    outcome = one(Bench(tmp_path, lmtp=True, flags=settings.flags), Server(lmtp=True))
+    server = Server(lmtp=True, script={"LHLO": PLAIN_EHLO})
+    outcome = one(Bench(tmp_path, lmtp=True, flags=settings.flags), server)
     assert isinstance(outcome, Sent)
     assert outcome.action == ("delivered" if final else "relayed")
     assert not load_settings(open_config(str(tmp_path)), (), lmtp=False).flags.final
