@@ -47,9 +47,10 @@ def test_a_client_of_the_original(make_system: MakeSystem) -> None:
     subprocess.run([source, "-s5", "-m20", "-l3000", *addresses, where], check=True, timeout=120)
     qmqp.system.wait_for_queue_empty()
     assert qmqp.system.mailbox.read_bytes().count(b"\nReturn-Path: <sender@remote.test>") == 20
-    log = qmqp.system.log_text()
-    assert log.count(": client=localhost[127.0.0.1]") == 20
-    assert log.count("]: disconnect from localhost[127.0.0.1]") == 20
+    for words in (": client=", r"\]: disconnect from "):
+        pattern = rf"{words}localhost\[127\.0\.0\.1\]"
+        qmqp.system.wait_for_log(pattern, count=20)
+        assert len(qmqp.system.log_lines(pattern)) == 20
 
 
 def test_what_is_answered(make_system: MakeSystem) -> None:
