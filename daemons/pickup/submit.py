@@ -9,7 +9,7 @@ from typing import Final
 
 from daemons.pickup.events import Pickup
 from daemons.pickup.params import Prepared
-from libmail.clients.cleanup import CleanupClient
+from libmail.clients.cleanup import CleanupClient, without_overridden
 from libmail.ipc.batches import octets
 from libmail.ipc.codec import Chunk, WireError
 from libmail.ipc.messages import (
@@ -45,11 +45,6 @@ _ALL_NOTIFY: Final = 15
 _TOO_MUCH: Final = "too many submissions at the same time"
 _SUBMISSIONS: Final = 100  # of one user at a time
 _ALWAYS: Final = CleanupFlag.BOUNCE | CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
-_OVERRIDES: Final = {
-    "no_address_mappings": CleanupFlag.BCC | CleanupFlag.MAP,
-    "no_header_body_checks": CleanupFlag.FILTER,
-    "no_milters": CleanupFlag.MILTER,
-}
 _AUTODETECT: Final = frozenset({"sendmail", "all"})  # in smtputf8_autodetect_classes
 _USER_FLAGS: Final = (
     EnvelopeFlag.SMTPUTF8
@@ -108,9 +103,8 @@ class Submitter:
         self._cleanup = cleanup
         self._submissions = Counter[int]()  # under way, by user
         self._held = Counter[int]()  # octets of their recipients, by user
-        self.flags = int(_ALWAYS | CleanupFlag.MILTER)
-        for option in self._params.receive_override_options:
-            self.flags &= ~_OVERRIDES.get(option, CleanupFlag(0))
+        options = self._params.receive_override_options
+        self.flags = int(without_overridden(_ALWAYS | CleanupFlag.MILTER, options))
         if _AUTODETECT & frozenset(self._params.smtputf8_autodetect_classes):
             self.flags |= CleanupFlag.SMTPUTF8_AUTODETECT
 

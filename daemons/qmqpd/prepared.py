@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from libmail.clients.cleanup import without_overridden
 from libmail.dns.native import NativeResolver
 from libmail.ipc.messages import CleanupFlag
 from libmail.service.skeleton import Startup
@@ -13,11 +14,6 @@ __all__ = ["Prepared", "QmqpdParams", "prepare"]
 
 _TITLE: Final = "qmqpd_authorized_clients"
 _ALWAYS: Final = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP | CleanupFlag.MILTER
-_OVERRIDES: Final = {
-    "no_address_mappings": CleanupFlag.BCC | CleanupFlag.MAP,
-    "no_header_body_checks": CleanupFlag.FILTER,
-    "no_milters": CleanupFlag.MILTER,
-}
 _AUTODETECT: Final = frozenset({"qmqpd", "all"})  # in smtputf8_autodetect_classes
 
 
@@ -68,9 +64,7 @@ def prepare(startup: Startup) -> Prepared:
 
 
 def _cleanup_flags(params: QmqpdParams) -> int:
-    flags = _ALWAYS
-    for option in params.receive_override_options:
-        flags &= ~_OVERRIDES.get(option, CleanupFlag(0))
+    flags = without_overridden(_ALWAYS, params.receive_override_options)
     if not _AUTODETECT.isdisjoint(params.smtputf8_autodetect_classes):
         flags |= CleanupFlag.SMTPUTF8_AUTODETECT
     return int(flags)

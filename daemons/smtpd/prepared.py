@@ -10,6 +10,7 @@ from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.rates import Limits, open_limits
 from daemons.smtpd.tls_setup import TlsSetup, open_tls
+from libmail.clients.cleanup import OVERRIDES, without_overridden
 from libmail.clients.flush import FlushClientParams, flush_domains
 from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.notice import NoticeParams
@@ -28,6 +29,7 @@ from libmail.tables.table import TableOptions
 
 __all__ = ["Prepared", "open_tables"]
 
+_ALWAYS: Final = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
 _UNRESTRICTED: Final = (
     *((f"smtpd_{stage}_restrictions", "") for stage in ("client", "helo", "sender", "relay")),
     *(
@@ -57,14 +59,6 @@ _UNRESTRICTED: Final = (
 )
 
 
-_OVERRIDES: Final = {
-    "no_header_body_checks": CleanupFlag.FILTER,
-    "no_milters": CleanupFlag.MILTER,
-    "no_address_mappings": CleanupFlag.BCC | CleanupFlag.MAP,
-    "no_unknown_recipient_checks": CleanupFlag(0),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What parameters mean together.
@@ -80,12 +74,11 @@ class Options:
 
 
 def _options(params: SmtpdParams, tls: TlsSetup, *, milters: bool) -> Options:
-    flags = CleanupFlag.FILTER | CleanupFlag.BCC | CleanupFlag.MAP
     overrides = params.receive_override_options
     for word in overrides:
-        if word not in _OVERRIDES:
+        if word not in OVERRIDES:
             LOG.warning(f'unknown receive_override_options value "{word}"')
-        flags &= ~_OVERRIDES.get(word, CleanupFlag(0))
+    flags = without_overridden(_ALWAYS, overrides)
     return Options(
         cleanup_flags=int(flags),
         must_encrypt=tls.level.enforced,

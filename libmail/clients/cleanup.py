@@ -15,7 +15,7 @@ report the message as accepted.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from libmail.clients.milter import HandedOver
@@ -25,6 +25,7 @@ from libmail.ipc.messages import (
     CODEC,
     CleanupAbort,
     CleanupAmend,
+    CleanupFlag,
     CleanupOpen,
     CleanupOpened,
     CleanupResult,
@@ -36,7 +37,30 @@ from libmail.ipc.messages import (
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
-__all__ = ["CleanupClient", "MailClient", "MailSubmission", "Submission"]
+__all__ = [
+    "OVERRIDES",
+    "CleanupClient",
+    "MailClient",
+    "MailSubmission",
+    "Submission",
+    "without_overridden",
+]
+
+OVERRIDES: Final[Mapping[str, CleanupFlag]] = {
+    "no_address_mappings": CleanupFlag.BCC | CleanupFlag.MAP,
+    "no_header_body_checks": CleanupFlag.FILTER,
+    "no_milters": CleanupFlag.MILTER,
+    "no_unknown_recipient_checks": CleanupFlag(0),
+}
+"""The words of receive_override_options, and what cleanup is not to do then."""
+
+
+def without_overridden(flags: CleanupFlag, options: Iterable[str]) -> CleanupFlag:
+    """Flags for a message, without what receive_override_options turns off."""
+    for option in options:
+        flags &= ~OVERRIDES.get(option, CleanupFlag(0))
+    return flags
+
 
 _BUFFER: Final = 1 << 16
 _RECIPIENTS: Final = 500  # in a frame
