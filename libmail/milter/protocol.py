@@ -397,6 +397,7 @@ def parse_answer(name: int, data: bytes) -> Answer:
 
 
 def _refuse(data: bytes) -> Answer:
+    """A reply in the words of the Milter, in which %% stands for % (smfi_setreply)."""
     if len(data) > _MAX_REPLY:
         raise MilterError(f"reply of {len(data)} octets")
     lines = _text(_string(data)).replace("\r\n", "\n").split("\n")
@@ -410,7 +411,7 @@ def _refuse(data: bytes) -> Answer:
         status = _STATUS.match(text)
         if status is not None:
             dsn, text = dsn or status[0], text[status.end() :].lstrip(" \t")
-        texts.append(text)
+        texts.append(text.replace("%%", "%"))
     if dsn[:1] != code[:1]:
         dsn = f"{code[0]}.7.1"
     return Refuse(Reply(int(code), dsn, "\n".join(texts)))

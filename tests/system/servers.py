@@ -99,6 +99,7 @@ class Server:
             user=self.user.pw_uid if change else None,
             group=self.user.pw_gid if change else None,
             extra_groups=[] if change else None,
+            start_new_session=True,
         )
 
     def start(self) -> None:

@@ -40,6 +40,7 @@ ANSWERS = [
     ("progress", "p", b"", protocol.Progress()),
     ("reply", "y", b"550 5.7.1 no\0", Refuse(Reply(550, "5.7.1", "no"))),
     ("reply without status", "y", b"451 later\0", Refuse(Reply(451, "4.7.1", "later"))),
+    ("percent", "y", b"550 5.7.1 10%% %d\0", Refuse(Reply(550, "5.7.1", "10% %d"))),
     ("status of another class", "y", b"550 4.7.1 no\0", Refuse(Reply(550, "5.7.1", "no"))),
     (
         "lines",
