@@ -1,7 +1,7 @@
 """smtp(8): deliver mail to other systems by SMTP, or by LMTP under the name lmtp(8).
 
 Called by: qmgr. Asks: DNS, tables, tlsmgr (TLS sessions). Writes: the done marks. Tells: bounce,
-defer, trace, verify; cleanup (notices to the postmaster).
+defer, trace, verify; cleanup (notices to the postmaster); a collector of TLS reports.
 Needs: the queue, the network; its tables and keys open before the jail.
 
 One process has many deliveries under way, each a task of its own. Sessions are cached for the next
@@ -11,7 +11,7 @@ walk           one request: over its destinations and servers; cache: cached ses
 conversation   one message in one session; session: an SMTP session, with tls_start and logins
 outgoing       the message as one server gets it, with generic, checks, content
 ledger         the outcome of each recipient; failure: reasons, their texts and status codes
-shared         what all deliveries share, from settings, tls_policy, replyfilter, pix
+shared         what all deliveries share, from settings, tls_policy, tlsrpt, replyfilter, pix
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limi
 from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import TlsPolicies, open_policies
 from daemons.smtp.tls_setup import open_engine
+from daemons.smtp.tlsrpt import Reporter, open_reporter
 from daemons.smtp.walk import Walk
 from libmail.agents.delivery import (
     Deferred,
@@ -73,6 +74,7 @@ class Prepared:
     status_filter: StatusFilter
     decisions: Decisions
     engine: "Handshakes | None"
+    reporter: Reporter | None
     generic: GenericMaps
     checks: ContentChecks
     notices: NoticeParams
@@ -174,21 +176,23 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
     prefix = "lmtp" if lmtp else "smtp"
     options = TableOptions.of(config)
     tls = open_policies(config, prefix)
+    decisions = _decisions(
+        params,
+        tls,
+        config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
+        open_logins(config, prefix, options),
+        options,
+        lmtp=lmtp,
+    )
     return Prepared(
         settings=settings,
         delivery=config.load(DeliveryParams),
         status_filter=open_status_filter(
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
-        decisions=_decisions(
-            params,
-            tls,
-            config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
-            open_logins(config, prefix, options),
-            options,
-            lmtp=lmtp,
-        ),
+        decisions=decisions,
         engine=open_engine(config, prefix) if tls.ever else None,
+        reporter=open_reporter(config, prefix, decisions.lookups) if tls.ever else None,
         generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),
         notices=config.load(NoticeParams),
@@ -222,10 +226,12 @@ async def _outgoing(delivery: Delivery, prepared: Prepared) -> Outgoing:
 
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """For `Service`."""
-    engine = prepared.engine
-    client = SmtpClient(prepared.settings, prepared.decisions, _notices(prepared), engine)
+    engine, reporter = prepared.engine, prepared.reporter
+    client = SmtpClient(prepared.settings, prepared.decisions, _notices(prepared), engine, reporter)
     if engine is not None:
         engine.begin(runtime.spawn)
+    if reporter is not None:
+        reporter.begin(runtime.spawn)
     flags = prepared.settings.flags
 
     async def agent(delivery: Delivery) -> None:
@@ -252,6 +258,8 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
 
     async def drain() -> None:
         client.cache.close()
+        if reporter is not None:
+            await reporter.drain()
 
     return Handlers(stream=handlers.stream, datagram=handlers.datagram, drain=drain)
 

@@ -139,7 +139,7 @@ class Conversation:
         def extensions(reply: ServerReply) -> Extensions:
             return client.extensions(reply, discard)
 
-        start = TlsStart(client.settings, client.engine, self._tls, session)
+        start = TlsStart(client.settings, client.engine, self._tls, session, client.reporter)
         wrapped = client.settings.wraps(self._tls.policy.level)
         if wrapped:
             await start.at_once()

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from libmail.ipc.messages import QueueId
+from libmail.tls.tlsrpt import ReportedFailure, ReportedServer
 
 __all__ = [
     "CheckLine",
@@ -12,6 +13,7 @@ __all__ = [
     "TlsEstablished",
     "TlsOffered",
     "TlsPeer",
+    "TlsReported",
 ]
 
 
@@ -106,3 +108,35 @@ class TlsOffered(NamedTuple):
     def text(self) -> str:
         """`Host offered STARTTLS: [mx.example]`."""
         return f"Host offered STARTTLS: [{self.host}]"
+
+
+class TlsReported(NamedTuple):
+    """How a handshake ended, for reports to the domain that mail goes to (RFC 8460).
+
+    status: success, failure. failure_type, failure_reason: "" where there is nothing to say.
+    """
+
+    status: str
+    domain: str
+    host: str
+    address: str
+    failure_type: str
+    failure_reason: str
+
+    @classmethod
+    def of(
+        cls, domain: str, server: ReportedServer, failure: ReportedFailure | None
+    ) -> "TlsReported":
+        """For a handshake with a server of the domain."""
+        if failure is None:
+            return cls("success", domain, server.host, server.address, "", "")
+        kind, reason = failure.kind.label, failure.code
+        return cls("failure", domain, server.host, server.address, kind, reason)
+
+    def text(self) -> str:
+        """`TLSRPT: status=success, domain=a.example, receiving_mx=mx.a.example[1.2.3.4]`."""
+        kind = f", failure_type={self.failure_type}" if self.failure_type else ""
+        reason = f", failure_reason={self.failure_reason}" if self.failure_reason else ""
+        server = f"{self.host}[{self.address}]"
+        head = f"TLSRPT: status={self.status}, domain={self.domain}, receiving_mx={server}"
+        return f"{head}{kind}{reason}"

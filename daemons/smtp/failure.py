@@ -92,6 +92,10 @@ class TlsRequirementFailed(SiteFailed):
 class HandshakeFailed(Exception):
     """The TLS handshake failed, and the connection cannot be used any more."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 def lost(server: NamedServer, error: Lost) -> Failure:
     """The connection was lost or timed out."""

@@ -34,6 +34,7 @@ from libmail.tls.loglevel import LogLevel, parse_loglevel
 from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, session_key
 from libmail.tls.policy_entry import PolicyError
+from libmail.tls.tlsrpt import FailureType, ReportedFailure, distrust
 
 __all__ = ["Handshake", "Handshakes", "open_handshakes"]
 
@@ -142,10 +143,10 @@ class Handshake:
             await session.wire.secure(TlsLayer(self._connection))
         except (TlsFailed, Lost) as error:
             self._cached.forget()
-            reason = _TIMED_OUT if isinstance(error, Lost) else error.reason
-            LOG.event(TlsError(session.relay, reason))
-            warn_of_problems(() if isinstance(error, Lost) else error.problems)
-            raise HandshakeFailed from None
+            failed = TlsFailed(_TIMED_OUT) if isinstance(error, Lost) else error
+            LOG.event(TlsError(session.relay, failed.reason))
+            warn_of_problems(failed.problems)
+            raise HandshakeFailed(failed.words) from None
         session.secured = True
         session.verified = self._connection.trust is Trust.VERIFIED
         self._tell()
@@ -172,6 +173,19 @@ class Handshake:
                     agreed.established(trust, "to", peer),
                 )
             )
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it was that of a session of before."""
+        return self._connection.agreed.resumed
+
+    def distrust(self, unmet: PolicyError | None) -> ReportedFailure | None:
+        """What reports say against it, None for nothing. unmet: what `perform` has returned."""
+        if self._policy.unusable or not self._connection.usable_records:
+            return ReportedFailure(FailureType.TLSA_INVALID, "all TLSA records unusable")
+        if unmet is None:
+            return None
+        return distrust(self._connection.refused, resumed=self.resumed)
 
     def keep_session(self) -> None:
         """Store the session; with TLS 1.3 it arrives together with the first reply."""

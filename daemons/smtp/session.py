@@ -35,12 +35,13 @@ class Session:
     """An SMTP session with a server.
 
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
-    with the port, as logged. pix: workarounds. secured: by TLS. verified: and the server is the
-    one that was asked for. logged_in: by AUTH. uses: transactions. born: monotonic time.
+    with the port, as logged. hello: its answer to EHLO or HELO. pix: workarounds. secured: by TLS.
+    verified: and the server is the one that was asked for. logged_in: by AUTH. uses: transactions.
+    born: monotonic time.
     """
 
-    __slots__ = ("address", "born", "extensions", "host", "logged_in", "name", "pix", "port",
-                 "relay", "secured", "uses", "verified", "wire")  # fmt: skip
+    __slots__ = ("address", "born", "extensions", "hello", "host", "logged_in", "name", "pix",
+                 "port", "relay", "secured", "uses", "verified", "wire")  # fmt: skip
 
     def __init__(self, wire: SecureWire, host: str, address: str, port: int) -> None:
         """port: 0 for a UNIX socket."""
@@ -51,6 +52,7 @@ class Session:
         self.name = f"{host}[{address}]"
         self.relay = f"{self.name}:{port}" if port else self.name
         self.extensions = _NO_EXTENSIONS
+        self.hello: ServerReply | None = None
         self.pix: frozenset[str] = frozenset()
         self.secured = False
         self.verified = False
@@ -155,7 +157,14 @@ class Session:
 
     async def _hello(self, verb: str, phase: Phase, name: str) -> ServerReply:
         self.wire.send(f"{verb} {name}\r\n".encode())
-        return await self.reply(phase)
+        self.hello = await self.reply(phase)
+        return self.hello
+
+    @property
+    def hello_name(self) -> str:
+        """The name by which the server introduces itself; "" if it has not."""
+        words = self.hello.lines[0][4:].split() if self.hello is not None else []
+        return words[0] if words else ""
 
     def _detect_loop(self, reply: ServerReply, myhostname: str, nexthop: str) -> None:
         words = reply.lines[0][4:].split()

@@ -25,6 +25,7 @@ from libmail.tables.match import StringList
 
 if TYPE_CHECKING:
     from daemons.smtp.handshakes import Handshakes
+    from daemons.smtp.tlsrpt import Reporter
 
 __all__ = ["Decisions", "SmtpClient", "SourceUnusable", "discard_title"]
 
@@ -66,13 +67,16 @@ class SmtpClient:
         decisions: Decisions,
         notices: Notices,
         engine: "Handshakes | None" = None,
+        reporter: "Reporter | None" = None,
     ) -> None:
-        """engine: the TLS engine, None where TLS is off or not possible."""
+        """engine: the TLS engine, None where TLS is off or not possible. reporter: of its
+        handshakes, None where nobody is to be told."""
         self.settings: Final = settings
         self.decisions: Final = decisions
         self.reply_filter: Final = decisions.reply_filter or None
         self.notices: Final = notices or None
         self.engine: Final = engine
+        self.reporter: Final = reporter
         self.cache: Final = SessionCache(settings.params)
         self._wire: type[SecureWire] = RecordingWire if notices else SecureWire
         self._poller: Poller | None = None

@@ -28,11 +28,15 @@ TlsKey = tuple[Policy, Where | None]
 
 @dataclass(frozen=True, slots=True)
 class ServerTlsPolicy:
-    """The policy for one server. wanted: the configured level, for the log."""
+    """The policy for one server. wanted: the configured level, for the log.
+
+    optional: the sender does not insist on TLS.
+    """
 
     policy: Policy
     where: Where
     wanted: Level
+    optional: bool = False
 
     @property
     def key(self) -> TlsKey:
@@ -48,10 +52,8 @@ class ServerTlsPolicy:
         server: None for a UNIX socket. Raises PolicyError, after its warning is logged; also where
         an MTA-STS policy does not allow the server.
         """
-        if server is not None and not self.policy.allows_host(server.host):
-            domain = self.policy.sts.domain or self.where.nexthop
-            reason = f"{server.host} is not among the MX hosts of the MTA-STS policy of {domain}"
-            raise PolicyError("", reason)
+        if server is not None:
+            self.policy.refuse_host(self.where.nexthop, server.host)
         level = self.policy.level
         if not level.by_dane:
             return self
@@ -118,7 +120,7 @@ class TlsPolicies:
             LOG.warning(policy.warning)
         if optional:
             policy = relaxed(policy, self._params, self._common, wrapped=self._wrapped)
-        return ServerTlsPolicy(policy, where, policy.level)
+        return ServerTlsPolicy(policy, where, policy.level, optional)
 
     async def _chosen(self, text: str, where: Where, lookups: Lookups) -> Policy:
         find, site = (partial(lookups.find, title) for title in (self._policies, self._sites))

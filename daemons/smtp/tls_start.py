@@ -4,14 +4,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemons.smtp.events import TlsOffered
-from daemons.smtp.failure import Failure, TlsRequirementFailed, refused_tls
+from daemons.smtp.failure import (
+    Failure,
+    HandshakeFailed,
+    TlsRequirementFailed,
+    refused_tls,
+)
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import ServerTlsPolicy
+from daemons.smtp.tlsrpt import Reporter
 from libmail.log import LOG
 from libmail.smtp.client import STARTTLS, Extensions, ServerReply
 from libmail.tls.levels import Level
 from libmail.tls.policy_entry import PolicyError
+from libmail.tls.tlsrpt import FailureType, ReportedFailure
 
 if TYPE_CHECKING:
     from daemons.smtp.handshakes import Handshake, Handshakes
@@ -28,12 +35,14 @@ class TlsStart:
         engine: "Handshakes | None",
         tls: ServerTlsPolicy,
         session: Session,
+        reporter: Reporter | None,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._tls = tls
         self._level = tls.policy.level
         self._session = session
+        self._reporter = reporter
         self._handshake: Handshake | None = None
 
     async def at_once(self) -> None:
@@ -53,9 +62,11 @@ class TlsStart:
                 LOG.event(TlsOffered(session.host))
         elif session.extensions.starttls and (level.enforced or self._engine is not None):
             await self._start(extensions)
-        elif level.enforced:
-            text = f"TLS is required, but was not offered by host {session.name}"
-            raise TlsRequirementFailed(Failure("4.7.4", text, site=True))
+        elif not session.extensions.starttls:
+            self._report(ReportedFailure(FailureType.STARTTLS_NOT_SUPPORTED))
+            if level.enforced:
+                text = f"TLS is required, but was not offered by host {session.name}"
+                raise TlsRequirementFailed(Failure("4.7.4", text, site=True))
 
     async def _start(self, extensions: Callable[[ServerReply], Extensions]) -> None:
         session = self._session
@@ -66,7 +77,9 @@ class TlsStart:
             await self._perform(handshake)
             await session.greet_again(self._settings, extensions)
             self.keep_session()
-        elif self._level.enforced:
+            return
+        self._report(ReportedFailure(FailureType.STARTTLS_NOT_SUPPORTED, reply.text))
+        if self._level.enforced:
             raise TlsRequirementFailed(refused_tls(session, reply))
 
     async def _attempt(self) -> "Handshake":
@@ -81,7 +94,16 @@ class TlsStart:
             raise TlsRequirementFailed(Failure(error.dsn, error.reason, site=True)) from None
 
     async def _perform(self, handshake: "Handshake") -> None:
-        unmet = await handshake.perform()
+        try:
+            unmet = await handshake.perform()
+        except HandshakeFailed as error:
+            self._report(ReportedFailure(FailureType.VALIDATION_FAILURE, error.reason))
+            raise
+        self._report(handshake.distrust(unmet), resumed=handshake.resumed)
         if unmet is not None:
             raise TlsRequirementFailed(Failure(unmet.dsn, unmet.reason, site=True))
         self._handshake = handshake
+
+    def _report(self, failure: ReportedFailure | None, *, resumed: bool = False) -> None:
+        if self._reporter is not None:
+            self._reporter.handshake(self._session, self._tls, failure, resumed=resumed)

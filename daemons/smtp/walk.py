@@ -188,6 +188,8 @@ class Walk:
             return await tls.at(server, destination.port, decisions.dane, decisions.lookups)
         except PolicyError as error:
             LOG.warning(f"TLS policy lookup for {route.text}/{host}: {error.reason}")
+            if self._client.reporter is not None and not self._mail.outgoing.tls_optional:
+                self._client.reporter.no_session(destination.host, server, error)
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
 

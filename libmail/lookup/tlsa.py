@@ -18,8 +18,9 @@ from libmail.lookup.context import Lookups
 from libmail.lookup.servers import Server
 from libmail.tls.dane import Tlsa, read_tlsa
 from libmail.tls.levels import Level
-from libmail.tls.policy import Policy, with_records
+from libmail.tls.policy import Policy, dane_failed, with_records
 from libmail.tls.policy_entry import PolicyError
+from libmail.tls.tlsrpt import FailureType
 
 __all__ = ["DaneParams", "FoundTlsa", "find_tlsa", "settled"]
 
@@ -51,7 +52,7 @@ async def settled(
     """
     if server.mx_secure is False:
         if policy.level is Level.DANE_ONLY:
-            raise PolicyError("", "non DNSSEC destination")
+            raise dane_failed("non DNSSEC destination", FailureType.DANE_REQUIRED)
         if params.smtp_tls_dane_insecure_mx_policy == "may":
             return policy.fallbacks[0]
     found = await find_tlsa(
@@ -103,7 +104,8 @@ async def _names(lookups: Lookups, server: Server, port: int, *, force: bool) ->
 
 def _failed(server: Server, port: int, error: DnsError) -> PolicyError:
     warning = f"DANE TLSA lookup problem: {error.text}"
-    return PolicyError(warning, f"TLSA lookup error for {server.host}:{port}")
+    reason = f"TLSA lookup error for {server.host}:{port}"
+    return dane_failed(reason, FailureType.DNSSEC_INVALID, warning=warning)
 
 
 def _records(answer: DnsAnswer) -> tuple[Tlsa, ...]:

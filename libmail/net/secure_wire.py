@@ -54,6 +54,15 @@ class SecureWire(Wire):
         self._handshaking = False
         super().__init__(poller, family, limits, min_rate=min_rate)
 
+    @property
+    def own_address(self) -> str:
+        """Our end of the connection; "" for that of a UNIX socket, or once it is lost."""
+        try:
+            name: object = self._socket.getsockname()
+        except OSError:
+            return ""
+        return str(name[0]) if isinstance(name, tuple) else ""
+
     async def secure(self, layer: Layer) -> None:
         """Perform the handshake; all data goes through the layer from then on.
 

@@ -59,6 +59,10 @@ class Tlsa:
             return "malformed TLSA association data"
         return ""
 
+    def whole(self) -> str:
+        """As in a zone file, RFC 6698 §2.2."""
+        return f"{self.usage} {self.selector} {self.matching} {self.data.hex().upper()}"
+
     def __str__(self) -> str:
         """As in a zone file, but a long one in short: its begin and end."""
         shown = self.data.hex().upper()

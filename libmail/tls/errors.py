@@ -50,6 +50,12 @@ class TlsFailed(TlsError):
         self.problems = problems
         self.lost = lost
 
+    @property
+    def words(self) -> str:
+        """In short: what the library calls its first problem, or else the reason."""
+        parts = self.problems[0].split(":") if self.problems else []
+        return parts[4] if len(parts) > 4 else self.reason
+
 
 class TlsClosed(TlsError):
     """The peer has closed the session in due form (close_notify)."""

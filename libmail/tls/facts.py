@@ -10,12 +10,12 @@ __all__ = ["Agreed", "Algorithm", "Refusal", "Trust", "client_comment"]
 
 # Results of verification that have words of their own, X509_V_ERR_... of the library.
 _SELF_SIGNED: Final = (18, 19)
-_UNTRUSTED_ISSUER: Final = (2, 20, 21)
+UNTRUSTED_ISSUER: Final = (2, 20, 21)
 _NOT_YET_VALID: Final = (9, 13)
-_EXPIRED: Final = (10, 14)
+EXPIRED: Final = (10, 14)
 CHAIN_TOO_LONG: Final = 22
 INVALID_PURPOSE: Final = 26
-_UNTRUSTED: Final = 27
+UNTRUSTED: Final = 27
 WRONG_NAME: Final = 62
 NO_DANE_MATCH: Final = 65
 
@@ -117,15 +117,15 @@ class Refusal:
     def text(self, role: str, peer: str) -> str:
         """The line of the log. role: whose certificate, "server" or "client"."""
         general = f"certificate verification failed for {peer}: "
-        if self.code == _UNTRUSTED:
+        if self.code == UNTRUSTED:
             return f"{general}not trusted by local or TLSA policy"
         if self.code in _SELF_SIGNED:
             return f"{general}self-signed certificate"
-        if self.code in _UNTRUSTED_ISSUER:
+        if self.code in UNTRUSTED_ISSUER:
             return f"{general}untrusted issuer {self.issuer}"
         if self.code in _NOT_YET_VALID:
             return f"{role} {general}certificate not yet valid"
-        if self.code in _EXPIRED:
+        if self.code in EXPIRED:
             return f"{role} {general}certificate has expired"
         if self.code == INVALID_PURPOSE:
             return f"{general}not designated for use as a {role} certificate"

@@ -27,12 +27,20 @@ from libmail.tls.levels import Level, level_named
 from libmail.tls.params import TlsParams
 from libmail.tls.policy_entry import Find, PolicyEntry, PolicyError, StsPolicy, find_entry
 from libmail.tls.settings import cipher_list, parse_protocols, words
+from libmail.tls.tlsrpt import (
+    NO_POLICY,
+    FailureType,
+    PolicyKind,
+    ReportedFailure,
+    ReportedPolicy,
+)
 
 __all__ = [
     "Policy",
     "Where",
     "choose",
     "client_level",
+    "dane_failed",
     "relaxed",
     "session_key",
     "site_level",
@@ -65,8 +73,8 @@ class Policy:
     """The TLS policy for a server. match: patterns and strategies, or fingerprints.
 
     reuse: whether a session may serve several deliveries. records: TLSA records of base_domain;
-    fallbacks: the policies without such records, and with unusable ones. warning: to be logged each
-    time that the policy is used.
+    fallbacks: the policies without such records, and with unusable ones, which then has them in
+    `unusable`. warning: to be logged each time that the policy is used.
     """
 
     level: Level
@@ -80,6 +88,7 @@ class Policy:
     digest: str = "sha256"
     wide_wildcards: bool = True
     records: tuple[Tlsa, ...] = ()
+    unusable: tuple[Tlsa, ...] = ()
     base_domain: str = ""
     fallbacks: tuple[Policy, ...] = ()
     mx_hosts: tuple[str, ...] = ()
@@ -118,6 +127,21 @@ class Policy:
         return not self.mx_hosts or any(
             pattern.lower() in (name, parent) for pattern in self.mx_hosts
         )
+
+    def refuse_host(self, domain: str, host: str) -> None:
+        """Raises PolicyError for a host that `allows_host` does not. domain: mail goes there."""
+        if not self.allows_host(host):
+            where = f"the MX hosts of the MTA-STS policy of {self.sts.domain or domain}"
+            wrong = ReportedFailure(FailureType.VALIDATION_FAILURE, "MX host not in STS policy")
+            reason = f"{host} is not among {where}"
+            raise PolicyError("", reason, reported=(self.reported, wrong))
+
+    @property
+    def reported(self) -> ReportedPolicy:
+        """What reports say that it is (RFC 8460 §4.2); of DANE only once its records are known."""
+        if self.records or self.unusable:
+            return _reported_tlsa(self.records or self.unusable, self.base_domain)
+        return self.sts.reported or NO_POLICY
 
     def unmet(self, trust: Trust) -> PolicyError | None:
         """The error if the trust that the handshake has established does not meet the policy."""
@@ -278,8 +302,7 @@ def _policy(level: Level, entry: PolicyEntry, params: ClientTlsParams, common: T
         wide_wildcards=common.tls_wildcard_matches_multiple_labels,
         sts=entry.sts,
     )
-    if entry.sts.failure:
-        raise PolicyError("", f"policy failure: {entry.sts.failure}")
+    entry.sts.check()
     if params.smtp_tls_enforce_sts_mx_patterns and _is_sts(entry.sts):
         policy = replace(policy, match=("hostname",), mx_hosts=entry.sts.mx_patterns)
     return _with_ciphers(policy, entry, params, common)
@@ -330,14 +353,29 @@ def with_records(policy: Policy, records: Sequence[Tlsa] | None, base_domain: st
     only = policy.level is Level.DANE_ONLY
     if records is None:
         if only:
-            raise PolicyError("", "no TLSA records found")
+            raise dane_failed("no TLSA records found", FailureType.DANE_REQUIRED)
         return policy.fallbacks[0]
     usable = tuple(record for record in records if record.for_mail)
     if usable:
         return replace(policy, records=usable, base_domain=base_domain)
+    unusable = tuple(records)
     if only:
-        raise PolicyError("", "TLSA records unusable")
-    return policy.fallbacks[1]
+        told = _reported_tlsa(unusable, base_domain)
+        raise dane_failed("TLSA records unusable", FailureType.TLSA_INVALID, told)
+    return replace(policy.fallbacks[1], unusable=unusable, base_domain=base_domain)
+
+
+def _reported_tlsa(records: Sequence[Tlsa], base_domain: str) -> ReportedPolicy:
+    lines = tuple(record.whole() for record in records)
+    return ReportedPolicy(PolicyKind.TLSA, base_domain, lines)
+
+
+def dane_failed(
+    reason: str, kind: FailureType, policy: ReportedPolicy | None = None, warning: str = ""
+) -> PolicyError:
+    """The error where DANE says that there can be no session. policy: None for no records."""
+    told = policy or ReportedPolicy(PolicyKind.TLSA)
+    return PolicyError(warning, reason, reported=(told, ReportedFailure(kind)))
 
 
 def _is_sts(sts: StsPolicy) -> bool:

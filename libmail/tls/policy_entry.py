@@ -19,6 +19,7 @@ from libmail.dns.hostname import valid_hostname
 from libmail.tables.braces import split_list, strip_braces
 from libmail.tls.errors import TlsError
 from libmail.tls.levels import Level, level_named
+from libmail.tls.tlsrpt import NO_POLICY, PolicyKind, ReportedFailure, ReportedPolicy, failure_named
 
 __all__ = ["Find", "PolicyEntry", "PolicyError", "StsPolicy", "find_entry", "parse_entry"]
 
@@ -35,16 +36,23 @@ _POLICY_TYPES: Final = frozenset(("sts", "no-policy-found"))
 class PolicyError(TlsError):
     """What is to be sent cannot be sent so: a mistake in the configuration, or a temporary failure.
 
-    warning: for the log, "" for none. The text goes into the delivery status, with `dsn`.
+    warning: for the log, "" for none. The text goes into the delivery status, with `dsn`. reported:
+    what is told to those who want to know how TLS fares (RFC 8460), the policy and what is wrong;
+    None where the trouble is ours.
     """
 
     def __init__(
-        self, warning: str, reason: str = "client TLS configuration problem", dsn: str = "4.7.5"
+        self,
+        warning: str,
+        reason: str = "client TLS configuration problem",
+        dsn: str = "4.7.5",
+        reported: tuple[ReportedPolicy, ReportedFailure] | None = None,
     ) -> None:
         super().__init__(reason)
         self.warning = warning
         self.reason = reason
         self.dsn = dsn
+        self.reported = reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,19 @@ class StsPolicy:
     strings: tuple[str, ...] = ()
     mx_patterns: tuple[str, ...] = ()
     failure: str = ""
+
+    @property
+    def reported(self) -> ReportedPolicy | None:
+        """For reports; None where there is no such policy."""
+        if self.policy_type != "sts":
+            return None
+        return ReportedPolicy(PolicyKind.STS, self.domain, self.strings, self.mx_patterns)
+
+    def check(self) -> None:
+        """Raises PolicyError for a policy that counts as failed."""
+        if self.failure:
+            told = self.reported or NO_POLICY, ReportedFailure(failure_named(self.failure))
+            raise PolicyError("", f"policy failure: {self.failure}", reported=told)
 
 
 @dataclass(frozen=True, slots=True)

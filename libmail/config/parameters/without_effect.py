@@ -15,10 +15,8 @@ def _words(text: str) -> frozenset[str]:
 
 _TLS = """
     lmtp_tls_block_early_mail_reply
-    lmtp_tls_loglevel_maps lmtp_tls_trace_size_limit lmtp_tlsrpt_enable
-    lmtp_tlsrpt_skip_reused_handshakes lmtp_tlsrpt_socket_name smtp_tls_block_early_mail_reply
-    smtp_tls_loglevel_maps smtp_tls_trace_size_limit smtp_tlsrpt_enable
-    smtp_tlsrpt_skip_reused_handshakes smtp_tlsrpt_socket_name
+    lmtp_tls_loglevel_maps lmtp_tls_trace_size_limit smtp_tls_block_early_mail_reply
+    smtp_tls_loglevel_maps smtp_tls_trace_size_limit
     smtpd_tls_loglevel_maps
     smtpd_tls_trace_size_limit tls_trace_rate_limit
     tlsproxy_watchdog_timeout

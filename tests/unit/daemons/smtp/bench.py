@@ -20,6 +20,7 @@ from daemons.smtp.settings import Flags, Settings, SmtpParams, source_addresses
 from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import open_policies
 from daemons.smtp.tls_setup import open_engine
+from daemons.smtp.tlsrpt import open_reporter
 from daemons.smtp.walk import Walk
 from libmail.agents.delivery import Delivery, DeliveryServices, Outcome
 from libmail.clients.notice import NoticeParams, Postmaster
@@ -240,8 +241,13 @@ class Bench:
             logins=open_logins(config, prefix, TableOptions.of(config)),
         )
         notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
+        self.reporter = open_reporter(config, prefix, decisions.lookups) if tls.ever else None
         self.client = SmtpClient(
-            self.settings, decisions, notices, open_engine(config, prefix) if tls.ever else None
+            self.settings,
+            decisions,
+            notices,
+            open_engine(config, prefix) if tls.ever else None,
+            self.reporter,
         )
         self.records = PlayedService(lambda _: BounceReply(0, ""))
         self.services = DeliveryServices(
@@ -301,9 +307,13 @@ class Bench:
     async def run(self, delivery: Delivery) -> dict[str, Outcome]:
         assert isinstance(delivery, RecordedDelivery)
         outgoing = Outgoing(delivery, self.settings, {}, None)
+        if self.reporter is not None:
+            self.reporter.begin(asyncio.create_task)
         try:
             await Walk(self.client, delivery, outgoing).run()
         finally:
             delivery.file.close()
+        if self.reporter is not None:
+            await self.reporter.drain()
         assert not delivery.unfinished
         return delivery.outcomes

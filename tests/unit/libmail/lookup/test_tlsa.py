@@ -119,7 +119,9 @@ def test_policy() -> None:
     found = policy_for(MX, OWN)
     assert (found.level, found.records, found.base_domain) == (Level.DANE, (RECORD,), "mx.test")
     assert policy_for(MX) is FALLBACKS[0]
-    assert policy_for(MX, "_25._tcp.mx.test TLSA 0 1 1 00") is FALLBACKS[1]
+    unusable = policy_for(MX, "_25._tcp.mx.test TLSA 0 1 1 00")
+    other = Tlsa(0, 1, 1, b"\0")
+    assert unusable == replace(FALLBACKS[1], unusable=(other,), base_domain="mx.test")
     assert policy_for(MX._replace(mx_secure=None), OWN) == found
     with pytest.raises(PolicyError, match="no TLSA records found"):
         policy_for(MX, level=Level.DANE_ONLY)
