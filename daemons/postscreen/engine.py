@@ -42,7 +42,8 @@ class Engine:
     """The engine for one client. client: as in the log.
 
     over: the session ends after the last reply. reached: a recipient was given, up to which deep
-    tests have to be passed.
+    tests have to be passed. said: what smtpd has to know of a client that goes on with it in the
+    same session, see PassedClient; empty for one that does not.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Engine:
     ) -> None:
         self.over = False
         self.reached = False
+        self.said: tuple[str, ...] = ()
         self.state = SmtpState(prepared.params, screening, client, discard, prepared.tls)
         self._prepared = prepared
         self._screening = screening
         self._ends = ends
         self._core = SmtpServerCore(prepared.params.line_length_limit)
         self._count = 0
+        self._line = self._helo = self._mail = b""  # the current command; the last ones that hold
 
     def greeting(self) -> bytes:
         """The greeting."""
@@ -72,7 +75,7 @@ class Engine:
         replies: list[bytes] = []
         while not self.over and isinstance(command := self._core.next_event(), Command):
             reply = await self._answer(command)
-            if self.state.wants_tls:
+            if self.state.wants_tls or (self.state.rejected and self._goes_on()):
                 break
             reply = await finished(self._prepared, reply, self._ends)
             if self.state.rejected:
@@ -124,7 +127,28 @@ class Engine:
         state.where = name if name in VERBS else "UNIMPLEMENTED"
         reply = self._carried_out(name, argument.strip())
         self.over = self.over or state.over
+        self._line = command.line
+        if reply.positive and name in ("HELO", "EHLO"):
+            self._helo = command.line
+        elif reply.positive and name == "MAIL":
+            self._mail = command.line
         return reply
+
+    def _goes_on(self) -> bool:
+        """postscreen_deep_handover: the first recipient is for smtpd to answer, and so is the rest.
+
+        tlsproxy(8) would stay between smtpd and a client that uses TLS, so such a client has to
+        come again; and so has one that has said more, which is here, and no more in the socket.
+        """
+        deep = self._prepared.params.postscreen_deep_handover and self._screening.promising
+        if not deep or self.state.secured or self._core.pending:
+            return False
+        lines = (
+            [self._helo, self._mail, self._line] if self.state.helo else [self._mail, self._line]
+        )
+        self.said = tuple([line.decode("utf-8", "surrogateescape") for line in lines])
+        self.reached = self.over = True
+        return True
 
     def _carried_out(self, name: str, argument: str) -> Reply:
         if name not in VERBS:

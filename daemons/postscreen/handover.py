@@ -1,10 +1,12 @@
 """Hands a client over to the SMTP server, a service of type pass: its socket, and both addresses.
 
+With postscreen_deep_handover also what the client has said in a session with our own SMTP.
 A client waits in the backlog of the service until a process takes it.
 """
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from libmail.ipc.messages import CODEC, PassedClient
@@ -33,17 +35,19 @@ class _Carrier(asyncio.Protocol):
             self.gone.set_result(exc)
 
 
-async def hand_over(service: str, sock: socket.socket, ends: Ends) -> None:
+async def hand_over(
+    service: str, sock: socket.socket, ends: Ends, said: Sequence[str] = ()
+) -> None:
     """Hand a client over to the service, which has it on return. The caller's socket stays open.
 
-    Raises HandoverFailed.
+    said: see PassedClient. Raises HandoverFailed.
     """
     carrier = _Carrier()
     stream: UnixStream | None = None
     try:
         async with asyncio.timeout(_PATIENCE):
             stream = await _connected(f"private/{service}", carrier)
-            stream.write_with(CODEC.encode(PassedClient(*ends)), [sock.fileno()])
+            stream.write_with(CODEC.encode(PassedClient(*ends, tuple(said))), [sock.fileno()])
             error = await carrier.gone
     except TimeoutError:
         raise HandoverFailed(f"timeout sending connection to service {service}") from None

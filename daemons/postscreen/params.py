@@ -28,6 +28,7 @@ class PostscreenParams:
     postscreen_command_count_limit: int
     postscreen_command_filter: tuple[str, ...]
     postscreen_command_time_limit: float
+    postscreen_deep_handover: bool
     postscreen_denylist_action: str
     postscreen_disable_vrfy_command: bool
     postscreen_discard_ehlo_keyword_address_maps: tuple[str, ...]

@@ -117,6 +117,11 @@ class Screening:
             if test not in self._failed:
                 self._passes[test] = max(self._passes.get(test, 0), int(now + seconds))
 
+    @property
+    def promising(self) -> bool:
+        """Whether the client can be handed over once it has passed the deep tests."""
+        return not (self.failed or self.vetoed)
+
     def end_deep_tests(self, now: float) -> None:
         """A recipient was given: deep tests that were not failed are passed.
 
@@ -132,10 +137,10 @@ class Screening:
     def passed(self) -> bool:
         """Whether all due tests were passed."""
         enabled = self.due & self._rules.enabled
-        return not (self.failed or self.vetoed) and enabled <= self._passes.keys()
+        return self.promising and enabled <= self._passes.keys()
 
     def outcome(self) -> Record | None:
         """The record to store; None for no change."""
-        if self.failed or self.vetoed or not self._passes:
+        if not (self.promising and self._passes):
             return None
         return self.record.passed(self._passes, self._rules.enabled)

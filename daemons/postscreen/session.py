@@ -47,7 +47,16 @@ _NOT_TAKEN: Final = Reply(421, "4.3.2", "No system resources")
 class Session:
     """The session of one client."""
 
-    __slots__ = ("_began", "_client", "_ends", "_front", "_prepared", "_screening", "_socket")
+    __slots__ = (
+        "_began",
+        "_client",
+        "_ends",
+        "_front",
+        "_prepared",
+        "_said",
+        "_screening",
+        "_socket",
+    )
 
     def __init__(self, front: "Front", client: ClientSocket, ends: Ends) -> None:
         """front: what sessions share. ends: of the socket."""
@@ -57,6 +66,7 @@ class Session:
         self._ends = ends
         self._client = ""
         self._began = 0.0  # start of the current stage, by the loop's clock
+        self._said: tuple[str, ...] = ()  # to the engine, for smtpd
         self._screening: Screening
 
     async def run(self) -> None:
@@ -156,7 +166,7 @@ class Session:
         outcome = screening.outcome()
         if outcome is not None:
             await self._front.cache.store(self._ends.client_address, outcome)
-        return not talks
+        return not talks or bool(self._said)
 
     def _now(self) -> float:
         return self._front.loop.time()
@@ -231,7 +241,7 @@ class Session:
     # our own SMTP
 
     async def _converse(self) -> None:
-        """Let the built-in SMTP engine talk to the client, to the end of the session."""
+        """Let the built-in SMTP engine talk to the client, until one of them has enough."""
         screening = self._screening
         screening.begin_deep_tests()
         engine = Engine(
@@ -247,6 +257,7 @@ class Session:
                 await self._exchange(engine)
         except Gone:
             LOG.event(Hangup(self._client, self._now() - self._began, _AFTER))
+        self._said = engine.said
         if engine.reached:
             screening.end_deep_tests(time.time())
 
@@ -264,7 +275,7 @@ class Session:
                     self._socket.send(replies)
                 if engine.state.wants_tls:
                     await self._start_tls(engine)
-                elif not replies:
+                elif not (replies or engine.over):
                     continue
                 return
 
@@ -299,7 +310,8 @@ class Session:
         front = self._front
         try:
             with front.handing_over():
-                await hand_over(front.params.smtpd_service_name, self._socket.sock, self._ends)
+                service = front.params.smtpd_service_name
+                await hand_over(service, self._socket.sock, self._ends, self._said)
         except HandoverFailed as error:
             LOG.warning(str(error))
             return await self._say(_NOT_TAKEN)

@@ -7,8 +7,6 @@ system for the names of clients, policy servers of others. Writes: nothing itsel
 Needs: its tables open before the jail; after it public/cleanup, private/rewrite and the network.
 """
 
-import asyncio
-import socket
 from typing import Final
 
 from daemons.smtpd.prepared import Prepared, open_tables
@@ -20,7 +18,6 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.peer import client_at
 from libmail.net.channel import ClientChannel, RequestLimit
-from libmail.net.ends import Ends
 from libmail.service.client_channels import ClientChannels
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -52,27 +49,23 @@ def make_server(prepared: Prepared) -> Server:
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Begin to serve."""
     front = Front(make_server(prepared), runtime)
-    return Handlers(stream=front.accept, passed=front.accept)
+    return Handlers(stream=front.channels.accept, passed=front.channels.take_over)
 
 
 class Front:
-    """Makes a session of each connection."""
+    """Makes a session of each connection that its `channels` take."""
 
     def __init__(self, server: Server, runtime: Runtime) -> None:
         self._server = server
         self._runtime = runtime
-        self._channels = ClientChannels(runtime, server.params.smtpd_timeout, self._session)
+        self.channels = ClientChannels(runtime, server.params.smtpd_timeout, self._session)
         if server.tls.handshakes is not None:
             server.tls.handshakes.begin(runtime.spawn)
         runtime.spawn(self._stop())
 
-    def accept(self, sock: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:
-        """A client has connected. ends: as the program says that hands it over."""
-        return self._channels.accept(sock, ends)
-
     async def _session(self, channel: ClientChannel) -> None:
-        client, screened = client_at(channel.ends), channel.passed
-        session = Session(self._server, channel, VERBS, client, screened=screened)
+        client, said = client_at(channel.ends), channel.said
+        session = Session(self._server, channel, VERBS, client, screened=channel.passed, said=said)
         params = self._server.params
         if params.smtpd_per_request_deadline:
             limit = RequestLimit(params.smtpd_timeout, params.smtpd_min_data_rate)
@@ -83,7 +76,7 @@ class Front:
         """When the system stops: end the sessions that wait for a command."""
         await self._runtime.stopping.wait()
         self._server.stopping = True
-        self._channels.stop()
+        self.channels.stop()
 
 
 SERVICE: Final = Service("smtpd", prepare, start)

@@ -125,7 +125,9 @@ def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
     """The refusal of a command that this client may not give now; None if it may."""
     facts = session.facts
     if session.access_denied and not verb.ends:
-        return by_policy(Reply(503, "5.7.0", f"Error: access denied for {facts.client.shown}"))
+        return session.overdue or by_policy(
+            Reply(503, "5.7.0", f"Error: access denied for {facts.client.shown}")
+        )
     if session.server.options.must_encrypt and facts.tls is None and not verb.before_tls:
         return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
     if argument and verb.no_argument:

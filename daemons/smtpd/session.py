@@ -30,6 +30,7 @@ from daemons.smtpd.footer import footer_values, reject_footer
 from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
+from daemons.smtpd.resumed import resume
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
@@ -57,12 +58,13 @@ class Session:
     receiving: the content of a message is being received. authorization: for XCLIENT and XFORWARD.
     forwarded: origin of the next message, from XFORWARD. complete: cleanup has decided about the
     message. login: the state of AUTH. unidentified: why smtpd_tls_req_ccert is not met, or "".
+    overdue: a refusal that the client learns when it names a recipient, see `resumed`.
     """
 
     __slots__ = ("_reason", "_screened", "access_denied", "authorization", "chunks", "complete",
                  "dialogue", "discard", "extras", "facts", "forwarded", "line", "login", "lookups",
-                 "may_verp", "milters", "rate_limited", "receiving", "server", "tally",
-                 "transaction", "unidentified", "verbs")  # fmt: skip
+                 "may_verp", "milters", "overdue", "rate_limited", "receiving", "said", "server",
+                 "tally", "transaction", "unidentified", "verbs")  # fmt: skip
 
     def __init__(
         self,
@@ -72,11 +74,14 @@ class Session:
         client: Client,
         *,
         screened: bool = False,
+        said: tuple[str, ...] = (),
     ) -> None:
         """client: its names are not known yet. screened: another program has looked at whether it
-        waits for the greeting."""
+        waits for the greeting. said: see PassedClient."""
         self.server = server
         self._screened = screened
+        self.said = said
+        self.overdue: Answer | None = None
         self.lookups: Lookups = server.lookups  # or those that record this session
         self.verbs = verbs
         self.facts = Facts(client)
@@ -120,6 +125,8 @@ class Session:
         host = self.server.params.myhostname
         try:
             await self._greet()
+            if self.said:
+                await resume(self)
             while True:
                 await self._command()
         except SessionEnded:
@@ -175,6 +182,9 @@ class Session:
         judged = self.access_denied or self._screened
         if not judged and await self.dialogue.talks_first():
             await too_early(self)
+        if self.said and greeting.code not in CLOSING:
+            self.overdue = None if greeting.positive else decided(greeting)
+            return
         await self.send(greeting)
         if greeting.code in CLOSING:
             raise SessionEnded
@@ -215,7 +225,7 @@ class Session:
         event = await self.dialogue.event(idle=self.transaction is None)
         if not isinstance(event, Command):
             raise AssertionError(event)
-        found = await self._answer(event)
+        found = await self.answer_to(event)
         if tally.errors:
             await self._delay()
         await self.send(found.reply)
@@ -225,7 +235,7 @@ class Session:
             self.dialogue.flush()
             await found.then()
 
-    async def _answer(self, event: Command) -> Answer:
+    async def answer_to(self, event: Command) -> Answer:
         """The answer to a command line. Raises SessionEnded."""
         line = await read(self, event)
         if isinstance(line, Reply):
@@ -376,7 +386,7 @@ class Session:
     def drop_transaction(self) -> None:
         """End the transaction; a message that is not in the queue yet is dropped."""
         transaction, self.transaction = self.transaction, None
-        self.chunks = None
+        self.chunks = self.overdue = None
         if transaction is not None:
             transaction.abort()
         if self.milters is not None:

@@ -437,12 +437,14 @@ class PassedClient(NamedTuple):
     """postscreen -> a service of type pass: a client, whose open socket comes beside the message.
 
     Addresses and ports are those that the service shall believe, be it that a proxy told them.
+    said: lines of the client that have been read; all but the last were answered with a 2xx code.
     """
 
     client_address: str
     client_port: str
     server_address: str
     server_port: str
+    said: tuple[str, ...] = ()
 
 
 class TlsProxyRequest(NamedTuple):

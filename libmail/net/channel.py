@@ -97,7 +97,7 @@ class ClientChannel(asyncio.Protocol):
     """A client's connection. `deadline` is looked at now and then by whoever owns it.
 
     request_limit: holds instead of the limit for each wait, where there is one. passed: another
-    program has accepted it.
+    program has accepted it. said: lines that the client has said to that one.
     """
 
     __slots__ = (
@@ -119,6 +119,7 @@ class ClientChannel(asyncio.Protocol):
         "ends",
         "passed",
         "request_limit",
+        "said",
         "transport",
     )
 
@@ -137,6 +138,7 @@ class ClientChannel(asyncio.Protocol):
         """
         self.ends = Ends() if ends is None else ends
         self.passed = ends is not None
+        self.said: tuple[str, ...] = ()
         self._loop = loop
         self._limit = limit
         self._connected: Callable[[ClientChannel], None] | None = connected

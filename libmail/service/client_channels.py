@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 
 from libmail.net.channel import ClientChannel
 from libmail.net.channel_watch import ChannelWatch
-from libmail.net.ends import Ends
+from libmail.service.passing import Passed
 from libmail.service.skeleton import Runtime
 
 __all__ = ["ClientChannels"]
@@ -31,9 +31,15 @@ class ClientChannels:
         self._loop = asyncio.get_running_loop()
         self._channels = ChannelWatch(self._loop)
 
-    def accept(self, _: socket.socket, ends: Ends | None = None) -> asyncio.Protocol:
-        """A client has connected. ends: as the program says that hands it over."""
-        return ClientChannel(self._loop, self._limit, self._connected, self._ended, ends)
+    def accept(self, _: socket.socket) -> asyncio.Protocol:
+        """A client has connected."""
+        return ClientChannel(self._loop, self._limit, self._connected, self._ended)
+
+    def take_over(self, client: Passed) -> asyncio.Protocol:
+        """Another program hands a client over."""
+        channel = ClientChannel(self._loop, self._limit, self._connected, self._ended, client.ends)
+        channel.said = client.said
+        return channel
 
     def stop(self) -> None:
         """End the sessions that wait for a command."""

@@ -29,10 +29,11 @@ _PATIENCE: Final = 10.0  # seconds from the connection to the message
 
 
 class Passed(NamedTuple):
-    """A client. sock: does not block. ends: as the other program says."""
+    """A client. sock: does not block. ends, said: as the other program says, see PassedClient."""
 
     sock: socket.socket
     ends: Ends
+    said: tuple[str, ...] = ()
 
 
 async def receive_client(
@@ -54,7 +55,7 @@ async def receive_client(
             message = await connection.receive_as(PassedClient)
         ends = _ends(message)
         (fd,) = stream.take_descriptors(1)
-        return Passed(stream_socket(fd), ends)
+        return Passed(stream_socket(fd), ends, message.said)
     except (ConnectionLost, WireError, StrayDescriptors, TimeoutError, OSError) as err:
         LOG.warning(f"{name}: no client was handed over: {err or type(err).__name__}")
         return None
@@ -64,7 +65,7 @@ async def receive_client(
 
 def _ends(message: PassedClient) -> Ends:
     """Raises WireError."""
-    ends = Ends(*message)
+    ends = Ends(*message[:4])
     try:
         for address in (ends.client_address, ends.server_address):
             ip_address(address)

@@ -30,12 +30,11 @@ import uvloop
 from libmail.config import Config, ConfigError
 from libmail.files.freshness import outdated
 from libmail.log import LOG, Fatal
-from libmail.net.ends import Ends
 from libmail.net.unix_stream import UnixStream
 from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED
 from libmail.service.memory import limit_memory
-from libmail.service.passing import receive_client
+from libmail.service.passing import Passed, receive_client
 
 __all__ = [
     "STATUS",
@@ -85,8 +84,8 @@ class Handlers:
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
     blocks), and over; the same goes for it. datagram: takes one datagram, and the user id of its
     sender, -1 if nobody can say. descriptors: clients of UNIX sockets may send open files. passed:
-    as stream, for a client that another program has accepted, with what that says of its ends; only
-    with it can the service be of type pass. drain: awaited before the process exits, after the last
+    as stream, for a client that another program has accepted, with what that says of it; only with
+    it can the service be of type pass. drain: awaited before the process exits, after the last
     session.
     """
 
@@ -94,7 +93,7 @@ class Handlers:
     connection: Callable[[socket.socket], None] | None = None
     datagram: Callable[[bytes, int], None] | None = None
     descriptors: bool = False
-    passed: Callable[[socket.socket, Ends], asyncio.Protocol] | None = None
+    passed: Callable[[Passed], asyncio.Protocol] | None = None
     drain: Callable[[], Awaitable[None]] | None = None
 
 
@@ -322,7 +321,7 @@ class Runtime:
         if found is None or accept is None:
             self.session_ended()
             return
-        self._attach(found.sock, lambda sock: accept(sock, found.ends))
+        self._attach(found.sock, lambda _: accept(found))
 
     def _accept_failed(self, err: OSError) -> None:
         """Out of descriptors or memory: pause, rather than spin on a readable socket."""

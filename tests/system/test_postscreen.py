@@ -169,6 +169,32 @@ def test_deep_tests() -> None:
         system.wait_for_log(r"NON-SMTP COMMAND from \[127\.0\.1\.2\]:\d+ after CONNECT: GET / HTTP")
 
 
+def test_a_client_that_passes_deep_tests_goes_on_in_the_same_session() -> None:
+    deep = {f"postscreen_{name}_enable": "yes" for name in ("bare_newline", "pipelining")}
+    settings = {**deep, "postscreen_deep_handover": "yes"}
+    with screened(settings) as system:
+        with client(system, "127.0.1.1") as smtp:
+            refused = smtp.sendmail(
+                "a@client.test", ["alice@virtual.test", "nobody@virtual.test"], MESSAGE
+            )
+            assert refused["nobody@virtual.test"][0] == 550
+            smtp.sendmail("a@client.test", ["bob@virtual.test"], MESSAGE)
+        system.wait_for_log("status=sent", count=2)
+        system.wait_for_log(r"PASS NEW \[127\.0\.1\.1\]")
+        counts = "ehlo=1 mail=2 rcpt=2/3 data=2 quit=1 commands=8/9"
+        system.wait_for_log(rf"disconnect from unknown\[127\.0\.1\.1\] {counts}$")
+        assert not system.log_lines("DISCONNECT|NOQUEUE: reject: RCPT from .127.0.1.1.:")
+        with client(system, "127.0.1.1"):
+            system.wait_for_log(r"PASS OLD \[127\.0\.1\.1\]")
+        # one that fails is kept, and refused, as ever
+        with connect(system, "127.0.1.2") as bot, bot.makefile("rb") as lines:
+            assert lines.readline().startswith(b"220-")
+            assert lines.readline().startswith(b"220 ")
+            bot.sendall(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<bob@virtual.test>\r\nQUIT\r\n")
+            assert b"\r\n550 5.5.1 Protocol error\r\n" in lines.read()
+        system.wait_for_log(r"DISCONNECT \[127\.0\.1\.2\]")
+
+
 def test_hangup_veto_and_count() -> None:
     settings = {
         "postscreen_allowlist_interfaces": "!127.0.0.1, static:all",

@@ -53,7 +53,7 @@ async def rcpt(session: Session, argument: str) -> Answer:
     """RCPT TO:<path> parameters."""
     transaction = session.transaction
     if transaction is None:
-        return answer(Reply(503, "5.5.1", "Error: need MAIL command"))
+        return session.overdue or answer(Reply(503, "5.5.1", "Error: need MAIL command"))
     if session.chunks is not None:
         return answer(Reply(503, "5.5.1", "Error: RCPT after BDAT"))
     if argument[:3].upper() != "TO:" or not argument[3:].strip():

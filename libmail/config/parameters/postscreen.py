@@ -25,6 +25,7 @@ PARAMETERS = by_name(
     Parameter("postscreen_command_count_limit", INT(1), "20", "postscreen"),
     Parameter("postscreen_command_filter", LIST, "", "postscreen"),
     Parameter("postscreen_command_time_limit", TIME("s", 1), "${stress?{10}:{300}}s", "postscreen"),
+    Parameter("postscreen_deep_handover", BOOL, "no", "postscreen"),
     Parameter("postscreen_denylist_action", ENUM("ignore enforce drop"),
               "${postscreen_blacklist_action?{$postscreen_blacklist_action}:{ignore}}",
               "postscreen"),

@@ -77,6 +77,45 @@ def test_good_client(world: World) -> None:
     ]
 
 
+DEEP = {**ALL, "postscreen_deep_handover": "yes"}
+
+
+def test_client_that_goes_on_with_smtpd(world: World) -> None:
+    talk = Talk(world, DEEP)
+    lines = [b"helo \xe9x", b"MAIL FROM:<b@c.test> SIZE=9", b"RCPT  TO:<b@mail.test> NOTIFY=NEVER"]
+    for line in (b"EHLO c.test", b"MAIL FROM:<a@c.test>", lines[0], b"NOOP", lines[1], b"MAIL x"):
+        talk.say(line + b"\r\n")
+    assert not talk.engine.said
+    assert talk.say(lines[2] + b"\r\n") == []
+    assert [line.encode("utf-8", "surrogateescape") for line in talk.engine.said] == lines
+    assert (talk.engine.over, talk.engine.reached) == (True, True)
+    assert world.logged == []
+
+
+def test_client_without_a_name_goes_on_with_smtpd(world: World) -> None:
+    talk = Talk(world, DEEP)
+    assert talk.each("MAIL FROM:<>\r\n") == ["250 2.1.0 Ok"]
+    assert talk.say("RCPT TO:<x\r\n") == ["501 5.1.3 Bad recipient address syntax"]
+    assert talk.say("RCPT TO:<x@y>\r\n") == []
+    assert talk.engine.said == ("MAIL FROM:<>", "RCPT TO:<x@y>")
+
+
+@pytest.mark.parametrize("reason", ["failed", "vetoed", "TLS", "more has come"])
+def test_client_that_has_to_come_again(world: World, reason: str) -> None:
+    enforced = {"postscreen_greet_action": "enforce", "postscreen_pipelining_action": "ignore"}
+    talk = Talk(world, {**DEEP, **enforced}, greeted=reason != "failed")
+    if reason == "vetoed":
+        talk.screening.veto()
+    if reason == "TLS":
+        talk.engine.state.restart()
+    more = "NOOP\r\n" if reason == "more has come" else ""
+    talk.each("EHLO c.test\r\nMAIL FROM:<a@c.test>\r\n")
+    refused = "550 5.5.1 Protocol error" if reason == "failed" else "450 4.3.2 Service currently"
+    assert talk.say(f"RCPT TO:<b@mail.test>\r\n{more}")[0].startswith(refused)
+    assert not talk.engine.said
+    assert not talk.engine.over
+
+
 def test_client_that_failed(world: World) -> None:
     talk = Talk(world, {"postscreen_greet_action": "enforce"}, greeted=False)
     assert talk.each("HELO x\r\nVRFY b\r\nMAIL FROM:<>\r\nRCPT TO:<b@mail.test>\r\n")[1:] == [

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,9 @@ from libmail.ipc.messages import (
     Transport,
 )
 from libmail.log import LOG
+from libmail.net.ends import Ends
 from libmail.service.connection import Connection, ConnectionLost
+from libmail.service.passing import Passed
 from libmail.service.pool import ServicePool
 
 MAIN_CF = """
@@ -180,9 +183,19 @@ class Instance:
     mail: Mail
     runtime: FakeRuntime
     server: Server
+    front: Front
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def take_over(self, *said: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The other end of a client that postscreen hands over; it has said this there."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        client = Passed(theirs, Ends("192.0.2.9", "4711", "192.0.2.1", "25"), said)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: self.front.channels.take_over(client), theirs)
+        return await asyncio.open_connection(sock=ours)
 
 
 @asynccontextmanager
@@ -225,10 +238,10 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
     )
     server = make_server(prepared)
     front = Front(server, runtime)  # type: ignore[arg-type]
-    tcp = await loop.create_server(lambda: front.accept(None), "127.0.0.1", 0)  # type: ignore[arg-type]
+    tcp = await loop.create_server(lambda: front.channels.accept(None), "127.0.0.1", 0)  # type: ignore[arg-type]
     serving.append(tcp)
     try:
-        yield Instance(tcp.sockets[0].getsockname()[1], mail, runtime, server)
+        yield Instance(tcp.sockets[0].getsockname()[1], mail, runtime, server, front)
     finally:
         for one in serving:
             one.close()

@@ -14,7 +14,7 @@ from libmail.log import LOG
 from libmail.net.ends import Ends
 from libmail.service.passing import Passed, receive_client
 
-GOOD = PassedClient("192.0.2.1", "1025", "2001:db8::1", "25")
+GOOD = PassedClient("192.0.2.1", "1025", "2001:db8::1", "25", ("EHLO c.test", "MAIL FROM:<>"))
 
 
 def received(message: bytes, descriptors: list[int]) -> Passed | None:
@@ -44,7 +44,8 @@ def test_a_client_is_taken_over() -> None:
         with passed.sock:
             passed.sock.send(b"220")
             assert ours.recv(3) == b"220"
-        assert passed.ends == Ends(*GOOD)
+        assert passed.ends == Ends("192.0.2.1", "1025", "2001:db8::1", "25")
+        assert passed.said == ("EHLO c.test", "MAIL FROM:<>")
 
 
 @pytest.mark.parametrize(

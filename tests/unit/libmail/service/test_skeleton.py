@@ -17,6 +17,7 @@ from libmail.net.ends import Ends
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
+from libmail.service.passing import Passed
 from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup
 from tests.unit.waiting import until
 
@@ -90,9 +91,9 @@ class Process:
             return Handlers(datagram=lambda data, _: datagrams.append(data))
         return Handlers(stream=lambda _: Echo(runtime), passed=self._passed)
 
-    def _passed(self, _: socket.socket, ends: Ends) -> Echo:
+    def _passed(self, client: Passed) -> Echo:
         assert self.passed is not None
-        self.passed.append(ends)
+        self.passed.append(client.ends)
         return Echo(self.runtime)
 
     async def run(self) -> None:
