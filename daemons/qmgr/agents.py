@@ -140,10 +140,10 @@ class AgentPool:
         """Ask for more agents, the more the more are at work already."""
         if self._retry is not None:
             return
-        most = min(_MOST_PENDING, 1 + max(0, self.busy))
-        if self._pending >= most:
+        waiting = self._dispatch.waiting(_MOST_PENDING)
+        if not waiting:  # most often, so before all else
             return
-        most = self._dispatch.waiting(most)
+        most = min(waiting, 1 + max(0, self.busy))
         while self._pending < most:
             self._pending += 1
             task = self._loop.create_task(self._open())

@@ -233,6 +233,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     if reporter is not None:
         reporter.begin(runtime.spawn)
     flags = prepared.settings.flags
+    as_queued = not prepared.generic and not prepared.checks
 
     async def agent(delivery: Delivery) -> None:
         if flags.delivered_to or flags.original_to:
@@ -242,7 +243,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
             if obstacle is not None:
                 await delivery.finish_all(delivery.unfinished, obstacle)
                 return
-        if not prepared.generic and not prepared.checks:
+        if as_queued:
             outgoing = Outgoing(delivery, prepared.settings, {}, None)
         else:
             try:

@@ -8,7 +8,9 @@ next session is tried.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 from daemons.smtp.cache import SessionKey
 from daemons.smtp.failure import (
@@ -51,8 +53,7 @@ from libmail.tls.levels import Level
 __all__ = ["Conversation", "Mail"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mail:
+class Mail(NamedTuple):
     """One request: the message, and the outcomes of its recipients."""
 
     delivery: Delivery
@@ -82,11 +83,11 @@ class Conversation:
         mail: Mail,
         session: Session,
         tls: ServerTlsPolicy,
-        keys: tuple[SessionKey, ...],
+        keys: Callable[[], tuple[SessionKey, ...]],
         keep: bool,
         destination: str,
     ) -> None:
-        """tls: the policy for the server. keys: for the connection cache, if `keep` is true.
+        """tls: the policy for the server. keys: makes those for the connection cache.
 
         destination: as in the next hop, or the path of a socket.
         """
@@ -348,6 +349,6 @@ class Conversation:
             session.wire.close()
         elif keep and session.wire.quiet and not transaction.closing:
             await self._tell_postmaster()
-            self._client.cache.put(session, self._keys)
+            self._client.cache.put(session, self._keys())
         else:
             await session.quit(skip_response=self._params.smtp_skip_quit_response)

@@ -1,9 +1,8 @@
 """The TLS policy for each server, from parameters and tables; libmail.tls.policy decides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from libmail.config import Config
 from libmail.log import LOG
@@ -22,12 +21,14 @@ __all__ = ["PLAIN", "ServerTlsPolicy", "TlsKey", "TlsPolicies", "open_policies"]
 PLAIN: Final = Policy(level=Level.NONE)
 _CONFIGURATION: Final = "client TLS configuration problem"
 
-TlsKey = tuple[Policy, Where | None]
-"""The part of a session key that depends on TLS: deliveries share sessions of the same policy."""
+TlsKey = tuple[Policy, Where | None] | None
+"""The part of a session key that depends on TLS: deliveries share sessions of the same policy.
+
+None: without TLS.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTlsPolicy:
+class ServerTlsPolicy(NamedTuple):
     """The policy for one server. wanted: the configured level, for the log.
 
     optional: the sender does not insist on TLS.
@@ -41,6 +42,8 @@ class ServerTlsPolicy:
     @property
     def key(self) -> TlsKey:
         """The key of sessions with the server."""
+        if self.policy.level is Level.NONE:
+            return None
         named = self.policy.level.matches_peer or self.policy.server_name
         return self.policy, self.where if named else None
 
@@ -66,12 +69,12 @@ class ServerTlsPolicy:
             if error.warning:
                 LOG.warning(error.warning)
             raise
-        return replace(self, policy=policy)
+        return self._replace(policy=policy)
 
     @property
     def without_tls(self) -> "ServerTlsPolicy":
         """The same without TLS, where that is optional."""
-        return replace(self, policy=PLAIN)
+        return self._replace(policy=PLAIN)
 
 
 class TlsPolicies:

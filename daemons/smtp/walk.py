@@ -8,8 +8,8 @@ complete; recipients that are left get the reason of the last failure.
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from daemons.smtp.cache import SessionKey
 from daemons.smtp.conversation import Conversation, Mail
@@ -45,8 +45,7 @@ _SMTPS: Final = 465
 _KEEP: Final = int(DeliverFlag.KEEP)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Route:
+class _Route(NamedTuple):
     """A destination, and how its servers are to be spoken with.
 
     text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
@@ -93,7 +92,7 @@ class Walk:
     async def run(self) -> None:
         """Deliver the message, until every recipient has an outcome."""
         params, ledger = self._settings.params, self._ledger
-        texts = split_destinations(self._request.nexthop)
+        texts = [*split_destinations(self._request.nexthop)]
         fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
         while texts and ledger.left:
             text = texts.pop(0)
@@ -276,7 +275,7 @@ class Walk:
             mail=self._mail,
             session=session,
             tls=tls,
-            keys=route.keys(session, tls),
+            keys=partial(route.keys, session, tls),
             keep=route.keep,
             destination=route.destination.path or route.text.removeprefix("inet:"),
         )

@@ -50,6 +50,7 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 
 _MOST_PARTS: Final = 64  # of a unit that comes in very small ones
+_make: Final = cast(Callable[[type, list[object]], object], tuple.__new__)
 _SMALL: Final = {str(number): number for number in range(1024)}  # most numbers are
 
 M = TypeVar("M")
@@ -131,13 +132,12 @@ class _Item:
         if self.cls is str:
             return tuple(values)
         width, cls, converters = self.width, self.cls, self.converters
-        make = cast(Callable[[type, list[object]], object], tuple.__new__)
         items = []
         for start in range(0, len(values), width):
-            fields: list[object] = list(values[start : start + width])
+            fields: list[object] = [*values[start : start + width]]
             for at, convert in converters:
-                fields[at] = convert(cast(str, fields[at]))
-            items.append(make(cls, fields))
+                fields[at] = convert(values[start + at])
+            items.append(_make(cls, fields))
         return tuple(items)
 
 
@@ -186,21 +186,17 @@ class _Message(Generic[M]):
 
     def parse(self, parts: list[str]) -> M:
         """parts: names and values by turns, after the `request` attribute."""
-        if self.items:
-            end = self.scalars
-            head = parts[:end:2]
-            values = cast(list[object], parts[1:end:2])
-        else:
-            head = parts[::2]
-            values = cast(list[object], parts[1::2])
+        end = self.scalars if self.items else None
+        head, texts = parts[:end:2], parts[1:end:2]
         if head != self.names:
             raise self._mismatch(head)
-        for at, convert in self.converters:
-            values[at] = convert(cast(str, values[at]))
-        if self.items:
-            values += self._tuples(parts)
-        if len(values) != self.width:
+        if len(texts) != len(head):
             raise WireError(f"{self.name}: a name without value")
+        values: list[object] = [*texts]
+        for at, convert in self.converters:
+            values[at] = convert(texts[at])
+        if end is not None:
+            values += self._tuples(parts)
         return self.make(self.cls, values)
 
     def _mismatch(self, names: list[str]) -> WireError:
@@ -209,7 +205,8 @@ class _Message(Generic[M]):
 
     def _tuples(self, parts: list[str]) -> list[object]:
         """The fields that hold tuples, which are the last ones."""
-        at, values = self.scalars, list[object]()
+        at = self.scalars
+        values: list[object] = []
         for number, item in self.items.items():
             if at + 1 >= len(parts) or parts[at] != self.fields[number]:
                 raise self._mismatch(parts[at : at + 1])

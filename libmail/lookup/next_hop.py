@@ -37,9 +37,10 @@ class Destination:
     path: str = ""
 
 
-def split_destinations(nexthop: str) -> list[str]:
+@lru_cache(1024)
+def split_destinations(nexthop: str) -> tuple[str, ...]:
     """The destinations of a next hop, to be tried in this order."""
-    return [part for part in _SEPARATORS.split(nexthop) if part]
+    return tuple(part for part in _SEPARATORS.split(nexthop) if part)
 
 
 def service_port(text: str, destination: str = "") -> int:

@@ -258,7 +258,8 @@ class Wire:
 
     async def reply(self, phase: Phase) -> ServerReply:
         """The next reply. Raises Lost."""
-        self._content.begin()
+        if self._per_request:
+            self._content.begin()
         if self._filter is not None:
             return await self._filtered_reply(phase, self._filter)
         reply = self.next_reply(phase)

@@ -8,7 +8,7 @@ nothing depends on their order. Only the sender has to be there.
 """
 
 from collections.abc import Callable
-from typing import Final, cast, get_type_hints
+from typing import Final, get_type_hints
 
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import CODEC, Envelope
@@ -68,19 +68,19 @@ def _words(data: bytes) -> list[str]:
 def read_envelope(data: bytes) -> Envelope:
     """The envelope, whatever version has written it. Raises BadEnvelope."""
     words = _words(data)
-    values: list[object] = list(words[3::2])
+    texts = words[3::2]
     if words[2::2] != _NAMES:  # of another version
-        found = dict(zip(words[2::2], words[3::2], strict=True))
+        found = dict(zip(words[2::2], texts, strict=True))
         if _NEEDED not in found:
             raise BadEnvelope(f"no {_NEEDED}")
-        values = [found.get(name, _DEFAULTS[name]) for name in _NAMES]
+        texts = [found.get(name, _DEFAULTS[name]) for name in _NAMES]
+    values: list[object] = [*texts]
     for at, name, reader in _NUMBERS:
-        text = cast(str, values[at])
         try:
-            values[at] = reader(text)
+            values[at] = reader(texts[at])
         except ValueError:
-            raise BadEnvelope(f"{name}: not a number: {text[:40]!r}") from None
-    return Envelope._make(values)
+            raise BadEnvelope(f"{name}: not a number: {texts[at][:40]!r}") from None
+    return tuple.__new__(Envelope, values)
 
 
 def value_offset(data: bytes, name: str) -> int | None:

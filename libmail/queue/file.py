@@ -438,12 +438,13 @@ class QueueFile:
 
     def small_content(self) -> bytes | None:
         """Header and body, if they came with the first read; None if they did not."""
-        header, body = self.preamble.header, self.preamble.body
-        if body.end > len(self._head) or header.end > len(self._head):
+        head, (start, length), body = self._head, self.preamble.header, self.preamble.body
+        header_end, body_end = start + length, body.offset + body.length
+        if header_end > len(head) or body_end > len(head):
             return None
-        if body.offset == header.end:
-            return self._head[header.offset : body.end]
-        return self._head[header.offset : header.end] + self._head[body.offset : body.end]
+        if body.offset == header_end:
+            return head[start:body_end]
+        return head[start:header_end] + head[body.offset : body_end]
 
     def mark_warned(self) -> None:
         """Make the envelope's warn_time negative in place: the delay notice was sent."""

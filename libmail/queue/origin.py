@@ -19,15 +19,20 @@ class Origin(NamedTuple):
 
 def origin_of(envelope: Envelope) -> Origin:
     """Of the client that XFORWARD told of, nothing but what it said is known."""
-    told = Origin(
-        envelope.log_client_name,
-        envelope.log_client_address,
-        envelope.log_client_port,
-        envelope.log_helo_name,
-        envelope.log_protocol_name,
-    )
-    if any(told):
-        return told
+    if (
+        envelope.log_client_name
+        or envelope.log_client_address
+        or envelope.log_client_port
+        or envelope.log_helo_name
+        or envelope.log_protocol_name
+    ):
+        return Origin(
+            envelope.log_client_name,
+            envelope.log_client_address,
+            envelope.log_client_port,
+            envelope.log_helo_name,
+            envelope.log_protocol_name,
+        )
     return Origin(
         envelope.client_name,
         envelope.client_address,

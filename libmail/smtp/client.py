@@ -196,8 +196,8 @@ class ReplyReader:
             return None
         if not self._lines:
             whole = _WHOLE_REPLY.match(buffer, start)
-            if whole is not None and whole.end() - start <= MAX_LINE:
-                self._at = whole.end()
+            if whole is not None and (end := whole.end()) - start <= MAX_LINE:
+                self._at = end
                 return _whole(whole[0])
         while (line := self.next_line()) is not None:
             if (reply := self.accept(line)) is not None:
@@ -331,10 +331,11 @@ class Transaction:
     the end of data; one, or with LMTP one for each accepted recipient, in their order. probe: the
     reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
     none that the command can have (2xx to DATA, 3xx to another): it may be that to another one.
+    phase: what a missing reply would be a reply to.
     """
 
     __slots__ = ("_accepted", "_first_rcpt", "_lmtp", "_pipelining", "_received", "_sent", "_steps",
-                 "closing", "confused", "data", "final", "mail", "next", "probe",
+                 "closing", "confused", "data", "final", "mail", "next", "phase", "probe",
                  "rcpt")  # fmt: skip
 
     def __init__(
@@ -366,6 +367,7 @@ class Transaction:
         self._received = 0
         self._accepted = 0
         self.next = _REPLY_NEXT
+        self.phase = steps[0][0]
         self.closing = False
         self.confused = False
         self.probe: ServerReply | None = None
@@ -373,13 +375,6 @@ class Transaction:
         self.rcpt: list[ServerReply | None] = [None] * len(recipients)
         self.data: ServerReply | None = None
         self.final: list[ServerReply] = []
-
-    @property
-    def phase(self) -> Phase:
-        """What a missing reply would be a reply to."""
-        if self._received < len(self._steps):
-            return self._steps[self._received][0]
-        return END_OF_DATA
 
     def output(self) -> bytes:
         """The commands to send now; b"" if there are none."""
@@ -405,7 +400,9 @@ class Transaction:
         if phase is END_OF_DATA:
             self._receive_final(reply)
             return
-        self._received += 1
+        received = self._received = self._received + 1
+        done = received == len(self._steps)
+        self.phase = END_OF_DATA if done else self._steps[received][0]
         if phase is RSET:
             self.probe = reply
         elif phase is MAIL:
@@ -414,7 +411,7 @@ class Transaction:
             self._receive_rcpt(reply)
         elif phase is DATA:
             self._receive_data(reply)
-        if self.next is _REPLY_NEXT and self._received == len(self._steps):
+        if done and self.next is _REPLY_NEXT:
             self.next = Next.RESET
 
     def _receive_mail(self, reply: ServerReply) -> None:

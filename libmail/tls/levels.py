@@ -27,7 +27,7 @@ class Level(IntEnum):
     @property
     def label(self) -> str:
         """The name as in main.cf: "dane-only"."""
-        return self.name.lower().replace("_", "-")
+        return _LABELS[self]
 
     @property
     def enforced(self) -> bool:
@@ -50,7 +50,8 @@ class Level(IntEnum):
         return self >= Level.VERIFY
 
 
-_LEVELS = {level.label: level for level in Level}
+_LABELS = {level: level.name.lower().replace("_", "-") for level in Level}
+_LEVELS = {label: level for level, label in _LABELS.items()}
 
 
 def level_named(name: str) -> Level | None:

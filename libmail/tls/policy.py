@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from libmail.dns.hostname import valid_hostname
 from libmail.tls.client_params import ClientTlsParams
@@ -57,8 +57,7 @@ _SITES: Final = {
 _HEX: Final = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2})*")
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """A server that mail goes to. nexthop: the domain, without brackets and port; host: its name.
 
     Both are myhostname for a UNIX socket.
@@ -94,6 +93,10 @@ class Policy:
     mx_hosts: tuple[str, ...] = ()
     sts: StsPolicy = field(default_factory=StsPolicy)
     warning: str = ""
+
+    def __hash__(self) -> int:
+        """Of few fields: session keys are looked up many times for each message."""
+        return hash((self.level, self.match, self.base_domain))
 
     def spec(
         self, where: Where, anchors: tuple[Tlsa, ...] = (), session: bytes = b""

@@ -103,6 +103,7 @@ def test_nul_in_a_value_is_refused(value: str) -> None:
         (b"queue_id\0A\0", "request name"),
         (b"request\0Item\0name\0x\0", "got attributes"),
         (b"request\0Item\0name\0x\0number\0one\0", "not a number"),
+        (b"request\0Item\0name\0x\0number\0", "a name without value"),
         (b"request\0Item\0name\0x\0number\x001\0extra\0y\0", "got attributes"),
         (b"request\0Item\0number\x001\0name\0x\0", "got attributes"),
         (b"request\0Item\0name\0x\0number\x001", "request name"),

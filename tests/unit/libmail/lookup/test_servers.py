@@ -85,7 +85,7 @@ def test_no_socket() -> None:
 
 
 def test_list() -> None:
-    assert split_destinations("[a]:25, b,c  d") == ["[a]:25", "b", "c", "d"]
+    assert split_destinations("[a]:25, b,c  d") == ("[a]:25", "b", "c", "d")
 
 
 FOUR = [Server("a", "192.0.2.1", 10), Server("b", "192.0.2.2", 20)]
