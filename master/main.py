@@ -20,6 +20,7 @@ from libmail.config.master_cf import parse_master_cf
 from libmail.log import LOG, Fatal
 from libmail.log.logger import SyslogSink
 from libmail.log.setup import maillog_file, open_log, standard_stream
+from libmail.oauth.account import AccountError, account_names
 from libmail.privileges import Identity, acting_as
 from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
@@ -34,7 +35,8 @@ __all__ = ["main"]
 _USAGE = "usage: master [-c config_dir] [-D (debug)] [-d (don't detach from terminal)] " \
     "[-e exit_time] [-i (init mode)] [-s (keep standard output)] [-t (test)] [-v] " \
     "[-w (wait for initialization)]"  # fmt: skip
-_TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch"  # runs without being in master.cf
+_TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch"  # these run without being in master.cf
+_OAUTH = "oauth2 unix - - n 3600 1 oauth2"
 _TEST_HOOK = "MAIL_FORBID_LATE_IMPORTS"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -81,9 +83,20 @@ def read_configuration(directory: str | None) -> Configuration:
     """Both files. Raises ConfigError."""
     config = open_config(directory, process_name="master")
     entries = read_master_cf(config.directory, LOG.warning)
-    if kept_tables(config, entries) and all(one.command != "tablewatch" for one in entries):
+    there = {one.command for one in entries}
+    if "tablewatch" not in there and kept_tables(config, entries):
         entries += parse_master_cf(_TABLEWATCH, "built-in service")
+    if "oauth2" not in there and _has_accounts(config):
+        entries += parse_master_cf(_OAUTH, "built-in service")
     return Configuration(config, entries)
+
+
+def _has_accounts(config: Config) -> bool:
+    try:
+        return bool(account_names(config.text("oauth2_directory")))
+    except AccountError as error:
+        LOG.warning(str(error))
+        return False
 
 
 def clean_environment(config: Config) -> None:

@@ -2,7 +2,8 @@
 
 Asks: master(8), by its pid file, its lock and signals. Writes: missing directories of the queue.
 control: what the commands do; directories: postfix check; rotation: postfix logrotate; upgrade:
-upgrade-configuration; passwd: logins; tls, keypairs: postfix tls; report: what is said.
+upgrade-configuration; passwd: logins; oauth2: consent to log in elsewhere; tls, keypairs: postfix
+tls; report: what is said.
 """
 
 import getopt
@@ -43,6 +44,7 @@ _TAKES_SETTINGS = ("set-permissions", "upgrade-configuration")
 _TAKES_LOGIN = "passwd"
 _TAKES_LEVEL = "non-bdb"
 _TLS = "tls"
+_OAUTH = "oauth2"
 _LEVEL = "3.11"
 _ABOUT_LEVELS = "https://www.postfix.org/COMPATIBILITY_README.html"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -126,7 +128,7 @@ def _fits(command: str, words: list[str]) -> bool:
     """Whether a command takes so many words behind it."""
     if command in (_TAKES_LOGIN, _TAKES_LEVEL):
         return len(words) == 1
-    return not words or command in (*_TAKES_SETTINGS, _TLS)
+    return not words or command in (*_TAKES_SETTINGS, _TLS, _OAUTH)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -157,6 +159,12 @@ def main(arguments: Sequence[str]) -> int:
             from commands.postfix.passwd import set_password
 
             set_password(config, settings[0])
+            return 0
+        if command == _OAUTH:
+            # Loads what no other command needs.
+            from commands.postfix.oauth2 import agree
+
+            agree(config, settings)
             return 0
         if command == _TAKES_LEVEL:
             non_bdb(settings)

@@ -13,9 +13,11 @@ from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed
 from daemons.smtp.recording import mask_record
 from daemons.smtp.refusals import Refusal, RefusalCache
 from daemons.smtp.session import CLOSING, Session
+from libmail.clients.oauth2 import NoToken, TokenClient
 from libmail.config import Config
 from libmail.log import LOG, Fatal
 from libmail.net.wire import Lost
+from libmail.oauth.account import MARK
 from libmail.sasl.client import TOKEN_MECHANISMS, Credentials, Dialogue, SaslClientError, choose
 from libmail.sasl.mechanism import SecurityOptions, parse_security_options
 from libmail.smtp.address import split_address
@@ -28,6 +30,7 @@ from libmail.tables.table import TableOptions, TableRetry
 __all__ = ["Login", "LoginQuery", "Logins", "SaslParams", "open_logins"]
 
 _REFUSED: Final = 535  # the credentials were rejected, RFC 4954 §6
+_TOKENS: Final = 2  # that are tried in a session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,19 @@ class LoginQuery(NamedTuple):
 
 
 class Login(NamedTuple):
-    """Credentials from smtp_sasl_password_maps."""
+    """Credentials from smtp_sasl_password_maps. account: of OAuth, for an access token instead of
+    the password; "" for none."""
 
     user: str
     password: str
+    account: str = ""
+
+
+class _ServerRefusal(NamedTuple):
+    """A reply that refuses a login. code: of it."""
+
+    code: int
+    said: Refusal
 
 
 class _Allowed(NamedTuple):
@@ -94,16 +106,19 @@ class Logins:
         mechanisms: StringList,
         allowed: _Allowed,
         refusals: RefusalCache | None,
+        tokens: TokenClient,
         *,
         lmtp: bool,
     ) -> None:
-        """local: domains of ours. mechanisms: smtp_sasl_mechanism_filter."""
+        """local: domains of ours. mechanisms: smtp_sasl_mechanism_filter. tokens: for entries that
+        name an OAuth account."""
         self._params = params
         self._maps = maps
         self._local = local
         self._filter = mechanisms if params.smtp_sasl_mechanism_filter else None
         self._allowed = allowed
         self._refusals = refusals
+        self._tokens = tokens
         self._phase = LHLO if lmtp else EHLO
         self._by_sender = params.smtp_sender_dependent_authentication and not lmtp
         # Passwords are tokens if a token mechanism is in smtp_sasl_mechanism_filter.
@@ -126,6 +141,8 @@ class Logins:
         if value is None:
             return None
         user, _, password = value.partition(self._params.smtp_sasl_password_result_delimiter)
+        if password.startswith(MARK):
+            return Login(user, "", password.removeprefix(MARK))
         return Login(user, password)
 
     async def _of_sender(self, sender: str) -> str | None:
@@ -165,24 +182,66 @@ class Logins:
                 f": server {session.name} offered no compatible authentication mechanisms"
                 " for this type of connection security"
             )
-        await self._not_refused(session, login)
-        await self._exchange(session, login, usable)
+        if login.account:
+            await self._log_in_by_token(session, login, usable)
+        else:
+            await self._log_in_by_password(session, login, usable)
         session.logged_in = True
 
-    async def _not_refused(self, session: Session, login: Login) -> None:
-        """Raises SiteFailed for a login whose refusal is cached."""
-        if self._refusals is None:
+    async def _log_in_by_password(self, session: Session, login: Login, usable: list[str]) -> None:
+        refusals = self._refusals
+        if refusals is not None:
+            await self._not_refused(refusals, session, login)
+        mechanism = self._choose(session, usable, token=self._token)
+        refusal = await self._exchange(session, login, mechanism)
+        if refusal is None:
             return
-        refusal = await self._refusals.find(session.host, *login)
+        if refusal.code == _REFUSED and refusals is not None:
+            await refusals.note(session.host, login.user, login.password, refusal.said)
+        raise self._refused(session, refusal.said, _refused_text(session, refusal.said))
+
+    async def _log_in_by_token(self, session: Session, login: Login, usable: list[str]) -> None:
+        """A token that is refused may be over earlier than we know: one more is tried.
+
+        What goes wrong with a token gets well again, so mail always waits.
+        """
+        mechanism = self._choose(session, usable, token=True, password=False)
+        refusal, token = None, ""
+        for _ in range(_TOKENS):
+            try:
+                token = await self._tokens.token(login.account, token)
+            except NoToken as error:
+                if refusal is not None:
+                    break
+                raise _failed(
+                    _cannot(session, f"no access token of account {login.account}: {error}")
+                ) from None
+            refusal = await self._exchange(session, login._replace(password=token), mechanism)
+            if refusal is None:
+                return
+            if refusal.code != _REFUSED:
+                break
+        if refusal is not None:
+            text = _refused_text(session, refusal.said)
+            raise self._refused(session, refusal.said, text, soft=True)
+
+    async def _not_refused(self, refusals: RefusalCache, session: Session, login: Login) -> None:
+        """Raises SiteFailed for a login whose refusal is cached."""
+        refusal = await refusals.find(session.host, login.user, login.password)
         if refusal is not None:
             text = (
                 f"SASL [CACHED] authentication failed; server {session.host} said: {refusal.text}"
             )
             raise self._refused(session, refusal, text)
 
-    async def _exchange(self, session: Session, login: Login, usable: list[str]) -> None:
+    async def _exchange(
+        self, session: Session, login: Login, mechanism: str
+    ) -> _ServerRefusal | None:
+        """Log in; what the server says if it refuses. Raises Lost, SiteFailed."""
+        authzid = login.user if self._params.send_cyrus_sasl_authzid else ""
+        credentials = Credentials(login.user, login.password, session.host, session.port, authzid)
         try:
-            dialogue = self._begin(session, login, usable)
+            dialogue = Dialogue(mechanism, credentials)
         except SaslClientError as error:
             raise _impossible(session, str(error)) from None
         try:
@@ -192,22 +251,19 @@ class Logins:
         finally:
             mask_record(session.wire, dialogue.masked)
         if reply.positive:
-            return
-        refusal = Refusal(reply.dsn, dialogue.masked(reply.text))
-        if reply.code == _REFUSED and self._refusals is not None:
-            await self._refusals.note(session.host, *login, refusal)
-        text = f"SASL authentication failed; server {session.name} said: {refusal.text}"
-        raise self._refused(session, refusal, text)
+            return None
+        return _ServerRefusal(reply.code, Refusal(reply.dsn, dialogue.masked(reply.text)))
 
-    def _begin(self, session: Session, login: Login, usable: list[str]) -> Dialogue:
-        """Raises SaslClientError, SiteFailed."""
-        mechanism = choose(usable, self._allowed.of(session), token=self._token)
+    def _choose(
+        self, session: Session, usable: list[str], *, token: bool, password: bool = True
+    ) -> str:
+        """The mechanism to use. Raises SiteFailed."""
+        options = self._allowed.of(session)
+        mechanism = choose(usable, options, token=token, password=password)
         if not mechanism:
             LOG.warning("SASL authentication failure: No worthy mechs found")
             raise _failed(_cannot(session, "no mechanism available"))
-        authzid = login.user if self._params.send_cyrus_sasl_authzid else ""
-        credentials = Credentials(*login, session.host, session.port, authzid)
-        return Dialogue(mechanism, credentials)
+        return mechanism
 
     async def _converse(self, session: Session, dialogue: Dialogue) -> ServerReply:
         """Carry out the exchange; its last reply. Raises SaslClientError, Lost.
@@ -227,11 +283,13 @@ class Logins:
             dialogue.finish()
         return reply
 
-    def _refused(self, session: Session, refusal: Refusal, text: str) -> SiteFailed:
+    def _refused(
+        self, session: Session, refusal: Refusal, text: str, *, soft: bool = False
+    ) -> SiteFailed:
         failure = Failure(refusal.dsn, text, session.host, refusal.text, site=True)
         if failure.dsn[0] not in "45":
             return SiteFailed(replace(failure, dsn="4.7.0"))
-        if self._params.smtp_sasl_auth_soft_bounce:
+        if soft or self._params.smtp_sasl_auth_soft_bounce:
             return SiteFailed(replace(failure, dsn=f"4{failure.dsn[1:]}"))
         return SiteFailed(failure)
 
@@ -246,6 +304,10 @@ def _complain(session: Session, offered: tuple[str, ...]) -> None:
 
 def _cannot(session: Session, why: str) -> str:
     return f"; cannot authenticate to server {session.name}: {why}"
+
+
+def _refused_text(session: Session, said: Refusal) -> str:
+    return f"SASL authentication failed; server {session.name} said: {said.text}"
 
 
 def _failed(text: str, diagnostic: str = "") -> SiteFailed:
@@ -284,6 +346,7 @@ def open_logins(config: Config, prefix: str, options: TableOptions) -> Logins | 
         StringList(f"{prefix}_sasl_mechanism_filter", params.smtp_sasl_mechanism_filter, options),
         _allowed(params, prefix),
         _refusals(params, options),
+        TokenClient(),
         lmtp=lmtp,
     )
 

@@ -18,6 +18,7 @@ The exchanges, and the socket that they use:
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
 - `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
+- `private/oauth2`: TokenRequest -> TokenReply; or a wake-up from master;
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
 - `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply;
 - `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
@@ -96,6 +97,8 @@ __all__ = [
     "TicketKeysRequest",
     "TlsProxyReply",
     "TlsProxyRequest",
+    "TokenReply",
+    "TokenRequest",
     "TraceFlag",
     "Transport",
     "VerifyQuery",
@@ -744,6 +747,23 @@ class AddressStatus(IntEnum):
     TODO = 3  # it is being tried
 
 
+class TokenRequest(NamedTuple):
+    """smtp, lmtp -> oauth2: an access token of an account of oauth2_directory.
+
+    rejected: one of before that a server has refused, "" for none.
+    """
+
+    account: str
+    rejected: str
+
+
+class TokenReply(NamedTuple):
+    """oauth2 -> smtp, lmtp. token: "" if there is none now, for the reason."""
+
+    token: str
+    reason: str
+
+
 class VerifyQuery(NamedTuple):
     """smtpd -> verify: does an address take mail?"""
 
@@ -815,6 +835,8 @@ CODEC: Final = Codec(
         TicketKeysRequest,
         TlsProxyReply,
         TlsProxyRequest,
+        TokenReply,
+        TokenRequest,
         VerifyQuery,
         VerifyReply,
         VerifyUpdate,

@@ -65,10 +65,16 @@ class ClientMechanism(Protocol):
         that it knows the password, too."""
 
 
-def choose(offered: Iterable[str], options: SecurityOptions, *, token: bool) -> str:
-    """The best mechanism, "" if there is none. token: there may be one instead of a password."""
+def choose(
+    offered: Iterable[str], options: SecurityOptions, *, token: bool, password: bool = True
+) -> str:
+    """The best mechanism, "" if there is none.
+
+    token, password: whether what we know may be an access token, or a password.
+    """
     names = {name.upper() for name in offered}
-    for name in (*TOKEN_MECHANISMS, *_PASSWORD) if token else _PASSWORD:
+    known = TOKEN_MECHANISMS * token + _PASSWORD * password
+    for name in known:
         if name in names and options.accept(Mechanism.known(name)):
             return name
     return ""

@@ -8,6 +8,7 @@ large the pieces are.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daemons.smtpd.secrets import masked
@@ -25,7 +26,9 @@ from libmail.message.headers import HeaderReader, cut_behind_piece, cut_field
 from libmail.message.line_endings import LineEndings
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.message.tokens import tokenize
+from libmail.net.http import HttpError, Response, ResponseParser
 from libmail.net.stream_client import LinkError
+from libmail.oauth.answers import Trouble, parse_device, parse_tokens
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_message import ForeignMessage
 from libmail.queue.foreign_reasons import foreign_targets
@@ -572,6 +575,45 @@ def tcp_table_replies(data: bytes) -> None:
                 decode_reply(line)
             except LinkError:
                 pass
+
+
+# HTTP
+
+
+def _response(pieces: Iterable[bytes]) -> Response | str | None:
+    parser = ResponseParser(1 << 16)
+    try:
+        for piece in (*pieces, b""):
+            found = parser.receive(piece)
+            if found is not None:
+                return found
+    except HttpError as error:
+        return str(error)
+    return None
+
+
+@target(
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.0 400 \r\n",
+    b"Content-Length: 5\r\n",
+    b"\r\n\r\n",
+    b"HTTP/1.1 100 \r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"5\r\nabcde\r\n",
+    b"0\r\n\r\n",
+    b'{"access_token":"a"}',
+    b"\r\n",
+)
+def http_response(data: bytes) -> None:
+    """Whole or in pieces, the same response; what becomes of it is tokens, or a reason."""
+    rest, pieces = split(data)
+    found = _response([rest])
+    assert found == _response(pieces)
+    assert found is not None
+    if isinstance(found, Response):
+        for parse in (parse_tokens, parse_device):
+            with suppress(Trouble):
+                parse(found, ("secret",))
 
 
 # SASL

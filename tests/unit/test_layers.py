@@ -38,6 +38,7 @@ LAYERS: Final = (
     ),
     (
         "libmail.net",
+        "libmail.oauth",
         "libmail.dns",
         "libmail.service",
         "libmail.tables",

@@ -9,6 +9,7 @@ __all__ = ["PARAMETERS"]
 PARAMETERS = by_name(
     Parameter("broken_sasl_auth_clients", BOOL, "no", "smtpd"),
     Parameter("cyrus_sasl_config_path", STR(), "", "smtpd"),
+    Parameter("oauth2_directory", STR(1), "$config_directory/oauth2", "oauth2 master postfix"),
     Parameter("send_cyrus_sasl_authzid", BOOL, "no", "smtp lmtp"),
     Parameter("smtp_sasl_auth_cache_name", STR(), "", "smtp"),
     Parameter("smtp_sasl_auth_cache_time", TIME("d"), "90d", "smtp"),

@@ -99,7 +99,7 @@ class Server:
     wrapped: ssl.SSLContext | None = None
 
     def reply(self, line: str) -> str:
-        verb = line.split()[0].upper()
+        verb = (line.split() or [""])[0].upper()
         return self.script.get(line, self.script.get(verb, USUAL.get(verb, "502 5.5.2 what")))
 
     async def _say(
@@ -136,7 +136,7 @@ class Server:
         while data := await reader.readline():
             line = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
             lines.append(line)
-            verb = line.split()[0].upper()
+            verb = (line.split() or [""])[0].upper()
             if verb == "DATA":
                 await until(lambda: self.open_most >= self.together)
             if not await self._say(reader, writer, line):

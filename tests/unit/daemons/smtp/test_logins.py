@@ -15,6 +15,7 @@ import pytest
 
 from daemons.smtp.refusals import Refusal, RefusalCache
 from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
+from libmail.clients.oauth2 import NoToken, TokenClient
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG, Fatal
 from libmail.tables.builtin.internal import InternalTable
@@ -119,6 +120,80 @@ def test_a_password_is_no_token(tmp_path: Path, logged: list[str]) -> None:
         f"SASL authentication failed; cannot authenticate to server {NAME}: no mechanism available",
     )
     assert "warning: SASL authentication failure: No worthy mechs found" in logged
+
+
+class Tokens:
+    """oauth2(8): given out in order; asked: accounts, with tokens that were refused."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *given: str | NoToken) -> None:
+        self.asked: list[tuple[str, str]] = []
+        tokens = list(given)
+
+        async def token(client: TokenClient, account: str, rejected: str = "") -> str:
+            self.asked.append((account, rejected))
+            found = tokens.pop(0)
+            if isinstance(found, NoToken):
+                raise found
+            return found
+
+        monkeypatch.setattr(TokenClient, "token", token)
+
+
+def bearer(token: str) -> str:
+    return base64.b64encode(f"user=relay\1auth=Bearer {token}\1\1".encode()).decode()
+
+
+def with_account(**more: str) -> dict[str, Any]:
+    return values(smtp_sasl_password_maps="static:relay:{oauth2}anna", **more)
+
+
+def test_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An access token, and by no mechanism that takes a password."""
+    tokens = Tokens(monkeypatch, "access-1")
+    server = offering("AUTH PLAIN LOGIN SCRAM-SHA-256 XOAUTH2")
+    assert isinstance(one(Bench(tmp_path, **with_account()), server), Sent)
+    assert server.sessions[0][1] == f"AUTH XOAUTH2 {bearer('access-1')}"
+    assert tokens.asked == [("anna", "")]
+
+
+def test_account_of_a_server_for_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(monkeypatch)
+    server = offering("AUTH PLAIN LOGIN")
+    outcome = one(Bench(tmp_path, **with_account(smtp_sasl_auth_soft_bounce="no")), server)
+    assert refused(outcome)[:2] == (Deferred, "4.7.0")
+    assert tokens.asked == []
+    assert not any(line.startswith("AUTH") for line in server.sessions[0])
+
+
+def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mail waits, and says what for."""
+    why = "the owner has to agree again, by postfix oauth2 anna (invalid_grant)"
+    Tokens(monkeypatch, NoToken(why))
+    outcome = one(
+        Bench(tmp_path, **with_account(smtp_sasl_auth_soft_bounce="no")), offering("AUTH XOAUTH2")
+    )
+    assert refused(outcome) == (
+        Deferred,
+        "4.7.0",
+        f"SASL authentication failed; cannot authenticate to server {NAME}:"
+        f" no access token of account anna: {why}",
+    )
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_refused_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool) -> None:
+    """Another one is tried at once; mail waits, where a refused password would return it."""
+    tokens = Tokens(monkeypatch, "access-1", "access-2" if good else NoToken("it is new"))
+    first, second = (f"AUTH XOAUTH2 {bearer(token)}" for token in ("access-1", "access-2"))
+    server = offering("AUTH XOAUTH2", {first: "334 e30=", "": "535 5.7.8 no more access-1"})
+    outcome = one(Bench(tmp_path, **with_account(smtp_sasl_auth_soft_bounce="no")), server)
+    assert tokens.asked == [("anna", ""), ("anna", "access-1")]
+    if good:
+        assert isinstance(outcome, Sent)
+        assert server.sessions[0][1:4] == [first, "", second]
+    else:
+        assert refused(outcome)[:2] == (Deferred, "4.7.8")
+        assert refused(outcome)[2].endswith("said: 535 5.7.8 no more <masked>")
 
 
 @pytest.mark.parametrize(("wanted", "words"), [("yes", " AUTH=<>"), ("no", "")])
