@@ -298,5 +298,6 @@ def test_a_new_account(make_system: MakeSystem, tmp_path: Path, peer: Peer) -> N
             "client_id = the-client\nclient_secret = the-secret\n"
         )
         assert "user:{oauth2}bert" in done.stdout.decode()
+    system.allow("usage: postfix oauth2|not a name of an account")
     for words in (["../x"], ["anna", "x"], [], ["anna", "token", "x"]):
         assert system.run("postfix", "oauth2", *words, stdin=b"").returncode == 1
