@@ -21,6 +21,7 @@ from libmail.lookup.context import LiveLookups
 from libmail.lookup.next_hop import BadDestination, Destination, parse_destination, service_port
 from libmail.lookup.servers import NoServers, Server, ServerChoice
 from libmail.lookup.tlsa import DaneParams, settled
+from libmail.tables.match import StringList
 from libmail.tls.anchors import Anchors
 from libmail.tls.certificate import Certificate, fingerprint, one_line
 from libmail.tls.client_params import ClientTlsParams
@@ -43,10 +44,13 @@ _LMTP_PORT = 24
 class FingerParams:
     """Besides those of TLS."""
 
+    allow_srv_lookup_fallback: bool
     disable_dns_lookups: bool
     dnssec_probe: str
     ignore_mx_lookup_error: bool
+    ignore_srv_lookup_error: bool
     inet_protocols: tuple[str, ...]
+    known_tcp_ports: tuple[str, ...]
     myhostname: str
     smtp_address_preference: str
     smtp_balance_inet_protocols: bool
@@ -55,6 +59,7 @@ class FingerParams:
     smtp_host_lookup: tuple[str, ...]
     smtp_mx_address_limit: int
     smtp_randomize_addresses: bool
+    use_srv_lookup: tuple[str, ...]
 
 
 def _say(text: str) -> None:
@@ -93,8 +98,11 @@ class Finger:
         self._session = b""
         self._resumed = False
         try:
-            port = _LMTP_PORT if options.lmtp else service_port("smtp")
-            self._destination = parse_destination(options.destination, port, lmtp=options.lmtp)
+            known = self._params.known_tcp_ports
+            port = _LMTP_PORT if options.lmtp else service_port("smtp", known=known)
+            self._destination = parse_destination(
+                options.destination, port, lmtp=options.lmtp, known=known
+            )
         except BadDestination as error:
             raise Fatal(str(error)) from None
 
@@ -113,9 +121,17 @@ class Finger:
         return None
 
     async def _servers(self) -> list[tuple[Server | None, Policy]]:
-        choice = ServerChoice(self._params, _protocols(self._params), frozenset())
+        params, lmtp = self._params, self._options.lmtp
+        choice = ServerChoice(
+            params,
+            _protocols(params),
+            frozenset(),
+            service="lmtp" if lmtp else "smtp",
+            lmtp=lmtp,
+        )
         resolver = Resolver(dnssec=True, probe=self._params.dnssec_probe)
-        lookups = LiveLookups({}, resolver=resolver, native=NativeResolver())
+        lists = {"use_srv_lookup": StringList("use_srv_lookup", params.use_srv_lookup)}
+        lookups = LiveLookups({}, lists=lists, resolver=resolver, native=NativeResolver())
         servers, _ = await choice.servers(lookups, self._destination, loop_detect=False)
         found: list[tuple[Server | None, Policy]] = []
         for server in servers:
@@ -149,7 +165,8 @@ class Finger:
     ) -> Policy:
         only = policy.level is Level.DANE_ONLY
         try:
-            decided = await settled(policy, server, self._destination.port, lookups, self._dane)
+            port = server.port or self._destination.port
+            decided = await settled(policy, server, port, lookups, self._dane)
         except PolicyError as error:
             if not only or error.warning:
                 raise
@@ -239,8 +256,8 @@ def _place(
     if server is None:
         return f"{own}[{destination.path}]", destination.path, socket.AF_UNIX
     family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
-    peer = f"{server.host}[{server.address}]:{destination.port}"
-    return peer, (server.address, destination.port), family
+    port = server.port or destination.port
+    return f"{server.host}[{server.address}]:{port}", (server.address, port), family
 
 
 class Visit:

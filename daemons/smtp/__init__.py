@@ -43,7 +43,7 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.clients.notice import NoticeParams, Postmaster
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.dns.native import NativeResolver
-from libmail.dns.resolver import Protocols, Resolver
+from libmail.dns.resolver import Protocols, Resolver, search_options
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.context import LiveLookups
 from libmail.lookup.next_hop import service_port
@@ -139,8 +139,12 @@ def _decisions(
     def maps(name: str, specs: tuple[str, ...]) -> Maps:
         return Maps(f"{prefix}_{name}", specs, options)
 
-    choice = ServerChoice(params, _protocols(params), _own_addresses(params))
+    service = params.smtp_tcp_port
+    choice = ServerChoice(
+        params, _protocols(params), _own_addresses(params), service=service, lmtp=lmtp
+    )
     resolver = Resolver(
+        search=search_options(f"{prefix}_dns_resolver_options", params.smtp_dns_resolver_options),
         dnssec=params.smtp_dns_support_level == "dnssec",
         probe=params.dnssec_probe,
         reply_filter=DnsReplyFilter(maps("dns_reply_filter", params.smtp_dns_reply_filter)),
@@ -151,10 +155,11 @@ def _decisions(
         discard_title(lmtp=lmtp): params.smtp_discard_ehlo_keyword_address_maps,
     }
     opened = {title: Maps(title, specs, options) for title, specs in tables.items()}
+    lists = {"use_srv_lookup": StringList("use_srv_lookup", params.use_srv_lookup, options)}
     return Decisions(
-        lookups=LiveLookups({}, maps=opened, resolver=resolver, native=native),
+        lookups=LiveLookups({}, maps=opened, lists=lists, resolver=resolver, native=native),
         choice=choice,
-        default_port=service_port(params.smtp_tcp_port),
+        default_port=service_port(service, known=params.known_tcp_ports),
         cache_destinations=StringList(
             f"{prefix}_connection_cache_destinations",
             params.smtp_connection_cache_destinations,

@@ -23,15 +23,18 @@ class SmtpParams:
     """Named as in main.cf; lmtp(8) takes lmtp_xxx for each smtp_xxx."""
 
     cleanup_service_name: str
+    allow_srv_lookup_fallback: bool
     best_mx_transport: str
     disable_dns_lookups: bool
     disable_mime_output_conversion: bool
     dnssec_probe: str
     header_size_limit: int
     ignore_mx_lookup_error: bool
+    ignore_srv_lookup_error: bool
     inet_interfaces: tuple[str, ...]
     inet_protocols: tuple[str, ...]
     ipc_timeout: float
+    known_tcp_ports: tuple[str, ...]
     line_length_limit: int
     lmtp_assume_final: bool
     mime_boundary_length_limit: int
@@ -66,6 +69,7 @@ class SmtpParams:
     smtp_discard_ehlo_keyword_address_maps: tuple[str, ...]
     smtp_discard_ehlo_keywords: tuple[str, ...]
     smtp_dns_reply_filter: tuple[str, ...]
+    smtp_dns_resolver_options: tuple[str, ...]
     smtp_dns_support_level: str
     smtp_fallback_relay: tuple[str, ...]
     smtp_generic_maps: tuple[str, ...]
@@ -102,6 +106,7 @@ class SmtpParams:
     smtp_tls_note_starttls_offer: bool
     smtp_tls_wrappermode: bool
     smtp_xforward_timeout: float
+    use_srv_lookup: tuple[str, ...]
 
 
 class Flags(NamedTuple):

@@ -64,17 +64,21 @@ class _Route(NamedTuple):
         """The key of sessions with any server of the destination."""
         return SessionKey(self.text, self.destination.port, tls, self.smtputf8, self.login)
 
-    def server_key(self, host: str, address: str, tls: TlsKey) -> SessionKey:
+    def server_key(self, host: str, address: str, port: int, tls: TlsKey) -> SessionKey:
         """The key of sessions with one server."""
         login = (*self.login, host, self.text) if self.login else ()
-        return SessionKey(address, self.destination.port, tls, self.smtputf8, login)
+        return SessionKey(address, port, tls, self.smtputf8, login)
+
+    def port(self, server: Server) -> int:
+        """That of its SRV record, or of the destination."""
+        return server.port or self.destination.port
 
     def keys(self, session: Session, tls: ServerTlsPolicy) -> tuple[SessionKey, ...]:
         """The keys under which a session is cached."""
         key = self.key(tls.key)
         if not session.port:
             return (key,)
-        return key, self.server_key(session.host, session.address, tls.key)
+        return key, self.server_key(session.host, session.address, session.port, tls.key)
 
 
 class Walk:
@@ -138,7 +142,8 @@ class Walk:
         """The route; None, with the reason in the ledger, for an invalid destination."""
         decisions, lmtp = self._client.decisions, self._settings.lmtp
         try:
-            destination = parse_destination(text, decisions.default_port, lmtp=lmtp)
+            known = self._settings.params.known_tcp_ports
+            destination = parse_destination(text, decisions.default_port, lmtp=lmtp, known=known)
         except BadDestination as error:
             LOG.warning(str(error))
             reason = f"Server configuration error: {error}"
@@ -180,15 +185,16 @@ class Walk:
         server: None for the UNIX socket of the destination. None, with the reason in the ledger, if
         the policy is not known.
         """
-        decisions, destination = self._client.decisions, route.destination
+        decisions = self._client.decisions
         host = self._settings.params.myhostname if server is None else server.host
+        port = 0 if server is None else route.port(server)
         try:
             tls = await self._tls_policy(route, host)
-            return await tls.at(server, destination.port, decisions.dane, decisions.lookups)
+            return await tls.at(server, port, decisions.dane, decisions.lookups)
         except PolicyError as error:
             LOG.warning(f"TLS policy lookup for {route.text}/{host}: {error.reason}")
             if self._client.reporter is not None and not self._mail.outgoing.tls_optional:
-                self._client.reporter.no_session(destination.host, server, error)
+                self._client.reporter.no_session(route.destination.host, server, error)
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
 
@@ -206,9 +212,10 @@ class Walk:
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
             tls = await self._server_tls_policy(route, server)
-            if tls is None or not self._wrapping_fits(tls, route.destination.port):
+            port = route.port(server)
+            if tls is None or not self._wrapping_fits(tls, port):
                 continue
-            where = route.server_key(server.host, server.address, tls.key)
+            where = route.server_key(server.host, server.address, port, tls.key)
             if self._client.cache and await self._reuse(where, route, tls, last=final):
                 return
             if await self._try_server(server, route, tls, last=final):
@@ -233,7 +240,7 @@ class Walk:
         self, server: Server, route: _Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Returns whether there was a session."""
-        session = await self._connect(server, route.destination.port, tls)
+        session = await self._connect(server, route.port(server), tls)
         if session is None:
             return False
         if await self._begin(session, route, tls, last=last):
@@ -286,7 +293,8 @@ class Walk:
         """Deliver in a new session. Returns whether to retry without TLS."""
         self._ledger.last = last
         conversation = self._conversation(session, route, tls)
-        await conversation.begin(loop_detect=route.loop_detect)
+        loop_detect = route.loop_detect and session.port == route.destination.port
+        await conversation.begin(loop_detect=loop_detect)
         return conversation.retry_without_tls and bool(self._ledger.left)
 
     async def _connect(self, server: Server, port: int, tls: ServerTlsPolicy) -> Session | None:

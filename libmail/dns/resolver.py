@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import ip_address
 from pkgutil import iter_modules
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -43,10 +43,19 @@ from libmail.dns.answers import (
 )
 from libmail.dns.hostname import ascii_domain, valid_hostaddr, valid_hostname
 from libmail.dns.records import answer_of, error_text, malformed, name_text
-from libmail.log import LOG
+from libmail.log import LOG, Fatal
 from libmail.net.cache import ExpiringCache
 
-__all__ = ["AnswerFilter", "Protocols", "Resolver", "ResolverTimes", "allows", "read_times"]
+__all__ = [
+    "AnswerFilter",
+    "Protocols",
+    "Resolver",
+    "ResolverTimes",
+    "SearchOptions",
+    "allows",
+    "read_times",
+    "search_options",
+]
 
 Protocols = Literal["all", "ipv4", "ipv6"]
 
@@ -118,6 +127,25 @@ def read_times(text: str) -> ResolverTimes:
     )
 
 
+class SearchOptions(NamedTuple):
+    """What else a name may mean. own_domain: without a dot, one in the domain of this machine;
+    parents: one in any domain of the search list of resolv.conf(5)."""
+
+    own_domain: bool = False
+    parents: bool = False
+
+
+_EXACTLY: Final = SearchOptions()
+
+
+def search_options(title: str, words: Sequence[str]) -> SearchOptions:
+    """Read smtp_dns_resolver_options (title) or its sister. Raises Fatal."""
+    for word in words:
+        if word not in ("res_defnames", "res_dnsrch"):
+            raise Fatal(f'unknown {title} value "{word}"')
+    return SearchOptions("res_defnames" in words, "res_dnsrch" in words)
+
+
 class Resolver:
     """Asks the name servers of resolv.conf; remembers answers for some seconds."""
 
@@ -128,6 +156,7 @@ class Resolver:
         dnssec: bool = False,
         probe: str = "",
         reply_filter: AnswerFilter | None = None,
+        search: SearchOptions = _EXACTLY,
         cache_size: int = 5000,
         cache_life: float = 30.0,
     ) -> None:
@@ -136,13 +165,16 @@ class Resolver:
         A missing file means a name server on this host, as for the C library.
         dnssec: ask for validation.  probe: dnssec_probe, "type:name" of what is asked for once if
         no answer is validated, to warn if that is not either.  reply_filter: for all answers.
-        cache_life: seconds an answer
-        is used at most.
+        search: which names are tried beside the one that is asked for. cache_life: seconds an
+        answer is used at most.
         """
         self._filter = reply_filter or None
         self._probe = probe if dnssec else ""
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._resolver = _configured(resolv_conf)
+        self._search = search
+        self._domains = _search_list(self._resolver)
+        self._resolver.search = []
         if dnssec:
             self._resolver.use_edns(0, dns.flags.DO, _PAYLOAD)
             self._resolver.flags = dns.flags.RD | dns.flags.AD
@@ -200,7 +232,27 @@ class Resolver:
         ascii_name = ascii_domain(name)
         if not (valid_hostname(ascii_name, wildcard=True) or valid_hostaddr(ascii_name)):
             return _no_name(name, rrtype)
-        wanted = ascii_name
+        known = await self._follow(name, ascii_name, rrtype)
+        if self._search != _EXACTLY and rrtype != "TLSA" and not name.endswith("."):
+            return await self._search_on(name, ascii_name, rrtype, known)
+        return known
+
+    async def _search_on(
+        self, name: str, ascii_name: str, rrtype: str, exactly: DnsAnswer | DnsError
+    ) -> DnsAnswer | DnsError:
+        """What the name means, by resolv.conf(5), "search" and "ndots"."""
+        dots = ascii_name.count(".")
+        if not isinstance(exactly, NotFound) and dots >= (self._resolver.ndots or 1):
+            return exactly
+        search = self._search
+        domains = self._domains if search.parents else self._domains[:1]
+        for domain in domains if (search.parents if dots else search.own_domain) else ():
+            found = await self._follow(name, f"{ascii_name}.{domain}", rrtype)
+            if not isinstance(found, NotFound):
+                return found
+        return exactly
+
+    async def _follow(self, name: str, wanted: str, rrtype: str) -> DnsAnswer | DnsError:
         validated = True
         ttl = 1 << 30
         for _ in range(_MAX_CHAIN):
@@ -292,9 +344,14 @@ def _configured(resolv_conf: str) -> dns.asyncresolver.Resolver:
         resolver.nameservers = ["127.0.0.1"]
     resolver.timeout = times.timeout
     resolver.lifetime = times.timeout * times.attempts * len(resolver.nameservers)
-    resolver.search = []
     resolver.cache = None
     return resolver
+
+
+def _search_list(resolver: dns.asyncresolver.Resolver) -> tuple[str, ...]:
+    """The domains of "search" or "domain" in resolv.conf, else that of this machine's name."""
+    names = resolver.search or [resolver.domain]
+    return tuple(name.to_text(omit_final_dot=True) for name in names if name != dns.name.root)
 
 
 def allows(protocols: Protocols, address: str) -> bool:

@@ -5,6 +5,7 @@ Source: smtp(8) and lmtp(8), SMTP and LMTP DESTINATION SYNTAX.
 
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -28,13 +29,17 @@ class BadDestination(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """domain, or with `bracketed` a host or address that has no MX lookup. path: of a UNIX socket,
-    then nothing else counts."""
+    """domain, or with `bracketed` a host or address that has neither MX nor SRV lookup.
+
+    service: the port as it was written, "" if it was not. path: of a UNIX socket, then nothing else
+    counts.
+    """
 
     host: str = ""
     port: int = 0
     bracketed: bool = False
     path: str = ""
+    service: str = ""
 
 
 @lru_cache(1024)
@@ -43,8 +48,16 @@ def split_destinations(nexthop: str) -> tuple[str, ...]:
     return tuple(part for part in _SEPARATORS.split(nexthop) if part)
 
 
-def service_port(text: str, destination: str = "") -> int:
-    """A port by number or by name in services(5). Raises BadDestination."""
+def service_port(text: str, destination: str = "", known: Sequence[str] = ()) -> int:
+    """A port by number or by name. Raises BadDestination.
+
+    known: known_tcp_ports, "name=number" or with more names; other names are in services(5).
+    """
+    for word in known:
+        *names, number = word.split("=")
+        if text in names:
+            text = number
+            break
     if text.isascii() and text.isdigit():
         port = int(text)
         if not 0 < port < 65536:
@@ -57,8 +70,13 @@ def service_port(text: str, destination: str = "") -> int:
 
 
 @lru_cache(1024)
-def parse_destination(text: str, default_port: int, *, lmtp: bool) -> Destination:
-    """One destination, as in smtp(8), SMTP and LMTP DESTINATION SYNTAX. Raises BadDestination."""
+def parse_destination(
+    text: str, default_port: int, *, lmtp: bool, known: tuple[str, ...] = ()
+) -> Destination:
+    """One destination, as in smtp(8), SMTP and LMTP DESTINATION SYNTAX. Raises BadDestination.
+
+    known: known_tcp_ports.
+    """
     if lmtp:
         if text.startswith("unix:"):
             if text == "unix:":
@@ -66,13 +84,12 @@ def parse_destination(text: str, default_port: int, *, lmtp: bool) -> Destinatio
             return Destination(path=text[5:])
         text = text.removeprefix("inet:")
     host, port = _host_and_port(text)
-    number = service_port(port, text) if port else default_port
+    number = service_port(port, text, known) if port else default_port
     if host[:5].lower() == "ipv6:":
         host = host[5:]
     if not (valid_hostaddr(host) or valid_hostname(ascii_domain(host))):
         raise BadDestination(_problem("valid hostname or network address required", text))
-    # LMTP has no MX lookups, RFC 2033 §5.
-    return Destination(host, number, bracketed=lmtp or text.startswith("["))
+    return Destination(host, number, bracketed=text.startswith("["), service=port)
 
 
 def _host_and_port(text: str) -> tuple[str, str]:

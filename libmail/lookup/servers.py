@@ -1,4 +1,4 @@
-"""From a destination to the servers to try: MX and address lookups, and their order.
+"""From a destination to the servers to try: SRV, MX and address lookups, and their order.
 
 A decision over the lookup context: name services, and chance among equals. The rules are those of
 smtp(8), lmtp(8) and RFC 5321 §5.1.
@@ -13,18 +13,21 @@ from typing import Final, NamedTuple, Protocol
 from libmail.dns import (
     DnsAnswer,
     DnsError,
+    DnsRecord,
     Filtered,
     Invalid,
     NotFound,
     TempFail,
+    ascii_domain,
     literal_address,
     valid_hostaddr,
 )
 from libmail.dns.answers import is_null_mx
 from libmail.dns.resolver import Protocols, allows
 from libmail.log import Fatal
-from libmail.lookup.context import Lookups
+from libmail.lookup.context import LookupFailure, Lookups
 from libmail.lookup.next_hop import Destination
+from libmail.lookup.service_records import in_order, is_unavailable, service_name
 
 __all__ = ["NoServers", "Server", "ServerChoice", "ServerParams", "Servers", "select_servers"]
 
@@ -33,12 +36,20 @@ class ServerParams(Protocol):
     """The parameters that say how servers are found, see postconf(5)."""
 
     @property
+    def allow_srv_lookup_fallback(self) -> bool:
+        """A domain without SRV records, or whose lookup fails, is as without use_srv_lookup."""
+
+    @property
     def disable_dns_lookups(self) -> bool:
         """Without DNS there are no MX hosts."""
 
     @property
     def ignore_mx_lookup_error(self) -> bool:
         """A domain whose MX lookup fails is its own host."""
+
+    @property
+    def ignore_srv_lookup_error(self) -> bool:
+        """A domain whose SRV lookup fails is as without use_srv_lookup."""
 
     @property
     def smtp_address_preference(self) -> str:
@@ -67,6 +78,10 @@ class ServerParams(Protocol):
     @property
     def smtp_randomize_addresses(self) -> bool:
         """Chance decides among equals."""
+
+    @property
+    def use_srv_lookup(self) -> Sequence[str]:
+        """Services whose servers are found by SRV records; the list is asked through lookups."""
 
 
 class NoServers(Exception):
@@ -97,7 +112,8 @@ class Server(NamedTuple):
 
     What DNSSEC vouches for, if that is asked for: secure: the address, and the way to it; final:
     the name at the end of CNAME records, "" where it is not from DNS; mx_secure: the MX record,
-    None if the host was not found by one.
+    or the SRV record, None if the host was not found by one. port: of an SRV record, 0 for that of
+    the destination.
     """
 
     host: str
@@ -106,6 +122,7 @@ class Server(NamedTuple):
     secure: bool = False
     final: str = ""
     mx_secure: bool | None = None
+    port: int = 0
 
     @property
     def ipv6(self) -> bool:
@@ -166,8 +183,20 @@ def _balanced(servers: list[Server], limit: int) -> list[Server]:
 class ServerChoice:
     """Finds the servers of destinations."""
 
-    def __init__(self, params: ServerParams, protocols: Protocols, own: frozenset[str]) -> None:
-        """own: addresses at which this system receives mail, for loop detection. Raises Fatal."""
+    def __init__(
+        self,
+        params: ServerParams,
+        protocols: Protocols,
+        own: frozenset[str],
+        *,
+        service: str = "smtp",
+        lmtp: bool = False,
+    ) -> None:
+        """own: addresses at which this system receives mail, for loop detection.
+
+        service: of a destination that names none. lmtp: there are no MX hosts, RFC 2033 §5. Raises
+        Fatal.
+        """
         self._params = params
         self._protocols = protocols
         self._own = own
@@ -177,7 +206,9 @@ class ServerChoice:
                 raise Fatal(f'invalid smtp_host_lookup: "{method}"')
         methods = [m for m in params.smtp_host_lookup if m == "native" or not disabled]
         self._methods: Final = methods or ["native"]
-        self._mx = not disabled
+        self._mx = not (disabled or lmtp)
+        self._srv = bool(params.use_srv_lookup) and not disabled
+        self._service = service
 
     @property
     def uses_native(self) -> bool:
@@ -188,11 +219,13 @@ class ServerChoice:
         self, lookups: Lookups, destination: Destination, *, loop_detect: bool
     ) -> Servers:
         """loop_detect: this system listens on that port. Raises NoServers."""
-        if destination.bracketed or not self._mx or _literal(destination.host):
-            found, among = await self._host(lookups, destination.host, 0), False
-            self._refuse_self(destination, found, loop_detect)
+        own_port = destination.port if loop_detect else 0
+        if destination.bracketed or _literal(destination.host):
+            found, among = await self._itself(lookups, destination.host, own_port)
+        elif self._srv and await self._has_srv(lookups, destination):
+            found, among = await self._of_service(lookups, destination, own_port)
         else:
-            found, among = await self._domain(lookups, destination, loop_detect)
+            found, among = await self._without_srv(lookups, destination.host, own_port)
         params = self._params
         randomize = params.smtp_randomize_addresses and len(found) > 1
         servers = select_servers(
@@ -205,36 +238,77 @@ class ServerChoice:
         )
         return Servers(servers, among)
 
-    def _refuse_self(
-        self, destination: Destination, found: list[Server], loop_detect: bool
-    ) -> None:
-        if loop_detect and any(server.address in self._own for server in found):
-            raise _loop(destination.host)
+    # a host
 
-    async def _domain(
-        self, lookups: Lookups, destination: Destination, loop_detect: bool
+    async def _itself(self, lookups: Lookups, host: str, own_port: int) -> Servers:
+        found = await self._host(lookups, host, 0)
+        if own_port and any(server.address in self._own for server in found):
+            raise _loop(host)
+        return Servers(found, False)
+
+    # SRV records
+
+    async def _has_srv(self, lookups: Lookups, destination: Destination) -> bool:
+        service = destination.service or self._service
+        try:
+            return await lookups.in_list("use_srv_lookup", service)
+        except LookupFailure as error:
+            raise NoServers("4.3.5", "Server configuration error", warnings=(str(error),)) from None
+
+    async def _of_service(
+        self, lookups: Lookups, destination: Destination, own_port: int
     ) -> Servers:
         domain = destination.host
+        name = service_name(destination.service or self._service, ascii_domain(domain))
+        try:
+            answer = await lookups.dns(name, "SRV")
+        except DnsError as error:
+            if self._does_without(error):
+                return await self._without_srv(lookups, domain, own_port)
+            raise _failed(error, mx=True) from error
+        if is_unavailable(answer.records):
+            raise NoServers("5.1.0", f"Domain {domain} does not have the service (SRV {name})")
+        equals = len({record.preference for record in answer.records}) < len(answer.records)
+        chance = random.Random(lookups.seed()) if equals else _NO_CHANCE
+        records = in_order(answer.records, chance)
+        warning = f"no SRV host for {name} has a valid address record"
+        found = await self._hosts(lookups, records, answer.validated, warning)
+        servers, among = self._without_self(domain, records[0].preference, found, own_port)
+        return Servers(_ranked(servers), among)
+
+    def _does_without(self, error: DnsError) -> bool:
+        """Whether a lookup without result leaves the servers to MX and address records."""
+        if self._params.allow_srv_lookup_fallback:
+            return True
+        return self._params.ignore_srv_lookup_error and not isinstance(error, NotFound)
+
+    # MX records
+
+    async def _without_srv(self, lookups: Lookups, domain: str, own_port: int) -> Servers:
+        if not self._mx:
+            return await self._itself(lookups, domain, own_port)
         try:
             answer = await lookups.dns(domain, "MX")
         except DnsError as error:
             if not isinstance(error, NotFound) and not self._params.ignore_mx_lookup_error:
                 raise _failed(error, mx=True) from error
-            found = await self._host(lookups, domain, 0)
-            self._refuse_self(destination, found, loop_detect)
-            return Servers(found, False)
+            return await self._itself(lookups, domain, own_port)
         if is_null_mx(answer.records):
             raise NoServers("5.1.0", f"Domain {domain} does not accept mail (nullMX)")
-        found = await self._mx_hosts(lookups, domain, answer)
-        return self._without_self(domain, answer.records[0].preference, found, loop_detect)
+        warning = f"no MX host for {domain} has a valid address record"
+        found = await self._hosts(lookups, answer.records, answer.validated, warning)
+        return self._without_self(domain, answer.records[0].preference, found, own_port)
 
-    async def _mx_hosts(self, lookups: Lookups, domain: str, answer: DnsAnswer) -> list[Server]:
+    async def _hosts(
+        self, lookups: Lookups, records: Sequence[DnsRecord], validated: bool, warning: str
+    ) -> list[Server]:
+        """The addresses of the hosts that MX or SRV records name. Raises NoServers."""
         found: list[Server] = []
         why: NoServers | None = None
-        for record in answer.records:
+        for record in records:
             try:
                 hosts = await self._host(lookups, record.value, record.preference)
-                found += [host._replace(mx_secure=answer.validated) for host in hosts]
+                found += [host._replace(mx_secure=validated, port=record.port) for host in hosts]
             except NoServers as error:
                 why = error
         if found:
@@ -242,15 +316,19 @@ class ServerChoice:
         dsn, reason = (why.dsn, why.reason) if why else ("4.4.4", "no MX host found")
         if self._params.smtp_defer_if_no_mx_address_found:
             dsn = f"4{dsn[1:]}"
-        warning = f"no MX host for {domain} has a valid address record"
         raise NoServers(dsn, reason, warnings=(warning,))
 
-    def _without_self(
-        self, domain: str, best: int, found: list[Server], loop_detect: bool
-    ) -> Servers:
-        """Only MX hosts that are better than this system, if it is one of them, RFC 5321 §5.1."""
-        mine = [server.preference for server in found if server.address in self._own]
-        if not loop_detect or not mine:
+    def _without_self(self, domain: str, best: int, found: list[Server], own_port: int) -> Servers:
+        """Only MX hosts that are better than this system, if it is one of them, RFC 5321 §5.1.
+
+        own_port: of the destination, if this system listens there; else 0.
+        """
+        mine = [
+            server.preference
+            for server in found
+            if server.address in self._own and server.port in (0, own_port)
+        ]
+        if not own_port or not mine:
             return Servers(found, False)
         better = [server for server in found if server.preference < min(mine)]
         if better:
@@ -282,6 +360,16 @@ class ServerChoice:
 
 
 _NO_CHANCE: Final = random.Random(0)  # for a single server; never asked
+
+
+def _ranked(servers: Sequence[Server]) -> list[Server]:
+    """Servers of SRV records, each target with a preference of its own: the order is settled."""
+    targets = [(server.preference, server.host, server.port) for server in servers]
+    ranks = {target: rank for rank, target in enumerate(dict.fromkeys(targets))}
+    return [
+        server._replace(preference=ranks[target])
+        for server, target in zip(servers, targets, strict=True)
+    ]
 
 
 async def _dns_addresses(lookups: Lookups, host: str, protocols: Protocols) -> list[DnsAnswer]:

@@ -57,7 +57,7 @@ class PythonSink:
 
     data_delay: seconds before the reply to DATA; holds_data: none comes before release().
     host: "0.0.0.0" for all of 127.0.0.0/8. keep: whether to keep the content, or only to count.
-    tls: offers STARTTLS.
+    tls: offers STARTTLS, or with `wrapped` begins with TLS.
     """
 
     def __init__(
@@ -71,8 +71,11 @@ class PythonSink:
         keep: bool = True,
         keywords: tuple[str, ...] = KEYWORDS,
         tls: ssl.SSLContext | None = None,
+        wrapped: bool = False,
     ) -> None:
         self.port = port
+        self._wrapper = tls if wrapped else None
+        tls = None if wrapped else tls
         self.host = host
         self.script = script
         self.data_delay = data_delay
@@ -126,7 +129,12 @@ class PythonSink:
             self._released.set()
         try:
             server = await asyncio.start_server(
-                self._session, self.host, self.port, limit=READ_LIMIT, backlog=1024
+                self._session,
+                self.host,
+                self.port,
+                limit=READ_LIMIT,
+                backlog=1024,
+                ssl=self._wrapper,
             )
         except OSError as error:
             self._failed = error

@@ -17,7 +17,7 @@ PARAMETERS = by_name(
     Parameter("dns_ncache_ttl_fix_enable", BOOL, "no", "*"),
     Parameter("dnssec_probe", STR(), "ns:.", "smtp posttls-finger"),
     Parameter("ignore_mx_lookup_error", BOOL, "no", "smtp posttls-finger"),
-    Parameter("ignore_srv_lookup_error", BOOL, "no", "smtp"),
-    Parameter("allow_srv_lookup_fallback", BOOL, "no", "smtp"),
-    Parameter("use_srv_lookup", LIST, "", "smtp"),
+    Parameter("ignore_srv_lookup_error", BOOL, "no", "smtp lmtp posttls-finger"),
+    Parameter("allow_srv_lookup_fallback", BOOL, "no", "smtp lmtp posttls-finger"),
+    Parameter("use_srv_lookup", LIST, "", "smtp lmtp posttls-finger"),
 )  # fmt: skip

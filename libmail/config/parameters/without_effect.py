@@ -40,11 +40,6 @@ _REQUIRETLS = """
     smtp_requiretls_policy
 """
 
-_SRV = """
-    allow_srv_lookup_fallback dns_ncache_ttl_fix_enable ignore_srv_lookup_error
-    lmtp_dns_resolver_options smtp_dns_resolver_options use_srv_lookup
-"""
-
 _OTHER = """
     alternate_config_directories debug_peer_level
     debug_peer_list delay_logging_resolution_limit
@@ -57,26 +52,27 @@ _OTHER = """
     tcp_windowsize
 """
 
-NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _SRV + _OTHER)
+NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _OTHER)
 """Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(
     """
     backwards_bounce_logfile_compatibility berkeley_db_create_buffer_size
     berkeley_db_read_buffer_size connection_cache_protocol_timeout connection_cache_service_name
-    connection_cache_status_update_time connection_cache_ttl_limit dont_remove fault_injection_code
-    fork_attempts fork_delay maps_rbl_domains non_bdb_custom_mapping
-    non_bdb_migration_allow_root_prefixes non_bdb_migration_allow_user_prefixes
-    non_bdb_migration_level non_bdb_migration_log_redirect non_bdb_migration_service_name
-    process_id_directory qmgr_fudge_factor qmgr_ipc_timeout queue_file_attribute_count_limit
-    sun_mailtool_compatibility tls_daemon_random_bytes tls_random_bytes tls_random_exchange_name
-    tls_random_prng_update_period tls_random_reseed_period tls_random_source tlsproxy_client_CAfile
-    tlsproxy_client_CApath tlsproxy_client_cert_file tlsproxy_client_chain_files
-    tlsproxy_client_dcert_file tlsproxy_client_dkey_file tlsproxy_client_eccert_file
-    tlsproxy_client_eckey_file tlsproxy_client_enforce_tls tlsproxy_client_fingerprint_digest
-    tlsproxy_client_key_file tlsproxy_client_loglevel tlsproxy_client_per_site
-    tlsproxy_client_policy_maps tlsproxy_client_scert_verifydepth tlsproxy_client_security_level
-    tlsproxy_client_use_tls trigger_timeout
+    connection_cache_status_update_time connection_cache_ttl_limit dns_ncache_ttl_fix_enable
+    dont_remove fault_injection_code fork_attempts fork_delay maps_rbl_domains
+    non_bdb_custom_mapping non_bdb_migration_allow_root_prefixes
+    non_bdb_migration_allow_user_prefixes non_bdb_migration_level non_bdb_migration_log_redirect
+    non_bdb_migration_service_name process_id_directory qmgr_fudge_factor qmgr_ipc_timeout
+    queue_file_attribute_count_limit sun_mailtool_compatibility tls_daemon_random_bytes
+    tls_random_bytes tls_random_exchange_name tls_random_prng_update_period
+    tls_random_reseed_period tls_random_source tlsproxy_client_CAfile tlsproxy_client_CApath
+    tlsproxy_client_cert_file tlsproxy_client_chain_files tlsproxy_client_dcert_file
+    tlsproxy_client_dkey_file tlsproxy_client_eccert_file tlsproxy_client_eckey_file
+    tlsproxy_client_enforce_tls tlsproxy_client_fingerprint_digest tlsproxy_client_key_file
+    tlsproxy_client_loglevel tlsproxy_client_per_site tlsproxy_client_policy_maps
+    tlsproxy_client_scert_verifydepth tlsproxy_client_security_level tlsproxy_client_use_tls
+    trigger_timeout
     """
 )
 """Those of what this system does not need."""

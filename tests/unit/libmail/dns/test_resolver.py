@@ -13,8 +13,15 @@ from typing import TypeVar
 import pytest
 
 from libmail.dns import DnsError, DnsRecord, Filtered, Invalid, NotFound, NullMx, TempFail
-from libmail.dns.resolver import Protocols, Resolver, ResolverTimes, read_times
-from libmail.log import LOG
+from libmail.dns.resolver import (
+    Protocols,
+    Resolver,
+    ResolverTimes,
+    SearchOptions,
+    read_times,
+    search_options,
+)
+from libmail.log import LOG, Fatal
 from libmail.lookup.reply_filter import ReplyFilter, record_text
 from libmail.tables.maps import Maps
 from libmail.tls.dane import Tlsa, read_tlsa
@@ -379,3 +386,52 @@ def test_no_module_is_loaded_by_lookups(server: FakeServer, tmp_path: Path, loop
         command, capture_output=True, text=True, check=False, timeout=60, env=environment
     )
     assert done.stdout.splitlines() == ["('127.0.0.1',) localhost", "[] []"], done.stderr
+
+
+SEARCHED = [
+    ("mx1", SearchOptions(own_domain=True), "mx1.a.test"),
+    ("mx1", SearchOptions(own_domain=True, parents=True), "mx1.a.test"),
+    ("forged", SearchOptions(own_domain=True, parents=True), "forged.test"),
+    ("mx1.a", SearchOptions(parents=True), "mx1.a.test"),
+    ("mx2.a.test", SearchOptions(own_domain=True, parents=True), "mx2.a.test"),
+    ("mx1", SearchOptions(), ""),
+    ("mx1", SearchOptions(parents=True), ""),  # which is about names with dots
+    ("forged", SearchOptions(own_domain=True), ""),
+    ("mx1.a", SearchOptions(own_domain=True), ""),
+    ("mx1.a.", SearchOptions(parents=True), ""),
+    ("nobody", SearchOptions(own_domain=True, parents=True), ""),
+]
+
+
+@pytest.mark.parametrize(("name", "search", "owner"), SEARCHED)
+def test_search(
+    server: FakeServer, tmp_path: Path, name: str, search: SearchOptions, owner: str
+) -> None:
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\nsearch a.test test\noptions timeout:1 attempts:1\n")
+    resolver = Resolver(str(conf), search=search)
+    resolver.use_port(server.port)
+    if owner:
+        answer = run(resolver.lookup(name, "A"))
+        assert (answer.name, answer.records[0].owner) == (name, owner)
+        return
+    with pytest.raises(NotFound) as caught:
+        run(resolver.lookup(name, "A"))
+    assert f"name={name.removesuffix('.')} type=A: Host not found" in caught.value.text
+
+
+def test_no_search_for_tlsa(server: FakeServer, tmp_path: Path) -> None:
+    """They would be those of another host."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\nsearch a.test\n")
+    resolver = Resolver(str(conf), search=SearchOptions(parents=True))
+    resolver.use_port(server.port)
+    with pytest.raises(NotFound):
+        run(resolver.lookup("_25._tcp.mx1", "TLSA"))
+
+
+def test_search_options() -> None:
+    words = ("res_defnames", "res_dnsrch")
+    assert search_options("smtp_dns_resolver_options", words) == SearchOptions(True, True)
+    with pytest.raises(Fatal, match='unknown lmtp_dns_resolver_options value "RES_DNSRCH"'):
+        search_options("lmtp_dns_resolver_options", ("RES_DNSRCH",))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from daemons.smtp.settings import SmtpParams
 from libmail.config import open_config
-from libmail.dns import DnsAnswer, DnsError, DnsRecord, NotFound, TempFail
+from libmail.dns import DnsAnswer, DnsError, DnsRecord, Filtered, NotFound, TempFail
 from libmail.lookup.context import LiveLookups, Lookups
 from libmail.lookup.next_hop import (
     BadDestination,
@@ -21,27 +23,31 @@ from libmail.lookup.next_hop import (
 )
 from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 from libmail.lookup.servers import NoServers, Server, ServerChoice, Servers, select_servers
+from libmail.lookup.service_records import in_order
+from libmail.tables.match import StringList
 
 DESTINATIONS = [
     ("example.org", False, Destination("example.org", 25)),
-    ("example.org:587", False, Destination("example.org", 587)),
+    ("example.org:587", False, Destination("example.org", 587, service="587")),
+    ("example.org:mail", False, Destination("example.org", 2525, service="mail")),
     ("[mx.example.org]", False, Destination("mx.example.org", 25, True)),
-    ("[192.0.2.1]:26", False, Destination("192.0.2.1", 26, True)),
-    ("[2001:db8::1]:26", False, Destination("2001:db8::1", 26, True)),
+    ("[192.0.2.1]:26", False, Destination("192.0.2.1", 26, True, service="26")),
+    ("[2001:db8::1]:26", False, Destination("2001:db8::1", 26, True, service="26")),
     ("[ipv6:2001:db8::1]", False, Destination("2001:db8::1", 25, True)),
     ("2001:db8::1", False, Destination("2001:db8::1", 25)),
     ("unix:private/lmtp", True, Destination(path="private/lmtp")),
-    ("inet:host:24", True, Destination("host", 24, True)),
+    ("inet:host:24", True, Destination("host", 24, service="24")),
     ("inet:[::1]", True, Destination("::1", 25, True)),
-    ("host", True, Destination("host", 25, True)),
+    ("host", True, Destination("host", 25)),
 ]
+KNOWN = ("lmtp=24", "mail=post=2525")
 
 
 @pytest.mark.parametrize(
     ("text", "lmtp", "want"), DESTINATIONS, ids=[case[0] for case in DESTINATIONS]
 )
 def test_destination(text: str, lmtp: bool, want: Destination) -> None:
-    assert parse_destination(text, 25, lmtp=lmtp) == want
+    assert parse_destination(text, 25, lmtp=lmtp, known=KNOWN) == want
 
 
 HOST = "valid hostname or network address required in server description"
@@ -139,15 +145,27 @@ def test_equal_rank_is_shuffled() -> None:
 
 
 class FakeDns:
-    """mx: by domain, "" is a null MX. hosts: addresses by name."""
+    """mx: by domain, "" is a null MX. hosts: addresses by name. srv: priority, weight, port and
+    target by name."""
 
     def __init__(
-        self, mx: dict[str, list[tuple[int, str]] | DnsError], hosts: dict[str, list[str]]
+        self,
+        mx: dict[str, list[tuple[int, str]] | DnsError],
+        hosts: dict[str, list[str]],
+        srv: dict[str, list[tuple[int, int, int, str]] | DnsError],
     ) -> None:
-        self._mx, self._hosts = mx, hosts
+        self._mx, self._hosts, self._srv = mx, hosts, srv
 
     async def lookup(self, name: str, rrtype: str) -> DnsAnswer:
-        if rrtype == "MX":
+        if rrtype == "SRV":
+            services = self._srv.get(name, NotFound(name, "SRV", f"no SRV {name}", 3))
+            if isinstance(services, DnsError):
+                raise services
+            records = [
+                DnsRecord(name, "SRV", 1, host, rank, weight, port)
+                for rank, weight, port, host in sorted(services)
+            ]
+        elif rrtype == "MX":
             found = self._mx.get(name, NotFound(name, "MX", f"no MX {name}"))
             if isinstance(found, DnsError):
                 raise found
@@ -172,13 +190,35 @@ MX: dict[str, list[tuple[int, str]] | DnsError] = {
     "busy": TempFail("busy", "MX", "try again"),
 }
 
+SRV: dict[str, list[tuple[int, int, int, str]] | DnsError] = {
+    "_submission._tcp.two": [(20, 0, 2587, "mx2"), (10, 5, 1587, "mx1"), (30, 1, 3587, "gone")],
+    "_submission._tcp.gone": [(10, 0, 587, "nowhere")],
+    "_submission._tcp.not": [(0, 0, 0, "")],
+    "_submission._tcp.busy": TempFail("_submission._tcp.busy", "SRV", "try again"),
+    "_submission._tcp.odd": Filtered("_submission._tcp.odd", "SRV", "all overlooked"),
+    "_submission._tcp.me": [(10, 0, 25, "me")],
+    "_smtp._tcp.plain": [(10, 0, 26, "me"), (20, 0, 25, "mx1")],
+    "_smtp._tcp.backup": [(10, 0, 25, "mx1"), (20, 0, 25, "me"), (30, 0, 25, "mx2")],
+    "_smtp._tcp.mine": [(10, 0, 25, "me")],
+    "_lmtp._tcp.two": [(10, 0, 24, "mx2")],
+    "_submission._tcp.xn--bcher-kva": [(10, 0, 587, "mx1")],
+}
 
-def servers(folder: Path, nexthop: str, **values: str) -> tuple[list[str], bool]:
+
+NO_VALUES: Final[Mapping[str, str]] = {}
+
+
+def servers(
+    folder: Path, nexthop: str, values: Mapping[str, str] = NO_VALUES, *, lmtp: bool = False
+) -> tuple[list[str], bool]:
+    """The addresses, with the ports of SRV records."""
     pairs = {"inet_protocols": "ipv4", "smtp_randomize_addresses": "no", **values}
     (folder / "main.cf").write_text("".join(f"{n} = {v}\n" for n, v in pairs.items()))
     params = open_config(str(folder)).load(SmtpParams)
-    choice = ServerChoice(params, "ipv4", frozenset(["192.0.2.99"]))
-    destination = parse_destination(nexthop, 25, lmtp=False)
+    service = "lmtp" if lmtp else "smtp"
+    own = frozenset(["192.0.2.99"])
+    choice = ServerChoice(params, "ipv4", own, service=service, lmtp=lmtp)
+    destination = parse_destination(nexthop, 25, lmtp=lmtp, known=KNOWN)
     loop_detect = destination.port == 25
     record: list[Asked] = []
 
@@ -191,7 +231,11 @@ def servers(folder: Path, nexthop: str, **values: str) -> tuple[list[str], bool]
         except NoServers as error:
             return error
 
-    live = LiveLookups({}, resolver=FakeDns(MX, HOSTS))  # type: ignore[arg-type]
+    live = LiveLookups(
+        {},
+        lists={"use_srv_lookup": StringList("use_srv_lookup", params.use_srv_lookup)},
+        resolver=FakeDns(MX, HOSTS, SRV),  # type: ignore[arg-type]
+    )
     found = asyncio.run(outcome(RecordingLookups(live, record)))
     # The same again without DNS, and chance decides as it did.
     again = asyncio.run(outcome(ReplayedLookups(record)))
@@ -199,12 +243,13 @@ def servers(folder: Path, nexthop: str, **values: str) -> tuple[list[str], bool]
         assert vars(again) == vars(found)
         raise found
     assert again == found
-    return [server.address for server in found.servers], found.among_mx
+    addresses = [f"{one.address}:{one.port}" if one.port else one.address for one in found.servers]
+    return addresses, found.among_mx
 
 
 def test_chance_is_recorded(tmp_path: Path) -> None:
     values = {"smtp_randomize_addresses": "yes", "smtp_mx_address_limit": "0"}
-    found, _ = servers(tmp_path, "many", **values)
+    found, _ = servers(tmp_path, "many", values)
     assert sorted(found) == [f"192.0.2.{n}" for n in range(3, 9)]
 
 
@@ -258,5 +303,114 @@ def test_no_servers(
     tmp_path: Path, nexthop: str, values: dict[str, str], dsn: str, reason: str
 ) -> None:
     with pytest.raises(NoServers) as caught:
-        servers(tmp_path, nexthop, **values)
+        servers(tmp_path, nexthop, values)
     assert (caught.value.dsn, caught.value.reason) == (dsn, reason)
+
+
+SUBMISSION = {"use_srv_lookup": "submission"}
+BOTH = ["192.0.2.1:1587", "192.0.2.2:2587"]
+IGNORE, FALL_BACK = {"ignore_srv_lookup_error": "yes"}, {"allow_srv_lookup_fallback": "yes"}
+BY_SRV = [
+    ("hosts and ports", "two:submission", False, SUBMISSION, BOTH),
+    ("other service", "two:smtp", False, SUBMISSION, ["192.0.2.1", "192.0.2.2"]),
+    ("by number", "two:587", False, SUBMISSION, ["192.0.2.1", "192.0.2.2"]),
+    ("off", "two:submission", False, {}, ["192.0.2.1", "192.0.2.2"]),
+    ("brackets", "[mx2]:submission", False, SUBMISSION, ["192.0.2.2"]),
+    ("address", "192.0.2.50:submission", False, SUBMISSION, ["192.0.2.50"]),
+    ("utf-8", "b\u00fccher:submission", False, SUBMISSION, ["192.0.2.1:587"]),
+    ("default service", "backup", False, {"use_srv_lookup": "smtp"}, ["192.0.2.1:25"]),
+    (
+        "own address, other port",
+        "plain",
+        False,
+        {"use_srv_lookup": "smtp"},
+        ["192.0.2.99:26", "192.0.2.1:25"],
+    ),
+    ("other port than own", "me:submission", False, SUBMISSION, ["192.0.2.99:25"]),
+    ("table", "two:submission", False, {"use_srv_lookup": "inline:{submission=x}"}, BOTH),
+    (
+        "none, MX hosts",
+        "many:submission",
+        False,
+        SUBMISSION | FALL_BACK,
+        [f"192.0.2.{n}" for n in range(3, 8)],
+    ),
+    ("none, address", "plain:submission", False, SUBMISSION | FALL_BACK, ["192.0.2.7"]),
+    ("lmtp", "inet:two:lmtp", True, {"use_srv_lookup": "lmtp"}, ["192.0.2.2:24"]),
+    ("lmtp default", "two", True, {"use_srv_lookup": "lmtp"}, ["192.0.2.2:24"]),
+    ("lmtp without MX", "plain", True, {"use_srv_lookup": "lmtp"} | FALL_BACK, ["192.0.2.7"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "lmtp", "values", "want"),
+    [case[1:] for case in BY_SRV],
+    ids=[case[0] for case in BY_SRV],
+)
+def test_srv(
+    tmp_path: Path, nexthop: str, lmtp: bool, values: dict[str, str], want: list[str]
+) -> None:
+    found, among = servers(tmp_path, nexthop, values, lmtp=lmtp)
+    assert found == want
+    assert among == (nexthop == "backup")
+
+
+NO_SRV = [
+    ("none", "plain:submission", {}, "5.4.4", "no SRV _submission._tcp.plain"),
+    ("none, errors ignored", "plain:submission", IGNORE, "5.4.4", "no SRV _submission._tcp.plain"),
+    ("failure", "busy:submission", {}, "4.4.3", "try again"),
+    ("filtered", "odd:submission", {}, "4.7.0", "all overlooked"),
+    ("ignored, MX fails", "busy:submission", IGNORE, "4.4.3", "try again"),
+    ("fallback, MX fails", "busy:submission", FALL_BACK, "4.4.3", "try again"),
+    ("no addresses", "gone:submission", FALL_BACK, "5.4.4", "no A nowhere"),
+    ("loop", "mine", {"use_srv_lookup": "smtp"}, "5.4.6", "mail for mine loops back to myself"),
+    (
+        "not there",
+        "not:submission",
+        FALL_BACK,
+        "5.1.0",
+        "Domain not does not have the service (SRV _submission._tcp.not)",
+    ),
+    (
+        "broken table",
+        "two:submission",
+        {"use_srv_lookup": "fail:x"},
+        "4.3.5",
+        "Server configuration error",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "values", "dsn", "reason"),
+    [case[1:] for case in NO_SRV],
+    ids=[case[0] for case in NO_SRV],
+)
+def test_no_srv(
+    tmp_path: Path, nexthop: str, values: dict[str, str], dsn: str, reason: str
+) -> None:
+    with pytest.raises(NoServers) as caught:
+        servers(tmp_path, nexthop, SUBMISSION | values)
+    assert (caught.value.dsn, caught.value.reason) == (dsn, reason)
+
+
+def test_weights() -> None:
+    """RFC 2782: in proportion among those of one priority, and 0 is not never."""
+    weights = {"a": 0, "b": 10, "c": 30}
+    records = [DnsRecord("s", "SRV", 1, host, 1, weight, 5) for host, weight in weights.items()]
+    records.append(DnsRecord("s", "SRV", 1, "d", 2, 60000, 5))
+    chance = random.Random(1)
+    orders = ["".join(one.value for one in in_order(records, chance)) for _ in range(4000)]
+    assert {order[3] for order in orders} == {"d"}
+    assert {"".join(sorted(order)) for order in orders} == {"abcd"}
+    first = {host: sum(order[0] == host for order in orders) / 4000 for host in weights}
+    assert 0 < first["a"] < 0.1
+    assert 0.15 < first["b"] < 0.35
+    assert 0.6 < first["c"] < 0.85
+
+
+def test_limit_keeps_the_order(tmp_path: Path) -> None:
+    """Neither the preferred protocol nor chance goes before priority and weight."""
+    values = {"smtp_mx_address_limit": "1", "smtp_randomize_addresses": "yes"}
+    for _ in range(5):
+        assert servers(tmp_path, "two:submission", SUBMISSION | values)[0] == BOTH[:1]
