@@ -1,7 +1,11 @@
-"""Policy servers of others, some killed and started again: postgrey, policyd-spf, Dovecot."""
+"""Policy servers of others, some killed and started again under load.
+
+postgrey, policyd-spf, Dovecot's quota-status, postfwd, policyd-rate-limit.
+"""
 
 from __future__ import annotations
 
+import grp
 import os
 import signal
 import smtplib
@@ -100,9 +104,102 @@ def test_policyd_spf_under_spawn(make_system: MakeSystem) -> None:
     assert system.mailbox.read_bytes().count(b"\nX-Comment: SPF") == 3
 
 
-def test_postgrey_killed_under_load(make_system: MakeSystem, postgrey: Postgrey) -> None:
+POSTFWD = """\
+rm -f pid
+"$@" || exit
+until [ -s pid ]; do sleep 0.05; done
+exec tail --pid="$(cat pid)" -f /dev/null
+"""
+
+
+class Postfwd(Server):
+    """postfwd, which refuses one recipient, and the third message of one sender in an hour.
+
+    As a server it always leaves its parent, for which a shell stands in here.
+    """
+
+    def certify(self, name: str) -> Path:
+        """It needs none."""
+        return self.top / name
+
+    def command(self) -> Sequence[str]:
+        mine = ("-u", self.user.pw_name, "-g", grp.getgrgid(self.user.pw_gid).gr_name)
+        place = ("-i", "127.0.0.1", "-p", str(self.port), "--pidfile", f"{self.top}/pid")
+        rules = (
+            "id=A; recipient==refused@virtual.test; action=REJECT not here",
+            "id=B; sender==often@remote.test; action=rate(sender/2/3600/450 4.7.1 too often)",
+        )
+        each = [word for rule in rules for word in ("-r", rule)]
+        postfwd = [need_tool("postfwd1"), "-d", "--nodns", *place, *mine, *each]
+        return ["sh", "-c", POSTFWD, "sh", *postfwd]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop postfwd, and with it who waits for it."""
+        pid = self.top / "pid"
+        if self._process is not None and pid.exists():
+            os.kill(int(pid.read_text()), how)
+            wait_until(lambda: not self.answers())
+        super().stop(signal.SIGKILL)
+
+
+RATE_LIMIT = """\
+debug: True
+user: {user}
+group: {group}
+pidfile: {top}/pid
+sqlite_config: {{database: {top}/db}}
+backend: 0
+SOCKET: [127.0.0.1, {port}]
+limits: [[100, 3600]]
+limits_by_id: {{often@remote.test: [[2, 3600]]}}
+limit_by_sasl: False
+limit_by_sender: True
+"""
+
+
+class RateLimit(Server):
+    """policyd-rate-limit, which lets one sender have two messages in an hour."""
+
+    def certify(self, name: str) -> Path:
+        """It needs none."""
+        return self.top / name
+
+    def prepare(self) -> None:
+        """Its configuration."""
+        group = grp.getgrgid(self.user.pw_gid).gr_name
+        settings = {"user": self.user.pw_name, "group": group, "top": self.top, "port": self.port}
+        (self.top / "conf.yaml").write_text(RATE_LIMIT.format_map(settings))
+
+    def command(self) -> Sequence[str]:
+        return [need_tool("policyd-rate-limit"), "--file", f"{self.top}/conf.yaml"]
+
+
+@pytest.fixture(params=[Postgrey, Postfwd, RateLimit])
+def policy_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = request.param()
+    assert isinstance(server, Server)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("policy_server", [Postfwd, RateLimit], indirect=True)
+def test_senders_are_limited(make_system: MakeSystem, policy_server: Server) -> None:
+    server = f"inet:127.0.0.1:{policy_server.port}"
+    system = make_system(main={"smtpd_recipient_restrictions": f"check_policy_service {server}"})
+    system.start()
+    assert [attempt(system, "often@remote.test") for _ in range(2)] == ["", ""]
+    assert attempt(system, "often@remote.test").startswith("450 4.7.1 ")
+    assert attempt(system, "others@remote.test") == ""
+    if isinstance(policy_server, Postfwd):
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            system.send("others@remote.test", ["refused@virtual.test"], CONTENT)
+        ((code, text),) = refused.value.recipients.values()
+        assert (code, text.endswith(b"Recipient address rejected: not here")) == (554, True)
+
+
+def test_killed_under_load(make_system: MakeSystem, policy_server: Server) -> None:
     """Each message is taken in the end, once, whatever becomes of the server meanwhile."""
-    server = f"inet:127.0.0.1:{postgrey.port}"
+    server = f"inet:127.0.0.1:{policy_server.port}"
     system = make_system(
         main={
             "smtpd_relay_restrictions": "reject_unauth_destination",
@@ -127,15 +224,17 @@ def test_postgrey_killed_under_load(make_system: MakeSystem, postgrey: Postgrey)
     with ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(client, number) for number in range(40)]
         for _ in range(3):
-            postgrey.stop(signal.SIGKILL)
+            policy_server.stop(signal.SIGKILL)
             wait_until(lambda: attempt(system, "b@remote.test").startswith("451 4.3.5"))
-            postgrey.start()
+            policy_server.start()
         for one in clients:
             one.result()
     assert not wrong
     system.wait_for_queue_empty()
     for number in range(40):
-        assert len(system.log_lines(rf"from=<a{number}@remote\.test>, size=")) == 1
+        taken = rf"from=<a{number}@remote\.test>, size="
+        system.wait_for_log(taken)
+        assert len(system.log_lines(taken)) == 1
 
 
 QUOTA = """\
