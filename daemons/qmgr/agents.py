@@ -7,6 +7,7 @@ delivery: the protocol calls back.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -14,7 +15,7 @@ from typing import Final, cast
 from daemons.qmgr.jobs import Entry
 from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import CODEC, AgentReady, DeliverReply, Leaving
-from libmail.ipc.rendezvous import instead_of
+from libmail.net.unix_stream import UnixStream, connect_unix
 
 _MOST_PENDING: Final = 20  # connections that wait for an agent
 _BACKLOG_PAUSE: Final = 1.0  # seconds, when the agents' listen queue is full
@@ -38,13 +39,13 @@ class AgentTimes:
 class Dispatch:
     """What the pool asks and tells the queue manager.
 
-    take: the next entry and its encoded request, if there is any. waiting: how many there are to
-    take, counted up to the argument.
+    take: the next entry, its encoded request and the open file that goes with it, if there is any.
+    waiting: how many there are to take, counted up to the argument.
     replied: an entry is done. crashed: an agent broke off in the middle of one. unreachable: no
     agent can be reached; the text says why.
     """
 
-    take: Callable[[], tuple[Entry, bytes] | None]
+    take: Callable[[], tuple[Entry, bytes, int] | None]
     waiting: Callable[[int], int]
     replied: Callable[[Entry, DeliverReply], None]
     crashed: Callable[[Entry, str], None]
@@ -59,7 +60,7 @@ class AgentConnection(asyncio.Protocol):
     def __init__(self, pool: "AgentPool", now: float) -> None:
         self._pool = pool
         self._unframer = Unframer(CODEC)
-        self.transport: asyncio.Transport | None = None
+        self.transport: UnixStream | None = None
         self.entry: Entry | None = None
         self.ready = False
         self.leaving = False
@@ -68,7 +69,7 @@ class AgentConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(UnixStream, transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -91,12 +92,13 @@ class AgentConnection(asyncio.Protocol):
         self.transport = None
         self._pool.on_lost(self, "premature disconnect")
 
-    def send(self, entry: Entry, request: bytes, now: float) -> None:
-        """Begin a delivery."""
+    def send(self, entry: Entry, request: bytes, fd: int, now: float) -> None:
+        """Begin a delivery. fd: is closed."""
         self.entry = entry
         self.since = now
         if self.transport is not None:
-            self.transport.write(request)
+            self.transport.write_with(request, (fd,))
+        os.close(fd)
 
     def abort(self) -> None:
         """Close at once."""
@@ -155,7 +157,7 @@ class AgentPool:
     async def _open(self) -> None:
         connection = AgentConnection(self, self._loop.time())
         try:
-            await self._connect(connection)
+            connect_unix(self.path, connection)
         except BlockingIOError:
             self._pending -= 1
             if self._retry is None:
@@ -168,16 +170,6 @@ class AgentPool:
                 self._pending -= not connection.ready
             else:
                 self._all.add(connection)
-
-    async def _connect(self, connection: AgentConnection) -> None:
-        """Raises OSError."""
-        try:
-            await self._loop.create_unix_connection(lambda: connection, self.path)
-        except ConnectionRefusedError:
-            socket_path = instead_of(self.path)
-            if not socket_path:
-                raise
-            await self._loop.create_unix_connection(lambda: connection, socket_path)
 
     def _try_again(self) -> None:
         self._retry = None

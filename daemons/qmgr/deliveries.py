@@ -12,6 +12,7 @@ from daemons.qmgr.agents import AgentPool, AgentTimes, Dispatch
 from daemons.qmgr.clog import ClogWarnings
 from daemons.qmgr.jobs import Entry, Transport
 from daemons.qmgr.message import Message
+from daemons.qmgr.open_files import OpenFiles
 from daemons.qmgr.reports import answer_probe, record_deferred
 from daemons.qmgr.scheduler import Scheduler
 from libmail.ipc.messages import (
@@ -51,6 +52,7 @@ class Deliveries:
         agent_times: AgentTimes,
         feedback_debug: bool,
         clogs: ClogWarnings,
+        files: OpenFiles,
         active: Sized,
         check_done: Callable[[Message], None],
         spawn: Callable[[Coroutine[object, object, object]], object],
@@ -63,6 +65,7 @@ class Deliveries:
         self._agent_times = agent_times
         self._feedback_debug = feedback_debug
         self._clogs = clogs
+        self._files = files
         self._active = active
         self._check_done = check_done
         self._spawn = spawn
@@ -106,11 +109,15 @@ class Deliveries:
         pool.wake()
 
     def _new_pool(self, transport: Transport) -> AgentPool:
-        def take() -> tuple[Entry, bytes] | None:
-            if self._stopped:
-                return None
-            entry = self._scheduler.select(transport, self._clock())
-            return None if entry is None else (entry, self._request(entry))
+        def take() -> tuple[Entry, bytes, int] | None:
+            while not self._stopped:
+                entry = self._scheduler.select(transport, self._clock())
+                if entry is None:
+                    return None
+                fd = self._open(entry)
+                if fd is not None:
+                    return entry, self._request(entry), fd
+            return None
 
         def waiting(most: int) -> int:
             return 0 if self._stopped else self._scheduler.ready_count(transport, most)
@@ -123,6 +130,16 @@ class Deliveries:
 
         dispatch = Dispatch(take, waiting, self._replied, self._crashed, unreachable)
         return AgentPool(f"private/{transport.name}", dispatch, self._agent_times)
+
+    def _open(self, entry: Entry) -> int | None:
+        """The queue file for an entry; None, and the entry is done with, if it cannot be opened."""
+        queue_id = entry.message.queue_id
+        try:
+            return self._files.take(queue_id, entry.selected)
+        except OSError as err:
+            LOG.warning(f"{queue_id}: open queue file: {err.strerror}")
+            self._replied(entry, DeliverReply(True, "", ""))
+            return None
 
     def _request(self, entry: Entry) -> bytes:
         message, destination = entry.message, entry.destination

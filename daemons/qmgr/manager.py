@@ -84,6 +84,7 @@ class QueueManager:
             agent_times=rules.agent_times,
             feedback_debug=rules.feedback_debug,
             clogs=clogs,
+            files=store.files,
             active=self.active,
             check_done=self._check_done,
             spawn=spawn,
@@ -165,6 +166,7 @@ class QueueManager:
             self._leave(message)
 
     def _leave(self, message: Message) -> None:
+        self._store.files.drop(message.queue_id)
         del self.active[message.queue_id]
         self.intake.feed()
 
@@ -202,4 +204,5 @@ class QueueManager:
         """Begin no more deliveries; give those under way `grace` seconds to end."""
         self.intake.stopped = True
         await self._deliveries.stop(grace)
+        self._store.files.close()
         await self._removal.end()

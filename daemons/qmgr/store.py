@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from daemons.qmgr.message import Message
+from daemons.qmgr.open_files import OpenFiles
 from libmail.ipc.messages import EnvelopeFlag, QueueId, Recipient, TraceFlag
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
@@ -42,6 +43,7 @@ class Store:
 
     def __init__(self, directory: QueueDirectory) -> None:
         self.directory = directory
+        self.files: Final = OpenFiles(directory)
         self.stuck: set[QueueId] = set()  # in active, though no longer active
         self._recovered: set[QueueId] = set()
 
@@ -103,16 +105,22 @@ class Store:
         return True
 
     def read(self, queue_id: QueueId, now: float, limit: int) -> Read:
-        """Read a file of the active queue, with at most `limit` recipients.
+        """Read a file of the active queue, with at most `limit` recipients. It stays open.
 
         Raises OSError, QueueFileCorrupt, StillDelivering.
         """
-        with QueueFile(self.directory.path("active", queue_id)) as file:
+        file = QueueFile(self.directory.path("active", queue_id), writable=True)
+        try:
             if queue_id in self._recovered:
                 self._check_idle(queue_id, file)
+            fcntl.flock(file.fd, fcntl.LOCK_SH)
             preamble = file.preamble
             envelope = file.envelope()
             recipients = list(islice(file.recipients(), limit + 1))
+        except BaseException:
+            file.close()
+            raise
+        self.files.keep(queue_id, file.fd, now)
         message = Message(
             queue_id=queue_id,
             envelope=envelope,

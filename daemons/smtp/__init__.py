@@ -267,7 +267,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         if reporter is not None:
             await reporter.drain()
 
-    return Handlers(stream=handlers.stream, datagram=handlers.datagram, drain=drain)
+    return replace(handlers, drain=drain)
 
 
 SERVICE: Final = Service("smtp", prepare, start)

@@ -6,7 +6,6 @@ queue file, in the order that docs/queue.md demands: the record for a report is 
 recipient is marked. What an agent forgets, or was about to do when it failed, is deferred.
 """
 
-import fcntl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import DeliveryStatus
-from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileCorrupt
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
@@ -116,21 +114,18 @@ class DeliveryParams:
     bounce_service_name: str
     defer_service_name: str
     trace_service_name: str
-    hash_queue_names: tuple[str, ...]
-    hash_queue_depth: int
     ipc_timeout: float
     address_verify_service_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryServices:
-    """What all deliveries of an agent share: bounce, defer, trace and verify, and the queue.
+    """What all deliveries of an agent share: bounce, defer, trace and verify.
 
     The first three record outcomes for reports to the sender; verify gets the outcome of address
     probes, and of nothing else.
     """
 
-    queue: QueueDirectory
     soft_bounce: bool = False
     status_filter: StatusFilter | None = None
     bounce: ServiceClient
@@ -148,7 +143,6 @@ class DeliveryServices:
             return ServicePool(f"private/{name}", timeout=params.ipc_timeout)
 
         return cls(
-            queue=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
             soft_bounce=params.soft_bounce,
             status_filter=status_filter or None,
             bounce=pool(params.bounce_service_name),
@@ -456,17 +450,15 @@ async def _work(agent: Agent, delivery: Delivery) -> None:
 
 
 async def _deliver(
-    agent: Agent, services: DeliveryServices, request: DeliverRequest
+    agent: Agent, services: DeliveryServices, request: DeliverRequest, fd: int
 ) -> DeliverReply:
-    path = services.queue.path(request.queue_name, request.queue_id)
+    """fd: the queue file, which is closed; its lock tells a restarted qmgr(8) of the delivery."""
     try:
-        file = QueueFile(path, writable=True)
+        file = QueueFile(request.queue_id, fd=fd)
     except (OSError, QueueFileCorrupt) as err:
-        LOG.warning(f"{request.queue_id}: open {path}: {err}")
+        LOG.warning(f"{request.queue_id}: read queue file: {err}")
         return DeliverReply(True, "", "")
     with file:
-        # Tells a restarted qmgr(8), which knows of no delivery, that there is one.
-        fcntl.flock(file.fd, fcntl.LOCK_SH)
         delivery = Delivery(request, file, services, time.time())
         await _work(agent, delivery)
         return delivery.reply()
@@ -480,6 +472,7 @@ def delivery_handlers(runtime: Runtime, agent: Agent, services: DeliveryServices
         connection.send(AgentReady())
         while True:
             request = await connection.receive_as(DeliverRequest)
-            connection.send(await _deliver(agent, services, request))
+            (fd,) = connection.take_descriptors(1)
+            connection.send(await _deliver(agent, services, request, fd))
 
-    return Handlers(stream=exchanges(runtime, serve))
+    return Handlers(stream=exchanges(runtime, serve), descriptors=True)

@@ -47,7 +47,7 @@ async def hand_over(
     try:
         async with asyncio.timeout(timeout):
             await connection.receive_as(AgentReady)
-            connection.send(request)
+            connection.send_with(request, (delivery.file.fd,))
             reply = await connection.receive_as(DeliverReply)
     except (ConnectionLost, WireError, TimeoutError) as err:
         raise ServiceUnavailable(f"{pool.path}: {err or 'lost connection'}") from err

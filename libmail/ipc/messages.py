@@ -494,7 +494,7 @@ class DeliverRequest(NamedTuple):
 
     flags: TraceFlag and DeliverFlag bits. envelope_flags: EnvelopeFlag bits. queued: when the
     message entered the active queue; active: when this request left qmgr's waiting list. The
-    agent marks recipients done in the queue file itself.
+    queue file comes beside it as a descriptor, in which the agent marks recipients done itself.
     """
 
     flags: int

@@ -25,6 +25,7 @@ _HIGH: Final = 1 << 16  # octets not sent yet, from which the protocol is to pau
 _LOW: Final = 1 << 14
 _INT: Final = array.array("i").itemsize
 _MOST_DESCRIPTORS: Final = 16  # with one message, and waiting to be taken
+_KEEP_OUT: Final = socket.MSG_CMSG_CLOEXEC  # of programs that this one executes
 _ANCILLARY: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _INT)
 
 
@@ -73,7 +74,7 @@ class UnixStream:
     def _read(self) -> None:
         try:
             if self._accepts:
-                data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY)
+                data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _KEEP_OUT)
                 if ancillary:
                     self._keep(ancillary)
                 if flags & socket.MSG_CTRUNC or len(self._received) > _MOST_DESCRIPTORS:
@@ -158,12 +159,21 @@ class UnixStream:
 
     def write_with(self, data: bytes, descriptors: Iterable[int]) -> None:
         """Send bytes with copies of open files; the caller keeps its own."""
-        copies = tuple(_duplicate(fd) for fd in descriptors)
         if self._lost:
-            _close_all(copies)
             return
-        self._wait(_Piece(memoryview(data), copies))
-        self._flush()
+        sent, open_files = 0, tuple(descriptors)
+        if not self._out:
+            try:
+                sent = self._send(data, open_files)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self._end_soon(error)
+                return
+            if sent == len(data):
+                return
+        copies = () if sent else tuple(_duplicate(fd) for fd in open_files)
+        self._wait(_Piece(memoryview(data)[sent:], copies))
 
     def _wait(self, piece: _Piece) -> None:
         if not self._out:
@@ -197,7 +207,7 @@ class UnixStream:
             self._paused = False
             self._protocol.resume_writing()
 
-    def _send(self, data: memoryview, descriptors: tuple[int, ...]) -> int:
+    def _send(self, data: bytes | memoryview, descriptors: tuple[int, ...]) -> int:
         if not descriptors:
             return self._sock.send(data)
         rights = array.array("i", descriptors)

@@ -39,6 +39,7 @@ __all__ = [
     "QueueFile",
     "QueueFileCorrupt",
     "QueueFileWriter",
+    "open_queue_file",
 ]
 
 PREAMBLE_SIZE: Final = 128
@@ -327,8 +328,12 @@ class QueueFileWriter:
         self._directory.remove(self.queue_name, self.queue_id)
 
 
-def _open(path: str, flags: int) -> int:
-    """Open without noting the time of access, which would put the inode into the journal again."""
+def open_queue_file(path: str, *, writable: bool = False) -> int:
+    """A descriptor. Raises OSError.
+
+    The time of access is not noted, which would put the inode into the journal again.
+    """
+    flags = _OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY)
     try:
         return os.open(path, flags | os.O_NOATIME)
     except PermissionError:  # perhaps only because the file is another user's
@@ -350,7 +355,7 @@ class QueueFile:
         self.path = path
         self.fd = fd
         if fd < 0:
-            self.fd = _open(path, _OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
+            self.fd = open_queue_file(path, writable=writable)
         try:
             self._head = os.pread(self.fd, _FIRST_READ, 0)
             size = len(self._head)

@@ -62,7 +62,7 @@ from libmail.lookup.resolving import AddressResolver
 from libmail.lookup.rewriting import Rewriter
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
-from libmail.queue.file import QueueFile, QueueFileWriter
+from libmail.queue.file import QueueFile, QueueFileWriter, open_queue_file
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool
 from libmail.tables.builtin.inline import open_named as open_inline
@@ -195,11 +195,12 @@ def test_agent(request: DeliverRequest) -> None:
         return answer(0, "")
 
     async def run() -> None:
-        params = DeliveryParams(False, "bounce", "defer", "trace", (), 1, 0.01, "verify")
+        params = DeliveryParams(False, "bounce", "defer", "trace", 0.01, "verify")
         services = DeliveryServices.of(params)
         for pool in (services.bounce, services.defer, services.trace, services.verify):
             pool.call = record  # type: ignore[method-assign,assignment]
-        CODEC.encode(await _deliver(agent, services, request))
+        fd = open_queue_file(f"active/{writer.queue_id}", writable=True)
+        CODEC.encode(await _deliver(agent, services, request, fd))
 
     with queue():
         writer = QueueFileWriter(QUEUE, "active", long_ids=False)

@@ -309,6 +309,30 @@ def test_file_that_vanishes_is_no_error() -> None:
     run(Bed, test)
 
 
+def test_file_that_vanishes_while_it_waits_for_its_turn() -> None:
+    async def test(bed: Bed) -> None:
+        now, first = time.time(), put("incoming", ["a@smtp.test"])
+        bed.manager._deliveries._clock = lambda: now
+        second = put("incoming", ["b@smtp.test"])
+        agent, go_on = RecordingAgent(), asyncio.Event()
+
+        async def slow(request: DeliverRequest) -> DeliverReply | None:
+            await go_on.wait()
+            return await agent(request)
+
+        await bed.serve(smtp=slow)
+        bed.manager.begin()
+        await bed.until(lambda: files("active") == {first, second})
+        os.unlink(DIRECTORY.path("active", second))
+        now += 10
+        go_on.set()
+        await bed.idle()
+        assert agent.delivered == ["a@smtp.test"]
+        assert not files("active") | files("deferred") | files("corrupt")
+
+    run(one_at_a_time, test)
+
+
 def one_at_a_time() -> Bed:
     return Bed(lambda name: limits(initial=1))
 

@@ -251,7 +251,6 @@ class Bench:
         )
         self.records = PlayedService(lambda _: BounceReply(0, ""))
         self.services = DeliveryServices(
-            queue=QueueDirectory(),
             bounce=self.records,
             defer=self.records,
             trace=self.records,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,6 @@ from libmail.ipc.messages import (
     DsnNotify,
     Envelope,
     Nexthop,
-    QueueId,
     Recipient,
     Target,
     TraceFlag,
@@ -36,7 +36,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
-from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter, open_queue_file
 from libmail.service.pool import ServiceUnavailable
 from libmail.tables.maps import Maps
 
@@ -64,7 +64,7 @@ class World:
         self.down: set[str] = set()
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/error")
-        params = DeliveryParams(soft, "bounce", "defer", "trace", (), 1, 5.0, "verify")
+        params = DeliveryParams(soft, "bounce", "defer", "trace", 5.0, "verify")
         self.services = DeliveryServices.of(params, status_filter)
         for name in ("bounce", "defer", "trace"):
             monkeypatch.setattr(getattr(self.services, name), "call", self.service(name))
@@ -108,7 +108,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def run(world: World, agent: object, request: DeliverRequest) -> DeliverReply:
-    return asyncio.run(_deliver(agent, world.services, request))  # type: ignore[arg-type]
+    fd = open_queue_file(f"active/{world.queue_id}", writable=True)
+    return asyncio.run(_deliver(agent, world.services, request, fd))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +275,11 @@ def test_a_recipient_that_cannot_be_marked_is_tried_again(world: World) -> None:
     assert "update queue file: no recipient record at offset" in world.logged[-1]
 
 
-def test_vanished_file(world: World) -> None:
-    request = world.request()._replace(queue_id=QueueId("ABCDEF12"))
+def test_a_damaged_file_is_tried_again(world: World) -> None:
+    request = world.request()
+    os.truncate(f"active/{world.queue_id}", 10)
     assert run(world, error._return, request) == DeliverReply(True, "", "")
+    assert world.logged == [f"warning: {world.queue_id}: read queue file: file too short"]
 
 
 def test_outcomes_are_values() -> None:
