@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 import setproctitle
 
 from libmail.config import Config
+from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.log.setup import maillog_file, open_log
 from libmail.privileges import Jail
@@ -99,7 +100,8 @@ class Surroundings:
     """What a new process gets from master.
 
     status: the child's end. flow: the two ends of a pipe. verbosity: master's own -v options.
-    owner: user id of mail_owner. stress: clients have to wait.
+    owner: user id of mail_owner. stress: clients have to wait. approved: for services that
+    use it.
     """
 
     status: socket.socket
@@ -111,6 +113,7 @@ class Surroundings:
     jail: Jail
     owner: int
     stress: bool = False
+    approved: ApprovedFiles | None = None
 
 
 def become_service(plan: Plan, program: Service[object], given: Surroundings) -> NoReturn:
@@ -134,7 +137,8 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
         owner=given.owner,
         passing=plan.entry.type == "pass",
     )
-    run_service(program, Startup(config, plan.entry.name, plan.arguments), launch)
+    startup = Startup(config, plan.entry.name, plan.arguments, given.approved)
+    run_service(program, startup, launch)
 
 
 def _hurry(plan: Plan) -> tuple[tuple[str, str], ...]:

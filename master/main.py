@@ -17,6 +17,7 @@ import setproctitle
 
 from libmail.config import Config, ConfigError, open_config, read_master_cf
 from libmail.config.master_cf import parse_master_cf
+from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.log.logger import SyslogSink
 from libmail.log.setup import maillog_file, open_log, standard_stream
@@ -26,6 +27,7 @@ from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
 from libmail.tables.building.upkeep import kept_tables
+from libmail.tls.watched_files import watched_files
 from master.detach import Announcement, close_inherited, detach
 from master.preload import use_name_services
 from master.supervisor import Configuration, Instance, Supervisor
@@ -84,7 +86,8 @@ def read_configuration(directory: str | None) -> Configuration:
     config = open_config(directory, process_name="master")
     entries = read_master_cf(config.directory, LOG.warning)
     there = {one.command for one in entries}
-    if "tablewatch" not in there and kept_tables(config, entries):
+    watched = kept_tables(config, entries) or watched_files(config, entries)
+    if watched and "tablewatch" not in there:
         entries += parse_master_cf(_TABLEWATCH, "built-in service")
     if "oauth2" not in there and _has_accounts(config):
         entries += parse_master_cf(_OAUTH, "built-in service")
@@ -188,6 +191,7 @@ def serve(options: Options) -> None:
         read=partial(read_configuration, config.directory),
         log_directly=log_directly,
         locks=locks,
+        approved=ApprovedFiles(),
     )
     supervisor = Supervisor(instance, read_configuration(config.directory))
     if not options.foreground:

@@ -51,6 +51,12 @@ class Plan:
         return Endpoint(entry.name, entry.type, entry.private, place, triggered=foreign)
 
     @property
+    def uses_approved(self) -> bool:
+        """Whether the program has to do with the contents of certificates."""
+        program = self.program
+        return program is not None and (program.reads_approved or program.writes_approved)
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """Those of the command without the -v options, which `verbosity` counts."""
         return tuple(word for word in self.entry.args if not _is_verbose(word))

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from libmail.config import Config, ConfigError, ServiceEntry
+from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.privileges import Identity
 from master.children import Child, Surroundings, become_foreign, become_service
@@ -55,7 +56,7 @@ class Instance:
 
     owner: mail_owner. privileged: master runs as root. verbosity: its -v options. read: reads the
     configuration anew; raises ConfigError. log_directly: opens LOG for the time without postlogd.
-    locks: descriptors of the lock files.
+    locks: descriptors of the lock files. approved: of certificates, which tablewatch(8) keeps here.
     """
 
     owner: Identity
@@ -65,6 +66,7 @@ class Instance:
     read: Callable[[], Configuration]
     log_directly: Callable[[Config], None]
     locks: tuple[int, ...]
+    approved: ApprovedFiles
 
 
 class Supervisor:
@@ -193,6 +195,7 @@ class Supervisor:
             ),
             owner=instance.owner.uid,
             stress=service.public and service.stress.lasts(time.monotonic()),
+            approved=instance.approved if service.plan.uses_approved else None,
         )
 
     def _fork(self, service: Service, given: Surroundings, ours: socket.socket) -> int:
@@ -248,6 +251,8 @@ class Supervisor:
         self._wake_write.close()
         for fd in (*self._flow, *self._instance.locks):
             os.close(fd)
+        if not kept.plan.uses_approved:
+            self._instance.approved.close()
         for service in self._services.values():
             for child in service.children.values():
                 child.close()

@@ -94,10 +94,16 @@ def warn_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> None
 
 
 def rebuild_tables(config: Config, entries: Sequence[ServiceEntry]) -> None:
-    """Rebuild indexed tables that are missing or outdated: services open them at their start."""
+    """Rebuild indexed tables that are missing or outdated: services open them at their start.
+
+    One with certificates that is there is left to tablewatch(8), which knows better ones than the
+    files may have now.
+    """
     owner, _ = mail_account(config)
     for table in kept_tables(config, entries):
         try:
+            if table.files and os.path.exists(table.path(config)):
+                continue
             if table.outdated(config):
                 info(f"{table.rebuild(config, owner)}: rebuilt from {table.name}")
         except TableError as err:

@@ -34,6 +34,7 @@ from libmail.tls.levels import Level
 from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, Where, choose
 from libmail.tls.policy_entry import PolicyError
+from libmail.tls.renewal import Certificates
 
 __all__ = ["probe"]
 
@@ -91,7 +92,7 @@ class Finger:
         self._common = config.load(TlsParams)
         self._dane = config.load(DaneParams)
         use_config_file(self._common.tls_config_file, self._common.tls_config_name)
-        self._context = ClientContext(client_settings(self._tls, self._common))
+        self._context = ClientContext(client_settings(self._tls, self._common, Certificates()))
         self._anchors = Anchors(self._tls.smtp_tls_trust_anchor_file)
         for warning in self._context.warnings:
             _say(f"warning: {warning}")

@@ -196,7 +196,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
             config, f"{prefix}_delivery_status_filter", params.smtp_delivery_status_filter
         ),
         decisions=decisions,
-        engine=open_engine(config, prefix) if tls.ever else None,
+        engine=open_engine(config, prefix, startup.approved) if tls.ever else None,
         reporter=open_reporter(config, prefix, decisions.lookups) if tls.ever else None,
         generic=_generic(params, startup.config.load(RewriteParams), prefix, options),
         checks=_checks(params, prefix, options),
@@ -270,4 +270,4 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return replace(handlers, drain=drain)
 
 
-SERVICE: Final = Service("smtp", prepare, start)
+SERVICE: Final = Service("smtp", prepare, start, reads_approved=True)

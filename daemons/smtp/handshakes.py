@@ -16,6 +16,7 @@ from daemons.smtp.session import Session
 from daemons.smtp.tls_policy import ServerTlsPolicy
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
 from libmail.config import Config
+from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG
 from libmail.net.wire import Lost
 from libmail.tls.anchors import Anchors
@@ -34,6 +35,7 @@ from libmail.tls.loglevel import LogLevel, parse_loglevel
 from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, session_key
 from libmail.tls.policy_entry import PolicyError
+from libmail.tls.renewal import Certificates
 from libmail.tls.tlsrpt import FailureType, ReportedFailure, distrust
 
 __all__ = ["Handshake", "Handshakes", "open_handshakes"]
@@ -210,15 +212,18 @@ def _warn_of_records(peer: str, level: Level, connection: Connection) -> None:
         LOG.warning(f"{peer}: all TLSA records unusable{fallback}")
 
 
-def open_handshakes(config: Config, prefix: str) -> Handshakes:
+def open_handshakes(
+    config: Config, prefix: str, approved: ApprovedFiles | None = None
+) -> Handshakes:
     """Read keys, certificates and authorities, before the jail.
 
-    prefix: "smtp" or "lmtp". Raises TlsConfigError, ConfigError.
+    prefix: "smtp" or "lmtp". approved: for certificates that are renewed. Raises
+    TlsConfigError, ConfigError.
     """
     prefixes = ("smtp_", "lmtp_") if prefix == "lmtp" else None
     params, common = config.load(ClientTlsParams, prefixes), config.load(TlsParams)
     use_config_file(common.tls_config_file, common.tls_config_name)
-    context = ClientContext(client_settings(params, common))
+    context = ClientContext(client_settings(params, common, Certificates(approved)))
     for warning in context.warnings:
         LOG.warning(warning)
     fingerprint(b"", params.smtp_tls_fingerprint_digest)  # is there such a digest?

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from libmail.config import Config
+from libmail.files.approved import ApprovedFiles
 from libmail.tls.errors import possibly
 
 if TYPE_CHECKING:
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["open_engine"]
 
 
-def open_engine(config: Config, prefix: str) -> Handshakes | None:
-    """The TLS engine; None, with warnings, if something is unusable. prefix: "smtp" or "lmtp"."""
+def open_engine(
+    config: Config, prefix: str, approved: ApprovedFiles | None = None
+) -> Handshakes | None:
+    """The TLS engine; None, with warnings, if something is unusable.
+
+    prefix: "smtp" or "lmtp". approved: for certificates that are renewed.
+    """
 
     def make() -> Handshakes:
         from daemons.smtp.handshakes import open_handshakes
 
-        return open_handshakes(config, prefix)
+        return open_handshakes(config, prefix, approved)
 
     return possibly(make)

@@ -27,7 +27,7 @@ __all__ = ["SERVICE", "run_standalone"]
 
 def prepare(startup: Startup) -> Prepared:
     """Read the configuration and open the tables, before the jail."""
-    return open_tables(startup.config, startup.service)
+    return open_tables(startup.config, startup.service, approved=startup.approved)
 
 
 def make_server(prepared: Prepared) -> Server:
@@ -79,4 +79,4 @@ class Front:
         self.channels.stop()
 
 
-SERVICE: Final = Service("smtpd", prepare, start)
+SERVICE: Final = Service("smtpd", prepare, start, reads_approved=True)

@@ -18,6 +18,7 @@ from libmail.config import Config, ConfigError
 from libmail.config.interfaces import allows_ipv6
 from libmail.dns.native import NativeResolver
 from libmail.dns.resolver import Resolver
+from libmail.files.approved import ApprovedFiles
 from libmail.ipc.messages import CleanupFlag
 from libmail.log import LOG
 from libmail.lookup.context import LiveLookups, Services
@@ -139,12 +140,13 @@ def open_tables(
     stand_alone: bool = False,
     native: NativeResolver | None = None,
     dns: Resolver | None = None,
+    approved: ApprovedFiles | None = None,
 ) -> Prepared:
     """Read the parameters and open all tables.
 
     service: the first column of master.cf. guard: insist on relay control. stand_alone: for a
     local user, whom nothing restricts. native, dns: look names up, in place of the usual
-    resolvers. Raises Fatal, ConfigError.
+    resolvers. approved: for certificates that are renewed. Raises Fatal, ConfigError.
     """
     if stand_alone:
         config = config.override(_UNRESTRICTED)
@@ -154,7 +156,7 @@ def open_tables(
     flush_params = config.load(FlushClientParams)
     parents = frozenset(restriction_params.parent_domain_matches_subdomains)
 
-    tls = open_tls(config, service, options)
+    tls = open_tls(config, service, options, approved)
     milter_maps = Maps("smtpd_milter_maps", params.smtpd_milter_maps, options)
     return Prepared(
         config=config,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from libmail.config import Config
+from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.tables.table import TableOptions
 from libmail.tls.errors import TlsConfigError, possibly
@@ -45,8 +46,13 @@ class TlsSetup:
 NO_TLS = TlsSetup()
 
 
-def open_tls(config: Config, service: str, options: TableOptions) -> TlsSetup:
-    """Read and open it. service: the first column of master.cf. Raises Fatal, ConfigError."""
+def open_tls(
+    config: Config, service: str, options: TableOptions, approved: ApprovedFiles | None = None
+) -> TlsSetup:
+    """Read and open it. Raises Fatal, ConfigError.
+
+    service: the first column of master.cf. approved: for certificates that are renewed.
+    """
     params = config.load(ServerTlsParams)
     try:
         decided = server_level(params)
@@ -61,7 +67,8 @@ def open_tls(config: Config, service: str, options: TableOptions) -> TlsSetup:
         from libmail.handshakes.server import HandshakeParams, open_handshakes
 
         told = config.load(HandshakeParams)
-        return open_handshakes(params, told, config, decided.level, options, f"smtpd {service}")
+        name = f"smtpd {service}"
+        return open_handshakes(params, told, config, decided.level, options, name, approved)
 
     return TlsSetup(
         decided.level,

@@ -74,7 +74,8 @@ def _prepare(startup: Startup) -> Prepared:
 
         told = of_proxy(config, HandshakeParams)
         options = TableOptions.of(config)
-        return open_handshakes(params, told, config, level, options, f"tlsproxy {startup.service}")
+        name = f"tlsproxy {startup.service}"
+        return open_handshakes(params, told, config, level, options, name, startup.approved)
 
     return Prepared(possibly(make))
 
@@ -86,4 +87,4 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return Handlers(stream=exchanges(runtime, proxy.serve), descriptors=True)
 
 
-SERVICE: Final = Service("tlsproxy", _prepare, _start)
+SERVICE: Final = Service("tlsproxy", _prepare, _start, reads_approved=True)

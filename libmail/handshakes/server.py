@@ -14,6 +14,7 @@ from typing import Final
 
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
 from libmail.config import Config
+from libmail.files.approved import ApprovedFiles
 from libmail.handshakes.events import TlsEstablished, TlsPeer
 from libmail.log import LOG
 from libmail.lookup.facts import Tls
@@ -30,6 +31,7 @@ from libmail.tls.errors import TlsConfigError, TlsFailed
 from libmail.tls.levels import Level
 from libmail.tls.loglevel import parse_loglevel
 from libmail.tls.params import ServerTlsParams, TlsParams
+from libmail.tls.renewal import Certificates
 from libmail.tls.server_setup import server_settings
 from libmail.tls.tickets import TicketKeys
 
@@ -152,14 +154,17 @@ def open_handshakes(
     level: Level,
     options: TableOptions,
     name: str,
+    approved: ApprovedFiles | None = None,
 ) -> Handshakes:
     """Read keys, certificates and tables, before the jail.
 
     name: who resumes sessions that were begun here, as others may want to know a client better.
+    approved: contents of files for when those of now are bad.
     Raises TlsConfigError, ConfigError, Fatal.
     """
     common = config.load(TlsParams)
     use_config_file(common.tls_config_file, common.tls_config_name)
+    certificates = Certificates(approved)
     context = ServerContext(
         server_settings(
             params,
@@ -167,10 +172,12 @@ def open_handshakes(
             level,
             session_context=name.encode("utf-8", "surrogateescape")[:32],
             tickets=TicketKeys(time.time),
+            certificates=certificates,
         )
     )
     for warning in context.warnings:
         LOG.warning(warning)
-    maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, replace(options, files=True))
+    by_name = replace(options, files=certificates.value)
+    maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, by_name)
     tlsmgr = config.load(TlsmgrClientParams)
     return Handshakes(context, told, tlsmgr, ChainsByName(maps.find))

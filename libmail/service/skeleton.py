@@ -28,6 +28,7 @@ from typing import Final, Generic, NoReturn, TypeVar
 import uvloop
 
 from libmail.config import Config, ConfigError
+from libmail.files.approved import ApprovedFiles
 from libmail.files.freshness import outdated
 from libmail.log import LOG, Fatal
 from libmail.net.unix_stream import UnixStream
@@ -68,12 +69,13 @@ class Startup:
     """What `Service.prepare` gets.
 
     config: with this service's -o overrides. service: first column of master.cf. arguments: those
-    of the command, without -o and -v.
+    of the command, without -o and -v. approved: of certificates, where master(8) has started it.
     """
 
     config: Config
     service: str
     arguments: tuple[str, ...]
+    approved: ApprovedFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Service(Generic[J]):
     processes. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as
     users, so it may not give up gaining rights. shared: one process serves many clients in Postfix,
     too, so the maxproc column counts processes; see master.capacity. A permanent one is shared.
+    reads_approved: in `prepare`, contents of files that tablewatch(8) has found good.
+    writes_approved: it is the one that finds them good.
     """
 
     program: str
@@ -117,6 +121,8 @@ class Service(Generic[J]):
     permanent: bool = False
     commands: bool = False
     shared: bool = False
+    reads_approved: bool = False
+    writes_approved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ class Runtime:
         self.retiring = asyncio.Event()  # no new sessions
         self.stopping = asyncio.Event()  # sessions are to end soon: the system is being stopped
         self._launch = launch
+        self._approved = startup.approved
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
         self._done = self._loop.create_future()
@@ -205,11 +212,13 @@ class Runtime:
     # tables
 
     def _tables_changed(self) -> bool:
-        """Retire if a table that this process has read was changed or replaced."""
-        path = outdated()
+        """Retire if a table or certificate that this process has read was changed or replaced."""
+        what, path = "table", outdated()
+        if not path and self._approved is not None:
+            what, path = "certificate", self._approved.replaced
         if not path:
             return False
-        LOG.info(f"table {path} has changed -- restarting")
+        LOG.info(f"{what} {path} has changed -- restarting")
         self.retire()
         return True
 
@@ -519,6 +528,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
     """Be this daemon until the end of the process. The working directory is the queue directory."""
     try:
         prepared = service.prepare(startup)
+        if startup.approved is not None and service.reads_approved:
+            startup.approved.forget_contents()
         if not service.commands:  # the programs of users have limits of their own
             _raise_descriptor_limit()
             limit_memory(startup.config.size("service_memory_limit"))

@@ -7,35 +7,54 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from libmail.files.safe_open import safe_open
-from libmail.tables.entries import EntryError
+from libmail.tables.entries import EntryError, parse_entry
+from libmail.tables.lines import logical_lines
 from libmail.tables.table import TableError, TableOptions
 
-__all__ = ["decoded", "encoded", "value_of"]
+__all__ = ["decoded", "encoded", "in_base64", "named_files", "names_in", "value_of"]
 
 _SEPARATORS = ", \t\r\n"
 
 
+def names_in(text: str) -> list[str]:
+    """The names of files in a value."""
+    for separator in _SEPARATORS:
+        text = text.replace(separator, " ")
+    return [name for name in text.split(" ") if name]
+
+
+def named_files(source: str) -> Iterator[tuple[str, ...]]:
+    """The files that each entry of a postmap(1) source names. Raises OSError."""
+    with open(source, encoding="utf-8", errors="surrogateescape", opener=safe_open) as file:
+        for _, line in logical_lines(file, lambda _: None):
+            with suppress(EntryError):  # whoever uses it complains
+                yield tuple(names_in(parse_entry(line)[1]))
+
+
+def in_base64(contents: Iterable[bytes]) -> str:
+    """Contents of files, one behind the other."""
+    return base64.b64encode(b"\n".join(contents)).decode("ascii")
+
+
 def encoded(names: str) -> str:
     """The content of files, one behind the other. Raises EntryError ("open NAME: why")."""
-    for separator in _SEPARATORS:
-        names = names.replace(separator, " ")
     parts = []
-    for path in names.split(" "):
-        if not path:
-            continue
+    for path in names_in(names):
         try:
             with open(path, "rb", opener=safe_open) as file:
                 parts.append(file.read())
         except OSError as error:
             raise EntryError(f"open {path}: {error.strerror}") from None
-    return base64.b64encode(b"\n".join(parts)).decode("ascii")
+    return in_base64(parts)
 
 
 def value_of(text: str, options: TableOptions) -> str:
     """What a table holds for the right side of an entry. Raises EntryError."""
-    return encoded(text) if options.files else text
+    return text if options.files is None else options.files(text)
 
 
 def decoded(value: str) -> bytes:

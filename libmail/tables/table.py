@@ -149,7 +149,8 @@ class TableOptions:
     map_size: initial size limit of an LMDB table in bytes (lmdb_map_size).
     duplicates: of a key in a source that is read at once (texthash): "error" makes the table
         unusable; "warn" keeps the first entry, "ignore" does so silently, "replace" keeps the last.
-    files: the right sides of entries are names of files, see `libmail.tables.file_values`.
+    files: where the right sides of entries are names of files, what gives the value that they stand
+        for; raises `EntryError`. See `libmail.tables.file_values`.
     config: main.cf, for what table types read there; by default all parameters have defaults.
     sensitive: values name users, files or commands. So tables are refused whose answers nobody
         vouches for (tcp, socketmap, memcache), and one behind `proxy:` is opened directly.
@@ -163,7 +164,7 @@ class TableOptions:
     config: Config = _DEFAULTS
     sensitive: bool = False
     duplicates: Duplicates = "error"
-    files: bool = False
+    files: Callable[[str], str] | None = None
 
     @classmethod
     def of(cls, config: Config, *, sensitive: bool = False) -> TableOptions:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from libmail.tls.certificate_files import read_file
 from libmail.tls.dane import CERTIFICATE, DANE_TA, FULL, PUBLIC_KEY, Tlsa
 from libmail.tls.errors import TlsConfigError
-from libmail.tls.pem import pem_objects, read_file
+from libmail.tls.pem import pem_objects
 
 __all__ = ["Anchors"]
 

@@ -14,9 +14,10 @@ from collections import defaultdict
 from typing import Final
 
 from libmail.tls.certificate import Certificate
+from libmail.tls.certificate_files import read_file
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, Handle, clear_problems, text
-from libmail.tls.pem import pem_objects, read_file
+from libmail.tls.pem import pem_objects
 
 __all__ = ["Authorities"]
 

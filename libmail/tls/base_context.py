@@ -8,9 +8,10 @@ from typing import Final
 
 from libmail.tls.authorities import Authorities
 from libmail.tls.certificate import Certificate
+from libmail.tls.certificate_files import read_file
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, problems
-from libmail.tls.pem import Chain, pem_objects, read_file
+from libmail.tls.pem import Chain, pem_objects
 from libmail.tls.settings import ALL_WORKAROUNDS, Protocols
 
 __all__ = ["BaseContext", "Common", "chain_stack", "dh_parameters"]

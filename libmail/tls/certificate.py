@@ -73,11 +73,19 @@ class Certificate:
 
     def seconds_left(self) -> int:
         """How long it is valid from now on; negative: has expired."""
-        times = FFI.new("int[2]")
-        end = CRYPTO.X509_get0_notAfter(self.handle)
-        if not CRYPTO.ASN1_TIME_diff(times, times + 1, FFI.NULL, end):
-            return 0
-        return int(times[0]) * 86400 + int(times[1])
+        return _seconds_until(CRYPTO.X509_get0_notAfter(self.handle))
+
+    def seconds_to_wait(self) -> int:
+        """How long it will not be valid from now on; negative: has begun to be."""
+        return _seconds_until(CRYPTO.X509_get0_notBefore(self.handle))
+
+
+def _seconds_until(time: Handle) -> int:
+    """From now on; 0 for what is no time."""
+    times = FFI.new("int[2]")
+    if not CRYPTO.ASN1_TIME_diff(times, times + 1, FFI.NULL, time):
+        return 0
+    return int(times[0]) * 86400 + int(times[1])
 
 
 class Key:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from libmail.tls.authorities import Authorities
+from libmail.tls.certificate_files import files_of_settings
 from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.context import ClientSettings
 from libmail.tls.dane import parse_tlsa_digests
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.params import TlsParams
-from libmail.tls.server_setup import chains_of_files
+from libmail.tls.renewal import Certificates
 from libmail.tls.settings import OPTIONS, WORKAROUNDS, option_bits, words
 
 __all__ = ["client_settings"]
 
 
-def client_settings(params: ClientTlsParams, common: TlsParams) -> ClientSettings:
-    """What a ClientContext is made of. Raises TlsConfigError."""
+def client_settings(
+    params: ClientTlsParams, common: TlsParams, certificates: Certificates
+) -> ClientSettings:
+    """What a ClientContext is made of. certificates: reads them. Raises TlsConfigError."""
     try:
         digests = parse_tlsa_digests(common.tls_dane_digests)
     except ValueError as error:
@@ -27,7 +30,7 @@ def client_settings(params: ClientTlsParams, common: TlsParams) -> ClientSetting
     )
     groups = words(common.tls_eecdh_auto_curves) + words(common.tls_ffdhe_auto_groups)
     return ClientSettings(
-        chains=chains_of_files(params.smtp_tls_chain_files, pairs),
+        chains=certificates.chains_of(files_of_settings(params.smtp_tls_chain_files, pairs)),
         authorities=Authorities(
             params.smtp_tls_CAfile,
             params.smtp_tls_CApath,

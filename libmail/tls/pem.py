@@ -1,6 +1,6 @@
 """PEM files: what is in them, and chains of a private key and its certificates.
 
-Files are read here, before a process enters its jail, as whole and bounded. `Chain` is one key with
+`Chain` is one key with
 its certificate and the intermediate ones; a server has one for each algorithm.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from libmail.files.safe_open import safe_open
+from libmail.files.approved import Contents
 from libmail.tls.certificate import Certificate, Key
+from libmail.tls.certificate_files import CertificateFiles
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, clear_problems, octets, problems, text
 
-__all__ = ["Chain", "Pem", "chains_of", "load_chains", "load_pair", "pem_objects", "read_file"]
+__all__ = ["Chain", "Pem", "chains_in", "chains_of", "load_chains", "load_pair", "pem_objects"]
 
-LONGEST_FILE: Final = 1 << 24  # octets; a bundle of all authorities has less than 1 MB
 _CERTIFICATES: Final = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _KEYS: Final = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY")
 
@@ -71,19 +71,6 @@ class Chain:
     certificate: Certificate
     above: tuple[Certificate, ...]
     source: str
-
-
-def read_file(path: str) -> bytes:
-    """The content of a file. Raises TlsConfigError."""
-    try:
-        with open(path, "rb", opener=safe_open) as file:
-            data = file.read(LONGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise TlsConfigError(f"error opening chain file: {path}: {reason}") from None
-    if len(data) > LONGEST_FILE:
-        raise TlsConfigError(f"{path} is larger than {LONGEST_FILE} octets")
-    return data
 
 
 def pem_objects(data: bytes, source: str) -> Iterator[Pem]:
@@ -146,15 +133,41 @@ def _chain(key_object: Pem, objects: Sequence[Pem]) -> Chain:
     return Chain(key, leaf, tuple(above), key_object.source)
 
 
-def load_chains(paths: Sequence[str]) -> tuple[Chain, ...]:
-    """The chains of smtpd_tls_chain_files: the files count as one. Raises TlsConfigError."""
+def chains_in(files: CertificateFiles, contents: Contents) -> tuple[Chain, ...]:
+    """The chains in files with these contents. Raises TlsConfigError."""
+    if files.algorithm:
+        return (_pair(files, contents),)
     objects: list[Pem] = []
-    for path in paths:
-        found = list(pem_objects(read_file(path), path))
+    for path, data in zip(files.paths, contents, strict=True):
+        found = list(pem_objects(data, path))
         if not found:
             raise TlsConfigError(f"No PEM data in {path}")
         objects += found
-    return chains_of(objects, " ".join(paths))
+    return chains_of(objects, " ".join(files.paths))
+
+
+def _pair(files: CertificateFiles, contents: Contents) -> Chain:
+    of_certificate, of_key = map(pem_objects, contents, files.paths)
+    certificates = [item for item in of_certificate if item.is_certificate]
+    if not certificates:
+        raise TlsConfigError(f"{files.titles[0]}: no certificate in it")
+    key = next((item for item in of_key if item.is_key), None)
+    if key is None:
+        raise TlsConfigError(f"{files.titles[1]}: no private key in it")
+    try:
+        return _chain(key, certificates)
+    except TlsConfigError as error:
+        if "does not match" not in error.reason:
+            raise
+        public, private = files.paths
+        reason = f"{files.algorithm} private key in {private} does not match public key in {public}"
+        raise TlsConfigError(reason) from None
+
+
+def load_chains(paths: Sequence[str]) -> tuple[Chain, ...]:
+    """The chains of smtpd_tls_chain_files: the files count as one. Raises TlsConfigError."""
+    files = CertificateFiles(tuple(paths))
+    return chains_in(files, files.read())
 
 
 def load_pair(cert_file: str, key_file: str, algorithm: str) -> Chain:
@@ -162,25 +175,6 @@ def load_pair(cert_file: str, key_file: str, algorithm: str) -> Chain:
 
     algorithm: RSA, DSA or ECDSA, for messages.
     """
-    what = f'cannot get {algorithm} certificate from file "{cert_file}"'
-    certificates = [item for item in _of_file(cert_file, what) if item.is_certificate]
-    if not certificates:
-        raise TlsConfigError(f"{what}: no certificate in it")
-    what = f'cannot get {algorithm} private key from file "{key_file}"'
-    key = next((item for item in _of_file(key_file, what) if item.is_key), None)
-    if key is None:
-        raise TlsConfigError(f"{what}: no private key in it")
-    try:
-        return _chain(key, certificates)
-    except TlsConfigError as error:
-        if "does not match" not in error.reason:
-            raise
-        reason = f"{algorithm} private key in {key_file} does not match public key in {cert_file}"
-        raise TlsConfigError(reason) from None
-
-
-def _of_file(path: str, what: str) -> list[Pem]:
-    try:
-        return list(pem_objects(read_file(path), path))
-    except TlsConfigError as error:
-        raise TlsConfigError(f"{what}: {error.reason.rpartition(': ')[2]}") from None
+    files = CertificateFiles((cert_file, key_file), algorithm)
+    (chain,) = chains_in(files, files.read())
+    return chain

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from libmail.tls.authorities import Authorities
+from libmail.tls.certificate_files import CertificateFiles, files_of_settings
 from libmail.tls.context import Ask, ServerSettings
 from libmail.tls.levels import Level
 from libmail.tls.params import ServerTlsParams, TlsParams
-from libmail.tls.pem import Chain, load_chains, load_pair
+from libmail.tls.renewal import Certificates
 from libmail.tls.settings import (
     OPTIONS,
     WORKAROUNDS,
@@ -21,7 +20,7 @@ from libmail.tls.settings import (
 )
 from libmail.tls.tickets import TicketKeys
 
-__all__ = ["configured_chains", "server_settings"]
+__all__ = ["server_files", "server_settings"]
 
 
 def server_settings(
@@ -31,17 +30,19 @@ def server_settings(
     *,
     session_context: bytes,
     tickets: TicketKeys | None,
+    certificates: Certificates,
 ) -> ServerSettings:
     """What a ServerContext is made of. Raises TlsConfigError.
 
-    session_context: sessions are resumed by services of the same one only.
+    session_context: sessions are resumed by services of the same one only. certificates: reads
+    them.
     """
     ask = _ask(params, level)
     mandatory = level.enforced
     timeout = session_seconds(params.smtpd_tls_session_cache_timeout)
     protocols = params.smtpd_tls_mandatory_protocols if mandatory else params.smtpd_tls_protocols
     return ServerSettings(
-        chains=configured_chains(params),
+        chains=certificates.chains_of(server_files(params)),
         authorities=Authorities(
             params.smtpd_tls_CAfile,
             params.smtpd_tls_CApath,
@@ -70,31 +71,15 @@ def server_settings(
     )
 
 
-def configured_chains(params: ServerTlsParams) -> tuple[Chain, ...]:
-    """The chains of the server; () for none. Raises TlsConfigError."""
-    return chains_of_files(
+def server_files(params: ServerTlsParams) -> tuple[CertificateFiles, ...]:
+    """The files of the server's chains; () for none."""
+    return files_of_settings(
         params.smtpd_tls_chain_files,
         (
             ("RSA", params.smtpd_tls_cert_file, params.smtpd_tls_key_file),
             ("DSA", params.smtpd_tls_dcert_file, params.smtpd_tls_dkey_file),
             ("ECDSA", params.smtpd_tls_eccert_file, params.smtpd_tls_eckey_file),
         ),
-    )
-
-
-def chains_of_files(
-    chain_files: Sequence[str], pairs: Sequence[tuple[str, str, str]]
-) -> tuple[Chain, ...]:
-    """Chains of the newer form, or else of pairs (algorithm, certificate, key).
-
-    Raises TlsConfigError.
-    """
-    if chain_files:
-        return load_chains(chain_files)
-    return tuple(
-        load_pair(certificate, key or certificate, algorithm)
-        for algorithm, certificate, key in pairs
-        if certificate and certificate != "none"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 ROOMS: Final = (
     "commands/postfix", "commands/postsuper/spool.py", "daemons/postlogd.py",
-    "daemons/tablewatch.py",
+    "daemons/tablewatch",
     "libmail/dsn", "libmail/log", "libmail/lookup", "libmail/net", "libmail/service",
     "libmail/tables", "libmail/tls", "master",
 )  # fmt: skip

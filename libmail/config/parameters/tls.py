@@ -10,6 +10,7 @@ _USERS = "smtp smtpd tlsproxy"
 
 PARAMETERS = by_name(
     Parameter("tls_append_default_CA", BOOL, "no", _USERS),
+    Parameter("tls_auto_reload", BOOL, "yes", "master tablewatch"),
     Parameter("tls_config_file", STR(), "default", _USERS),
     Parameter("tls_config_name", STR(), "", _USERS),
     Parameter("tls_daemon_random_bytes", INT(1), "32", _USERS),
@@ -35,7 +36,7 @@ PARAMETERS = by_name(
     Parameter("tls_random_prng_update_period", TIME("s", 1), "3600s", "tlsmgr"),
     Parameter("tls_random_reseed_period", TIME("s", 1), "3600s", "tlsmgr"),
     Parameter("tls_random_source", STR(), "dev:/dev/urandom", "tlsmgr"),
-    Parameter("tls_server_sni_maps", LIST, "", _USERS),
+    Parameter("tls_server_sni_maps", LIST, "", f"{_USERS} tablewatch"),
     Parameter("tls_session_ticket_cipher", STR(), "aes-256-cbc", _USERS),
     Parameter("tls_ssl_options", LIST, "", _USERS),
     Parameter("tls_trace_rate_limit", INT(), "1", _USERS),

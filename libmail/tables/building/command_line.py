@@ -171,7 +171,7 @@ def _target(request: _Request, config: Config, text: str) -> Target:
             map_size=config.int("lmdb_map_size"),
             config=config,
             duplicates=duplicates,
-            files=files,
+            files=encoded if files else None,
         ),
         null=request.null and (kind != "cdb" or "N" in flags),
         duplicates=duplicates,

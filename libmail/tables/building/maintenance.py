@@ -85,12 +85,12 @@ def build(
     dialect: Dialect,
     *,
     judge: Callable[[os.stat_result], None] | None = None,
-    same_date: bool = False,
+    date: int | None = None,
 ) -> None:
     """Make the table anew from its source file, as the owner of the source where this is root.
 
-    judge: raises TableError for a source, which is open, that is not to be used.  same_date: give
-    the table the date of its source.  Raises `TableError`.
+    judge: raises TableError for a source, which is open, that is not to be used.  date: give
+    the table this one, in ns.  Raises `TableError`.
     """
     if target.kind == "proxy":
         raise TableConfigError("can't create maps via the proxy service")
@@ -102,7 +102,7 @@ def build(
 
         def work() -> None:
             _build(target, dialect, source, path)
-            _date(path, status, same=same_date)
+            _date(path, status, date)
 
         if target.source_owner and status.st_uid != 0 and os.geteuid() == 0:
             build_as(Identity(f"uid {status.st_uid}", status.st_uid, status.st_gid, ()), work)
@@ -111,7 +111,8 @@ def build(
 
 
 def _build(target: Target, dialect: Dialect, source: BinaryIO, path: str) -> None:
-    mode = os.fstat(source.fileno()).st_mode & 0o644 if target.source_mode else 0o644
+    mode = 0o644 if target.convert is None else 0o640  # what files say may be private keys
+    mode &= os.fstat(source.fileno()).st_mode if target.source_mode else mode
     stored = read_source(target, dialect, source)
     if target.kind == _CDB:
         write_cdb(target.spec, path, stored, mode)
@@ -119,14 +120,14 @@ def _build(target: Target, dialect: Dialect, source: BinaryIO, path: str) -> Non
         LmdbWriter(target.spec, path, target.options.map_size, mode).rebuild(stored)
 
 
-def _date(path: str, source: os.stat_result, *, same: bool) -> None:
-    """Date a table like its source, or after it: an older one looks outdated to `postfix`."""
+def _date(path: str, source: os.stat_result, date: int | None) -> None:
+    """Date a table as said, or after its source: an older one looks outdated to `postfix`."""
     try:
         with Place(path) as place:
             table = place.open(os.O_RDONLY)
         try:
-            if same:
-                os.utime(table, ns=(source.st_atime_ns, source.st_mtime_ns))
+            if date is not None:
+                os.utime(table, ns=(date, date))
             elif os.fstat(table).st_mtime <= source.st_mtime <= time.time():
                 os.utime(table)
         finally:

@@ -16,10 +16,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from itertools import chain
+from typing import Final, TypeAlias
 
 from libmail.config import Config, ServiceEntry
 from libmail.files.safe_open import Place
@@ -28,12 +30,17 @@ from libmail.tables.building.caches import cache_names, settings
 from libmail.tables.building.dialects import POSTALIAS, POSTMAP
 from libmail.tables.building.maintenance import build, build_as, indexed_path
 from libmail.tables.building.source import Target
+from libmail.tables.file_values import encoded, named_files
 from libmail.tables.table import TableError, TableOptions
 
-__all__ = ["DistrustedSource", "KeptTable", "kept_tables"]
+__all__ = ["DistrustedSource", "KeptTable", "Value", "kept_tables"]
+
+Value: TypeAlias = Callable[[str], str]
+"""What gives the value for names of files; raises `EntryError`."""
 
 _TABLE: Final = re.compile(r"(?<![\w-])(btree|cdb|dbm|hash|lmdb):(/[^\s,{}]+)")
 _OF_ALIASES: Final = ("alias_maps", "alias_database")
+_OF_FILES: Final = "tls_server_sni_maps"
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -43,25 +50,31 @@ class DistrustedSource(TableError):
 
 @dataclass(frozen=True, slots=True)
 class KeptTable:
-    """A table `kind:name`; aliases: its source is of the form that postalias(1) reads."""
+    """A table `kind:name`.
+
+    aliases: its source is of the form that postalias(1) reads. files: its values are the contents
+    of files that the source names, as with postmap -F.
+    """
 
     kind: str
     name: str
     aliases: bool
+    files: bool = False
 
     @property
     def spec(self) -> str:
         """The table as "type:name"."""
         return f"{self.kind}:{self.name}"
 
-    def _target(self, config: Config) -> Target:
+    def _target(self, config: Config, value: Value | None = None) -> Target:
         options = TableOptions(
             utf8=config.bool("smtputf8_enable"),
             strict=True,
             map_size=config.int("lmdb_map_size"),
             config=config,
         )
-        return Target(self.kind, self.name, options, null=self.kind != "cdb", whole=True)
+        null = self.kind != "cdb"
+        return Target(self.kind, self.name, options, null=null, convert=value, whole=True)
 
     def path(self, config: Config) -> str:
         """The indexed file. Raises `TableError` where this type of table is not there."""
@@ -69,22 +82,32 @@ class KeptTable:
 
     def outdated(self, config: Config) -> bool:
         """Whether there is a source, and no indexed file of its age."""
-        source, made = _time(self.name), _time(self.path(config))
+        source, made = self._date(), _time(self.path(config))
         return source is not None and (made is None or made < source)
 
     def differs(self, config: Config) -> bool:
         """Whether there is a source other than that of the last `rebuild`."""
-        source = _time(self.name)
+        source = self._date()
         return source is not None and source != _time(self.path(config))
 
-    def rebuild(self, config: Config, owner: Identity) -> str:
+    def _date(self) -> int | None:
+        """Of the newest of its sources, in ns; None where there is none."""
+        date = _time(self.name)
+        if date is None or not self.files:
+            return date
+        try:
+            return max(date, *(_time(path) or 0 for path in chain(*named_files(self.name))), 0)
+        except OSError:
+            return date
+
+    def rebuild(self, config: Config, owner: Identity, value: Value = encoded) -> str:
         """Make the indexed file, with the date of its source, and return its path.
 
-        owner: mail_owner, who is trusted like root.  Raises `DistrustedSource`, `BadSource` for a
-        line that is no entry, `TableError`, OSError.
+        owner: mail_owner, who is trusted like root.  value: what names of files stand for, where
+        root alone decides which they are.  Raises `DistrustedSource`, `BadSource` for a line that
+        is no entry, `TableError`, OSError.
         """
-        target = self._target(config)
-        path = indexed_path(target)
+        path, date = self.path(config), self._date()
         trusted = (0, owner.uid)
 
         def judge(source: os.stat_result) -> None:
@@ -92,15 +115,16 @@ class KeptTable:
                 raise DistrustedSource(f"{self.name} is no ordinary file")
             _check(self.name, source, trusted)
 
-        def work() -> None:
+        def work(value: Value) -> None:
             dialect = POSTALIAS if self.aliases else POSTMAP
-            build(target, dialect, judge=judge, same_date=True)
+            target = self._target(config, value if self.files else None)
+            build(target, dialect, judge=judge, date=date)
 
         deciding = _deciding(self.name, trusted) | _deciding(path, trusted, made=True)
         if os.geteuid() == 0 != owner.uid and owner.uid in deciding:
-            build_as(owner, work)
+            build_as(owner, partial(work, encoded))  # files that the owner can read
         else:
-            work()
+            work(value)
         return path
 
 
@@ -149,13 +173,18 @@ def kept_tables(config: Config, entries: Sequence[ServiceEntry]) -> tuple[KeptTa
     if not config.bool("table_auto_rebuild"):
         return ()
     aliases: set[tuple[str, str]] = set()
+    files: set[tuple[str, str]] = set()
     found: dict[tuple[str, str], None] = {}
     for name, text in settings(config, entries, _OF_ALIASES):
         specs = _TABLE.findall(text)
         found.update(dict.fromkeys(specs))
         if name in _OF_ALIASES:
             aliases.update(specs)
+        if name == _OF_FILES:
+            files.update(specs)
     caches = cache_names(config, entries)
     return tuple(
-        KeptTable(kind, name, (kind, name) in aliases) for kind, name in found if name not in caches
+        KeptTable(kind, name, (kind, name) in aliases, (kind, name) in files)
+        for kind, name in found
+        if name not in caches
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from libmail.tables.entries import EntryError
-from libmail.tables.file_values import encoded
 from libmail.tables.lines import read_rules
 from libmail.tables.networks import Network, NetworkError, parse_address, parse_network
 from libmail.tables.table import Log, TableOptions, key_filter
@@ -147,6 +146,6 @@ def _pattern(text: str) -> tuple[Network, bool]:
 
 def open_named(kind: str, name: str, options: TableOptions) -> CidrTable:
     """Open `cidr:name` or `cidr:{ {rule} ... }`; raises `TableConfigError`."""
-    value = encoded if options.files else str
+    value = options.files or str
     rules = parse_rules(name, read_rules(kind, name), options.log, value)
     return CidrTable(f"{kind}:{name}", rules, options)

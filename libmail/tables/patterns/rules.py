@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from libmail.tables.entries import EntryError
-from libmail.tables.file_values import encoded
 from libmail.tables.patterns.literals import required_text
 from libmail.tables.table import KeyFilter, Log
 
@@ -185,12 +184,12 @@ def parse_rules(
     log: Log,
     *,
     sensitive: bool = False,
-    files: bool = False,
+    files: Callable[[str], str] | None = None,
 ) -> list[Rule]:
     """Compile the rules of a table; `lines`: number and text of its logical lines.
 
     sensitive: results may not have text of the key, which could name a file or command. files:
-    results are names of files.
+    gives the value for names of files, where results are that; raises EntryError.
     """
     rules: list[Rule] = []
     open_ifs: list[tuple[int, int]] = []  # index of the rule, line number
@@ -258,7 +257,13 @@ def _if_rule(engine: Engine, line: int, text: str, warn: Callable[[str], None]) 
 
 
 def _result_rule(
-    engine: Engine, line: int, text: str, warn: Callable[[str], None], log: Log, *, files: bool
+    engine: Engine,
+    line: int,
+    text: str,
+    warn: Callable[[str], None],
+    log: Log,
+    *,
+    files: Callable[[str], str] | None,
 ) -> Rule:
     pattern, result = _take_pattern(engine, text, warn)
     second: _Pattern | None = None
@@ -267,7 +272,7 @@ def _result_rule(
     result = result.strip(_BLANKS)
     if not result:
         warn("no replacement text: using empty string")
-    result = _content(result) if files else result
+    result = result if files is None else _content(result, files)
     parts = _parse_result(engine, result, warn, log)
     numbers = [part for part in parts if isinstance(part, int)]
     required = _required(pattern)
@@ -288,9 +293,9 @@ def _result_rule(
     return Rule(line, matcher, required, pattern.negated, text, ())
 
 
-def _content(names: str) -> str:
+def _content(names: str, read: Callable[[str], str]) -> str:
     try:
-        return encoded(names)
+        return read(names)
     except EntryError as error:
         raise _SkipRule(f"{error}: skipping this rule") from None
 

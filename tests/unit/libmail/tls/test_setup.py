@@ -20,6 +20,7 @@ from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.levels import Level
 from libmail.tls.params import ServerTlsParams, TlsParams
+from libmail.tls.renewal import Certificates
 from libmail.tls.server_level import server_level
 from libmail.tls.server_setup import server_settings
 from libmail.tls.settings import Protocols, session_seconds
@@ -35,7 +36,9 @@ def config(tmp_path: Path, **settings: str) -> Config:
 def server(tmp_path: Path, level: Level = Level.MAY, **settings: str) -> ServerSettings:
     loaded = config(tmp_path, **settings)
     params, common = loaded.load(ServerTlsParams), loaded.load(TlsParams)
-    return server_settings(params, common, level, session_context=b"smtpd", tickets=None)
+    return server_settings(
+        params, common, level, session_context=b"smtpd", tickets=None, certificates=Certificates()
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,9 @@ def test_defaults_work(authority: Authority, tmp_path: Path) -> None:
     assert context.warnings == []
     loaded = config(tmp_path)
     for prefix in (None, ("smtp_", "lmtp_")):
-        settings = client_settings(loaded.load(ClientTlsParams, prefix), loaded.load(TlsParams))
+        settings = client_settings(
+            loaded.load(ClientTlsParams, prefix), loaded.load(TlsParams), Certificates()
+        )
         assert ClientContext(settings).warnings == []
 
 

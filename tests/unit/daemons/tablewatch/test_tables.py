@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from daemons import tablewatch
-from daemons.tablewatch import Keeper, Prepared
+from daemons.tablewatch import tables
+from daemons.tablewatch.tables import TableKeeper
 from libmail.config import Config
 from libmail.privileges import Identity
 from libmail.tables.building.source import BadSource
 from libmail.tables.building.upkeep import DistrustedSource, KeptTable
+from libmail.tables.file_values import encoded
 from libmail.tables.table import TableError
 
 OWNER = Identity("me", os.geteuid(), os.getegid(), ())
@@ -35,7 +36,7 @@ class Failing:
         self.errors = errors
         self.tries = 0
 
-    def __call__(self, table: KeptTable, config: Config, owner: Identity) -> str:
+    def __call__(self, table: KeptTable, config: Config, *_: object) -> str:
         self.tries += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -49,18 +50,18 @@ class Failing:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
-    monkeypatch.setattr(tablewatch, "LOG", log)
+    monkeypatch.setattr(tables, "LOG", log)
     return log
 
 
 def keeper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *errors: Exception
-) -> tuple[Keeper, KeptTable, Failing]:
+) -> tuple[TableKeeper, KeptTable, Failing]:
     (tmp_path / "t").write_text("a b\n")
     table = KeptTable("lmdb", str(tmp_path / "t"), aliases=False)
     failing = Failing(list(errors))
     monkeypatch.setattr(KeptTable, "rebuild", lambda *args: failing(*args))
-    return Keeper(Prepared(Config("/etc/postfix"), (table,), OWNER)), table, failing
+    return TableKeeper(Config("/etc/postfix"), (table,), OWNER, encoded), table, failing
 
 
 @pytest.mark.parametrize(
