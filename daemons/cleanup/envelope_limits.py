@@ -3,7 +3,8 @@
 Clients check the same earlier, with better error messages; this check protects the queue.
 """
 
-from typing import Final
+from operator import itemgetter
+from typing import Final, get_type_hints
 
 from daemons.cleanup.status import Refused, bad_sender
 from libmail.ipc.messages import CleanupStatus, Envelope, Recipient
@@ -16,6 +17,9 @@ _MAX_ATTRIBUTES: Final = 1 << 16  # octets of everything but recipients, all tog
 _USUAL: Final = 1024  # characters up to which the octets need not be counted
 _MAX_NOTIFY: Final = 15
 _LATEST: Final = 2.0**36  # seconds since the epoch, the year 4147
+_TEXTS: Final = itemgetter(
+    *(at for at, hint in enumerate(get_type_hints(Envelope).values()) if hint is str)
+)
 
 
 def recipient_fault(recipient: Recipient) -> bool:
@@ -42,10 +46,7 @@ def envelope_fault(envelope: Envelope) -> Refused | None:
         return Refused(CleanupStatus.DEFER, "4.3.5", "Server configuration error")
     if not (0 <= envelope.arrival < _LATEST and -_LATEST < envelope.warn_time < _LATEST):
         return Refused(CleanupStatus.BAD, "4.3.0", "internal protocol error")
-    size = sum([len(field) for field in envelope if isinstance(field, str)])
-    if size > _USUAL:
-        text = "".join([field for field in envelope if isinstance(field, str)])
-        size = len(text.encode("utf-8", "surrogateescape"))
-    if size > _MAX_ATTRIBUTES:
+    text = "".join(_TEXTS(envelope))
+    if len(text) > _USUAL and len(text.encode("utf-8", "surrogateescape")) > _MAX_ATTRIBUTES:
         return Refused(CleanupStatus.CONTENT, "5.3.4", "message envelope too large")
     return None

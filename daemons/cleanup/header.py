@@ -118,14 +118,19 @@ class HeaderEdit:
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
-        edit = self._field if self._inspection is None else self._inspected
+        inspected = self._inspection is not None
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
         for start in range(0, len(found), _AT_ONCE):
             if start:
                 await asyncio.sleep(0)
             for field in found[start : start + _AT_ONCE]:
-                changed = await edit(data, field)
+                if inspected:
+                    changed = await self._inspected(data, field)
+                elif field.name in _ADDRESSES:
+                    changed = await self._field(data, field)
+                else:
+                    changed = self._without_addresses(data, field)
                 if changed is not None:
                     pieces += (data[kept : field.start], changed)
                     kept = field.end
@@ -151,6 +156,16 @@ class HeaderEdit:
 
     async def _field(self, data: bytes, field: Field) -> bytes | None:
         """The field in its edited form; None if it stays as it is."""
+        changed = self._without_addresses(data, field)
+        if field.name not in _ADDRESSES or not self._envelope.rewrite_context or changed == b"":
+            return changed
+        if field.end - field.start > self._editor.params.header_size_limit:
+            return changed  # its last address may be cut
+        text = data[field.start : field.end] if changed is None else changed
+        return await self._addresses(field.name, text) or changed
+
+    def _without_addresses(self, data: bytes, field: Field) -> bytes | None:
+        """The same, of a field whose addresses stay as they are."""
         name, start, value, after = field
         if name in _NOTED:
             self._seen.add(name)
@@ -160,15 +175,9 @@ class HeaderEdit:
         if name in editor.drop:
             return b""
         changed: bytes | None = None
-        limit = editor.params.header_size_limit
-        long = after - start > limit
-        if long or value - start != len(name) + 1:
+        if after - start > editor.params.header_size_limit or value - start != len(name) + 1:
             changed = self._normal(data, field)
-        if name in _ADDRESSES:
-            if self._envelope.rewrite_context and not long:  # else its last address may be cut
-                text = data[start:after] if changed is None else changed
-                changed = await self._addresses(name, text) or changed
-        elif name in _MESSAGE_IDS:
+        if name in _MESSAGE_IDS:
             self._ids.see(data[value:after], resent=name != b"message-id")
         elif name == _ENCODING:
             self._eightbit = _ENCODINGS.get(data[value:after].strip().lower(), self._eightbit)

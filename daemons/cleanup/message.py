@@ -377,7 +377,8 @@ class Message:
     async def _commit(self) -> None:
         envelope, shared = self._require_envelope(), self._shared
         found = self._expanded or await self._expand_recipients()
-        envelope = envelope._replace(redirect=found.redirected)
+        if found.redirected != envelope.redirect:
+            envelope = envelope._replace(redirect=found.redirected)
         if not found.recipients:
             raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
         if found.expanded:

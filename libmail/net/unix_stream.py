@@ -26,6 +26,7 @@ _LOW: Final = 1 << 14
 _INT: Final = array.array("i").itemsize
 _MOST_DESCRIPTORS: Final = 16  # with one message, and waiting to be taken
 _KEEP_OUT: Final = socket.MSG_CMSG_CLOEXEC  # of programs that this one executes
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)  # a plain integer, which is cheap to test
 _ANCILLARY: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _INT)
 
 
@@ -77,7 +78,7 @@ class UnixStream:
                 data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _KEEP_OUT)
                 if ancillary:
                     self._keep(ancillary)
-                if flags & socket.MSG_CTRUNC or len(self._received) > _MOST_DESCRIPTORS:
+                if flags & _TRUNCATED or len(self._received) > _MOST_DESCRIPTORS:
                     self._end(ConnectionAbortedError(0, "too many descriptors"))
                     return
             else:
