@@ -1,8 +1,7 @@
 """The answer to a command: the reply, how it counts, and what to do after it was sent."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from libmail.lookup.facts import ErrorClass
 from libmail.smtp.reply import Reply
@@ -34,8 +33,7 @@ class SessionEnded(Exception):
     """The session is over; the last reply, if any, has been sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The reply to a command, and how it counts.
 
     error: counts towards smtpd_hard_error_limit. kind: class of the error, for notify_classes; ""
@@ -52,8 +50,10 @@ class Answer:
 
 def answer(reply: Reply) -> Answer:
     """The usual answer: a 4xx or 5xx reply is an error, most often one of protocol."""
-    broken = reply.code in _PROTOCOL_CODES or (reply.code >= 400 and reply.dsn[2:4] == "5.")
-    return Answer(reply, error=reply.code >= 400, kind="protocol" if broken else "")
+    if reply.code < 400:
+        return Answer(reply, error=False)
+    broken = reply.code in _PROTOCOL_CODES or reply.dsn[2:4] == "5."
+    return Answer(reply, error=True, kind="protocol" if broken else "")
 
 
 def by_policy(reply: Reply) -> Answer:

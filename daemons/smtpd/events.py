@@ -45,14 +45,14 @@ class DisconnectLine(NamedTuple):
 
     def text(self) -> str:
         """`disconnect from host[1.2.3.4] ehlo=1 mail=0/1 commands=1/2`."""
-        parts = [_count(name, good, total) for name, good, total in self.commands]
-        good = sum(command[1] for command in self.commands)
-        total = sum(command[2] for command in self.commands)
-        return " ".join([f"disconnect from {self.client}", *parts, _count("commands", good, total)])
-
-
-def _count(name: str, good: int, total: int) -> str:
-    return f"{name}={good}" if good == total and total else f"{name}={good}/{total}"
+        line, successes, commands = f"disconnect from {self.client}", 0, 0
+        for name, good, total in self.commands:
+            line += f" {name}={good}" if good == total else f" {name}={good}/{total}"
+            successes += good
+            commands += total
+        if successes == commands and commands:
+            return f"{line} commands={commands}"
+        return f"{line} commands={successes}/{commands}"
 
 
 class SessionLost(NamedTuple):

@@ -18,11 +18,18 @@ from libmail.smtp.server import BareNewline, Command
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["bare_newline_reply", "look_ahead", "read", "refusal", "split", "too_early"]
+__all__ = ["bare_newline_reply", "is_plain", "look_ahead", "read", "refusal", "split",
+           "too_early"]  # fmt: skip
 
 _SHOWN: Final = 100  # octets of unexpected input in the log
 _SHOWN_COMMAND: Final = 30  # octets of a command that is too long
 _SPACE: Final = " \t\r"
+
+
+def is_plain(session: "Session", event: Command) -> bool:
+    """Whether a command line needs none of what `read` does but to be decoded and recorded."""
+    filtered = session.server.commands.filters
+    return not (event.too_long or event.bare_newline or filtered) and event.line.isascii()
 
 
 async def read(session: "Session", event: Command) -> str | Reply:

@@ -100,12 +100,12 @@ class Rates:
             "Recipient address rate limit exceeded",
             "Error: too many recipients from",
         )
+        events = (self._logins, self._messages, self._recipients)
+        self._any = any((self._connections, self._handshakes, *(event.limit for event in events)))
 
     async def limited(self, client: Client) -> bool:
         """Whether limits apply to a client; they do while the list of exceptions fails."""
-        events = (self._logins, self._messages, self._recipients)
-        limits = (self._connections, self._handshakes, *(event.limit for event in events))
-        if not any(limits):
+        if not self._any:
             return False
         try:
             return not await self._exceptions.match(client.name, client.address)

@@ -27,7 +27,7 @@ from daemons.smtpd.events import (
     say,
 )
 from daemons.smtpd.footer import footer_values, reject_footer
-from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
+from daemons.smtpd.gates import is_plain, look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
 from daemons.smtpd.resumed import resume
@@ -114,6 +114,9 @@ class Session:
             if footer:
                 values = footer_values(self.facts, server.params.myhostname, self.lookups.now())
                 reply = add_footer(reply, footer, values)
+        self._queue(reply)
+
+    def _queue(self, reply: Reply) -> None:
         data = reply.wire()
         self.tally.said(data)
         self.dialogue.send(data)
@@ -228,18 +231,27 @@ class Session:
         found = await self.answer_to(event)
         if tally.errors:
             await self._delay()
-        await self.send(found.reply)
-        if found.reply.code in CLOSING:
-            raise SessionEnded
+        reply = found.reply
+        if reply.code < 400:
+            self._queue(reply)
+        else:
+            await self.send(reply)
+            if reply.code in CLOSING:
+                raise SessionEnded
         if found.then is not None:
             self.dialogue.flush()
             await found.then()
 
     async def answer_to(self, event: Command) -> Answer:
         """The answer to a command line. Raises SessionEnded."""
-        line = await read(self, event)
-        if isinstance(line, Reply):
-            return self._fault(line)
+        if is_plain(self, event):
+            line = event.line.decode()
+            self.tally.heard(event.line)
+        else:
+            found = await read(self, event)
+            if isinstance(found, Reply):
+                return self._fault(found)
+            line = found
         self.line = line
         if self.unidentified:
             await self._abort()
@@ -260,15 +272,15 @@ class Session:
             await look_ahead(self, verb)
         if verb.junk:
             self.tally.junk()
-        found = refusal(self, verb, argument)
-        if found is None and verb.run is not None:
-            found = await verb.run(self, argument)
-        if found is None:
+        answered = refusal(self, verb, argument)
+        if answered is None and verb.run is not None:
+            answered = await verb.run(self, argument)
+        if answered is None:
             raise AssertionError(verb)
-        self.tally.end(name, found)
+        self.tally.end(name, answered)
         if verb.ends:
-            await self._end(found)
-        return found
+            await self._end(answered)
+        return answered
 
     async def _abort(self) -> NoReturn:
         """smtpd_tls_req_ccert: refuse the first command within TLS."""
@@ -332,7 +344,8 @@ class Session:
 
     def judge(self, verdict: Verdict) -> Answer | None:
         """Log and carry out the verdict of restrictions; the answer if they refuse, or None."""
-        self.tally.kinds.update(verdict.errors)
+        if verdict.errors:
+            self.tally.kinds.update(verdict.errors)
         for effect in verdict.effects:
             if effect.action in LINES:
                 say(effect)

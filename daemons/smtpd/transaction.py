@@ -32,8 +32,8 @@ class Extras:
     cleanup_flags: int = 0
     content_filter: str = ""
     redirect: str = ""
-    bcc: list[str] = field(default_factory=list)
-    prepend: list[str] = field(default_factory=list)
+    bcc: tuple[str, ...] = ()
+    prepend: tuple[str, ...] = ()
 
     def has(self, effect: Effect) -> bool:
         """Whether an action was requested before, so that it need not be logged again."""
@@ -49,9 +49,9 @@ class Extras:
         elif action == "redirect":
             self.redirect = effect.argument
         elif action == "bcc":
-            self.bcc.append(effect.argument)
+            self.bcc += (effect.argument,)
         elif action == "prepend":
-            self.prepend.append(effect.argument)
+            self.prepend += (effect.argument,)
 
     def copies(self) -> list[Recipient]:
         """The recipients of BCC actions, without reports."""

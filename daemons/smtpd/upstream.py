@@ -1,7 +1,6 @@
 """smtpd_upstream_proxy_protocol: the real client, from the PROXY header of HAProxy and its like."""
 
 import asyncio
-from dataclasses import replace
 
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import escaped
@@ -54,8 +53,7 @@ async def behind_proxy(
 
 
 def _replaced(client: Client, proxied: Proxied) -> Client:
-    return replace(
-        client,
+    return client._replace(
         address=proxied.client_address,
         port=proxied.client_port,
         server_address=proxied.server_address,

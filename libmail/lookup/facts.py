@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from libmail.smtp.reply import Reply
 from libmail.tls.facts import Agreed, Trust
@@ -45,8 +45,7 @@ class NameStatus(Enum):
     TRY_AGAIN = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Who is connected to whom, as text: of the socket, or what PROXY, XCLIENT, postscreen say.
 
     name: verified, "unknown" without. reverse_name: what the address leads to, not verified.

@@ -4,8 +4,7 @@ Called by smtpd and qmqpd.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from libmail.dns.answers import DnsError, NotFound
 from libmail.dns.hostname import valid_hostaddr, valid_hostname
@@ -44,8 +43,7 @@ def client_at(ends: Ends) -> Client:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """name: verified, or "unknown". reverse_name: what the address leads to, or "unknown"."""
 
     name: str
@@ -76,17 +74,20 @@ class PeerNames:
     async def named(self, client: Client) -> Client:
         """A client with what its address leads to; failures are told in the result, and logged."""
         if self._local:
-            return replace(client, name=self._local, reverse_name=self._local)
+            return client._replace(name=self._local, reverse_name=self._local)
         if not self._lookup:
-            return replace(client, name_status=NameStatus.NOT_FOUND,
-                           reverse_status=NameStatus.NOT_FOUND)  # fmt: skip
+            return client._replace(name_status=NameStatus.NOT_FOUND,
+                                   reverse_status=NameStatus.NOT_FOUND)  # fmt: skip
         peer = self._peers.get(client.address) or await self.find(client.address)
-        return replace(
-            client,
-            name=peer.name,
-            reverse_name=peer.reverse_name,
-            name_status=peer.name_status,
-            reverse_status=peer.reverse_status,
+        return Client(
+            client.address,
+            client.port,
+            peer.name,
+            peer.reverse_name,
+            peer.name_status,
+            peer.reverse_status,
+            client.server_address,
+            client.server_port,
         )
 
     async def find(self, address: str) -> Peer:

@@ -27,6 +27,8 @@ __all__ = ["Restrictions"]
 
 _EARLY: Final = (CLIENT, HELO, SENDER)
 """The stages that smtpd_delay_reject delays, in the order of a session."""
+_GO_ON: Final = Verdict()
+"""Where there is nothing to decide. It stays as it is: a check fills a verdict of its own."""
 
 
 class Restrictions:
@@ -42,7 +44,7 @@ class Restrictions:
     async def connect(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At the connection; with smtpd_delay_reject nothing is decided before RCPT."""
         if self._params.smtpd_delay_reject or not self._compiled.client:
-            return Verdict()
+            return _GO_ON
         check = self._check(facts, lookups)
         outcome = await check.stage(self._compiled.client, CLIENT)
         return _early_verdict(check, CLIENT, outcome)
@@ -50,7 +52,7 @@ class Restrictions:
     async def helo(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At HELO and EHLO."""
         if self._params.smtpd_delay_reject or not self._compiled.helo:
-            return Verdict()
+            return _GO_ON
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts, HELO)
         outcome = await check.stage(self._compiled.helo, HELO)
@@ -59,7 +61,7 @@ class Restrictions:
     async def mail(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At MAIL."""
         if self._params.smtpd_delay_reject:
-            return Verdict()
+            return _GO_ON
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts, SENDER)
         return _early_verdict(check, SENDER, await self._sender(check))
@@ -112,13 +114,13 @@ class Restrictions:
     async def data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At DATA, and at the first BDAT."""
         if not self._compiled.data:
-            return Verdict()
+            return _GO_ON
         return await self._simple(facts, lookups, self._compiled.data, DATA)
 
     async def end_of_data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """When the content is complete."""
         if not self._compiled.end_of_data:
-            return Verdict()
+            return _GO_ON
         return await self._simple(facts, lookups, self._compiled.end_of_data, END_OF_DATA)
 
     async def _simple(

@@ -228,7 +228,14 @@ class ClientChannel(asyncio.Protocol):
             if self._paused and not self.transport.is_closing():
                 self._paused = False
                 self.transport.resume_reading()
-            await self._wait()
+            if self.request_limit is None:
+                self.deadline = self._loop.time() + self._limit
+                try:
+                    await self._wakeup
+                finally:
+                    self.deadline = 0.0
+            else:
+                await self._wait()
             if not self._data:
                 raise ClientGone
         data = self._data[0] if len(self._data) == 1 else b"".join(self._data)

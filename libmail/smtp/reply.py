@@ -1,8 +1,7 @@
 """SMTP replies as values: code, enhanced status code and text; rendered and parsed in one place."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from libmail.text.printable import printable
 
@@ -33,8 +32,7 @@ def reply_text(text: str) -> str:
     return printable(text.partition("\0")[0])[:_MAX_TEXT]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     r"""One reply, RFC 5321 §4.2.
 
     code: 200 to 599. dsn: enhanced status code ("5.1.1", RFC 3463), "" for none, as in the banner,

@@ -1,6 +1,7 @@
 """DATA (RFC 5321 §4.1.1.4) and BDAT (RFC 3030 §2): the content goes to cleanup(8)."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, decided
@@ -285,10 +286,12 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     if intake is None or stage is Stage.LOST:
         return WRITE_ERROR
     session.facts.mail.size = intake.size or session.facts.mail.size
-    held = session.extras.cleanup_flags
-    session.extras = Extras(cleanup_flags=held)
-    restrictions = session.server.restrictions
-    refused = session.judge(await restrictions.end_of_data(session.facts, session.lookups))
+    verdict = await session.server.restrictions.end_of_data(session.facts, session.lookups)
+    known = session.extras  # to cleanup, which has the envelope
+    if verdict.effects:
+        known = Extras(cleanup_flags=known.cleanup_flags)
+        session.extras = replace(known)
+    refused = session.judge(verdict)
     if refused is not None:
         return refused
     if transaction.filtered is not None:
@@ -296,7 +299,7 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     submission, transaction.submission = transaction.submission, None
     if submission is None:
         return WRITE_ERROR
-    if session.extras != Extras(cleanup_flags=held):
+    if session.extras != known:
         submission.amend(_amendment(session.extras))
     size = "" if session.chunks is None else f" {session.chunks.octets} bytes"
     try:

@@ -88,20 +88,20 @@ def _client(client: Client, found: Iterable[tuple[str, str]], *, ipv6: bool) -> 
         match name:
             case "NAME":
                 text, status = _name(name, value)
-                client = replace(client, name=text, name_status=status)
+                client = client._replace(name=text, name_status=status)
             case "REVERSE_NAME":
                 text, status = _name(name, value)
-                client = replace(client, reverse_name=text, reverse_status=status)
+                client = client._replace(reverse_name=text, reverse_status=status)
             case "ADDR":
                 shown = UNKNOWN if away else address(name, value, ipv6=ipv6)
-                client = replace(client, address=shown)
+                client = client._replace(address=shown)
             case "PORT":
-                client = replace(client, port=UNKNOWN if away else port(name, value))
+                client = client._replace(port=UNKNOWN if away else port(name, value))
             case "DESTADDR":
                 shown = UNKNOWN if away else address(name, value, ipv6=ipv6)
-                client = replace(client, server_address=shown)
+                client = client._replace(server_address=shown)
             case "DESTPORT":
-                client = replace(client, server_port=UNKNOWN if away else port(name, value))
+                client = client._replace(server_port=UNKNOWN if away else port(name, value))
     return client
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 
 import pytest
@@ -125,8 +125,8 @@ class World:
     def know(self, name: str, value: object) -> None:
         """Sets one of the facts, by its name in its group."""
         name = name.removeprefix("client_")
-        if name in Client.__dataclass_fields__:
-            self.facts.client = replace(self.facts.client, **{name: value})  # type: ignore[arg-type]
+        if name in Client._fields:
+            self.facts.client = self.facts.client._replace(**{name: value})  # type: ignore[arg-type]
         else:
             setattr(self.facts.mail if hasattr(self.facts.mail, name) else self.facts, name, value)
 
