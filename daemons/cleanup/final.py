@@ -23,7 +23,8 @@ class Findings(NamedTuple):
     content_flags: ContentFlag bits. declared: whether the header declares 8-bit content, None: it
     does not say. composite: the message has parts, which may declare it. tls_optional: the header
     says TLS-Required: no. expanded: aliases were expanded, and that was recorded for a report.
-    autodetect: find out whether the message needs SMTPUTF8.
+    autodetect: find out whether the message needs SMTPUTF8. redirect: an address that takes the
+    place of all recipients, "" for none.
     """
 
     content_flags: int
@@ -33,6 +34,7 @@ class Findings(NamedTuple):
     tls_optional: bool
     expanded: bool
     autodetect: bool
+    redirect: str
 
 
 def final_envelope(
@@ -49,7 +51,9 @@ def final_envelope(
     warn_time = envelope.warn_time
     if params.delay_warning_time and not warn_time:
         warn_time = envelope.arrival + params.delay_warning_time
-    return envelope._replace(flags=flags, message_id=found.message_id, warn_time=warn_time)
+    return envelope._replace(
+        flags=flags, message_id=found.message_id, warn_time=warn_time, redirect=found.redirect
+    )
 
 
 def _flags(flags: int, params: CleanupParams, found: Findings) -> int:

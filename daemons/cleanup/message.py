@@ -377,8 +377,6 @@ class Message:
     async def _commit(self) -> None:
         envelope, shared = self._require_envelope(), self._shared
         found = self._expanded or await self._expand_recipients()
-        if found.redirected != envelope.redirect:
-            envelope = envelope._replace(redirect=found.redirected)
         if not found.recipients:
             raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
         if found.expanded:
@@ -392,6 +390,7 @@ class Message:
         known = Findings(
             self._content_flags, self._message_id, self._declared, self._composite,
             self._tls_optional, bool(found.expanded), bool(self._flags & _SMTPUTF8_AUTODETECT),
+            found.redirected,
         )  # fmt: skip
         final = final_envelope(envelope, found.recipients, shared.params, known)
         writer.complete(final, found.recipients, self._content_flags)

@@ -26,6 +26,8 @@ from libmail.config import ConfigError
 from libmail.dns.native import ServerAddresses
 from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.log import LOG
+from libmail.lookup.facts import Facts
+from libmail.lookup.xclient import Forwarded
 from libmail.net.endpoint import Endpoint, FindAddresses, parse_endpoint, parse_host_port
 from libmail.net.poller import Poller
 from libmail.net.wire import Lost, Wire
@@ -46,7 +48,8 @@ from libmail.smtp.client import (
 from libmail.smtp.reply import Reply
 from libmail.smtp.xforward import Source, said_to_filter
 
-__all__ = ["Filter", "FilterRefusal", "FilterSettings", "FilteredMail", "filter_settings"]
+__all__ = ["Filter", "FilterRefusal", "FilterSettings", "FilteredMail", "filter_settings",
+           "source_of"]  # fmt: skip
 
 _SPEED_ADJUST: Final = "speed_adjust"
 _FOLDER: Final = "incoming"
@@ -406,3 +409,28 @@ class SpeedAdjusted:
                 file.close()
             except OSError:
                 pass  # what it could not write is not wanted any more
+
+
+def source_of(facts: Facts, forwarded: Forwarded | None, *, local: bool) -> Source:
+    """Where a message comes from: the client, or what it said by XFORWARD. local: it is ours."""
+    client = facts.client
+    ident = "" if forwarded is None else forwarded.ident
+    if forwarded is not None and forwarded.name:
+        return Source(
+            name=forwarded.name,
+            address=forwarded.address,
+            port=forwarded.port,
+            protocol=forwarded.protocol,
+            helo=forwarded.helo,
+            ident=ident,
+            local=local,
+        )
+    return Source(
+        name=client.name,
+        address=client.address,
+        port=client.port,
+        protocol=facts.protocol,
+        helo=facts.helo_name,
+        ident=ident,
+        local=local,
+    )

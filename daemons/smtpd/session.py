@@ -15,6 +15,7 @@ from typing import Final, Literal, NoReturn
 
 from daemons.smtpd.answer import CLOSING, Answer, SessionEnded, answer, decided
 from daemons.smtpd.arrival import arrive
+from daemons.smtpd.before_queue import source_of
 from daemons.smtpd.client_rules import Authorization
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
@@ -43,7 +44,6 @@ from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStoppin
 from libmail.smtp.footer import add_footer
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import Command
-from libmail.smtp.xforward import Source
 
 __all__ = ["Session"]
 
@@ -363,7 +363,8 @@ class Session:
         server = self.server
         if server.filter is not None:
             if transaction.filtered is None:
-                source = await self._source()
+                context = await server.clients.rewrite_context(self.facts.client, self.forwarded)
+                source = source_of(self.facts, self.forwarded, local=context == "local")
                 transaction.filtered = await server.filter.begin(source, transaction.line)
                 line = ClientLine.of("NOQUEUE", self.client, self.forwarded, self.facts.sasl)
                 LOG.event(line)
@@ -372,29 +373,6 @@ class Session:
             transaction.submission = submission
             queue_id = self.facts.mail.queue_id = submission.queue_id
             LOG.event(ClientLine.of(queue_id, self.client, self.forwarded, self.facts.sasl))
-
-    async def _source(self) -> Source:
-        """Where the message comes from, for a filter."""
-        facts, client, told = self.facts, self.facts.client, self.forwarded
-        context = await self.server.clients.rewrite_context(client, told)
-        source = Source(
-            name=client.name,
-            address=client.address,
-            port=client.port,
-            protocol=facts.protocol,
-            helo=facts.helo_name,
-            ident="" if told is None else told.ident,
-            local=context == "local",
-        )
-        if told is None or not told.name:
-            return source
-        return source._replace(
-            name=told.name,
-            address=told.address,
-            port=told.port,
-            protocol=told.protocol,
-            helo=told.helo,
-        )
 
     def drop_transaction(self) -> None:
         """End the transaction; a message that is not in the queue yet is dropped."""
