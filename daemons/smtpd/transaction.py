@@ -99,6 +99,7 @@ class Transaction:
 
     def abort(self) -> None:
         """Drop the message."""
+        self.intake = None  # it refers to the transaction: neither is to wait for the collector
         submission, self.submission = self.submission, None
         if submission is not None:
             submission.abort()
