@@ -6,7 +6,8 @@ socket.
 One process counts for all others, so the numbers are exact however many processes serve a service.
 A client is a text, "service:address". Connections are counted while they last; a process that ends
 without saying so takes its connections with it, for they belong to its connection to us. Rates are
-numbers of events in the current time unit, which begins with the first event. Nothing is kept of a
+numbers of events in the current time unit, which begins with the first event. Logins that fail are
+counted apart, in a unit of their own, for addresses and for logins. Nothing is kept of a
 client whose unit is over and who is not connected.
 
 The maxima are logged every `anvil_status_update_time` seconds and at the end, with the time at
@@ -14,6 +15,7 @@ which they occurred, and begin anew.
 """
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 __all__ = ["SERVICE", "AnvilParams", "Counts"]
 
 _EVENTS: Final = ("connect", "message", "recipient", "newtls", "auth")
+_FAILURE: Final = "authfail"
 _TITLES: Final = {
     "connect": "connection rate",
     "message": "message rate",
@@ -42,6 +45,7 @@ _ORDER: Final = (
     "auth rate",
 )  # fmt: skip
 _MAX_IDENT: Final = 256
+_MOST_FAILURES: Final = 100_000  # clients and logins with failures that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class AnvilParams:
 
     anvil_rate_time_unit: float
     anvil_status_update_time: float
+    smtpd_sasl_failure_time: float
 
 
 @dataclass(slots=True)
@@ -88,8 +93,11 @@ class Counts:
         unit: float,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        most: int = sys.maxsize,
     ) -> None:
+        """most: clients of whom something is kept; what others do is their first event."""
         self._unit = unit
+        self._most = most
         self._clock = clock
         self._wall = wall
         self._clients: dict[str, _Client] = {}
@@ -100,11 +108,14 @@ class Counts:
     def count(self, event: str, ident: str) -> ClientCounts:
         """An event has occurred: the client's connections, and events of this kind in the unit."""
         client = self._current(ident)
+        if client is None:
+            return ClientCounts(0, 1)
         rate = client.rates[event] = client.rates.get(event, 0) + 1
         if event == "connect":
             client.connections += 1
             self._note("connection count", client.connections, ident)
-        self._note(_TITLES[event], rate, ident)
+        if event in _TITLES:
+            self._note(_TITLES[event], rate, ident)
         return ClientCounts(client.connections, rate)
 
     def report(self, event: str, ident: str) -> ClientCounts:
@@ -121,12 +132,14 @@ class Counts:
         if client is not None:
             client.connections = max(0, client.connections - connections)
 
-    def _current(self, ident: str) -> _Client:
+    def _current(self, ident: str) -> _Client | None:
         now = self._clock()
         if now - self._swept >= self._unit:
             self._sweep(now)
         client = self._clients.get(ident)
         if client is None:
+            if len(self._clients) >= self._most:
+                return None
             client = self._clients[ident] = _Client(now)
             if self._largest is None or len(self._clients) > self._largest.value:
                 self._largest = _Maximum(len(self._clients), "", self._wall())
@@ -174,6 +187,7 @@ def _prepare(startup: Startup) -> AnvilParams:
 
 async def _start(params: AnvilParams, runtime: Runtime) -> Handlers:
     counts = Counts(params.anvil_rate_time_unit)
+    failures = Counts(params.smtpd_sasl_failure_time, most=_MOST_FAILURES)
 
     def log() -> None:
         for line in counts.statistics():
@@ -192,7 +206,8 @@ async def _start(params: AnvilParams, runtime: Runtime) -> Handlers:
             while True:
                 request = await connection.receive_as(ClientEvent)
                 _check(request)
-                answer = _answer(counts, held, request)
+                kind = failures if request.event == _FAILURE else counts
+                answer = _answer(kind, held, request)
                 if answer is not None:
                     connection.send(answer)
         finally:
@@ -208,7 +223,7 @@ async def _start(params: AnvilParams, runtime: Runtime) -> Handlers:
 def _check(request: ClientEvent) -> None:
     if len(request.ident) > _MAX_IDENT:
         raise WireError("client name too long")
-    if request.event not in (*_EVENTS, "disconnect"):
+    if request.event not in (*_EVENTS, _FAILURE, "disconnect"):
         raise WireError(f"unknown event: {request.event[:40]!r}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemons.smtpd.before_queue import FilterSettings, filter_settings
+from daemons.smtpd.guessing import GuessParams
 from daemons.smtpd.logins import OpenedLogins, open_logins
 from daemons.smtpd.milters import OpenedMilters
 from daemons.smtpd.params import SmtpdParams
@@ -108,6 +109,7 @@ class Prepared:
     flush_domains: DomainList
     resolver: NativeResolver
     limits: Limits
+    guesses: GuessParams
     logins: OpenedLogins
     tls: TlsSetup
     filter: FilterSettings | None
@@ -175,6 +177,7 @@ def open_tables(
         flush_domains=flush_domains(flush_params),
         resolver=native or NativeResolver(),
         limits=open_limits(config, service),
+        guesses=config.load(GuessParams),
         logins=open_logins(config),
         tls=tls,
         filter=filter_settings(params),

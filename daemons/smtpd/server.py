@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from daemons.smtpd.before_queue import Filter
 from daemons.smtpd.client_rules import ClientRules
 from daemons.smtpd.command_rules import CommandRules
+from daemons.smtpd.guessing import Guesses
 from daemons.smtpd.logins import Logins
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.prepared import Options, Prepared
@@ -47,6 +48,7 @@ class Server:
     clients: ClientRules = field(init=False)
     commands: CommandRules = field(init=False)
     rates: Rates = field(init=False)
+    guesses: Guesses = field(init=False)
     logins: Logins = field(init=False)
     tls: TlsSetup = field(init=False)
     service: str = field(init=False)
@@ -70,7 +72,11 @@ class Server:
         self.tls = prepared.tls
         self.filter = None if prepared.filter is None else Filter(prepared.filter)
         self.service = prepared.limits.service
-        self.rates = Rates(prepared.limits, AnvilClient("private/anvil"))
+        anvil = AnvilClient("private/anvil")
+        self.rates = Rates(prepared.limits, anvil)
+        self.guesses = Guesses(
+            prepared.guesses, prepared.limits.exceptions, prepared.limits.service, anvil
+        )
         self.logins = Logins(prepared.logins, must_encrypt=self.options.must_encrypt)
         self.restrictions = prepared.restrictions.restrictions
         policies = PolicyServers(prepared.restrictions.policies)

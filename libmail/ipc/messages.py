@@ -630,8 +630,9 @@ class TableReply(NamedTuple):
 class ClientEvent(NamedTuple):
     """smtpd -> anvil: something that a client did.
 
-    event: connect, disconnect (no answer), message, recipient, newtls, auth. ident: of the client,
-    "service:address". only_report: tell the numbers, do not count.
+    event: connect, disconnect (no answer), message, recipient, newtls, auth; authfail.
+    ident: of the client, "service:address"; for authfail a network, or "login:name".
+    only_report: tell the numbers, do not count.
     """
 
     event: str

@@ -144,3 +144,39 @@ def test_table(make_system: MakeSystem) -> None:
         answers = client.mail("a@remote.test"), client.rcpt(f"anna@{system.name}")
         assert [code for code, _ in answers] == [250, 554]
     tells_nothing(system)
+
+
+def test_guessing(make_system: MakeSystem) -> None:
+    """Processes count together; others log in meanwhile, though by the name that is guessed at."""
+    system = submission(
+        make_system,
+        "table",
+        "lmdb:$config_directory/logins",
+        begin=False,
+        smtpd_sessions_per_process="1",
+        smtpd_sasl_failure_limit="3",
+        smtpd_client_event_limit_exceptions="",
+    )
+    done = system.run("postfix", "passwd", LOGIN, stdin=f"{PASSWORD}\n".encode())
+    assert done.returncode == 0, done.stderr
+    system.start()
+    system.allow("authentication failed")
+    system.allow("Login failure limit exceeded: [45] from localhost")
+    with system.smtp(), system.smtp() as waiting:  # each has a process
+        waiting.ehlo()
+        wrong = base64.b64encode(f"\0{LOGIN}\0wrong".encode()).decode()
+        for number in range(4):
+            if number % 2 or number == 2:
+                code = int(send(system, "PLAIN", "wrong").split()[0])
+            else:
+                code = waiting.docmd("AUTH", f"PLAIN {wrong}")[0]
+            assert code == (421 if number == 3 else 535)
+        host, port = "127.0.0.1", system.smtp_port
+        with smtplib.SMTP(host, port, source_address=("127.0.0.2", 0), timeout=120) as other:
+            other.login(LOGIN, PASSWORD)
+    lines = system.log_lines("SASL PLAIN authentication failed")
+    assert len(lines) == 4
+    system.wait_for_log(
+        r"warning: Login failure limit exceeded: 4 from \S+ for service 127\.0\.0\.1:"
+    )
+    tells_nothing(system)

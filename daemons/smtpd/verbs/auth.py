@@ -43,6 +43,9 @@ async def auth(session: Session, argument: str) -> Answer:
     unfit = _unfit(session)
     if unfit is not None:
         return unfit
+    turned_away = await session.server.guesses.refused(session.facts.client, session.client)
+    if turned_away is not None:
+        return by_policy(turned_away)
     words = argument.split()
     if len(words) not in (1, 2):
         return answer(Reply(501, "5.5.4", "Syntax: AUTH mechanism"))
@@ -89,7 +92,7 @@ class _Attempt:
             self._mechanism.upper(), response, session.facts
         )
         if not isinstance(step, Challenge):
-            return self._ended(step)
+            return await self._ended(step)
         try:
             found = await self._converse(exchange, step)
         except BaseException:
@@ -98,7 +101,7 @@ class _Attempt:
         if isinstance(found, Answer):
             exchange.cancel()
             return found
-        return self._ended(found)
+        return await self._ended(found)
 
     async def _converse(self, exchange: Exchange, step: Step) -> Step | Answer:
         """Challenge by challenge; an answer where the client spoils it."""
@@ -124,13 +127,23 @@ class _Attempt:
     def _shown(self) -> str:
         return printable(self._mechanism)[:100]
 
-    def _ended(self, step: Step) -> Answer:
+    async def _ended(self, step: Step) -> Answer:
         if isinstance(step, Success):
             self._session.facts.sasl = Sasl(self._shown, printable(step.username))
             return _DONE
         if isinstance(step, Failure):
-            return self.failed(step)
+            refusal = self.failed(step)
+            return refusal if step.temporary else await self._judged(refusal)
         raise AssertionError(step)
+
+    async def _judged(self, refusal: Answer) -> Answer:
+        """The answer to a wrong password, which takes the longer the more there were."""
+        session = self._session
+        client, tried = session.facts.client, session.login.tried
+        judgement = await session.server.guesses.failed(client, tried, session.client)
+        if judgement.pause:
+            await session.dialogue.pause(judgement.pause)
+        return refusal if judgement.reply is None else by_policy(judgement.reply)
 
     def failed(self, failure: Failure) -> Answer:
         """Log a failure, and answer it."""

@@ -28,6 +28,8 @@ PARAMETERS = by_name(
     Parameter("smtpd_sasl_auth_enable", BOOL, "no", "smtpd"),
     Parameter("smtpd_sasl_authenticated_header", BOOL, "no", "smtpd"),
     Parameter("smtpd_sasl_exceptions_networks", LIST, "", "smtpd"),
+    Parameter("smtpd_sasl_failure_limit", INT(), "30", "smtpd"),
+    Parameter("smtpd_sasl_failure_time", TIME("s", 1), "600s", "anvil"),
     Parameter("smtpd_sasl_local_domain", STR(), "", "smtpd"),
     Parameter("smtpd_sasl_mechanism_filter", LIST, "!external, static:rest", "smtpd"),
     Parameter("smtpd_sasl_path", STR(1), "smtpd", "smtpd"),

@@ -152,3 +152,18 @@ def test_without_anvil_nobody_is_limited(short_tmp: Path) -> None:
         return await client.count("connect", "s:a")
 
     assert asyncio.run(ask()) == ClientCounts(0, 0)
+
+
+def test_failed_logins_fill_no_memory() -> None:
+    """Whoever tries name after name is counted all the same, for the address, which came first."""
+    clock = Clock()
+    failures = Counts(60.0, clock, lambda: 0.0, most=3)
+    for number in range(10):
+        for ident in ("192.0.2.1", f"login:{number}"):
+            found = failures.count("authfail", ident)
+    assert found == ClientCounts(0, 1)
+    assert failures.report("authfail", "192.0.2.1").rate == 10
+    assert [line[:16] for line in failures.statistics()] == ["max cache size 3"]
+    clock.now += 60
+    assert failures.count("authfail", "login:9") == failures.report("authfail", "login:9")
+    assert failures.report("authfail", "192.0.2.1").rate == 0
