@@ -321,10 +321,9 @@ class Inspection:
     async def _act(self, action: Action, part: Part) -> None:
         """Carry out an action that is not about the line itself."""
         handle = _ACTIONS.get(action.verb)
-        if self._word and action.verb == "PASS":  # the rest is what others have written
-            LOG.warning(f"unsupported command in {action.title} map: {action.result}")
-        elif handle is None:
-            LOG.warning(f"unknown command in {action.title} map: {action.result}")
+        if handle is None or (self._word and action.verb == "PASS"):  # others have written the rest
+            known = "unsupported" if self._word else "unknown"
+            LOG.warning(f"{known} command in {action.title} map: {action.result}")
         else:
             handle(self, action, part)
 

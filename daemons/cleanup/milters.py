@@ -27,6 +27,7 @@ from libmail.clients.milter import MilterLink
 from libmail.clients.milters import MilterChain, Milters
 from libmail.ipc.messages import CleanupFlag, CleanupStatus, DsnNotify, Envelope, QueueId, Recipient
 from libmail.log import LOG
+from libmail.message.addresses import AddressField
 from libmail.message.content import ContentScan
 from libmail.message.headers import fields
 from libmail.milter.conversation import PASS, Act, Decision
@@ -74,6 +75,7 @@ _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _OF_BODY: Final = _EIGHTBIT_BODY | _LONG_LINES | _DOT_LINES
 _MIME: Final = re.compile(rb"(?im)^(?:mime-version|content-type)[ \t]*:")
 _TURN: Final = 64  # fields, after which other messages have their turn
+_MAX_ADDRESS: Final = 1 << 12  # characters that a Milter may write for one
 _MILTER: Final = int(CleanupFlag.MILTER)
 _FieldEdit: TypeAlias = AddHeader | InsertHeader | ChangeHeader
 _LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
@@ -291,7 +293,8 @@ class _MilterInspection:
         self._added: list[Recipient] = []
         self._checks: Inspection | None = None  # of fields that a Milter makes
         self._unchecked: list[_FieldEdit] = []
-        self._shown_recipient = recipients.last
+        self._told: dict[str, str] = {}  # macros of the envelope, in a simulated session
+        self._log_recipient = recipients.last
         self._addressed = bool(recipients.recipients)
         self.outcome = Outcome(hold=False, sender=envelope.sender)
 
@@ -308,12 +311,15 @@ class _MilterInspection:
         envelope = self._envelope
         name, address = _client(envelope)
         client = connection(name, address, envelope.client_port)
+        last, self._log_recipient = self._log_recipient, ""
         await self._tell_all(Command.CONNECT, client, "CONNECT")
         await self._tell_all(Command.HELO, strings(envelope.helo_name or name), "HELO")
+        self._told = {"mail_addr": envelope.sender}
         await self._tell_all(Command.MAIL, strings(quote_local(envelope.sender)), "MAIL")
         for recipient in list(self._recipients.recipients):
-            self._shown_recipient = recipient.address
+            self._told["rcpt_addr"] = self._log_recipient = recipient.address
             await self._tell_all(Command.RCPT, strings(quote_local(recipient.address)), "RCPT")
+        self._log_recipient = last
         await self._tell_all(Command.DATA, b"", "DATA")
 
     async def _tell_all(self, command: Command, data: bytes, where: str) -> None:
@@ -377,7 +383,9 @@ class _MilterInspection:
         self._log("milter-reject", where, lines[len("550 ") :].replace("\r\n", "??"))
         permanent = reply.code >= 500
         status = CleanupStatus.CONTENT if permanent else CleanupStatus.DEFER
-        raise Refused(status, reply.dsn, reply.text, code=reply.code)
+        # A report needs an enhanced status code, a reply has what the Milter says.
+        dsn = f"{reply.code // 100}.7.1" if self._told and not reply.dsn else reply.dsn
+        raise Refused(status, dsn, reply.text, code=reply.code)
 
     def _hold(self) -> None:
         if not self.outcome.hold:
@@ -395,7 +403,7 @@ class _MilterInspection:
                 client=f"{name}[{address}]",
                 what=what,
                 sender=envelope.sender,
-                recipient=self._recipients.last,
+                recipient=self._log_recipient,
                 protocol=envelope.protocol_name,
                 helo_name=envelope.helo_name,
             )
@@ -408,7 +416,7 @@ class _MilterInspection:
             self._before = self._state()
         match edit:
             case AddHeader() | InsertHeader() | ChangeHeader():
-                spaced = edit._replace(value=_spaced(link, edit.value))
+                spaced = edit if _removes(edit) else _spaced(link, edit)
                 if self._checks is None:
                     self._change_field(spaced, spaced.name)
                 else:
@@ -418,7 +426,7 @@ class _MilterInspection:
             case AddRecipient(address, arguments):
                 self._add_recipient(link, address, arguments)
             case DeleteRecipient(address):
-                self._recipients.remove(_plain(address) or "")
+                self._recipients.remove(_plain(address) or address)
             case ChangeSender(address, _):
                 self._change_sender(link, address)
             case Quarantine():
@@ -447,11 +455,10 @@ class _MilterInspection:
     async def _check_change(self, edit: _FieldEdit) -> None:
         """Raises Refused, Discarded."""
         made = header_field(edit.name, edit.value)
-        removed = isinstance(edit, ChangeHeader) and not edit.value.strip()
-        if self._checks is not None and not removed:
+        if self._checks is not None and not _removes(edit):
             made = await self._checks.made_field(made)
         if made:
-            name, _, value = made.partition(b":")
+            name, _, value = made.removesuffix(b"\r\n").partition(b":")
             self._change_field(edit._replace(value=value), name.rstrip())
 
     def _state(self) -> _Before:
@@ -505,9 +512,11 @@ class _MilterInspection:
         """Apply the changes that wait until all Milters are done. Raises Refused, Discarded."""
         if self._header_changed:
             self._content.replace_header(self._header.data())
+        if self.outcome.sender != self._envelope.sender:
+            self.outcome.sender = await self._recipients.new_sender(self.outcome.sender)
         for recipient in self._added:
             try:
-                await self._recipients.add_more((recipient,))
+                await self._recipients.add_found(recipient)
             except Refused as refused:
                 if refused.status is not CleanupStatus.CONTENT:
                     raise
@@ -519,15 +528,16 @@ class _MilterInspection:
 
     # macros
 
-    def _macro(self, name: str) -> str:
+    def _macro(self, name: str) -> str | None:
+        if name in self._told:
+            return self._told[name]
+        return self._value(name) or None
+
+    def _value(self, name: str) -> str:
         envelope = self._envelope
         match name:
             case "i":
                 return self._queue_id
-            case "mail_addr":
-                return envelope.sender
-            case "rcpt_addr":
-                return self._shown_recipient
             case "auth_authen":
                 return envelope.sasl_username
             case "auth_author":
@@ -554,11 +564,20 @@ def _client(envelope: Envelope) -> tuple[str, str]:
 
 
 def _plain(text: str) -> str | None:
-    """An address that a Milter gives, internal form; "" for the null address, None for none."""
-    try:
-        address = parse_path(text, utf8=True, strict=False)[0]
-    except AddressSyntax:
+    """The first address that a Milter gives, internal form; "" for the null address, None for none.
+
+    It may be written as in a header.
+    """
+    if len(text) > _MAX_ADDRESS or text.count("<") > text.count(">"):
         return None
+    if text.lstrip().startswith("<"):
+        try:
+            address = parse_path(text, utf8=True, strict=False)[0]
+        except AddressSyntax:
+            return None
+    else:
+        mailboxes = AddressField(text).mailboxes
+        address = mailboxes[0].plain if mailboxes else ""
     return None if address_fault(address) else address
 
 
@@ -581,13 +600,15 @@ def _header_event(link: MilterLink, data: bytes) -> bytes:
     (field,) = fields(data)[:1]
     value = data[field.value : field.end].removesuffix(b"\r\n").replace(b"\r\n", b"\n")
     if not link.leading_space:
-        value = value.lstrip(b" \t")
+        value = value.removeprefix(b" ")
     name = data[field.start : field.value].rstrip().removesuffix(b":").rstrip()
     return strings(name, value)
 
 
-def _spaced(link: MilterLink, value: bytes) -> bytes:
-    """A value with the space behind the colon, which most Milters leave to us."""
-    if not value or link.leading_space:
-        return value
-    return b" " + value
+def _removes(edit: _FieldEdit) -> bool:
+    return isinstance(edit, ChangeHeader) and not edit.value
+
+
+def _spaced(link: MilterLink, edit: _FieldEdit) -> _FieldEdit:
+    """With the space behind the colon, which most Milters leave to us."""
+    return edit if link.leading_space else edit._replace(value=b" " + edit.value)

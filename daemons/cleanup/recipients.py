@@ -100,6 +100,17 @@ class RecipientList:
         for recipient in recipients:
             await self._add(recipient)
 
+    async def add_found(self, recipient: Recipient) -> None:
+        """A recipient that a Milter adds: what it calls the address is not what a client said."""
+        address = await self._mapper.rewrite(
+            "local", self._queue_id, quote_local(recipient.address)
+        )
+        await self._add(recipient._replace(address=address, orig_rcpt=address))
+
+    async def new_sender(self, address: str) -> str:
+        """The final form of a sender that a Milter gives."""
+        return await map_sender(self._mapper, self._flags, self._queue_id, address)
+
     def remove(self, address: str) -> None:
         """Remove the recipients that are this address, or were made of it by mapping."""
         folded = address.lower()

@@ -116,7 +116,7 @@ class SessionMilters:
         """Report MAIL. parameters: of the command, as the client gave them."""
         self._begun = True
         sender = self._session.facts.mail.sender or ""
-        self._values = await self._resolved("mail", "", sender) if sender else {"mail_addr": ""}
+        self._values = await self._resolved("mail", "", sender)
         return await self._tell(Command.MAIL, _path(sender, parameters))
 
     async def rcpt(self, parameters: str) -> Answer | None:
@@ -131,8 +131,8 @@ class SessionMilters:
         return await self._tell(Command.DATA)
 
     async def unknown(self, line: str) -> Answer | None:
-        """Report an unknown command."""
-        return await self._tell(Command.UNKNOWN, strings(line))
+        """Report an unknown command; without its arguments, as the original does."""
+        return await self._tell(Command.UNKNOWN, strings(line.partition(" ")[0]))
 
     async def _tell(self, command: Command, data: bytes = b"") -> Answer | None:
         decision = self._always
@@ -153,7 +153,8 @@ class SessionMilters:
                 return None
         if decision.reply is None:
             raise AssertionError(decision)
-        session.log("milter-reject", decision.reply.line)
+        wire = decision.reply.wire().decode("utf-8", "surrogateescape")
+        session.log("milter-reject", wire.removesuffix("\r\n").replace("\r\n", "??"))
         return answer(decision.reply)
 
     def _have(self, effect: Effect) -> None:
@@ -162,20 +163,20 @@ class SessionMilters:
 
     # macros
 
-    def _macro(self, name: str) -> str:
+    def _macro(self, name: str) -> str | None:
         value = self._values.get(name)
         if value is not None:
             return value
         if name == "i":
-            return self._session.queue_id
+            return self._session.queue_id or None
         facts = self._session.facts
-        return _of_client(facts.client).get(name, "") or _of_session(facts).get(name, "")
+        return _of_client(facts.client).get(name) or _of_session(facts).get(name) or None
 
     async def _resolved(self, role: str, sender: str, address: str) -> dict[str, str]:
         """{mail_addr}, {mail_host}, {mail_mailer}, or those of rcpt."""
         found = await self._session.server.rewrite.resolve_completed(sender, address)
         return {
-            f"{role}_addr": found.recipient,
+            f"{role}_addr": found.recipient if address else "",
             f"{role}_host": found.nexthop,
             f"{role}_mailer": found.transport,
         }

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from libmail.ipc.messages import MilterState
 from libmail.log import LOG
 from libmail.milter.conversation import PASS, Act, Conversation, Decision, Snapshot
-from libmail.milter.protocol import Command, Edit, MilterError, Progress, Stage
+from libmail.milter.protocol import Command, Edit, MalformedReply, MilterError, Progress, Stage
 from libmail.milter.settings import MilterSettings
 from libmail.smtp.reply import Reply, ReplySyntax, parse_reply
 
@@ -129,6 +129,14 @@ class MilterLink:
         )
         if self._failed is not None or sock is None:
             return HandedOver(state, None)
+        noted = self._conversation.noted()
+        try:
+            complete = not noted or sock.send(noted) == len(noted)
+        except OSError:
+            complete = False
+        if not complete:
+            self._fail()
+            return HandedOver(state, None)
         known = self._conversation.snapshot()
         state = state._replace(
             connected=True,
@@ -173,6 +181,10 @@ class MilterLink:
     def wants(self, command: Command) -> bool:
         """Whether the Milter wants such an event now."""
         return self._failed is None and self._conversation.wants(command)
+
+    def notes(self, command: Command) -> bool:
+        """Whether the Milter is told the macros of such an event in any case."""
+        return self._failed is None and self._conversation.notes(command)
 
     def macros(self, stage: Stage, ours: str) -> str:
         """The list of macros for a stage."""
@@ -263,8 +275,11 @@ class MilterLink:
                         raise ConnectionResetError(0, "Application error")
                     self._conversation.receive_data(data)
                     limit.reschedule(loop.time() + self._limit(command))
+        except MalformedReply as error:
+            self._broken(f"milter {self._settings.endpoint}: {error}", _MISTAKE)
         except MilterError as error:
-            self._broken(f"milter {self._settings.endpoint}: {error} after event {_NAMES[command]}")
+            when = "" if error.told else f" after event {_NAMES[command]}"
+            self._broken(f"milter {self._settings.endpoint}: {error}{when}")
         except (OSError, TimeoutError) as error:
             name, endpoint = _NAMES[command], self._settings.endpoint
             what = f"can't read {name} reply packet header"
@@ -278,19 +293,20 @@ class MilterLink:
             return settings.content_timeout
         return settings.command_timeout
 
-    def _broken(self, text: str) -> None:
+    def _broken(self, text: str, decision: Decision | None = None) -> None:
+        """decision: instead of the default action."""
         LOG.warning(text)
         if self._sock is not None:
             try:
                 self._sock.shutdown(socket.SHUT_RDWR)  # for the process that shares it, too
             except OSError:
                 pass  # it is gone already
-        self._fail()
+        self._fail(decision)
 
-    def _fail(self) -> None:
+    def _fail(self, decision: Decision | None = None) -> None:
         settings = self._settings
-        self._failed = default_decision(settings.default_action)
-        if self._failed is _MISTAKE:
+        self._failed = decision or default_decision(settings.default_action)
+        if decision is None and self._failed is _MISTAKE:
             action = settings.default_action
             LOG.warning(f"milter {settings.endpoint}: unrecognized default action: {action}")
         self.close()

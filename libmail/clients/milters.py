@@ -90,9 +90,12 @@ class Milters:
             parse_endpoint(settings.endpoint), lambda: self._addresses
         ).open_socket
 
-    def macro(self, name: str, known: Callable[[str], str]) -> str:
-        """The value of a macro, "" for none. known: values of the session or message."""
-        return known(name) or self._general_macro(name) or self._defaults.get(name, "")
+    def macro(self, name: str, known: Callable[[str], str | None]) -> str | None:
+        """The value of a macro, None for none. known: values of the session or message."""
+        value = known(name)
+        if value is None:
+            return self._general_macro(name) or self._defaults.get(name)
+        return value
 
     def _general_macro(self, name: str) -> str:
         params = self.params
@@ -124,7 +127,7 @@ class MilterChain:
         self,
         command: Command,
         data: bytes,
-        macro: Callable[[str], str],
+        macro: Callable[[str], str | None],
         edit: Callable[[MilterLink, Edit], None] | None = None,
     ) -> Decision:
         """Report an event to all that want it. Returns the first decision but to continue.
@@ -145,11 +148,11 @@ class MilterChain:
         link: MilterLink,
         command: Command,
         data: bytes,
-        macro: Callable[[str], str],
+        macro: Callable[[str], str | None],
         edit: Callable[[MilterLink, Edit], None] | None = None,
     ) -> Decision:
         """Report an event to one of them."""
-        if not link.wants(command):
+        if not link.notes(command) and not link.wants(command):
             return await link.event(command)
         names = macro_names(self.milters.names(link, command))
         macros = None

@@ -84,13 +84,11 @@ _STEPS_2: Final = (
     Steps.NO_CONNECT | Steps.NO_HELO | Steps.NO_MAIL | Steps.NO_RCPT | Steps.NO_BODY
     | Steps.NO_HEADERS | Steps.NO_END_OF_HEADER
 )  # fmt: skip
-_EDITS_2: Final = (
+_EDITS: Final = (
     Edits.ADD_HEADERS | Edits.CHANGE_BODY | Edits.ADD_RECIPIENTS | Edits.DELETE_RECIPIENTS
-    | Edits.CHANGE_HEADERS | Edits.QUARANTINE
+    | Edits.CHANGE_HEADERS | Edits.QUARANTINE | Edits.CHANGE_SENDER
+    | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS | Edits.SET_MACROS
 )  # fmt: skip
-_EDITS_6: Final = (
-    _EDITS_2 | Edits.CHANGE_SENDER | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS | Edits.SET_MACROS
-)
 _STEPS_6: Final = (
     _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA | Steps.SKIP | Steps.NO_REPLY_HEADER
     | Steps.NO_REPLY_CONNECT | Steps.NO_REPLY_HELO | Steps.NO_REPLY_MAIL | Steps.NO_REPLY_RCPT
@@ -98,10 +96,10 @@ _STEPS_6: Final = (
     | Steps.NO_REPLY_BODY | Steps.REJECTED_RCPT | Steps.LEADING_SPACE
 )  # fmt: skip
 VERSIONS: Final[Mapping[int, tuple[Edits, Steps]]] = {
-    2: (_EDITS_2, _STEPS_2),
-    3: (_EDITS_2, _STEPS_2 | Steps.NO_UNKNOWN),
-    4: (_EDITS_2, _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA),
-    6: (_EDITS_6, _STEPS_6),
+    2: (_EDITS, _STEPS_2),
+    3: (_EDITS, _STEPS_2 | Steps.NO_UNKNOWN),
+    4: (_EDITS, _STEPS_2 | Steps.NO_UNKNOWN | Steps.NO_DATA),
+    6: (_EDITS, _STEPS_6),
 }
 """The actions and steps that are offered in each version of the protocol (milter_protocol)."""
 
@@ -115,7 +113,7 @@ class _Event(NamedTuple):
 
     unwanted: Steps
     unanswered: Steps
-    since: int = 2
+    since: int = 1
     session: bool = False
 
 
@@ -146,6 +144,22 @@ _PERMITTED: Final[Mapping[type[object], Edits]] = {
 }
 
 
+_EDIT_NAMES: Final[Mapping[str, str]] = {
+    "+": "SMFIR_ADDRCPT",
+    "-": "SMFIR_DELRCPT",
+    "2": "SMFIR_ADDRCPT_PAR",
+    "b": "SMFIR_REPLBODY",
+    "e": "SMFIR_CHGFROM",
+    "h": "SMFIR_ADDHEADER",
+    "i": "SMFIR_INSHEADER",
+    "m": "SMFIR_CHGHEADER",
+    "q": "SMFIR_QUARANTINE",
+}
+
+
+_NOTED: Final = frozenset((Command.CONNECT, Command.HELO, Command.MAIL, Command.RCPT, Command.DATA))
+
+
 class _State(Enum):
     OPEN = "open"
     SILENT = "silent"  # until the next message
@@ -173,10 +187,11 @@ class Conversation:
         "_awaited",
         "_decided",
         "_negotiated",
+        "_noted",
         "_octets",
         "_offered",
         "_reader",
-        "_skips_body",
+        "_skipped",
         "_state",
     )
 
@@ -189,7 +204,8 @@ class Conversation:
         self._answers = self._octets = 0  # so far, to the event that awaits some
         self._state = _State.OPEN
         self._decided = PASS  # while the session has ended
-        self._skips_body = False  # until the next message
+        self._noted: dict[Command, bytes] = {}  # macros that go before the next event
+        self._skipped: Command | None = None  # more of them are not wanted of this message
 
     # the connection
 
@@ -205,14 +221,15 @@ class Conversation:
             return False
         answer = parse_negotiation(*received)
         edits, steps = VERSIONS[self._offered]
-        if answer.version > self._offered or answer.version not in range(2, 7):
-            raise MilterError(f"protocol version {answer.version} is not supported")
+        if answer.version > self._offered or answer.version not in range(1, 7):
+            versions = f"{answer.version} conflict with MTA protocol version {self._offered}"
+            raise MilterError(f"protocol version {versions}", told=True)
         # As plain integers: ~ of a flag knows only bits that have names.
         if unknown := int(answer.edits) & ~int(edits):
-            raise MilterError(f"unsupported action flags 0x{unknown:x}")
-        if unknown := int(answer.steps) & ~int(steps):
-            raise MilterError(f"unsupported protocol flags 0x{unknown:x}")
-        self._negotiated = answer
+            masks = f"0x{unknown:x} conflict with MTA request mask 0x{int(edits):x}"
+            raise MilterError(f"request mask {masks}", told=True)
+        # Steps that were not offered do nothing.
+        self._negotiated = answer._replace(steps=Steps(int(answer.steps) & int(steps)))
         return True
 
     @property
@@ -256,8 +273,17 @@ class Conversation:
             self._state is _State.OPEN
             and event.since <= known.version
             and not known.steps & event.unwanted
-            and not (self._skips_body and command is Command.BODY)
+            and command is not self._skipped
         )
+
+    def notes(self, command: Command) -> bool:
+        """Whether it gets the macros of an event in any case: it may use them later."""
+        return command in _NOTED and self._state is not _State.ENDED
+
+    def noted(self) -> bytes:
+        """What is to be sent before another process goes on: macros of events not wanted."""
+        noted, self._noted = self._noted, {}
+        return b"".join(noted.values())
 
     def event(self, command: Command, data: bytes = b"", macros: bytes | None = None) -> bytes:
         """What to send for an event; b"" when the Milter does not want it.
@@ -267,15 +293,16 @@ class Conversation:
         """
         if command is Command.MAIL:
             self._next_message()
+        about = packet(Command.MACRO, bytes([command]) + macros) if macros is not None else b""
         if not self.wants(command):
+            if macros and self._state is _State.OPEN and command in _NOTED:
+                self._noted[command] = about
             return b""
         if not self.negotiated.steps & _EVENTS[command].unanswered:
             self._awaited = command
             self._answers = self._octets = 0
-        out = packet(command, data)
-        if macros is None:
-            return out
-        return packet(Command.MACRO, bytes([command]) + macros) + out
+        out = about + packet(command, data)
+        return self.noted() + out if self._noted else out
 
     def abort(self) -> bytes:
         """End the current message, if any; another may follow."""
@@ -284,7 +311,7 @@ class Conversation:
         return b"" if self._state is _State.ENDED else packet(Command.ABORT)
 
     def _next_message(self) -> None:
-        self._skips_body = False
+        self._skipped = None
         if self._state is _State.SILENT:
             self._state = _State.OPEN
 
@@ -328,7 +355,7 @@ class Conversation:
         self._count(answer, len(received[1]))
         permitted = _PERMITTED.get(type(answer))
         if permitted is not None:
-            self._check_edit(awaited, permitted)
+            self._check_edit(awaited, received[0], permitted)
             return answer  # type: ignore[return-value]
         if isinstance(answer, Progress):
             return answer
@@ -343,9 +370,9 @@ class Conversation:
         if self._answers > _MOST_ANSWERS or self._octets > _MOST_OCTETS:
             raise MilterError("too many answers")
 
-    def _check_edit(self, awaited: Command, permitted: Edits) -> None:
+    def _check_edit(self, awaited: Command, name: int, permitted: Edits) -> None:
         if awaited is not Command.END_OF_BODY:
-            raise MilterError("change request before the end of the message")
+            raise _unexpected(_EDIT_NAMES[chr(name)])
         if not self.negotiated.edits & permitted:
             raise MilterError("change request that was not negotiated")
 
@@ -358,16 +385,17 @@ class Conversation:
                 self._state = _State.ENDED if session else _State.SILENT
                 return PASS
             case Skip():
-                if awaited is not Command.BODY:
-                    raise MilterError("skip reply to what is no body")
-                self._skips_body = True
+                if awaited in (Command.HEADER, Command.BODY):
+                    self._skipped = awaited
                 return PASS
             case Discard():
                 if session:
-                    raise MilterError("discard reply before a message")
+                    return PASS  # there is nothing yet to discard
                 self._state = _State.SILENT
                 return _DISCARD
-            case Shutdown() | ConnectionFailed():
+            case ConnectionFailed():
+                raise _unexpected("SMFIR_CONN_FAIL")
+            case Shutdown():
                 self._state = _State.ENDED
                 return _SHUTDOWN
             case Reject():
@@ -386,3 +414,7 @@ class Conversation:
         elif awaited not in (Command.RCPT, Command.UNKNOWN):
             self._state = _State.SILENT
         return decision
+
+
+def _unexpected(name: str) -> MilterError:
+    return MilterError(f"unexpected filter response {name}")

@@ -70,7 +70,7 @@ class HeaderFields:
         One that does not exist is added. new_name: what the field is called then.
         """
         start = self._find(index, name)
-        part = header_field(new_name or name, value) if value.strip() else b""
+        part = header_field(new_name or name, value) if value else b""
         if start is None:
             self._data += part
         else:
@@ -110,7 +110,7 @@ class HeaderFields:
 
 def header_field(name: bytes, value: bytes) -> bytes:
     """A field in wire form, whatever is in the value. value: with its leading space."""
-    text = value.replace(b"\0", b"").replace(b"\r", b"").rstrip(b"\n")
+    text = value.replace(b"\0", b"").replace(b"\r", b"")
     if b"\n" in text:
         text = _LINE_END.sub(b"\n\t", text).replace(b"\n", b"\r\n")
     return name + b":" + text + b"\r\n"

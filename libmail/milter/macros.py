@@ -4,7 +4,7 @@ Values come from libmail.clients.milters, and from the daemons.
 
 A list of names stands in milter_*_macros (`i {mail_addr} v`); a Milter may ask for another list in
 the negotiation. Names of more than one letter go over the wire with braces. A macro without a value
-is left out.
+is left out; the null sender is one.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,11 +25,11 @@ def macro_names(text: str) -> tuple[str, ...]:
     return tuple(word[1:-1] if word[0] + word[-1] == "{}" else word for word in words)
 
 
-def encode_macros(names: Iterable[str], value: Callable[[str], str]) -> bytes:
-    """Names and values for the packet; value: of a name, "" for none."""
+def encode_macros(names: Iterable[str], value: Callable[[str], str | None]) -> bytes:
+    """Names and values for the packet; value: of a name, None for none."""
     parts: list[str] = []
     for name in names:
-        if found := value(name):
+        if (found := value(name)) is not None:
             parts += (name if len(name) == 1 else "{" + name + "}", found)
     return strings(*parts)
 

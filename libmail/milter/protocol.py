@@ -29,6 +29,7 @@ __all__ = [
     "Edit",
     "Edits",
     "InsertHeader",
+    "MalformedReply",
     "MilterError",
     "Negotiated",
     "PacketReader",
@@ -63,11 +64,26 @@ _SHOWN: Final = 80
 # reply-code SP [ status SP ] text, RFC 2034 §4
 _REPLY: Final = re.compile(r"([45][0-9][0-9])[ -](.*)")
 _NAME: Final = re.compile(rb"[!-9;-~]{1,998}")  # a longer one would be no field of a header
-_STATUS: Final = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t]|\Z)")
+_STATUS: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t]|\Z)")
+_PERCENT: Final = re.compile(r"%(.?)")
 
 
 class MilterError(Exception):
-    """The Milter broke the protocol; the text says how, and is printable."""
+    """The Milter broke the protocol; the text says how, and is printable.
+
+    told: it says all; else the event that was answered is to be named, too.
+    """
+
+    def __init__(self, text: str, *, told: bool = False) -> None:
+        super().__init__(text)
+        self.told = told
+
+
+class MalformedReply(MilterError):
+    """The reply for the client is none: a mistake in the configuration of the Milter."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(f"malformed reply: {_shown(data.partition(bytes(1))[0])}", told=True)
 
 
 class Command(IntEnum):
@@ -392,29 +408,28 @@ def parse_answer(name: int, data: bytes) -> Answer:
         return plain
     parse = _PARSERS.get(name)
     if parse is None:
-        raise MilterError(f'unknown reply "{_shown(bytes([name]))}"')
+        raise MilterError("unexpected filter response (unknown filter reply)")
     return parse(data)
 
 
 def _refuse(data: bytes) -> Answer:
     """A reply in the words of the Milter, in which %% stands for % (smfi_setreply)."""
-    if len(data) > _MAX_REPLY:
-        raise MilterError(f"reply of {len(data)} octets")
-    lines = _text(_string(data)).replace("\r\n", "\n").split("\n")
-    code = dsn = ""
-    texts: list[str] = []
-    for line in lines:
-        match = _REPLY.fullmatch(line)
-        if match is None or (code and match[1] != code):
-            raise MilterError(f"malformed reply: {_shown(data)}")
-        code, text = match[1], match[2]
-        status = _STATUS.match(text)
-        if status is not None:
-            dsn, text = dsn or status[0], text[status.end() :].lstrip(" \t")
-        texts.append(text.replace("%%", "%"))
-    if dsn[:1] != code[:1]:
-        dsn = f"{code[0]}.7.1"
-    return Refuse(Reply(int(code), dsn, "\n".join(texts)))
+    if not data.endswith(b"\0"):
+        raise MilterError(f"malformed string: {_shown(data)}")
+    text = _PERCENT.sub(r"\1", _text(data.partition(b"\0")[0]))
+    lines = text.replace("\r\n", "\n").split("\n")
+    found = [_REPLY.fullmatch(line) for line in lines]
+    code = lines[0][:3]
+    if len(data) > _MAX_REPLY or any(one is None or one[1] != code for one in found):
+        raise MalformedReply(data)
+    texts = [one[2] for one in found if one is not None]
+    statuses = {"" if (status := _STATUS.match(one)) is None else status[0] for one in texts}
+    if any(one and one[0] != code[0] for one in statuses):
+        raise MalformedReply(data)
+    dsn = statuses.pop()
+    if statuses or "" in (dsn, *(one[len(dsn) + 1 :] for one in texts)):
+        return Refuse(Reply(int(code), "", "\n".join(texts)))
+    return Refuse(Reply(int(code), dsn, "\n".join(one[len(dsn) + 1 :] for one in texts)))
 
 
 def _add_header(data: bytes) -> Answer:
@@ -462,7 +477,7 @@ def _sender(data: bytes) -> Answer:
 
 
 def _quarantine(data: bytes) -> Answer:
-    return Quarantine(_text(_string(data)))
+    return Quarantine(_text(_string(data)) if data else "")
 
 
 def _address(data: bytes) -> tuple[str, str]:

@@ -337,7 +337,7 @@ def _outcome(result: CleanupResult, size: str) -> Answer:
     for status, reply in _STATUS:
         if result.status & status:
             if result.reason and status in (CleanupStatus.DEFER, CleanupStatus.CONTENT):
-                dsn = result.dsn or reply.dsn
+                dsn = result.dsn if result.code else result.dsn or reply.dsn
                 code = result.code or (550 if dsn.startswith("5") else 451)
                 return _refused(Reply(code, dsn, result.reason))
             return _refused(reply)

@@ -93,7 +93,7 @@ async def lies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     ("script", "text"),
     [
         (dies, "milter inet:h:1: can't read SMFIC_HELO reply packet header: Application error"),
-        (lies, "milter inet:h:1: change request before the end of the message after event"),
+        (lies, "milter inet:h:1: unexpected filter response SMFIR_ADDHEADER after event"),
     ],
 )
 def test_a_failing_milter_is_its_default_action(

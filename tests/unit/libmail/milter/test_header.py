@@ -30,7 +30,7 @@ CASES = [
     ("change", (1, b"X", b""), HEADER.replace(b"X: 1\r\n\tmore\r\n", b"")),
     ("change", (3, b"X", b" 3"), HEADER + b"X: 3\r\n"),
     ("change", (1, b"Received", b""), HEADER),
-    ("add", (b"Y", b" a\nb\r\n\r\nc\n"), HEADER + b"Y: a\r\n\tb\r\n\t\r\n\tc\r\n"),
+    ("add", (b"Y", b" a\nb\r\n\r\nc\n"), HEADER + b"Y: a\r\n\tb\r\n\t\r\n\tc\r\n\t\r\n"),
 ]
 
 

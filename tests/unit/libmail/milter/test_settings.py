@@ -40,7 +40,7 @@ def test_mistakes(text: str) -> None:
 def test_macros() -> None:
     assert macro_names("i, {mail_addr} j mail_host") == ("i", "mail_addr", "j", "mail_host")
     known = {"i": "QID", "mail_addr": "a@b"}
-    assert encode_macros(macro_names("i {mail_addr} j"), lambda name: known.get(name, "")) == (
+    assert encode_macros(macro_names("i {mail_addr} j"), lambda name: known.get(name)) == (
         b"i\0QID\0{mail_addr}\0a@b\0"
     )
     assert parse_defaults(["{a}=1", "{ b = 2 3 }"]) == {"a": "1", "b": "2 3"}
