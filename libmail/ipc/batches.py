@@ -4,7 +4,7 @@ The fields of an element are bounded where they enter the mail system, but not t
 count alone does not keep a frame below `MAX_FRAME`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 __all__ = ["batches", "octets"]
@@ -17,13 +17,10 @@ T = TypeVar("T", bound=str | tuple[object, ...])
 
 def octets(element: str | tuple[object, ...]) -> int:
     """About how many an element has in a frame, rather more than less."""
-    fields: Iterable[object] = (element,) if isinstance(element, str) else element
-    size = 0
-    for field in fields:
-        if isinstance(field, str):
-            size += len(field) if field.isascii() else 4 * len(field)
-        size += 24  # a number, and what ends a field
-    return size
+    fields: tuple[object, ...] = (element,) if isinstance(element, str) else element
+    text = "".join([field for field in fields if isinstance(field, str)])
+    # For each field what ends it, and a number has.
+    return 24 * len(fields) + (len(text) if text.isascii() else 4 * len(text))
 
 
 def batches(elements: Sequence[T], most: int) -> Iterator[tuple[T, ...]]:

@@ -55,14 +55,13 @@ class Reply(NamedTuple):
 
     def wire(self) -> bytes:
         """The wire form; the enhanced status code stands on each line, RFC 2034 §3."""
-        dsn = f"{self.dsn} " if self.dsn else ""
-        text = self._shown
-        if "\n" not in text:
-            return f"{self.code} {dsn}{text}\r\n".encode("utf-8", "surrogateescape")
-        *head, last = text.split("\n")
-        lines = [f"{self.code}-{dsn}{part}\r\n" for part in head]
-        lines.append(f"{self.code} {dsn}{last}\r\n")
-        return "".join(lines).encode("utf-8", "surrogateescape")
+        code, dsn, text = self
+        lead = f"{dsn} " if dsn else ""
+        head: list[str] = []
+        if not text.isprintable():  # most are, and have one line
+            *head, text = self._shown.split("\n")
+        lines = "".join([f"{code}-{lead}{line}\r\n" for line in head])
+        return f"{lines}{code} {lead}{text}\r\n".encode("utf-8", "surrogateescape")
 
     @property
     def positive(self) -> bool:

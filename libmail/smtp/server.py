@@ -152,8 +152,9 @@ class SmtpServerCore:
 
     def receive_data(self, data: bytes) -> None:
         """Take what was received."""
-        self._buffer = self._buffer[self._at :] + data if self.pending else data
-        self._at = 0
+        if self._at < len(self._buffer):
+            data = self._buffer[self._at :] + data
+        self._buffer, self._at = data, 0
 
     def begin_data(self) -> None:
         """What follows is the content of a message, up to its final dot."""
