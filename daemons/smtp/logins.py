@@ -239,7 +239,16 @@ class Logins:
     ) -> _ServerRefusal | None:
         """Log in; what the server says if it refuses. Raises Lost, SiteFailed."""
         authzid = login.user if self._params.send_cyrus_sasl_authzid else ""
-        credentials = Credentials(login.user, login.password, session.host, session.port, authzid)
+        offered = session.extensions.auth or ()
+        credentials = Credentials(
+            login.user,
+            login.password,
+            session.host,
+            session.port,
+            authzid,
+            session.wire.bindings(),
+            any(name.upper().endswith("-PLUS") for name in offered),
+        )
         try:
             dialogue = Dialogue(mechanism, credentials)
         except SaslClientError as error:
@@ -259,7 +268,8 @@ class Logins:
     ) -> str:
         """The mechanism to use. Raises SiteFailed."""
         options = self._allowed.of(session)
-        mechanism = choose(usable, options, token=token, password=password)
+        bound = bool(session.wire.bindings())
+        mechanism = choose(usable, options, token=token, password=password, bound=bound)
         if not mechanism:
             LOG.warning("SASL authentication failure: No worthy mechs found")
             raise _failed(_cannot(session, "no mechanism available"))

@@ -6,6 +6,7 @@ go out together. A session with much to do yields to the others now and then, se
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from libmail.net.channel import Channel, RequestLimit
@@ -24,11 +25,12 @@ class Dialogue:
     request_limit: of the connection, where requests are limited as a whole.
     """
 
-    __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "channel", "core",
+    __slots__ = ("_busy_since", "_line_limit", "_out", "_turn", "bindings", "channel", "core",
                  "request_limit")  # fmt: skip
 
     def __init__(self, channel: Channel, line_limit: int) -> None:
         self.channel = channel
+        self.bindings: Callable[[], Mapping[str, bytes]] = dict  # of the channel, within TLS
         self.core = SmtpServerCore(line_limit)
         self.request_limit: RequestLimit | None = None
         self._line_limit = line_limit

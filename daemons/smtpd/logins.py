@@ -7,9 +7,9 @@ only wants to say HELO, costs it nothing.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from libmail.clients.dovecot import DovecotServer
 from libmail.config import Config
@@ -17,7 +17,7 @@ from libmail.dns.native import ServerAddresses
 from libmail.log import LOG, Fatal
 from libmail.lookup.facts import Facts
 from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
-from libmail.sasl.mechanism import Mechanism, SecurityOptions, parse_security_options
+from libmail.sasl.mechanism import Mechanism, SecurityOptions, parse_security_options, usable
 from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.server import AuthContext, Exchange, SaslServer, Step
 from libmail.sasl.table import TableServer
@@ -51,6 +51,10 @@ class SaslParams:
     smtpd_sasl_tls_security_options: tuple[str, ...]
     smtpd_sasl_type: str
     smtpd_tls_auth_only: bool
+
+
+Bindings: TypeAlias = Callable[[], Mapping[str, bytes]]
+"""Gives the data of a session's channel bindings by name."""
 
 
 class NoMechanisms(Exception):
@@ -192,7 +196,9 @@ def _own_directory(params: SaslParams) -> str:
     return directory if os.path.exists(f"{directory}/{params.smtpd_sasl_path}.conf") else ""
 
 
-_SERVERS: Final = {"cyrus": _cyrus, "dovecot": _dovecot, "table": _table}
+_TABLE: Final = "table"
+_SERVERS: Final = {"cyrus": _cyrus, "dovecot": _dovecot, _TABLE: _table}
+_PLUS: Final = "-PLUS"
 
 
 # in the event loop
@@ -207,29 +213,31 @@ class Logins:
         self.params = opened.params
         self._only_encrypted = must_encrypt or opened.params.smtpd_tls_auth_only
         self._server = None if opened.begin is None else opened.begin()
+        self._binds = opened.params.smtpd_sasl_type == _TABLE
 
     def possible(self, facts: Facts) -> bool:
         """Whether this client could log in."""
         return self._server is not None and (facts.tls is not None or not self._only_encrypted)
 
-    async def acceptable(self, facts: Facts) -> tuple[str, ...]:
+    async def acceptable(self, facts: Facts, bindings: Bindings) -> tuple[str, ...]:
         """The mechanisms by which a client may log in. Raises NoMechanisms."""
         if self._server is None:
             return ()
         opened = self._opened
         options = opened.clear if facts.tls is None else opened.encrypted
-        offered = await self._server.mechanisms()
+        bound = facts.tls is not None and self._binds and bool(bindings())
+        offered = usable(await self._server.mechanisms(), bound=bound)
         found = tuple(one.name for one in offered if options.accept(one))
         if not found:
             LOG.warning("no SASL authentication mechanisms")
             raise NoMechanisms
         return found
 
-    async def announced(self, facts: Facts) -> str:
+    async def announced(self, facts: Facts, bindings: Bindings) -> str:
         """The mechanisms that EHLO lists for a client, "" for none. Raises NoMechanisms."""
         if not self.possible(facts):
             return ""
-        names = await self.acceptable(facts)
+        names = await self.acceptable(facts, bindings)
         try:
             if await self._opened.exceptions.match(facts.client.name, facts.client.address):
                 return ""
@@ -245,9 +253,14 @@ class Logins:
         return " ".join(shown)
 
     async def begin(
-        self, mechanism: str, initial: bytes | None, facts: Facts
+        self,
+        mechanism: str,
+        initial: bytes | None,
+        facts: Facts,
+        bindings: Bindings,
+        announced: str,
     ) -> tuple[Exchange, Step]:
-        """Begin an exchange with an acceptable mechanism."""
+        """Begin an exchange with an acceptable mechanism. announced: those that EHLO has listed."""
         if self._server is None:
             raise AssertionError(mechanism)
         client, tls = facts.client, facts.tls
@@ -259,5 +272,7 @@ class Logins:
             client.server_port,
             encrypted=tls is not None,
             certified=tls is not None and tls.trust in (Trust.TRUSTED, Trust.VERIFIED),
+            bindings=bindings() if tls is not None and self._binds else {},
+            plus=_PLUS in announced,
         )
         return await self._server.begin(mechanism, initial, context)

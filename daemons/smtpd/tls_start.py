@@ -55,7 +55,7 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
         raise ClientGone from None
     except ServerStopping:
         raise SessionEnded from None  # there is no way to say anything now
-    dialogue.channel = inside
+    dialogue.channel, dialogue.bindings = inside, inside.bindings
     session.facts.tls = tls
     if limited and not tls.agreed.resumed:
         await _count(session)

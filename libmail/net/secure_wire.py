@@ -32,6 +32,9 @@ class Layer(Protocol):
     def protect(self, data: bytes) -> bytes:
         """Encrypt data; the output also has whatever else the layer has to send."""
 
+    def bindings(self) -> Mapping[str, bytes]:
+        """The data of channel bindings (RFC 5056) by name."""
+
     def end(self) -> bytes:
         """End the session; its last output."""
 
@@ -62,6 +65,10 @@ class SecureWire(Wire):
         except OSError:
             return ""
         return str(name[0]) if isinstance(name, tuple) else ""
+
+    def bindings(self) -> Mapping[str, bytes]:
+        """The data of channel bindings by name; none without encryption."""
+        return {} if self._layer is None else self._layer.bindings()
 
     async def secure(self, layer: Layer) -> None:
         """Perform the handshake; all data goes through the layer from then on.

@@ -9,7 +9,8 @@ sent over it.
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from libmail.sasl.mechanism import Mechanism, SecurityOptions
@@ -31,6 +32,9 @@ _MAX_COMMAND: Final = 512  # octets, RFC 5321 §4.5.3.1.4; a response may be lon
 _MASK: Final = "<masked>"
 _SHORTEST_HIDDEN: Final = 4  # characters; what is shorter stands everywhere by chance
 _SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1")
+_PLUS: Final = "-PLUS"
+_BOUND: Final = tuple(name + _PLUS for name in _SCRAM)
+_PREFERRED: Final = ("tls-exporter", "tls-server-end-point")
 _PASSWORD: Final = (*_SCRAM, "CRAM-MD5", "PLAIN", "LOGIN")
 TOKEN_MECHANISMS: Final = ("OAUTHBEARER", "XOAUTH2")
 """Those whose password is an OAuth access token."""
@@ -42,13 +46,16 @@ class SaslClientError(Exception):
 
 class Credentials(NamedTuple):
     """Who we are. password: for `TOKEN_MECHANISMS` an access token. host, port: of the server,
-    which OAUTHBEARER names. authzid: send_cyrus_sasl_authzid asks for it."""
+    which OAUTHBEARER names. authzid: send_cyrus_sasl_authzid asks for it. bindings: data of channel
+    bindings by name. plus: whether the server offers mechanisms with channel binding."""
 
     user: str
     password: str
     host: str = ""
     port: int = 0
     authzid: str = ""
+    bindings: Mapping[str, bytes] = MappingProxyType({})
+    plus: bool = False
 
 
 class ClientMechanism(Protocol):
@@ -66,14 +73,20 @@ class ClientMechanism(Protocol):
 
 
 def choose(
-    offered: Iterable[str], options: SecurityOptions, *, token: bool, password: bool = True
+    offered: Iterable[str],
+    options: SecurityOptions,
+    *,
+    token: bool,
+    password: bool = True,
+    bound: bool = False,
 ) -> str:
     """The best mechanism, "" if there is none.
 
-    token, password: whether what we know may be an access token, or a password.
+    token, password: whether what we know may be an access token, or a password. bound: there are
+    channel bindings.
     """
     names = {name.upper() for name in offered}
-    known = TOKEN_MECHANISMS * token + _PASSWORD * password
+    known = TOKEN_MECHANISMS * token + (_BOUND * bound + _PASSWORD) * password
     for name in known:
         if name in names and options.accept(Mechanism.known(name)):
             return name
@@ -84,7 +97,7 @@ def make_client(mechanism: str, credentials: Credentials) -> ClientMechanism:
     """Begin an exchange with one that `choose` gave. Raises SaslClientError."""
     if not credentials.user.strip():
         raise SaslClientError("All-whitespace username.")
-    if mechanism in _SCRAM:
+    if mechanism.removesuffix(_PLUS) in _SCRAM:
         return _Scram(mechanism, credentials)
     return _MAKERS[mechanism](credentials)
 
@@ -204,9 +217,18 @@ class _Scram:
     """RFC 5802. The server has to prove that it knows the password, before or with its 235."""
 
     def __init__(self, mechanism: str, credentials: Credentials) -> None:
+        binding = None
+        if mechanism.endswith(_PLUS):
+            name = next(name for name in _PREFERRED if name in credentials.bindings)
+            binding = name, credentials.bindings[name]
         try:
             self._client = ScramClient(
-                mechanism, credentials.user, credentials.password, authzid=credentials.authzid
+                mechanism.removesuffix(_PLUS),
+                credentials.user,
+                credentials.password,
+                authzid=credentials.authzid,
+                binding=binding,
+                hidden=bool(credentials.bindings) and not credentials.plus,
             )
         except ValueError as error:
             raise SaslClientError(str(error)) from None

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from enum import Flag, auto
 from typing import Final, NamedTuple
 
-__all__ = ["Mechanism", "Property", "SecurityOptions", "parse_security_options", "valid_name"]
+__all__ = [
+    "Mechanism",
+    "Property",
+    "SecurityOptions",
+    "parse_security_options",
+    "usable",
+    "valid_name",
+]
 
 # sasl-mech = 1*20mech-char; mech-char = UPPER-ALPHA / DIGIT / HYPHEN / UNDERSCORE   RFC 4422 §3.1
 _NAME: Final = re.compile(r"[A-Z0-9_-]{1,20}")
@@ -26,6 +33,7 @@ class Property(Flag):
     FORWARD_SECRECY = auto()
     MUTUAL_AUTH = auto()
     PRIVATE = auto()  # not to be offered
+    BOUND = auto()  # to the channel: only where there are channel bindings
 
 
 _KNOWN: Final = {
@@ -37,6 +45,9 @@ _KNOWN: Final = {
     "PLAIN": Property.PLAINTEXT,
     "SCRAM-SHA-1": Property.DICTIONARY | Property.ACTIVE | Property.MUTUAL_AUTH,
     "SCRAM-SHA-256": Property.DICTIONARY | Property.ACTIVE | Property.MUTUAL_AUTH,
+    "SCRAM-SHA-256-PLUS": (
+        Property.DICTIONARY | Property.ACTIVE | Property.MUTUAL_AUTH | Property.BOUND
+    ),
     "XOAUTH2": Property.PLAINTEXT,
 }
 _FORBIDDEN: Final = {
@@ -66,6 +77,11 @@ class Mechanism(NamedTuple):
     def known(cls, name: str) -> "Mechanism":
         """By name, with what is generally known of it."""
         return cls(name, _KNOWN.get(name, Property.NONE))
+
+
+def usable(mechanisms: Iterable[Mechanism], *, bound: bool) -> tuple[Mechanism, ...]:
+    """Those that can be used. bound: whether there are channel bindings."""
+    return tuple(one for one in mechanisms if bound or Property.BOUND not in one.properties)
 
 
 class SecurityOptions(NamedTuple):

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -138,14 +138,17 @@ class ScramServer:
         mechanism: str,
         nonce: str = "",
         *,
-        bindings: dict[str, bytes] | None = None,
+        bindings: Mapping[str, bytes] | None = None,
+        plus: bool = False,
     ) -> None:
         """mechanism: without -PLUS. nonce: for tests. bindings: data of the TLS channel by name of
-        the binding, for -PLUS; None where the mechanism without -PLUS was chosen."""
+        the binding, for -PLUS; None where the mechanism without -PLUS was chosen. plus: the one
+        with -PLUS was announced."""
         self._digest = _DIGESTS[mechanism]
         self._mechanism = mechanism
         self._nonce = nonce or secrets.token_urlsafe(_NONCE)
         self._bindings = bindings
+        self._plus = plus
         self._client: ClientFirst | None = None
         self._secret: ScramSecret | None = None
         self._first = ""
@@ -163,6 +166,8 @@ class ScramServer:
             self._bindings is not None and binding not in self._bindings
         ):
             raise ScramError("unsupported channel binding")
+        if flag == "y" and self._plus:  # somebody has hidden it from the client: RFC 5802 §6
+            raise ScramError("channel binding was announced")
         header = text[: match.start(3)]
         self._client = ClientFirst(
             _name(match[2] or ""), _name(match[4]), match[5], match[3], header, binding
@@ -246,13 +251,24 @@ class ScramClient:
     """The client's end of one exchange: `first`, `final`, `verify`."""
 
     def __init__(
-        self, mechanism: str, user: str, password: str, *, authzid: str = "", nonce: str = ""
+        self,
+        mechanism: str,
+        user: str,
+        password: str,
+        *,
+        authzid: str = "",
+        nonce: str = "",
+        binding: tuple[str, bytes] | None = None,
+        hidden: bool = False,
     ) -> None:
-        """nonce: for tests."""
+        """mechanism: without -PLUS. nonce: for tests. binding: name and data, for -PLUS. hidden: we
+        could bind, but the server does not announce that it can."""
         self._digest = _DIGESTS[mechanism]
         self._password = password
         self._nonce = nonce or secrets.token_urlsafe(_NONCE)
-        self._header = f"n,{'a=' + _saslname(authzid) if authzid else ''},"
+        flag = f"p={binding[0]}" if binding else "y" if hidden else "n"
+        self._header = f"{flag},{'a=' + _saslname(authzid) if authzid else ''},"
+        self._bound = binding[1] if binding else b""
         self._bare = f"n={_saslname(prepare(user))},r={self._nonce}"
         self._signature = b""
 
@@ -278,7 +294,7 @@ class ScramClient:
         password = prepare(self._password).encode()
         salted = stretch(self._digest, password, _decode(match[2]), iterations)
         client, stored, server = _keys(self._digest, salted)
-        final = f"c={_encode(self._header.encode())},r={match[1]}"
+        final = f"c={_encode(self._header.encode() + self._bound)},r={match[1]}"
         signed = f"{self._bare},{first},{final}".encode()
         self._signature = hmac.digest(server, signed, self._digest)
         proof = _xor(client, hmac.digest(stored, signed, self._digest))

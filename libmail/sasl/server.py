@@ -5,7 +5,8 @@ response and gives a `Challenge`, or the end: `Success` or `Failure`. A server t
 is a temporary failure, never a wrong password.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
 from libmail.sasl.mechanism import Mechanism
@@ -17,7 +18,8 @@ class AuthContext(NamedTuple):
     """The session in which a client logs in.
 
     service: as the server knows it, "smtp". encrypted: by TLS. certified: the client has shown a
-    certificate that is trusted. Addresses without brackets.
+    certificate that is trusted. Addresses without brackets. bindings: data of channel bindings by
+    name. plus: whether mechanisms with channel binding are announced.
     """
 
     service: str
@@ -27,6 +29,8 @@ class AuthContext(NamedTuple):
     server_port: str
     encrypted: bool = False
     certified: bool = False
+    bindings: Mapping[str, bytes] = MappingProxyType({})
+    plus: bool = False
 
 
 class Challenge(NamedTuple):

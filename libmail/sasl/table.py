@@ -2,14 +2,15 @@
 
 For sites that have neither Dovecot nor Cyrus: `smtpd_sasl_type = table`, `smtpd_sasl_path =
 type:name`. The table maps a login to what libmail.sasl.passwords understands. Mechanisms: PLAIN
-(RFC 4616), LOGIN, and SCRAM-SHA-256 for those whose entry is one of SCRAM.
+(RFC 4616), LOGIN, and SCRAM-SHA-256 for those whose entry is one of SCRAM, within TLS also bound
+to the channel (SCRAM-SHA-256-PLUS).
 
 Hashing takes long on purpose: it is done in threads, so many at a time as there are, while others
 wait; whoever guesses passwords delays other logins, and nothing else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 from libmail.sasl.mechanism import Mechanism
@@ -19,7 +20,7 @@ from libmail.sasl.server import AuthContext, Challenge, Exchange, Failure, Step,
 
 __all__ = ["Find", "TableServer"]
 
-_MECHANISMS: Final = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
+_MECHANISMS: Final = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
 _MALFORMED: Final = Failure("malformed response")
 _BROKEN: Final = Failure("credential table error", temporary=True)
 _AT_ONCE: Final = 4  # passwords that are hashed at a time
@@ -56,7 +57,6 @@ class TableServer:
         self, mechanism: str, initial: bytes | None, context: AuthContext
     ) -> tuple[Exchange, Step]:
         """Begin an exchange."""
-        del context
         exchange: _Plain | _Login | _Scram
         match mechanism:
             case "PLAIN":
@@ -64,7 +64,9 @@ class TableServer:
             case "LOGIN":
                 exchange = _Login(self)
             case "SCRAM-SHA-256":
-                exchange = _Scram(self)
+                exchange = _Scram(self, None, plus=context.plus)
+            case "SCRAM-SHA-256-PLUS":
+                exchange = _Scram(self, context.bindings, plus=True)
             case _:
                 return _Plain(self), Failure("mechanism not available")
         if initial is None:
@@ -153,9 +155,12 @@ class _Scram:
 
     prompt: Final = b""
 
-    def __init__(self, server: TableServer) -> None:
+    def __init__(
+        self, server: TableServer, bindings: Mapping[str, bytes] | None, *, plus: bool
+    ) -> None:
+        """See ScramServer."""
         self._server = server
-        self._scram = ScramServer("SCRAM-SHA-256")
+        self._scram = ScramServer("SCRAM-SHA-256", bindings=bindings, plus=plus)
         self._user = ""
         self._done: Step | None = None
 

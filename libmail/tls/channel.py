@@ -9,7 +9,7 @@ their turn after so many octets of the network, whatever was in them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from libmail.net.channel import Channel, ClientGone, ClientSilent
 from libmail.tls.connection import Connection, Step
@@ -67,6 +67,10 @@ class TlsChannel:
         """Forget what has come and was not read yet."""
         self._decrypted()
         self._data = b""
+
+    def bindings(self) -> Mapping[str, bytes]:
+        """The data of channel bindings (RFC 5056) by name."""
+        return {} if self._closed else self._connection.bindings()
 
     def close(self) -> None:
         """Close after what was written has been sent."""

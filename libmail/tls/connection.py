@@ -20,6 +20,7 @@ from typing import Final
 
 from libmail.tls import callbacks
 from libmail.tls.base_context import chain_stack
+from libmail.tls.bindings import channel_bindings
 from libmail.tls.certificate import Certificate
 from libmail.tls.client_spec import ClientSpec
 from libmail.tls.context import ClientContext, ServerContext
@@ -271,6 +272,10 @@ class Connection:
     def chain_sent(self) -> tuple[Certificate, ...]:
         """The certificates that the peer has sent."""
         return peer_chain(self._ssl)
+
+    def bindings(self) -> dict[str, bytes]:
+        """The data of channel bindings by name, after the handshake."""
+        return channel_bindings(self._ssl, server=self.server)
 
     @property
     def name(self) -> str:

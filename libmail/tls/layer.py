@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from libmail.tls.connection import Connection, Step
 from libmail.tls.errors import TlsClosed, TlsFailed, warn_of_problems
 
@@ -53,6 +55,10 @@ class TlsLayer:
         except TlsFailed:
             pass  # that it was lost shows when a reply is awaited
         return self._output()
+
+    def bindings(self) -> Mapping[str, bytes]:
+        """The data of channel bindings by name."""
+        return self._connection.bindings()
 
     def end(self) -> bytes:
         """The last output, close_notify."""

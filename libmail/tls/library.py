@@ -123,6 +123,7 @@ _CRYPTO: Final = """
     void *X509_get_ext_d2i(const X509 *x509, int nid, int *crit, int *idx);
     void GENERAL_NAMES_free(void *names);
     const ASN1_TIME *X509_get0_notBefore(const X509 *x509);
+    int X509_get_signature_info(X509 *x509, int *mdnid, int *pknid, int *secbits, uint32_t *flags);
     const ASN1_TIME *X509_get0_notAfter(const X509 *x509);
     int ASN1_TIME_diff(int *days, int *seconds, const ASN1_TIME *from, const ASN1_TIME *to);
     X509_PUBKEY *X509_get_X509_PUBKEY(const X509 *x509);
@@ -232,6 +233,9 @@ _SSL: Final = """
     int SSL_write_ex(SSL *ssl, const void *buf, size_t num, size_t *written);
     int SSL_shutdown(SSL *ssl);
     int SSL_session_reused(const SSL *ssl);
+    int SSL_export_keying_material(SSL *ssl, unsigned char *out, size_t olen, const char *label,
+                                   size_t llen, const unsigned char *context, size_t clen,
+                                   int use_context);
     int SSL_version(const SSL *ssl);
     const char *SSL_get_version(const SSL *ssl);
     const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl);

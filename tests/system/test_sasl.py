@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import smtplib
 import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from libmail.sasl.scram import ScramClient
+from tests.certificates import Authority
 from tests.system.conftest import MakeSystem
 from tests.system.dovecot import LOGIN, PASSWORD, Dovecot
-from tests.system.harness import MailSystem
-from tests.system.processes import wait_until
+from tests.system.harness import MailSystem, need_tool
+from tests.system.processes import PATIENCE, wait_until
 
 CONTENT = b"Subject: logged in\r\n\r\nbody\r\n"
 
@@ -144,6 +148,66 @@ def test_table(make_system: MakeSystem) -> None:
         answers = client.mail("a@remote.test"), client.rcpt(f"anna@{system.name}")
         assert [code for code, _ in answers] == [250, 554]
     tells_nothing(system)
+
+
+@pytest.fixture
+def secured(make_system: MakeSystem, tmp_path: Path) -> Callable[..., MailSystem]:
+    """Makes a system that asks a table, within TLS only; whom to trust is in its configuration."""
+    authority = Authority(tmp_path / "ca")
+    issued = authority.issue("localhost", "localhost")
+
+    def make(**more: str) -> MailSystem:
+        system = submission(
+            make_system,
+            "table",
+            "lmdb:$config_directory/logins",
+            begin=False,
+            smtpd_tls_security_level="encrypt",
+            smtpd_tls_chain_files="$config_directory/key.pem, $config_directory/cert.pem",
+            **more,
+        )
+        folder = system.config_directory
+        for name, source in (("key", issued.key), ("cert", issued.certificate),
+                             ("ca", authority.certificate)):  # fmt: skip
+            (folder / f"{name}.pem").write_bytes(source.read_bytes())
+        done = system.run("postfix", "passwd", LOGIN, stdin=f"{PASSWORD}\n".encode())
+        assert done.returncode == 0, done.stderr
+        return system
+
+    return make
+
+
+@pytest.mark.parametrize("protocols", [">=TLSv1.3", "TLSv1.2"])
+def test_bound_to_the_channel(secured: Callable[..., MailSystem], protocols: str) -> None:
+    """Our client and our server: one system sends to its own submission service."""
+    system = secured(smtpd_tls_protocols=protocols)
+    nexthop = f"[127.0.0.1]:{system.smtp_port}"
+    system.configure(
+        {
+            "smtp_sasl_auth_enable": "yes",
+            "smtp_sasl_password_maps": f"inline:{{ {{{nexthop}={LOGIN}:{PASSWORD}}} }}",
+            "smtp_sasl_security_options": "noanonymous",
+            "smtp_tls_security_level": "encrypt",
+        }
+    )
+    system.route("next.test", f"smtp:{nexthop}")
+    system.start()
+    system.sendmail("-f", "a@remote.test", "x@next.test", stdin=CONTENT)
+    who = f"sasl_method=SCRAM-SHA-256-PLUS, sasl_username={LOGIN}"
+    system.wait_for_log(rf"client=.*, {who}")
+
+
+def test_gsasl_binds(secured: Callable[..., MailSystem]) -> None:
+    """GNU SASL, which msmtp uses, too."""
+    gsasl = need_tool("gsasl")
+    system = secured(smtpd_tls_protocols=">=TLSv1.3")
+    system.start()
+    ca = system.config_directory / "ca.pem"
+    words = [gsasl, "--smtp", "--starttls", f"--x509-ca-file={ca}", "--quiet"]
+    words += [f"--connect=localhost:{system.smtp_port}", "--mechanism=SCRAM-SHA-256-PLUS"]
+    words += [f"--authentication-id={LOGIN}", f"--password={PASSWORD}", "--no-client-first"]
+    done = subprocess.run(words, input=b"", capture_output=True, timeout=PATIENCE, check=False)
+    assert b"235 2.7.0 Authentication successful" in done.stdout, done
 
 
 def test_guessing(make_system: MakeSystem) -> None:

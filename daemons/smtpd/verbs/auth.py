@@ -50,7 +50,9 @@ async def auth(session: Session, argument: str) -> Answer:
     if len(words) not in (1, 2):
         return answer(Reply(501, "5.5.4", "Syntax: AUTH mechanism"))
     try:
-        acceptable = await session.server.logins.acceptable(session.facts)
+        acceptable = await session.server.logins.acceptable(
+            session.facts, session.dialogue.bindings
+        )
     except NoMechanisms:
         return auth_unavailable(session)
     attempt = _Attempt(session, words[0])
@@ -89,7 +91,11 @@ class _Attempt:
             return self.failed(Failure("Invalid base64 data in initial response"))
         session = self._session
         exchange, step = await session.server.logins.begin(
-            self._mechanism.upper(), response, session.facts
+            self._mechanism.upper(),
+            response,
+            session.facts,
+            session.dialogue.bindings,
+            session.login.announced,
         )
         if not isinstance(step, Challenge):
             return await self._ended(step)

@@ -50,7 +50,9 @@ async def ehlo(session: Session, argument: str) -> Answer:
     session.discard = discard
     session.may_verp = await rules.allows_verp(facts.client)
     try:
-        session.login.announced = await session.server.logins.announced(facts)
+        session.login.announced = await session.server.logins.announced(
+            facts, session.dialogue.bindings
+        )
     except NoMechanisms:
         return auth_unavailable(session)
     return answer(ehlo_reply(session))

@@ -162,3 +162,35 @@ def test_what_is_hidden() -> None:
     assert dialogue.masked(said) == "535 who is <masked> with <masked>?"
     short = Dialogue("LOGIN", Credentials("x", "5"))
     assert short.masked("535 5.7.8") == "535 5.7.8"
+
+
+def test_channel_binding_is_preferred() -> None:
+    offered = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+    options = parse_security_options(())
+    assert choose(offered, options, token=False) == "SCRAM-SHA-256"
+    assert choose(offered, options, token=False, bound=True) == "SCRAM-SHA-256-PLUS"
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "bindings", "plus", "flag"),
+    [
+        ("SCRAM-SHA-256", {}, False, b"n,,"),
+        ("SCRAM-SHA-256", {}, True, b"n,,"),
+        ("SCRAM-SHA-256", {"tls-exporter": b"x"}, True, b"n,,"),
+        ("SCRAM-SHA-256", {"tls-exporter": b"x"}, False, b"y,,"),
+        ("SCRAM-SHA-256-PLUS", {"tls-server-end-point": b"x"}, True, b"p=tls-server-end-point,,"),
+        (
+            "SCRAM-SHA-256-PLUS",
+            {"tls-server-end-point": b"x", "tls-exporter": b"y"},
+            True,
+            b"p=tls-exporter,,",
+        ),
+    ],
+)
+def test_what_is_said_of_channel_binding(
+    mechanism: str, bindings: dict[str, bytes], plus: bool, flag: bytes
+) -> None:
+    credentials = Credentials("anna", "geheim", bindings=bindings, plus=plus)
+    first = make_client(mechanism, credentials).initial()
+    assert first is not None
+    assert first.startswith(flag + b"n=anna,r=")

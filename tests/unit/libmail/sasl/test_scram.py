@@ -150,3 +150,43 @@ def test_prepare(text: str, want: str) -> None:
 def test_prepare_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="name or password"):
         prepare(text)
+
+
+BINDINGS = {"tls-exporter": b"x" * 32, "tls-server-end-point": b"y" * 32}
+
+
+def bound(
+    binding: tuple[str, bytes] | None,
+    *,
+    hidden: bool = False,
+    plus: bool = True,
+    chosen: bool = True,
+) -> bool:
+    """Whether a login succeeds. plus: announced; chosen: by the client. Raises ScramError."""
+    client = ScramClient("SCRAM-SHA-256", "user", "geheim", binding=binding, hidden=hidden)
+    server = ScramServer("SCRAM-SHA-256", bindings=BINDINGS if chosen else None, plus=plus)
+    server.client_first(client.first())
+    last = server.final(client.final(server.challenge(derive("geheim", iterations=4096))))
+    assert last is not None
+    client.verify(last)
+    return True
+
+
+@pytest.mark.parametrize("name", BINDINGS)
+def test_each_channel_binding(name: str) -> None:
+    assert bound((name, BINDINGS[name]))
+    with pytest.raises(ScramError, match="channel binding does not match"):
+        bound((name, b"z" * 32))
+
+
+def test_channel_binding_is_not_given_up() -> None:
+    """A client that can bind is told by somebody in between that the server cannot."""
+    assert bound(None, hidden=True, plus=False, chosen=False)
+    assert bound(None, plus=True, chosen=False)
+    with pytest.raises(ScramError, match="channel binding was announced"):
+        bound(None, hidden=True, chosen=False)
+    for binding in (None, ("tls-unique", b"x")):
+        with pytest.raises(ScramError, match="unsupported channel binding"):
+            bound(binding)
+    with pytest.raises(ScramError, match="unsupported channel binding"):
+        bound(("tls-exporter", b"x" * 32), chosen=False)

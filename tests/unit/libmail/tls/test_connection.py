@@ -800,3 +800,31 @@ def test_peer_is_known_again_when_resumed(
         again = Pair(context, client, replace(spec, session=session_of(first))).shake()
         assert again.client.agreed.resumed
         assert again.client.trust is Trust.VERIFIED
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_channel_bindings(authority: Authority, protocols: Protocols, kind: str) -> None:
+    """Both ends know the same, of this session and no other, or of this certificate."""
+    certified = authority.issue(
+        "mx.example.com", "mx.example.com", kind=kind, label=f"bound-{kind}"
+    )
+    keys = ticket_keys(time.time())
+    context = ServerContext(server_settings(certified, tickets=keys))
+    client, spec = trusting(authority, cached=True), replace(SPEC, protocols=protocols)
+    first = Pair(context, client, spec).shake()
+    session = session_of(first)
+    found, second = first.server.bindings(), Pair(context, client, spec).shake().client.bindings()
+    assert found == first.client.bindings()
+    end_point = hashlib.sha256(certified.der()).digest()  # the authority signs with SHA-256
+    assert found["tls-server-end-point"] == second["tls-server-end-point"] == end_point
+    assert ("tls-exporter" in found) == (protocols == TLS_1_3)
+    resumed = Pair(context, client, replace(spec, session=session)).shake()
+    assert resumed.client.agreed.resumed
+    again = resumed.server.bindings()
+    assert again == resumed.client.bindings()
+    assert "tls-server-end-point" not in again
+    if protocols == TLS_1_3:
+        exported = {one["tls-exporter"] for one in (found, second, again)}
+        assert {len(one) for one in exported} == {32}
+        assert len(exported) == 3
