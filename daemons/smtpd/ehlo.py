@@ -12,7 +12,7 @@ from libmail.smtp.reply import Reply
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["ALMOST_ALL", "ehlo_reply", "logged"]
+__all__ = ["ALMOST_ALL", "ehlo_reply", "logged", "offers_smtputf8"]
 
 # The keywords in the order of the reply, by their names in smtpd_discard_ehlo_keywords.
 _ORDER: Final = (
@@ -51,6 +51,11 @@ _EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
     "DSN": lambda _: "DSN",
     "SMTPUTF8": lambda session: "SMTPUTF8" if session.server.params.smtputf8_enable else "",
 }
+
+
+def offers_smtputf8(session: "Session") -> bool:
+    """Whether a client may ask for SMTPUTF8."""
+    return session.server.params.smtputf8_enable and "SMTPUTF8" not in session.discard
 
 
 def logged(discard: frozenset[str]) -> str:

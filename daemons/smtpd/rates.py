@@ -110,7 +110,7 @@ class Rates:
         try:
             return not await self._exceptions.match(client.name, client.address)
         except TableRetry as error:
-            LOG.warning(f"{self._exceptions.title}: {error}")
+            LOG.warning(str(error))
             return True
 
     async def connect(self, client: Client, shown: str) -> Reply | None:

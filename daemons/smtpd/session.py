@@ -27,7 +27,7 @@ from daemons.smtpd.events import (
     escaped,
     say,
 )
-from daemons.smtpd.footer import footer_values, reject_footer
+from daemons.smtpd.footer import reject_footer
 from daemons.smtpd.gates import is_plain, look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
@@ -38,6 +38,7 @@ from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.context import Lookups
+from libmail.lookup.expansion import session_values
 from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
@@ -112,7 +113,7 @@ class Session:
         if reply.code >= 400:
             footer = await reject_footer(server.prepared, reply)
             if footer:
-                values = footer_values(self.facts, server.params.myhostname, self.lookups.now())
+                values = session_values(self.facts, server.params.myhostname, self.lookups.now())
                 reply = add_footer(reply, footer, values)
         self._queue(reply)
 
@@ -193,8 +194,7 @@ class Session:
             raise SessionEnded
 
     async def welcome(self) -> Reply:
-        """The greeting for the client, or the refusal of its connection."""
-        self.facts.where = "CONNECT"  # also when XCLIENT begins the session anew
+        """The greeting for the client, or the refusal of its connection; again after XCLIENT."""
         refused = self.judge(await self.server.restrictions.connect(self.facts, self.lookups))
         self.access_denied = refused is not None
         if refused is not None:
@@ -266,7 +266,9 @@ class Session:
         verb = self.verbs.get(word.upper())
         if verb is None:
             return await self._unknown(word, line)
-        self.facts.where = name = verb.name
+        name = verb.name
+        if not self.access_denied or verb.ends:
+            self.facts.where = name
         self.tally.begin(name)
         if self.dialogue.core.pending:
             await look_ahead(self, verb)

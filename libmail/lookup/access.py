@@ -39,12 +39,11 @@ _DEPTH: Final = 10  # restriction lists within tables within lists
 def domain_parents(domain: str, *, dotted: bool) -> Iterator[tuple[str, bool]]:
     """(key, is a part) for a domain and those above it; dotted: the latter as ".example.org"."""
     yield domain, False
-    dot = domain.find(".", 1)
-    while dot >= 0:
-        parent = domain[dot if dotted else dot + 1 :]
+    parent = domain
+    while (dot := parent.find(".", 1)) >= 0:
+        parent = parent[dot if dotted else dot + 1 :]
         if parent:
             yield parent, True
-        dot = domain.find(".", dot + 1)
 
 
 def address_parents(address: str) -> Iterator[tuple[str, bool]]:
@@ -160,6 +159,14 @@ def _address_keys(check: Check, address: str) -> Iterator[tuple[str, bool]]:
 
 
 async def _mail(check: Check, subject: Subject, table: str, address: str) -> Outcome:
+    """By the address as it is once it is complete and without a route: that of the mail."""
+    if address:
+        try:
+            address = (await check.resolve(address)).recipient
+        except LookupFailure:
+            return check.reject_lookup(check.name(subject))
+        if "@" not in address:
+            return DUNNO
     try:
         found = await _search(check, table, _address_keys(check, address), subject)
     except LookupFailure:
@@ -199,9 +206,10 @@ def _is_code(word: str) -> bool:
 def _refuse(check: Check, subject: Subject, word: str, text: str) -> Outcome:
     params = check.params
     permanent = word == "REJECT"
+    usual = "Service unavailable" if word in _LATER else "Access denied"
     code = params.access_map_reject_code if permanent else params.access_map_defer_code
     dsn, reason = split_dsn(text, "5.7.1" if permanent else "4.7.1")
-    line = check.rejected(subject, reason or "Access denied")
+    line = check.rejected(subject, reason or usual)
     if word == "DEFER_IF_PERMIT":
         return check.want_defer_if_permit(subject, code, dsn, line)
     if word == "DEFER_IF_REJECT":
@@ -220,9 +228,7 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
     action = word.lower()
     if word in ("WARN", "INFO"):
         effect = Effect(action, text)
-    elif word in _OF_QUEUE and check.params.smtpd_proxy_filter:
-        said = f"with smtpd_proxy_filter specified, action {word} is unavailable"
-        check.warn(f"access table {table}: {said}")
+    elif not _may_be_done(check, subject, table, word):
         return DUNNO
     elif word in ("HOLD", "DISCARD"):
         effect = Effect(action, f"{about} {text or f'triggers {word} action'}")
@@ -239,13 +245,27 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
     return PERMIT
 
 
+def _may_be_done(check: Check, subject: Subject, table: str, word: str) -> bool:
+    """Whether an action on the message is possible here; logs why not."""
+    params = check.params
+    if params.smtpd_proxy_filter and word in _OF_QUEUE:
+        why = f"with smtpd_proxy_filter specified, action {word} is unavailable"
+    elif not params.smtpd_delay_reject and subject in (CLIENT, HELO):
+        where = f"{CLIENT.words} or {HELO.words} restrictions"
+        why = f"with smtpd_delay_reject=no, action {word} is always skipped in {where}"
+    elif word == "PREPEND" and check.facts.where == "END-OF-MESSAGE":
+        why = f"action {word} must be used before smtpd_end_of_data_restrictions"
+    else:
+        return True
+    check.warn(f"access table {table}: {why}")
+    return False
+
+
 def _usable(check: Check, subject: Subject, table: str, word: str, text: str) -> bool:
     """Whether the argument of an action can be used; logs why not."""
     if word == "PREPEND":
         name, colon, _ = text.partition(":")
         problem = "" if colon and name.strip() and " " not in name else "requires header: text"
-        if check.facts.where == "END-OF-MESSAGE":
-            problem = "must be used before the message content is received"
     elif word == "FILTER":
         problem = "" if ":" in text else "requires transport:destination"
         if not text:
@@ -253,7 +273,8 @@ def _usable(check: Check, subject: Subject, table: str, word: str, text: str) ->
     else:
         problem = address_fault(text) if "@" in text else "requires user@domain target"
     if problem:
-        check.warn(f'access table {table} entry "{check.name(subject)}" {problem}')
+        entry = check.verdict.decided_by.removeprefix(f"{table} ") or check.name(subject)
+        check.warn(f'access table {table} entry "{entry}" {problem}')
     return not problem
 
 
@@ -284,6 +305,7 @@ async def _restrictions(check: Check, subject: Subject, table: str, value: str) 
 
 
 _REFUSALS: Final = frozenset({"REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT"})
+_LATER: Final = frozenset({"DEFER_IF_PERMIT", "DEFER_IF_REJECT"})
 _OF_QUEUE: Final = frozenset({"HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC"})
 _NOTES: Final = frozenset(
     {"WARN", "INFO", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"}

@@ -92,9 +92,15 @@ async def permit_mx_backup(check: Check, _: Subject, __: str) -> Outcome:
         return check.reject_lookup(recipient)
     except NotFound:
         return DUNNO
-    except DnsError:
-        text = check.rejected(RECIPIENT, "Unable to look up mail exchanger information")
-        return check.want_defer_if_permit(RECIPIENT, 450, "4.4.4", text)
+    except DnsError as err:
+        why = f"information: {err.text.rpartition('type=')[2].partition(': ')[2] or err.text}"
+        return _unknown_exchanger(check, why)
+
+
+def _unknown_exchanger(check: Check, what: str) -> Outcome:
+    """What cannot be looked up may be what would have permitted the recipient."""
+    text = check.rejected(RECIPIENT, f"Unable to look up mail exchanger {what}")
+    return check.want_defer_if_reject(RECIPIENT, 450, "4.4.4", text)
 
 
 def _warn_of_removal(check: Check) -> None:
@@ -122,30 +128,41 @@ async def _is_backup(check: Check, domain: str) -> Outcome:
 
 
 async def _is_ours(check: Check, host: str) -> bool:
+    """Also where nobody can tell, and then a refusal is for now only."""
     if host.lower() == check.params.myhostname.lower():
         return True
-    for address in await _addresses(check, host):
+    addresses = await _addresses(check, host)
+    for address in addresses:
         for title in ("inet_interfaces", "proxy_interfaces"):
             if await check.lookups.host_in_list(title, "", address):
                 return True
-    return False
+    return not addresses
 
 
 async def _primaries_permitted(check: Check, hosts: list[str]) -> Outcome:
     for host in hosts:
-        for address in await _addresses(check, host):
+        addresses = await _addresses(check, host)
+        for address in addresses:
             if not await check.lookups.host_in_list("permit_mx_backup_networks", host, address):
                 return DUNNO
+        if not addresses:
+            return DUNNO
     return PERMIT
 
 
 async def _addresses(check: Check, host: str) -> list[str]:
+    """None if there are none, or none can be found now; then a refusal is for now only."""
     found: list[str] = []
+    why = "Name or service not known"
     for rrtype in ("A", "AAAA"):
         try:
             found += [record.value for record in (await check.lookups.dns(host, rrtype)).records]
         except NotFound:
             continue
+        except DnsError:
+            why = "Temporary failure in name resolution"
+    if not found:
+        _unknown_exchanger(check, f"host {host}: {why}")
     return found
 
 
@@ -257,4 +274,4 @@ async def _domain_exists(
 def _null_mx(check: Check, subject: Subject, domain: str, dsn: str) -> Outcome:
     """The domain says that it takes no mail, RFC 7505."""
     text = check.rejected(subject, f"Domain {domain} does not accept mail (nullMX)")
-    return check.reject(subject, 550 if subject is SENDER else 556, dsn, text)
+    return check.reject(subject, 550 if subject is SENDER else 556, dsn, text, exact=True)

@@ -139,7 +139,7 @@ class Check:
         if subject is CLIENT:
             return facts.client.shown
         if subject is REVERSE_CLIENT:
-            return f"{facts.client.reverse_name}[{facts.client.address}]"
+            return facts.client.reverse_name
         if subject is HELO:
             return facts.helo_name
         if subject is SENDER:
@@ -209,9 +209,12 @@ class Check:
         dsn: str,
         text: str,
         error_class: ErrorClass = "policy",
+        *,
+        exact: bool = False,
     ) -> Outcome:
-        """Refuse, unless this is only to be warned about."""
-        return self._refuse(Reply(code, self._fitting(dsn, code, subject), text), error_class)
+        """Refuse, unless this is only to be warned about. exact: the status fits."""
+        status = dsn if exact else self._fitting(dsn, code, subject)
+        return self._refuse(Reply(code, status, text), error_class)
 
     def reject_config(self) -> Outcome:
         """Refuse because of a mistake in the configuration, also after warn_if_reject."""

@@ -26,22 +26,22 @@ __all__ = [
 _BRACKETS: Final = re.compile(r"\[.*\]", re.S)
 
 
-async def permit_mynetworks(check: Check, _: Subject, __: str) -> Outcome:
+async def permit_mynetworks(check: Check, subject: Subject, _: str) -> Outcome:
     """The client is in mynetworks."""
-    return await _in_hosts(check, "mynetworks")
+    return await _in_hosts(check, subject, "mynetworks")
 
 
-async def permit_inet_interfaces(check: Check, _: Subject, __: str) -> Outcome:
+async def permit_inet_interfaces(check: Check, subject: Subject, _: str) -> Outcome:
     """The client's address is one of ours."""
-    return await _in_hosts(check, "inet_interfaces")
+    return await _in_hosts(check, subject, "inet_interfaces")
 
 
-async def _in_hosts(check: Check, title: str) -> Outcome:
+async def _in_hosts(check: Check, subject: Subject, title: str) -> Outcome:
     facts = check.facts
     try:
         found = await check.lookups.host_in_list(title, facts.client.name, facts.client.address)
     except LookupFailure:
-        return check.reject_lookup(facts.client.shown)
+        return check.reject_lookup(check.name(subject))
     return PERMIT if found else DUNNO
 
 

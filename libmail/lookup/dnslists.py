@@ -12,15 +12,17 @@ from typing import Final
 
 from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
-from libmail.dns.answers import DnsError, NotFound
-from libmail.dns.hostname import valid_hostname
+from libmail.dns.answers import DnsError, Filtered, NotFound
+from libmail.dns.hostname import valid_hostaddr, valid_hostname
 from libmail.dsn.codes import split_dsn
 from libmail.lookup.addresses import permit_auth_destination
 from libmail.lookup.check import Check, Restriction
 from libmail.lookup.context import LookupFailure
+from libmail.lookup.expansion import session_values
 from libmail.lookup.facts import (
     CLIENT,
     DUNNO,
+    HELO,
     PERMIT,
     RECIPIENT,
     SENDER,
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _REASON_LIMIT: Final = 255
+_MOST_REASONS: Final = 10
 _NO_OCTET: Final = 1_000_000_000
 _CODE: Final = re.compile(r"([45][0-9][0-9])[ \t](.+)", re.S)
 
@@ -77,6 +80,9 @@ def matches_pattern(pattern: str, address: str) -> bool:
 
 
 def _reversed_address(address: str) -> str:
+    """As lists have it; "" if the client's address is not known (XCLIENT)."""
+    if not valid_hostaddr(address.partition("%")[0]):
+        return ""
     number = ip_address(address.partition("%")[0])
     return number.reverse_pointer.rpartition(".")[0].rpartition(".")[0]
 
@@ -100,9 +106,12 @@ async def _listed(check: Check, query: str, pattern: str) -> bool | None:
 async def _reason(check: Check, query: str) -> str:
     try:
         records = (await check.lookups.dns(query, "TXT")).records
-    except DnsError:
+    except (NotFound, Filtered):
         return ""
-    return records[0].value[:_REASON_LIMIT] if records else ""
+    except DnsError as err:
+        check.warn(f"{query}: TXT lookup error: {err.text.rpartition(': ')[2]}")
+        return ""
+    return " / ".join(record.value[:_REASON_LIMIT] for record in records[:_MOST_REASONS])
 
 
 async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: str) -> Outcome:
@@ -131,45 +140,39 @@ async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: 
 def _filled_in(check: Check, template: str, values: Mapping[str, str], problem: str) -> str | None:
     """The text of a template; None, with a warning, for one that cannot be expanded."""
 
+    usable = True
+
     def value(name: str) -> str:
+        nonlocal usable
         if name not in values:
-            raise ExpansionError(f'unknown macro name "{name}" in expansion request')
-        return values[name].replace("$", "$$")  # it comes from outside, and is no template
+            usable = False
+            check.warn(f'unknown macro name "{name}" in expansion request')
+        return values.get(name, "").replace("$", "$$")  # it comes from outside, and is no template
 
     try:
-        return expand(template, value)
+        text = expand(template, value)
     except ExpansionError as err:
+        usable = False
         check.warn(str(err))
-        check.warn(f"rbl_reject_reply: {problem}: {template}")
-        return None
+    if usable:
+        return text
+    check.warn(f"rbl_reject_reply: {problem}: {template}")
+    return None
 
 
 async def _values(
     check: Check, subject: Subject, domain: str, query: str, what: str
 ) -> dict[str, str]:
-    facts, params = check.facts, check.params
-    sender, recipient = facts.mail.sender or "", facts.mail.recipient or ""
+    params = check.params
     reason = await _reason(check, query)
     return {
-        "client": facts.client.shown,
-        "client_address": facts.client.address,
-        "client_name": facts.client.name,
-        "reverse_client_name": facts.client.reverse_name,
-        "helo_name": facts.helo_name,
-        "sender": sender or "<>",
-        "sender_name": split_address(sender)[0] or "<>",
-        "sender_domain": split_address(sender)[1],
-        "recipient": recipient,
-        "recipient_name": split_address(recipient)[0],
-        "recipient_domain": split_address(recipient)[1],
+        **session_values(check.facts, params.myhostname, check.lookups.now()),
         "rbl_code": str(params.maps_rbl_reject_code),
         "rbl_domain": domain,
         "rbl_what": what,
         "rbl_class": subject.words,
         "rbl_reason": reason,
         "rbl_txt": reason,
-        "mail_name": params.mail_name,
-        "myhostname": params.myhostname,
     }
 
 
@@ -177,17 +180,17 @@ async def reject_rbl_client(check: Check, _: Subject, zone: str) -> Outcome:
     """reject_rbl_client domain[=pattern]: the client's address is listed."""
     address = check.facts.client.address
     domain, _eq, pattern = zone.partition("=")
-    query = f"{_reversed_address(address)}.{domain}"
-    if not await _listed(check, query, pattern):
+    name = _reversed_address(address)
+    query = f"{name}.{domain}"
+    if not name or not await _listed(check, query, pattern):
         return DUNNO
     return await _blocked(check, CLIENT, zone, query, address)
 
 
 async def permit_dnswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
     """permit_dnswl_client domain[=pattern]: the client's address is listed."""
-    domain, _eq, pattern = zone.partition("=")
-    query = f"{_reversed_address(check.facts.client.address)}.{domain}"
-    return await _permitted(check, subject, zone, query, pattern)
+    address = check.facts.client.address
+    return await _permitted(check, subject, zone, address, _reversed_address(address))
 
 
 async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outcome:
@@ -195,22 +198,22 @@ async def permit_rhswl_client(check: Check, subject: Subject, zone: str) -> Outc
     name = check.facts.client.name
     if name == "unknown" or not valid_hostname(name):
         return DUNNO
-    domain, _eq, pattern = zone.partition("=")
-    return await _permitted(check, subject, zone, f"{name}.{domain}", pattern)
+    return await _permitted(check, subject, zone, name, name)
 
 
-async def _permitted(
-    check: Check, subject: Subject, zone: str, query: str, pattern: str
-) -> Outcome:
+async def _permitted(check: Check, subject: Subject, zone: str, what: str, name: str) -> Outcome:
     """Permit what is listed; a list of others opens no relay: it says nothing about a recipient
-    that permit_auth_destination would not permit."""
+    that permit_auth_destination would not permit. name: in the list, "" for what cannot be."""
+    if not name:
+        return DUNNO
     if check.facts.where == "RCPT":
         allowed = await permit_auth_destination(check, subject, "")
         if allowed is not PERMIT:
             return allowed
-    listed = await _listed(check, query, pattern)
+    domain, _eq, pattern = zone.partition("=")
+    listed = await _listed(check, f"{name}.{domain}", pattern)
     if listed is None:
-        text = check.rejected(subject, f"Allowlist lookup error for {zone}")
+        text = f"<{what}>: {CLIENT.words} rejected: Service unavailable"
         return check.want_defer_if_reject(subject, 450, "4.7.1", text)
     return PERMIT if listed else DUNNO
 
@@ -223,7 +226,8 @@ def rhsbl(subject: Subject) -> Restriction:
 async def _rhsbl(subject: Subject, check: Check, _: Subject, zone: str) -> Outcome:
     what = named(check.facts, subject)
     name = split_address(what)[1] if subject in (SENDER, RECIPIENT) else what
-    name = name.removesuffix(".")
+    if subject is not HELO:
+        name = name.removesuffix(".")
     if not name or name == "unknown" or name.startswith("[") or not valid_hostname(name):
         return DUNNO
     domain, _eq, pattern = zone.partition("=")

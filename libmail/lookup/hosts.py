@@ -97,7 +97,7 @@ async def _look_at_hosts(
             addresses = await _addresses(check, host)
         except DnsError:
             if kind != "A":
-                about = f"{subject.words} {named(check.facts, subject)}"
+                about = f"{subject.words} {check.name(subject)}"
                 why = "Name or service not known"
                 check.warn(f"Unable to look up {kind} host {host} for {about}: {why}")
             continue
@@ -157,6 +157,8 @@ async def _records(check: Check, kind: Kind, domain: str) -> list[str]:
 
 async def _addresses(check: Check, host: str) -> list[str]:
     """Raises DnsError."""
+    if valid_hostaddr(host):
+        return [host]
     found: list[str] = []
     missing: DnsError | None = None
     for rrtype in ("A", "AAAA"):

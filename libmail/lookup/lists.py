@@ -75,8 +75,8 @@ class _Compiler:
             return self._certificates(rest.pop(0))
         if name in WITH_TABLE:
             if not rest or not _TABLE.fullmatch(rest[0]):
-                what = "requires type:table argument"
-                return _problem(word, f"restriction {name} {what}")
+                what = f'bad argument "{rest[0] if rest else name}": need maptype:mapname'
+                return _problem(word, f"restriction {name}: {what}")
             return self._table(name, rest.pop(0))
         if name in WITH_ARGUMENT:
             return _with_argument(name, rest)
@@ -124,7 +124,7 @@ def _problem(text: str, problem: str) -> Rule:
 
 def _with_argument(name: str, rest: list[str]) -> Rule:
     if not rest:
-        return _problem(name, f"restriction {name} requires domain name argument")
+        return Rule(name, _warned, f"restriction {name} requires domain name argument")
     zone = rest.pop(0)
     return Rule(f"{name} {zone}", WITH_ARGUMENT[name], zone)
 
@@ -220,6 +220,12 @@ def _guarded(params: RestrictionParams, classes: Mapping[str, Sequence[str]]) ->
 
 async def _sleep(check: Check, _: Subject, seconds: str) -> Outcome:
     await check.lookups.sleep(float(seconds))
+    return DUNNO
+
+
+async def _warned(check: Check, _: Subject, problem: str) -> Outcome:
+    """A restriction that cannot say anything."""
+    check.warn(problem)
     return DUNNO
 
 

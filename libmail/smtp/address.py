@@ -58,6 +58,7 @@ _TOKEN: Final = re.compile(
     r"|.",
     re.S,
 )
+_NO_NAME: Final = frozenset('@<>()[],;:\\".')  # not in the name of a group
 _SPACE: Final = " \t\r"  # also what a client that ends lines oddly may leave in one
 _BLANKS: Final = {ord("\t"): " ", ord("\r"): " ", ord("\n"): " "}
 _UNESCAPE: Final = re.compile(r"\\(.)", re.S)
@@ -153,7 +154,7 @@ def parse_path(text: str, *, utf8: bool, strict: bool = False) -> tuple[str, str
     """Split "<path> parameters" after FROM: or TO:, RFC 5321 §4.1.2.
 
     text: without CRLF. utf8: non-ASCII characters are allowed (RFC 6531 §3.3). strict:
-    `strict_rfc821_envelopes`: only `<path>`, without comments or white space.
+    `strict_rfc821_envelopes`: only `<path>`, without comments, and with a local part.
     Returns (address in internal form, parameters); "<>" gives "". A source route is dropped.
     Raises AddressSyntax.
     """
@@ -169,11 +170,21 @@ def parse_path(text: str, *, utf8: bool, strict: bool = False) -> tuple[str, str
     if not path:
         raise AddressSyntax(path)
     inner = _bracketed(path) if strict or path.startswith("<") else path
-    if not strict:
-        if inner.endswith(">") and "<" in inner:  # <<a@b>>, <Name <a@b>>
-            inner = inner[_bracket(inner) + 1 : -1]
-        inner = _loose(inner)
-    return _internal(strip_route(inner), path, strict=strict), rest
+    if inner.endswith(">") and "<" in inner:  # <<a@b>>, <Name <a@b>>
+        inner = inner[_bracket(inner) + 1 : -1]
+    inner = _loose(inner)
+    if not strict and inner.endswith(";"):
+        inner = _only_member(inner)
+    address = _internal(strip_route(inner), path, strict=strict)
+    if strict and address.startswith("@"):
+        raise AddressSyntax(path)
+    return address, rest
+
+
+def _only_member(inner: str) -> str:
+    """The member of "name: member;", a group of one (RFC 5322 §3.4); other text as it is."""
+    name, colon, member = inner[:-1].partition(":")
+    return member.strip(_SPACE) if colon and not _NO_NAME.intersection(name) else inner
 
 
 def _bracketed(path: str) -> str:
@@ -208,7 +219,7 @@ def _internal(inner: str, path: str, *, strict: bool) -> str:
     quoted = False  # the part before is a quoted string
     for match in _TOKEN.finditer(inner):
         token = match[0]
-        if strict and token[0] in "( \t\r":
+        if strict and token[0] == "(":
             raise AddressSyntax(path)
         if token == "(":
             comment += 1

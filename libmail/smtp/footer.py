@@ -19,10 +19,17 @@ def add_footer(
 ) -> Reply:
     """The reply with the footer; a footer that cannot be expanded is left out, with a warning.
 
-    values: of the attributes that it may name. title: the parameter.
+    values: of the attributes that it may name; another is empty, with a warning. title: the
+    parameter.
     """
+
+    def value(name: str) -> str:
+        if name not in values:
+            LOG.warning(f'unknown macro name "{name}" in expansion request')
+        return values.get(name, "").replace("$", "$$")  # it comes from outside, and is no template
+
     try:
-        text = expand(footer, values.get)
+        text = expand(footer, value)
     except ExpansionError as err:
         LOG.warning(f"{title}: {err}")
         return reply

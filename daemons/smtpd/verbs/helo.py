@@ -14,8 +14,8 @@ from libmail.smtp.reply import Reply
 __all__ = ["ehlo", "helo"]
 
 # Characters with a meaning in a Received: header or a log line.
-_UNSAFE: Final = {ord(char): "?" for char in '<>()\\";@'}
-_BLANK: Final = re.compile(r"[ \t]")
+_UNSAFE: Final = {ord(char): "?" for char in ' <>()\\";@'}
+_BLANKS: Final = re.compile(r"[ \t]+")
 
 
 async def helo(session: Session, argument: str) -> Answer:
@@ -71,7 +71,7 @@ async def _introduce(session: Session, argument: str) -> Answer | None:
     """
     session.drop_transaction()
     facts = session.facts
-    facts.helo_name = name = _BLANK.split(argument, maxsplit=1)[0]
+    facts.helo_name = name = " ".join(_BLANKS.split(argument))
     refused = session.judge(await session.server.restrictions.helo(facts, session.lookups))
     if refused is not None:
         facts.helo_name = ""

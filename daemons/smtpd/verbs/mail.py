@@ -6,6 +6,7 @@ from typing import Final
 
 from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy
 from daemons.smtpd.before_queue import FilterRefusal
+from daemons.smtpd.ehlo import offers_smtputf8
 from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Transaction
 from libmail.ipc.messages import EnvelopeFlag, ResolveFlag
@@ -33,7 +34,7 @@ UNDECLARED_UTF8: Final = answer(
     Reply(553, "5.6.7", "Must declare SMTPUTF8 to send unicode address")
 )
 _OK: Final = answer(Reply(250, "2.1.0", "Ok"))
-_ENVID_LIMIT: Final = 100  # RFC 3461 §4.4
+_BAD: Final = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
 _ERROR: Final = int(ResolveFlag.ERROR)
 _LARGEST: Final = 2**63 - 1
 _RET: Final = {"HDRS": EnvelopeFlag.DSN_HEADERS, "FULL": EnvelopeFlag.DSN_FULL}
@@ -66,24 +67,21 @@ class _Options:
 async def mail(session: Session, argument: str) -> Answer:
     """MAIL FROM:<path> parameters."""
     server, facts = session.server, session.facts
-    if server.params.smtpd_helo_required and not facts.helo_name:
-        return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
-    if session.transaction is not None:
-        return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
-    if session.chunks is not None:
-        return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
-    if session.rate_limited is not None:
-        refused = await server.rates.message(session.rate_limited, session.client)
-        if refused is not None:
-            return by_policy(refused)
+    refused = await _out_of_turn(session)
+    if refused is not None:
+        return refused
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
         return answer(Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
     wants_utf8 = "SMTPUTF8" in argument.upper().split()
     try:
         sender, rest = path_of(session, argument[5:], "MAIL", utf8=wants_utf8)
+        if sender:
+            problem = await address_problem(session, sender, argument[5:], _BAD, utf8=wants_utf8)
+            if problem is not None:
+                return problem
         options = await _options(session, rest) if rest else _Options()
     except AddressSyntax:
-        return answer(Reply(501, "5.1.7", "Bad sender address syntax"))
+        return _BAD
     except UndeclaredUtf8:
         return UNDECLARED_UTF8
     except _Refused as err:
@@ -122,6 +120,22 @@ async def mail(session: Session, argument: str) -> Answer:
     return _OK
 
 
+async def _out_of_turn(session: Session) -> Answer | None:
+    """The refusal of a message now, whatever it is."""
+    server = session.server
+    if server.params.smtpd_helo_required and not session.facts.helo_name:
+        return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
+    if session.transaction is not None:
+        return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
+    if session.chunks is not None:
+        return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
+    if session.rate_limited is not None:
+        too_many = await server.rates.message(session.rate_limited, session.client)
+        if too_many is not None:
+            return by_policy(too_many)
+    return None
+
+
 def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str, str]:
     """(address, parameters behind it). Logs an invalid address.
 
@@ -155,7 +169,7 @@ async def _options(session: Session, text: str) -> _Options:
         if name == "XVERP" and verp:
             options.verp = _delimiters(session, value)
         elif value is None:
-            if name != "SMTPUTF8" or not session.server.params.smtputf8_enable:
+            if name != "SMTPUTF8" or not offers_smtputf8(session):
                 raise _Refused(_unsupported(text, name, value))
             options.flags |= EnvelopeFlag.SMTPUTF8
         elif name == "SIZE":
@@ -225,10 +239,11 @@ def _dsn_option(session: Session, options: _Options, name: str, value: str) -> N
         options.ret = True
         options.flags |= flag
         return
-    if not value or len(value) > _ENVID_LIMIT or options.envid is not None:
+    if not value or options.envid is not None:
         raise bad
     try:
-        options.envid = xtext_decode(value)
+        # "=" is no xchar (RFC 3461 §4), and some clients leave it as it is.
+        options.envid = xtext_decode(value.replace("=", "+3D"))
     except XtextError:
         raise bad from None
     if not options.envid.isprintable():
@@ -246,11 +261,7 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
         refused = await session.milters.mail(split_path(text)[1])
         if refused is not None:
             return refused
-    refused = session.judge(await server.restrictions.mail(facts, session.lookups))
-    if refused is not None:
-        return refused
-    bad = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
-    return await address_problem(session, sender, text, bad) if sender else None
+    return session.judge(await server.restrictions.mail(facts, session.lookups))
 
 
 def _no_room(session: Session, size: int) -> Answer | None:
@@ -269,17 +280,22 @@ def _no_room(session: Session, size: int) -> Answer | None:
     return Answer(Reply(452, "4.3.1", "Insufficient system storage"), error=True, kind="resource")
 
 
-async def address_problem(session: Session, address: str, text: str, bad: Answer) -> Answer | None:
+async def address_problem(
+    session: Session, address: str, text: str, bad: Answer, *, utf8: bool
+) -> Answer | None:
     """The refusal of an address that trivial-rewrite finds invalid (`bad`), or cannot resolve now.
 
-    text: the argument of the command, for the log. Returns None for a valid address.
+    text: the argument of the command, for the log. utf8: the domain may be other than ASCII, as the
+    client has said SMTPUTF8; what is in front of it may be in any case. Returns None for a valid
+    address.
     """
     try:
         resolved = await session.server.rewrite.resolve_completed("", address)
     except ServiceUnavailable as err:
         LOG.warning(f"resolve {address}: {err}")
         return answer(Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure"))
-    if resolved.flags & _ERROR:
+    domain = split_address(address)[1]
+    if resolved.flags & _ERROR or not (utf8 or domain.isascii()):
         where = session.facts.where
         path = split_path(text)[0]
         LOG.warning(f"Illegal address syntax from {session.client} in {where} command: {path}")

@@ -42,11 +42,18 @@ _NOTIFY: Final = {
 }
 # original-recipient-address = atom ";" xtext                               RFC 3461 §4.2
 _ORCPT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*);(.*)", re.S)
-_ORCPT_LIMIT: Final = 500
 
 
 class _BadOption(Exception):
-    """A parameter is refused; the text is its name."""
+    """A parameter is refused."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+def _bad_syntax(name: str) -> _BadOption:
+    return _BadOption(Reply(501, "5.5.4", f"Error: Bad {name} parameter syntax"))
 
 
 async def rcpt(session: Session, argument: str) -> Answer:
@@ -65,18 +72,16 @@ async def rcpt(session: Session, argument: str) -> Answer:
             path = split_path(argument[3:])[0]
             LOG.warning(f"Illegal address syntax from {session.client} in RCPT command: {path}")
             return _BAD
-        notify, orcpt = _options(rest) if rest else (0, "")
+        problem = await address_problem(session, address, argument[3:], _BAD, utf8=utf8)
+        if problem is not None:
+            return problem
+        notify, orcpt = _options(rest, "DSN" in session.discard) if rest else (0, "")
     except AddressSyntax:
         return _BAD
     except UndeclaredUtf8:
         return UNDECLARED_UTF8
     except _BadOption as err:
-        name = str(err)
-        if name in ("NOTIFY", "ORCPT"):
-            return answer(Reply(501, "5.5.4", f"Error: Bad {name} parameter syntax"))
-        return answer(Reply(555, "5.5.4", f"Unsupported option: {name}"))
-    if rest and "DSN" in session.discard:
-        return answer(Reply(501, "5.7.1", "DSN support is disabled"))
+        return answer(err.reply)
     clean = without_line_breaks(address)
     if clean != address and not orcpt:
         orcpt = f"rfc822;{xtext_encode(split_path(argument[3:])[0].strip('<>'))}"
@@ -100,7 +105,7 @@ async def _add(
         return uncounted(_TOO_MANY)
     mail = session.facts.mail
     mail.recipient = recipient.address
-    refused = await _decide(session, recipient.address, text)
+    refused = await _decide(session, recipient.address)
     if refused is None:
         try:
             if session.milters is not None:
@@ -124,10 +129,7 @@ async def _add(
     return _OK
 
 
-async def _decide(session: Session, address: str, text: str) -> Answer | None:
-    problem = await address_problem(session, address, text, _BAD)
-    if problem is not None:
-        return problem
+async def _decide(session: Session, address: str) -> Answer | None:
     if session.extras.cleanup_flags & _DISCARD:
         return None  # nothing of this message is delivered anyway
     if address.lower() == _POSTMASTER:
@@ -136,15 +138,17 @@ async def _decide(session: Session, address: str, text: str) -> Answer | None:
     return session.judge(await server.restrictions.recipient(session.facts, session.lookups))
 
 
-def _options(text: str) -> tuple[int, str]:
-    """(DsnNotify bits, ORCPT). Raises _BadOption."""
+def _options(text: str, disabled: bool) -> tuple[int, str]:
+    """(DsnNotify bits, ORCPT). disabled: clients are not told of them. Raises _BadOption."""
     notify, orcpt, seen = 0, "", set[str]()
     for name, value in parse_parameters(text):
         if name not in ("NOTIFY", "ORCPT") or value is None:
             word = next((w for w in text.split() if w.upper().startswith(name.upper())), name)
-            raise _BadOption(word)
+            raise _BadOption(Reply(555, "5.5.4", f"Unsupported option: {word}"))
+        if disabled:
+            raise _BadOption(Reply(501, "5.7.1", "DSN support is disabled"))
         if name in seen:
-            raise _BadOption(name)
+            raise _bad_syntax(name)
         seen.add(name)
         if name == "NOTIFY":
             notify = _notify(value)
@@ -157,25 +161,25 @@ def _notify(value: str) -> int:
     if value.upper() == "NEVER":
         return DsnNotify.NEVER
     bits = 0
-    for word in value.split(","):
+    for word in [word for word in value.split(",") if word] or [""]:
         bit = _NOTIFY.get(word.upper())
         if bit is None:
             if word and word.upper() != "NEVER":
                 LOG.warning(f'unknown DSN NOTIFY command value "{word}" in "{value}"')
-            raise _BadOption("NOTIFY")
+            raise _bad_syntax("NOTIFY")
         bits |= bit
     return bits
 
 
 def _orcpt(value: str) -> str:
     match = _ORCPT.fullmatch(value)
-    if match is None or len(value) > _ORCPT_LIMIT:
-        raise _BadOption("ORCPT")
+    if match is None:
+        raise _bad_syntax("ORCPT")
     if match[1].lower() != "utf-8":
         try:
             xtext_decode(match[2])
         except XtextError:
-            raise _BadOption("ORCPT") from None
+            raise _bad_syntax("ORCPT") from None
     return value
 
 
@@ -198,8 +202,11 @@ async def vrfy(session: Session, argument: str) -> Answer:
     if rest or not address:
         LOG.warning(f"Illegal address syntax from {session.client} in VRFY command: {text}")
         return _BAD
+    problem = await address_problem(session, address, text, _BAD, utf8=utf8)
+    if problem is not None:
+        return problem
     kept, facts.mail.recipient = facts.mail.recipient, address
-    refused = await _decide(session, address, text)
+    refused = await _decide(session, address)
     facts.mail.recipient = kept
     return answer(Reply(252, "2.0.0", text)) if refused is None else refused
 

@@ -89,6 +89,8 @@ def _client(client: Client, found: Iterable[tuple[str, str]], *, ipv6: bool) -> 
             case "NAME":
                 text, status = _name(name, value)
                 client = client._replace(name=text, name_status=status)
+                if status is NameStatus.OK:
+                    client = client._replace(reverse_name=text, reverse_status=status)
             case "REVERSE_NAME":
                 text, status = _name(name, value)
                 client = client._replace(reverse_name=text, reverse_status=status)

@@ -48,7 +48,7 @@ mynetworks = 127.0.0.0/8
 relay_domains = relayed.test
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
-local_recipient_maps = inline:{alice=x, bob=x, carol=x}
+local_recipient_maps = inline:{alice=x, bob=x, carol=x, dave=x}
 smtpd_error_sleep_time = 0
 smtpd_peername_lookup = no
 """

@@ -75,6 +75,10 @@ DNS = FakeDns(
         ("known.test.rhs.test", "A"): ("127.0.0.2",),
         ("known.test.rhs.test", "TXT"): ("costs $5 ${x",),
         ("odd.test", "MX"): ("mx.mxhost.test", ""),
+        ("2.113.0.203.many.test", "A"): ("127.0.0.2",),
+        ("2.113.0.203.many.test", "TXT"): ("one", "two"),
+        ("numeric.test", "MX"): ("192.0.2.25",),
+        ("hostless.test", "MX"): ("gone.test",),
     },
     frozenset({"broken.test"}),
 )
@@ -110,6 +114,7 @@ class World:
         self.maps |= {table: Maps(table, [table]) for table in compiled.tables}
         self.hosts = {"mynetworks": AddressList("mynetworks", params.mynetworks)}
         self.hosts["inet_interfaces"] = AddressList("inet_interfaces", "192.0.2.9")
+        self.hosts["proxy_interfaces"] = AddressList("proxy_interfaces", "")
         self.restrictions = Restrictions(params, compiled)
         self.facts = Facts(
             client=Client(address="203.0.113.2"),
@@ -155,6 +160,60 @@ CLIENT = "smtpd_client_restrictions"
 RHSBL = "smtpd_sender_restrictions"
 TEMPLATE = "default_rbl_reply"
 CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
+    "a list of addresses without the address": (
+        {CLIENT: "permit_dnswl_client wl.test, reject_rbl_client rbl.test"},
+        {"client_address": "unknown"},
+        "",
+    ),
+    "reverse name that is refused": (
+        {CLIENT: "check_reverse_client_hostname_access inline:{bad.test=DEFER_IF_PERMIT}"},
+        {"reverse_name": "bad.test"},
+        "450 4.7.1 <bad.test>: Unverified Client host rejected: Service unavailable",
+    ),
+    "dot at the end of a HELO name in a list": (
+        {CLIENT: "reject_rhsbl_helo rhs.test"},
+        {"helo_name": "known.test."},
+        "",
+    ),
+    "a DNS list without its domain": ({CLIENT: "reject_rbl_client"}, {}, ""),
+    "all reasons of a list": (
+        {CLIENT: "reject_rbl_client many.test"},
+        {},
+        "554 5.7.1 Service unavailable; Client host [203.0.113.2] blocked using many.test;"
+        " one / two",
+    ),
+    "what the session knows, in a reply": (
+        {CLIENT: "reject_rbl_client rbl.test", TEMPLATE: "550 $client_port $server_name $sender"},
+        {"client_port": "2525"},
+        "550 5.7.1 2525 mail.example.test a@known.test",
+    ),
+    "empty labels of a name": (
+        {RCPT: "check_helo_access inline:{test=REJECT}"},
+        {"helo_name": "foo..test"},
+        "",
+    ),
+    "an address as MX host": (
+        {RCPT: "check_sender_mx_access inline:{192.0.2.25=REJECT}"},
+        {"sender": "a@numeric.test"},
+        "554 5.7.1 <a@numeric.test>: Sender address rejected: Access denied",
+    ),
+    "backup of a domain that cannot be looked up": (
+        {RELAY: "permit_mx_backup, reject_unauth_destination"},
+        {"recipient": "x@broken.test"},
+        "450 4.4.4 <x@broken.test>: Recipient address rejected:"
+        " Unable to look up mail exchanger information: try again",
+    ),
+    "backup of a domain with hosts that cannot be found": (
+        {RELAY: "permit_mx_backup, reject_unauth_destination"},
+        {"recipient": "x@hostless.test"},
+        "450 4.4.4 <x@hostless.test>: Recipient address rejected:"
+        " Unable to look up mail exchanger host gone.test: Name or service not known",
+    ),
+    "no backup": (
+        {RELAY: "permit_mx_backup, reject_unauth_destination"},
+        {"recipient": "x@mxhost.test"},
+        "554 5.7.1 <x@mxhost.test>: Relay access denied",
+    ),
     "known recipient": ({}, {}, ""),
     "relaying": (
         {},
@@ -296,6 +355,12 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {RCPT: "inline:{ {example.test=550 5.1.10 no} }"},
         {},
         "550 5.1.0 <alice@example.test>: Recipient address rejected: no",
+    ),
+    "recipient domain with a null MX": (
+        {RELAY: "reject_unknown_recipient_domain, reject"},
+        {"recipient": "x@null.test"},
+        "556 5.1.10 <x@null.test>: Recipient address rejected:"
+        " Domain null.test does not accept mail (nullMX)",
     ),
     "dsn of a client, about an address": (
         {CLIENT: "check_client_access inline:{ {203.0.113=550 5.1.10 no} }"},
@@ -490,9 +555,9 @@ def test_earlier_stages_defer_what_a_later_one_permits() -> None:
         ]
 
     assert asyncio.run(sessions()) == [
-        "Client host rejected: Access denied",
-        "Helo command rejected: Access denied",
-        "Sender address rejected: Access denied",
+        "Client host rejected: Service unavailable",
+        "Helo command rejected: Service unavailable",
+        "Sender address rejected: Service unavailable",
         "",
     ]
 

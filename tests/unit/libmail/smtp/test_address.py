@@ -75,10 +75,29 @@ def test_what_is_never_closed_is_told_apart(text: str) -> None:
         parse_path(text, utf8=True)
 
 
-@pytest.mark.parametrize("text", ["a@b", "< a@b>", "<a(x)@b>", ""])
-def test_strict_paths(text: str) -> None:
+@pytest.mark.parametrize("text", ["a@b", "<a(x)@b>", "", "<@b>", '<""@b>', "<list: a@b;>"])
+def test_not_strict_paths(text: str) -> None:
     with pytest.raises(AddressSyntax):
         parse_path(text, utf8=True, strict=True)
+
+
+@pytest.mark.parametrize("text", ["<a@b>", "< a@b >", "<<a@b>>", "<@r1,@r2:a@b>", " <a@b>"])
+def test_strict_paths(text: str) -> None:
+    assert parse_path(text, utf8=True, strict=True) == ("a@b", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("<list: a@b;>", "a@b"), ("<list:a@b ;>", "a@b"), ("<a b:;>", "")],
+)
+def test_group_of_one(text: str, address: str) -> None:
+    assert parse_path(text, utf8=True) == (address, "")
+
+
+@pytest.mark.parametrize("text", ["<list: a@b, c@d;>", "<a@b;>", "<x: y: a@b;>", "<@r:a@b;>"])
+def test_no_group_of_one(text: str) -> None:
+    with pytest.raises(AddressSyntax):
+        parse_path(text, utf8=True)
 
 
 def test_utf8_only_when_asked_for() -> None:
