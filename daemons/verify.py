@@ -37,6 +37,7 @@ from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.tables.builtin.internal import InternalTable
+from libmail.tables.expiry import LAST_CLEANUP, clean_up
 from libmail.tables.registry import open_writable
 from libmail.tables.table import TableError, TableOptions, TableUnsupported, WritableTable
 
@@ -44,7 +45,6 @@ __all__ = ["SERVICE", "Entry", "Verifier", "VerifyParams"]
 
 _OK: Final = int(AddressStatus.OK)
 _PROBE_LIFE: Final = 1000.0  # seconds after which a probe without a result is sent again
-_CLEANED: Final = "_LAST_CACHE_CLEANUP_COMPLETED_"  # the key of the time of the last cleanup
 _MAX_ADDRESS: Final = 1000  # characters
 _MAX_TEXT: Final = 1000  # characters
 _MOST_ENTRIES: Final = 500_000  # results in the cache; further ones are told, but not kept
@@ -231,7 +231,7 @@ class Verifier:
         interval = self._params.address_verify_cache_cleanup_interval
         while interval:
             with suppress(TableError):
-                last = await self._table.lookup(_CLEANED) or ""
+                last = await self._table.lookup(LAST_CLEANUP) or ""
                 done = int(last) if last.isascii() and last.isdigit() and len(last) < 20 else 0
                 left = min(interval, max(0.0, done + interval - self._clock()))
                 await asyncio.sleep(left)
@@ -245,23 +245,15 @@ class Verifier:
 
     async def _tidy(self) -> None:
         """Raises TableError."""
-        now, retained, expired = self._clock(), 0, list[str]()
-        async for address, value in self._table.listing():
-            if address == _CLEANED:
-                continue
+        now = self._clock()
+
+        def stale(_: str, value: str) -> bool:
             entry = Entry.parse(value)
-            if entry is None or self._over(entry, now):
-                expired.append(address)
-            else:
-                retained += 1
-        for address in expired:
-            await self._table.delete(address)
-        self._entries = retained
-        await self._table.update(_CLEANED, str(int(now)))
-        LOG.info(
-            f"cache {self._table.spec} full cleanup: retained={retained}"
-            f" dropped={len(expired)} entries"
-        )
+            return entry is None or self._over(entry, now)
+
+        cleanup = await clean_up(self._table, stale, now)
+        self._entries = cleanup.retained
+        LOG.event(cleanup)
 
     async def serve(self, connection: Connection) -> None:
         """Exchanges on one connection."""

@@ -2,33 +2,16 @@
 
 import asyncio
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemons.postscreen.screen_tests import Record, read_record
 from libmail.log import LOG
+from libmail.tables.expiry import LAST_CLEANUP, clean_up
 from libmail.tables.table import TableError, TableUnsupported, WritableTable
 
 __all__ = ["ResultCache"]
 
-_CLEANED: Final = "_LAST_CACHE_CLEANUP_COMPLETED_"
-"""The key of the entry with the time of the last cleanup, as in Postfix."""
-
 _SOON: Final = 60.0  # seconds between checks whether a cleanup is due
-
-
-class Cleanup(NamedTuple):
-    """Expired entries were removed."""
-
-    table: str
-    retained: int
-    dropped: int
-
-    def text(self) -> str:
-        """`cache lmdb:/var/lib/postfix/c full cleanup: retained=1 dropped=0 entries`."""
-        return (
-            f"cache {self.table} full cleanup: retained={self.retained} "
-            f"dropped={self.dropped} entries"
-        )
 
 
 class ResultCache:
@@ -77,21 +60,15 @@ class ResultCache:
             await asyncio.sleep(min(self._interval, _SOON))
 
     async def _is_time(self, table: WritableTable) -> bool:
-        last = await table.lookup(_CLEANED)
+        last = await table.lookup(LAST_CLEANUP)
         when = int(last) if last and last.isascii() and last.isdigit() and len(last) < 20 else 0
         return not 0 <= time.time() - when < self._interval
 
     async def clean_up(self, table: WritableTable) -> None:
         """Remove entries whose retention time is over. Raises TableError."""
         now = time.time()
-        dropped = retained = 0
-        async for key, entry in table.listing():
-            if key == _CLEANED:
-                continue
-            if read_record(entry).stale(self._retention, now):
-                await table.delete(key)
-                dropped += 1
-            else:
-                retained += 1
-        await table.update(_CLEANED, str(int(now)))
-        LOG.event(Cleanup(table.spec, retained, dropped))
+
+        def stale(_: str, entry: str) -> bool:
+            return read_record(entry).stale(self._retention, now)
+
+        LOG.event(await clean_up(table, stale, now))

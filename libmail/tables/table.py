@@ -130,6 +130,14 @@ _DEFAULTS: Final = Config("")
 
 
 @runtime_checkable
+class BulkWritable(Protocol):
+    """A table from which many entries are removed at less cost than one by one."""
+
+    async def delete_many(self, keys: Sequence[str], stale: Callable[[str, str], bool]) -> int:
+        """Remove those that are stale still, key and value; count them. Raises `TableRetry`."""
+
+
+@runtime_checkable
 class BulkTable(Protocol):
     """A table that answers many keys at less cost than one by one."""
 

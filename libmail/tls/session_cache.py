@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from libmail.tables.expiry import drop
 from libmail.tables.table import WritableTable
 
 __all__ = ["SessionCache"]
@@ -63,8 +64,8 @@ class SessionCache:
         gone = [
             key for at, (stored, key) in enumerate(times) if at < surplus or self._is_old(stored)
         ]
-        for key in gone:
-            await self._table.delete(key)
+        known = {key: stored for stored, key in times}
+        await drop(self._table, gone, lambda key, entry: _parts(entry)[0] == known.get(key))
         self._stored = 0
         return len(gone)
 

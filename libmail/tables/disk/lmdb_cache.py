@@ -1,17 +1,20 @@
 """LMDB files that a daemon changes entry by entry: caches, and what proxywrite(8) serves.
 
-The file is that of libmail.tables.disk.lmdb_file; postmap reads it. Each change is a transaction of
-its own, on disk when `update` returns. All work is done in one thread of the table: the disk and
-the locks of others never stop the event loop, and as LMDB's lock file is not used, nobody may read
-while the same process writes.
+The file is that of libmail.tables.disk.lmdb_file; postmap reads it. A change is on disk when
+`update` returns; those that come while the disk is busy wait together, and become one transaction:
+when thousands of clients leave at once that takes a few writes, not thousands. All work is done in
+one thread of the table: the disk and the locks of others never stop the event loop, and as LMDB's
+lock file is not used, nobody may read while the same process writes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, lockf
+from threading import Lock
 from typing import Final, TypeVar
 
 import lmdb
@@ -26,11 +29,23 @@ from libmail.tables.worker import Worker
 __all__ = ["LmdbCache", "open_writable"]
 
 _BATCH: Final = 500  # entries read in one go
+_MOST_WAITING: Final = 1 << 16  # lookups, and changes, that wait for the disk
 _MAX_KEY: Final = 511  # octets, LMDB's limit, with the null byte
 _MAX_MAP: Final = 1 << 40
 
 R = TypeVar("R")
 Pair = tuple[bytes, bytes]
+Change = tuple[bytes, bytes | None]  # None: the key is removed
+
+
+class _Batch:
+    """Changes that become one transaction. done: whether each key was there."""
+
+    __slots__ = ("changes", "done")
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.done: asyncio.Task[list[bool]] | None = None
 
 
 class LmdbCache:
@@ -53,7 +68,10 @@ class LmdbCache:
         except BaseException:
             os.close(self._fd)
             raise
-        self._worker: Worker[None] = Worker(spec, lambda: None)
+        self._worker: Worker[None] = Worker(spec, lambda: None, waiting=_MOST_WAITING)
+        self._lock = Lock()  # held for the two fields below, for an instant
+        self._waiting: _Batch | None = None  # further changes can be added to it
+        self._tasks: set[asyncio.Task[list[bool]]] = set()
         register(self)
 
     @property
@@ -74,14 +92,31 @@ class LmdbCache:
         data = self._stored(key)
         if data is None:
             raise TableFailed(self.spec, f"cannot store the key {key[:100]!r}")
-        await self._write(lambda transaction: transaction.put(data, to_bytes(value) + b"\0"))
+        await self._change(data, to_bytes(value) + b"\0")
 
     async def delete(self, key: str) -> bool:
         """Remove a key; tell whether it was there. Raises TableRetry."""
         data = self._stored(key)
         if data is None:
             return False
-        return await self._write(lambda transaction: transaction.delete(data))
+        return await self._change(data, None)
+
+    async def delete_many(self, keys: Sequence[str], stale: Callable[[str, str], bool]) -> int:
+        """Remove the entries that are stale, key and value, when their turn comes; count them.
+
+        stale: is called in another thread. Raises TableRetry.
+        """
+        stored = [data for key in keys if (data := self._stored(key)) is not None]
+
+        def drop(transaction: lmdb.Transaction) -> int:
+            count = 0
+            for data in stored:
+                value = transaction.get(data)
+                if value is not None and stale(to_text(data), to_text(bytes(value))):
+                    count += transaction.delete(data)
+            return count
+
+        return await self._write(drop)
 
     async def listing(self) -> AsyncIterator[tuple[str, str]]:
         """Give all entries, in the order of their bytes. Raises TableRetry."""
@@ -96,6 +131,45 @@ class LmdbCache:
         wanted = self._ready(key)
         data = to_bytes(wanted or "") + b"\0"
         return data if 1 < len(data) <= _MAX_KEY else None
+
+    async def _change(self, data: bytes, value: bytes | None) -> bool:
+        """Make a change, together with those that wait; whether it did something."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return await self._write(lambda transaction: _put(transaction, data, value))
+        with self._lock:
+            batch = self._waiting
+            if batch is None:
+                batch = self._waiting = _Batch()
+            at = len(batch.changes)
+            if at >= _MOST_WAITING:
+                raise TableFailed(self.spec, "too many changes are waiting")
+            batch.changes.append((data, value))
+        if batch.done is None:
+            batch.done = loop.create_task(self._commit(batch))
+            self._tasks.add(batch.done)
+            batch.done.add_done_callback(self._committed)
+        # Whoever gives up does not take the changes of others along.
+        return (await asyncio.shield(batch.done))[at]
+
+    async def _commit(self, batch: _Batch) -> list[bool]:
+        def apply(transaction: lmdb.Transaction) -> list[bool]:
+            with self._lock:
+                if self._waiting is batch:
+                    self._waiting = None
+            return [_put(transaction, data, value) for data, value in batch.changes]
+
+        try:
+            return await self._write(apply)
+        finally:
+            if self._waiting is batch:  # it did not come to that
+                self._waiting = None
+
+    def _committed(self, task: asyncio.Task[list[bool]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to those who wait, if any still do
 
     async def _read(self, work: Callable[[lmdb.Transaction], R]) -> R:
         return await self._worker.run(lambda _: self._transaction(work, LOCK_SH))
@@ -126,6 +200,10 @@ class LmdbCache:
         self._worker.close()
         self._environment.close()
         os.close(self._fd)
+
+
+def _put(transaction: lmdb.Transaction, data: bytes, value: bytes | None) -> bool:
+    return transaction.delete(data) if value is None else transaction.put(data, value)
 
 
 def _some(transaction: lmdb.Transaction, after: bytes) -> list[Pair]:
