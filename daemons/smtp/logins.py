@@ -6,6 +6,7 @@ without a login. Every other problem is temporary, as a mistake in our files mus
 Secrets are neither logged nor recorded.
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -288,7 +289,12 @@ class Logins:
                 raise Lost(self._phase)
             if not 300 <= reply.code < 400:
                 break
-            wire.send(dialogue.answer(reply.lines[-1][4:]))
+            challenge = reply.lines[-1][4:]
+            if dialogue.slow:  # other deliveries go on meanwhile
+                answer = await asyncio.to_thread(dialogue.answer, challenge)
+            else:
+                answer = dialogue.answer(challenge)
+            wire.send(answer)
         if reply.positive:
             dialogue.finish()
         return reply

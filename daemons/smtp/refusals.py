@@ -4,6 +4,7 @@ An entry is "time;proof;status;reply" under "host;user". The proof is a slow has
 it tells whether that has changed since, and is of little use to a thief of the table.
 """
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -47,7 +48,7 @@ class RefusalCache:
                 return None
             since, _, rest = value.partition(";")
             proof, _, rest = rest.partition(";")
-            if self._lives(since) and hmac.compare_digest(proof, _proof(key, password)):
+            if self._lives(since) and hmac.compare_digest(proof, await _proof(key, password)):
                 dsn, _, text = rest.partition(";")
                 return Refusal(dsn, text)
             await self._table.delete(key)
@@ -58,7 +59,7 @@ class RefusalCache:
     async def note(self, host: str, user: str, password: str, refusal: Refusal) -> None:
         """Store the refusal of a login."""
         key, now = f"{host};{user}", int(self._clock())
-        value = f"{now};{_proof(key, password)};{refusal.dsn};{refusal.text[:_LONGEST]}"
+        value = f"{now};{await _proof(key, password)};{refusal.dsn};{refusal.text[:_LONGEST]}"
         try:
             await self._table.update(key, value)
         except TableError as error:
@@ -69,6 +70,8 @@ class RefusalCache:
         return good and self._clock() - int(since) <= self._life
 
 
-def _proof(key: str, password: str) -> str:
+async def _proof(key: str, password: str) -> str:
+    """Made in a thread, so that other deliveries go on."""
     salt, secret = (text.encode("utf-8", "surrogateescape") for text in (key, password))
-    return hashlib.pbkdf2_hmac("sha256", secret, salt, _ROUNDS).hex()
+    proof = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", secret, salt, _ROUNDS)
+    return proof.hex()

@@ -110,6 +110,7 @@ class Dialogue:
         self._mechanism = mechanism
         self._client = make_client(mechanism, credentials)
         self._left = _MAX_CHALLENGES
+        self.slow = isinstance(self._client, _Scram)  # an answer costs time, as the server likes
         password = credentials.password
         self._secrets = [password, base64.b64encode(_octets(password)).decode("ascii")]
 

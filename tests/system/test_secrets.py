@@ -11,7 +11,7 @@ import os
 import signal
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port
 from tests.system.processes import session_members, wait_until
 from tests.system.sink import PythonSink
+from tests.system.test_oauth2 import give
+from tests.system.token_server import TokenServer, error, tokens
 
 LOGIN, PASSWORD = "anna", "what anna knows"
 OTHER, SECRET = "relay", "what we know"
@@ -39,9 +41,8 @@ def shapes(login: str, password: str) -> Iterator[bytes]:
         yield base64.b64encode(text.encode())
 
 
-def found(folder: Path, kept: frozenset[str]) -> list[str]:
-    """Files with a password in them. kept: those that are there to have them."""
-    secrets = [*shapes(LOGIN, PASSWORD), *shapes(OTHER, SECRET)]
+def found(folder: Path, kept: frozenset[str], secrets: Sequence[bytes]) -> list[str]:
+    """Files with a secret in them. kept: those that are there to have them."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in kept]
     return [
         f"{path}: {secret!r}" for path in files for secret in secrets if secret in path.read_bytes()
@@ -122,12 +123,7 @@ def test_nowhere(make_system: MakeSystem, tmp_path: Path) -> None:
             system.wait_for_log("status=(bounced|sent).*(501|250) ", count=number + 1)
         assert len(told) == 2
         for program in ("smtpd", "smtp"):
-            pids = processes(system, program)
-            assert pids, program
-            for pid in pids:
-                # The memory of a process that has changed its ids is root's alone, also as a core.
-                assert os.stat(f"/proc/{pid}/mem").st_uid == 0
-                os.kill(pid, signal.SIGSEGV)
+            crash(system, program)
         wait_until(lambda: len(system.log_lines("killed by signal 11")) >= 2, system.log_text)
         client.close()
         system.wait_for_queue_empty()
@@ -138,4 +134,88 @@ def test_nowhere(make_system: MakeSystem, tmp_path: Path) -> None:
         b"thanks for <masked>",
     ):
         assert said in reports
-    assert found(system.top, frozenset({"passwords"})) == []
+    secrets = [*shapes(LOGIN, PASSWORD), *shapes(OTHER, SECRET)]
+    assert found(system.top, frozenset({"passwords"}), secrets) == []
+
+
+def crash(system: MailSystem, program: str) -> None:
+    """The memory of a process that has changed its ids is root's alone, also as a core."""
+    pids = processes(system, program)
+    assert pids, program
+    for pid in pids:
+        assert os.stat(f"/proc/{pid}/mem").st_uid == 0
+        os.kill(pid, signal.SIGSEGV)
+
+
+def shown_by_proc(system: MailSystem) -> bytes:
+    """What /proc has of the processes for anybody, and for their user."""
+    files = [
+        Path(f"/proc/{process.pid}/{name}")
+        for process in session_members(system.session)
+        for name in ("cmdline", "environ")
+    ]
+    return b"".join(file.read_bytes() for file in files if file.exists())
+
+
+@pytest.mark.root
+def test_tokens_nowhere(make_system: MakeSystem, tmp_path: Path) -> None:
+    """Access tokens, refresh tokens and the client's secret; both servers repeat what they hear."""
+    refresh, other, access = "1//a-refresh-token", "1//another-one", "ya29.an-access-token"
+    told: list[str] = []
+
+    def script(verb: str, line: str) -> str | None:
+        if verb == "CONNECT":
+            return "220 sink.test ESMTP"
+        if verb == "AUTH":
+            told.append(line)
+            return f"{235 if len(told) > 1 else 454} 4.7.0 {line.split()[-1]} {access}"
+        return None
+
+    def gives(path: str, form: dict[str, str]) -> bytes:
+        said = form.get("refresh_token", "")
+        if len(server.asked) == 1:
+            return error("invalid_grant", f"no {said} for {form['client_secret']}")
+        return tokens(access, refresh_token=other)
+
+    with (
+        TokenServer(tmp_path, gives) as server,
+        PythonSink(free_port(), script=script, keywords=("AUTH XOAUTH2",)) as sink,
+    ):
+        nexthop = f"[127.0.0.1]:{sink.port}"
+        system = make_system(
+            main={
+                "default_transport": "relay",
+                "relayhost": nexthop,
+                "notify_classes": "data, policy, protocol, resource, software",
+                "smtp_sasl_auth_enable": "yes",
+                "smtp_sasl_password_maps": f"inline:{{ {{{nexthop}=anna:{{oauth2}}anna}} }}",
+                "smtp_sasl_security_options": "noanonymous",
+            },
+            master=("relay unix - - n - - smtp -v", "oauth2 unix - - n 3600 1 oauth2 -v"),
+            privileged=True,
+        )
+        system.configure({"error_notice_recipient": f"{system.user.pw_name}@mail.test"})
+        server.account(system.config_directory / "oauth2", "anna")
+        system.allow("no access token|454 4.7.0|killed by signal")
+        give(system, refresh)
+        system.start()
+        for number, outcome in enumerate(("deferred.*agree again", "deferred.*said: 454", "sent")):
+            system.sendmail("-f", "a@mail.test", "x@elsewhere.test", stdin=CONTENT)
+            system.wait_for_log(f"status={outcome}")
+            if not number:
+                give(system, f"{refresh}-2")
+        for program in ("oauth2", "smtp"):
+            crash(system, program)
+        wait_until(lambda: len(system.log_lines("killed by signal 11")) >= 2, system.log_text)
+        said = shown_by_proc(system) + system.run("postconf").stdout
+    secrets = [
+        one
+        for text in (refresh, other, access, "our-client-secret")
+        for one in shapes("anna", text)
+    ]
+    secrets += [line.split()[-1].encode() for line in told]
+    assert len(told) == 2
+    assert not [secret for secret in secrets if secret in said]
+    assert found(system.top, frozenset({"anna"}), secrets) == []
+    kept = system.top / "data/oauth2/anna"
+    assert kept.stat().st_mode & 0o777 == 0o600

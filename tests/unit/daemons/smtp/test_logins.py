@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import getpass
+import hashlib
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from libmail.agents.delivery import Bounced, Deferred, Outcome, Sent
 from libmail.clients.oauth2 import NoToken, TokenClient
 from libmail.ipc.messages import DeliverFlag
 from libmail.log import LOG, Fatal
+from libmail.sasl.scram import ScramClient
 from libmail.tables.builtin.internal import InternalTable
 from libmail.tables.surrogate import UnavailableTable
 from libmail.tables.table import TableOptions
@@ -120,6 +123,34 @@ def test_a_password_is_no_token(tmp_path: Path, logged: list[str]) -> None:
         f"SASL authentication failed; cannot authenticate to server {NAME}: no mechanism available",
     )
     assert "warning: SASL authentication failure: No worthy mechs found" in logged
+
+
+def test_costly_answers_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server decides how much work SCRAM is, and a cache of refusals is slow on purpose."""
+    threads, stretch = list[bool](), hashlib.pbkdf2_hmac
+
+    def stretching(*words: Any) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return stretch(*words)
+
+    monkeypatch.setattr("hashlib.pbkdf2_hmac", stretching)
+    monkeypatch.setattr(ScramClient.final, "__defaults__", (stretching,))
+    server = ScramServerPeer({"EHLO": "250-sink.test\r\n250 AUTH SCRAM-SHA-256"})
+    bench = Bench(tmp_path, **values(smtp_sasl_auth_cache_name="internal:refusals"))
+    refused(one(bench, server))
+    assert threads == [False, False]
+
+
+@dataclass
+class ScramServerPeer(AuthServer):
+    """Asks for the proof of a password, and refuses it."""
+
+    def reply(self, line: str) -> str:
+        if line.startswith("AUTH "):
+            nonce = base64.b64decode(line.split()[2]).decode().rpartition("r=")[2]
+            first = f"r={nonce}more,s=c2FsdA==,i=4096".encode()
+            return f"334 {base64.b64encode(first).decode()}"
+        return super().reply(line) if line.split()[0] in {*self.script, *USUAL} else "535 5.7.8 no"
 
 
 class Tokens:
