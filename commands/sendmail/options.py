@@ -9,6 +9,8 @@ from commands.sendmail.bits import (
     NOTIFY,
     NOTIFY_NEVER,
     RELAYED,
+    REQUIRETLS,
+    SMTPUTF8,
     VERBOSE,
     VERIFY_ONLY,
 )
@@ -210,6 +212,17 @@ def _old_option(options: Options, text: str) -> None:
             raise UsageError("-oA requires pathname")
 
 
+def _named_option(options: Options, text: str) -> None:
+    """-O name=value: those that say what the servers on the way have to be able to."""
+    name, _, value = text.lower().partition("=")
+    bit = {"requiretls": REQUIRETLS, "smtputf8": SMTPUTF8}.get(name)
+    if bit is None:
+        return
+    if value not in ("yes", "no"):
+        raise UsageError(f"-O {name} requires yes or no")
+    options.flags = options.flags | bit if value == "yes" else options.flags & ~bit
+
+
 def _return(options: Options, text: str) -> None:
     bits = {"full": DSN_FULL, "hdrs": DSN_HEADERS}.get(text.lower())
     if bits is None:
@@ -283,6 +296,7 @@ _HANDLERS = {
     "B": _body,
     "C": _configuration,
     "N": _notify,
+    "O": _named_option,
     "b": _mode,
     "o": _old_option,
     "R": _return,

@@ -8,7 +8,16 @@ One program under three service names, each with a log directory of that name.
 
 from typing import Final
 
-from daemons.bounce.notify import DELAY, FAILURE, SUCCESS, VERIFY, Job, Notifier, read_original
+from daemons.bounce.notify import (
+    DELAY,
+    FAILURE,
+    SUCCESS,
+    VERIFY,
+    Job,
+    Notifier,
+    read_original,
+    redacted,
+)
 from daemons.bounce.params import BounceParams, Prepared, prepare
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.flush import FlushClient
@@ -138,6 +147,8 @@ class Reporter:
 
     async def _report(self, request: BounceFlush, targets: list[Target]) -> int:
         """Send what is to be sent. Returns 0 or a CleanupStatus."""
+        if self._params.requiretls_redact_dsn:
+            request = redacted(request)
         if request.kind == "warn":
             return await self._delay(request, targets)
         if request.kind == "trace":

@@ -23,7 +23,7 @@ from libmail.ipc.messages import (
 from libmail.log import LOG
 from libmail.queue.file import ContentFlag, QueueFile
 
-__all__ = ["Job", "Notifier", "read_original"]
+__all__ = ["Job", "Notifier", "read_original", "redacted"]
 
 _EIGHTBIT: Final = ContentFlag.EIGHTBIT_HEADER | ContentFlag.EIGHTBIT_BODY
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:((?:[^\r\n]|\r?\n[ \t]){0,900})", re.I | re.M)
@@ -70,7 +70,18 @@ def read_original(request: BounceFlush, path: str, size_limit: int, *, full: boo
             file.header(),
             b"".join(file.body()) if whole else None,
             bool(request.envelope_flags & EnvelopeFlag.TLS_OPTIONAL),
+            bool(request.envelope_flags & EnvelopeFlag.REQUIRETLS),
         )
+
+
+def redacted(request: BounceFlush) -> BounceFlush:
+    """Without the body of a message that requires TLS: its report does not (RFC 8689 §5)."""
+    flags = request.envelope_flags
+    if not flags & EnvelopeFlag.REQUIRETLS:
+        return request
+    return request._replace(
+        envelope_flags=flags & ~EnvelopeFlag.REQUIRETLS | EnvelopeFlag.DSN_HEADERS
+    )
 
 
 class Notifier:
@@ -156,7 +167,9 @@ class Notifier:
     def _envelope(self, sender: str, original: Original) -> Envelope:
         return Envelope(
             sender=sender,
-            flags=EnvelopeFlag.LOCAL | (EnvelopeFlag.SMTPUTF8 if original.utf8 else 0),
+            flags=EnvelopeFlag.LOCAL
+            | (EnvelopeFlag.SMTPUTF8 if original.utf8 else 0)
+            | (EnvelopeFlag.REQUIRETLS if original.requires_tls else 0),
             cleanup_flags=self._flags,
             arrival=time.time(),
             rewrite_context="local",

@@ -41,6 +41,7 @@ class BounceParams:
     myhostname: str
     myorigin: str
     notify_classes: tuple[str, ...]
+    requiretls_redact_dsn: bool
     smtputf8_enable: bool
 
 

@@ -14,6 +14,7 @@ _EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
 _EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
 _EXPANDED: Final = int(EnvelopeFlag.EXPANDED)
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
 _TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 
 
@@ -21,8 +22,8 @@ class Findings(NamedTuple):
     """What is known at the end of a message.
 
     content_flags: ContentFlag bits. declared: whether the header declares 8-bit content, None: it
-    does not say. composite: the message has parts, which may declare it. tls_optional: the header
-    says TLS-Required: no. expanded: aliases were expanded, and that was recorded for a report.
+    does not say. composite: the message has parts, which may declare it. asked: EnvelopeFlag bits
+    that the header asks for. expanded: aliases were expanded, and that was recorded for a report.
     autodetect: find out whether the message needs SMTPUTF8. redirect: an address that takes the
     place of all recipients, "" for none.
     """
@@ -31,7 +32,7 @@ class Findings(NamedTuple):
     message_id: str
     declared: bool | None
     composite: bool
-    tls_optional: bool
+    asked: int
     expanded: bool
     autodetect: bool
     redirect: str
@@ -59,8 +60,9 @@ def final_envelope(
 def _flags(flags: int, params: CleanupParams, found: Findings) -> int:
     if found.expanded:
         flags |= _EXPANDED
-    if found.tls_optional:
-        flags |= _TLS_OPTIONAL
+    flags |= found.asked
+    if flags & _REQUIRETLS:
+        flags &= ~_TLS_OPTIONAL  # RFC 8689 §4.1
     if not params.detect_8bit_encoding_header:
         return flags
     if found.declared is not None:

@@ -15,7 +15,7 @@ from daemons.cleanup.mapping import HEADER_RECIPIENT, HEADER_SENDER, AddressMapp
 from daemons.cleanup.missing import REDISTRIBUTION, VISIBLE_RECIPIENTS, MissingFields
 from daemons.cleanup.params import HeaderParams
 from daemons.cleanup.status import Refused
-from libmail.ipc.messages import CleanupStatus, Envelope, QueueId
+from libmail.ipc.messages import CleanupStatus, Envelope, EnvelopeFlag, QueueId
 from libmail.log import LOG
 from libmail.message.addresses import RECIPIENT_FIELDS, SENDER_FIELDS, AddressField, complete
 from libmail.message.headers import Field, HeaderReader, cut_field, fields
@@ -29,6 +29,10 @@ _MESSAGE_IDS: Final = frozenset((b"message-id", b"resent-message-id"))
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
 _ENCODING: Final = b"content-transfer-encoding"
 _TLS_REQUIRED: Final = b"tls-required"
+_REQUIRE_TLS: Final = b"require-tls-esmtp"  # REQUIRETLS on its way through a content filter
+_REQUIRED: Final = b"Require-TLS-ESMTP: yes\r\n"
+_REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
+_TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 # Fields whose presence matters at the end of the header.
 _NOTED: Final = frozenset(
     (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MESSAGE_IDS, *_MIME, b"from", b"date")
@@ -44,8 +48,8 @@ class Header(NamedTuple):
 
     data: the missing fields, to be appended to it. message_id: "" for none. mime: there are MIME
     fields. eightbit: whether Content-Transfer-Encoding declares 8-bit content, None if it does not
-    say. composite: the message has parts, with encodings of their own. tls_optional: the sender
-    prefers arrival to protection (RFC 8689 §5).
+    say. composite: the message has parts, with encodings of their own. flags: EnvelopeFlag bits of
+    what it says about protection: REQUIRETLS, TLS_OPTIONAL (RFC 8689).
     """
 
     data: bytes
@@ -53,7 +57,7 @@ class Header(NamedTuple):
     mime: bool
     eightbit: bool | None = None
     composite: bool = False
-    tls_optional: bool = False
+    flags: int = 0
 
 
 class HeaderEditor:
@@ -63,6 +67,7 @@ class HeaderEditor:
         self.params: Final = params
         self.mapper: Final = mapper
         self.missing: Final = MissingFields(params)
+        self.requires_tls: Final = params.requiretls_enable and params.requiretls_esmtp_header
         self.drop: Final = frozenset(
             name.lower().rstrip(":").encode("utf-8", "surrogateescape")
             for name in params.message_drop_headers
@@ -97,8 +102,8 @@ class HeaderEditor:
 class HeaderEdit:
     """One header: `edit` for each batch of fields, then `end`."""
 
-    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_hops", "_ids",
-                 "_inspection", "_mapping", "_queue_id", "_seen", "_tls_optional")  # fmt: skip
+    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_flags", "_hops", "_ids",
+                 "_inspection", "_mapping", "_queue_id", "_seen")  # fmt: skip
 
     def __init__(
         self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
@@ -114,7 +119,7 @@ class HeaderEdit:
         self._hops = 0
         self._eightbit: bool | None = None
         self._composite = False
-        self._tls_optional = False
+        self._flags = 0
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
@@ -182,7 +187,11 @@ class HeaderEdit:
         elif name == _ENCODING:
             self._eightbit = _ENCODINGS.get(data[value:after].strip().lower(), self._eightbit)
         elif name == _TLS_REQUIRED:
-            self._tls_optional |= data[value:after].strip().lower() == b"no"
+            if editor.params.tls_required_enable and data[value:after].strip().lower() == b"no":
+                self._flags |= _TLS_OPTIONAL
+        elif name == _REQUIRE_TLS:
+            if editor.requires_tls and data[value:after].strip().lower() == b"yes":
+                self._flags |= _REQUIRETLS
         elif name == b"content-type":
             self._composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
         return changed
@@ -239,8 +248,9 @@ class HeaderEdit:
         if not ids.any:
             LOG.event(MessageId(self._queue_id, "<>", resent=False))
         mime = not seen.isdisjoint(_MIME)
-        optional = self._tls_optional and self._editor.params.tls_required_enable
-        return Header(missing, ids.value, mime, self._eightbit, self._composite, optional)
+        if self._envelope.flags & ~self._flags & _REQUIRETLS and self._editor.requires_tls:
+            missing += _REQUIRED
+        return Header(missing, ids.value, mime, self._eightbit, self._composite, self._flags)
 
 
 class _MessageIds:

@@ -123,7 +123,7 @@ class Message:
         self._body_inspection: Inspection | None = None
         self._header_done = False
         self._declared: bool | None = None  # as 8bit, by the header
-        self._composite = self._tls_optional = False
+        self._composite, self._asked = False, 0  # asked for by the header: EnvelopeFlag bits
         self._tail = b""
         self._content_flags = 0
         self._message_id = ""
@@ -260,7 +260,7 @@ class Message:
         self._write_header(header.data + extra)
         self._message_id = header.message_id
         self._declared, self._composite = header.eightbit, header.composite
-        self._tls_optional = header.tls_optional
+        self._asked = header.flags
         self._header_done = True
         if self._scan.eightbit:
             self._content_flags |= _EIGHTBIT_HEADER
@@ -389,7 +389,7 @@ class Message:
             writer.rename("hold")
         known = Findings(
             self._content_flags, self._message_id, self._declared, self._composite,
-            self._tls_optional, bool(found.expanded), bool(self._flags & _SMTPUTF8_AUTODETECT),
+            self._asked, bool(found.expanded), bool(self._flags & _SMTPUTF8_AUTODETECT),
             found.redirected,
         )  # fmt: skip
         final = final_envelope(envelope, found.recipients, shared.params, known)

@@ -46,6 +46,8 @@ class HeaderParams:
     header_address_token_limit: int
     hopcount_limit: int
     non_empty_end_of_header_action: str
+    requiretls_enable: bool
+    requiretls_esmtp_header: bool
     tls_required_enable: bool
 
 

@@ -53,6 +53,7 @@ _USER_FLAGS: Final = (
     | EnvelopeFlag.VERBOSE
     | EnvelopeFlag.DSN_HEADERS
     | EnvelopeFlag.DSN_FULL
+    | EnvelopeFlag.REQUIRETLS
 )
 EX_OK: Final = 0
 EX_DATAERR: Final = 65

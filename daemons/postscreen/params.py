@@ -63,6 +63,7 @@ class PostscreenParams:
     respectful_logging: bool
     smtpd_banner: str
     smtpd_service_name: str
+    requiretls_enable: bool
     smtputf8_enable: bool
     soft_bounce: bool
     tlsproxy_service_name: str

@@ -21,7 +21,7 @@ _IN_THE_CLEAR: Final = frozenset(("HELO", "EHLO", "STARTTLS", "NOOP", "QUIT"))
 _NO_HELO: Final = Reply(503, "5.5.1", "Error: send HELO/EHLO first")
 _EXTENSIONS: Final = (
     "SIZE", "VRFY", "ETRN", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN",
-    "SMTPUTF8", "CHUNKING",
+    "SMTPUTF8", "CHUNKING", "REQUIRETLS",
 )  # fmt: skip
 _CHUNK: Final = re.compile(r"[0-9]{1,19}(?:[ \t]+LAST)?", re.I)
 # Characters with a meaning in a log line.
@@ -116,8 +116,10 @@ def _introduce(state: SmtpState, name: str) -> None:
 
 def _offered(state: SmtpState, word: str) -> bool:
     params = state.params
-    disabled = (word == "VRFY" and params.postscreen_disable_vrfy_command) or (
-        word == "SMTPUTF8" and not params.smtputf8_enable
+    disabled = (
+        (word == "VRFY" and params.postscreen_disable_vrfy_command)
+        or (word == "SMTPUTF8" and not params.smtputf8_enable)
+        or (word == "REQUIRETLS" and not (params.requiretls_enable and state.secured))
     )
     if word == "STARTTLS" and (state.tls is Level.NONE or state.secured):
         return False

@@ -24,6 +24,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
+from daemons.smtp.requiretls import open_requiretls
 from daemons.smtp.settings import Settings, SmtpParams, load_settings, mime_limits
 from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import TlsPolicies, open_policies
@@ -170,6 +171,7 @@ def _decisions(
         pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
         reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
         logins=logins,
+        requiretls=open_requiretls(params, prefix, options),
     )
 
 

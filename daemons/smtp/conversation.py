@@ -28,6 +28,7 @@ from daemons.smtp.logins import LoginQuery
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
+from daemons.smtp.requiretls import Demand, Verdict
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
 from daemons.smtp.tls_policy import ServerTlsPolicy
@@ -86,10 +87,11 @@ class Conversation:
         keys: Callable[[], tuple[SessionKey, ...]],
         keep: bool,
         destination: str,
+        demand: Demand,
     ) -> None:
         """tls: the policy for the server. keys: makes those for the connection cache.
 
-        destination: as in the next hop, or the path of a socket.
+        destination: as in the next hop, or the path of a socket. demand: of REQUIRETLS.
         """
         self._client = client
         self._params = client.settings.params
@@ -101,6 +103,7 @@ class Conversation:
         self._keys = keys
         self._keep = keep
         self._destination = destination
+        self._demand = demand
         self.retry_without_tls = False
         self._probe = mail.delivery.verify_only
 
@@ -121,10 +124,14 @@ class Conversation:
             self._reconsider(error)
             await ledger.fail(ledger.left, lost(session, error), session)
         except SiteFailed as error:
+            failure = error.failure
             if isinstance(error, TlsRequirementFailed):
                 ledger.set_failed_tls()
+                verdict = self._demand.without(error.lacks)
+                ledger.set_requiretls(verdict)
+                failure = verdict.obstacle(session.name) or failure
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
-            await ledger.fail(ledger.left, error.failure, session)
+            await ledger.fail(ledger.left, failure, session)
         except LocalTrouble:
             await session.quit(skip_response=True)
             await ledger.fail(ledger.left, local_trouble(session), session)
@@ -140,7 +147,14 @@ class Conversation:
         def extensions(reply: ServerReply) -> Extensions:
             return client.extensions(reply, discard)
 
-        start = TlsStart(client.settings, client.engine, self._tls, session, client.reporter)
+        start = TlsStart(
+            client.settings,
+            client.engine,
+            self._tls,
+            session,
+            client.reporter,
+            insist=self._demand.encrypts,
+        )
         wrapped = client.settings.wraps(self._tls.policy.level)
         if wrapped:
             await start.at_once()
@@ -183,7 +197,7 @@ class Conversation:
     def _may_retry_without_tls(self) -> bool:
         request = self._request
         waited = request.active - request.arrival >= self._params.minimal_backoff_time
-        return self._tls.policy.level is Level.MAY and waited
+        return self._tls.policy.level is Level.MAY and waited and not self._demand.encrypts
 
     async def resume(self) -> None:
         """Deliver the message in a cached session."""
@@ -203,7 +217,7 @@ class Conversation:
         ledger.set_actual_tls(self._tls.policy.level.label if session.secured else "none")
         self._mail.delivery.connected = time.time()
         session.uses += 1
-        transaction = await self._plan()
+        transaction = await self._plan(self._demand.judge(session, self._tls.policy.level))
         if transaction is None:
             return
         keep = self._keep and self._may_stay and self._client.cache.fit(session)
@@ -220,19 +234,20 @@ class Conversation:
         """Whether the TLS session, if any, may serve more than one message."""
         return not self._session.secured or self._tls.policy.reuse
 
-    async def _plan(self) -> Transaction | None:
+    async def _plan(self, verdict: Verdict) -> Transaction | None:
         """The transaction; None, with outcomes for all, if this server cannot take the message."""
         session, ledger, outgoing = self._session, self._ledger, self._mail.outgoing
         offered = session.extensions
         try:
-            obstacle = outgoing.obstacle(session, offered)
-            mail = outgoing.mail(offered, logged_in=session.logged_in)
+            obstacle = verdict.obstacle(session.name) or outgoing.obstacle(session, offered)
+            mail = outgoing.mail(offered, logged_in=session.logged_in, requiretls=verdict.passes)
             rcpts = outgoing.rcpts(ledger.left, offered)
         except UnsafeAddress:
             obstacle = Failure("5.1.3", "bad address syntax")
             mail, rcpts = b"", []
+        ledger.set_requiretls(verdict)
         if obstacle is not None:
-            if obstacle.elsewhere:
+            if obstacle.elsewhere and not verdict.lacks:
                 ledger.set_actual_tls(None)
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
             await ledger.fail(ledger.left, obstacle, session)

@@ -86,7 +86,15 @@ class SiteFailed(Exception):
 
 
 class TlsRequirementFailed(SiteFailed):
-    """The TLS that the policy requires is not possible, or the server's identity does not match."""
+    """The TLS that the policy requires is not possible, or the server's identity does not match.
+
+    lacks: which of the two, by the words of `daemons.smtp.requiretls`; "" where it is another
+    trouble, or may be over soon.
+    """
+
+    def __init__(self, failure: Failure, lacks: str = "") -> None:
+        super().__init__(failure)
+        self.lacks = lacks
 
 
 class HandshakeFailed(Exception):

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from daemons.smtp.events import ServerFailed
 from daemons.smtp.failure import Failure, said
 from daemons.smtp.recording import blame
+from daemons.smtp.requiretls import Verdict
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from libmail.agents.delivery import Delivery, Sent
@@ -28,14 +29,15 @@ class Ledger:
 
     left: recipients without an outcome. why: the last failure. last: no other server will be tried.
     The status of smtp_log_tls_feature_status: `set_wanted_tls`, then `set_actual_tls` or
-    `set_failed_tls` for each server.
+    `set_failed_tls` for each server, and `set_requiretls`.
     """
 
     def __init__(self, delivery: Delivery, settings: Settings) -> None:
         self._delivery = delivery
         self._settings = settings
         self._level = "none"
-        self._tls = ""
+        self._tls = self._actual = ""
+        self.requires_tls = False  # REQUIRETLS counts at this destination
         self.left = list(delivery.request.recipients)
         self.why: Failure | None = None
         self.last = False
@@ -55,9 +57,17 @@ class Ledger:
         """The required TLS level was not reached."""
         self._note_tls(f"!{self._level}")
 
+    def set_requiretls(self, verdict: Verdict) -> None:
+        """What becomes of REQUIRETLS with a server."""
+        if verdict.lacks:
+            self._note_tls(self._level)
+        if verdict.status and self._tls:
+            self._tls = f"{self._actual}/{verdict.status}"
+
     def _note_tls(self, status: str) -> None:
         if self._settings.params.smtp_log_tls_feature_status:
-            self._tls = status
+            self._actual = status
+            self._tls = f"{status}/requiretls?" if self.requires_tls else status
 
     # of a transaction
 

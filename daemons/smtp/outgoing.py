@@ -23,6 +23,7 @@ __all__ = ["Outgoing"]
 # Plain numbers: operators of enum flags cost more than all else here.
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
 _TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
+_REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
 _EIGHTBIT: Final = int(EnvelopeFlag.EIGHTBIT)
 _DSN_FULL: Final = int(EnvelopeFlag.DSN_FULL)
 _DSN_HEADERS: Final = int(EnvelopeFlag.DSN_HEADERS)
@@ -83,7 +84,14 @@ class Outgoing:
     @property
     def tls_optional(self) -> bool:
         """Whether the sender prefers arrival to protection: TLS-Required: no (RFC 8689 §5)."""
-        return bool(self._delivery.request.envelope_flags & _TLS_OPTIONAL)
+        return (
+            self._delivery.request.envelope_flags & (_TLS_OPTIONAL | _REQUIRETLS) == _TLS_OPTIONAL
+        )
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether it came with REQUIRETLS (RFC 8689 §4.1)."""
+        return bool(self._delivery.request.envelope_flags & _REQUIRETLS)
 
     def source(self, offered: Extensions) -> list[tuple[Phase, bytes]]:
         """The XFORWARD commands, none unless that is wanted and understood."""
@@ -101,8 +109,10 @@ class Outgoing:
         )
         return known_commands(source, offered)
 
-    def mail(self, offered: Extensions, *, logged_in: bool = False) -> bytes:
-        """The MAIL command. Raises UnsafeAddress."""
+    def mail(
+        self, offered: Extensions, *, logged_in: bool = False, requiretls: bool = False
+    ) -> bytes:
+        """The MAIL command. requiretls: pass that on. Raises UnsafeAddress."""
         request = self._delivery.request
         flags = request.envelope_flags
         ret = "FULL" if flags & _DSN_FULL else ""
@@ -117,6 +127,7 @@ class Outgoing:
             request.dsn_envid,
             ret or ("HDRS" if flags & _DSN_HEADERS else ""),
             logged_in and params.smtp_send_dummy_mail_auth,
+            requiretls,
         )
         return mail_command(sender, offered, quote=params.smtp_quote_rfc821_envelope)
 

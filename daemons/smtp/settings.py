@@ -47,6 +47,7 @@ class SmtpParams:
     proxy_interfaces: tuple[str, ...]
     recipient_delimiter: str
     relayhost: str
+    requiretls_enable: bool
     smtp_address_preference: str
     smtp_address_verify_target: str
     smtp_always_send_ehlo: bool
@@ -96,6 +97,7 @@ class SmtpParams:
     smtp_randomize_addresses: bool
     smtp_rcpt_timeout: float
     smtp_reply_filter: tuple[str, ...]
+    smtp_requiretls_policy: tuple[str, ...]
     smtp_rset_timeout: float
     smtp_send_dummy_mail_auth: bool
     smtp_send_xforward_command: bool

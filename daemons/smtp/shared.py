@@ -12,6 +12,7 @@ from daemons.smtp.logins import Logins
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices, RecordingWire
 from daemons.smtp.replyfilter import ReplyFilter
+from daemons.smtp.requiretls import RequireTls
 from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import TlsPolicies
 from libmail.log import LOG
@@ -44,7 +45,7 @@ class Decisions:
     """Everything that decides about servers; made before the jail.
 
     lookups: what the decisions ask. cache_destinations: smtp_connection_cache_destinations. logins:
-    None without smtp_sasl_auth_enable.
+    None without smtp_sasl_auth_enable. requiretls: None where it counts with no destination.
     """
 
     lookups: Lookups
@@ -56,6 +57,7 @@ class Decisions:
     pix: PixWorkarounds
     reply_filter: ReplyFilter
     logins: Logins | None = None
+    requiretls: RequireTls | None = None
 
 
 class SmtpClient:

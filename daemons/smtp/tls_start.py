@@ -10,6 +10,7 @@ from daemons.smtp.failure import (
     TlsRequirementFailed,
     refused_tls,
 )
+from daemons.smtp.requiretls import NO_CERTIFICATE, NO_STARTTLS
 from daemons.smtp.session import Session
 from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import ServerTlsPolicy
@@ -36,13 +37,17 @@ class TlsStart:
         tls: ServerTlsPolicy,
         session: Session,
         reporter: Reporter | None,
+        *,
+        insist: bool = False,
     ) -> None:
+        """insist: TLS is required, although the policy does not say so."""
         self._settings = settings
         self._engine = engine
         self._tls = tls
         self._level = tls.policy.level
         self._session = session
         self._reporter = reporter
+        self._required = insist or self._level.enforced
         self._handshake: Handshake | None = None
 
     async def at_once(self) -> None:
@@ -60,13 +65,13 @@ class TlsStart:
         if level is Level.NONE:
             if session.extensions.starttls and self._settings.params.smtp_tls_note_starttls_offer:
                 LOG.event(TlsOffered(session.host))
-        elif session.extensions.starttls and (level.enforced or self._engine is not None):
+        elif session.extensions.starttls and (self._required or self._engine is not None):
             await self._start(extensions)
         elif not session.extensions.starttls:
             self._report(ReportedFailure(FailureType.STARTTLS_NOT_SUPPORTED))
-            if level.enforced:
+            if self._required:
                 text = f"TLS is required, but was not offered by host {session.name}"
-                raise TlsRequirementFailed(Failure("4.7.4", text, site=True))
+                raise TlsRequirementFailed(Failure("4.7.4", text, site=True), NO_STARTTLS)
 
     async def _start(self, extensions: Callable[[ServerReply], Extensions]) -> None:
         session = self._session
@@ -79,7 +84,7 @@ class TlsStart:
             self.keep_session()
             return
         self._report(ReportedFailure(FailureType.STARTTLS_NOT_SUPPORTED, reply.text))
-        if self._level.enforced:
+        if self._required:
             raise TlsRequirementFailed(refused_tls(session, reply))
 
     async def _attempt(self) -> "Handshake":
@@ -101,7 +106,8 @@ class TlsStart:
             raise
         self._report(handshake.distrust(unmet), resumed=handshake.resumed)
         if unmet is not None:
-            raise TlsRequirementFailed(Failure(unmet.dsn, unmet.reason, site=True))
+            failure = Failure(unmet.dsn, unmet.reason, site=True)
+            raise TlsRequirementFailed(failure, NO_CERTIFICATE)
         self._handshake = handshake
 
     def _report(self, failure: ReportedFailure | None, *, resumed: bool = False) -> None:

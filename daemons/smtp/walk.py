@@ -18,6 +18,7 @@ from daemons.smtp.failure import Failure
 from daemons.smtp.ledger import NO_REASON, Ledger
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.replyfilter import LineFilter
+from daemons.smtp.requiretls import Demand
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient, SourceUnusable
 from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy, TlsKey
@@ -35,6 +36,7 @@ from libmail.lookup.servers import NoServers, Server
 from libmail.net.secure_wire import SecureWire
 from libmail.net.wire import Address
 from libmail.service.pool import ServiceUnavailable
+from libmail.tables.table import TableError
 from libmail.tls.levels import Level
 from libmail.tls.policy_entry import PolicyError
 
@@ -50,7 +52,7 @@ class _Route(NamedTuple):
 
     text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
     that. keep: sessions, for the next message. loop_detect: a server may turn out to be this
-    system. login: see SessionKey.
+    system. login: see SessionKey. demand: of REQUIRETLS.
     """
 
     text: str
@@ -59,6 +61,7 @@ class _Route(NamedTuple):
     keep: bool
     loop_detect: bool
     login: tuple[str, ...]
+    demand: Demand
 
     def key(self, tls: TlsKey) -> SessionKey:
         """The key of sessions with any server of the destination."""
@@ -149,6 +152,9 @@ class Walk:
             reason = f"Server configuration error: {error}"
             self._ledger.why = Failure("4.3.5", reason, site=True)
             return None
+        demand = await self._demand(destination)
+        if demand is None:
+            return None
         return _Route(
             text=text if destination.path else text.lower(),
             destination=destination,
@@ -156,7 +162,29 @@ class Walk:
             keep=await self._wants_to_keep(destination),
             loop_detect=not lmtp and destination.port == decisions.default_port,
             login=() if decisions.logins is None else decisions.logins.key(self._request.sender),
+            demand=demand,
         )
+
+    async def _demand(self, destination: Destination) -> Demand | None:
+        """How strictly REQUIRETLS is taken there; None, with the reason in the ledger, if that is
+        not known."""
+        policy, ledger = self._client.decisions.requiretls, self._ledger
+        demand: Demand | None = Demand.DISABLE
+        if policy is not None and self._mail.outgoing.requires_tls:
+            try:
+                demand = await policy.of(self._tls_domain(destination))
+            except TableError as error:
+                LOG.warning(str(error))
+                demand = None
+        ledger.requires_tls = demand is not Demand.DISABLE
+        if demand is None:
+            ledger.why = Failure("4.3.5", "REQUIRETLS policy lookup error", site=True)
+            ledger.set_actual_tls(None)
+        return demand
+
+    def _tls_domain(self, destination: Destination) -> str:
+        """What TLS policies are looked up by, without brackets and port."""
+        return self._settings.params.myhostname if destination.path else destination.host
 
     async def _wants_to_keep(self, destination: Destination) -> bool:
         """Whether sessions with the destination are to be cached."""
@@ -169,7 +197,7 @@ class Walk:
 
     async def _tls_policy(self, route: _Route, host: str) -> ServerTlsPolicy:
         """The TLS policy of a server; host: "" for any of the destination. Raises PolicyError."""
-        nexthop = host if route.destination.path else route.destination.host
+        nexthop = self._tls_domain(route.destination)
         decisions, optional = self._client.decisions, self._mail.outgoing.tls_optional
         tls = await decisions.tls.of(
             route.text, nexthop, host, decisions.lookups, optional=optional
@@ -205,6 +233,8 @@ class Walk:
         except PolicyError as error:
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return False
+        if route.demand.foresee(tls.policy.level).lacks:
+            return False
         return await self._reuse(route.key(tls.key), route, tls, last=False)
 
     async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
@@ -214,6 +244,8 @@ class Walk:
             tls = await self._server_tls_policy(route, server)
             port = route.port(server)
             if tls is None or not self._wrapping_fits(tls, port):
+                continue
+            if not self._may_connect(route, tls, server.host):
                 continue
             where = route.server_key(server.host, server.address, port, tls.key)
             if self._client.cache and await self._reuse(where, route, tls, last=final):
@@ -236,6 +268,16 @@ class Walk:
             LOG.info(f"SMTPS wrappermode (TCP port {_SMTPS}) requires setting {mode}, and {level}")
         return True
 
+    def _may_connect(self, route: _Route, tls: ServerTlsPolicy, host: str) -> bool:
+        """Whether the server may meet REQUIRETLS; else the reason is in the ledger."""
+        verdict = route.demand.foresee(tls.policy.level)
+        obstacle = verdict.obstacle(host)
+        if obstacle is None:
+            return True
+        self._ledger.set_requiretls(verdict)
+        self._ledger.why = obstacle
+        return False
+
     async def _try_server(
         self, server: Server, route: _Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
@@ -251,7 +293,7 @@ class Walk:
         path = route.destination.path
         host = self._settings.params.myhostname
         tls = await self._server_tls_policy(route, None)
-        if tls is None:
+        if tls is None or not self._may_connect(route, tls, host):
             return
         if tls.policy.level is Level.MAY:
             tls = ServerTlsPolicy(PLAIN, tls.where, Level.NONE)  # nobody can eavesdrop there
@@ -285,6 +327,7 @@ class Walk:
             keys=partial(route.keys, session, tls),
             keep=route.keep,
             destination=route.destination.path or route.text.removeprefix("inet:"),
+            demand=route.demand,
         )
 
     async def _begin(

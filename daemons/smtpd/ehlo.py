@@ -17,7 +17,7 @@ __all__ = ["ALMOST_ALL", "ehlo_reply", "logged", "offers_smtputf8"]
 # The keywords in the order of the reply, by their names in smtpd_discard_ehlo_keywords.
 _ORDER: Final = (
     "PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "VERP", "XCLIENT", "XFORWARD",
-    "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING",
+    "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS",
 )  # fmt: skip
 ALMOST_ALL: Final = frozenset(_ORDER) - {"ENHANCEDSTATUSCODES"}
 """Keywords to hide from a client that a Milter rejects at EHLO."""
@@ -41,6 +41,12 @@ def _auth(session: "Session") -> str:
     return f"AUTH {names}\nAUTH={names}" if both else f"AUTH {names}" if names else ""
 
 
+def _requiretls(session: "Session") -> str:
+    """Within TLS only, RFC 8689 §2."""
+    known = session.server.params.requiretls_enable and session.facts.tls is not None
+    return "REQUIRETLS" if known else ""
+
+
 _EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
     "PIPELINING": lambda _: "PIPELINING",
     "SIZE": _size,
@@ -50,6 +56,7 @@ _EXTENSIONS: Final[Mapping[str, Callable[["Session"], str]]] = {
     "8BITMIME": lambda _: "8BITMIME",
     "DSN": lambda _: "DSN",
     "SMTPUTF8": lambda session: "SMTPUTF8" if session.server.params.smtputf8_enable else "",
+    "REQUIRETLS": _requiretls,
 }
 
 

@@ -28,6 +28,8 @@ class SmtpdParams:
     queue_minfree: int
     receive_override_options: tuple[str, ...]
     remote_header_rewrite_domain: str
+    requiretls_enable: bool
+    requiretls_esmtp_header: bool
     rewrite_service_name: str
     smtpd_authorized_verp_clients: tuple[str, ...]
     smtpd_authorized_xclient_hosts: tuple[str, ...]

@@ -35,6 +35,7 @@ class Original:
     header: bytes
     body: bytes | None  # None: only the header is returned
     tls_optional: bool = False  # TLS-Required: no
+    requires_tls: bool = False  # REQUIRETLS, for the notification, too
 
 
 @dataclass(frozen=True, slots=True)

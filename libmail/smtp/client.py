@@ -270,6 +270,7 @@ class Extensions:
     smtputf8: bool = False
     chunking: bool = False
     starttls: bool = False
+    requiretls: bool = False
     size_offered: bool = False
     size: int = 0
     bad_size: str = ""
@@ -300,6 +301,7 @@ def parse_extensions(reply: ServerReply, discard: Iterable[str] = ()) -> Extensi
         smtputf8="SMTPUTF8" in found,
         chunking="CHUNKING" in found,
         starttls="STARTTLS" in found,
+        requiretls="REQUIRETLS" in found,
         size_offered="SIZE" in found,
         size=int(limit) if good else 0,
         bad_size="" if good else limit,

@@ -25,7 +25,7 @@ class Sender(NamedTuple):
     """What MAIL says. address: internal form. body: "", "7BIT", "8BITMIME". ret: "FULL", "HDRS".
 
     size: None while it is not known what the server will get. auth: AUTH=<>, RFC 4954 §5: nobody
-    vouches for the sender.
+    vouches for the sender. requiretls: RFC 8689, within TLS.
     """
 
     address: str
@@ -35,6 +35,7 @@ class Sender(NamedTuple):
     envid: str = ""
     ret: str = ""
     auth: bool = False
+    requiretls: bool = False
 
 
 def _path(address: str, *, quote: bool) -> str:
@@ -59,6 +60,8 @@ def mail_command(sender: Sender, offered: Extensions, *, quote: bool = True) -> 
         text += " SMTPUTF8"
     if sender.auth:
         text += " AUTH=<>"
+    if sender.requiretls:
+        text += " REQUIRETLS"
     return text.encode("utf-8", "surrogateescape") + b"\r\n"
 
 

@@ -29,6 +29,8 @@ _RETURNED: Final = frozenset(("5.3.4", "5.4.0"))  # too large, too many hops
 _SHOWN: Final = 100  # octets of a command in the log
 _TINY: Final = 64  # octets; a chunk that has less, and is not the last one, does no mail
 _SMTPUTF8: Final = int(EnvelopeFlag.SMTPUTF8)
+_REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
+_REQUIRED: Final = b"Require-TLS-ESMTP: yes\r\n"  # for the filter, which is not asked by SMTP
 _CHUNK: Final = re.compile(r"([0-9]{1,18})(?: +(LAST))?", re.I)
 # What a status of cleanup means where it gives no reason of its own; the first that is set counts.
 _STATUS: Final = (
@@ -236,8 +238,11 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         name_sender=server.logins.params.smtpd_sasl_authenticated_header,
         tls=server.tls,
     )
-    if transaction.filtered is not None and session.forwarded is not None:
-        header = b""  # we are one of a row of filters, not a station on the way
+    if transaction.filtered is not None:
+        if session.forwarded is not None:
+            header = b""  # we are one of a row of filters, not a station on the way
+        if transaction.flags & _REQUIRETLS and server.params.requiretls_esmtp_header:
+            header += _REQUIRED
     prepend = "".join([f"{line}\r\n" for line in extras.prepend])
     return Head(
         envelope,

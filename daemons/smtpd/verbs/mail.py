@@ -101,7 +101,7 @@ async def mail(session: Session, argument: str) -> Answer:
         flags=options.flags,
         dsn_envid=options.envid or "",
         arrival=time.time(),
-        line=session.line,
+        line=_line(session.line, rest, options),
         verp_delims=options.verp or "",
     )
     session.transaction = transaction
@@ -134,6 +134,14 @@ async def _out_of_turn(session: Session) -> Answer | None:
         if too_many is not None:
             return by_policy(too_many)
     return None
+
+
+def _line(line: str, rest: str, options: _Options) -> str:
+    """The command for a filter before the queue, which sees REQUIRETLS as a field of the header."""
+    if not options.flags & EnvelopeFlag.REQUIRETLS:
+        return line
+    kept = [word for word in rest.split() if word.upper() != "REQUIRETLS"]
+    return " ".join([line.strip().removesuffix(rest.strip()).rstrip(), *kept])
 
 
 def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str, str]:
@@ -169,9 +177,7 @@ async def _options(session: Session, text: str) -> _Options:
         if name == "XVERP" and verp:
             options.verp = _delimiters(session, value)
         elif value is None:
-            if name != "SMTPUTF8" or not offers_smtputf8(session):
-                raise _Refused(_unsupported(text, name, value))
-            options.flags |= EnvelopeFlag.SMTPUTF8
+            options.flags |= _flag(session, text, name)
         elif name == "SIZE":
             options.size = _size(session, value)
         elif name == "BODY" and value.upper() in ("7BIT", "8BITMIME"):
@@ -184,6 +190,18 @@ async def _options(session: Session, text: str) -> _Options:
         else:
             raise _Refused(_unsupported(text, name, value))
     return options
+
+
+def _flag(session: Session, text: str, name: str) -> EnvelopeFlag:
+    """What a parameter without a value asks for. Raises _Refused."""
+    params = session.server.params
+    if name == "SMTPUTF8" and offers_smtputf8(session):
+        return EnvelopeFlag.SMTPUTF8
+    if name == "REQUIRETLS" and params.requiretls_enable and name not in session.discard:
+        if session.facts.tls is None:
+            raise _Refused(answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first")))
+        return EnvelopeFlag.REQUIRETLS
+    raise _Refused(_unsupported(text, name, None))
 
 
 def _unsupported(text: str, name: str, value: str | None) -> Answer:

@@ -65,8 +65,8 @@ PARAMETERS = by_name(
     Parameter("virtual_alias_expansion_limit", INT(1), "1000", "cleanup"),
     Parameter("virtual_alias_maps", LIST, "$virtual_maps", "smtpd cleanup"),
     Parameter("virtual_alias_recursion_limit", INT(1), "1000", "cleanup"),
-    Parameter("requiretls_enable", BOOL, "yes", "smtpd smtp cleanup"),
-    Parameter("requiretls_esmtp_header", BOOL, "yes", "cleanup"),
+    Parameter("requiretls_enable", BOOL, "yes", "smtpd postscreen smtp lmtp cleanup"),
+    Parameter("requiretls_esmtp_header", BOOL, "yes", "smtpd cleanup"),
     Parameter("requiretls_redact_dsn", BOOL, "yes", "bounce"),
     Parameter("tls_required_enable", BOOL, "yes", "cleanup"),
 )  # fmt: skip

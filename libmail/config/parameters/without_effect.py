@@ -35,11 +35,6 @@ _FILTERS = """
     smtpd_reject_filter_maps
 """
 
-_REQUIRETLS = """
-    lmtp_requiretls_policy requiretls_enable requiretls_esmtp_header requiretls_redact_dsn
-    smtp_requiretls_policy
-"""
-
 _OTHER = """
     alternate_config_directories debug_peer_level
     debug_peer_list delay_logging_resolution_limit
@@ -52,7 +47,7 @@ _OTHER = """
     tcp_windowsize
 """
 
-NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _REQUIRETLS + _OTHER)
+NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _OTHER)
 """Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(

@@ -10,7 +10,8 @@ from libmail.ipc.messages import DsnNotify, EnvelopeFlag
 
 
 def test_bits_are_those_of_the_wire() -> None:
-    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "DSN_HEADERS", "DSN_FULL", "RELAYED"):
+    for name in ("EIGHTBIT", "VERIFY_ONLY", "VERBOSE", "DSN_HEADERS", "DSN_FULL", "RELAYED",
+                 "REQUIRETLS", "SMTPUTF8"):  # fmt: skip
         assert getattr(bits, name) == EnvelopeFlag[name]
     assert {bit.name.lower(): bit for bit in DsnNotify if bit.name} == bits.NOTIFY
     assert bits.NOTIFY_NEVER == DsnNotify.NEVER
@@ -56,6 +57,9 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("-C main.cf x", {"config_directory": "."}),
     ("-n -m -om -em -h3 -Am -c -x -U -L y -e m -p z -O a=b -o7 x", {"recipients": ["x"]}),
     ("-G x", {"flags": bits.RELAYED}),
+    ("-Orequiretls=yes x", {"flags": bits.REQUIRETLS}),
+    ("-O RequireTLS=YES -O SMTPUTF8=yes x", {"flags": bits.REQUIRETLS | bits.SMTPUTF8}),
+    ("-O requiretls=yes -O requiretls=no x", {"flags": 0}),
     ("-o8 -ofme x", {"flags": 0, "sender": None}),
     ("-B7bit x", {"flags": 0}),
     ("-Nnever,never x", {"notify": 1, "warnings": []}),

@@ -52,6 +52,7 @@ PARAMS = BounceParams(
     myhostname="mail.test",
     myorigin="mail.test",
     notify_classes=("resource",),
+    requiretls_redact_dsn=True,
     smtputf8_enable=True,
 )
 FLUSH = FlushClientParams(("flushed.test",), "flush", 5.0, (), True)
@@ -67,6 +68,7 @@ class FakeNotifier(Notifier):
         super().__init__(prepared, CleanupClient(ServicePool("public/cleanup")))
         self.sent: list[tuple[str, str, list[str], bool]] = []
         self.begun: list[str] = []
+        self.protected: list[bool] = []
         self.status = 0
         self.down = False
 
@@ -84,15 +86,25 @@ class FakeNotifier(Notifier):
         if self.down:
             raise ServiceUnavailable("down")
         body = original.body is not None
+        self.protected.append(bool(self._envelope("", original).flags & EnvelopeFlag.REQUIRETLS))
         self.sent.append((recipient, job.name, [t.address for t in targets], body))
         return self.status
 
 
 class World:
     def __init__(
-        self, service: str = "bounce", *classes: str, disable_verp_bounces: bool = False
+        self,
+        service: str = "bounce",
+        *classes: str,
+        disable_verp_bounces: bool = False,
+        redact: bool = True,
     ) -> None:
-        params = replace(PARAMS, notify_classes=classes, disable_verp_bounces=disable_verp_bounces)
+        params = replace(
+            PARAMS,
+            notify_classes=classes,
+            disable_verp_bounces=disable_verp_bounces,
+            requiretls_redact_dsn=redact,
+        )
         prepared = Prepared(params, "doubles", builtin_templates(), {}, FLUSH, flush_domains(FLUSH))
         self.notifier = FakeNotifier(prepared)
         self.reporter = Reporter(prepared, service, self.notifier)
@@ -136,6 +148,16 @@ def test_failure(message: QueueId) -> None:
     assert world.flush("bounce", message) == 0
     assert world.notifier.sent == [("me@x", "failure", ["x@y"], True)]
     assert not world.has_log(message)
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_failure_of_a_message_that_requires_tls(message: QueueId, *, redact: bool) -> None:
+    """Its report may go where there is no REQUIRETLS, but without the body."""
+    world = World(redact=redact)
+    assert world.append(FAILED, queue_id=message) == 0
+    assert world.flush("bounce", message, flags=int(EnvelopeFlag.REQUIRETLS)) == 0
+    assert world.notifier.sent == [("me@x", "failure", ["x@y"], not redact)]
+    assert world.notifier.protected == [not redact]
 
 
 def test_verp_sends_one_report_a_recipient(message: QueueId) -> None:

@@ -55,6 +55,8 @@ HEADERS = HeaderParams(
     header_address_token_limit=10240,
     hopcount_limit=50,
     non_empty_end_of_header_action="fix_quietly",
+    requiretls_enable=True,
+    requiretls_esmtp_header=True,
     tls_required_enable=True,
 )
 INSPECTION = InspectionParams(

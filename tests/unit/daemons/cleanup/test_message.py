@@ -273,6 +273,10 @@ def test_duplicates_by_address_alone(
         (b"TLS-Required: yes", b"x", 0, 0),
         (b"TLS-Required: no, really", b"x", 0, 0),
         (b"X: y", b"TLS-Required: no", 0, 0),
+        (b"Require-TLS-ESMTP: yes", b"x", 0, EnvelopeFlag.REQUIRETLS),
+        (b"Require-TLS-ESMTP: no", b"x", 0, 0),
+        (b"TLS-Required: no\r\nrequire-tls-esmtp:YES", b"x", 0, EnvelopeFlag.REQUIRETLS),
+        (b"TLS-Required: no", b"x", EnvelopeFlag.REQUIRETLS, EnvelopeFlag.REQUIRETLS),
         (b"Content-Transfer-Encoding: 8bit", b"x", 0, EnvelopeFlag.EIGHTBIT),
         (b"content-transfer-encoding:BINARY", b"x", 0, EnvelopeFlag.EIGHTBIT),
         (b"Content-Transfer-Encoding: 7bit", b"x", EnvelopeFlag.EIGHTBIT, 0),
@@ -290,6 +294,32 @@ def test_declared_encoding(
     data = HEADER + header + b"\r\n\r\n" + body + b"\r\n"
     file, _ = read(submit(make_mapper, data, envelope=envelope))
     assert file.envelope().flags == after
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_requiretls_is_noted_in_the_header(make_mapper: MakeMapper, *, there: bool) -> None:
+    """For content filters, which may not keep it otherwise."""
+    envelope = ENVELOPE._replace(flags=int(EnvelopeFlag.REQUIRETLS))
+    field = b"Require-TLS-ESMTP: yes\r\n"
+    data = HEADER + (field if there else b"")
+    _, content = read(submit(make_mapper, data + b"\r\nbody\r\n", envelope=envelope))
+    assert content.count(field) == 1
+
+
+@pytest.mark.parametrize("name", ["requiretls_enable", "requiretls_esmtp_header"])
+def test_requiretls_is_not_in_the_header(
+    make_mapper: MakeMapper, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    headers = replace(HEADERS, requiretls_enable=False)
+    if name != "requiretls_enable":
+        headers = replace(HEADERS, requiretls_esmtp_header=False)
+    monkeypatch.setitem(globals(), "HEADERS", headers)
+    envelope = ENVELOPE._replace(flags=int(EnvelopeFlag.REQUIRETLS))
+    _, content = read(submit(make_mapper, HEADER + b"\r\nbody\r\n", envelope=envelope))
+    assert b"Require-TLS-ESMTP" not in content
+    field = b"Require-TLS-ESMTP: yes\r\n\r\n"
+    file, _ = read(submit(make_mapper, HEADER + field))
+    assert file.envelope().flags == 0
 
 
 def test_hold(make_mapper: MakeMapper) -> None:

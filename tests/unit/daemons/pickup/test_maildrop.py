@@ -123,7 +123,8 @@ def test_a_file_becomes_mail(world: World) -> None:
         "",
     )
     assert sent.flags & EnvelopeFlag.LOCAL
-    assert not sent.flags & EnvelopeFlag.REQUIRETLS
+    assert sent.flags & EnvelopeFlag.REQUIRETLS
+    assert not sent.flags & (EnvelopeFlag.PROBE | EnvelopeFlag.TLS_OPTIONAL)
     assert sent.cleanup_flags == world.submitter.flags
     assert recipients == [Recipient("c@d", "c@d")]
     assert content == b"Subject: x\r\n\r\nbody\r\n"

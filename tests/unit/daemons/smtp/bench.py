@@ -16,6 +16,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices
 from daemons.smtp.replyfilter import ReplyFilter
+from daemons.smtp.requiretls import open_requiretls
 from daemons.smtp.settings import Flags, Settings, SmtpParams, source_addresses
 from daemons.smtp.shared import Decisions, SmtpClient, discard_title
 from daemons.smtp.tls_policy import open_policies
@@ -239,6 +240,7 @@ class Bench:
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
             logins=open_logins(config, prefix, TableOptions.of(config)),
+            requiretls=open_requiretls(params, prefix, TableOptions.of(config)),
         )
         notices = Notices(Postmaster(config.load(NoticeParams), self.notices), lmtp=lmtp)
         self.reporter = open_reporter(config, prefix, decisions.lookups) if tls.ever else None

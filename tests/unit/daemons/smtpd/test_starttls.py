@@ -13,9 +13,10 @@ import pytest
 
 from daemons.smtpd.prepared import open_tables
 from libmail.config import open_config
-from libmail.ipc.messages import ClientCounts
+from libmail.ipc.messages import ClientCounts, EnvelopeFlag
 from libmail.log import Fatal
 from tests.certificates import Authority
+from tests.unit.daemons.smtp.bench import Server as Filter
 from tests.unit.daemons.smtpd.fakes import MAIN_CF, Instance, running
 from tests.unit.waiting import until
 
@@ -136,6 +137,67 @@ def test_a_message_inside_of_tls(tmp_path: Path, authority: Authority) -> None:
         )
 
     serve(tmp_path, authority, talk, "smtpd_tls_received_header = yes")
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_requiretls(tmp_path: Path, authority: Authority, *, hidden: bool) -> None:
+    """Announced, and allowed, within TLS only."""
+    unknown = "555 5.5.4 Unsupported option: requiretls\r\n"
+
+    async def talk(instance: Instance) -> None:
+        client = Client(instance)
+        await client.connect()
+        assert "REQUIRETLS" not in await client.say("EHLO x")
+        early = await client.say("MAIL FROM:<a@b.org> requiretls")
+        wanted = unknown if hidden else "530 5.7.0 Must issue a STARTTLS command first\r\n"
+        assert early == wanted
+        await client.starttls()
+        assert ("250 REQUIRETLS\r\n" in await client.say("EHLO x")) is not hidden
+        answer = await client.say("MAIL FROM:<a@b.org> requiretls")
+        assert answer == (unknown if hidden else "250 2.1.0 Ok\r\n")
+        if not hidden:
+            await client.say("RCPT TO:<alice@example.test>", "DATA", "Subject: x\r\n\r\n.")
+            (message,) = instance.mail.messages
+            assert message.envelope.flags & EnvelopeFlag.REQUIRETLS
+            value = await client.say("MAIL FROM:<a@b.org> REQUIRETLS=yes")
+            assert value == "555 5.5.4 Unsupported option: REQUIRETLS=yes\r\n"
+        await client.say("QUIT")
+        await client.gone()
+
+    serve(tmp_path, authority, talk, f"requiretls_enable = {'no' if hidden else 'yes'}")
+
+
+def test_requiretls_and_a_filter_that_knows_nothing_of_it(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """smtpd_proxy_filter: it comes back as a field of the header."""
+
+    async def main() -> None:
+        async with Filter() as filtering:
+
+            async def talk(instance: Instance) -> None:
+                client = Client(instance)
+                await client.connect()
+                await client.say("EHLO x")
+                await client.starttls()
+                await client.say("EHLO x", "MAIL FROM:<a@b.org> SIZE=10 requiretls")
+                await client.say("RCPT TO:<alice@example.test>", "DATA", "Subject: x\r\n\r\n.")
+                await client.say("QUIT")
+                await client.gone()
+
+            chain = authority.issue("mail.example.test").chain
+            lines = [
+                "smtpd_tls_security_level = may",
+                f"smtpd_tls_chain_files = {chain}",
+                f"smtpd_proxy_filter = 127.0.0.1:{filtering.port}",
+                "",
+            ]
+            async with running(tmp_path, "\n".join(lines)) as instance:
+                await asyncio.wait_for(talk(instance), 60)
+            assert "MAIL FROM:<a@b.org> SIZE=10" in filtering.sessions[0]
+            assert b"\r\nRequire-TLS-ESMTP: yes\r\nSubject: x\r\n" in filtering.contents[0]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -291,7 +353,7 @@ def test_a_certificate_is_required(
         except OSError:
             assert reason  # the library may tell the client so in the handshake
         if not reason:
-            assert reply.endswith("250 CHUNKING\r\n")
+            assert reply.endswith("250-CHUNKING\r\n250 REQUIRETLS\r\n")
         elif reply:
             assert reply == f"421 4.7.1 mail.example.test Error: {reason}\r\n"
             shown = f"NOQUEUE: abort: TLS from unknown[127.0.0.1]: {reason}"
