@@ -18,6 +18,8 @@ from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
 from libmail.tables.building.upkeep import kept_tables
 from libmail.tables.table import TableError
+from libmail.tls.errors import LibraryMissing
+from libmail.tls.watched_files import named_certificates
 
 __all__ = [
     "abort",
@@ -132,8 +134,21 @@ def check(config: Config) -> None:
     ]
     if privileged:
         problems += dns_problems(config, entries, owner)
+    problems += _problems_of_tls(config, entries)
     for text in problems:
         warning(text)
+
+
+def _problems_of_tls(config: Config, entries: Sequence[ServiceEntry]) -> list[str]:
+    if not named_certificates(config, entries):
+        return []
+    from libmail.dns.resolver import Resolver
+
+    try:
+        from commands.postfix.certificates import certificate_problems, dane_problems
+    except LibraryMissing:
+        return []  # whoever needs it complains
+    return [*certificate_problems(config, entries), *dane_problems(config, Resolver())]
 
 
 def set_permissions(config: Config) -> None:

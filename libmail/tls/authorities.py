@@ -37,6 +37,7 @@ class Authorities:
         """
         self.handle = FFI.gc(CRYPTO.X509_STORE_new(), CRYPTO.X509_STORE_free)
         self.names: list[Certificate] = []
+        self._known: list[Certificate] = []  # those that were asked for, and all of files
         self._by_hash: defaultdict[int, list[bytes]] = defaultdict(list)
         self._self = FFI.new_handle(self)
         if file:
@@ -61,6 +62,7 @@ class Authorities:
             raise TlsConfigError(f'{_UNUSABLE}, CAfile="{path}": {error.reason}') from None
         if not found:
             raise TlsConfigError(f'{_UNUSABLE}, CAfile="{path}": no certificate in it')
+        self._known += found
         return found
 
     def _read_directory(self, path: str) -> None:
@@ -83,6 +85,17 @@ class Authorities:
             self._load(file)
         if os.path.isdir(directory):
             self._read_directory(directory)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._known or self._by_hash)
+
+    def has_issuer_of(self, certificate: Certificate) -> bool:
+        """Whether one has the name of the issuer of a certificate."""
+        name = CRYPTO.X509_get_issuer_name(certificate.handle)
+        self._known += self.parsed(CRYPTO.X509_NAME_hash_ex(name, FFI.NULL, FFI.NULL, FFI.NULL))
+        subjects = (CRYPTO.X509_get_subject_name(one.handle) for one in self._known)
+        return any(CRYPTO.X509_NAME_cmp(subject, name) == 0 for subject in subjects)
 
     def parsed(self, hashed: int) -> list[Certificate]:
         """The certificates of the directory whose subject has the hash, now in the store."""

@@ -6,6 +6,7 @@ certificates and keys are given to the library as if they were records with usag
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ PUBLIC_KEY: Final = 1
 FULL: Final = 0  # matching types: the whole object, or its digest
 _SIZES: Final = {1: 32, 2: 64}  # octets of SHA-256, SHA-512
 _NUMBERS: Final = {"sha256": 1, "sha512": 2}
+_HASHES: Final = {number: name for name, number in _NUMBERS.items()}
 _SHORTEST: Final = 4  # octets of a record: three numbers, and something
 _PRIVATE: Final = 255  # matching type for private use
 _MOST_DIGESTS: Final = 16
@@ -58,6 +60,14 @@ class Tlsa:
         if (size is not None and len(self.data) != size) or not self.data:
             return "malformed TLSA association data"
         return ""
+
+    def fits(self, certificate: bytes, key: bytes) -> bool:
+        """Whether it says this of a certificate. Both in DER; key: SubjectPublicKeyInfo."""
+        content = key if self.selector == PUBLIC_KEY else certificate
+        if self.matching == FULL:
+            return self.data == content
+        digest = _HASHES.get(self.matching)
+        return digest is not None and self.data == hashlib.new(digest, content).digest()
 
     def whole(self) -> str:
         """As in a zone file, RFC 6698 §2.2."""

@@ -33,10 +33,11 @@ def problem_of(files: CertificateFiles, contents: Contents) -> str:
     except TlsConfigError as error:
         return error.reason
     for chain in chains:
+        source = files.paths[0] if files.algorithm else chain.source
         if chain.certificate.seconds_left() <= 0:
-            return f"the certificate in {chain.source} has expired"
+            return f"the certificate in {source} has expired"
         if chain.certificate.seconds_to_wait() > 0:
-            return f"the certificate in {chain.source} is not valid yet"
+            return f"the certificate in {source} is not valid yet"
     return ""
 
 

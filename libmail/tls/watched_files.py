@@ -15,7 +15,7 @@ from libmail.tables.braces import split_list, strip_braces
 from libmail.tables.file_values import named_files, names_in
 from libmail.tls.certificate_files import CertificateFiles, configured_files, views
 
-__all__ = ["watched_files", "watched_tables"]
+__all__ = ["named_certificates", "watched_files", "watched_tables"]
 
 _TABLE: Final = re.compile(r"(?<![\w-])(?:btree|cdb|dbm|hash|lmdb|texthash):(/[^\s,{}]+)")
 _INLINE: Final = "inline:"
@@ -30,8 +30,13 @@ def watched_tables(config: Config, entries: Sequence[ServiceEntry]) -> tuple[str
 
 def watched_files(config: Config, entries: Sequence[ServiceEntry]) -> tuple[CertificateFiles, ...]:
     """All certificates, where tls_auto_reload wants it."""
-    if not config.bool("tls_auto_reload"):
-        return ()
+    return named_certificates(config, entries) if config.bool("tls_auto_reload") else ()
+
+
+def named_certificates(
+    config: Config, entries: Sequence[ServiceEntry]
+) -> tuple[CertificateFiles, ...]:
+    """All certificates that the configuration and its tables name."""
     found = dict.fromkeys(configured_files(config, entries))
     for path in watched_tables(config, entries):
         with suppress(OSError):  # whoever uses the table complains

@@ -45,7 +45,7 @@ def test_problems(tmp_path: Path, authority: Authority) -> None:
         f"ECDSA private key in {pair.key} does not match public key in {pair.certificate}"
     )
     pair.write(expired := authority.issue("mail.test", days=-1), expired)
-    assert problem_of(pair.files, pair.files.read()).endswith("key.pem has expired")
+    assert problem_of(pair.files, pair.files.read()).endswith("cert.pem has expired")
     pair.write(good, good)
     whole = pair.certificate.read_bytes()
     for length in (0, 100, len(whole) - 5):
