@@ -23,7 +23,7 @@ from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 from libmail.tls.certificate import fingerprint
 from libmail.tls.chains_by_name import ChainsByName
-from libmail.tls.channel import TlsChannel, secured
+from libmail.tls.channel import TlsChannel, first_record, secured
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
@@ -83,11 +83,13 @@ class Handshakes:
         for the log. timeout: seconds for the whole handshake. received: data of the handshake that
         was read already. Raises TlsFailed, ServerStopping, which the caller logs.
         """
-        connection = accept(self._context)
-        if self._loglevel.states:
-            connection.watch(LOG.info, peer)
         try:
             async with asyncio.timeout(timeout):
+                if not self._loglevel.states:  # which tell of a handshake from its beginning
+                    received = await first_record(channel, received)
+                connection = accept(self._context)
+                if self._loglevel.states:
+                    connection.watch(LOG.info, peer)
                 inside = await secured(channel, connection, self._answer, received)
         except TimeoutError:
             raise TlsFailed("Connection timed out", lost=True) from None

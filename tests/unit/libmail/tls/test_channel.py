@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from libmail.net.channel import ClientGone, ClientSilent
-from libmail.tls.channel import TlsChannel, secured
+from libmail.tls.channel import TlsChannel, first_record, secured
 from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
@@ -108,7 +108,12 @@ def run(main: Coroutine[object, object, T]) -> T:
 
 async def shaken(network: Network, server: Connection) -> TlsChannel:
     network.advance()
-    return await secured(network, server, nothing_to_look_up)
+    return await shaken_as_it_is(network, server)
+
+
+async def shaken_as_it_is(network: Network, server: Connection) -> TlsChannel:
+    begun = await first_record(network)
+    return await secured(network, server, nothing_to_look_up, begun)
 
 
 @pytest.mark.parametrize("protocols", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
@@ -181,6 +186,36 @@ def test_the_beginning_may_have_been_read_already(ends: Ends) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_the_library_waits_for_a_whole_record(ends: Ends, size: int) -> None:
+    async def main() -> None:
+        network = Network(ends.client(), size)
+        network.advance()
+        hello = network.pending
+        begun = await first_record(network)
+        assert begun == hello[: len(begun)]
+        assert len(begun) == len(hello)
+        network = Network(ends.client(), size, len(hello) - 1)
+        network.advance()
+        with pytest.raises(TlsFailed, match="lost connection"):
+            await first_record(network)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [(b"\x80\x2e\x01", 1), (b"EHLO", 1), (b"\x16\x03\x01\xff\xff..", 5), (b"\x16\x03\x01\0\0", 5)],
+)
+def test_what_is_no_record_is_for_the_library(ends: Ends, data: bytes, length: int) -> None:
+    async def main() -> None:
+        network = Network(ends.client(), 1)
+        network.pending = data
+        assert await first_record(network) == data[:length]
+
+    run(main())
+
+
 def length_of_handshake(ends: Ends) -> int:
     async def main() -> int:
         network = Network(ends.client(), 1)
@@ -217,7 +252,7 @@ def test_what_is_no_handshake(ends: Ends, data: bytes) -> None:
         alerts: list[bytes] = []
         network.write = alerts.append  # type: ignore[assignment, method-assign]
         with pytest.raises(TlsFailed):
-            await secured(network, ends.server(), nothing_to_look_up)
+            await shaken_as_it_is(network, ends.server())
         assert all(alert[:1] == b"\x15" for alert in alerts)
 
     run(main())
