@@ -36,7 +36,12 @@ INCLUDED: Final = (
 # What else there is in a suite, and sets of packages that tests install: downloaded only.
 ALSO: Final = {"bookworm": "", "trixie": ",python3-pyasyncore"}
 OTHERS: Final = {
-    "bookworm": ("postfix postfix-pcre bsd-mailx", "exim4-daemon-light", "mailutils"),
+    "bookworm": (
+        "postfix postfix-pcre bsd-mailx",
+        "exim4-daemon-light",
+        "mailutils",
+        "php-cli procmail sasl2-bin libsasl2-modules",
+    ),
     "trixie": (),
 }
 TOOLS: Final = ("mmdebstrap", "systemd-nspawn", "unshare", "nsenter", "dpkg-buildpackage")

@@ -34,6 +34,21 @@ done
 touch /run/ended
 """
 
+PASSWORD = "correct horse"
+LOG_IN = """
+import smtplib, sys
+mechanism, password = sys.argv[1:]
+with smtplib.SMTP("localhost") as client:
+    client.starttls()
+    client.ehlo()
+    client.user, client.password = "user", password
+    way = getattr(client, "auth_" + mechanism.lower().replace("-", "_"))
+    try:
+        client.auth(mechanism, way)
+    except smtplib.SMTPAuthenticationError:
+        sys.exit(1)
+"""
+
 
 @pytest.fixture(scope="module")
 def machine(make_machine: MakeMachine) -> Machine:
@@ -161,8 +176,81 @@ def test_instances(machine: Machine) -> None:
     assert runs(machine)
 
 
+def test_php(machine: Machine) -> None:
+    """Its function mail, as it is after the installation."""
+    machine.run("apt-get", "install", "-y", "php-cli")
+    before = len(subjects(machine))
+    machine.run("php", "-r", 'mail("user", "from php", "x") || exit(1);')
+    wait_until(lambda: len(subjects(machine)) > before)
+    assert subjects(machine)[-1] == "from php"
+
+
+# What the tests of Debian's own package do, from here to test_set_permissions.
+
+
+def test_mailbox_command(machine: Machine) -> None:
+    machine.run("apt-get", "install", "-y", "procmail")
+    machine.run("postconf", "-e", 'mailbox_command=procmail -a "$EXTENSION"')
+    machine.run("postfix", "reload")
+    before = len(subjects(machine))
+    machine.shell("printf 'Subject: by procmail\n\nx\n' | sendmail user")
+    wait_until(lambda: len(subjects(machine)) > before)
+    machine.run("postconf", "-X", "mailbox_command")
+    machine.run("postfix", "reload")
+
+
+def test_mailbox_that_is_a_link_to_a_file_of_root(machine: Machine) -> None:
+    """A user cannot have mail written where the user may not write (CVE-2008-2936)."""
+    secret, mailbox = machine.top / "root/secret", machine.top / "var/mail/load"
+    secret.write_text("secret\n")
+    machine.shell("su load -c 'ln -s /root/secret /tmp/link'; mv /tmp/link /var/mail/load")
+    machine.shell("printf 'Subject: mine\n\nx\n' | sendmail load")
+    log = machine.top / "var/log/mail.log"
+    wait_until(lambda: "to=<load@" in log.read_text("utf-8", "replace"))
+    assert secret.read_text() == "secret\n"
+    mailbox.unlink()
+    machine.run("postsuper", "-d", "ALL")
+
+
+def log_in(machine: Machine, mechanism: str, password: str) -> bool:
+    """Whether the user may log in over TLS, with the mechanism that is left to the client."""
+    done = machine.try_run("python3", "-c", LOG_IN, mechanism, password)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0
+
+
+def test_logins_by_saslauthd(machine: Machine) -> None:
+    """Cyrus SASL, configured where Debian has that: /etc/postfix/sasl/smtpd.conf."""
+    machine.run("apt-get", "install", "-y", "sasl2-bin", "libsasl2-modules")
+    machine.run("postconf", "-e", "smtpd_sasl_auth_enable=yes")
+    (machine.top / "etc/postfix/sasl/smtpd.conf").write_text(
+        "pwcheck_method: saslauthd\nmech_list: PLAIN LOGIN\n"
+    )
+    machine.shell(f"echo 'user:{PASSWORD}' | chpasswd; adduser --quiet postfix sasl")
+    machine.shell("echo START=yes >>/etc/default/saslauthd")
+    machine.run("service", "saslauthd", "restart")
+    machine.run("service", "postfix", "restart")
+    for mechanism in ("PLAIN", "LOGIN"):
+        assert log_in(machine, mechanism, PASSWORD)
+        assert not log_in(machine, mechanism, "wrong")
+
+
+def test_logins_by_sasldb(machine: Machine) -> None:
+    (machine.top / "etc/postfix/sasl/smtpd.conf").write_text(
+        "pwcheck_method: auxprop\nmech_list: PLAIN CRAM-MD5\n"
+    )
+    machine.shell(
+        f"echo '{PASSWORD}' | saslpasswd2 -p -c -u $(postconf -h myhostname) user;"
+        "chgrp postfix /etc/sasldb2; chmod 640 /etc/sasldb2"
+    )
+    machine.run("service", "postfix", "restart")
+    for mechanism in ("PLAIN", "CRAM-MD5"):
+        assert log_in(machine, mechanism, PASSWORD)
+        assert not log_in(machine, mechanism, "wrong")
+
+
 def test_set_permissions(machine: Machine) -> None:
-    """What the tests of the original's package end with; post-install is called by others."""
+    """Their end; post-install is called by others."""
     machine.run("postfix", "set-permissions")
     machine.run("/usr/lib/postfix/sbin/post-install", "meta_directory=/etc/postfix",
                 "create-missing")  # fmt: skip
