@@ -36,6 +36,13 @@ for file in etc/localtime etc/services etc/resolv.conf etc/hosts etc/host.conf \
     give "${file#/}"
 done
 
+# libsasl2 seeds its random numbers there, and else with what is easier to guess.  Containers may
+# not make devices.
+if [ ! -c "$queue/dev/urandom" ]; then
+    mkdir -p "$queue/dev"
+    cp -a /dev/urandom "$queue/dev/urandom" 2>/dev/null || true
+fi
+
 # A table unix:passwd.byname is asked in the jail: names alone, no more.
 case $(echo "$settings" | sed -n 2p) in
 *proxy:unix:passwd.byname*) ;;

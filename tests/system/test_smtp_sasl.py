@@ -1,4 +1,4 @@
-"""smtp(8) logs in to a smarthost: Debian's Postfix, which asks Debian's Dovecot."""
+"""smtp(8) logs in to a smarthost: Debian's Postfix, which asks Debian's Dovecot, or Cyrus."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from tests.certificates import Authority
 from tests.system.conftest import MakePostfix, MakeSystem
 from tests.system.dovecot import LOGIN, OTHER, PASSWORD, Dovecot
 from tests.system.harness import MailSystem, RealPostfix, free_port
+from tests.system.test_cyrus import AUXPROP, sasldb
+from tests.system.test_cyrus import LOGIN as CYRUS_LOGIN
+from tests.system.test_cyrus import PASSWORD as CYRUS_PASSWORD
 
 pytestmark = pytest.mark.root
 MESSAGE = b"Subject: test\r\n\r\nhello\r\n"
@@ -84,6 +87,37 @@ def test_mechanisms(
     ours.wait_for_log(r"to=<x@next\.test>.* dsn=2\.0\.0, status=sent")
     server.wait_for_log(f"sasl_method={method}, sasl_username={LOGIN}")
     tells_nothing(ours)
+
+
+@pytest.mark.parametrize("method", ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "LOGIN", "PLAIN"])
+def test_cyrus(
+    make_system: MakeSystem, make_postfix: MakePostfix, short_tmp: Path, method: str
+) -> None:
+    """The smarthost has the Cyrus library, and accounts made by saslpasswd2."""
+    short_tmp.chmod(0o755)
+    sasldb(short_tmp, **{CYRUS_LOGIN: "server.test"})
+    server = make_postfix(
+        main={
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_sasl_local_domain": "server.test",
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+            "smtpd_client_restrictions": "",
+        }
+    )
+    folder = server.config_directory / "sasl"
+    folder.mkdir()
+    (folder / "smtpd.conf").write_text(AUXPROP.format(top=short_tmp))
+    server.start()
+    nexthop = f"[127.0.0.1]:{server.smtp_port}"
+    ours = client(
+        make_system,
+        nexthop,
+        f"{nexthop} {CYRUS_LOGIN}:{CYRUS_PASSWORD}\n",
+        smtp_sasl_mechanism_filter=method,
+    )
+    ours.send("a@client.test", ["x@next.test"], MESSAGE)
+    ours.wait_for_log(r"to=<x@next\.test>.* dsn=2\.0\.0, status=sent")
+    server.wait_for_log(f"sasl_method={method}, sasl_username={CYRUS_LOGIN}")
 
 
 def test_each_sender_logs_in(
