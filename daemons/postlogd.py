@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from libmail.log import LOG, Fatal, Logger
-from libmail.log.batch import HOLD, Line, decode_datagram
+from libmail.log.batch import HOLD, STAMP, decode_datagram, stamp_of, stamped
 from libmail.log.setup import maillog_file, open_log, open_maillog, standard_stream
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 
@@ -82,17 +82,16 @@ class UserLines:
 
     def __init__(self, name: str, *, json_format: bool) -> None:
         """name: syslog_name."""
-        self._lines: list[Line] = []
+        self._lines: list[bytes] = []  # with their times
         self._logger = Logger()
         self._logger.open(self._take, f"{name}/postlog", json_format=json_format)
         self._since = 0.0  # the limit counts from here
         self._counts = Counter[int]()
 
     def _take(self, severity: int, head: str, text: str) -> None:
-        data = f"{head}{text}\n".encode("utf-8", "replace")
-        self._lines.append(Line(time.time_ns(), data))
+        self._lines.append(stamped(f"{head}{text}\n".encode("utf-8", "replace")))
 
-    def decode(self, data: bytes, uid: int) -> list[Line]:
+    def decode(self, data: bytes, uid: int) -> list[bytes]:
         """What to log for a datagram, perhaps nothing."""
         now = time.monotonic()
         if now - self._since >= _INTERVAL:
@@ -124,7 +123,7 @@ class Writer:
         self._file = file
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
-        self._lines: list[Line] = []
+        self._lines: list[bytes] = []  # with their times
         self._rest = b""  # of a line that was written in part
         self._scheduled = False
         self._checked = 0.0
@@ -147,8 +146,9 @@ class Writer:
         self._scheduled = False
         self._follow_rotation()
         lines = sorted(self._lines)
-        ripe = bisect.bisect(lines, (time.time_ns() - int(settle * 1e9),)) if settle else len(lines)
-        data = self._rest + b"".join([line.data for line in lines[:ripe]])
+        until = stamp_of(time.time_ns() - int(settle * 1e9))
+        ripe = bisect.bisect(lines, until) if settle else len(lines)
+        data = self._rest + b"".join([line[STAMP:] for line in lines[:ripe]])
         self._lines = lines[ripe:]
         try:
             written = os.write(self._file.fd, data) if data else 0

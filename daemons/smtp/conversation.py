@@ -287,7 +287,7 @@ class Conversation:
         session, queue_id = self._session, self._request.queue_id
         awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
         while True:
-            if commands := transaction.output():
+            if transaction.unsent and (commands := transaction.output()):
                 session.wire.send(commands)
             if transaction.next is awaited:
                 phase = transaction.phase

@@ -7,6 +7,7 @@ system for the names of clients, policy servers of others. Writes: nothing itsel
 Needs: its tables open before the jail; after it public/cleanup, private/rewrite and the network.
 """
 
+from collections.abc import Coroutine
 from typing import Final
 
 from daemons.smtpd.prepared import Prepared, open_tables
@@ -63,14 +64,14 @@ class Front:
             server.tls.handshakes.begin(runtime.spawn)
         runtime.spawn(self._stop())
 
-    async def _session(self, channel: ClientChannel) -> None:
+    def _session(self, channel: ClientChannel) -> Coroutine[object, object, None]:
         client, said = client_at(channel.ends), channel.said
         session = Session(self._server, channel, VERBS, client, screened=channel.passed, said=said)
         params = self._server.params
         if params.smtpd_per_request_deadline:
             limit = RequestLimit(params.smtpd_timeout, params.smtpd_min_data_rate)
             channel.request_limit = session.dialogue.request_limit = limit
-        await session.run()
+        return session.run()  # not awaited here: a coroutine costs memory for each idle client
 
     async def _stop(self) -> None:
         """When the system stops: end the sessions that wait for a command."""

@@ -41,7 +41,7 @@ async def arrive(session: "Session") -> Reply | None:
         session.rate_limited = client
         refused = await server.rates.connect(client, session.client)
         if refused is not None:
-            session.tally.kinds.add("policy")
+            session.tally.kinds |= {"policy"}
             return refused
     dialogue.core.treat_newlines(await server.clients.newlines(client))
     session.authorization = await server.clients.authorization(client)

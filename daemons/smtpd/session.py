@@ -221,7 +221,7 @@ class Session:
         tally = self.tally
         if tally.errors and tally.exhausted:
             self._reason = "too many errors"
-            tally.kinds.add("protocol")
+            tally.kinds |= {"protocol"}
             host = self.server.params.myhostname
             await self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
             raise SessionEnded
@@ -288,7 +288,7 @@ class Session:
         """smtpd_tls_req_ccert: refuse the first command within TLS."""
         reason = self.unidentified
         LOG.info(f"NOQUEUE: abort: TLS from {self.client}: {reason}")
-        self.tally.kinds.add("policy")
+        self.tally.kinds |= {"policy"}
         await self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
         raise SessionEnded
 
@@ -347,7 +347,7 @@ class Session:
     def judge(self, verdict: Verdict) -> Answer | None:
         """Log and carry out the verdict of restrictions; the answer if they refuse, or None."""
         if verdict.errors:
-            self.tally.kinds.update(verdict.errors)
+            self.tally.kinds |= {*verdict.errors}
         for effect in verdict.effects:
             if effect.action in LINES:
                 say(effect)

@@ -29,7 +29,7 @@ class Tally:
         self._junk = 0
         self._secret = False  # the last line had a secret, and the next may be the rest of it
         self.errors = 0
-        self.kinds: set[str] = set()
+        self.kinds: frozenset[str] = frozenset()
         self.transcript: list[tuple[Direction, bytes]] = []
 
     # the transcript
@@ -79,7 +79,7 @@ class Tally:
         """Count an error of the client."""
         self.errors += 1
         if kind:
-            self.kinds.add(kind)
+            self.kinds |= {kind}
 
     def junk(self) -> None:
         """Count a junk command; beyond smtpd_junk_command_limit it is an error."""
@@ -90,7 +90,7 @@ class Tally:
     def forgive(self) -> None:
         """Reset the counters after a message was accepted."""
         self.errors = self._junk = 0
-        self.kinds.clear()
+        self.kinds = frozenset()
 
     @property
     def exhausted(self) -> bool:

@@ -28,7 +28,7 @@ async def begin_wrapped(session: "Session", *, limited: bool) -> None:
         )
         raise SessionEnded
     if limited and not await server.rates.may_handshake(session.facts.client):
-        session.tally.kinds.add("policy")
+        session.tally.kinds |= {"policy"}
         refused = f"Refusing TLS service request from {session.client}"
         LOG.warning(f"{refused} for service {server.service}")
         raise SessionEnded
@@ -70,6 +70,6 @@ async def _count(session: "Session") -> None:
     """smtpd_client_new_tls_session_rate_limit. Raises SessionEnded."""
     refused = await session.server.rates.handshake(session.facts.client, session.client)
     if refused is not None:
-        session.tally.kinds.add("policy")
+        session.tally.kinds |= {"policy"}
         await session.send(refused)
         raise SessionEnded

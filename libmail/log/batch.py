@@ -11,20 +11,19 @@ as 19 digits. Any other datagram is a single line.
 
 import time
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["HOLD", "Line", "decode_datagram", "encode_batch"]
+__all__ = ["HOLD", "STAMP", "decode_datagram", "encode_batch", "stamp_of", "stamped"]
 
 HOLD: Final = 0.02
+STAMP: Final = 19
+"""Octets of the time in front of a line; so lines are in the order in which they were logged."""
 _MARK: Final = b"\x01"
-_DIGITS: Final = 19
 
 
-class Line(NamedTuple):
-    """One log line. stamp: nanoseconds since the epoch; data: with its newline."""
-
-    stamp: int
-    data: bytes
+def stamp_of(nanoseconds: int) -> bytes:
+    """The time that stands in front of a line, as octets that sort as times do."""
+    return b"%0*d" % (STAMP, nanoseconds)
 
 
 def encode_batch(lines: Iterable[tuple[int, str]]) -> bytes:
@@ -33,22 +32,22 @@ def encode_batch(lines: Iterable[tuple[int, str]]) -> bytes:
     return _MARK + text.encode("utf-8", "replace")
 
 
-def _single(data: bytes) -> Line:
+def stamped(data: bytes) -> bytes:
+    """One line, with the time in front that it is now."""
     data = data.removesuffix(b"\n")
     if b"\n" in data:
         data = data.replace(b"\n", b"?")
-    return Line(time.time_ns(), data + b"\n")
+    return stamp_of(time.time_ns()) + data + b"\n"
 
 
-def decode_datagram(data: bytes) -> list[Line]:
-    """The lines in a datagram of the mail system, which nobody else may claim to be."""
+def decode_datagram(data: bytes) -> list[bytes]:
+    """The lines in a datagram of the mail system, which nobody else may claim to be.
+
+    Each has its time in front, `STAMP` octets.
+    """
     if not data.startswith(_MARK):
-        return [_single(data)]
-    lines = []
-    for part in data[1:].splitlines(keepends=True):
-        stamp = part[:_DIGITS]
-        if stamp.isdigit() and len(stamp) == _DIGITS:
-            lines.append(Line(int(stamp), part[_DIGITS:]))
-        else:
-            lines.append(_single(part))
-    return lines
+        return [stamped(data)]
+    return [
+        line if line[:STAMP].isdigit() and len(line) > STAMP else stamped(line)
+        for line in data[1:].splitlines(keepends=True)
+    ]

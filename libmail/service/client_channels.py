@@ -30,14 +30,15 @@ class ClientChannels:
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._channels = ChannelWatch(self._loop)
+        self._callbacks = self._connected, self._ended  # bound once, for thousands of clients
 
     def accept(self, _: socket.socket) -> asyncio.Protocol:
         """A client has connected."""
-        return ClientChannel(self._loop, self._limit, self._connected, self._ended)
+        return ClientChannel(self._loop, self._limit, *self._callbacks)
 
     def take_over(self, client: Passed) -> asyncio.Protocol:
         """Another program hands a client over."""
-        channel = ClientChannel(self._loop, self._limit, self._connected, self._ended, client.ends)
+        channel = ClientChannel(self._loop, self._limit, *self._callbacks, client.ends)
         channel.said = client.said
         return channel
 

@@ -333,12 +333,12 @@ class Transaction:
     the end of data; one, or with LMTP one for each accepted recipient, in their order. probe: the
     reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
     none that the command can have (2xx to DATA, 3xx to another): it may be that to another one.
-    phase: what a missing reply would be a reply to.
+    phase: what a missing reply would be a reply to. unsent: there are commands for `output` yet.
     """
 
     __slots__ = ("_accepted", "_first_rcpt", "_lmtp", "_pipelining", "_received", "_sent", "_steps",
                  "closing", "confused", "data", "final", "mail", "next", "phase", "probe",
-                 "rcpt")  # fmt: skip
+                 "rcpt", "unsent")  # fmt: skip
 
     def __init__(
         self,
@@ -369,6 +369,7 @@ class Transaction:
         self._received = 0
         self._accepted = 0
         self.next = _REPLY_NEXT
+        self.unsent = True
         self.phase = steps[0][0]
         self.closing = False
         self.confused = False
@@ -380,17 +381,17 @@ class Transaction:
 
     def output(self) -> bytes:
         """The commands to send now; b"" if there are none."""
-        steps = self._steps
-        if self._sent >= len(steps) or self.next is not _REPLY_NEXT:
+        steps, sent = self._steps, self._sent
+        if not self.unsent or self.next is not _REPLY_NEXT:
             return b""
         if self._pipelining:
-            commands = b"".join([command for _, command in steps[self._sent :]])
-            self._sent = len(steps)
-            return commands
-        if self._sent > self._received:
+            self.unsent = False
+            return b"".join([command for _, command in steps])
+        if sent > self._received:
             return b""
-        self._sent += 1
-        return steps[self._sent - 1][1]
+        self._sent = sent + 1
+        self.unsent = sent + 1 < len(steps)
+        return steps[sent][1]
 
     def receive(self, reply: ServerReply) -> None:
         """Take the reply to the command that `phase` tells."""
