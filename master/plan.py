@@ -100,15 +100,23 @@ def _most_sessions() -> int:
     return NO_LIMIT if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_DESCRIPTORS)
 
 
+def _sessions(own: Config, entry: ServiceEntry, program: Service[object] | None) -> int:
+    """How many clients a process serves at a time."""
+    most = _most_sessions()
+    if program is not None and program.all_comers:
+        return max(1, most * 3 // 4)  # the rest is for handing them over
+    sessions = own.family("_sessions_per_process", _family_name(entry))
+    return min(sessions if isinstance(sessions, int) else 1, most)
+
+
 def plan_of(entry: ServiceEntry, config: Config) -> Plan:
     """Decide. Raises ConfigError, Fatal."""
     own = config.override(entry.overrides, service_name=entry.name)
     program = load_program(entry.command)
-    sessions = own.family("_sessions_per_process", _family_name(entry))
     limit = limit_of(
         entry.maxproc,
         default_process_limit=config.int("default_process_limit"),
-        sessions_per_process=min(sessions if isinstance(sessions, int) else 1, _most_sessions()),
+        sessions_per_process=_sessions(own, entry, program),
         one_client=program is None or program.one_client,
         threads=program is not None and program.threads,
         shared=program is not None and (program.shared or program.permanent),

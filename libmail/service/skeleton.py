@@ -109,6 +109,8 @@ class Service(Generic[J]):
     processes. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as
     users, so it may not give up gaining rights. shared: one process serves many clients in Postfix,
     too, so the maxproc column counts processes; see master.capacity. A permanent one is shared.
+    all_comers: a process takes as many clients as it has descriptors for, and turns away itself
+    those that are too many.
     reads_approved: in `prepare`, contents of files that tablewatch(8) has found good.
     writes_approved: it is the one that finds them good.
     """
@@ -121,6 +123,7 @@ class Service(Generic[J]):
     permanent: bool = False
     commands: bool = False
     shared: bool = False
+    all_comers: bool = False
     reads_approved: bool = False
     writes_approved: bool = False
 

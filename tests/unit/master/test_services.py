@@ -1,5 +1,6 @@
 """Decisions about one service: may it have another process, must it wait after a crash."""
 
+import resource
 import socket
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_command_that_is_not_built_in_has_one_client_a_process() -> None:
     own = plan("policy unix - n n - 5 some-program")
     assert own.program is None
     assert (own.limit.per_process, own.limit.processes) == (1, 5)
+
+
+def test_postscreen_takes_all_that_come() -> None:
+    """It turns them away itself; sessions_per_process would let bots keep others waiting."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    own = plan("smtp inet n - n - 1 postscreen").limit
+    assert own.processes == 1
+    assert hard // 2 < own.per_process < hard
+    assert plan("smtp inet n - n - - smtpd").limit.per_process == 10
 
 
 CRASHES = [
