@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.certificates import Authority, Issued
 from tests.system.harness import free_port, need_tool
 from tests.system.processes import is_listening, kill_session, wait_until
 
@@ -29,7 +30,7 @@ log_file_path = {top}/log/%slog
 pid_file_path = {top}/pid
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port}
-tls_advertise_hosts =
+{server}
 rfc1413_hosts =
 host_lookup =
 keep_environment =
@@ -55,6 +56,7 @@ maildir:
 next:
   driver = smtp
   port = {next_port}
+{client}
 begin retry
 * * F,1h,1s
 """
@@ -63,7 +65,9 @@ begin retry
 class RealExim:
     """Use `real_exim`. port: where it listens; next_port: where it sends what is not its own."""
 
-    def __init__(self, next_port: int) -> None:
+    def __init__(
+        self, next_port: int, certificate: Issued | None, trusts: Authority | None
+    ) -> None:
         if not EXIM.exists():
             need_tool(str(EXIM))
         self.port = free_port()
@@ -73,7 +77,14 @@ class RealExim:
         for name in ("spool", "log", "mail"):
             (self.top / name).mkdir()
             os.chown(self.top / name, owner.pw_uid, owner.pw_gid)
-        text = CONFIGURATION.format(exim=EXIM, top=self.top, port=self.port, next_port=next_port)
+        text = CONFIGURATION.format(
+            exim=EXIM,
+            top=self.top,
+            port=self.port,
+            next_port=next_port,
+            server=self._server(certificate),
+            client=self._client(trusts),
+        )
         (self.top / "conf").write_text(text)
         self._command = [str(EXIM), "-C", str(self.top / "conf")]
         self._daemon = subprocess.Popen(
@@ -84,6 +95,32 @@ class RealExim:
             stderr=subprocess.DEVNULL,
         )
         wait_until(lambda: is_listening(self.port), self.log)
+
+    def _server(self, certificate: Issued | None) -> str:
+        if certificate is None:
+            return "tls_advertise_hosts ="
+        lines = ["tls_advertise_hosts = *"]
+        pair = (("tls_certificate", certificate.certificate), ("tls_privatekey", certificate.key))
+        for name, path in pair:
+            lines.append(f"{name} = {self._copied(path, name)}")
+        return "\n".join(lines)
+
+    def _client(self, trusts: Authority | None) -> str:
+        if trusts is None:
+            return ""
+        return (
+            f"  tls_verify_certificates = {self._copied(trusts.certificate, 'authority')}\n"
+            "  tls_verify_hosts = *\n  tls_verify_cert_hostnames =\n  hosts_require_tls = *"
+        )
+
+    def _copied(self, path: Path, name: str) -> Path:
+        """A copy of a file that only Exim may read."""
+        copy = self.top / name
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o400)
+        owner = pwd.getpwnam(OWNER)
+        os.chown(copy, owner.pw_uid, owner.pw_gid)
+        return copy
 
     def log(self) -> str:
         """Its log."""
@@ -103,9 +140,11 @@ class RealExim:
 
 
 @contextmanager
-def real_exim(next_port: int = 1) -> Iterator[RealExim]:
-    """An Exim that runs."""
-    exim = RealExim(next_port)
+def real_exim(
+    next_port: int = 1, *, certificate: Issued | None = None, trusts: Authority | None = None
+) -> Iterator[RealExim]:
+    """An Exim that runs. certificate: its own. trusts: whose certificate the next one must have."""
+    exim = RealExim(next_port, certificate, trusts)
     try:
         yield exim
     finally:
