@@ -59,6 +59,11 @@ from libmail.tables.servers.memcache import reply_parser
 from libmail.tables.servers.socketmap import netstring_parser
 from libmail.tables.servers.tcp import decode_reply, first_line
 from libmail.text.netstrings import netstring
+from libmail.tls.client_spec import ClientSpec
+from libmail.tls.connection import Connection, Step, accept, connect
+from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
+from libmail.tls.errors import TlsClosed, TlsFailed
+from libmail.tls.settings import parse_protocols
 
 __all__ = ["TARGETS", "Target"]
 
@@ -614,6 +619,83 @@ def http_response(data: bytes) -> None:
         for parse in (parse_tokens, parse_device):
             with suppress(Trouble):
                 parse(found, ("secret",))
+
+
+# TLS
+
+
+_ANONYMOUS: Final = "aNULL:-aNULL:HIGH"
+_TLS_1_2: Final = parse_protocols("TLSv1.2")
+_SERVER: Final = ServerContext(ServerSettings(ciphers=_ANONYMOUS, protocols=_TLS_1_2, names=True))
+_CLIENT: Final = ClientContext(ClientSettings())
+_SPEC: Final = ClientSpec(ciphers=_ANONYMOUS, protocols=_TLS_1_2, server_name="mx.test")
+
+
+def _recorded() -> tuple[bytes, bytes]:
+    """A first flight of each end."""
+    client, server = connect(_CLIENT, _SPEC), accept(_SERVER)
+    client.handshake()
+    hello = client.output()
+    server.receive(hello)
+    server.handshake()
+    server.answer()
+    server.handshake()
+    return hello, server.output()
+
+
+_HELLO, _ANSWER = _recorded()
+
+
+def _go_on(connection: Connection) -> None:
+    if connection.handshake() is Step.HELLO:
+        connection.answer()
+        connection.handshake()
+
+
+def _shaken(connection: Connection, pieces: Iterable[bytes]) -> tuple[str, int]:
+    """How it ends, and how many octets the peer gets."""
+    size = 0
+    try:
+        for piece in (b"", *pieces):
+            connection.receive(piece)
+            _go_on(connection)
+            size += len(connection.output())
+        connection.end_of_input()
+        _go_on(connection)
+    except (TlsFailed, TlsClosed) as error:
+        return str(error), size + len(connection.output())
+    raise AssertionError("a handshake without an end")
+
+
+@target(
+    _HELLO,
+    *(_HELLO[at : at + 40] for at in range(0, len(_HELLO), 40)),
+    _HELLO.replace(b"mx.test", b"mx\0test"),
+    _HELLO[:5],
+    b"\x14\x03\x03\0\1\1",
+    b"\x15\x03\x03\0\2\2\x28",
+    b"\x16\x03\x03\x40\0",
+    b"\x17\x03\x03\0\x10",
+)
+def tls_clients(data: bytes) -> None:
+    """What clients say to a server before there is a session."""
+    rest, pieces = split(data)
+    words, size = _shaken(accept(_SERVER), pieces)
+    assert words.isprintable()
+    assert size < 1 << 16
+    assert _shaken(accept(_SERVER), [rest])[0] == words
+
+
+@target(
+    _ANSWER, *(_ANSWER[at : at + 40] for at in range(0, len(_ANSWER), 40)), _ANSWER[:5], b"\x16"
+)
+def tls_servers(data: bytes) -> None:
+    """What servers say to a client."""
+    rest, pieces = split(data)
+    words, size = _shaken(connect(_CLIENT, _SPEC), pieces)
+    assert words.isprintable()
+    assert size < 1 << 16
+    assert _shaken(connect(_CLIENT, _SPEC), [rest])[0] == words
 
 
 # SASL

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority, Issued
 from tests.system.conftest import MakeSystem
 from tests.system.harness import free_port, need_tool
 from tests.system.processes import PATIENCE
@@ -22,7 +23,7 @@ protocols = lmtp
 base_dir = {top}/run
 state_dir = {top}/state
 log_path = {top}/log
-ssl = no
+{tls}
 first_valid_uid = 1
 mail_location = maildir:{top}/mail/%n
 auth_username_format = %n
@@ -53,7 +54,7 @@ protocol lmtp {{
 class Dovecot:
     """Its LMTP server for the users anna and otto. socket, port: where it listens."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, certificate: Issued) -> None:
         dovecot = need_tool("dovecot")
         owner = pwd.getpwnam("nobody")
         self.top = top
@@ -62,11 +63,21 @@ class Dovecot:
         ids = f"{owner.pw_uid}:{owner.pw_gid}"
         users = [f"{name}:{{plain}}x:{ids}::{top}/mail/{name}::\n" for name in ("anna", "otto")]
         (top / "users").write_text("".join(users))
-        (top / "dovecot.conf").write_text(CONFIG.format(top=top, port=self.port))
+        (top / "dovecot.conf").write_text(
+            CONFIG.format(top=top, port=self.port, tls=self._tls(certificate))
+        )
         (top / "mail").mkdir()
         os.chown(top / "mail", owner.pw_uid, owner.pw_gid)
         command = [dovecot, "-F", "-c", str(top / "dovecot.conf")]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def _tls(self, certificate: Issued) -> str:
+        copies = []
+        for path in (certificate.certificate, certificate.key):
+            copies.append(self.top / path.name)
+            copies[-1].write_bytes(path.read_bytes())
+            copies[-1].chmod(0o600)
+        return f"ssl = yes\nssl_cert = <{copies[0]}\nssl_key = <{copies[1]}"
 
     def wait(self) -> None:
         """Until it listens."""
@@ -90,8 +101,13 @@ class Dovecot:
 
 
 @pytest.fixture
-def dovecot(short_tmp: Path) -> Iterator[Dovecot]:
-    server = Dovecot(short_tmp)
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def dovecot(short_tmp: Path, authority: Authority) -> Iterator[Dovecot]:
+    server = Dovecot(short_tmp, authority.issue("lmtp.test", "lmtp.test"))
     try:
         server.wait()
         yield server
@@ -134,3 +150,32 @@ def test_dovecot(make_system: MakeSystem, dovecot: Dovecot) -> None:
     (report,) = system.maildir("alice")
     assert b"Final-Recipient: rfc822; nobody@many.test" in report
     assert report.count(b"Final-Recipient:") == 1
+
+
+def test_dovecot_with_tls(make_system: MakeSystem, dovecot: Dovecot, authority: Authority) -> None:
+    """STARTTLS in LMTP, with a server that must have the right name."""
+    system = make_system(privileged=True)
+    trusted = system.config_directory / "authority.pem"
+    trusted.write_bytes(authority.certificate.read_bytes())
+    system.configure(
+        {
+            "lmtp_tls_security_level": "secure",
+            "lmtp_tls_CAfile": str(trusted),
+            "lmtp_tls_loglevel": "1",
+            "lmtp_tls_secure_cert_match": "lmtp.test",
+        },
+        [
+            "lmtp unix - - n - - lmtp",
+            "wrong unix - - n - - lmtp -o lmtp_tls_secure_cert_match=other.test",
+        ],
+    )
+    system.route("right.test", f"lmtp:inet:127.0.0.1:{dovecot.port}")
+    system.route("wrong.test", f"wrong:inet:127.0.0.1:{dovecot.port}")
+    system.start()
+    system.send("alice@virtual.test", ["anna@right.test"], b"Subject: one\r\n\r\nhello\r\n")
+    system.wait_for_log(r"lmtp\[\d+\]: Verified TLS connection established to 127\.0\.0\.1\[")
+    system.wait_for_log(r"to=<anna@right\.test>, .*tls=secure, dsn=2\.0\.0, status=sent")
+    assert len(dovecot.mail("anna")) == 1
+    system.send("alice@virtual.test", ["otto@wrong.test"], b"Subject: two\r\n\r\nhello\r\n")
+    system.wait_for_log(r"to=<otto@wrong\.test>, .*status=deferred \(Server certificate not ver")
+    assert not dovecot.mail("otto")
