@@ -19,6 +19,7 @@ from daemons.smtp.failure import (
     LocalTrouble,
     SiteFailed,
     TlsRequirementFailed,
+    early_reply,
     local_trouble,
     lost,
     said,
@@ -169,6 +170,12 @@ class Conversation:
             start.keep_session()
         else:
             await start.after_greeting(extensions)
+        if (
+            self._params.smtp_tls_block_early_mail_reply
+            and session.secured
+            and session.wire.pending
+        ):
+            raise SiteFailed(early_reply(session))
         if client.decisions.logins is not None:
             request = self._request
             await client.decisions.logins.log_in(

@@ -15,6 +15,7 @@ __all__ = [
     "NamedServer",
     "SiteFailed",
     "TlsRequirementFailed",
+    "early_reply",
     "local_trouble",
     "lost",
     "refused",
@@ -132,6 +133,12 @@ def refused_tls(server: NamedServer, reply: ServerReply) -> Failure:
     """The server offered STARTTLS, and refused it."""
     text = f"TLS is required, but host {server.name} refused to start TLS: {reply.text}"
     return _answered(server, reply, text, site=True)
+
+
+def early_reply(server: NamedServer) -> Failure:
+    """The server answers within TLS what we have not said: somebody else may have said it before
+    us, into the same session (CVE-2009-3555)."""
+    return Failure("4.7.0", f"host {server.name} sent a reply before its command", site=True)
 
 
 def said(server: NamedServer, reply: ServerReply, phase: Phase) -> Failure:

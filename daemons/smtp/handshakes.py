@@ -19,6 +19,7 @@ from libmail.config import Config
 from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG
 from libmail.net.wire import Lost
+from libmail.tables.table import TableOptions
 from libmail.tls.anchors import Anchors
 from libmail.tls.certificate import fingerprint
 from libmail.tls.client_params import ClientTlsParams
@@ -31,7 +32,7 @@ from libmail.tls.errors import TlsConfigError, TlsFailed, warn_of_problems
 from libmail.tls.facts import Trust
 from libmail.tls.layer import TlsLayer
 from libmail.tls.levels import Level
-from libmail.tls.loglevel import LogLevel, parse_loglevel
+from libmail.tls.loglevel import LogLevel, LogLevels, open_loglevels
 from libmail.tls.params import TlsParams
 from libmail.tls.policy import Policy, session_key
 from libmail.tls.policy_entry import PolicyError
@@ -60,6 +61,7 @@ class Handshakes:
         anchors: Anchors,
         params: HandshakeParams,
         tlsmgr: TlsmgrClientParams,
+        loglevels: LogLevels,
         *,
         prefix: str,
     ) -> None:
@@ -67,7 +69,7 @@ class Handshakes:
         self._context = context
         self._anchors = anchors
         self._helo = params.smtp_helo_name
-        self._loglevel = parse_loglevel(params.smtp_tls_loglevel, f"{prefix}_tls_loglevel")
+        self._loglevels = loglevels
         self._tlsmgr_params = tlsmgr
         self._prefix = prefix
         self._tlsmgr: TlsmgrClient | None = None
@@ -91,7 +93,8 @@ class Handshakes:
             raise PolicyError(error.reason) from None
         _warn_of_records(session.relay, tls.policy.level, connection)
         cached = CachedTlsSession(key, self._tlsmgr)
-        return Handshake(session, tls.policy, connection, self._loglevel, cached)
+        loglevel = await self._loglevels.of(session.host, session.address)
+        return Handshake(session, tls.policy, connection, loglevel, cached)
 
     def _key(self, session: Session, spec: ClientSpec) -> str:
         parts = (session.host, session.address, str(session.port), self._helo)
@@ -227,10 +230,13 @@ def open_handshakes(
     for warning in context.warnings:
         LOG.warning(warning)
     fingerprint(b"", params.smtp_tls_fingerprint_digest)  # is there such a digest?
+    told = config.load(HandshakeParams, prefixes)
+    maps = "lmtp_tls_loglevel_maps" if prefix == "lmtp" else "smtp_tls_loglevel_maps"
     return Handshakes(
         context,
         Anchors(params.smtp_tls_trust_anchor_file),
-        config.load(HandshakeParams, prefixes),
+        told,
         config.load(TlsmgrClientParams),
+        open_loglevels(config, maps, told.smtp_tls_loglevel, TableOptions.of(config)),
         prefix=prefix,
     )

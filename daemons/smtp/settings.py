@@ -105,6 +105,7 @@ class SmtpParams:
     smtp_skip_quit_response: bool
     smtp_starttls_timeout: float
     smtp_tcp_port: str
+    smtp_tls_block_early_mail_reply: bool
     smtp_tls_note_starttls_offer: bool
     smtp_tls_wrappermode: bool
     smtp_xforward_timeout: float

@@ -68,7 +68,16 @@ def open_tls(
 
         told = config.load(HandshakeParams)
         name = f"smtpd {service}"
-        return open_handshakes(params, told, config, decided.level, options, name, approved)
+        return open_handshakes(
+            params,
+            told,
+            config,
+            decided.level,
+            options,
+            name,
+            approved,
+            loglevel_maps="smtpd_tls_loglevel_maps",
+        )
 
     return TlsSetup(
         decided.level,

@@ -44,8 +44,14 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
     if setup.handshakes is None:
         raise AssertionError(session)
     try:
+        who = session.facts.client
         inside, tls = await setup.handshakes.perform(
-            dialogue.channel, client, setup.patience, received
+            dialogue.channel,
+            client,
+            setup.patience,
+            received,
+            name=who.name,
+            address=who.address,
         )
     except TlsFailed as error:
         LOG.event(TlsError(client, error.reason))

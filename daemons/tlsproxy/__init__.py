@@ -75,7 +75,16 @@ def _prepare(startup: Startup) -> Prepared:
         told = of_proxy(config, HandshakeParams)
         options = TableOptions.of(config)
         name = f"tlsproxy {startup.service}"
-        return open_handshakes(params, told, config, level, options, name, startup.approved)
+        return open_handshakes(
+            params,
+            told,
+            config,
+            level,
+            options,
+            name,
+            startup.approved,
+            loglevel_maps="postscreen_tls_loglevel_maps",
+        )
 
     return Prepared(possibly(make))
 

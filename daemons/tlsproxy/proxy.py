@@ -118,7 +118,8 @@ class Proxy:
         channel = ClientChannel(self._loop, timeout, self._channels.add, ended, Ends())
         await self._loop.connect_accepted_socket(lambda: channel, network)
         try:
-            inside, _ = await handshakes.perform(channel, client, timeout)
+            address = client.partition("[")[2].partition("]")[0]
+            inside, _ = await handshakes.perform(channel, client, timeout, address=address)
             await self._relay(inside, clear)
         except TlsFailed as error:
             warn_of_problems(error.problems)

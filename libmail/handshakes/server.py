@@ -29,7 +29,7 @@ from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
 from libmail.tls.errors import TlsConfigError, TlsFailed
 from libmail.tls.levels import Level
-from libmail.tls.loglevel import parse_loglevel
+from libmail.tls.loglevel import LogLevel, LogLevels, open_loglevels
 from libmail.tls.params import ServerTlsParams, TlsParams
 from libmail.tls.renewal import Certificates
 from libmail.tls.server_setup import server_settings
@@ -57,10 +57,11 @@ class Handshakes:
         told: HandshakeParams,
         tlsmgr: TlsmgrClientParams,
         names: ChainsByName,
+        loglevels: LogLevels,
     ) -> None:
         """names: other chains than those of the context. Raises TlsConfigError."""
         self._context = context
-        self._loglevel = parse_loglevel(told.smtpd_tls_loglevel, "smtpd_tls_loglevel")
+        self._loglevels = loglevels
         self._digest = told.smtpd_tls_fingerprint_digest
         self._names = names
         self._tlsmgr_params = tlsmgr
@@ -75,25 +76,34 @@ class Handshakes:
             self._tlsmgr.keep_keys()
 
     async def perform(
-        self, channel: Channel, peer: str, timeout: float, received: bytes = b""
+        self,
+        channel: Channel,
+        peer: str,
+        timeout: float,
+        received: bytes = b"",
+        *,
+        name: str = "",
+        address: str = "",
     ) -> tuple[TlsChannel, Tls]:
         """Perform a handshake and log the result.
 
         Returns the channel to use from then on, and the facts for restrictions. peer: the client,
         for the log. timeout: seconds for the whole handshake. received: data of the handshake that
-        was read already. Raises TlsFailed, ServerStopping, which the caller logs.
+        was read already. name, address: of the client, for its log level. Raises TlsFailed,
+        ServerStopping, which the caller logs.
         """
+        loglevel = await self._loglevels.of(name, address)
         try:
             async with asyncio.timeout(timeout):
-                if not self._loglevel.states:  # which tell of a handshake from its beginning
+                if not loglevel.states:  # which tell of a handshake from its beginning
                     received = await first_record(channel, received)
                 connection = accept(self._context)
-                if self._loglevel.states:
+                if loglevel.states:
                     connection.watch(LOG.info, peer)
                 inside = await secured(channel, connection, self._answer, received)
         except TimeoutError:
             raise TlsFailed("Connection timed out", lost=True) from None
-        self._tell(connection, peer)
+        self._tell(connection, peer, loglevel)
         saved = connection.saved_session()
         if saved is not None and self._tlsmgr is not None:
             self._tlsmgr.keep(self._key(saved.session_id), saved.data)
@@ -122,10 +132,10 @@ class Handshakes:
         service = self._context.settings.session_context.hex()
         return f"{session_id.hex().upper()}&s={service}"
 
-    def _tell(self, connection: Connection, peer: str) -> None:
-        if self._loglevel.states and (line := connection.peer_line(peer, self._digest)):
+    def _tell(self, connection: Connection, peer: str, loglevel: LogLevel) -> None:
+        if loglevel.states and (line := connection.peer_line(peer, self._digest)):
             LOG.event(TlsPeer(peer, line))
-        if self._loglevel.summary:
+        if loglevel.summary:
             agreed, trust = connection.agreed, connection.trust
             summary = agreed.established(trust, "from", peer, connection.name_for_log)
             LOG.event(
@@ -157,11 +167,13 @@ def open_handshakes(
     options: TableOptions,
     name: str,
     approved: ApprovedFiles | None = None,
+    *,
+    loglevel_maps: str,
 ) -> Handshakes:
     """Read keys, certificates and tables, before the jail.
 
     name: who resumes sessions that were begun here, as others may want to know a client better.
-    approved: contents of files for when those of now are bad.
+    approved: contents of files for when those of now are bad. loglevel_maps: the parameter.
     Raises TlsConfigError, ConfigError, Fatal.
     """
     common = config.load(TlsParams)
@@ -182,4 +194,5 @@ def open_handshakes(
     by_name = replace(options, files=certificates.value)
     maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, by_name)
     tlsmgr = config.load(TlsmgrClientParams)
-    return Handshakes(context, told, tlsmgr, ChainsByName(maps.find))
+    loglevels = open_loglevels(config, loglevel_maps, told.smtpd_tls_loglevel, options)
+    return Handshakes(context, told, tlsmgr, ChainsByName(maps.find), loglevels)

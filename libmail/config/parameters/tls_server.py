@@ -76,7 +76,7 @@ PARAMETERS = _SMTPD | by_name(
     _like("postscreen_tls_fingerprint_digest", "smtpd_tls_fingerprint_digest", "tlsproxy"),
     _like("postscreen_tls_key_file", "smtpd_tls_key_file", "tlsproxy"),
     _like("postscreen_tls_loglevel", "smtpd_tls_loglevel", "tlsproxy"),
-    _like("postscreen_tls_loglevel_maps", "smtpd_tls_loglevel_maps", "postscreen"),
+    _like("postscreen_tls_loglevel_maps", "smtpd_tls_loglevel_maps", "tlsproxy"),
     _like("postscreen_tls_mandatory_ciphers", "smtpd_tls_mandatory_ciphers", "tlsproxy"),
     _like("postscreen_tls_mandatory_exclude_ciphers", "smtpd_tls_mandatory_exclude_ciphers",
           "tlsproxy"),

@@ -14,16 +14,13 @@ def _words(text: str) -> frozenset[str]:
 
 
 _TLS = """
-    lmtp_tls_block_early_mail_reply
-    lmtp_tls_loglevel_maps lmtp_tls_trace_size_limit smtp_tls_block_early_mail_reply
-    smtp_tls_loglevel_maps smtp_tls_trace_size_limit
-    smtpd_tls_loglevel_maps
-    smtpd_tls_trace_size_limit tls_trace_rate_limit
+    lmtp_tls_trace_size_limit smtp_tls_trace_size_limit smtpd_tls_trace_size_limit
+    tls_trace_rate_limit
     tlsproxy_watchdog_timeout
 """
 
 _POSTSCREEN = """
-    postscreen_expansion_filter postscreen_tls_loglevel_maps postscreen_tls_trace_size_limit
+    postscreen_expansion_filter postscreen_tls_trace_size_limit
     postscreen_watchdog_timeout
 """
 

@@ -52,7 +52,15 @@ def handshakes(short_tmp: Path, authority: Authority) -> Handshakes:
     config = configured(short_tmp, f"smtpd_tls_chain_files = {chain}", "smtpd_tls_loglevel = 1")
     params, told = of_proxy(config, ServerTlsParams), of_proxy(config, HandshakeParams)
     options = TableOptions.of(config)
-    return open_handshakes(params, told, config, Level.MAY, options, "tlsproxy")
+    return open_handshakes(
+        params,
+        told,
+        config,
+        Level.MAY,
+        options,
+        "tlsproxy",
+        loglevel_maps="postscreen_tls_loglevel_maps",
+    )
 
 
 class World:

@@ -418,6 +418,36 @@ def test_mx_host_that_an_mta_sts_policy_does_not_name(
     assert found.reason.endswith("is not among the MX hosts of the MTA-STS policy of sts.test")
 
 
+class Eager(SecureServer):
+    """Within TLS it answers commands of somebody who was there before."""
+
+    def reply(self, line: str) -> str:
+        early = "\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok" if self.versions and line[:4] == "EHLO" else ""
+        return super().reply(line) + early
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_replies_to_what_we_have_not_said(tmp_path: Path, issued: Issued, *, blocked: bool) -> None:
+    offers = {"EHLO": STARTTLS_EHLO, "STARTTLS": READY}
+    server = Eager(offers, context=context(issued))
+    setting = {"smtp_tls_block_early_mail_reply": "yes" if blocked else "no"}
+    outcome = one(Bench(tmp_path, **level("may", **setting)), server)
+    told = outcome.reason == f"host {NAME} sent a reply before its command"
+    assert told is blocked
+    if blocked:
+        assert isinstance(outcome, Deferred)
+        assert verbs(server) == ["EHLO", "STARTTLS", "EHLO", "QUIT"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127"])
+def test_loglevel_of_one_server(
+    tmp_path: Path, issued: Issued, logged: list[str], address: str
+) -> None:
+    maps = {"smtp_tls_loglevel": "0", "smtp_tls_loglevel_maps": f"inline:{{{address}=1}}"}
+    one(Bench(tmp_path, **level("may", **maps)), secure(issued))
+    assert any(line.startswith("Untrusted TLS connection established") for line in logged)
+
+
 # -- TLS-Required: no
 
 

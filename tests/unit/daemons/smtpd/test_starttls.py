@@ -167,6 +167,24 @@ def test_requiretls(tmp_path: Path, authority: Authority, *, hidden: bool) -> No
     serve(tmp_path, authority, talk, f"requiretls_enable = {'no' if hidden else 'yes'}")
 
 
+@pytest.mark.parametrize(("key", "told"), [("127.0.0", True), ("192.0.2", False)])
+def test_loglevel_of_a_client(
+    tmp_path: Path, authority: Authority, key: str, *, told: bool
+) -> None:
+    async def talk(instance: Instance) -> None:
+        client = Client(instance)
+        await client.connect()
+        await client.say("EHLO x")
+        await client.starttls()
+        await client.say("QUIT")
+        await client.gone()
+        lines = [line for line in instance.mail.log if "TLS connection established" in line]
+        assert bool(lines) is told
+
+    tables = f"smtpd_tls_loglevel_maps = inline:{{{key}=1}}"
+    serve(tmp_path, authority, talk, "smtpd_tls_loglevel = 0", tables)
+
+
 def test_requiretls_and_a_filter_that_knows_nothing_of_it(
     tmp_path: Path, authority: Authority
 ) -> None:
