@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 import setproctitle
 
 from libmail.config import Config
+from libmail.dns.hostname import IDNA
 from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.log.setup import maillog_file, open_log
@@ -125,6 +126,7 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
     setproctitle.setproctitle(" ".join(words))
     LOG.verbose = given.verbosity + plan.verbosity
     open_log(config, plan.entry.command, daemon=True)
+    IDNA.transitional = config.bool("enable_idna2003_compatibility")
     launch = Launch(
         listeners=tuple(one for one in given.listeners if isinstance(one, socket.socket)),
         fifos=tuple(one.fileno() for one in given.listeners if isinstance(one, Fifo)),

@@ -18,6 +18,7 @@ from libmail.config import Config
 from libmail.config.interfaces import address_families, own_interfaces
 from libmail.ipc.rendezvous import beside_fifo
 from libmail.log import Fatal
+from libmail.net.buffers import limit_window
 from libmail.privileges import Identity, acting_as
 
 __all__ = [
@@ -46,12 +47,13 @@ class Network:
     """What main.cf says about addresses.
 
     families: those of inet_protocols that the kernel has. interfaces: the addresses of services
-    without a host. ports: known_tcp_ports, names with their numbers.
+    without a host. ports: known_tcp_ports, names with their numbers. window: tcp_windowsize.
     """
 
     families: tuple[socket.AddressFamily, ...]
     interfaces: tuple[_Host, ...]
     ports: Mapping[str, str]
+    window: int = 0
 
 
 class Fifo:
@@ -101,7 +103,7 @@ def open_endpoint(endpoint: Endpoint, network: Network, owner: Identity) -> list
     try:
         match endpoint.kind:
             case "inet":
-                return _listen_inet(_addresses(endpoint, network))
+                return _listen_inet(_addresses(endpoint, network), network.window)
             case "fifo":
                 return _open_fifo(endpoint, owner)
             case _:
@@ -128,7 +130,7 @@ def network_of(config: Config) -> Network:
     for word in config.list("known_tcp_ports"):
         *aliases, number = word.split("=")
         ports.update(dict.fromkeys(aliases, number))
-    return Network(families, hosts, ports)
+    return Network(families, hosts, ports, config.int("tcp_windowsize"))
 
 
 def _addresses(endpoint: Endpoint, network: Network) -> list[_Address]:
@@ -172,13 +174,14 @@ def _resolve(host: str, network: Network) -> tuple[_Host, ...]:
     )
 
 
-def _listen_inet(addresses: list[_Address]) -> list[Listener]:
+def _listen_inet(addresses: list[_Address], window: int) -> list[Listener]:
     """All or none of them."""
     with ExitStack() as opened:
         listeners: list[Listener] = []
         for family, address, port in addresses:
             listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             opened.callback(listener.close)
+            limit_window(listener, window)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

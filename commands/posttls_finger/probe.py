@@ -55,6 +55,7 @@ class FingerParams:
     myhostname: str
     smtp_address_preference: str
     smtp_balance_inet_protocols: bool
+    smtp_cname_overrides_servername: bool
     smtp_defer_if_no_mx_address_found: bool
     smtp_dns_support_level: str
     smtp_host_lookup: tuple[str, ...]

@@ -312,7 +312,7 @@ def _drop(config: Config, message: Message, why: str) -> None:
     from commands.sendmail.maildrop import NotAllowed, TooBig, check_user, leave_in_maildrop
 
     try:
-        check_user(config)
+        check_user(config, message.sender)
         if why:
             _say(config, "postdrop", why)
         leave_in_maildrop(config, message)

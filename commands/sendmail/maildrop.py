@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from commands.sendmail.content import read_header, split_header
 from libmail.ipc.messages import Envelope, EnvelopeFlag, Recipient
+from libmail.lookup.authorization import open_local_senders
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.tables.match import StringList
@@ -27,14 +28,25 @@ _READABLE_BY_PICKUP: Final = 0o740
 
 
 class NotAllowed(Exception):
-    """authorized_submit_users does not list the caller; the text says so."""
+    """authorized_submit_users does not list the caller, or local_login_sender_maps his sender."""
 
 
 class TooBig(Exception):
     """The message is larger than message_size_limit."""
 
 
-def check_user(config: "Config") -> None:
+def check_user(config: "Config", sender: str) -> None:
+    """Raises NotAllowed."""
+    _check_submitter(config)
+    try:
+        refusal = run_now(open_local_senders(config).refusal(os.getuid(), sender))
+    except TableError as err:
+        raise NotAllowed(str(err)) from err
+    if refusal:
+        raise NotAllowed(refusal)
+
+
+def _check_submitter(config: "Config") -> None:
     """Raises NotAllowed."""
     users = config.text("authorized_submit_users")
     uid = os.getuid()

@@ -53,6 +53,7 @@ class Maildrop:
     def __init__(self, prepared: Prepared, submitter: Submitter) -> None:
         self._params = prepared.params
         self._users = prepared.users
+        self._senders = prepared.senders
         self._submitter = submitter
         self._wanted = asyncio.Event()
         self._stopping = False
@@ -146,6 +147,10 @@ class Maildrop:
 
     async def _submit(self, source: Source, uid: int, name: QueueId) -> bool:
         origin, envelope = self._envelope(source, uid, name)
+        if not origin.orig_id:
+            refusal = await self._senders.refusal(uid, envelope.sender)
+            if refusal:
+                raise Unsuitable(refusal)
         content = source.content()
         result = await self._submitter.submit(origin, envelope, source.recipients, content)
         if result.exit_status not in (EX_OK, EX_TEMPFAIL):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from libmail.lookup.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers, LocalSenders, open_local_senders
 from libmail.service.skeleton import Startup
 from libmail.tables.table import TableOptions
 
@@ -33,6 +33,7 @@ class Prepared:
 
     params: PickupParams
     users: AuthorizedUsers
+    senders: LocalSenders
 
 
 def prepare(startup: Startup) -> Prepared:
@@ -44,4 +45,4 @@ def prepare(startup: Startup) -> Prepared:
         "submit mail",
         TableOptions.of(startup.config),
     )
-    return Prepared(params, users)
+    return Prepared(params, users, open_local_senders(startup.config))

@@ -159,18 +159,22 @@ class Submitter:
 
     async def _refusal(self, message: SubmitOpen, uid: int) -> SubmitResult | None:
         """Why a submission cannot be taken, before anything of it is."""
+        sender = message.sender or ("" if message.null_sender else user_name(uid))
         try:
             allowed = await self._prepared.users.allows(uid)
+            unlisted = await self._prepared.senders.refusal(uid, sender)
         except TableRetry as err:
             LOG.warning(str(err))
             return SubmitResult(EX_TEMPFAIL, "mail system unavailable", QueueId(""))
         if not allowed:
             return SubmitResult(EX_NOPERM, self._prepared.users.refusal_of(uid), QueueId(""))
+        if unlisted:
+            return SubmitResult(EX_NOPERM, unlisted, QueueId(""))
         if self._submissions[uid] > _SUBMISSIONS and uid:
             return SubmitResult(EX_TEMPFAIL, _TOO_MUCH, QueueId(""))
         limit = self._params.message_size_limit
         if limit and message.size > limit:
-            return too_big(message.sender or ("" if message.null_sender else user_name(uid)), uid)
+            return too_big(sender, uid)
         return None
 
     async def _receive_recipients(

@@ -27,11 +27,12 @@ class RecordingWire(SecureWire):
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
+        window: int = 0,
     ) -> None:
         """See Wire."""
         self.lines: list[tuple[Direction, bytes]] = []
         self.errors: set[ErrorClass] = set()
-        super().__init__(poller, family, limits, min_rate=min_rate)
+        super().__init__(poller, family, limits, min_rate=min_rate, window=window)
 
     def send(self, data: bytes) -> None:
         """See Wire."""

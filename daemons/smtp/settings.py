@@ -56,6 +56,7 @@ class SmtpParams:
     smtp_bind_address6: str
     smtp_bind_address_enforce: bool
     smtp_body_checks: tuple[str, ...]
+    smtp_cname_overrides_servername: bool
     smtp_connect_timeout: float
     smtp_connection_cache_destinations: tuple[str, ...]
     smtp_connection_cache_on_demand: bool
@@ -109,6 +110,7 @@ class SmtpParams:
     smtp_tls_note_starttls_offer: bool
     smtp_tls_wrappermode: bool
     smtp_xforward_timeout: float
+    tcp_windowsize: int
     use_srv_lookup: tuple[str, ...]
 
 

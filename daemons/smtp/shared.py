@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,7 +93,10 @@ class SmtpClient:
         settings = self.settings
         if self._poller is None:
             self._poller = Poller(asyncio.get_running_loop())
-        wire = self._wire(self._poller, family, settings.limits, min_rate=settings.min_rate)
+        window = 0 if family == socket.AF_UNIX else settings.params.tcp_windowsize
+        wire = self._wire(
+            self._poller, family, settings.limits, min_rate=settings.min_rate, window=window
+        )
         source = settings.sources.get(family)
         if source is not None:
             try:

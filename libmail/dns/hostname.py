@@ -6,6 +6,7 @@ RFC 1123 §2.1 with underscores, which exist in practice.
 
 from __future__ import annotations
 
+import encodings.idna
 import re
 import socket
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from libmail.config.hostname import hostname_problem
 
 __all__ = [
+    "IDNA",
     "ascii_domain",
     "hostaddr_problem",
     "hostname_problem",
@@ -30,17 +32,48 @@ _MAX_COLONS: Final = 7
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _GOOD: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _NUMERIC: Final = re.compile(r"[0-9.]*", re.ASCII)
+_MAX_LABEL: Final = 63
+_DEVIATIONS: Final = re.compile("([\u00df\u03c2\u200c\u200d])")  # sharp s, final sigma, joiners
+_DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 _IPV6_PREFIX: Final = "ipv6:"
 
 
+class _Idna:
+    """Which rules a process goes by: transitional ones map what IDNA 2008 lets stand for itself."""
+
+    transitional = False
+
+
+IDNA: Final = _Idna()
+"""Set once, from enable_idna2003_compatibility."""
+
+
 def ascii_domain(name: str) -> str:
-    """A domain in ASCII form (IDNA 2003), without a dot at the end; "" if it has none."""
+    """A domain in ASCII form (UTS #46), without a dot at the end; "" if it has none."""
     if name.isascii():
         return name.removesuffix(".")
     try:
-        return name.encode("idna").decode("ascii").removesuffix(".")
+        if IDNA.transitional or not _DEVIATIONS.search(name):
+            return name.encode("idna").decode("ascii").removesuffix(".")
+        return ".".join(_ascii_label(label) for label in _DOTS.split(name.removesuffix(".")))
     except UnicodeError:
         return ""
+
+
+def _ascii_label(label: str) -> str:
+    """One label as it is after mapping, but for what the older rules would map, UTS #46 §6.
+
+    Raises UnicodeError.
+    """
+    pieces = _DEVIATIONS.split(label)
+    prepared = "".join(
+        [piece if at % 2 else encodings.idna.nameprep(piece) for at, piece in enumerate(pieces)]
+    )
+    if not prepared.isascii():
+        prepared = f"xn--{prepared.encode('punycode').decode('ascii')}"
+    if not 0 < len(prepared) <= _MAX_LABEL:
+        raise UnicodeError("label empty or too long")
+    return prepared
 
 
 def valid_hostname(name: str, *, wildcard: bool = False) -> bool:

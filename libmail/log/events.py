@@ -7,7 +7,7 @@ info_log_address_format has them; the fields are those of the JSON form, address
 pflogsumm, fail2ban and the like depend on every character of them.
 """
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from libmail.ipc.messages import QueueId
 from libmail.log.logger import LOG
@@ -21,13 +21,30 @@ __all__ = [
 ]
 
 
+_USUAL_DIGITS: Final = 2
+_LIMITS: Final = (
+    1,
+    0.1,
+    0.01,
+    0.001,
+    0.0001,
+)  # seconds below which two digits need one more decimal
+
+
 def seconds_text(seconds: float) -> str:
-    """A delay for people: two significant digits, at most two decimals, whole from 10 on."""
+    """A delay for people: two significant digits, whole from 10 on.
+
+    There are at most as many decimals as delay_logging_resolution_limit says.
+    """
     if seconds >= 10:
         return f"{seconds:.0f}"
-    if seconds >= 0.1:
+    digits = LOG.delay_digits
+    if digits == _USUAL_DIGITS and seconds >= 0.1:
         return f"{seconds:.2g}"
-    return "0" if seconds < 0.005 else f"{seconds:.2f}".rstrip("0")
+    if digits > 1:
+        digits = min(digits, 1 if seconds >= 1 else 1 + sum(seconds < limit for limit in _LIMITS))
+    text = f"{seconds:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if digits else text
 
 
 class DeliveryStatus(NamedTuple):

@@ -199,6 +199,7 @@ class Logger:
         self._pid = 0
         self._seldom: dict[str, tuple[float, int]] = {}  # by kind: when logged, left out since
         self.verbose = 0
+        self.delay_digits = 2  # delay_logging_resolution_limit
         self.address: Callable[[str], str] = quote_local
 
     def open(
@@ -209,17 +210,20 @@ class Logger:
         json_format: bool = False,
         echo: bool = False,
         internal_addresses: bool = False,
+        delay_digits: int = 2,
     ) -> None:
         """Send all later lines to `sink`, tagged "postfix/smtpd".
 
         echo: also "tag: text" of warnings and worse to standard error, as commands do; the tag is
         then its last component. internal_addresses: show addresses without quotes.
+        delay_digits: at most, after the decimal point of delays.
         """
         self._sink = sink
         self._tag = tag
         self._host = socket.gethostname().partition(".")[0]
         self._json = json_format
         self._echo = echo
+        self.delay_digits = delay_digits
         self.address = str if internal_addresses else quote_local
         self._second = -1
         self._seldom.clear()

@@ -158,4 +158,5 @@ def open_log(
         json_format=config.text("maillog_format") == "json",
         echo=echo,
         internal_addresses=config.text("info_log_address_format").lower() == "internal",
+        delay_digits=config.int("delay_logging_resolution_limit"),
     )

@@ -111,7 +111,7 @@ def _warn_of_removal(check: Check) -> None:
 async def _is_backup(check: Check, domain: str) -> Outcome:
     """Raises DnsError, LookupFailure."""
     hosts = (await check.lookups.dns(domain, "MX")).records  # best preference first
-    if not hosts:
+    if not hosts or is_null_mx(hosts):
         return DUNNO
     best = hosts[0].preference
     for host in hosts:
@@ -152,17 +152,16 @@ async def _primaries_permitted(check: Check, hosts: list[str]) -> Outcome:
 
 async def _addresses(check: Check, host: str) -> list[str]:
     """None if there are none, or none can be found now; then a refusal is for now only."""
+    if valid_hostaddr(host):
+        return [host]
     found: list[str] = []
-    why = "Name or service not known"
     for rrtype in ("A", "AAAA"):
         try:
             found += [record.value for record in (await check.lookups.dns(host, rrtype)).records]
-        except NotFound:
-            continue
         except DnsError:
-            why = "Temporary failure in name resolution"
+            continue
     if not found:
-        _unknown_exchanger(check, f"host {host}: {why}")
+        _unknown_exchanger(check, f"host {host}: Name or service not known")
     return found
 
 

@@ -69,6 +69,10 @@ async def _decide(subject: Subject, kind: Kind, check: Check, table: str) -> Out
         return await _look(check, subject, table, "", [literal or bare])
     if not valid_hostname(bare):
         return DUNNO
+    if subject is HELO and bare != domain and kind != "A":
+        # There are no records under a name that a host cannot have; as a host it may be known.
+        hosts = [domain] if kind == "MX" else []
+        return await _look_at_hosts(check, subject, table, kind, hosts)
     try:
         hosts = await _hosts(check, kind, bare)
     except _Unknown as err:
@@ -159,6 +163,7 @@ async def _addresses(check: Check, host: str) -> list[str]:
     """Raises DnsError."""
     if valid_hostaddr(host):
         return [host]
+    host = host.removesuffix(".")
     found: list[str] = []
     missing: DnsError | None = None
     for rrtype in ("A", "AAAA"):

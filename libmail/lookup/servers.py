@@ -60,6 +60,10 @@ class ServerParams(Protocol):
         """Some servers of each protocol are tried."""
 
     @property
+    def smtp_cname_overrides_servername(self) -> bool:
+        """A server is known by the name at the end of its CNAME records."""
+
+    @property
     def smtp_defer_if_no_mx_address_found(self) -> bool:
         """MX hosts without addresses may have some later."""
 
@@ -351,8 +355,15 @@ class ServerChoice:
             except DnsError as error:
                 why = _failed(error, native=method == "native")
             else:
+                by_alias = self._params.smtp_cname_overrides_servername
                 return [
-                    Server(host, record.value, preference, answer.validated, answer.final)
+                    Server(
+                        answer.final if by_alias else host,
+                        record.value,
+                        preference,
+                        answer.validated,
+                        answer.final,
+                    )
                     for answer in answers
                     for record in answer.records
                 ]

@@ -51,11 +51,12 @@ class SecureWire(Wire):
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
+        window: int = 0,
     ) -> None:
         """See Wire."""
         self._layer: Layer | None = None
         self._handshaking = False
-        super().__init__(poller, family, limits, min_rate=min_rate)
+        super().__init__(poller, family, limits, min_rate=min_rate, window=window)
 
     @property
     def own_address(self) -> str:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from libmail.net.buffers import limit_window
 from libmail.net.poller import READ, WRITE, Poller
 from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
 
@@ -92,8 +93,9 @@ class Wire:
         limits: Mapping[Phase, float],
         *,
         min_rate: int = 0,
+        window: int = 0,
     ) -> None:
-        """Make the socket. limits: seconds for each phase.
+        """Make the socket. limits: seconds for each phase. window: tcp_windowsize.
 
         min_rate: a time limit holds for a whole reply, however slowly it trickles in, and for all
         of the content, which earns another second with so many octets; 0: for each wait.
@@ -102,6 +104,7 @@ class Wire:
         self._poller = poller
         self._socket = socket.SocketType(family, _KIND)  # what socket.socket is built upon
         self._fd = self._socket.fileno()
+        limit_window(self._socket, window)
         self._limits = limits
         self._per_request = min_rate > 0
         self._content = _ContentLimit(min_rate)

@@ -19,7 +19,7 @@ PARAMETERS = by_name(
     Parameter("smtp_bind_address6", STR(), "", "smtp"),
     Parameter("smtp_bind_address_enforce", BOOL, "no", "smtp"),
     Parameter("smtp_body_checks", LIST, "", "smtp"),
-    Parameter("smtp_cname_overrides_servername", BOOL, "no", "smtp"),
+    Parameter("smtp_cname_overrides_servername", BOOL, "no", "smtp posttls-finger"),
     Parameter("smtp_connect_timeout", TIME("s"), "30s", "smtp"),
     Parameter("smtp_connection_cache_destinations", LIST, "", "smtp"),
     Parameter("smtp_connection_cache_on_demand", BOOL, "yes", "smtp"),

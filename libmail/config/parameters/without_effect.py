@@ -33,15 +33,10 @@ _FILTERS = """
 """
 
 _OTHER = """
-    alternate_config_directories debug_peer_level
-    debug_peer_list delay_logging_resolution_limit
-    empty_address_local_login_sender_maps_lookup_key enable_idna2003_compatibility
-    lmtp_cname_overrides_servername
-    local_login_sender_maps
+    debug_peer_level
+    debug_peer_list
     postlogd_watchdog_timeout
-    smtp_cname_overrides_servername
     smtpd_expansion_filter
-    tcp_windowsize
 """
 
 NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _OTHER)
@@ -49,8 +44,9 @@ NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _OTHER)
 
 NEVER = _words(
     """
-    backwards_bounce_logfile_compatibility berkeley_db_create_buffer_size
-    berkeley_db_read_buffer_size connection_cache_protocol_timeout connection_cache_service_name
+    alternate_config_directories backwards_bounce_logfile_compatibility
+    berkeley_db_create_buffer_size berkeley_db_read_buffer_size
+    connection_cache_protocol_timeout connection_cache_service_name
     connection_cache_status_update_time connection_cache_ttl_limit dns_ncache_ttl_fix_enable
     dont_remove fault_injection_code fork_attempts fork_delay maps_rbl_domains
     non_bdb_custom_mapping non_bdb_migration_allow_root_prefixes

@@ -13,6 +13,13 @@ ROOT = Path(__file__).parents[4]
 YET = "this parameter has no effect yet"
 
 
+@pytest.fixture(autouse=True)
+def _not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever they are today."""
+    words = frozenset({"tcp_windowsize", "message_strip_characters"})
+    monkeypatch.setattr("commands.postfix.effects.NOT_YET", words)
+
+
 def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
     (folder / "main.cf").write_text(main)
     (folder / "master.cf").write_text(master)

@@ -23,10 +23,11 @@ from libmail.ipc.messages import (
     SubmitResult,
 )
 from libmail.log import LOG
-from libmail.lookup.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers, LocalSenders
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.tables.maps import Maps
 
 QUEUE = QueueDirectory(frozenset())
 FOREIGN = Path(__file__).parents[2] / "libmail/queue/foreign"
@@ -73,9 +74,9 @@ class FakeSubmitter(Submitter):
 
 
 class World:
-    def __init__(self, users: str = "static:anyone") -> None:
+    def __init__(self, users: str = "static:anyone", senders: str = "static:*") -> None:
         self.users = AuthorizedUsers("p", users, "submit mail")
-        prepared = Prepared(PARAMS, self.users)
+        prepared = Prepared(PARAMS, self.users, LocalSenders(Maps("p", senders), "<>", ""))
         self.submitter = FakeSubmitter(prepared)
         self.maildrop = Maildrop(prepared, self.submitter)
         self.logged: list[str] = []
@@ -198,6 +199,14 @@ def test_a_user_who_may_not_is_refused(world: World, monkeypatch: pytest.MonkeyP
     assert world.take(name)
     assert names("corrupt") == [name]
     assert "is not allowed to submit mail: saving to corrupt queue" in world.logged[0]
+
+
+def test_a_sender_of_others_is_refused(world: World) -> None:
+    world = World(senders="static:somebody@else.test")
+    name = make()
+    assert world.take(name)
+    assert names("corrupt") == [name]
+    assert "not authorized to use sender='" in world.logged[0]
 
 
 def test_trouble_of_the_system_leaves_the_file(world: World) -> None:

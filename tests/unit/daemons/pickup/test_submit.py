@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -26,9 +27,10 @@ from libmail.ipc.messages import (
     SubmitOpened,
     SubmitResult,
 )
-from libmail.lookup.authorization import AuthorizedUsers
+from libmail.lookup.authorization import AuthorizedUsers, LocalSenders
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool
+from libmail.tables.maps import Maps
 from tests.unit.daemons.pickup.test_maildrop import PARAMS
 from tests.unit.daemons.receivers import CHUNKS, TRIGGERS, FakeConnection, of_type
 
@@ -42,10 +44,13 @@ class FakeCleanup(CleanupClient):
         raise Asked(flags)
 
 
-def submitter(options: tuple[str, ...] = ()) -> Submitter:
+ANY_SENDER = LocalSenders(None, "<>", "")
+
+
+def submitter(options: tuple[str, ...] = (), senders: LocalSenders = ANY_SENDER) -> Submitter:
     params = replace(PARAMS, receive_override_options=options)
     users = AuthorizedUsers("p", "static:anyone", "submit mail")
-    return Submitter(Prepared(params, users), FakeCleanup(ServicePool("public/cleanup")))
+    return Submitter(Prepared(params, users, senders), FakeCleanup(ServicePool("public/cleanup")))
 
 
 async def nothing() -> AsyncIterator[bytes]:
@@ -124,11 +129,56 @@ def answer(one: Submitter, *units: object) -> SubmitResult:
 
 def test_who_may_not_is_told_before_anything_is_taken() -> None:
     users = AuthorizedUsers("p", "nobody-at-all", "submit mail")
-    one = Submitter(Prepared(PARAMS, users), FakeCleanup(ServicePool("public/cleanup")))
+    one = Submitter(Prepared(PARAMS, users, ANY_SENDER), FakeCleanup(ServicePool("public/cleanup")))
     (refusal,) = serve(one, OPEN)
     assert isinstance(refusal, SubmitResult)
     assert refusal.exit_status == 77
     assert "is not allowed to submit mail" in refusal.reason
+
+
+SENDERS = "inline:{{u1=u1@a.test me, @b.test}, {u2=* }, {uid:3 = none}}"
+MAY_SEND = [
+    (1, "u1@a.test", True),
+    (1, "U1@A.test", True),
+    (1, "u1+x@a.test", True),
+    (1, "me+x", True),
+    (1, "anybody@b.test", True),
+    (1, "u1@c.test", False),
+    (1, "x@sub.b.test", False),
+    (1, "u1", False),
+    (1, "", False),
+    (2, "x@y.test", True),
+    (2, "", True),
+    (3, "", True),
+    (3, "none", True),
+    (3, "x@y.test", False),
+    (4, "x@y.test", False),
+]
+
+
+@pytest.mark.parametrize(("uid", "sender", "may"), MAY_SEND)
+def test_local_senders(uid: int, sender: str, may: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def account(number: int) -> SimpleNamespace:
+        if number == 3:
+            raise KeyError
+        return SimpleNamespace(pw_name=f"u{number}")
+
+    monkeypatch.setattr("pwd.getpwuid", account)
+    senders = LocalSenders(Maps("local_login_sender_maps", SENDERS), "none", "+")
+    refusal = asyncio.run(senders.refusal(uid, sender))
+    assert refusal == ("" if may else f"{sender}({uid}): not authorized to use sender='{sender}'")
+
+
+def test_a_sender_of_others_is_told_before_anything_is_taken() -> None:
+    one = submitter(senders=LocalSenders(Maps("t", "static:b@c"), "<>", ""))
+    (refusal,) = serve(one, OPEN)
+    assert isinstance(refusal, SubmitResult)
+    assert (refusal.exit_status, refusal.reason) == (
+        77,
+        "a@b(2001): not authorized to use sender='a@b'",
+    )
+    broken = submitter(senders=LocalSenders(Maps("t", "fail:x"), "<>", ""))
+    assert answer(broken, OPEN).exit_status == 75
 
 
 def test_what_is_too_large_is_told_before_anything_is_taken() -> None:
@@ -138,7 +188,7 @@ def test_what_is_too_large_is_told_before_anything_is_taken() -> None:
 
 def test_a_table_that_does_not_answer_refuses_nothing_for_good() -> None:
     users = AuthorizedUsers("p", "fail:broken", "submit mail")
-    one = Submitter(Prepared(PARAMS, users), FakeCleanup(ServicePool("public/cleanup")))
+    one = Submitter(Prepared(PARAMS, users, ANY_SENDER), FakeCleanup(ServicePool("public/cleanup")))
     assert answer(one, OPEN).exit_status == 75
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from libmail.config.declared import all_parameters
 from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER, NOT_YET
 from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any, used_names
@@ -15,6 +18,15 @@ def test_what_nobody_reads_is_in_the_list() -> None:
 
 def test_what_is_read_is_not_in_the_list() -> None:
     assert not read_by_any() & SILENT
+
+
+def test_the_reasons_are_told() -> None:
+    """Whoever misses a parameter finds in the documentation why it does nothing."""
+    page = (Path(__file__).parents[4] / "docs/differences.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`([a-zA-Z0-9_]+)`", row)}
+    assert told >= NEVER | FOR_INSTALLERS | HARMLESS
+    assert not told & read_by_any()
 
 
 def test_what_is_loaded_is_used() -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.dns.hostname import (
+    IDNA,
+    ascii_domain,
     hostaddr_problem,
     hostname_problem,
     literal_address,
@@ -130,3 +132,24 @@ LITERALS = [
 def test_literal(text: str, want: str | None) -> None:
     assert literal_address(text) == want
     assert valid_hostliteral(text) is (want is not None)
+
+
+# By UTS #46, with transitional processing and without.
+IDNS = [
+    ("b\u00fccher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ("fa\u00df.example", "fass.example", "xn--fa-hia.example"),
+    ("B\u00fc\u00df.Example", "xn--bss-hoa.Example", "xn--b-qfa0g.example"),
+    ("\u03b2\u03cc\u03bb\u03bf\u03c2.example", "xn--nxasmq6b.example", "xn--nxasmm1c.example"),
+    ("fa\u00df\u3002example.", "fass.example", "xn--fa-hia.example"),
+    ("plain.example.", "plain.example", "plain.example"),
+    (f"{'a' * 62}\u00df.example", "", ""),
+    ("a\u00df..example", "", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "older", "current"), IDNS)
+def test_ascii_form(name: str, older: str, current: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """enable_idna2003_compatibility."""
+    assert ascii_domain(name) == current
+    monkeypatch.setattr(IDNA, "transitional", True)
+    assert ascii_domain(name) == older

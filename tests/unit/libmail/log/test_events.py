@@ -8,7 +8,7 @@ from daemons.pickup.events import Pickup
 from daemons.qmgr.events import QueueActive, QueueExpired
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG, Event
-from libmail.log.events import DeliveryStatus
+from libmail.log.events import DeliveryStatus, seconds_text
 
 ID = QueueId("ABC123")
 ODD = '"odd \\" one"@a.test'
@@ -45,3 +45,37 @@ def test_internal_form() -> None:
     LOG.open(lambda severity, head, text: lines.append(text), "x")
     LOG.event(Pickup(ID, 0, PLAIN, ""))
     assert lines == [f"{ID}: uid=0 from=<{PLAIN}>", f"{ID}: uid=0 from=<{ODD}>"]
+
+
+DELAYS = [
+    (2, 0.004, "0"),
+    (2, 0.006, "0.01"),
+    (2, 0.0996, "0.1"),
+    (2, 0.123, "0.12"),
+    (2, 1.26, "1.3"),
+    (2, 2.0, "2"),
+    (2, 99.6, "100"),
+    (0, 0.4, "0"),
+    (0, 1.6, "2"),
+    (0, 10.4, "10"),
+    (1, 0.123, "0.1"),
+    (1, 0.04, "0"),
+    (4, 0.01234, "0.012"),
+    (4, 0.00123, "0.0012"),
+    (4, 0.000123, "0.0001"),
+    (6, 0.0000123, "0.000012"),
+    (6, 0.000123, "0.00012"),
+    (6, 0.5, "0.5"),
+    (6, 1.234, "1.2"),
+    (6, 123.4, "123"),
+    (6, 0.0000001, "0"),
+]
+
+
+@pytest.mark.parametrize(("digits", "seconds", "text"), DELAYS)
+def test_resolution_of_delays(
+    digits: int, seconds: float, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """delay_logging_resolution_limit."""
+    monkeypatch.setattr(LOG, "delay_digits", digits)
+    assert seconds_text(seconds) == text

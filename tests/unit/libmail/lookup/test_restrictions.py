@@ -209,6 +209,26 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         "450 4.4.4 <x@hostless.test>: Recipient address rejected:"
         " Unable to look up mail exchanger host gone.test: Name or service not known",
     ),
+    "backup of a domain with a null MX": (
+        {RELAY: "permit_mx_backup, reject_unauth_destination"},
+        {"recipient": "x@null.test"},
+        "554 5.7.1 <x@null.test>: Relay access denied",
+    ),
+    "backup of a domain with an address as MX host": (
+        {RELAY: "permit_mx_backup, reject_unauth_destination"},
+        {"recipient": "x@numeric.test"},
+        "554 5.7.1 <x@numeric.test>: Relay access denied",
+    ),
+    "MX hosts of a HELO name with a dot at its end": (
+        {RCPT: "check_helo_mx_access inline:{ {mx.known.test=REJECT}, {192.0.2.1=DEFER} }"},
+        {"helo_name": "known.test."},
+        "450 4.7.1 <known.test.>: Helo command rejected: Access denied",
+    ),
+    "name servers of a HELO name with a dot at its end": (
+        {RCPT: "check_helo_ns_access inline:{ns.known.test=REJECT}"},
+        {"helo_name": "known.test."},
+        "",
+    ),
     "no backup": (
         {RELAY: "permit_mx_backup, reject_unauth_destination"},
         {"recipient": "x@mxhost.test"},

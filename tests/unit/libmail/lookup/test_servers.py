@@ -25,6 +25,7 @@ from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
 from libmail.lookup.servers import NoServers, Server, ServerChoice, Servers, select_servers
 from libmail.lookup.service_records import in_order
 from libmail.tables.match import StringList
+from tests.unit.dns_records import PlayedDns
 
 DESTINATIONS = [
     ("example.org", False, Destination("example.org", 25)),
@@ -392,6 +393,18 @@ def test_no_srv(
     with pytest.raises(NoServers) as caught:
         servers(tmp_path, nexthop, SUBMISSION | values)
     assert (caught.value.dsn, caught.value.reason) == (dsn, reason)
+
+
+@pytest.mark.parametrize(("wanted", "host"), [("no", "alias.test"), ("yes", "real.test")])
+def test_name_of_a_server_that_is_an_alias(tmp_path: Path, wanted: str, host: str) -> None:
+    (tmp_path / "main.cf").write_text(f"smtp_cname_overrides_servername = {wanted}\n")
+    params = open_config(str(tmp_path)).load(SmtpParams)
+    dns = PlayedDns(["alias.test CNAME real.test", "real.test A 192.0.2.1"])
+    lookups = LiveLookups({}, resolver=dns)  # type: ignore[arg-type]
+    choice = ServerChoice(params, "ipv4", frozenset())
+    destination = parse_destination("[alias.test]", 25, lmtp=False)
+    found = asyncio.run(choice.servers(lookups, destination, loop_detect=False))
+    assert [(one.host, one.final) for one in found.servers] == [(host, "real.test")]
 
 
 def test_weights() -> None:
