@@ -125,6 +125,7 @@ class Logins:
         # Passwords are tokens if a token mechanism is in smtp_sasl_mechanism_filter.
         words = {word.upper() for word in params.smtp_sasl_mechanism_filter}
         self._token = not words.isdisjoint(TOKEN_MECHANISMS)
+        self._external = "EXTERNAL" in words  # as with Cyrus, only if somebody wants it
 
     def key(self, sender: str) -> tuple[str, ...]:
         """The part of a session key that credentials depend on, beside the server."""
@@ -249,6 +250,7 @@ class Logins:
             authzid,
             session.wire.bindings(),
             any(name.upper().endswith("-PLUS") for name in offered),
+            "lmtp" if self._phase is LHLO else "smtp",
         )
         try:
             dialogue = Dialogue(mechanism, credentials)
@@ -270,7 +272,14 @@ class Logins:
         """The mechanism to use. Raises SiteFailed."""
         options = self._allowed.of(session)
         bound = bool(session.wire.bindings())
-        mechanism = choose(usable, options, token=token, password=password, bound=bound)
+        mechanism = choose(
+            usable,
+            options,
+            token=token,
+            password=password,
+            bound=bound,
+            external=self._external and password and session.secured,
+        )
         if not mechanism:
             LOG.warning("SASL authentication failure: No worthy mechs found")
             raise _failed(_cannot(session, "no mechanism available"))

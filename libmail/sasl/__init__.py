@@ -7,4 +7,5 @@ cyrus       the Cyrus SASL library (its client: libmail.clients.cyrus)
 table       an authentication server over a lookup table; passwords: the hashes in it
 client      logging in to servers: the client's end of mechanisms
 scram       SCRAM (RFC 5802), both ends; prepare: SASLprep (RFC 4013)
+digest      DIGEST-MD5 (RFC 2831), the client's end
 """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
+from libmail.sasl.digest import DigestClient, DigestError
 from libmail.sasl.mechanism import Mechanism, SecurityOptions
 from libmail.sasl.scram import ScramClient, ScramError
 
@@ -35,7 +36,8 @@ _SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1")
 _PLUS: Final = "-PLUS"
 _BOUND: Final = tuple(name + _PLUS for name in _SCRAM)
 _PREFERRED: Final = ("tls-exporter", "tls-server-end-point")
-_PASSWORD: Final = (*_SCRAM, "CRAM-MD5", "PLAIN", "LOGIN")
+_PASSWORD: Final = (*_SCRAM, "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN")
+_EXTERNAL: Final = "EXTERNAL"
 TOKEN_MECHANISMS: Final = ("OAUTHBEARER", "XOAUTH2")
 """Those whose password is an OAuth access token."""
 
@@ -46,8 +48,9 @@ class SaslClientError(Exception):
 
 class Credentials(NamedTuple):
     """Who we are. password: for `TOKEN_MECHANISMS` an access token. host, port: of the server,
-    which OAUTHBEARER names. authzid: send_cyrus_sasl_authzid asks for it. bindings: data of channel
-    bindings by name. plus: whether the server offers mechanisms with channel binding."""
+    which OAUTHBEARER names, and DIGEST-MD5 with the service. authzid: send_cyrus_sasl_authzid asks
+    for it. bindings: data of channel bindings by name. plus: whether the server offers mechanisms
+    with channel binding."""
 
     user: str
     password: str
@@ -56,6 +59,7 @@ class Credentials(NamedTuple):
     authzid: str = ""
     bindings: Mapping[str, bytes] = MappingProxyType({})
     plus: bool = False
+    service: str = "smtp"
 
 
 class ClientMechanism(Protocol):
@@ -79,14 +83,17 @@ def choose(
     token: bool,
     password: bool = True,
     bound: bool = False,
+    external: bool = False,
 ) -> str:
     """The best mechanism, "" if there is none.
 
     token, password: whether what we know may be an access token, or a password. bound: there are
-    channel bindings.
+    channel bindings. external: our certificate says who we are.
     """
     names = {name.upper() for name in offered}
-    known = TOKEN_MECHANISMS * token + (_BOUND * bound + _PASSWORD) * password
+    known = (
+        (_EXTERNAL,) * external + TOKEN_MECHANISMS * token + (_BOUND * bound + _PASSWORD) * password
+    )
     for name in known:
         if name in names and options.accept(Mechanism.known(name)):
             return name
@@ -214,6 +221,56 @@ class _CramMd5:
         """CRAM-MD5 proves nothing of the server."""
 
 
+class _DigestMd5:
+    """RFC 2831. The server has to prove that it knows the password."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._client = DigestClient(
+            credentials.user,
+            credentials.password,
+            f"{credentials.service}/{credentials.host}",
+            authzid=credentials.authzid,
+        )
+        self._step = 0
+
+    def initial(self) -> bytes | None:
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        self._step += 1
+        try:
+            if self._step == 1:
+                return self._client.respond(challenge)
+            if self._step == 2:
+                self._client.verify(challenge)
+                return b""
+        except DigestError as error:
+            raise SaslClientError(str(error)) from None
+        raise SaslClientError("more challenges than DIGEST-MD5 has")
+
+    def finish(self) -> None:
+        if self._step != 2:
+            raise SaslClientError("the server did not prove that it knows the password")
+
+
+class _External:
+    """RFC 4422 appendix A: the server knows us by our certificate."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._authzid = _octets(credentials.authzid)
+
+    def initial(self) -> bytes | None:
+        return self._authzid
+
+    def respond(self, challenge: bytes) -> bytes:
+        if challenge:
+            raise SaslClientError("unexpected challenge")
+        return self._authzid
+
+    def finish(self) -> None:
+        """EXTERNAL proves nothing of the server."""
+
+
 class _Scram:
     """RFC 5802. The server has to prove that it knows the password, before or with its 235."""
 
@@ -292,6 +349,8 @@ class _OAuthBearer(_Xoauth2):
 
 _MAKERS: Final[dict[str, Callable[[Credentials], ClientMechanism]]] = {
     "CRAM-MD5": _CramMd5,
+    "DIGEST-MD5": _DigestMd5,
+    _EXTERNAL: _External,
     "LOGIN": _Login,
     "OAUTHBEARER": _OAuthBearer,
     "PLAIN": _Plain,

@@ -705,6 +705,7 @@ _SECRET: Final = "geheim!"
 _CREDENTIALS: Final = Credentials("anna", _SECRET, "mx.test", 25)
 _MECHANISMS: Final = (
     *("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER"),
+    "DIGEST-MD5",
 )
 
 

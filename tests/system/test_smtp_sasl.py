@@ -89,7 +89,9 @@ def test_mechanisms(
     tells_nothing(ours)
 
 
-@pytest.mark.parametrize("method", ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "LOGIN", "PLAIN"])
+@pytest.mark.parametrize(
+    "method", ["SCRAM-SHA-256", "SCRAM-SHA-1", "DIGEST-MD5", "CRAM-MD5", "LOGIN", "PLAIN"]
+)
 def test_cyrus(
     make_system: MakeSystem, make_postfix: MakePostfix, short_tmp: Path, method: str
 ) -> None:

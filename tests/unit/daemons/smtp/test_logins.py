@@ -153,6 +153,15 @@ class ScramServerPeer(AuthServer):
         return super().reply(line) if line.split()[0] in {*self.script, *USUAL} else "535 5.7.8 no"
 
 
+@pytest.mark.parametrize(("words", "verb"), [("", "PLAIN"), ("external, plain", "PLAIN")])
+def test_no_certificate_is_shown_without_tls(tmp_path: Path, words: str, verb: str) -> None:
+    server = offering("AUTH EXTERNAL PLAIN")
+    assert isinstance(
+        one(Bench(tmp_path, **values(smtp_sasl_mechanism_filter=words)), server), Sent
+    )
+    assert server.sessions[0][1].startswith(f"AUTH {verb} ")
+
+
 class Tokens:
     """oauth2(8): given out in order; asked: accounts, with tokens that were refused."""
 

@@ -194,3 +194,16 @@ def test_what_is_said_of_channel_binding(
     first = make_client(mechanism, credentials).initial()
     assert first is not None
     assert first.startswith(flag + b"n=anna,r=")
+
+
+def test_external() -> None:
+    options = parse_security_options(("noanonymous",))
+    offered = ["PLAIN", "EXTERNAL"]
+    assert choose(offered, options, token=False) == "PLAIN"
+    assert choose(offered, options, token=False, external=True) == "EXTERNAL"
+    dialogue = Dialogue("EXTERNAL", Credentials("anna", ""))
+    assert dialogue.command() == b"AUTH EXTERNAL =\r\n"
+    assert dialogue.answer("") == b"\r\n"
+    assert Dialogue("EXTERNAL", Credentials("anna", "", authzid="a")).command() == (
+        b"AUTH EXTERNAL YQ==\r\n"
+    )
