@@ -209,13 +209,13 @@ class Verifier:
         if not kept or (known is None and self._entries >= _MOST_ENTRIES):
             self._tell_once(address, entry, waiting=waiting)
             return
+        self._entries += known is None  # now, as others come before it is written
         try:
             await self._table.update(address, entry.value())
         except TableError as error:
+            self._entries -= known is None
             LOG.seldom(f"{self._params.address_verify_map}", f": update: {error}")
             self._tell_once(address, entry, waiting=waiting)
-            return
-        self._entries += known is None
 
     def _tell_once(self, address: str, entry: Entry, *, waiting: bool) -> None:
         """Keep a result for whoever asks next, and for nobody else."""
@@ -229,6 +229,9 @@ class Verifier:
     async def tidy_for_ever(self) -> None:
         """Drop what has expired, each address_verify_cache_cleanup_interval."""
         interval = self._params.address_verify_cache_cleanup_interval
+        with suppress(TableError):  # a shared table is bounded by who has it
+            async for _ in self._table.listing():
+                self._entries += 1
         while interval:
             with suppress(TableError):
                 last = await self._table.lookup(LAST_CLEANUP) or ""

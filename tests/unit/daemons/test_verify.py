@@ -17,6 +17,7 @@ from libmail.ipc.messages import AddressStatus, VerifyReply
 from libmail.log import LOG
 from libmail.service.skeleton import Startup
 from libmail.tables.builtin.internal import InternalTable
+from libmail.tables.disk.lmdb_cache import LmdbCache
 from libmail.tables.table import TableFailed, TableOptions
 from tests.unit.libmail.clients.fakes import FakeCleanup
 from tests.unit.waiting import until
@@ -200,6 +201,37 @@ def test_what_has_expired_is_dropped() -> None:
         }
 
     run(test)
+
+
+def test_thousands_of_addresses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions, probes and the cache are bounded, whatever comes, and each is answered."""
+    most, pending, crowd = 3000, 500, 2000
+    monkeypatch.setattr("daemons.verify._MOST_ENTRIES", most)
+
+    async def main() -> None:
+        world = World(address_verify_pending_request_limit=pending)
+        path = str(tmp_path / "verify.lmdb")
+        table = world.verifier._table = LmdbCache("lmdb:v", path, TableOptions(fold=False))
+        verifier = world.verifier
+        for round_ in range(4):
+            asked = [f"{round_}.{number}@x.test" for number in range(crowd)]
+            found = await asyncio.gather(*[verifier.query(address) for address in asked])
+            assert sum(reply == TRYING for reply in found) == pending
+            assert {reply.status for reply in found} == {TODO, DEFER}
+            # more outcomes than questions: agents tell of each, also of what was asked elsewhere
+            await asyncio.gather(*[verifier.update(address, OK, "fine") for address in asked])
+        assert len([key async for key, _ in table.listing()]) == most
+        assert (await verifier.query("0.7@x.test")).status == OK
+        assert (await verifier.query("3.7@x.test")).status == OK  # which is told once
+        assert (await verifier.query("3.7@x.test")) == TRYING
+        # The next process knows how many there are.
+        again = Verifier(PARAMS, table, world.cleanup, lambda: world.now)
+        tidying = asyncio.create_task(again.tidy_for_ever())
+        await until(lambda: again._entries == most)
+        tidying.cancel()
+        table.close()
+
+    asyncio.run(main())
 
 
 def test_the_table_is_made(tmp_path: Path) -> None:
