@@ -36,6 +36,7 @@ from daemons.cleanup.params import (
     InspectionParams,
     MappingParams,
 )
+from daemons.cleanup.raw import RawParams, RawRules
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.cleanup.status import no_space
@@ -84,6 +85,7 @@ class Prepared:
     tables: MappingTables
     bcc: BccTables
     inspector: Inspector
+    raw: RawRules
     milters: MilterSelection
 
 
@@ -122,7 +124,9 @@ def prepare(startup: Startup) -> Prepared:
         raise ConfigError(f"non_smtpd_milters: {error}") from None
     selection = MilterSelection(milters, non_smtpd, _milter_inspector(inspection, options))
     inspector = _inspector(inspection, options)
-    return Prepared(params, mapping, config.load(HeaderParams), tables, bcc, inspector, selection)
+    raw = RawRules(config.load(RawParams), inspector.limits)
+    headers = config.load(HeaderParams)
+    return Prepared(params, mapping, headers, tables, bcc, inspector, raw, selection)
 
 
 def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
@@ -167,6 +171,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         mapper=mapper,
         editor=HeaderEditor(prepared.headers, mapper),
         inspector=prepared.inspector,
+        raw=prepared.raw,
         bcc=prepared.bcc,
         commit=GroupCommit(),
         reports=Reports(

@@ -2,10 +2,18 @@
 
 from typing import NamedTuple
 
-from libmail.ipc.messages import QueueId
+from libmail.ipc.messages import Envelope, QueueId
 from libmail.log import LOG
+from libmail.queue.origin import origin_of
 
-__all__ = ["CheckLine", "MessageId", "MilterLine", "MimeErrorLine"]
+__all__ = [
+    "CheckLine",
+    "MessageId",
+    "MilterLine",
+    "MimeErrorLine",
+    "check_line",
+    "shown_origin",
+]
 
 
 class MessageId(NamedTuple):
@@ -28,8 +36,8 @@ def _addresses(sender: str, recipient: str) -> str:
 class CheckLine(NamedTuple):
     """header_checks and the like: what was done because of which line.
 
-    action: "reject", "warning", "replace", ... where: "header", "body". origin: "name[address]",
-    "local". protocol, helo: "" for local mail. detail: of the table, or "".
+    action: "reject", "warning", "replace", ... where: "header", "body", "content". origin:
+    "name[address]", "local". protocol, helo: "" for local mail. detail: of the table, or "".
     """
 
     queue_id: QueueId
@@ -53,6 +61,33 @@ class CheckLine(NamedTuple):
             f"{self.queue_id}: {self.action}: {self.where} {self.line} from {self.origin};"
             f"{addresses}{protocol}{helo}{detail}"
         )
+
+
+def shown_origin(envelope: Envelope) -> str:
+    """Where a message comes from: "name[address]", or "local"."""
+    origin = origin_of(envelope)
+    name, address = origin.name, origin.address
+    return f"{name}[{address}]" if name or address else "local"
+
+
+def check_line(
+    envelope: Envelope, queue_id: QueueId, recipient: str, action: str, where: str, line: str,
+    detail: str,
+) -> CheckLine:  # fmt: skip
+    """The line for something in the content of a message. line, detail: printable."""
+    origin = origin_of(envelope)
+    return CheckLine(
+        queue_id=queue_id,
+        action=action,
+        where=where,
+        line=line,
+        origin=shown_origin(envelope),
+        sender=envelope.sender,
+        recipient=recipient,
+        protocol=origin.protocol,
+        helo=origin.helo,
+        detail=detail,
+    )
 
 
 class MimeErrorLine(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from daemons.cleanup.events import CheckLine, MimeErrorLine
+from daemons.cleanup.events import MimeErrorLine, check_line, shown_origin
 from daemons.cleanup.params import InspectionParams
 from daemons.cleanup.recipients import RecipientList
 from daemons.cleanup.status import Refused
@@ -28,7 +28,6 @@ from libmail.lookup.content_checks import (
 )
 from libmail.message.headers import Field, cut_behind_piece
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
-from libmail.queue.origin import origin_of
 from libmail.text.printable import printable, printable_octets
 
 __all__ = ["Discarded", "Inspection", "Inspector", "RequestedActions"]
@@ -281,7 +280,7 @@ class Inspection:
         if self._pending is not None or self.actions.refused is not None:
             return
         shown, sender = self._show(text)[:_SHOWN], self._envelope.sender
-        origin, recipient = self._origin(), self._recipient
+        origin, recipient = shown_origin(self._envelope), self._recipient
         LOG.event(MimeErrorLine(self._queue_id, reason, shown, origin, sender, recipient))
         self._checks.stopped = True
         err = Refused(CleanupStatus.CONTENT, "5.6.0", reason)
@@ -297,26 +296,13 @@ class Inspection:
     # actions
 
     def _log(self, word: str, part: Part, text: str) -> None:
-        envelope, origin = self._envelope, origin_of(self._envelope)
+        shown, action = self._show(part.line[:_SHOWN]), self._word + word
         LOG.event(
-            CheckLine(
-                queue_id=self._queue_id,
-                action=self._word + word,
-                where=part.where,
-                line=self._show(part.line[:_SHOWN]),
-                origin=self._origin(),
-                sender=envelope.sender,
-                recipient=self._recipient,
-                protocol=origin.protocol,
-                helo=origin.helo,
-                detail=self._show(text),
+            check_line(
+                self._envelope, self._queue_id, self._recipient, action, part.where, shown,
+                self._show(text),
             )
-        )
-
-    def _origin(self) -> str:
-        origin = origin_of(self._envelope)
-        name, address = origin.name, origin.address
-        return f"{name}[{address}]" if name or address else "local"
+        )  # fmt: skip
 
     async def _act(self, action: Action, part: Part) -> None:
         """Carry out an action that is not about the line itself."""

@@ -18,6 +18,7 @@ from daemons.cleanup.inspection import Discarded, Inspection, Inspector, Request
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.milters import FileContent, MilterSelection
 from daemons.cleanup.params import CleanupParams
+from daemons.cleanup.raw import RawRules, Stage
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
 from daemons.cleanup.reports import Reports
 from daemons.cleanup.size import exceeds
@@ -40,7 +41,7 @@ from libmail.ipc.messages import (
 )
 from libmail.log import LOG
 from libmail.log.events import QueueRemoved
-from libmail.message.content import ContentScan, StrayFilter
+from libmail.message.content import ContentScan
 from libmail.message.headers import Batch
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
@@ -80,6 +81,7 @@ class Shared:
     mapper: AddressMapper
     editor: HeaderEditor
     inspector: Inspector
+    raw: RawRules
     bcc: BccTables
     commit: GroupCommit
     reports: Reports
@@ -115,7 +117,7 @@ class Message:
         self._size = 0
         self._limit = 0 if flags & _UNLIMITED else shared.params.message_size_limit
         # of the content: its header until that is complete, then the last octets of the body
-        self._strays = StrayFilter() if shared.params.cleanup_replace_stray_cr_lf else None
+        self._raw: Stage | None = None
         self._scan = ContentScan()
         self._header = shared.editor.reader()
         self._edit: HeaderEdit | None = None
@@ -197,9 +199,7 @@ class Message:
             return
         self._size += len(data)
         try:
-            if self._expanded is None:
-                await self._expand_recipients()
-            await self._take(data if self._strays is None else self._strays.feed(data))
+            await self._take((self._raw or await self._begin_content()).feed(data))
             if self._limit and self._size > self._limit:
                 raise self._too_large()
         except Discarded:
@@ -209,6 +209,11 @@ class Message:
         except OSError as err:
             LOG.warning(f"{self.queue_id}: write queue file: {err.strerror}")
             self.refuse(refused_by_system(err))
+
+    async def _begin_content(self) -> Stage:
+        found, rules = self._expanded or await self._expand_recipients(), self._shared.raw
+        self._raw = rules.begin(self._flags, self._require_envelope(), found.last, self.queue_id)
+        return self._raw
 
     def _too_large(self) -> Refused:
         LOG.warning(f"{self.queue_id}: queue file size limit exceeded")
@@ -281,8 +286,8 @@ class Message:
             self._writer.write_body(data)
 
     async def _end_content(self) -> None:
-        if self._strays is not None:
-            await self._take(self._strays.end())
+        if self._raw is not None:
+            await self._take(self._raw.end())
         if not self._header_done:
             await self._take_header(self._header.end())
         elif self._tail and self._tail != b"\r\n":
@@ -290,12 +295,8 @@ class Message:
         if self._body_inspection is not None:
             self._write_body(await self._body_inspection.end())
         scan = self._scan
-        if scan.eightbit:
-            self._content_flags |= _EIGHTBIT_BODY
-        if scan.long_lines:
-            self._content_flags |= _LONG_LINES
-        if scan.dots:
-            self._content_flags |= _DOT_LINES
+        self._content_flags |= _EIGHTBIT_BODY * scan.eightbit | _LONG_LINES * scan.long_lines
+        self._content_flags |= _DOT_LINES * scan.dots
         if self._inspection is not None:
             await self._apply(self._inspection.actions)
 

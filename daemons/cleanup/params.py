@@ -88,7 +88,6 @@ class CleanupParams:
     message_size_limit: int
     non_smtpd_milters: tuple[str, ...]
     delay_warning_time: float
-    cleanup_replace_stray_cr_lf: bool
     smtputf8_enable: bool
     enable_long_queue_ids: bool
     hash_queue_names: tuple[str, ...]

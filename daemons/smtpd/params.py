@@ -63,6 +63,7 @@ class SmtpdParams:
     smtpd_proxy_timeout: float
     smtpd_recipient_limit: int
     smtpd_recipient_overshoot_limit: int
+    smtpd_reject_filter_maps: tuple[str, ...]
     smtpd_reject_footer: str
     smtpd_reject_footer_maps: tuple[str, ...]
     smtpd_soft_error_limit: int

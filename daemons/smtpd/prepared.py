@@ -51,7 +51,7 @@ _UNRESTRICTED: Final = (
     *((f"smtpd_authorized_{what}_hosts", "") for what in ("xclient", "xforward")),
     ("smtpd_upstream_proxy_protocol", ""),
     ("smtpd_proxy_filter", ""),
-    ("smtpd_reject_footer_maps", ""),
+    *((f"smtpd_reject_{what}_maps", "") for what in ("filter", "footer")),
     ("smtpd_sasl_auth_enable", "no"),
     ("smtpd_client_connection_count_limit", "0"),
     *(
@@ -114,6 +114,7 @@ class Prepared:
     tls: TlsSetup
     filter: FilterSettings | None
     footer_maps: Maps
+    reject_maps: Maps
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -182,6 +183,7 @@ def open_tables(
         tls=tls,
         filter=filter_settings(params),
         footer_maps=Maps("smtpd_reject_footer_maps", params.smtpd_reject_footer_maps, options),
+        reject_maps=Maps("smtpd_reject_filter_maps", params.smtpd_reject_filter_maps, options),
     )
 
 

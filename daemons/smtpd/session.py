@@ -27,7 +27,7 @@ from daemons.smtpd.events import (
     escaped,
     say,
 )
-from daemons.smtpd.footer import reject_footer
+from daemons.smtpd.footer import filtered, reject_footer
 from daemons.smtpd.gates import is_plain, look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
@@ -111,6 +111,7 @@ class Session:
         """Queue a reply; it is sent before we wait for the client again."""
         server = self.server
         if reply.code >= 400:
+            reply = await filtered(server.prepared, reply)
             footer = await reject_footer(server.prepared, reply)
             if footer:
                 values = session_values(self.facts, server.params.myhostname, self.lookups.now())

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from libmail.message.headers import Field
 from libmail.message.mime import MimeSplitter, Piece, Place
 
 __all__ = ["Downgrade", "LineEdits"]
@@ -61,6 +62,14 @@ class Downgrade:
     def header(self, data: bytes) -> bytes:
         """The header of the message."""
         return self._converted(self._splitter.header(data))
+
+    def fields(self, data: bytes, found: Iterable[Field]) -> bytes:
+        """Some fields of the message header, where it comes in batches; then `end_header`."""
+        return self._converted(self._splitter.fields(data, found))
+
+    def end_header(self) -> bytes:
+        """The message has no more fields."""
+        return self._piece(*self._splitter.end_header())
 
     def feed(self, data: bytes) -> bytes:
         """What can be told of the body now."""

@@ -278,7 +278,8 @@ class Conversation:
 
     def notes(self, command: Command) -> bool:
         """Whether it gets the macros of an event in any case: it may use them later."""
-        return command in _NOTED and self._state is not _State.ENDED
+        known = command in _NOTED and _EVENTS[command].since <= self.negotiated.version
+        return known and self._state is not _State.ENDED
 
     def noted(self) -> bytes:
         """What is to be sent before another process goes on: macros of events not wanted."""
@@ -295,7 +296,7 @@ class Conversation:
             self._next_message()
         about = packet(Command.MACRO, bytes([command]) + macros) if macros is not None else b""
         if not self.wants(command):
-            if macros and self._state is _State.OPEN and command in _NOTED:
+            if macros and self._state is _State.OPEN and self.notes(command):
                 self._noted[command] = about
             return b""
         if not self.negotiated.steps & _EVENTS[command].unanswered:

@@ -71,14 +71,14 @@ def test_a_session_on_standard_input_is_logged(make_system: MakeSystem) -> None:
 
 def test_settings_without_effect(make_system: MakeSystem) -> None:
     system = make_system(
-        main={"message_strip_characters": "\\0"},
+        main={"tcp_windowsize": "65536"},
         master=["absent unix - - n - 1 absent"],
     )
-    system.allow("message_strip_characters: this parameter has no effect yet")
+    system.allow("tcp_windowsize: this parameter has no effect yet")
     system.allow("service absent: .*/absent: no such program")
     system.start()
     missing = "service absent: .*no such program"
-    for pattern in (r"main.cf, line \d+: message_strip_characters: this", missing):
+    for pattern in (r"main.cf, line \d+: tcp_windowsize: this", missing):
         system.wait_for_log(f"warning: .*{pattern}")
         assert len(system.log_lines(pattern)) == 1
 

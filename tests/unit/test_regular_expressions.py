@@ -92,6 +92,7 @@ def value_of(expression: ast.expr, module: str) -> object:
 # Expressions that are made where they run: what they are made of.
 MADE: Final[dict[str, list[str | bytes]]] = {
     "libmail.text.lineends": [rb"(?<!\r)\n|\r(?!\n)", rb"(?<!\r)\n", rb"\r\r\n", rb"\n\."],
+    "daemons.cleanup.raw": [rb"[\x00a]|(?<!\r)\n|\r(?!\n)"],
     "libmail.tables.sql.template": list(sql_template._TOKENS.values()),
     "daemons.smtp.content": [rb"[^\n]{999}[^\n]*+"],
     "libmail.milter.header": [rb"(?im)^X-Name[ \t]*:"],

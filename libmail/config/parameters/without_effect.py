@@ -24,14 +24,6 @@ _POSTSCREEN = """
     postscreen_watchdog_timeout
 """
 
-_CHECKS = """
-    force_mime_input_conversion message_reject_characters message_strip_characters
-"""
-
-_FILTERS = """
-    smtpd_reject_filter_maps
-"""
-
 _OTHER = """
     debug_peer_level
     debug_peer_list
@@ -39,7 +31,7 @@ _OTHER = """
     smtpd_expansion_filter
 """
 
-NOT_YET = _words(_TLS + _POSTSCREEN + _CHECKS + _FILTERS + _OTHER)
+NOT_YET = _words(_TLS + _POSTSCREEN + _OTHER)
 """Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(

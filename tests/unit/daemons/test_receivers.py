@@ -75,6 +75,7 @@ from tests.unit.daemons.cleanup.conftest import (
     HEADERS,
     LocalRewriter,
     make_inspector,
+    make_raw,
     mapper_maker,
 )
 from tests.unit.daemons.cleanup.test_message import PARAMS as CLEANUP
@@ -134,7 +135,7 @@ def test_cleanup(
     async def serve(connection: Connection) -> None:
         shared = Shared(
             CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper), make_inspector(),
-            BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            make_raw(), BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip

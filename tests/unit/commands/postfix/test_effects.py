@@ -34,8 +34,7 @@ def _remarks(folder: Path, main: str, master: str = "") -> list[str]:
         ("tcp_windowsize = 1", [f"main.cf, line 1: tcp_windowsize: {YET}"]),
         ("tcp_windowsize = 0", []),
         ("smtp_sasl_path = x", []),
-        ("# one\nmessage_strip_characters = \\0", [
-            f"main.cf, line 2: message_strip_characters: {YET}"]),
+        ("# one\ntcp_windowsize = 1", [f"main.cf, line 2: tcp_windowsize: {YET}"]),
         ("mime_header_checks = $header_checks", []),
         ("fork_attempts = 7", ["main.cf, line 1: fork_attempts: this parameter has no effect"]),
         ("html_directory = /usr/share/doc", []),

@@ -9,6 +9,7 @@ from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.mapping import AddressMapper, MappingTables
 from daemons.cleanup.milters import MilterSelection
 from daemons.cleanup.params import HeaderParams, InspectionParams, MappingParams
+from daemons.cleanup.raw import RawParams, RawRules
 from libmail.clients.milters import MilterParams, Milters
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains
@@ -95,6 +96,22 @@ def make_inspector(
         maps("body_checks", body),
     )
     return Inspector(replace(INSPECTION, **changes), tables)  # type: ignore[arg-type]
+
+
+RAW = RawParams(
+    cleanup_replace_stray_cr_lf=True,
+    disable_mime_input_processing=False,
+    force_mime_input_conversion=False,
+    header_size_limit=300,
+    message_reject_characters="",
+    message_strip_characters="",
+)
+
+
+def make_raw(**changes: object) -> RawRules:
+    """The rules for content as it comes."""
+    params = replace(RAW, **changes)  # type: ignore[arg-type]
+    return RawRules(params, make_inspector().limits)
 
 
 class LocalRewriter:

@@ -13,6 +13,7 @@ from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.inspection import Inspector
 from daemons.cleanup.message import Message, Shared, new_file
 from daemons.cleanup.params import CleanupParams
+from daemons.cleanup.raw import RawRules
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from libmail.ipc.messages import (
@@ -29,7 +30,13 @@ from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServicePool
 from libmail.tables.maps import Maps
-from tests.unit.daemons.cleanup.conftest import FILTERS, HEADERS, MakeMapper, make_inspector
+from tests.unit.daemons.cleanup.conftest import (
+    FILTERS,
+    HEADERS,
+    MakeMapper,
+    make_inspector,
+    make_raw,
+)
 
 PARAMS = CleanupParams(
     always_bcc="archive@example.test",
@@ -43,7 +50,6 @@ PARAMS = CleanupParams(
     message_size_limit=3_000_000,
     non_smtpd_milters=(),
     delay_warning_time=3600.0,
-    cleanup_replace_stray_cr_lf=True,
     smtputf8_enable=True,
     enable_long_queue_ids=False,
     hash_queue_names=(),
@@ -79,6 +85,7 @@ def submit(
     recipients: tuple[Recipient, ...] = (ALICE,),
     params: CleanupParams | None = None,
     inspector: Inspector | None = None,
+    raw: RawRules | None = None,
     amendment: CleanupAmend | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> CleanupResult:
@@ -86,7 +93,7 @@ def submit(
         mapper = make_mapper()
         shared = Shared(
             params or PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
-            inspector or make_inspector(),
+            inspector or make_inspector(), raw or make_raw(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
             FILTERS,
@@ -163,10 +170,10 @@ ANYTHING = [
 @pytest.mark.parametrize("strays", [True, False])
 @pytest.mark.parametrize("data", ANYTHING, ids=range(len(ANYTHING)))
 def test_a_boundary_at_every_offset(make_mapper: MakeMapper, data: bytes, strays: bool) -> None:
-    params = replace(PARAMS, cleanup_replace_stray_cr_lf=strays)
+    raw = make_raw(cleanup_replace_stray_cr_lf=strays)
 
     def result(*pieces: bytes) -> tuple[object, ...]:
-        file, content = read(submit(make_mapper, *pieces, params=params))
+        file, content = read(submit(make_mapper, *pieces, raw=raw))
         queue_id = Path(file.path).name.encode()
         return content.replace(queue_id, b"QID"), file.preamble.header.length, file.preamble.flags
 
