@@ -261,7 +261,7 @@ class Inspection:
             self._mime_error(_NESTING, piece.data[:-2].decode("utf-8", "surrogateescape"))
 
     def _check_body_octets(self, data: bytes) -> None:
-        if not self._inspector.strict.body or data.isascii() or self._splitter.wide:
+        if not self._inspector.strict.body or data.isascii() or self._splitter.wide_body:
             return
         line = next(line for line in data.split(b"\r\n") if not line.isascii())
         self._mime_error(_IN_BODY, line.decode("utf-8", "surrogateescape"))
@@ -270,7 +270,7 @@ class Inspection:
         splitter = self._splitter
         if (
             self._inspector.strict.domain
-            and splitter.type.is_composite
+            and (splitter.type.is_message or splitter.type.kind == b"multipart")
             and splitter.encoding not in _IDENTITY
         ):
             self._mime_error(_DOMAIN, splitter.encoding.decode())

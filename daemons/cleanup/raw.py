@@ -158,7 +158,7 @@ class _Characters:
 
     def _reject(self, data: bytes, at: int) -> None:
         start = data.rfind(b"\r\n", 0, at) + 2 if b"\r\n" in data[:at] else 0
-        line = data[start : start + _SHOWN].partition(b"\r\n")[0]
+        line = data[start : start + _SHOWN].partition(b"\r\n")[0].partition(b"\0")[0]
         dsn, reason = "5.7.1", "disallowed character"
         LOG.event(
             check_line(

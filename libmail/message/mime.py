@@ -3,7 +3,7 @@
 A `MimeSplitter` is given the header of a message, then its body in any pieces, all in wire form,
 and gives out the same octets in order, each with the kind of place where they stand. Body comes in
 large pieces: only lines that begin with "--" are looked at, and none at all outside a multipart.
-Only fields that are too large are changed: they are cut.
+Only fields are changed: white space before the colon goes, and one that is too large is cut.
 
 As in the original, all Content-Type fields of a header count: each names boundaries, and the last
 one says what the body is.
@@ -180,11 +180,14 @@ class MimeSplitter:
 
     def _field(self, data: bytes, field: Field, place: Place) -> Piece:
         text = data[field.start : field.end]
+        behind = len(field.name) + 1
+        if field.value - field.start != behind:  # there is white space before the colon
+            text = text[: behind - 1] + b":" + data[field.value : field.end]
         if len(text) > self._limits.field:
             text = self._limits.cut(text[:-2]) + b"\r\n"
         if field.name in _MIME_FIELDS:
             place = Place.MIME
-            value = text[field.value - field.start :]
+            value = text[behind:]
             if field.name == b"content-type":
                 self._set_type(parse_content_type(value))
             elif field.name == b"content-transfer-encoding":

@@ -7,6 +7,7 @@ large the pieces are.
 """
 
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -23,9 +24,13 @@ from libmail.message.delivered_to import earlier_recipients
 from libmail.message.downgrade import Downgrade
 from libmail.message.first_lines import mend_first_lines
 from libmail.message.headers import HeaderReader, cut_behind_piece, cut_field
+from libmail.message.headers import fields as fields_of
 from libmail.message.line_endings import LineEndings
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.message.tokens import tokenize
+from libmail.milter import protocol as milter
+from libmail.milter.conversation import Conversation, Decision
+from libmail.milter.header import HeaderFields
 from libmail.net.http import HttpError, Response, ResponseParser
 from libmail.net.stream_client import LinkError
 from libmail.oauth.answers import Trouble, parse_device, parse_tokens
@@ -340,7 +345,7 @@ MIME_WORDS: Final = (
     b'Content-Type: multipart/digest; boundary="c d"; boundary=e\r\n',
     b"Content-Transfer-Encoding: 8bit\r\n", b"Content-Transfer-Encoding: base64\r\n",
     b"--b\r\n", b"--b--\r\n", b"--c d\r\n", b"--e", b"\r\n", b"X: y\r\n", b" z\r\n", b"-",
-    b"\xe9=", b"\r",
+    b"\xe9=", b"\r", b"X \t: y\r\n",
 )  # fmt: skip
 
 
@@ -351,8 +356,9 @@ def mime(data: bytes) -> None:
     whole = _taken_apart(head, [rest])
     assert _taken_apart(head, pieces) == whole
     text = b"".join(piece.data for piece in whole)
+    spaced = b" :" in rest or b"\t:" in rest  # which goes where it stands in a field
     if all(len(field) <= SIZE for field in text.split(b"\r\n")) and len(rest) <= SIZE:
-        assert text in (head + rest, head + rest + b"\r\n")
+        assert spaced or text in (head + rest, head + rest + b"\r\n")
 
 
 @target(*MIME_WORDS)
@@ -728,3 +734,66 @@ def sasl_challenges(data: bytes) -> None:
         if len(word) >= 8 and word != mechanism:
             assert word not in dialogue.masked(f"535 {word} {_SECRET}")
     assert _SECRET not in dialogue.masked(f"x{_SECRET}y")
+
+
+def _answered(pieces: Iterable[bytes]) -> list[object]:
+    """What a Milter said at the end of a message; the last one is the decision, or the error."""
+    one = Conversation()
+    one.start()
+    one.receive_data(milter.packet(milter.Command.NEGOTIATE, struct.pack(">III", 6, 0x1FF, 0)))
+    assert one.accept_negotiation()
+    one.event(milter.Command.END_OF_BODY)
+    said: list[object] = []
+    try:
+        for piece in pieces:
+            one.receive_data(piece)
+            while one.awaiting and (answer := one.next_answer()) is not None:
+                said.append(answer)
+    except milter.MilterError as error:
+        said.append(str(error))
+    return said
+
+
+@target(
+    *(
+        milter.packet(milter.Command.BODY, text)[:4] + text
+        for text in (b"c", b"a", b"r", b"p", b"s", b"f")
+    ),
+    b"\0\0\0\x0fy550 5.7.1 100%\0",
+    b"\0\0\0\x13y550-one\r\n550 two\0",
+    b"\0\0\0\x07hX\0y\n\0",
+    b"\0\0\0\x09i\0\0\0\1X\0\0",
+    b"\0\0\0\x09m\0\0\0\1X\0\0",
+    b"\0\0\0\x07+<a@b>",
+    b"\0",
+    b"\xff",
+)
+def milter_answers(data: bytes) -> None:
+    rest, pieces = split(data)
+    said = _answered([rest])
+    assert _answered(pieces) == said
+    assert not any(isinstance(one, Decision) for one in said[:-1])
+
+
+_EDITED: Final = b"Received: x\r\nX: 1\r\n\tmore\r\nY: 2\r\nX: 3\r\n"
+
+
+@target(b"a", b"i", b"c", b"X", b"Y", b"\n", b"\r", b"\0", b" ", b":", b"\x01", b"\x02")
+def milter_edits(data: bytes) -> None:
+    """However a header is edited, it is one again, and none of the values ends it."""
+    header = HeaderFields(_EDITED, own=1)
+    for at in range(0, len(data), 8):
+        how, index, name, *value = data[at : at + 8].ljust(3, b"X")
+        called, text = (b"X", b"Y", b"Z")[name % 3], b" " + bytes(value)
+        if how % 3 == 0:
+            header.add(called, text)
+        elif how % 3 == 1:
+            header.insert(index % 6, called, text)
+        else:
+            header.change(index % 6, called, text if name & 4 else b"")
+        edited = header.data()
+        found = fields_of(edited)
+        assert found[-1].end == len(edited)
+        assert all(one.name in (b"received", b"x", b"y", b"z") for one in found)
+        shown = list(header.shown())
+        assert len(shown) == len(found) - 1
