@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from bench import table, tables
+from bench import filters, table, tables
 from bench.census import run_census
 from bench.guesses import CLIENTS, guessing, logins
 from bench.idle import idle_sessions, raise_descriptor_limit
@@ -40,7 +40,7 @@ OURS, POSTFIX = "ours", "postfix"
 
 def arguments() -> argparse.Namespace:
     names = [load.name for load in loads(1)] + [IDLE, GUESSES]
-    names += [row.name for row in tables.ROWS] + [tables.IN_PROCESS]
+    names += [row.name for row in (*filters.ROWS, *tables.ROWS)] + [tables.IN_PROCESS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, a quarter of the mail")
     parser.add_argument("--rounds", type=int, help="rounds of each row, default 3")
@@ -73,17 +73,21 @@ def sides(only: str | None) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    side: str, ports: Ports, more: Mapping[str, str | None] | None = None
+    side: str, ports: Ports, more: Mapping[str, str | None] | filters.Setup | None = None
 ) -> Iterator[MailSystem]:
-    """A fresh mail system that has already delivered a little. more: of main.cf."""
+    """A fresh mail system that has already delivered a little. more: of main.cf, or files, too."""
     system: MailSystem
-    main = {**settings(), **(more or {})}
+    setup = more if isinstance(more, filters.Setup) else filters.Setup(dict(more or {}))
+    main = {**settings(), **setup.main}
     if side == OURS:
         system = Instance(main=main, privileged=os.geteuid() == 0, name="bench.test")
     else:
         system = RealPostfix(main=main, name="bench.test")
     (system.config_directory / "transport").write_text(routes(ports))
     aliases(system.config_directory)
+    for name, text in setup.files:
+        (system.config_directory / name).write_text(text)
+    system.configure({}, setup.master)
     try:
         system.start()
         measure(system, smtp_source(20, 1024, "x@discard.test"), 20, 20)
@@ -138,6 +142,24 @@ def run_guesses(names: list[str], ports: Ports, messages: int) -> dict[str, Resu
     return results
 
 
+def run_filter(
+    row: filters.FilterRow, names: list[str], ports: Ports, rounds: int, messages: int
+) -> dict[str, Result]:
+    """As `run_load`, with filters; a message may pass the queue twice."""
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    traffic = smtp_source(messages, 4096, "x@relay.test")
+    with contextlib.ExitStack() as stack:
+        systems = {}
+        for name in names:
+            setup = stack.enter_context(row.setup())
+            systems[name] = stack.enter_context(running(name, ports, setup))
+        passes = 1 + ("content_filter" in setup.main)
+        for _ in range(rounds):
+            for name, system in systems.items():
+                results[name].append(measure(system, traffic, messages * passes, messages))
+    return {name: median(taken) for name, taken in results.items()}
+
+
 def main() -> int:
     options = arguments()
     if options.list:
@@ -145,7 +167,7 @@ def main() -> int:
             print(f"{load.name:12}{load.title}")
         print(f"{IDLE:12}idle sessions held while mail is relayed")
         print(f"{GUESSES:12}passwords are guessed while mail is relayed")
-        for row in tables.ROWS:
+        for row in (*filters.ROWS, *tables.ROWS):
             print(f"{row.name:12}{row.title}")
         print(f"{tables.IN_PROCESS:12}lookups inside a process")
         return 0
@@ -158,7 +180,8 @@ def main() -> int:
     names = sides(options.only)
     print(table.surroundings(options.rounds, options.scale))
     wanted = set(options.rows)
-    if wanted & {IDLE, GUESSES, *(load.name for load in loads(1))}:
+    of_loads = {load.name for load in loads(1)} | {row.name for row in filters.ROWS}
+    if wanted & {IDLE, GUESSES, *of_loads}:
         run_mail(options, names)
     for row in tables.ROWS:
         if row.name in wanted:
@@ -179,6 +202,11 @@ def run_mail(options: argparse.Namespace, names: list[str]) -> None:
             messages = max(20, int(1000 * options.scale))
             results = run_idle(names, ports, options.sessions, messages)
             print(table.row(f"relay beside {options.sessions} idle sessions", results))
+        for row in filters.ROWS:
+            if row.name in options.rows:
+                messages = max(20, int(1000 * options.scale))
+                found = run_filter(row, names, ports, options.rounds, messages)
+                print(table.row(row.title, found))
         if GUESSES in options.rows:
             messages = max(20, int(1000 * options.scale))
             results = run_guesses(names, ports, messages)
