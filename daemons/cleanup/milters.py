@@ -346,10 +346,9 @@ class _MilterInspection:
 
     async def _show_header(self, link: MilterLink) -> None:
         if link.wants(Command.HEADER):
+            macros = self._chain.macros(link, Command.HEADER, self._macro)  # the same for each
             for number, data in enumerate(self._header.shown()):
-                decision = await self._chain.tell(
-                    link, Command.HEADER, _header_event(link, data), self._macro
-                )
+                decision = await link.event(Command.HEADER, _header_event(link, data), macros)
                 self._decide(decision, _WHERE)
                 if not link.wants(Command.HEADER):
                     break

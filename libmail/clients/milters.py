@@ -154,13 +154,17 @@ class MilterChain:
         """Report an event to one of them."""
         if not link.notes(command) and not link.wants(command):
             return await link.event(command)
-        names = macro_names(self.milters.names(link, command))
-        macros = None
-        if names:
-            macros = encode_macros(names, lambda name: self.milters.macro(name, macro))
+        macros = self.macros(link, command, macro)
         if edit is None:
             return await link.event(command, data, macros)
         return await link.event(command, data, macros, lambda change: edit(link, change))
+
+    def macros(
+        self, link: MilterLink, command: Command, macro: Callable[[str], str | None]
+    ) -> bytes | None:
+        """The macros that go with an event; None for none."""
+        names = macro_names(self.milters.names(link, command))
+        return encode_macros(names, lambda name: self.milters.macro(name, macro)) if names else None
 
     def close(self) -> None:
         """The session is over."""

@@ -13,6 +13,7 @@ applies `milter_default_action`.
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from libmail.milter.protocol import (
@@ -157,6 +158,7 @@ _EDIT_NAMES: Final[Mapping[str, str]] = {
 }
 
 
+_CONTINUE: Final = b"\0\0\0\1c"
 _NOTED: Final = frozenset((Command.CONNECT, Command.HELO, Command.MAIL, Command.RCPT, Command.DATA))
 
 
@@ -164,6 +166,19 @@ class _State(Enum):
     OPEN = "open"
     SILENT = "silent"  # until the next message
     ENDED = "ended"  # the session was decided
+
+
+@lru_cache(64)
+def _wanted(version: int, steps: int) -> tuple[frozenset[Command], frozenset[Command]]:
+    """The events that are reported, and those that are answered. steps: a plain integer, as
+    the operators of flags are slow."""
+    wanted = {
+        command
+        for command, event in _EVENTS.items()
+        if event.since <= version and not steps & int(event.unwanted)
+    }
+    answered = {command for command in wanted if not steps & int(_EVENTS[command].unanswered)}
+    return frozenset(wanted), frozenset(answered)
 
 
 class Snapshot(NamedTuple):
@@ -183,6 +198,7 @@ class Conversation:
     """The protocol of one connection. Methods return the octets to send."""
 
     __slots__ = (
+        "_answered",
         "_answers",
         "_awaited",
         "_decided",
@@ -193,6 +209,7 @@ class Conversation:
         "_reader",
         "_skipped",
         "_state",
+        "_wanted",
     )
 
     def __init__(self, version: int = 6) -> None:
@@ -206,6 +223,8 @@ class Conversation:
         self._decided = PASS  # while the session has ended
         self._noted: dict[Command, bytes] = {}  # macros that go before the next event
         self._skipped: Command | None = None  # more of them are not wanted of this message
+        self._wanted: frozenset[Command] = frozenset()
+        self._answered: frozenset[Command] = frozenset()
 
     # the connection
 
@@ -229,8 +248,12 @@ class Conversation:
             masks = f"0x{unknown:x} conflict with MTA request mask 0x{int(edits):x}"
             raise MilterError(f"request mask {masks}", told=True)
         # Steps that were not offered do nothing.
-        self._negotiated = answer._replace(steps=Steps(int(answer.steps) & int(steps)))
+        self._agree(answer._replace(steps=Steps(int(answer.steps) & int(steps))))
         return True
+
+    def _agree(self, negotiated: Negotiated) -> None:
+        self._negotiated = negotiated
+        self._wanted, self._answered = _wanted(negotiated.version, int(negotiated.steps))
 
     @property
     def negotiated(self) -> Negotiated:
@@ -260,7 +283,7 @@ class Conversation:
         """Go on where another process stopped."""
         self = cls(state.version)
         macros = {Stage(stage): names for stage, names in state.macros}
-        self._negotiated = Negotiated(state.version, Edits(state.edits), Steps(state.steps), macros)
+        self._agree(Negotiated(state.version, Edits(state.edits), Steps(state.steps), macros))
         self._state = _State.SILENT if state.silent else _State.OPEN
         return self
 
@@ -268,12 +291,8 @@ class Conversation:
 
     def wants(self, command: Command) -> bool:
         """Whether the Milter wants such an event now."""
-        known, event = self.negotiated, _EVENTS[command]
         return (
-            self._state is _State.OPEN
-            and event.since <= known.version
-            and not known.steps & event.unwanted
-            and command is not self._skipped
+            command in self._wanted and self._state is _State.OPEN and command is not self._skipped
         )
 
     def notes(self, command: Command) -> bool:
@@ -299,7 +318,7 @@ class Conversation:
             if macros and self._state is _State.OPEN and self.notes(command):
                 self._noted[command] = about
             return b""
-        if not self.negotiated.steps & _EVENTS[command].unanswered:
+        if command in self._answered:
             self._awaited = command
             self._answers = self._octets = 0
         out = about + packet(command, data)
@@ -336,6 +355,16 @@ class Conversation:
     def clean(self) -> bool:
         """Whether the connection can be handed over or kept: nothing is pending."""
         return self._awaited is None and not self._reader.pending
+
+    def continued(self, data: bytes) -> bool:
+        """Whether these bytes from the Milter are all that it mostly says: to go on.
+
+        Then they are taken; else they are for `receive_data`.
+        """
+        if data != _CONTINUE or self._awaited is None or self._reader.pending:
+            return False
+        self._awaited = None
+        return True
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the Milter."""

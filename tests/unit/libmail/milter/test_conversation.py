@@ -206,3 +206,16 @@ def test_whatever_a_milter_says(said: list[tuple[str, bytes]]) -> None:
                 pass
         except MilterError:
             return
+
+
+def test_to_go_on_is_taken_at_once() -> None:
+    one = opened()
+    go_on = wire("c")
+    assert not one.continued(go_on)  # nothing is awaited
+    one.event(Command.MAIL, b"<>\0")
+    assert not one.continued(wire("a"))
+    assert one.continued(go_on)
+    assert one.clean
+    one.event(Command.RCPT, b"<>\0")
+    one.receive_data(go_on[:2])
+    assert not one.continued(go_on)
