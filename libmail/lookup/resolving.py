@@ -5,6 +5,7 @@ A decision over the lookup context, without I/O of its own. Titles are the names
 transport(5), ADDRESS_CLASS_README.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
@@ -41,6 +42,7 @@ class Route(NamedTuple):
     nexthop: str
 
 
+@lru_cache(512)  # few routes are those of many addresses
 def split_route(text: str) -> Route:
     """Split "transport:nexthop"; both parts may be empty."""
     transport, _, nexthop = text.partition(":")

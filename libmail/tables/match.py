@@ -125,6 +125,8 @@ class StringList(_ItemList):
 
     async def match(self, text: str) -> bool:
         """Tell whether the text is in the list.  Raises `TableRetry`."""
+        if not self._items:
+            return False
         wanted = _folded(text)
         for item in self._items:
             if item.table is None:
@@ -140,6 +142,8 @@ class DomainList(_HostList):
 
     async def match(self, domain: str) -> bool:
         """Tell whether the domain is in the list.  Raises `TableRetry`."""
+        if not self._items:
+            return False
         name = _folded(domain)
         for item in self._items:
             if item.table is None:
