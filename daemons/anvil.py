@@ -217,7 +217,7 @@ async def _start(params: AnvilParams, runtime: Runtime) -> Handlers:
     async def drain() -> None:
         log()
 
-    return Handlers(stream=exchanges(runtime, session), drain=drain)
+    return Handlers(stream=exchanges(runtime, session, network=True), drain=drain)
 
 
 def _check(request: ClientEvent) -> None:

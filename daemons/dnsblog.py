@@ -101,7 +101,7 @@ def _prepare(startup: Startup) -> DnsLists:
 
 
 async def _start(lists: DnsLists, runtime: Runtime) -> Handlers:
-    return Handlers(stream=exchanges(runtime, lists.serve))
+    return Handlers(stream=exchanges(runtime, lists.serve, network=True))
 
 
-SERVICE: Final = Service("dnsblog", _prepare, _start)
+SERVICE: Final = Service("dnsblog", _prepare, _start, network=True)

@@ -16,4 +16,4 @@ def _prepare(startup: Startup) -> Prepared:
     return prepare(startup, lmtp=True)
 
 
-SERVICE: Final = Service("lmtp", _prepare, start, reads_approved=True)
+SERVICE: Final = Service("lmtp", _prepare, start, reads_approved=True, network=True)

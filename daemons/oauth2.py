@@ -249,7 +249,7 @@ async def _start(prepared: _Prepared, runtime: Runtime) -> Handlers:
                 case other:
                     raise WireError(f"unexpected {type(other).__name__}")
 
-    return Handlers(stream=exchanges(runtime, serve))
+    return Handlers(stream=exchanges(runtime, serve, network=True))
 
 
 SERVICE: Final = Service("oauth2", _prepare, _start, permanent=True)

@@ -130,7 +130,7 @@ class Writer:
 
     def receive(self, data: bytes, uid: int) -> None:
         """A datagram of this user."""
-        if uid in self._runtime.trusted:
+        if uid in self._runtime.trusted or uid in self._runtime.network:
             self._lines += decode_datagram(data)
         else:
             self._lines += self._users.decode(data, uid)

@@ -209,7 +209,7 @@ async def _start(tables: Tables, runtime: Runtime) -> Handlers:
     async def session(connection: Connection) -> None:
         await serve(tables, connection)
 
-    return Handlers(stream=exchanges(runtime, session))
+    return Handlers(stream=exchanges(runtime, session, network=True))
 
 
 SERVICE: Final = Service("proxymap", _prepare, _start, shared=True)

@@ -175,7 +175,7 @@ def _opened(params: TlsmgrParams, config: Config) -> dict[str, SessionCache]:
 async def _start(manager: TlsManager, runtime: Runtime) -> Handlers:
     for name in manager.names():
         runtime.spawn(manager.tidy_for_ever(name))
-    return Handlers(stream=exchanges(runtime, manager.serve))
+    return Handlers(stream=exchanges(runtime, manager.serve, network=True))
 
 
 SERVICE: Final = Service("tlsmgr", _prepare, _start, permanent=True)

@@ -89,7 +89,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     async def session(connection: Connection) -> None:
         await serve(prepared, connection)
 
-    return Handlers(stream=exchanges(runtime, session))
+    return Handlers(stream=exchanges(runtime, session, network=True))
 
 
 SERVICE: Final = Service("trivial-rewrite", prepare, start, shared=True)

@@ -293,7 +293,7 @@ async def _start(prepared: _Prepared, runtime: Runtime) -> Handlers:
     pool = ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout)
     verifier = Verifier(params, prepared.table, CleanupClient(pool, timeout=params.ipc_timeout))
     runtime.spawn(verifier.tidy_for_ever())
-    return Handlers(stream=exchanges(runtime, verifier.serve))
+    return Handlers(stream=exchanges(runtime, verifier.serve, network=True))
 
 
 SERVICE: Final = Service("verify", _prepare, _start, permanent=True)

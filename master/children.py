@@ -101,8 +101,8 @@ class Surroundings:
     """What a new process gets from master.
 
     status: the child's end. flow: the two ends of a pipe. verbosity: master's own -v options.
-    owner: user id of mail_owner. stress: clients have to wait. approved: for services that
-    use it.
+    owner, network: user ids of mail_owner and mail_network_user. stress: clients have to wait.
+    approved: for services that use it.
     """
 
     status: socket.socket
@@ -113,6 +113,7 @@ class Surroundings:
     verbosity: int
     jail: Jail
     owner: int
+    network: int
     stress: bool = False
     approved: ApprovedFiles | None = None
 
@@ -137,6 +138,7 @@ def become_service(plan: Plan, program: Service[object], given: Surroundings) ->
         max_idle=plan.max_idle,
         jail=given.jail,
         owner=given.owner,
+        network=given.network,
         passing=plan.entry.type == "pass",
     )
     startup = Startup(config, plan.entry.name, plan.arguments, given.approved)

@@ -6,6 +6,7 @@ mode to be run by mail_owner, and then it gives nothing up because it has nothin
 
 import getopt
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from libmail.log.setup import maillog_file, open_log, standard_stream
 from libmail.oauth.account import AccountError, account_names
 from libmail.privileges import Identity, acting_as
 from libmail.queue.foreign_queue import refuse_foreign_mail
-from libmail.service.account import mail_account
+from libmail.service.account import mail_account, network_account
 from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
 from libmail.tables.building.upkeep import kept_tables
 from libmail.tls.watched_files import watched_files
@@ -37,8 +38,9 @@ __all__ = ["main"]
 _USAGE = "usage: master [-c config_dir] [-D (debug)] [-d (don't detach from terminal)] " \
     "[-e exit_time] [-i (init mode)] [-s (keep standard output)] [-t (test)] [-v] " \
     "[-w (wait for initialization)]"  # fmt: skip
-_TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch"  # these run without being in master.cf
-_OAUTH = "oauth2 unix - - n 3600 1 oauth2"
+_TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch\n"  # these run without being in master.cf
+_OAUTH = "oauth2 unix - - n 3600 1 oauth2\n"
+_CONNECTOR = "connector unix - - n - - connector\n"
 _TEST_HOOK = "MAIL_FORBID_LATE_IMPORTS"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -81,17 +83,39 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
 
 
-def read_configuration(directory: str | None) -> Configuration:
-    """Both files. Raises ConfigError."""
+def read_configuration(
+    directory: str | None, owner: Identity, *, privileged: bool
+) -> Configuration:
+    """Both files, and who is to be what. Raises ConfigError, Fatal."""
     config = open_config(directory, process_name="master")
     entries = read_master_cf(config.directory, LOG.warning)
-    there = {one.command for one in entries}
+    network = _network_account(config, owner, privileged=privileged)
     watched = kept_tables(config, entries) or watched_files(config, entries)
-    if watched and "tablewatch" not in there:
-        entries += parse_master_cf(_TABLEWATCH, "built-in service")
-    if "oauth2" not in there and _has_accounts(config):
-        entries += parse_master_cf(_OAUTH, "built-in service")
-    return Configuration(config, entries)
+    added = _TABLEWATCH if watched else ""
+    if _has_accounts(config):
+        added += _OAUTH
+    if network.uid != owner.uid:
+        added += _CONNECTOR
+    present = {one.command for one in entries}
+    built_in = parse_master_cf(added, "built-in service")
+    entries += tuple(one for one in built_in if one.command not in present)
+    return Configuration(config, entries, network)
+
+
+def _network_account(config: Config, owner: Identity, *, privileged: bool) -> Identity:
+    """mail_network_user, if it can reach other services. Raises Fatal."""
+    network = network_account(config, owner, privileged=privileged)
+    if network.uid == owner.uid:
+        return owner
+    try:
+        found = os.stat("private")
+    except OSError as err:
+        raise Fatal(f"private: {err.strerror}") from err
+    if found.st_mode & stat.S_IXGRP and found.st_gid in network.groups:
+        return network
+    LOG.warning(f"user {network.name} may not enter {config.text('queue_directory')}/private, "
+                f"and {owner.name} stands in: postfix set-permissions opens it")  # fmt: skip
+    return owner
 
 
 def _has_accounts(config: Config) -> bool:
@@ -183,17 +207,18 @@ def serve(options: Options) -> None:
         announcement.wait_in_parent()
     locks = take_locks(config, owner)
     use_name_services()
+    read = partial(read_configuration, config.directory, owner, privileged=privileged)
     instance = Instance(
         owner=owner,
         queue_directory=config.text("queue_directory"),
         privileged=privileged,
         verbosity=options.verbosity,
-        read=partial(read_configuration, config.directory),
+        read=read,
         log_directly=log_directly,
         locks=locks,
         approved=ApprovedFiles(),
     )
-    supervisor = Supervisor(instance, read_configuration(config.directory))
+    supervisor = Supervisor(instance, read())
     if not options.foreground:
         detach(keep_stdout=options.keep_stdout)
         for fd in locks:

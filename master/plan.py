@@ -78,16 +78,26 @@ class Plan:
         words += ["-s", str(listeners)] if listeners > 1 else []
         return words
 
-    def jail(self, owner: Identity, queue_directory: str, *, privileged: bool) -> Jail:
-        """What a process of this service keeps. privileged: whether master can give anything up."""
+    def jail(
+        self, owner: Identity, network: Identity, queue_directory: str, *, privileged: bool
+    ) -> Jail:
+        """What a process of this service keeps. privileged: whether master can give anything up.
+
+        network: mail_network_user of main.cf; another name in master.cf stands for mail_owner.
+        """
         commands = self.program is None or self.program.commands
         if not privileged:
             return Jail(None, None, no_new_privs=not commands)
         return Jail(
             queue_directory if self.entry.chroot else None,
-            owner if self.entry.unprivileged else None,
+            self._user(owner, network) if self.entry.unprivileged else None,
             no_new_privs=not commands,
         )
+
+    def _user(self, owner: Identity, network: Identity) -> Identity:
+        if self.program is None or not self.program.network:
+            return owner
+        return network if self.config.text("mail_network_user") == network.name else owner
 
 
 def _is_verbose(word: str) -> bool:

@@ -44,10 +44,11 @@ _WAKEUP_LINGER: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """main.cf and master.cf as read at one time."""
+    """main.cf and master.cf as read at one time. network: mail_network_user, or mail_owner."""
 
     main: Config
     entries: tuple[ServiceEntry, ...]
+    network: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Supervisor:
     def __init__(self, instance: Instance, configuration: Configuration) -> None:
         self._instance = instance
         self._main = configuration.main
+        self._network = configuration.network
         self._services: dict[tuple[str, str], Service] = {}
         self._parents: dict[int, Service] = {}
         self._generation = 1
@@ -191,9 +193,13 @@ class Supervisor:
             capacity=capacity,
             verbosity=instance.verbosity,
             jail=service.plan.jail(
-                instance.owner, instance.queue_directory, privileged=instance.privileged
+                instance.owner,
+                self._network,
+                instance.queue_directory,
+                privileged=instance.privileged,
             ),
             owner=instance.owner.uid,
+            network=self._network.uid,
             stress=service.public and service.stress.lasts(time.monotonic()),
             approved=instance.approved if service.plan.uses_approved else None,
         )
@@ -313,7 +319,7 @@ class Supervisor:
         except (ConfigError, Fatal) as err:
             LOG.error(f"reload: {err} -- going on with the old configuration")
             return
-        self._main = configuration.main
+        self._main, self._network = configuration.main, configuration.network
         version = self._main.text("mail_version")
         LOG.event(Reloaded(version, self._main.directory))
         self._generation += 1

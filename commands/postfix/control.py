@@ -7,7 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands.postfix.directories import check_ownership, create_missing, open_to_users, repair
+from commands.postfix.directories import (
+    check_ownership,
+    create_missing,
+    network_problems,
+    open_to_users,
+    repair,
+)
 from commands.postfix.effects import ignored_directories, missing_programs, settings_without_effect
 from commands.postfix.report import info, warning
 from libmail.config import Config, ServiceEntry, read_master_cf
@@ -134,6 +140,7 @@ def check(config: Config) -> None:
     ]
     if privileged:
         problems += dns_problems(config, entries, owner)
+        problems += network_problems(config, owner)
     problems += _problems_of_tls(config, entries)
     for text in problems:
         warning(text)
@@ -242,6 +249,9 @@ def reload(config: Config) -> None:
     entries = read_master_cf(config.directory)
     warn_without_effect(config, entries)
     rebuild_tables(config, entries)
+    if _runs(config):
+        owner, privileged = mail_account(config)
+        open_to_users(config, owner, privileged=privileged)
     _signal_master(config, signal.SIGHUP, "refreshing the Postfix mail system")
 
 

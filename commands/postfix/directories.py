@@ -17,38 +17,44 @@ from libmail.config.programs import program_directory
 from libmail.files.safe_open import Place, safe_open
 from libmail.log import Fatal
 from libmail.privileges import Identity
+from libmail.service.account import entry_group, network_account
 
-__all__ = ["check_ownership", "create_missing", "open_to_users", "repair"]
+__all__ = ["check_ownership", "create_missing", "network_problems", "open_to_users", "repair"]
 
 _PROGRAMS = ("daemon", "command")
 _PRIVATE = (
-    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
-    "saved", "trace",
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "saved",
+    "trace",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """path: absolute. own: belongs to mail_owner, not to root. group: to its group, too."""
+    """path: absolute. own: belongs to mail_owner, not to root. group: -1: any."""
 
     path: str
     mode: int
     own: bool
-    group: bool = False
+    group: int = -1
 
     def belongs_to(self, owner: Identity) -> tuple[int, int]:
         """User and group for chown(2), -1: as it is."""
-        return owner.uid if self.own else 0, owner.gid if self.group else -1
+        return owner.uid if self.own else 0, self.group
 
 
-def directories(config: Config) -> list[Directory]:
-    """All that must exist, parents first."""
+def directories(config: Config, owner: Identity, *, privileged: bool) -> list[Directory]:
+    """All that must exist, parents first. Raises Fatal."""
     queue = config.text("queue_directory")
+    network = network_account(config, owner, privileged=privileged)
+    private = Directory(f"{queue}/private", 0o700, own=True)
+    if network.uid != owner.uid:  # the services that face the network ask others
+        private = Directory(private.path, 0o710, own=True, group=entry_group(network))
     return [
         Directory(queue, 0o755, own=False),
         Directory(f"{queue}/pid", 0o755, own=False),
         *(Directory(f"{queue}/{name}", 0o700, own=True) for name in _PRIVATE),
-        Directory(f"{queue}/maildrop", 0o3733, own=True, group=True),
+        private,
+        Directory(f"{queue}/maildrop", 0o3733, own=True, group=owner.gid),
         Directory(f"{queue}/public", 0o711, own=True),
         Directory(config.text("data_directory"), 0o700, own=True),
     ]
@@ -59,7 +65,7 @@ def create_missing(config: Config, owner: Identity, *, privileged: bool) -> None
 
     privileged: this is root, who gives them to their owners.
     """
-    for wanted in directories(config):
+    for wanted in directories(config, owner, privileged=privileged):
         try:
             if not os.path.isdir(wanted.path):
                 _create(wanted, owner, privileged=privileged)
@@ -72,21 +78,21 @@ def create_missing(config: Config, owner: Identity, *, privileged: bool) -> None
 def open_to_users(config: Config, owner: Identity, *, privileged: bool) -> None:
     """Open maildrop and public, which in a queue that set-gid programs used only a group may enter.
 
-    Raises Fatal.
+    And private to the group of mail_network_user. Raises Fatal.
     """
-    for wanted in directories(config):
-        if not wanted.path.endswith(("/maildrop", "/public")):
+    for wanted in directories(config, owner, privileged=privileged):
+        if not wanted.path.endswith(("/maildrop", "/public", "/private")):
             continue
         try:
             with _opened(wanted.path) as fd:
-                _open_to_users(wanted, fd, owner, privileged=privileged)
+                _open_to_users(wanted, fd, privileged=privileged)
         except OSError as err:
             raise Fatal(f"unable to open to users: {wanted.path}: {err.strerror}") from err
 
 
 def repair(config: Config, owner: Identity, *, privileged: bool) -> None:
     """Set owner and mode of all directories that exist. Raises Fatal."""
-    for wanted in directories(config):
+    for wanted in directories(config, owner, privileged=privileged):
         try:
             with _opened(wanted.path) as fd:
                 if privileged:
@@ -116,11 +122,11 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _open_to_users(wanted: Directory, fd: int, owner: Identity, *, privileged: bool) -> None:
+def _open_to_users(wanted: Directory, fd: int, *, privileged: bool) -> None:
     found = os.fstat(fd)
-    if privileged and wanted.group and found.st_gid != owner.gid:
-        os.fchown(fd, -1, owner.gid)
-        info(f"setting the group of {wanted.path} to {owner.gid}")
+    if privileged and wanted.group not in (-1, found.st_gid):
+        os.fchown(fd, -1, wanted.group)
+        info(f"setting the group of {wanted.path} to {wanted.group}")
     mode = stat.S_IMODE(found.st_mode)
     if mode & wanted.mode != wanted.mode:
         os.fchmod(fd, mode | wanted.mode)
@@ -137,7 +143,7 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
                 _check(path, 0, "root")
         _check(queue, 0, "root")
         _check(f"{queue}/pid", 0, "root")
-        for wanted in directories(config):
+        for wanted in directories(config, owner, privileged=privileged):
             if wanted.own:
                 _check(wanted.path, owner.uid, owner.name, writable=wanted.mode & 0o022)
         for path in _files(data):
@@ -146,6 +152,16 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
         warning(f"damaged message: {os.path.relpath(path, queue)}")
     if any(os.path.basename(path) != "record" for path in _files(f"{queue}/import")):
         warning("an import was interrupted: run postsuper --import again")
+
+
+def network_problems(config: Config, owner: Identity) -> Iterator[str]:
+    """As root: what keeps the services that face the network from having a user of their own."""
+    name = config.text("mail_network_user")
+    if network_account(config, owner, privileged=True).name != name:
+        yield (
+            f"mail_network_user: there is no account {name}: the services that face the network "
+            f"run as {owner.name}, and could open the queue"
+        )
 
 
 def _files(directory: str) -> Iterator[str]:

@@ -56,13 +56,20 @@ def _wanted(targets: list[Target], bit: DsnNotify, default: bool) -> list[Target
 
 
 class Reporter:
-    """Answers requests for one of the three services."""
+    """Answers requests for one of the three services. network: users who may add to logs only."""
 
-    def __init__(self, prepared: Prepared, service: str, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        service: str,
+        notifier: Notifier,
+        network: frozenset[int] = frozenset(),
+    ) -> None:
         params = prepared.params
         self._params = params
         self._prepared = prepared
         self._notifier = notifier
+        self._network = network
         self._queue = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
         self._name = service if service in _LOGS else "bounce"
         self._log = ReasonLog(self._queue, self._name)
@@ -78,10 +85,14 @@ class Reporter:
                     addresses = [target.address for target in request.targets]
                     await self._flush_service.deferred(request.queue_id, addresses)
                 connection.send(reply)
-            elif isinstance(request, BounceFlush):
+            elif isinstance(request, BounceFlush) and not self._is_network(connection):
                 connection.send(await self._flush(request))
             else:
                 raise WireError(f"unexpected {type(request).__name__}")
+
+    def _is_network(self, connection: Connection) -> bool:
+        """Whether this is a service that faces the network: it may not have reports sent."""
+        return bool(self._network) and connection.credentials.uid in self._network
 
     def _append(self, request: BounceAppend) -> BounceReply:
         if not is_queue_id(request.queue_id):
@@ -237,8 +248,8 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     params = prepared.params
     pool = ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout)
     notifier = Notifier(prepared, CleanupClient(pool, timeout=params.ipc_timeout))
-    reporter = Reporter(prepared, runtime.service, notifier)
-    return Handlers(stream=exchanges(runtime, reporter.serve))
+    reporter = Reporter(prepared, runtime.service, notifier, runtime.network)
+    return Handlers(stream=exchanges(runtime, reporter.serve, network=True))
 
 
 SERVICE: Final = Service("bounce", prepare, _start)

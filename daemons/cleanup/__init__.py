@@ -49,6 +49,7 @@ from libmail.ipc.codec import Chunk, WireError
 from libmail.ipc.messages import (
     CleanupAbort,
     CleanupAmend,
+    CleanupFlag,
     CleanupOpen,
     CleanupOpened,
     CleanupResult,
@@ -72,6 +73,7 @@ from libmail.tables.table import TableOptions
 
 __all__ = ["SERVICE"]
 
+_UNLIMITED: Final = int(CleanupFlag.UNLIMITED)
 _SPACE_CHECK: Final = 1.0  # seconds for which an answer about free space is good
 
 
@@ -181,29 +183,35 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         milters=prepared.milters,
     )
     qmgr = QmgrClient(runtime, pool(f"public/{params.queue_service_name}"), params.in_flow_delay)
-    clients = _Clients(shared, qmgr)
+    clients = _Clients(shared, qmgr, runtime.network)
     return Handlers(
-        stream=exchanges(runtime, clients.serve), descriptors=True, drain=clients.forget_all
+        stream=exchanges(runtime, clients.serve, network=True),
+        descriptors=True,
+        drain=clients.forget_all,
     )
 
 
 class _Clients:
     """The sessions of clients, and the files that are there for their next messages."""
 
-    def __init__(self, shared: Shared, qmgr: QmgrClient) -> None:
+    def __init__(self, shared: Shared, qmgr: QmgrClient, network: frozenset[int]) -> None:
+        """network: users whose messages are no notifications of ours."""
         self._shared = shared
+        self._network = network
         self._qmgr = qmgr
         self._space = _FreeSpace(shared.params.queue_minfree)
         self._ready: dict[Connection, QueueFileWriter] = {}
 
     async def serve(self, connection: Connection) -> None:
         """One message after the other."""
+        network = bool(self._network) and connection.credentials.uid in self._network
         try:
             while True:
                 opened = await connection.receive_as(CleanupOpen)
+                flags = opened.flags & ~_UNLIMITED if network else opened.flags
                 writer = self._ready.pop(connection, None)
                 try:
-                    message = Message(self._shared, opened.flags, writer or new_file(self._shared))
+                    message = Message(self._shared, flags, writer or new_file(self._shared))
                 except OSError as err:
                     LOG.warning(f"create file incoming: {err.strerror}")
                     return  # to the client, the service is not available now

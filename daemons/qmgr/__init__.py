@@ -191,7 +191,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         client = RequestConnection(sock, handlers)
         if client.trusted:
             clients.add(client)
-        elif users.admit(client.uid):
+        elif client.uid not in runtime.network and users.admit(client.uid):
             clients.add(client)
             loop.call_later(FIRST_MESSAGE, client.expire)
         else:

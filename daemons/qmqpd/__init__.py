@@ -45,4 +45,4 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return Handlers(stream=channels.accept)
 
 
-SERVICE: Final = Service("qmqpd", prepare, start)
+SERVICE: Final = Service("qmqpd", prepare, start, network=True)

@@ -272,4 +272,4 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return replace(handlers, drain=drain)
 
 
-SERVICE: Final = Service("smtp", prepare, start, reads_approved=True)
+SERVICE: Final = Service("smtp", prepare, start, reads_approved=True, network=True)

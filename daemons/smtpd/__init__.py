@@ -80,4 +80,4 @@ class Front:
         self.channels.stop()
 
 
-SERVICE: Final = Service("smtpd", prepare, start, reads_approved=True)
+SERVICE: Final = Service("smtpd", prepare, start, reads_approved=True, network=True)

@@ -14,7 +14,6 @@ Source: SMTPD_PROXY_README.
 
 import asyncio
 import socket
-import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, Protocol, TypeAlias
@@ -29,6 +28,7 @@ from libmail.log import LOG
 from libmail.lookup.facts import Facts
 from libmail.lookup.xclient import Forwarded
 from libmail.net.endpoint import Endpoint, FindAddresses, parse_endpoint, parse_host_port
+from libmail.net.introduction import scratch_file
 from libmail.net.poller import Poller
 from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import (
@@ -365,7 +365,7 @@ class SpeedAdjusted:
             return
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=_FOLDER)  # noqa: SIM115  see abort
+                self._file = await scratch_file(_FOLDER)
             self._file.write(data)
         except OSError as error:
             self._trouble(error)

@@ -93,7 +93,7 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     if prepared.handshakes is not None:
         prepared.handshakes.begin(runtime.spawn)
     proxy = Proxy(prepared.handshakes, runtime)
-    return Handlers(stream=exchanges(runtime, proxy.serve), descriptors=True)
+    return Handlers(stream=exchanges(runtime, proxy.serve, network=True), descriptors=True)
 
 
-SERVICE: Final = Service("tlsproxy", _prepare, _start, reads_approved=True)
+SERVICE: Final = Service("tlsproxy", _prepare, _start, reads_approved=True, network=True)

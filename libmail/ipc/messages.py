@@ -22,6 +22,7 @@ The exchanges, and the socket that they use:
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
 - `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply;
 - `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
+- `private/connector`: ConnectRequest, ScratchRequest -> ConnectReply, with a descriptor;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove (no answer); or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
@@ -49,6 +50,8 @@ __all__ = [
     "CleanupStatus",
     "ClientCounts",
     "ClientEvent",
+    "ConnectReply",
+    "ConnectRequest",
     "DeliverFlag",
     "DeliverReply",
     "DeliverRequest",
@@ -76,6 +79,7 @@ __all__ = [
     "ResolvedMany",
     "RewriteReply",
     "RewriteRequest",
+    "ScratchRequest",
     "SessionLookup",
     "SessionRemove",
     "SessionReply",
@@ -468,6 +472,22 @@ class TlsProxyReply(NamedTuple):
     available: bool
 
 
+class ConnectRequest(NamedTuple):
+    """smtpd, smtp, ... -> connector: connect to a UNIX socket. path: below the queue directory."""
+
+    path: str
+
+
+class ScratchRequest(NamedTuple):
+    """smtpd -> connector: a file without a name, please, in the file system of the queue."""
+
+
+class ConnectReply(NamedTuple):
+    """connector -> smtpd, smtp, ...: error: 0, with what was opened as a descriptor, or errno."""
+
+    error: int
+
+
 class DnsListQuery(NamedTuple):
     """postscreen -> dnsblog: under which of these DNS lists is an address listed?"""
 
@@ -803,6 +823,9 @@ CODEC: Final = Codec(
         ClientEvent,
         DeliverReply,
         DeliverRequest,
+        ConnectReply,
+        ConnectRequest,
+        ScratchRequest,
         DnsListAnswer,
         DnsListQuery,
         Envelope,

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from libmail.net.introduction import unix_socket
+
 __all__ = ["Endpoint", "EndpointOpener", "FindAddresses", "parse_endpoint", "parse_host_port"]
 
 FindAddresses: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
@@ -79,7 +81,7 @@ class EndpointOpener:
         loop = asyncio.get_running_loop()
         endpoint = self.endpoint
         if self._addresses is None:
-            return await _connected(loop, socket.AF_UNIX, endpoint.path)
+            return await unix_socket(endpoint.path)
 
         async def connect(address: str) -> socket.socket:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -92,7 +94,8 @@ class EndpointOpener:
         loop = asyncio.get_running_loop()
         endpoint = self.endpoint
         if self._addresses is None:
-            return (await loop.create_unix_connection(factory, endpoint.path))[1]
+            sock = await unix_socket(endpoint.path)
+            return (await loop.create_unix_connection(factory, sock=sock))[1]
 
         async def connect(address: str) -> P:
             return (await loop.create_connection(factory, address, endpoint.port))[1]
@@ -111,7 +114,7 @@ class EndpointOpener:
 
 
 async def _connected(
-    loop: asyncio.AbstractEventLoop, family: int, address: str | tuple[str, int]
+    loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int]
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

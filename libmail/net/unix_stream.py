@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from libmail.ipc.rendezvous import instead_of
 
-__all__ = ["StrayDescriptors", "UnixStream", "connect_unix"]
+__all__ = ["StrayDescriptors", "UnixStream", "connect_unix", "connected_unix"]
 
 _READ: Final = 1 << 16
 _HIGH: Final = 1 << 16  # octets not sent yet, from which the protocol is to pause
@@ -76,9 +76,7 @@ class UnixStream:
         try:
             if self._accepts:
                 data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _KEEP_OUT)
-                if ancillary:
-                    self._keep(ancillary)
-                if flags & _TRUNCATED or len(self._received) > _MOST_DESCRIPTORS:
+                if ancillary and not self._keep(ancillary, flags):
                     self._end(ConnectionAbortedError(0, "too many descriptors"))
                     return
             else:
@@ -93,12 +91,13 @@ class UnixStream:
         else:
             self._end(None)
 
-    def _keep(self, ancillary: Iterable[tuple[int, int, bytes]]) -> None:
+    def _keep(self, ancillary: Iterable[tuple[int, int, bytes]], flags: int) -> bool:
+        """Whether there was room for all."""
+        received = self._received
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                found = array.array("i")
-                found.frombytes(data[: len(data) - len(data) % _INT])
-                self._received.extend(found)
+                received.extend(memoryview(data).cast("i"))  # the kernel cuts off whole ones only
+        return not flags & _TRUNCATED and len(received) <= _MOST_DESCRIPTORS
 
     def take_descriptors(self, number: int) -> list[int]:
         """The next descriptors that have come; they are the caller's. Raises StrayDescriptors."""
@@ -272,13 +271,14 @@ def _close_all(descriptors: Iterable[int]) -> None:
 def connect_unix(path: str, protocol: asyncio.Protocol, *, descriptors: bool = False) -> UnixStream:
     """Connect to a service. Raises OSError; BlockingIOError means that its queue is full."""
     try:
-        sock = _connected(path)
+        sock = connected_unix(path)
     except ConnectionRefusedError:
-        sock = _connected(instead_of(path) or path)
+        sock = connected_unix(instead_of(path) or path)
     return UnixStream(sock, protocol, descriptors=descriptors)
 
 
-def _connected(path: str) -> socket.socket:
+def connected_unix(path: str) -> socket.socket:
+    """A connected socket, which does not block. Raises OSError, see `connect_unix`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

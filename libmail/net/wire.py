@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from libmail.net.buffers import limit_window
+from libmail.net.introduction import introduced
 from libmail.net.poller import READ, WRITE, Poller
 from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
 
@@ -184,7 +185,7 @@ class Wire:
             # The greeting has the shorter limit, so it must be known when its time begins.
             code = await self._await_connection()
         if code:
-            raise OSError(code, os.strerror(code))
+            await _connect_with_help(self._fd, address, code)
         self._resume_reading()
 
     async def _await_first_words(self) -> None:
@@ -440,3 +441,12 @@ def _is_connected(sock: socket.SocketType) -> bool:
     except OSError:
         return False
     return True
+
+
+async def _connect_with_help(fd: int, address: Address, code: int) -> None:
+    """A UNIX socket may be closed to us alone. fd: becomes the connection. Raises OSError."""
+    problem = OSError(code, os.strerror(code))
+    if code != errno.EACCES or not isinstance(address, str):
+        raise problem
+    with await introduced(address, problem) as sock:
+        os.dup2(sock.fileno(), fd, inheritable=False)

@@ -276,20 +276,20 @@ class Connection(asyncio.Protocol):
 
     def send_with(self, message: object, descriptors: Sequence[int]) -> None:
         """Send a message with copies of open files. Raises ConnectionLost, WireError."""
-        self._require_stream().write_with(CODEC.encode(message), descriptors)
+        stream: object = self._require_transport()
+        if not isinstance(stream, UnixStream):
+            raise WireError("this connection carries no descriptors")
+        stream.write_with(CODEC.encode(message), descriptors)
 
     def take_descriptors(self, number: int) -> list[int]:
         """Open files that a message announced; they are the caller's. Raises WireError."""
-        try:
-            return self._require_stream().take_descriptors(number)
-        except StrayDescriptors as error:
-            raise WireError(str(error)) from None
-
-    def _require_stream(self) -> UnixStream:
-        stream = cast(object, self._require_transport())
+        stream: object = self._transport
         if not isinstance(stream, UnixStream):
             raise WireError("this connection carries no descriptors")
-        return stream
+        try:
+            return stream.take_descriptors(number)
+        except StrayDescriptors as error:
+            raise WireError(str(error)) from None
 
     async def drain(self) -> None:
         """Wait until the write buffer is short. Raises ConnectionLost."""

@@ -21,15 +21,23 @@ Handle = Callable[[Connection], Awaitable[None]]
 
 
 def exchanges(
-    runtime: Runtime, handle: Handle, name: str = "", *, anyone: bool = False, asked: bool = True
+    runtime: Runtime,
+    handle: Handle,
+    name: str = "",
+    *,
+    network: bool = False,
+    anyone: bool = False,
+    asked: bool = True,
 ) -> Callable[[socket.socket], asyncio.Protocol]:
     """For `Handlers.stream`: run `handle` as the session of every connection.
 
-    anyone: users may connect too, within the limits of `UserConnections`, and `handle` decides by
-    `Connection.credentials`; otherwise only the mail system itself and root may. asked: the client
+    Only the mail system itself and root may connect, and no service that faces the network, whose
+    user is mail_network_user. network: those may, too. anyone: users may, within the limits of
+    `UserConnections`, and `handle` decides by `Connection.credentials`. asked: the client
     speaks first, and a user has to do so within FIRST_MESSAGE seconds.
     """
-    sessions = _Sessions(runtime, handle, name or runtime.service)
+    allowed = runtime.trusted | runtime.network if network else runtime.trusted
+    sessions = _Sessions(runtime, handle, name or runtime.service, allowed)
     if anyone:
         return _PublicSessions(sessions, asked=asked).accept
     runtime.on_retiring(sessions.leave)  # these clients keep connections for their next exchange
@@ -39,16 +47,19 @@ def exchanges(
 class _Sessions:
     """The sessions of a service for the mail system itself."""
 
-    def __init__(self, runtime: Runtime, handle: Handle, name: str) -> None:
+    def __init__(
+        self, runtime: Runtime, handle: Handle, name: str, allowed: frozenset[int]
+    ) -> None:
         self.runtime = runtime
         self.name = name
+        self.allowed = allowed
         self._handle = handle
         self._connections: set[Connection] = set()
 
     def accept(self, sock: socket.socket) -> asyncio.Protocol:
         """Serve a connection, or refuse that of a user."""
         connection = Connection(self.name, serving=True)
-        if peer_credentials(sock).uid in self.runtime.trusted:
+        if peer_credentials(sock).uid in self.allowed:
             self.runtime.spawn(self.serve(connection))
         else:
             LOG.seldom(f"{self.name}: connection from a user outside of the mail system")
@@ -98,9 +109,9 @@ class _PublicSessions:
         sessions = self._sessions
         connection = Connection(sessions.name, serving=True)
         uid = peer_credentials(sock).uid
-        if uid in sessions.runtime.trusted:
+        if uid in sessions.allowed:
             sessions.runtime.spawn(sessions.serve(connection))
-        elif self._users.admit(uid):
+        elif uid not in sessions.runtime.network and self._users.admit(uid):
             sessions.runtime.spawn(self._serve_user(connection, uid))
         else:
             sessions.runtime.spawn(sessions.refuse(connection))

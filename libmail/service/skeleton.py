@@ -113,6 +113,7 @@ class Service(Generic[J]):
     those that are too many.
     reads_approved: in `prepare`, contents of files that tablewatch(8) has found good.
     writes_approved: it is the one that finds them good.
+    network: it talks with strangers, and runs as mail_network_user.
     """
 
     program: str
@@ -126,6 +127,7 @@ class Service(Generic[J]):
     all_comers: bool = False
     reads_approved: bool = False
     writes_approved: bool = False
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,8 @@ class Launch:
     listeners: listening (or datagram) sockets, non-blocking. status: master's end of it tells that
     master is alive. capacity: sessions at a time. max_use: sessions in a life, 0 for no limit.
     max_idle: seconds without a session after which to exit, 0 for never. owner: user id of
-    mail_owner. fifos: descriptors of named pipes, from which triggers are read. passing: whether
-    connections bring clients, instead of being some.
+    mail_owner. network: of mail_network_user. fifos: descriptors of named pipes, from which
+    triggers are read. passing: whether connections bring clients, instead of being some.
     """
 
     listeners: tuple[socket.socket, ...]
@@ -147,6 +149,7 @@ class Launch:
     max_idle: float
     jail: Jail
     owner: int
+    network: int
     fifos: tuple[int, ...] = ()
     passing: bool = False
 
@@ -157,7 +160,9 @@ class Runtime:
     def __init__(self, startup: Startup, launch: Launch) -> None:
         self.config = startup.config
         self.service = startup.service
-        self.trusted = frozenset((0, os.geteuid(), launch.owner))  # users that are the mail system
+        # Users that are the mail system, and what faces the network, which is not believed as much.
+        self.trusted = frozenset({0, launch.owner} | ({os.geteuid()} - {launch.network}))
+        self.network = frozenset({launch.network}) - self.trusted
         self.sessions = 0
         self.retiring = asyncio.Event()  # no new sessions
         self.stopping = asyncio.Event()  # sessions are to end soon: the system is being stopped
@@ -329,7 +334,7 @@ class Runtime:
     async def _take_over(self, carrier: socket.socket) -> None:
         """Receive the client that another program hands over on this connection, and serve it."""
         accept = self._handlers.passed
-        found = await receive_client(carrier, self.trusted, self.service)
+        found = await receive_client(carrier, self.trusted | self.network, self.service)
         if found is None or accept is None:
             self.session_ended()
             return

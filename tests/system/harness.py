@@ -501,7 +501,10 @@ class Instance(MailSystem):
         prefix = installation()
         self.command_directory = prefix / "sbin"
         self.daemon_directory = prefix / "libexec/postfix"
-        super().__init__(main=main, master=master, privileged=privileged, name=name)
+        own: dict[str, str | None] = {"mail_network_user": "uucp"} if privileged else {}
+        super().__init__(
+            main={**own, **(main or {})}, master=master, privileged=privileged, name=name
+        )
 
 
 class RealPostfix(MailSystem):

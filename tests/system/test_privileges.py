@@ -22,6 +22,9 @@ pytestmark = pytest.mark.root
 # Services that act as other users and so stay root (unpriv column "n").
 PRIVILEGED = {"local", "virtual", "pipe", "spawn"}
 
+# Services that face the network, and have a user of their own.
+FACING = {"smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "tlsproxy"}
+
 # Opens files by their full names while it runs, so master.cf says "n" for it.
 NEVER_CHROOTED = {"postlogd"}
 
@@ -89,9 +92,15 @@ def powers(process: Process, jail: str) -> list[str]:
         facts, root = status(process.pid), os.readlink(f"/proc/{process.pid}/root")
     except FileNotFoundError:
         return []  # it has ended
-    groups = [str(gid) for gid in sorted(os.getgrouplist(owner.pw_name, owner.pw_gid))]
+    found_groups = set(os.getgrouplist(owner.pw_name, owner.pw_gid))
+    uid = owner.pw_uid
+    if service in FACING:
+        network = pwd.getpwnam("uucp")
+        found_groups |= set(os.getgrouplist(network.pw_name, network.pw_gid))
+        uid = network.pw_uid
+    groups = [str(gid) for gid in sorted(found_groups)]
     wanted = {
-        "Uid": [[str(owner.pw_uid)] * 4],
+        "Uid": [[str(uid)] * 4],
         "Gid": [[str(owner.pw_gid)] * 4],
         "Groups": [[], groups],
         "CapEff": [["0" * 16]],
@@ -130,7 +139,8 @@ def test_the_queue_is_closed_to_other_users(make_system: MakeSystem) -> None:
     system.start()
     for name in ("incoming", "active", "deferred", "hold", "private"):
         mode = (system.queue_directory / name).stat().st_mode
-        assert stat.S_IMODE(mode) & 0o077 == 0, name
+        group = 0o010 if name == "private" else 0  # of mail_network_user alone
+        assert stat.S_IMODE(mode) & 0o077 == group, name
     maildrop = (system.queue_directory / "maildrop").stat()
     assert stat.S_IMODE(maildrop.st_mode) == 0o3733
     assert maildrop.st_gid == pwd.getpwnam("postfix").pw_gid

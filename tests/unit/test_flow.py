@@ -66,6 +66,8 @@ def test_every_message_of_the_way_is_named() -> None:
     named = {word for row in ROWS for word in WORD.findall(row[2])}
     beside = {
         "CleanupAbort",
+        "ConnectReply",
+        "ConnectRequest",
         "FlushAdd",
         "FlushReply",
         "FlushSite",
@@ -73,6 +75,7 @@ def test_every_message_of_the_way_is_named() -> None:
         "ResolveMany",
         "ResolvedMany",
         "QueueFlush",
+        "ScratchRequest",
     }
     beside |= {"TableDelete", "TableEntries", "TableList", "TableUpdate"}
     assert named == {kind.__name__ for kind in sent()} - beside

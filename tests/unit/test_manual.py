@@ -36,7 +36,7 @@ OTHER_NAMES = {
 }
 # What so many daemons read in the same sense that not every page has it.
 EVERYWHERE = re.compile(
-    r".*_service_name|hash_queue_\w+|inet_\w+|ipc_\w+|mail_(?:name|owner)|proxy_interfaces"
+    r".*_service_name|hash_queue_\w+|inet_\w+|ipc_\w+|mail_(?:name|network_user|owner)|proxy_interfaces"
     r"|my(?:destination|domain|hostname|origin)|recipient_delimiter|smtputf8_enable"
 )
 MACROS = ("Ar", "Cm", "Li", "No", "Ns", "Op")

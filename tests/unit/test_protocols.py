@@ -13,6 +13,7 @@ ASKING: Final = {
     "libmail/clients/anvil.py": "anvil(8) of this system",
     "libmail/clients/dovecot.py": "Dovecot, a request of each session",
     "libmail/clients/policy.py": "a policy server",
+    "libmail/net/introduction.py": "connector(8) of this system",
     "libmail/net/stream_client.py": "servers of tables",
     "daemons/qmgr/agents.py": "delivery agents, a request at a time",
 }

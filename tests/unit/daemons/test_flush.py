@@ -67,6 +67,16 @@ def test_the_mail_of_a_site_is_sent_once(world: World) -> None:
     assert world.qmgr.flushed == [ONE, TWO]
 
 
+def test_smtpd_asks_for_its_clients(world: World) -> None:
+    """Whoever may have the queue flushed himself: the rest smtpd decides (ETRN)."""
+    world.flusher.add("flushed.test", ONE)
+    assert "not allowed" in world.send("flushed.test", 12345)
+    assert world.qmgr.flushed == []
+    world.flusher._network = frozenset({12345})
+    assert world.send("flushed.test", 12345) == ""
+    assert world.qmgr.flushed == [ONE]
+
+
 def test_what_qmgr_was_not_told_is_not_forgotten(world: World) -> None:
     for queue_id in (ONE, TWO):
         world.flusher.add("flushed.test", queue_id)

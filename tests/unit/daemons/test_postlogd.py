@@ -22,6 +22,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.retired = False
         self.trusted = frozenset((0,))
+        self.network = frozenset[int]()
 
     def retire(self) -> None:
         self.retired = True

@@ -13,9 +13,11 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,14 +40,17 @@ from libmail.ipc.messages import (
     BounceAppend,
     BounceFlush,
     BounceReply,
+    CleanupFlag,
     CleanupOpen,
     CleanupResult,
+    CleanupStatus,
     DeliverRequest,
     Envelope,
     FlushAdd,
     FlushSite,
     NewMail,
     QueueFlush,
+    QueueId,
     Recipient,
     Recipients,
     ResolveMany,
@@ -55,6 +60,7 @@ from libmail.ipc.messages import (
     TableList,
     TableLookup,
     TableUpdate,
+    Target,
     VerifyQuery,
     VerifyUpdate,
 )
@@ -139,7 +145,9 @@ def test_cleanup(
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip
-        await cleanup_module._Clients(shared, cast(QmgrClient, _Notified())).serve(connection)
+        await cleanup_module._Clients(shared, cast(QmgrClient, _Notified()), frozenset()).serve(
+            connection
+        )
 
     with queue():
         sent = play(
@@ -158,6 +166,44 @@ def test_cleanup(
         assert len(left) == (1 if results and not results[0].status and not opened & 8 else 0) or (
             any(getattr(one, "cleanup_flags", 0) & 8 for one in (envelope, *units, *more))
         )
+
+
+@pytest.mark.parametrize("network", [frozenset[int](), frozenset({os.geteuid()})])
+def test_what_faces_the_network_has_no_notifications(network: frozenset[int]) -> None:
+    """Which may have any size."""
+    mapper = mapper_maker(LocalRewriter())()
+
+    async def serve(connection: Connection) -> None:
+        shared = Shared(
+            replace(CLEANUP, message_size_limit=1000), QUEUE, mapper, HeaderEditor(HEADERS, mapper),
+            make_inspector(), make_raw(), BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
+            FILTERS,
+        )  # fmt: skip
+        clients = cleanup_module._Clients(shared, cast(QmgrClient, _Notified()), network)
+        await clients.serve(connection)
+
+    content = [Chunk(b"Subject: x\r\n\r\n"), Chunk(b"x" * 2000 + b"\r\n"), Chunk(b"")]
+    recipients = Recipients((Recipient("a@b"),))
+    with queue():
+        flags = int(CleanupFlag.UNLIMITED)
+        sent = play(serve, [CleanupOpen(flags, False), Envelope("x@y"), recipients, *content])
+    (result,) = (one for one in sent if isinstance(one, CleanupResult))
+    assert result.status == (int(CleanupStatus.SIZE) if network else 0)
+
+
+@pytest.mark.parametrize("network", [frozenset[int](), frozenset({os.geteuid()})])
+def test_what_faces_the_network_has_no_reports_sent(network: frozenset[int]) -> None:
+    target = Target("a@b", "", "", 0, 0, "failed", "5.0.0", "no", "", "", "", "", 0.0)
+    append = BounceAppend(QueueId("ABCDEF1234"), (target,))
+    flush = BounceFlush("bounce", "deferred", QueueId("ABCDEF1234"), "", 0, "", "", ())
+    with queue():
+        reporter = BounceWorld("bounce").reporter
+        reporter._network = network
+        sent = play(reporter.serve, [append, flush])
+        kept = os.listdir("bounce")
+    assert len(sent) == (1 if network else 2)
+    assert kept == (["ABCDEF1234"] if network else [])
 
 
 @HERE

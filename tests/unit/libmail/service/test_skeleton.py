@@ -79,6 +79,7 @@ class Process:
             max_idle=max_idle,
             jail=Jail(None, None, no_new_privs=False),
             owner=os.getuid(),
+            network=os.getuid(),
             fifos=(self.fifo,) if datagrams is None else (),
             passing=passing,
         )
