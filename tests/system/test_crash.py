@@ -17,6 +17,7 @@ from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Final
 
 from tests.system.conftest import MakeSystem
@@ -144,7 +145,8 @@ def do_kill(system: MailSystem, what: str, dice: random.Random) -> None:
 
 
 def test_nothing_is_lost(make_system: MakeSystem) -> None:
-    """CRASH_SEED in the environment repeats a run, as far as the machine does."""
+    """CRASH_SEED in the environment repeats a run, as far as the machine does; CRASH_KILLS says how
+    many kills there are."""
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"CRASH_SEED={seed}")
     dice, port = random.Random(seed), free_port()
@@ -163,7 +165,7 @@ def test_nothing_is_lost(make_system: MakeSystem) -> None:
     system.start()
     kills: list[float] = []
     with PythonSink(port) as sink, Clients(system) as clients:
-        for what in KILLS:
+        for what in islice(cycle(KILLS), int(os.environ.get("CRASH_KILLS") or len(KILLS))):
             clients.wait_for_more(dice.randrange(5, 30))
             time.sleep(dice.random() * 0.05)
             do_kill(system, what, dice)
