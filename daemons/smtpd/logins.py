@@ -20,10 +20,10 @@ from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
 from libmail.sasl.mechanism import Mechanism, SecurityOptions, parse_security_options, usable
 from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.server import AuthContext, Exchange, SaslServer, Step
-from libmail.sasl.table import TableServer
+from libmail.sasl.table import TableServer, may_scram
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, StringList
-from libmail.tables.table import TableError, TableOptions, TableRetry
+from libmail.tables.table import SequenceTable, TableError, TableOptions, TableRetry
 from libmail.text.printable import printable
 from libmail.tls.facts import Trust
 
@@ -150,7 +150,24 @@ def _table(params: SaslParams, options: TableOptions) -> Callable[[], SaslServer
         except TableError as error:
             raise OSError(0, str(error)) from error
 
-    return lambda: TableServer(find, checker, LOG.warning, params.smtpd_sasl_local_domain)
+    scram, realm = _has_scram(maps), params.smtpd_sasl_local_domain
+    return lambda: TableServer(find, checker, LOG.warning, realm, scram=scram)
+
+
+def _has_scram(maps: Maps) -> bool:
+    """Whether to offer SCRAM: clients that try it first would try nothing else after it.
+
+    Of a table that cannot be listed here and now, nobody can tell.
+    """
+    for table in maps.tables:
+        if not isinstance(table, SequenceTable) or table.spec.startswith(_ELSEWHERE):
+            return True
+        try:
+            if may_scram(value for _, value in table.entries()):
+                return True
+        except TableError:
+            return True
+    return False
 
 
 class _Nobody:
@@ -197,6 +214,7 @@ def _own_directory(params: SaslParams) -> str:
 
 
 _TABLE: Final = "table"
+_ELSEWHERE: Final = ("proxy:", "memcache:")
 _SERVERS: Final = {"cyrus": _cyrus, "dovecot": _dovecot, _TABLE: _table}
 _PLUS: Final = "-PLUS"
 

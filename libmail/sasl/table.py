@@ -10,7 +10,8 @@ wait; whoever guesses passwords delays other logins, and nothing else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, TypeAlias
 
 from libmail.sasl.mechanism import Mechanism
@@ -18,14 +19,21 @@ from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.scram import ScramError, ScramServer, parse_secret
 from libmail.sasl.server import AuthContext, Challenge, Exchange, Failure, Step, Success
 
-__all__ = ["Find", "TableServer"]
+__all__ = ["Find", "TableServer", "may_scram"]
 
 _MECHANISMS: Final = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
 _MALFORMED: Final = Failure("malformed response")
 _BROKEN: Final = Failure("credential table error", temporary=True)
+_SAMPLE: Final = 1000  # values of a table that are looked at
 _AT_ONCE: Final = 4  # passwords that are hashed at a time
 # Someone who does not exist costs as much as someone with a wrong password.
 _NOBODY: Final = "{SCRAM-SHA-256}10000,AAAAAAAAAAAAAAAAAAAAAA==,AAAA,AAAA"
+
+
+def may_scram(values: Iterable[str]) -> bool:
+    """Whether some login can use SCRAM, by the first values of a table; also if it has none yet."""
+    first = list(islice(values, _SAMPLE))
+    return not first or any(parse_secret(value) for value in first)
 
 
 def _wrong(login: str) -> Failure:
@@ -40,18 +48,26 @@ class TableServer:
     """The server over one table."""
 
     def __init__(
-        self, find: Find, checker: PasswordChecker, warn: Callable[[str], None], realm: str = ""
+        self,
+        find: Find,
+        checker: PasswordChecker,
+        warn: Callable[[str], None],
+        realm: str = "",
+        *,
+        scram: bool = True,
     ) -> None:
-        """warn: for the log, of mistakes in the table. realm: completes names without domain."""
+        """warn: for the log, of mistakes in the table. realm: completes names without domain.
+        scram: see `may_scram`."""
         self._find = find
         self._realm = realm
         self._checker = checker
         self._warn = warn
+        self._names = tuple(name for name in _MECHANISMS if scram or "SCRAM" not in name)
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def mechanisms(self) -> tuple[Mechanism, ...]:
         """What is offered."""
-        return tuple(map(Mechanism.known, _MECHANISMS))
+        return tuple(map(Mechanism.known, self._names))
 
     async def begin(
         self, mechanism: str, initial: bytes | None, context: AuthContext

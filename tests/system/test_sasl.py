@@ -210,6 +210,19 @@ def test_gsasl_binds(secured: Callable[..., MailSystem]) -> None:
     assert b"235 2.7.0 Authentication successful" in done.stdout, done
 
 
+def test_a_table_for_passwords_alone(make_system: MakeSystem) -> None:
+    """Hashes of crypt(3): a client that prefers SCRAM is not led to try it."""
+    system = submission(make_system, "table", "texthash:$config_directory/logins", begin=False)
+    made = [need_tool("openssl"), "passwd", "-6", "-stdin"]
+    done = subprocess.run(made, input=PASSWORD.encode(), capture_output=True, check=True)
+    (system.config_directory / "logins").write_text(f"{LOGIN} {done.stdout.decode()}")
+    system.start()
+    with system.smtp() as client:
+        client.ehlo()
+        assert client.esmtp_features["auth"].split() == ["PLAIN", "LOGIN"]
+        client.login(LOGIN, PASSWORD)
+
+
 def test_guessing(make_system: MakeSystem) -> None:
     """Processes count together; others log in meanwhile, though by the name that is guessed at."""
     system = submission(
@@ -243,4 +256,5 @@ def test_guessing(make_system: MakeSystem) -> None:
     system.wait_for_log(
         r"warning: Login failure limit exceeded: 4 from \S+ for service 127\.0\.0\.1:"
     )
+    system.wait_for_log("status=sent")  # the postmaster is told
     tells_nothing(system)

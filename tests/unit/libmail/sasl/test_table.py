@@ -10,7 +10,7 @@ import pytest
 from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.scram import ScramClient, derive
 from libmail.sasl.server import AuthContext, Challenge, Failure, Step, Success
-from libmail.sasl.table import TableServer
+from libmail.sasl.table import TableServer, may_scram
 
 TABLE = {"anna@x": derive("geheim", iterations=4096).text(), "old": "nonsense"}
 CONTEXT = AuthContext("smtp", "192.0.2.1", "", "", "")
@@ -121,3 +121,19 @@ def test_scram_nonsense() -> None:
     assert step == Failure("malformed first message")
     (step,) = steps("CRAM-MD5", [b"x"])
     assert step == Failure("mechanism not available")
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ([], True),
+        (["$6$salt$hash"], False),
+        (["$6$salt$hash", TABLE["anna@x"]], True),
+        (["{SCRAM-SHA-256}nonsense"], False),
+    ],
+)
+def test_scram_is_offered_where_somebody_can_use_it(values: list[str], want: bool) -> None:
+    assert may_scram(values) == want
+    server = TableServer(find, PasswordChecker(), lambda text: None, scram=may_scram(values))
+    names = [one.name for one in asyncio.run(server.mechanisms())]
+    assert names == ["PLAIN", "LOGIN"] + ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"] * want
