@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import MakeSystem
+from tests.system.conftest import MakePostfix, MakeSystem
 from tests.system.harness import MailSystem, free_port, need_tool
 from tests.system.milter import Milter
 from tests.system.processes import wait_until
@@ -311,3 +312,60 @@ def test_what_one_milter_inserts_the_next_one_sees(
         assert b"Received" not in names
         (content,) = delivered(system)
         assert content.count(b"X-Own") == content.count(b"X-Own: changed\n") == 1
+
+
+def change(letter: str, index: int, name: bytes, value: bytes) -> tuple[str, bytes]:
+    return letter, index.to_bytes(4, "big") + name + b"\0" + value + b"\0"
+
+
+EACH_CHANGE: tuple[tuple[tuple[str, bytes], ...], ...] = (
+    *((change("i", index, b"X-Ins", b"v"),) for index in (0, 1, 2, 5, 6, 7, 99)),
+    (("h", b"X-Add\0v\0"), ("h", b"X-Add\0 w\0"), ("h", b"X-Empty\0\0")),
+    (("h", b"X-Add\0a\n\tb\n c\nd\n\n e\0"), ("h", b"X-Wide\0\xc3\xa4\xff\0")),
+    *((change("m", index, b"x-a", b"new"),) for index in range(5)),
+    *((change("m", index, b"X-A", b""),) for index in range(5)),
+    (change("m", 1, b"X-A", b" "), change("m", 1, b"X-New", b"made"), change("m", 1, b"X-No", b"")),
+    (change("m", 1, b"X-A", b""), change("m", 1, b"X-A", b"one"), change("m", 2, b"X-A", b"")),
+    (change("i", 0, b"Received", b"mine"), change("m", 1, b"Received", b"changed")),
+    (("h", b"X-A\x004\0"), change("m", 4, b"X-A", b"four"), change("m", 1, b"Subject", b"new")),
+    (("b", b"new body\r\n.\r\n..\r\n\xe4\r\n"),),
+    (("b", b"a\nb\r"), ("b", b"\nno end")),
+    (("b", b"a\0b\r\n" + b"z" * 3000),),
+    (("+", b"<bob@virtual.test>\0"), ("-", b"<alice@virtual.test>\0"), ("e", b"<new@x.test>\0")),
+    (("+", b"bob@virtual.test\0"), ("e", b"\0")),
+)
+
+
+def taken(system: MailSystem) -> list[bytes]:
+    """The mail in the boxes a and b, without queue ids and dates; the boxes are empty then."""
+    mails = []
+    for path in sorted((system.top / "vmail").glob("[ab]/new/*")):
+        text = re.sub(rb"id \w+|\w+, +\d+ \w+ \d+ [\d:]+", b"", path.read_bytes())
+        mails.append(path.parts[-3].encode() + text)
+        path.unlink()
+    return mails
+
+
+@pytest.mark.root
+def test_each_change_is_as_in_postfix(make_system: MakeSystem, make_postfix: MakePostfix) -> None:
+    """What is delivered is the same to the octet."""
+    content = (
+        b"From: a@x.test\r\nSubject: hello\r\nX-A: 1\r\nX-B: b\r\nX-A: 2\r\nX-A: 3\r\n"
+        b"Message-ID: <1@x.test>\r\nDate: Mon, 30 Nov 2026 10:00:00 +0000\r\n\r\nbody\r\n"
+    )
+    found: list[list[list[bytes]]] = []
+    with Milter() as milter:
+        boxes = "inline:{{alice@virtual.test=a/},{bob@virtual.test=b/}}"
+        main = {"smtpd_milters": f"inet:127.0.0.1:{milter.port}", "virtual_mailbox_maps": boxes}
+        for system in (make_system(main=main, privileged=True), make_postfix(main=main)):
+            system.start()
+            mails: list[list[bytes]] = []
+            for edits in EACH_CHANGE:
+                milter.edits = edits
+                system.send("a@x.test", ["alice@virtual.test"], content)
+                system.wait_for_queue_empty()
+                mails.append(taken(system))
+            found.append(mails)
+            system.halt()
+    assert found[0] == found[1]
+    assert all(found[0])
