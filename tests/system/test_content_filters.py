@@ -28,9 +28,8 @@ CLEAN: Final = (
 SPAM: Final = HEADER + b"\r\n" + GTUBE + b"\r\n"
 VIRUS: Final = HEADER + b"\r\n" + EICAR + b"\r\n"
 
-# Word for word what the notes say, but for the ports, and the blank behind a comma: a restriction
-# behind it would be an argument of its own, in Postfix, too. Names without the final "s" of a
-# parameter are unknown, and do nothing.
+# Word for word what the notes say, but for the ports. Names without the final "s" of a parameter
+# are unknown, and do nothing; nor does a word behind a blank, with which Postfix starts no smtpd.
 NOTES_MAIN: Final = "smtp-filter:[127.0.0.1]:{}"
 NOTES_MASTER: Final = """\
 smtp-filter unix - - n - 10 smtp
@@ -38,7 +37,7 @@ smtp-filter unix - - n - 10 smtp
 |localhost:{} inet n - n - 10 smtpd
   -o content_filter=
   -o mynetworks=127.0.0.0/8
-  -o smtpd_client_restriction=permit_mynetworks,reject
+  -o smtpd_client_restriction=permit_mynetworks, reject
   -o smtpd_helo_restriction=
   -o smtpd_sender_restriction=
   -o smtpd_recipient_restriction=
