@@ -15,9 +15,9 @@ from libmail.execution.runner import (
     exported,
     resolve_argv,
     run_command,
-    sanitised,
 )
 from libmail.log import LOG
+from libmail.text.allowed import sanitised
 
 __all__ = ["deliver_to_command", "deliver_to_user_command"]
 

@@ -8,7 +8,7 @@ from daemons.local.stage import Stage
 from daemons.local.user import User
 from libmail.config import ConfigError
 from libmail.config.expand import expand
-from libmail.execution.runner import sanitised
+from libmail.text.allowed import sanitised
 
 __all__ = ["expanded", "expanded_leniently", "mentions", "values_of"]
 

@@ -55,6 +55,7 @@ class PostscreenParams:
     postscreen_pipelining_ttl: float
     postscreen_post_queue_limit: int
     postscreen_pre_queue_limit: int
+    postscreen_expansion_filter: str
     postscreen_reject_footer: str
     postscreen_reject_footer_maps: tuple[str, ...]
     postscreen_starttls_timeout: float
@@ -64,6 +65,7 @@ class PostscreenParams:
     smtpd_banner: str
     smtpd_service_name: str
     requiretls_enable: bool
+    smtpd_expansion_filter: str
     smtputf8_enable: bool
     soft_bounce: bool
     tlsproxy_service_name: str

@@ -33,8 +33,8 @@ class Prepared:
 
     stressed: the parameters with `stress` set. names: postscreen_dnsbl_reply_map. interfaces:
     postscreen_allowlist_interfaces. discard: EHLO keywords to hide. footer: of refusals, in which
-    client attributes have still to be filled in. cache: None without postscreen_cache_map. tls:
-    none, may, or encrypt.
+    client attributes have still to be filled in, with allowed characters. cache: None without
+    postscreen_cache_map. tls: none, may, or encrypt.
     """
 
     params: PostscreenParams
@@ -50,6 +50,7 @@ class Prepared:
     discard_maps: Maps
     footer: str
     footer_maps: Maps
+    allowed: str
     cache: WritableTable | None
     tls: Level
 
@@ -97,6 +98,7 @@ def prepare(config: Config) -> Prepared:
         discard_maps=maps("discard_ehlo_keyword_address_maps", hidden),
         footer=_footer(config, params.postscreen_reject_footer),
         footer_maps=maps("reject_footer_maps", params.postscreen_reject_footer_maps),
+        allowed=_allowed(params),
         cache=_cache(params.postscreen_cache_map, options),
         tls=_level(config),
     )
@@ -109,6 +111,13 @@ def _level(config: Config) -> Level:
         return server_level(replace(params, smtpd_tls_wrappermode=False)).level
     except TlsConfigError as error:
         raise Fatal(error.reason) from None
+
+
+def _allowed(params: PostscreenParams) -> str:
+    """postscreen_expansion_filter; a lone reference to that of smtpd stands for it."""
+    text = params.postscreen_expansion_filter
+    like_smtpd = text in ("$smtpd_expansion_filter", "${smtpd_expansion_filter}")
+    return params.smtpd_expansion_filter if like_smtpd else text
 
 
 def _footer(config: Config, text: str) -> str:

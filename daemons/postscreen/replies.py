@@ -33,4 +33,4 @@ async def finished(prepared: Prepared, reply: Reply, ends: Ends) -> Reply:
         "localtime": time.strftime("%b %d %H:%M:%S"),
         "server_name": params.myhostname,
     }
-    return add_footer(reply, footer, values, "postscreen_reject_footer")
+    return add_footer(reply, footer, values, prepared.allowed, "postscreen_reject_footer")

@@ -41,6 +41,7 @@ class SmtpdParams:
     smtpd_discard_ehlo_keyword_address_maps: tuple[str, ...]
     smtpd_discard_ehlo_keywords: tuple[str, ...]
     smtpd_error_sleep_time: float
+    smtpd_expansion_filter: str
     smtpd_forbid_bare_newline: str
     smtpd_forbid_bare_newline_exclusions: tuple[str, ...]
     smtpd_forbid_bare_newline_reject_code: int

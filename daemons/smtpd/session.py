@@ -115,7 +115,8 @@ class Session:
             footer = await reject_footer(server.prepared, reply)
             if footer:
                 values = session_values(self.facts, server.params.myhostname, self.lookups.now())
-                reply = add_footer(reply, footer, values)
+                allowed = server.params.smtpd_expansion_filter
+                reply = add_footer(reply, footer, values, allowed)
         self._queue(reply)
 
     def _queue(self, reply: Reply) -> None:

@@ -29,7 +29,6 @@ __all__ = [
     "resolve_argv",
     "run_command",
     "run_on_socket",
-    "sanitised",
 ]
 
 _PATH: Final = "/usr/bin:/bin"
@@ -83,13 +82,6 @@ def exported(names: Iterable[str]) -> dict[str, str]:
         elif name in os.environ:
             environment[name] = os.environ[name]
     return environment
-
-
-def sanitised(text: str, allowed: frozenset[str]) -> str:
-    """Replace by "_" what is not allowed (command_expansion_filter and the like)."""
-    if allowed.issuperset(text):
-        return text
-    return "".join(char if char in allowed else "_" for char in text)
 
 
 def resolve_argv(command: str, shell: str = "") -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from libmail.lookup.facts import (
     named,
 )
 from libmail.smtp.address import split_address
+from libmail.text.allowed import allowed_characters, sanitised
 
 __all__ = [
     "matches_pattern",
@@ -141,13 +142,15 @@ def _filled_in(check: Check, template: str, values: Mapping[str, str], problem: 
     """The text of a template; None, with a warning, for one that cannot be expanded."""
 
     usable = True
+    allowed = allowed_characters(check.params.smtpd_expansion_filter)
 
     def value(name: str) -> str:
         nonlocal usable
         if name not in values:
             usable = False
             check.warn(f'unknown macro name "{name}" in expansion request')
-        return values.get(name, "").replace("$", "$$")  # it comes from outside, and is no template
+        text = sanitised(values.get(name, ""), allowed)
+        return text.replace("$", "$$")  # it comes from outside, and is no template
 
     try:
         text = expand(template, value)

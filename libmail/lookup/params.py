@@ -34,6 +34,7 @@ class RestrictionParams:
     myorigin: str
     non_fqdn_reject_code: int
     parent_domain_matches_subdomains: tuple[str, ...]
+    smtpd_expansion_filter: str
     permit_mx_backup_networks: tuple[str, ...]
     plaintext_reject_code: int
     rbl_reply_maps: tuple[str, ...]

@@ -10,23 +10,30 @@ from libmail.config.errors import ExpansionError
 from libmail.config.expand import expand
 from libmail.log import LOG
 from libmail.smtp.reply import Reply
+from libmail.text.allowed import allowed_characters, sanitised
 
 __all__ = ["add_footer"]
 
 
 def add_footer(
-    reply: Reply, footer: str, values: Mapping[str, str], title: str = "smtpd_reject_footer"
+    reply: Reply,
+    footer: str,
+    values: Mapping[str, str],
+    allowed: str,
+    title: str = "smtpd_reject_footer",
 ) -> Reply:
     """The reply with the footer; a footer that cannot be expanded is left out, with a warning.
 
-    values: of the attributes that it may name; another is empty, with a warning. title: the
-    parameter.
+    values: of the attributes that it may name; another is empty, with a warning. allowed: what
+    characters these may bring, smtpd_expansion_filter. title: the parameter.
     """
+    characters = allowed_characters(allowed)
 
     def value(name: str) -> str:
         if name not in values:
             LOG.warning(f'unknown macro name "{name}" in expansion request')
-        return values.get(name, "").replace("$", "$$")  # it comes from outside, and is no template
+        text = sanitised(values.get(name, ""), characters)
+        return text.replace("$", "$$")  # it comes from outside, and is no template
 
     try:
         text = expand(footer, value)

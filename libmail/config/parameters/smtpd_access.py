@@ -37,7 +37,7 @@ PARAMETERS = by_name(
     Parameter("smtpd_etrn_restrictions", LIST, "", "smtpd"),
     Parameter("smtpd_expansion_filter", RAW,
               "\\t\\40!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\\\]^_`abcdef"
-              "ghijklmnopqrstuvwxyz{|}~", "smtpd"),
+              "ghijklmnopqrstuvwxyz{|}~", "smtpd postscreen"),
     Parameter("smtpd_helo_restrictions", LIST, "", "smtpd"),
     Parameter("smtpd_log_access_permit_actions", LIST, "", "smtpd"),
     Parameter("smtpd_null_access_lookup_key", STR(1), "<>", "smtpd"),

@@ -20,7 +20,7 @@ _TLS = """
 """
 
 _POSTSCREEN = """
-    postscreen_expansion_filter postscreen_tls_trace_size_limit
+    postscreen_tls_trace_size_limit
     postscreen_watchdog_timeout
 """
 
@@ -28,7 +28,6 @@ _OTHER = """
     debug_peer_level
     debug_peer_list
     postlogd_watchdog_timeout
-    smtpd_expansion_filter
 """
 
 NOT_YET = _words(_TLS + _POSTSCREEN + _OTHER)

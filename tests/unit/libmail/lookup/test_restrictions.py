@@ -444,6 +444,15 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {},
         "554 5.1.7 costs $5 ${x|costs $5 ${x",
     ),
+    "template and characters that values may bring": (
+        {
+            RHSBL: "reject_rhsbl_sender rhs.test",
+            TEMPLATE: "$rbl_code 5.1.1 $rbl_txt",
+            "smtpd_expansion_filter": r"0123456789cost\40",
+        },
+        {},
+        "554 5.1.7 costs _5 ___",
+    ),
     "template for a list with its pattern": (
         {
             RHSBL: "reject_rhsbl_sender rhs.test=127.0.0.2",
