@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from bench import filters, table, tables
+from bench import filters, table, tables, tls
 from bench.census import run_census
 from bench.guesses import CLIENTS, guessing, logins
 from bench.idle import idle_sessions, raise_descriptor_limit
@@ -35,12 +35,14 @@ from tests.system.processes import proportional_memory
 
 IDLE = "idle"
 GUESSES = "guesses"
+TLS_IDLE = "tls-idle"
 OURS, POSTFIX = "ours", "postfix"
 
 
 def arguments() -> argparse.Namespace:
     names = [load.name for load in loads(1)] + [IDLE, GUESSES]
-    names += [row.name for row in (*filters.ROWS, *tables.ROWS)] + [tables.IN_PROCESS]
+    names += [row.name for row in (*filters.ROWS, *tls.ROWS)] + [TLS_IDLE]
+    names += [row.name for row in tables.ROWS] + [tables.IN_PROCESS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, a quarter of the mail")
     parser.add_argument("--rounds", type=int, help="rounds of each row, default 3")
@@ -167,8 +169,9 @@ def main() -> int:
             print(f"{load.name:12}{load.title}")
         print(f"{IDLE:12}idle sessions held while mail is relayed")
         print(f"{GUESSES:12}passwords are guessed while mail is relayed")
-        for row in (*filters.ROWS, *tables.ROWS):
+        for row in (*filters.ROWS, *tls.ROWS, *tables.ROWS):
             print(f"{row.name:12}{row.title}")
+        print(f"{TLS_IDLE:12}idle sessions within TLS")
         print(f"{tables.IN_PROCESS:12}lookups inside a process")
         return 0
     raise_descriptor_limit()
@@ -183,6 +186,7 @@ def main() -> int:
     of_loads = {load.name for load in loads(1)} | {row.name for row in filters.ROWS}
     if wanted & {IDLE, GUESSES, *of_loads}:
         run_mail(options, names)
+    run_tls(options, names)
     for row in tables.ROWS:
         if row.name in wanted:
             print(tables.run_row(row, names, options.rounds, options.scale))
@@ -211,6 +215,20 @@ def run_mail(options: argparse.Namespace, names: list[str]) -> None:
             messages = max(20, int(1000 * options.scale))
             results = run_guesses(names, ports, messages)
             print(table.row(f"relay beside {CLIENTS} that guess", results))
+
+
+def run_tls(options: argparse.Namespace, names: list[str]) -> None:
+    """The rows of TLS."""
+    rows = [row for row in tls.ROWS if row.name in options.rows]
+    if rows or TLS_IDLE in options.rows:
+        print(table.head(names))
+    for row in rows:
+        found = tls.run_row(row, names, running, options.rounds, options.scale)
+        print(table.row(row.title, found))
+    if TLS_IDLE in options.rows:
+        with sinks() as ports:
+            found = tls.run_idle(names, ports, running)
+        print(table.row(f"{tls.IDLE_SESSIONS} idle sessions within TLS", found))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ postlog unix-dgram n - n - 1 postlogd
 # Services that real Postfix has and wants, and we do not have yet.
 POSTFIX_SERVICES: Final = """\
 scache unix - - n - 1 scache
+tlsproxy unix - - n - 0 tlsproxy
 """
 
 
