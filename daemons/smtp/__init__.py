@@ -53,6 +53,7 @@ from libmail.lookup.rewriting import Rewriter
 from libmail.lookup.routing_params import RewriteParams
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
+from libmail.lookup.watched import WatchedPeers
 from libmail.message.headers import with_cut_fields
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -133,6 +134,7 @@ def _decisions(
     logins: Logins | None,
     options: TableOptions,
     *,
+    watched: WatchedPeers,
     lmtp: bool,
 ) -> Decisions:
     prefix = "lmtp" if lmtp else "smtp"
@@ -170,6 +172,7 @@ def _decisions(
         dane=dane,
         pix=PixWorkarounds(params, maps("pix_workaround_maps", params.smtp_pix_workaround_maps)),
         reply_filter=ReplyFilter(maps("reply_filter", params.smtp_reply_filter)),
+        watched=watched,
         logins=logins,
         requiretls=open_requiretls(params, prefix, options),
     )
@@ -189,6 +192,7 @@ def prepare(startup: Startup, *, lmtp: bool = False) -> Prepared:
         config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
         open_logins(config, prefix, options),
         options,
+        watched=WatchedPeers(config),
         lmtp=lmtp,
     )
     return Prepared(

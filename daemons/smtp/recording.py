@@ -5,14 +5,16 @@ from typing import Final
 
 from daemons.smtp.failure import ErrorClass
 from libmail.clients.notice import Direction, Postmaster
+from libmail.lookup.watched import tell
 from libmail.net.poller import Poller
 from libmail.net.secure_wire import SecureWire
 from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import Phase, ServerReply
 
-__all__ = ["Notices", "RecordingWire", "blame", "mask_record", "note_sent"]
+__all__ = ["Notices", "RecordingWire", "WatchedWire", "blame", "mask_record", "note_sent"]
 
 _CLASSES: Final = ("data", "protocol")
+_MASK: Final = b"(left out)"
 
 
 class RecordingWire(SecureWire):
@@ -65,8 +67,43 @@ class RecordingWire(SecureWire):
         self.lines.append(("In", text.encode("utf-8", "surrogateescape")))
 
 
+class WatchedWire(RecordingWire):
+    """A wire whose session is told in the log, too: debug_peer_list. What is said from AUTH to its
+    final reply is left out."""
+
+    __slots__ = ("_secret", "peer")
+
+    def __init__(
+        self,
+        poller: Poller,
+        family: int,
+        limits: Mapping[Phase, float],
+        *,
+        min_rate: int = 0,
+        window: int = 0,
+    ) -> None:
+        """See Wire."""
+        self.peer = ""
+        self._secret = False
+        super().__init__(poller, family, limits, min_rate=min_rate, window=window)
+
+    def send(self, data: bytes) -> None:
+        """See Wire."""
+        self._secret = self._secret or data[:5].upper() == b"AUTH "
+        tell(">", self.peer, _MASK if self._secret else data)
+        super().send(data)
+
+    def _heard(self, lines: tuple[str, ...]) -> None:
+        said = "\r\n".join([line[:3] for line in lines] if self._secret else lines)
+        tell("<", self.peer, said.encode("utf-8", "surrogateescape"))
+        self._secret = self._secret and lines[-1].startswith("3")
+        super()._heard(lines)
+
+
 def note_sent(wire: Wire, data: bytes) -> None:
     """Record commands that went out together with content."""
+    if isinstance(wire, WatchedWire):
+        tell(">", wire.peer, data)
     if isinstance(wire, RecordingWire):
         wire.lines.append(("Out", data))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from daemons.smtp.cache import SessionCache
 from daemons.smtp.logins import Logins
 from daemons.smtp.pix import PixWorkarounds
-from daemons.smtp.recording import Notices, RecordingWire
+from daemons.smtp.recording import Notices, RecordingWire, WatchedWire
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.requiretls import RequireTls
 from daemons.smtp.settings import Settings
@@ -20,6 +20,7 @@ from libmail.log import LOG
 from libmail.lookup.context import Lookups
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
+from libmail.lookup.watched import WatchedPeers
 from libmail.net.poller import Poller
 from libmail.net.secure_wire import SecureWire
 from libmail.smtp.client import Extensions, ServerReply, parse_extensions
@@ -57,6 +58,7 @@ class Decisions:
     dane: DaneParams
     pix: PixWorkarounds
     reply_filter: ReplyFilter
+    watched: WatchedPeers
     logins: Logins | None = None
     requiretls: RequireTls | None = None
 
@@ -88,13 +90,17 @@ class SmtpClient:
         self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
         self.extensions = lru_cache(256)(parse_extensions)
 
-    def wire(self, family: int) -> SecureWire:
-        """A socket with its source address, not yet connected. Raises OSError, SourceUnusable."""
+    def wire(self, family: int, *, watched: bool = False) -> SecureWire:
+        """A socket with its source address, not yet connected. Raises OSError, SourceUnusable.
+
+        watched: the session is to be told in the log.
+        """
         settings = self.settings
         if self._poller is None:
             self._poller = Poller(asyncio.get_running_loop())
         window = 0 if family == socket.AF_UNIX else settings.params.tcp_windowsize
-        wire = self._wire(
+        kind = WatchedWire if watched else self._wire
+        wire = kind(
             self._poller, family, settings.limits, min_rate=settings.min_rate, window=window
         )
         source = settings.sources.get(family)

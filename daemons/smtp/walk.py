@@ -17,6 +17,7 @@ from daemons.smtp.events import ConnectFailed
 from daemons.smtp.failure import Failure
 from daemons.smtp.ledger import NO_REASON, Ledger
 from daemons.smtp.outgoing import Outgoing
+from daemons.smtp.recording import WatchedWire
 from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.requiretls import Demand
 from daemons.smtp.session import Session
@@ -343,8 +344,9 @@ class Walk:
     async def _connect(self, server: Server, port: int, tls: ServerTlsPolicy) -> Session | None:
         """A new session; None, with the reason in the ledger, if the server cannot be reached."""
         family = socket.AF_INET6 if server.ipv6 else socket.AF_INET
+        watched = await self._watches(tls.where.nexthop, server)
         try:
-            wire = await self._open((server.address, port), family, tls)
+            wire = await self._open((server.address, port), family, tls, watched=watched)
         except SourceUnusable:
             LOG.info("server configuration error")
             self._ledger.why = Failure("4.4.0", "server configuration error", site=True)
@@ -356,10 +358,21 @@ class Walk:
             return None
         return self._session(wire, server.host, server.address, port)
 
-    async def _open(self, address: Address, family: int, tls: ServerTlsPolicy) -> SecureWire:
+    async def _watches(self, nexthop: str, server: Server) -> bool:
+        """debug_peer_list."""
+        watched = self._client.decisions.watched
+        if not watched:
+            return False
+        if await watched.match(nexthop, ""):
+            return True
+        return await watched.match(server.host, server.address)
+
+    async def _open(
+        self, address: Address, family: int, tls: ServerTlsPolicy, *, watched: bool = False
+    ) -> SecureWire:
         """A connection. Raises OSError, SourceUnusable."""
         self._ledger.set_actual_tls(None)
-        wire = self._client.wire(family)
+        wire = self._client.wire(family, watched=watched)
         try:
             await wire.connect(address, silent=self._settings.wraps(tls.policy.level))
         except OSError:
@@ -369,6 +382,8 @@ class Walk:
 
     def _session(self, wire: SecureWire, host: str, address: str, port: int) -> Session:
         session = Session(wire, host, address, port)
+        if isinstance(wire, WatchedWire):
+            wire.peer = session.relay
         if self._client.reply_filter is not None:
             wire.filter_replies(LineFilter(self._client.reply_filter, session.relay))
         return session

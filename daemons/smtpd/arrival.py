@@ -6,6 +6,8 @@ from daemons.smtpd.tls_start import begin_wrapped
 from daemons.smtpd.upstream import UNKNOWN_CLIENT, behind_proxy
 from libmail.log import LOG
 from libmail.log.events import ConnectLine
+from libmail.lookup.record import RecordingLookups
+from libmail.lookup.watched import ToldLookups
 from libmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ async def arrive(session: "Session") -> Reply | None:
         facts.client = client
     client = facts.client = await server.peers.named(facts.client)
     LOG.event(ConnectLine(session.client))
+    watched = server.prepared.watched
+    if watched and await watched.match(client.name, client.address):
+        session.tally.watch(session.client)
+        if watched.with_lookups:
+            session.lookups = RecordingLookups(session.lookups, ToldLookups())
     limited = await server.rates.limited(client)
     if server.tls.wrapped:
         await begin_wrapped(session, limited=limited)

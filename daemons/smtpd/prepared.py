@@ -25,6 +25,7 @@ from libmail.log import LOG
 from libmail.lookup.context import LiveLookups, Services
 from libmail.lookup.opened import OpenedRestrictions, open_restrictions
 from libmail.lookup.params import RestrictionParams
+from libmail.lookup.watched import WatchedPeers
 from libmail.tables.maps import Maps
 from libmail.tables.match import AddressList, DomainList, StringList
 from libmail.tables.table import TableOptions
@@ -115,6 +116,7 @@ class Prepared:
     filter: FilterSettings | None
     footer_maps: Maps
     reject_maps: Maps
+    watched: WatchedPeers
 
     def lookups(self, services: Services) -> LiveLookups:
         """What decisions ask, in the event loop. services: those that answer."""
@@ -184,6 +186,7 @@ def open_tables(
         filter=filter_settings(params),
         footer_maps=Maps("smtpd_reject_footer_maps", params.smtpd_reject_footer_maps, options),
         reject_maps=Maps("smtpd_reject_filter_maps", params.smtpd_reject_filter_maps, options),
+        watched=WatchedPeers(config),
     )
 
 

@@ -10,6 +10,7 @@ from daemons.smtpd.answer import Answer
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.secrets import MASK, masked
 from libmail.clients.notice import Direction
+from libmail.lookup.watched import tell
 
 __all__ = ["UNKNOWN", "Tally"]
 
@@ -20,13 +21,15 @@ UNKNOWN = "UNKNOWN"
 class Tally:
     """The counters of one session. errors: so far. kinds: classes of errors, for notify_classes."""
 
-    __slots__ = ("_counts", "_junk", "_kept", "_params", "_secret", "errors", "kinds", "transcript")
+    __slots__ = ("_counts", "_junk", "_kept", "_params", "_peer", "_secret", "errors", "kinds",
+                 "transcript")  # fmt: skip
 
     def __init__(self, params: SmtpdParams) -> None:
         self._params = params
         self._kept = params.smtpd_history_flush_threshold
         self._counts: dict[str, tuple[int, int]] = {}  # successes, all
         self._junk = 0
+        self._peer = ""  # under which the log tells of the session, "" if it does not
         self._secret = False  # the last line had a secret, and the next may be the rest of it
         self.errors = 0
         self.kinds: frozenset[str] = frozenset()
@@ -34,9 +37,15 @@ class Tally:
 
     # the transcript
 
+    def watch(self, peer: str) -> None:
+        """Tell the log, too, from now on: debug_peer_list."""
+        self._peer = peer
+
     def heard(self, line: bytes) -> bytes:
         """Record a command line. Returns it without secrets."""
         self._secret, shown = masked(line, after_secret=self._secret)
+        if self._peer:
+            tell("<", self._peer, shown)
         if len(self.transcript) < self._kept:
             self.transcript.append(("In", shown))
         return shown
@@ -44,11 +53,15 @@ class Tally:
     def heard_secret(self) -> None:
         """Record a line that is a secret as a whole."""
         self._secret = True
+        if self._peer:
+            tell("<", self._peer, MASK)
         if len(self.transcript) < self._kept:
             self.transcript.append(("In", MASK))
 
     def said(self, data: bytes) -> None:
         """Record a reply."""
+        if self._peer:
+            tell(">", self._peer, data)
         if len(self.transcript) < self._kept:
             self.transcript.append(("Out", data))
 

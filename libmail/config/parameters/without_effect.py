@@ -25,8 +25,6 @@ _POSTSCREEN = """
 """
 
 _OTHER = """
-    debug_peer_level
-    debug_peer_list
     postlogd_watchdog_timeout
 """
 

@@ -39,6 +39,7 @@ from libmail.lookup.context import LiveLookups, Lookups
 from libmail.lookup.routing_params import RewriteParams
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
+from libmail.lookup.watched import WatchedPeers
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.smtp.client import PHASES
@@ -239,6 +240,7 @@ class Bench:
             dane=config.load(DaneParams, ("smtp_", "lmtp_") if lmtp else None),
             pix=PixWorkarounds(params, Maps("pix", params.smtp_pix_workaround_maps)),
             reply_filter=ReplyFilter(Maps("smtp_reply_filter", params.smtp_reply_filter)),
+            watched=WatchedPeers(config),
             logins=open_logins(config, prefix, TableOptions.of(config)),
             requiretls=open_requiretls(params, prefix, TableOptions.of(config)),
         )

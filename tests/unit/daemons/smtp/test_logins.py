@@ -573,3 +573,27 @@ def test_refused_before(tmp_path: Path) -> None:
     tried = [sum(line.startswith("AUTH") for line in lines) for lines in server.sessions]
     assert tried == [1, 0]
     assert PASSWORD.encode() not in (tmp_path / "refused.lmdb").read_bytes()
+
+
+@pytest.mark.parametrize("peers", ["127.0.0.0/8", "127.0.0.1", "other.test, static:x"])
+def test_a_watched_session_is_told_without_secrets(
+    tmp_path: Path, logged: list[str], peers: str
+) -> None:
+    """debug_peer_list. The server repeats what it should not."""
+    server = AuthServer(
+        {"EHLO": "250-x\r\n250 AUTH PLAIN", "AUTH": f"235 hello {PASSWORD} {PLAIN}"}
+    )
+    assert isinstance(one(Bench(tmp_path, **values(debug_peer_list=peers)), server), Sent)
+    peer = f"{NAME}:{server.port}"
+    told = [line for line in logged if line.startswith(("< ", "> "))]
+    assert f"> {peer}: (left out)" in told
+    assert f"< {peer}: 235" in told
+    assert any(line.startswith(f"> {peer}: MAIL FROM:<") for line in told)
+    assert f"< {peer}: 250-x" in told
+    assert not [line for line in logged for secret in SECRETS if secret in line]
+
+
+def test_who_is_not_watched_is_not_told_of(tmp_path: Path, logged: list[str]) -> None:
+    peers = values(debug_peer_list="192.0.2.0/24, other.test")
+    assert isinstance(one(Bench(tmp_path, **peers), AuthServer()), Sent)
+    assert not [line for line in logged if line.startswith(("< ", "> "))]
