@@ -104,7 +104,8 @@ def run_load(load: Load, names: list[str], ports: Ports, rounds: int) -> dict[st
     """Rounds of one row, the sides taking turns."""
     results: dict[str, list[Result]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
-        systems = {name: stack.enter_context(running(name, ports)) for name in names}
+        more = load.settings(ports)
+        systems = {name: stack.enter_context(running(name, ports, more)) for name in names}
         for _ in range(rounds):
             for name, system in systems.items():
                 deliveries = load.messages * load.fanout

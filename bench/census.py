@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from bench.loads import Load, Ports, aliases, census_loads, routes, settings
+from bench.loads import Load, Ports, aliases, census_loads, routes
 from bench.measure import measure
 from tests.system.harness import (
     SERVICES,
@@ -55,8 +55,9 @@ class CountingSystem(Instance):
     tool: a command that runs the interpreter of master(8) and of all that it forks, or nothing.
     """
 
-    def __init__(self, ports: Ports, tool: str = "") -> None:
-        super().__init__(main=settings(), privileged=os.geteuid() == 0, name="bench.test")
+    def __init__(self, ports: Ports, load: Load, tool: str = "") -> None:
+        main = load.settings(ports)
+        super().__init__(main=main, privileged=os.geteuid() == 0, name="bench.test")
         (self.config_directory / "transport").write_text(routes(ports))
         aliases(self.config_directory)
         self.counts = self.top / "counts"
@@ -111,7 +112,7 @@ class CountingSystem(Instance):
 @contextlib.contextmanager
 def _running(ports: Ports, load: Load, tool: str = "") -> Iterator[CountingSystem]:
     """A system that has had the load."""
-    system = CountingSystem(ports, tool)
+    system = CountingSystem(ports, load, tool)
     try:
         system.start()
         measure(system, load.traffic, load.messages, 1)

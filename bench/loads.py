@@ -6,12 +6,13 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.answering import policy_server
 from bench.measure import Traffic
 from tests.system.harness import MailSystem, free_port, need_tool
 from tests.system.processes import is_listening
@@ -26,21 +27,51 @@ ALIAS: Final = "members"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the sinks listen: one that takes mail at once, and one that takes its time."""
+    """Where the sinks listen: one that takes mail at once, and one that takes its time.
+
+    policy: where a policy server does, if any.
+    """
 
     fast: int
     slow: int
+    policy: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One row. messages: how many come in a round; each makes `fanout` deliveries."""
+    """One row. messages: how many come in a round; each makes `fanout` deliveries.
+
+    main: what else is in main.cf; {policy} is the port of the policy server.
+    """
 
     name: str
     title: str
     messages: int
     traffic: Traffic
     fanout: int = 1
+    main: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self, ports: Ports) -> dict[str, str | None]:
+        """main.cf of a system that is to have the load."""
+        more = {name: value.format(policy=ports.policy) for name, value in self.main.items()}
+        return {**settings(), **more}
+
+
+GUARDED: Final = {
+    "policy": {"smtpd_recipient_restrictions": "check_policy_service inet:127.0.0.1:{policy}"},
+    "limits": {
+        "smtpd_client_event_limit_exceptions": "",
+        **{
+            f"smtpd_client_{what}_limit": "1000000"
+            for what in ("connection_count", "connection_rate", "message_rate", "recipient_rate")
+        },
+    },
+    "verified": {
+        "smtpd_recipient_restrictions": "reject_unverified_recipient",
+        "address_verify_map": "lmdb:$data_directory/verified",
+    },
+}
+"""Rows that ask somebody about each client or recipient."""
 
 
 def smtp_source(
@@ -107,6 +138,7 @@ def loads(scale: float) -> list[Load]:
     return [
         source("relay", "relay 4 KB, a connection each", 6000, 4096, relayed),
         source("relay-d", "relay 4 KB, connections reused", 6000, 4096, relayed, "-d"),
+        *_guarded(n(3000), "relay-d", smtp_source(n(3000), 4096, relayed, "-d")),
         source("relay-100k", "relay 100 KB", 500, 100 << 10, relayed),
         source("relay-1m", "relay 1 MB", 200, 1 << 20, relayed),
         source("discard", "discard 4 KB", 4000, 4096, discarded),
@@ -137,6 +169,19 @@ def census_loads(count: int) -> list[Load]:
         Load("mbox", "", count, to_mailbox(count)),
         Load("sendmail", "", count, sendmail(count)),
         Load("bulk", "", many, bulk, recipients),
+        *_guarded(count, "", smtp_source(count, 4096, relayed, "-d")),
+    ]
+
+
+def _guarded(count: int, title: str, traffic: Traffic) -> list[Load]:
+    titles = {
+        "policy": "a policy service asked",
+        "limits": "rates of clients counted",
+        "verified": "recipients verified",
+    }
+    return [
+        Load(name, f"{title}, {titles[name]}", count, traffic, main=main)
+        for name, main in GUARDED.items()
     ]
 
 
@@ -171,14 +216,14 @@ def routes(ports: Ports) -> str:
 @contextlib.contextmanager
 def sinks() -> Iterator[Ports]:
     """Runs smtp-sink(1) and, on all of 127.0.0.0/8, the slow sink."""
-    ports = Ports(free_port(), free_port())
+    ports = Ports(free_port(), free_port(), free_port())
     command = [need_tool("smtp-sink"), f"127.0.0.1:{ports.fast}", "1024"]
     if os.geteuid() == 0:
         command[1:1] = ["-u", "nobody"]
     slow = PythonSink(ports.slow, host="0.0.0.0", data_delay=SLOW_REPLY, keep=False)
     sink = subprocess.Popen(command)
     try:
-        with slow:
+        with slow, policy_server(ports.policy):
             while not is_listening(ports.fast):
                 if sink.poll() is not None:
                     raise RuntimeError(f"smtp-sink ended with status {sink.returncode}")
