@@ -25,7 +25,6 @@ async def helo(session: Session, argument: str) -> Answer:
     refused = await _introduce(session, argument) or await _gone(session)
     if refused is not None:
         return refused
-    session.facts.protocol = "SMTP"
     return answer(Reply(250, "", session.server.params.myhostname))
 
 
