@@ -217,6 +217,9 @@ def _listen_unix(path: str, type_: str, owner: Identity) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     mask = os.umask(_SOCKET_UMASK)
     try:
+        if datagrams:  # also of those that come before a service reads: who has sent them
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAM_BUFFER)
         with acting_as(owner):
             _remove(path)
             listener.bind(path)
@@ -225,9 +228,7 @@ def _listen_unix(path: str, type_: str, owner: Identity) -> socket.socket:
         raise
     finally:
         os.umask(mask)
-    if datagrams:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAM_BUFFER)
-    else:
+    if not datagrams:
         listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

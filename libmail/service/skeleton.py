@@ -451,9 +451,6 @@ class Runtime:
         self._loop.set_exception_handler(self._callback_failed)
         self._handlers = await start(self)
         self._check_type()
-        if self._handlers.datagram is not None:
-            for listener in self._launch.listeners:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop.add_signal_handler(signal.SIGTERM, self.stop)
         self._loop.add_signal_handler(signal.SIGHUP, self.retire)
         self._loop.add_reader(self._launch.status.fileno(), self._master_gone)
