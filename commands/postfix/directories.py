@@ -19,7 +19,7 @@ from libmail.log import Fatal
 from libmail.privileges import Identity
 from libmail.service.account import entry_group, network_account
 
-__all__ = ["check_ownership", "create_missing", "network_problems", "open_to_users", "repair"]
+__all__ = ["check_ownership", "create_missing", "missing_network_user", "open_to_users", "repair"]
 
 _PROGRAMS = ("daemon", "command")
 _PRIVATE = (
@@ -154,14 +154,15 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
         warning("an import was interrupted: run postsuper --import again")
 
 
-def network_problems(config: Config, owner: Identity) -> Iterator[str]:
-    """As root: what keeps the services that face the network from having a user of their own."""
+def missing_network_user(config: Config, owner: Identity) -> str:
+    """As root: what the services that face the network have no user of their own for, or ""."""
     name = config.text("mail_network_user")
-    if network_account(config, owner, privileged=True).name != name:
-        yield (
-            f"mail_network_user: there is no account {name}: the services that face the network "
-            f"run as {owner.name}, and could open the queue"
-        )
+    if network_account(config, owner, privileged=True).name == name:
+        return ""
+    return (
+        f"mail_network_user: there is no account {name}: the services that face the network "
+        f"run as {owner.name}, and could open the queue"
+    )
 
 
 def _files(directory: str) -> Iterator[str]:
