@@ -22,13 +22,8 @@ __all__ = [
 
 
 _USUAL_DIGITS: Final = 2
-_LIMITS: Final = (
-    1,
-    0.1,
-    0.01,
-    0.001,
-    0.0001,
-)  # seconds below which two digits need one more decimal
+# Seconds below which two digits need one more decimal.
+_LIMITS: Final = (1, 0.1, 0.01, 0.001, 0.0001)
 
 
 def seconds_text(seconds: float) -> str:
@@ -39,8 +34,10 @@ def seconds_text(seconds: float) -> str:
     if seconds >= 10:
         return f"{seconds:.0f}"
     digits = LOG.delay_digits
-    if digits == _USUAL_DIGITS and seconds >= 0.1:
-        return f"{seconds:.2g}"
+    if digits == _USUAL_DIGITS:  # five times for each delivery
+        if seconds >= 0.1:
+            return f"{seconds:.2g}"
+        return "0" if seconds < 0.005 else f"{seconds:.2f}".rstrip("0")
     if digits > 1:
         digits = min(digits, 1 if seconds >= 1 else 1 + sum(seconds < limit for limit in _LIMITS))
     text = f"{seconds:.{digits}f}"
