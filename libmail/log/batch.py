@@ -15,7 +15,7 @@ from typing import Final
 
 __all__ = ["HOLD", "STAMP", "decode_datagram", "encode_batch", "stamp_of", "stamped"]
 
-HOLD: Final = 0.02
+HOLD: Final = 0.01
 STAMP: Final = 19
 """Octets of the time in front of a line; so lines are in the order in which they were logged."""
 _MARK: Final = b"\x01"
