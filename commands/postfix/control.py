@@ -10,7 +10,7 @@ from typing import NoReturn
 from commands.postfix.directories import (
     check_ownership,
     create_missing,
-    missing_network_user,
+    network_problems,
     open_to_users,
     repair,
 )
@@ -19,7 +19,6 @@ from commands.postfix.report import info, warning
 from libmail.config import Config, ServiceEntry, read_master_cf
 from libmail.config.programs import program_directory
 from libmail.log import Fatal
-from libmail.privileges import Identity
 from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account
 from libmail.service.master_lock import PID_FILE, is_running, read_pid
@@ -141,17 +140,10 @@ def check(config: Config) -> None:
     ]
     if privileged:
         problems += dns_problems(config, entries, owner)
-        _note_network_user(config, owner)
+        problems += network_problems(config, owner)
     problems += _problems_of_tls(config, entries)
     for text in problems:
         warning(text)
-
-
-def _note_network_user(config: Config, owner: Identity) -> None:
-    """An installation that never had the account is as it was, and needs no warning for that."""
-    text = missing_network_user(config, owner)
-    if text:
-        (warning if config.is_set("mail_network_user") else info)(text)
 
 
 def _problems_of_tls(config: Config, entries: Sequence[ServiceEntry]) -> list[str]:

@@ -19,7 +19,7 @@ from libmail.log import Fatal
 from libmail.privileges import Identity
 from libmail.service.account import entry_group, network_account
 
-__all__ = ["check_ownership", "create_missing", "missing_network_user", "open_to_users", "repair"]
+__all__ = ["check_ownership", "create_missing", "network_problems", "open_to_users", "repair"]
 
 _PROGRAMS = ("daemon", "command")
 _PRIVATE = (
@@ -154,15 +154,18 @@ def check_ownership(config: Config, owner: Identity, *, privileged: bool) -> Non
         warning("an import was interrupted: run postsuper --import again")
 
 
-def missing_network_user(config: Config, owner: Identity) -> str:
-    """As root: what the services that face the network have no user of their own for, or ""."""
+def network_problems(config: Config, owner: Identity) -> Iterator[str]:
+    """As root: what keeps the services that face the network from having a user of their own.
+
+    An installation that never had the account is as it was, and needs no warning for that.
+    """
     name = config.text("mail_network_user")
-    if network_account(config, owner, privileged=True).name == name:
-        return ""
-    return (
-        f"mail_network_user: there is no account {name}: the services that face the network "
-        f"run as {owner.name}, and could open the queue"
-    )
+    account = network_account(config, owner, privileged=True)
+    if config.is_set("mail_network_user") and account.name != name:
+        yield (
+            f"mail_network_user: there is no account {name}: the services that face the network "
+            f"run as {owner.name}, and could open the queue"
+        )
 
 
 def _files(directory: str) -> Iterator[str]:
