@@ -17,7 +17,13 @@ from libmail.dns.native import ServerAddresses
 from libmail.log import LOG, Fatal
 from libmail.lookup.facts import Facts
 from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
-from libmail.sasl.mechanism import Mechanism, SecurityOptions, parse_security_options, usable
+from libmail.sasl.mechanism import (
+    Mechanism,
+    Property,
+    SecurityOptions,
+    parse_security_options,
+    usable,
+)
 from libmail.sasl.passwords import PasswordChecker
 from libmail.sasl.server import AuthContext, Exchange, SaslServer, Step
 from libmail.sasl.table import TableServer, may_scram
@@ -232,6 +238,7 @@ class Logins:
         self._only_encrypted = must_encrypt or opened.params.smtpd_tls_auth_only
         self._server = None if opened.begin is None else opened.begin()
         self._binds = opened.params.smtpd_sasl_type == _TABLE
+        self._cyrus = opened.params.smtpd_sasl_type == "cyrus"
 
     def possible(self, facts: Facts) -> bool:
         """Whether this client could log in."""
@@ -250,6 +257,15 @@ class Logins:
             LOG.warning("no SASL authentication mechanisms")
             raise NoMechanisms
         return found
+
+    async def why_not(self, name: str) -> str:
+        """Why a mechanism is none of those: in the words of the library where it would tell."""
+        if self._server is None or not self._cyrus:
+            return "Invalid authentication mechanism"
+        offered = {one.name: one.properties for one in await self._server.mechanisms()}
+        if offered.get(name, Property.NONE) & Property.PLAINTEXT:
+            return "encryption needed to use mechanism"
+        return "no mechanism available"
 
     async def announced(self, facts: Facts, bindings: Bindings) -> str:
         """The mechanisms that EHLO lists for a client, "" for none. Raises NoMechanisms."""

@@ -57,7 +57,7 @@ async def auth(session: Session, argument: str) -> Answer:
         return auth_unavailable(session)
     attempt = _Attempt(session, words[0])
     if words[0].upper() not in acceptable:
-        return attempt.failed(Failure("Invalid authentication mechanism"))
+        return attempt.failed(Failure(await session.server.logins.why_not(words[0].upper())))
     return await attempt.run(words[1] if len(words) == 2 else None)
 
 
