@@ -200,9 +200,16 @@ def test_new_processes_have_what_was_good(site: Site) -> None:
 
 
 def _be_watched(site: Site) -> None:
-    """Wait until what is in the files is known to be good: its successor is noticed."""
-    site.current = site.authority.issue("mail.test", "mail.test", label="first")
-    site.renew(site.current)
+    """Have what is in the files found good: tablewatch has noticed it.
+
+    A change before its first look is none to it, and a new process may use one before it does.
+    """
+    for number in range(10):
+        site.current = site.authority.issue("mail.test", "mail.test", label=f"first{number}")
+        site.renew(site.current)
+        with suppress(TimeoutError):
+            site.system.wait_for_log(rf"{site.pair[0]}: renewed", timeout=10)
+            break
     site.shows(site.current)
 
 
