@@ -10,6 +10,7 @@ by their init scripts: `booted` tells which it is, and `why_not_booted` the reas
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -153,7 +154,8 @@ class Container:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             if self._leader:
-                os.kill(self._leader, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended with the others
+                    os.kill(self._leader, signal.SIGKILL)
             self._process.wait()
         self._process = None
         self._leader = 0

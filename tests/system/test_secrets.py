@@ -50,12 +50,14 @@ def found(folder: Path, kept: frozenset[str], secrets: Sequence[bytes]) -> list[
 
 
 def processes(system: MailSystem, program: str) -> list[int]:
-    return [
-        process.pid
-        for process in session_members(system.session)
-        if (Path(f"/proc/{process.pid}/comm").read_text()).startswith(program)
-        or f" {program} " in f" {Path(f'/proc/{process.pid}/cmdline').read_text()} "
-    ]
+    found = []
+    for process in session_members(system.session):
+        about = Path(f"/proc/{process.pid}")
+        with suppress(OSError):  # it may be ending
+            title = f" {(about / 'cmdline').read_text()} "
+            if (about / "comm").read_text().startswith(program) or f" {program} " in title:
+                found.append(process.pid)
+    return found
 
 
 def secured(system: MailSystem) -> smtplib.SMTP:
