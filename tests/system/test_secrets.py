@@ -12,6 +12,7 @@ import signal
 import smtplib
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
