@@ -85,14 +85,10 @@ class Reporter:
                     addresses = [target.address for target in request.targets]
                     await self._flush_service.deferred(request.queue_id, addresses)
                 connection.send(reply)
-            elif isinstance(request, BounceFlush) and not self._is_network(connection):
+            elif isinstance(request, BounceFlush) and not connection.is_from(self._network):
                 connection.send(await self._flush(request))
             else:
                 raise WireError(f"unexpected {type(request).__name__}")
-
-    def _is_network(self, connection: Connection) -> bool:
-        """Whether this is a service that faces the network: it may not have reports sent."""
-        return bool(self._network) and connection.credentials.uid in self._network
 
     def _append(self, request: BounceAppend) -> BounceReply:
         if not is_queue_id(request.queue_id):

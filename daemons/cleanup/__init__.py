@@ -204,7 +204,7 @@ class _Clients:
 
     async def serve(self, connection: Connection) -> None:
         """One message after the other."""
-        network = bool(self._network) and connection.credentials.uid in self._network
+        network = connection.is_from(self._network)
         try:
             while True:
                 opened = await connection.receive_as(CleanupOpen)

@@ -25,7 +25,7 @@ from libmail.config import ConfigError
 from libmail.dns.native import ServerAddresses
 from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.log import LOG
-from libmail.lookup.facts import Facts
+from libmail.lookup.facts import Client, Facts
 from libmail.lookup.xclient import Forwarded
 from libmail.net.endpoint import Endpoint, FindAddresses, parse_endpoint, parse_host_port
 from libmail.net.introduction import scratch_file
@@ -413,24 +413,16 @@ class SpeedAdjusted:
 
 def source_of(facts: Facts, forwarded: Forwarded | None, *, local: bool) -> Source:
     """Where a message comes from: the client, or what it said by XFORWARD. local: it is ours."""
-    client = facts.client
-    ident = "" if forwarded is None else forwarded.ident
+    who: Client | Forwarded = facts.client
+    protocol, helo = facts.protocol, facts.helo_name
     if forwarded is not None and forwarded.name:
-        return Source(
-            name=forwarded.name,
-            address=forwarded.address,
-            port=forwarded.port,
-            protocol=forwarded.protocol,
-            helo=forwarded.helo,
-            ident=ident,
-            local=local,
-        )
+        who, protocol, helo = forwarded, forwarded.protocol, forwarded.helo
     return Source(
-        name=client.name,
-        address=client.address,
-        port=client.port,
-        protocol=facts.protocol,
-        helo=facts.helo_name,
-        ident=ident,
+        name=who.name,
+        address=who.address,
+        port=who.port,
+        protocol=protocol,
+        helo=helo,
+        ident="" if forwarded is None else forwarded.ident,
         local=local,
     )

@@ -173,6 +173,10 @@ class Connection(asyncio.Protocol):
         """The process and user at the other end when it connected."""
         return peer_credentials(self._require_transport().get_extra_info("socket"))
 
+    def is_from(self, users: frozenset[int]) -> bool:
+        """Whether the other end belonged to one of these users when it connected."""
+        return bool(users) and self.credentials.uid in users
+
     async def opened(self) -> None:
         """Wait until messages can be sent, for a session that speaks first."""
         while self._transport is None and self._error is None:
