@@ -87,6 +87,7 @@ class FakeConnection:
 
     path = "test"
     write_paused = False
+    is_from = Connection.is_from
 
     def __init__(self, units: Iterable[object], uid: int = 0) -> None:
         self._units = list(units)
