@@ -19,6 +19,7 @@ from typing import Final
 from libmail.config import Config, computed
 from libmail.config.declared import all_parameters
 from libmail.log import Fatal
+from libmail.sasl.server import uses_cyrus
 from libmail.service.skeleton import Service
 from libmail.tables.registry import TABLE_TYPES, open_table
 from libmail.tables.table import TableConfigError
@@ -83,16 +84,11 @@ def load_for(config: Config, services: Iterable[Config] = ()) -> None:
                 importlib.import_module(name)
             except LibraryMissing:
                 pass  # likewise
-    if any(_uses_cyrus(own) for own in (config, *services)):
+    if any(uses_cyrus(own) for own in (config, *services)):
         try:
             importlib.import_module(_CYRUS)
         except ImportError:
             pass  # likewise
-
-
-def _uses_cyrus(config: Config) -> bool:
-    """Whether smtpd with this configuration loads the Cyrus library."""
-    return config.bool("smtpd_sasl_auth_enable") and config.text("smtpd_sasl_type") == "cyrus"
 
 
 def _uses_tls(config: Config) -> bool:

@@ -19,6 +19,7 @@ from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
 from libmail.lookup.peer import client_at
 from libmail.net.channel import ClientChannel, RequestLimit
+from libmail.sasl.server import uses_cyrus
 from libmail.service.client_channels import ClientChannels
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
@@ -80,4 +81,11 @@ class Front:
         self.channels.stop()
 
 
-SERVICE: Final = Service("smtpd", prepare, start, reads_approved=True, network=True)
+SERVICE: Final = Service(
+    "smtpd",
+    prepare,
+    start,
+    reads_approved=True,
+    network=True,
+    makes_files=uses_cyrus,  # of whose plug-ins nothing is known; Kerberos keeps a replay cache
+)

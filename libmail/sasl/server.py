@@ -9,9 +9,19 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
+from libmail.config import Config
 from libmail.sasl.mechanism import Mechanism
 
-__all__ = ["AuthContext", "Challenge", "Exchange", "Failure", "SaslServer", "Step", "Success"]
+__all__ = [
+    "AuthContext",
+    "Challenge",
+    "Exchange",
+    "Failure",
+    "SaslServer",
+    "Step",
+    "Success",
+    "uses_cyrus",
+]
 
 
 class AuthContext(NamedTuple):
@@ -80,3 +90,8 @@ class SaslServer(Protocol):
         self, mechanism: str, initial: bytes | None, context: AuthContext
     ) -> tuple[Exchange, Step]:
         """Begin an exchange; initial: the client's initial response, None for none."""
+
+
+def uses_cyrus(config: Config) -> bool:
+    """Whether smtpd(8) with this configuration loads the Cyrus SASL library."""
+    return config.bool("smtpd_sasl_auth_enable") and config.text("smtpd_sasl_type") == "cyrus"

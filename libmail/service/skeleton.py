@@ -36,6 +36,7 @@ from libmail.privileges import Jail, enter_jail
 from libmail.service.connection import UCRED
 from libmail.service.memory import limit_memory
 from libmail.service.passing import Passed, receive_client
+from libmail.service.seccomp import forbid
 
 __all__ = [
     "STATUS",
@@ -99,6 +100,11 @@ class Handlers:
     drain: Callable[[], Awaitable[None]] | None = None
 
 
+def makes_no_files(_: Config) -> bool:
+    """The usual `Service.makes_files`."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Service(Generic[J]):
     """A daemon program.
@@ -113,7 +119,9 @@ class Service(Generic[J]):
     those that are too many.
     reads_approved: in `prepare`, contents of files that tablewatch(8) has found good.
     writes_approved: it is the one that finds them good.
-    network: it talks with strangers, and runs as mail_network_user.
+    network: it talks with strangers, runs as mail_network_user, and the kernel refuses it what
+    libmail.service.seccomp says. makes_files: whether something in it may have to make files with
+    this configuration; if not, the kernel refuses that, too.
     """
 
     program: str
@@ -128,6 +136,7 @@ class Service(Generic[J]):
     reads_approved: bool = False
     writes_approved: bool = False
     network: bool = False
+    makes_files: Callable[[Config], bool] = makes_no_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,6 +548,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
             _raise_descriptor_limit()
             limit_memory(startup.config.size("service_memory_limit"))
         enter_jail(launch.jail)
+        if service.network and startup.config.bool("mail_network_syscall_filter"):
+            forbid(names=not service.makes_files(startup.config))
         gc.set_threshold(*_GC_THRESHOLDS)
         if os.environ.get(_FORBID_LATE_IMPORTS):
             sys.meta_path.insert(0, _NoImports())

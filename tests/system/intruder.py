@@ -90,6 +90,27 @@ def traced(pid: int) -> bool:
     raise OSError(ctypes.get_errno(), "ptrace")
 
 
+def started() -> bool:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return True
+
+
+def executed() -> bool:
+    """Without a fork, which is refused, too: it may look for a program that is not there."""
+    try:
+        os.execv("/no/such/program", ["program"])
+    except FileNotFoundError:
+        return True  # it was looked for
+
+
+def talked(family: int) -> bool:
+    socket.socket(family, socket.SOCK_RAW).close()
+    return True
+
+
 def signalled(pid: int) -> bool:
     os.kill(pid, 0)
     return True
@@ -116,6 +137,10 @@ def attempts(top: str, owner: int) -> Iterator[tuple[str, Callable[[], bool]]]:
         lambda: answer(f"{queue}/public/qmgr", QueueFlush(QueueId(""))) is not None,
     )
     yield "list the queue", lambda: says(f"{queue}/public/showq")
+    yield "make a file", lambda: made(f"/tmp/intruder.{os.getpid()}")
+    yield "start a process", started
+    yield "execute a program", executed
+    yield "talk to the kernel", lambda: talked(socket.AF_NETLINK)
     yield "become mail_owner", lambda: changed_to(owner)
     yield "become root", lambda: changed_to(0)
     for pid in map(int, Path(f"{top}/etc/pids").read_text().split()):  # not of our user

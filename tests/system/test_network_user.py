@@ -83,18 +83,34 @@ def test_what_faces_the_network_can_do_nothing_else(make_system: MakeSystem) -> 
 
 
 def test_the_attempts_would_succeed_as_mail_owner(make_system: MakeSystem) -> None:
-    """What the test before this one shows follows from the user."""
-    system = make_system(privileged=True, main={"mail_network_user": "postfix"})
+    """What the test before this one shows follows from the user, and from the filter."""
+    main = {"mail_network_user": "postfix", "mail_network_syscall_filter": "no"}
+    system = make_system(privileged=True, main=main)
     intrude_everywhere(system)
     for name in FACING:
         done = "\n".join(system.log_lines(f"intruder in {name}: .*: done"))
         for wanted in (
             "list incoming", "write in hold", "write in data_directory", "read a message",
             "read a table", "ask local", "ask virtual", "flush the queue", "list the queue",
-            "become mail_owner", ": signal ",
+            "become mail_owner", ": signal ", "make a file", "start a process",
+            "execute a program", "talk to the kernel",
         ):  # fmt: skip
             assert wanted in done, (name, wanted)
         for never in ("become root", "write in pid", ": trace ", "read memory"):
+            assert never not in done, (name, never)
+
+
+def test_what_the_kernel_refuses(make_system: MakeSystem) -> None:
+    """Where the user is that of the other services: libmail.service.seccomp alone."""
+    system = make_system(privileged=True, main={"mail_network_user": "postfix"})
+    intrude_everywhere(system)
+    for name in FACING:
+        done = "\n".join(system.log_lines(f"intruder in {name}: .*: done"))
+        assert "read a message" in done
+        for never in (
+            "write in hold", "write in data_directory", "make a file", "start a process",
+            "execute a program", "talk to the kernel", ": signal ", ": trace ", "read memory",
+        ):  # fmt: skip
             assert never not in done, (name, never)
 
 

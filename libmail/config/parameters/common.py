@@ -63,6 +63,7 @@ PARAMETERS = by_name(
     Parameter("berkeley_db_create_buffer_size", SIZE(1), "16777216", "*"),
     Parameter("berkeley_db_read_buffer_size", SIZE(1), "131072", "*"),
     Parameter("mail_name", STR(1), "Postfix", "*"),
+    Parameter("mail_network_syscall_filter", BOOL, "yes", "*"),
     Parameter("mail_network_user", STR(1), "postfix-net", "*"),
     Parameter("mail_owner", STR(1), "postfix", "*"),
     Parameter("mail_release_date", STR(), "20260821", "*"),
