@@ -26,6 +26,7 @@ class SpawnParams:
     """Parameters of spawn(8)."""
 
     export_environment: tuple[str, ...]
+    mail_network_user: str
     mail_owner: str
 
 
@@ -45,19 +46,21 @@ def _prepare(startup: Startup) -> Settings | Fatal:
     params = config.load(SpawnParams)
     place = Surroundings(time_limit=config.seconds(f"{startup.service}_time_limit"))
     try:
-        user, argv = _attributes(startup.arguments, params.mail_owner)
+        user, argv = _attributes(startup.arguments, params.mail_owner, params.mail_network_user)
     except Fatal as err:
         return err
     return Settings(user, argv, exported(params.export_environment), place)
 
 
-def _attributes(arguments: tuple[str, ...], mail_owner: str) -> tuple[Identity, tuple[str, ...]]:
+def _attributes(
+    arguments: tuple[str, ...], mail_owner: str, mail_network_user: str
+) -> tuple[Identity, tuple[str, ...]]:
     """user= and argv=, which all that follows belongs to. Raises Fatal."""
     user: Identity | None = None
     for number, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "user":
-            user = command_user(value, mail_owner)
+            user = command_user(value, mail_owner, mail_network_user)
         elif name == "argv":
             if user is None or not value:
                 break

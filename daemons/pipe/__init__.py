@@ -42,6 +42,7 @@ class PipeParams:
     """Parameters of pipe(8)."""
 
     export_environment: tuple[str, ...]
+    mail_network_user: str
     mail_owner: str
     pipe_delivery_status_filter: tuple[str, ...]
     recipient_delimiter: str
@@ -87,7 +88,7 @@ def _prepare(startup: Startup) -> Prepared:
 def _settings(startup: Startup, params: PipeParams) -> Settings:
     """Raises Fatal."""
     config, service = startup.config, startup.service
-    attributes = parse_attributes(startup.arguments, params.mail_owner)
+    attributes = parse_attributes(startup.arguments, params.mail_owner, params.mail_network_user)
     style = Style(attributes.flags, attributes.null_sender, params.recipient_delimiter)
     where = f"file {config.directory}/master.cf: service {service}"
     try:

@@ -58,7 +58,9 @@ class Attributes:
     size_limit: int = 0
 
 
-def parse_attributes(arguments: tuple[str, ...], mail_owner: str) -> Attributes:
+def parse_attributes(
+    arguments: tuple[str, ...], mail_owner: str, mail_network_user: str
+) -> Attributes:
     """The attributes; all that follows argv= is its command. Raises Fatal."""
     values: dict[str, str] = {}
     argv: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ def parse_attributes(arguments: tuple[str, ...], mail_owner: str) -> Attributes:
     if not argv or not argv[0]:
         raise Fatal("missing argv= command-line attribute")
     return Attributes(
-        user=command_user(values["user"], mail_owner),
+        user=command_user(values["user"], mail_owner, mail_network_user),
         argv=argv,
         flags=_flags(values.get("flags", "")),
         root=values.get("chroot"),

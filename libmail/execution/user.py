@@ -1,7 +1,7 @@
 """user= of pipe(8) and spawn(8): whose rights a command takes.
 
-Neither root nor the owner of the mail system: a command gets what strangers send, and whoever
-breaks out of it must not own the queue.
+Neither root nor an account of the mail system: a command gets what strangers send, and whoever
+breaks out of it must not own the queue, nor be taken for what faces the network.
 """
 
 import grp
@@ -14,7 +14,7 @@ from libmail.privileges import Identity
 __all__ = ["command_user"]
 
 
-def command_user(text: str, mail_owner: str) -> Identity:
+def command_user(text: str, mail_owner: str, mail_network_user: str) -> Identity:
     """The rights that "user" or "user:group" means; the supplementary groups are left out.
 
     An empty group is that of the user. Without root, the only user there is owns the mail system,
@@ -31,11 +31,11 @@ def command_user(text: str, mail_owner: str) -> Identity:
         raise Fatal(f"get_service_attr: unknown group: {group}") from None
     user = Identity(name, account.pw_uid, gid, (gid,))
     if os.geteuid() == 0:
-        _check(user, mail_owner)
+        _check(user, mail_owner, mail_network_user)
     return user
 
 
-def _check(user: Identity, mail_owner: str) -> None:
+def _check(user: Identity, mail_owner: str, mail_network_user: str) -> None:
     owner = pwd.getpwnam(mail_owner)
     problem = ""
     if user.uid == 0:
@@ -46,5 +46,7 @@ def _check(user: Identity, mail_owner: str) -> None:
         problem = "privileged group id 0"
     elif user.gid == owner.pw_gid:
         problem = f"mail system owner {mail_owner} group id {user.gid}"
+    elif user.name == mail_network_user:
+        problem = f"mail_network_user {mail_network_user}"
     if problem:
         raise Fatal(f"user= command-line attribute specifies {problem}")

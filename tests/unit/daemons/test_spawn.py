@@ -20,7 +20,7 @@ USER = "nobody" if os.geteuid() == 0 else ME.name
 
 
 def test_attributes() -> None:
-    user, argv = _attributes((f"user={USER}", "argv=/bin/x", "-o", "a=b"), ME.name)
+    user, argv = _attributes((f"user={USER}", "argv=/bin/x", "-o", "a=b"), ME.name, "postfix-net")
     assert user.name == USER
     assert argv == ("/bin/x", "-o", "a=b")
 
@@ -38,7 +38,7 @@ def test_attributes() -> None:
 )
 def test_mistakes(arguments: str, problem: str) -> None:
     with pytest.raises(Fatal) as caught:
-        _attributes(tuple(arguments.split()), ME.name)
+        _attributes(tuple(arguments.split()), ME.name, "postfix-net")
     assert str(caught.value) == problem
 
 

@@ -16,7 +16,7 @@ USER = "nobody" if os.geteuid() == 0 else ME
 
 
 def parse(text: str) -> Attributes:
-    return parse_attributes(tuple(text.split()), ME)
+    return parse_attributes(tuple(text.split()), ME, "postfix-net")
 
 
 def test_all() -> None:
@@ -75,12 +75,13 @@ GROUP = pwd.getpwnam("daemon").pw_gid
         ("daemon", "mail system owner daemon"),
         ("nobody:root", "privileged group id 0"),
         ("nobody:daemon", f"mail system owner daemon group id {GROUP}"),
+        ("mail", "mail_network_user mail"),
     ],
 )
 def test_users_that_are_refused(user: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(Fatal) as caught:
-        parse_attributes((f"user={user}", "argv=x"), "daemon")
+        parse_attributes((f"user={user}", "argv=x"), "daemon", "mail")
     assert str(caught.value) == f"user= command-line attribute specifies {problem}"
 
 
