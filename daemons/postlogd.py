@@ -203,4 +203,10 @@ async def start(file: LogFile, runtime: Runtime) -> Handlers:
     return Handlers(datagram=writer.receive, drain=writer.drain)
 
 
-SERVICE: Final = Service("postlogd", prepare, start, shared=True)
+SERVICE: Final = Service(
+    "postlogd",
+    prepare,
+    start,
+    shared=True,
+    watchdog="postlogd_watchdog_timeout",
+)

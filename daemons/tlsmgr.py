@@ -1,7 +1,7 @@
-"""tlsmgr(8): what the TLS of all processes shares: keys of session tickets, and sessions.
+"""tlsmgr(8): what the TLS of all processes shares: keys of session tickets, sessions, traces.
 
-called by: smtpd, smtp, lmtp (libmail/clients/tlsmgr.py), master (wake-up). asks: nobody. writes:
-the tables of *_tls_session_cache_database. tells: nobody. needs: mail_owner.
+called by: smtpd, smtp, lmtp, tlsproxy (libmail/clients/tlsmgr.py), master (wake-up). asks: nobody.
+writes: the tables of *_tls_session_cache_database, tlstrace/. tells: nobody. needs: mail_owner.
 
 Nobody waits for it on the way of a message: processes have the next key of tickets long before it
 is needed, and a session that is not found in time costs a full handshake. Keys are in memory only:
@@ -25,6 +25,7 @@ from libmail.ipc.messages import (
     TicketKeyRecord,
     TicketKeysReply,
     TicketKeysRequest,
+    TlsTrace,
 )
 from libmail.log import LOG, Fatal, printable
 from libmail.service.connection import Connection, Trigger
@@ -35,6 +36,7 @@ from libmail.tables.table import TableConfigError, TableError, TableOptions
 from libmail.tls.session_cache import SessionCache
 from libmail.tls.settings import session_seconds
 from libmail.tls.tickets import TicketKey, TicketRotation
+from libmail.tls.traces import TraceFiles, TraceRate
 
 __all__ = ["SERVICE", "TlsManager", "TlsmgrParams"]
 
@@ -49,6 +51,7 @@ class TlsmgrParams:
     smtp_tls_session_cache_timeout: float
     smtpd_tls_session_cache_database: str
     smtpd_tls_session_cache_timeout: float
+    tls_trace_rate_limit: int
 
     def caches(self) -> tuple[tuple[str, str, float], ...]:
         """(client, table, seconds) of each cache."""
@@ -62,9 +65,15 @@ class TlsmgrParams:
 class TlsManager:
     """Answers requests. tickets: None where no sessions are resumed."""
 
-    def __init__(self, tickets: TicketRotation | None, caches: dict[str, SessionCache]) -> None:
+    def __init__(
+        self,
+        tickets: TicketRotation | None,
+        caches: dict[str, SessionCache],
+        traces: TraceFiles,
+    ) -> None:
         self._tickets = tickets
         self._caches = caches
+        self._traces = traces
 
     async def serve(self, connection: Connection) -> None:
         """Exchanges on one connection."""
@@ -79,6 +88,8 @@ class TlsManager:
                     await self.store(cache, key, session)
                 case SessionRemove(cache, key):
                     await self.remove(cache, key)
+                case TlsTrace():
+                    self.trace(request)
                 case Trigger():
                     pass  # a wake-up: the process is there, and that is what it is for
                 case _:
@@ -116,6 +127,15 @@ class TlsManager:
         except TableError as error:
             LOG.seldom(f"{name} TLS session cache", f": delete: {error}")
 
+    def trace(self, trace: TlsTrace) -> None:
+        """Keep the trace of a handshake. Raises WireError."""
+        try:
+            self._traces.write(*trace)
+        except ValueError as error:
+            raise WireError(str(error)) from None
+        except OSError as error:
+            LOG.seldom("TLS traces", f": {error}")
+
     def _cache(self, name: str) -> SessionCache | None:
         """The cache, None where none is configured. Raises WireError."""
         if name not in ("smtpd", "smtp", "lmtp"):
@@ -147,7 +167,8 @@ def _prepare(startup: Startup) -> TlsManager:
     params = startup.config.load(TlsmgrParams)
     period = session_seconds(params.smtpd_tls_session_cache_timeout)
     tickets = TicketRotation(period) if period else None
-    return TlsManager(tickets, _opened(params, startup.config))
+    traces = TraceFiles(TraceRate(params.tls_trace_rate_limit))
+    return TlsManager(tickets, _opened(params, startup.config), traces)
 
 
 def _opened(params: TlsmgrParams, config: Config) -> dict[str, SessionCache]:

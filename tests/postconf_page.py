@@ -15,7 +15,7 @@ from libmail.config.core import COMPUTED, renamed
 from libmail.config.declare import Kind, Parameter
 from libmail.config.declared import all_parameters
 from libmail.config.families import FAMILIES, Family
-from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER, NOT_YET
+from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER
 from libmail.lookup import names as engine
 from tests.parameter_texts import FOLDER, Block, Text, read_all
 
@@ -135,8 +135,6 @@ def default_text(name: str, default: str) -> str:
 
 def effect(name: str) -> str:
     """What is to be said about a parameter that does not do what it should, or ""."""
-    if name in NOT_YET:
-        return "Accepted; the feature is not there yet, so it has no effect."
     if name in NEVER or name in HARMLESS:
         return "Accepted, without effect: this system does not need it."
     if name in FOR_INSTALLERS:

@@ -8,34 +8,25 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from libmail.config import Config, ConfigError, ServiceEntry
-from libmail.config.parameters.without_effect import NEVER, NOT_YET
+from libmail.config.parameters.without_effect import NEVER
 from libmail.config.programs import foreign_directories, program_directory
 
 __all__ = ["ignored_directories", "is_built_in", "missing_programs", "settings_without_effect"]
+
+_REMARK = "this parameter has no effect"
 
 
 def settings_without_effect(config: Config, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     """A line for each setting of main.cf and of master.cf that differs from its default."""
     for name in config.names():
-        remark = _remark(name)
-        if remark and _differs(config, name):
+        if name in NEVER and _differs(config, name):
             file, line = config.origin(name) or ("", 0)
-            yield f"{file}, line {line}: {name}: {remark}"
+            yield f"{file}, line {line}: {name}: {_REMARK}"
     for entry in entries:
         own = config.override(entry.overrides, service_name=entry.name)
         for name in dict(entry.overrides):
-            remark = _remark(name)
-            if remark and _differs(own, name):
-                yield f"{entry.file}, line {entry.line}: {name}: {remark}"
-
-
-def _remark(name: str) -> str:
-    """What is to be said about a parameter; "" if it does what it should."""
-    if name in NEVER:
-        return "this parameter has no effect"
-    if name in NOT_YET:
-        return "this parameter has no effect yet"
-    return ""
+            if name in NEVER and _differs(own, name):
+                yield f"{entry.file}, line {entry.line}: {name}: {_REMARK}"
 
 
 def _differs(config: Config, name: str) -> bool:

@@ -331,6 +331,8 @@ class Visit:
             _say(f"warning: {peer}: unusable TLSA RR: {record}")
         if "states" in self._options.told:
             connection.watch(_say, peer)
+        if "handshake" in self._options.told:
+            connection.dump(_say, peer, after="session" in self._options.told)
         try:
             self._talk.shake(connection)
         except TlsFailed as error:

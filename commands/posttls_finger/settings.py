@@ -53,9 +53,12 @@ _ALL: Final = frozenset(("routine", "certmatch", "peercert", "states"))
 _LOG_WORDS: Final = {
     "0": frozenset[str](), "none": frozenset[str](),
     **dict.fromkeys(("1", "routine", "summary"), frozenset(("routine",))),
-    **dict.fromkeys(("2", "debug", "3", "ssl-expert", "4", "ssl-developer"), _ALL),
-    **dict.fromkeys(("ssl-debug", "ssl-handshake-packet-dump", "ssl-session-packet-dump"),
-                    frozenset(("states",))),
+    **dict.fromkeys(("2", "debug"), _ALL),
+    **dict.fromkeys(("3", "ssl-expert"), _ALL | {"handshake"}),
+    **dict.fromkeys(("4", "ssl-developer"), _ALL | {"handshake", "session"}),
+    "ssl-debug": frozenset(("states",)),
+    "ssl-handshake-packet-dump": frozenset(("handshake",)),
+    "ssl-session-packet-dump": frozenset(("handshake", "session")),
     "untrusted": frozenset(("untrusted",)),
     "peercert": frozenset(("peercert",)),
     "certmatch": frozenset(("certmatch", "peercert")),
@@ -66,7 +69,10 @@ _LOG_WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is told of a handshake: routine, certmatch, peercert, states, untrusted."""
+    """What is told of a handshake: routine, certmatch, peercert, states, untrusted.
+
+    handshake, session: in octets, how far.
+    """
 
     words: frozenset[str]
     unknown: tuple[str, ...] = ()

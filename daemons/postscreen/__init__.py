@@ -34,4 +34,12 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return Handlers(connection=Front(prepared, runtime).accept)
 
 
-SERVICE: Final = Service("postscreen", _prepare, _start, shared=True, all_comers=True, network=True)
+SERVICE: Final = Service(
+    "postscreen",
+    _prepare,
+    _start,
+    shared=True,
+    all_comers=True,
+    network=True,
+    watchdog="postscreen_watchdog_timeout",
+)

@@ -38,6 +38,7 @@ from libmail.tls.policy import Policy, session_key
 from libmail.tls.policy_entry import PolicyError
 from libmail.tls.renewal import Certificates
 from libmail.tls.tlsrpt import FailureType, ReportedFailure, distrust
+from libmail.tls.traces import Tracer
 
 __all__ = ["Handshake", "Handshakes", "open_handshakes"]
 
@@ -50,6 +51,7 @@ class HandshakeParams:
 
     smtp_helo_name: str
     smtp_tls_loglevel: str
+    smtp_tls_trace_size_limit: int
 
 
 class Handshakes:
@@ -64,20 +66,31 @@ class Handshakes:
         loglevels: LogLevels,
         *,
         prefix: str,
+        traces: int,
     ) -> None:
-        """prefix: "smtp" or "lmtp". Raises TlsConfigError."""
+        """prefix: "smtp" or "lmtp". traces: of handshakes, at most, in a second.
+
+        Raises TlsConfigError.
+        """
         self._context = context
         self._anchors = anchors
         self._helo = params.smtp_helo_name
         self._loglevels = loglevels
         self._tlsmgr_params = tlsmgr
         self._prefix = prefix
+        self._cache: TlsmgrClient | None = None  # if sessions are cached
+        self._tracer = Tracer(prefix, params.smtp_tls_trace_size_limit, traces, self._trace)
         self._tlsmgr: TlsmgrClient | None = None
 
     def begin(self, spawn: Spawn) -> None:
-        """Use the session cache from now on, if configured. spawn: runs a task of the process."""
+        """Use tlsmgr(8) from now on. spawn: runs a task of the process."""
+        self._tlsmgr = TlsmgrClient(self._tlsmgr_params, self._prefix, spawn)
         if self._context.settings.cached:
-            self._tlsmgr = TlsmgrClient(self._tlsmgr_params, self._prefix, spawn)
+            self._cache = self._tlsmgr
+
+    def _trace(self, program: str, address: str, text: str) -> None:
+        if self._tlsmgr is not None:
+            self._tlsmgr.trace(program, address, text)
 
     async def attempt(self, session: Session, tls: ServerTlsPolicy) -> Handshake:
         """Prepare a handshake. Raises PolicyError if the policy cannot be met."""
@@ -85,16 +98,16 @@ class Handshakes:
             anchors = self._anchors.of(tls.policy.anchor_files)
             spec = tls.policy.spec(tls.where, anchors)
             key = self._key(session, spec)
-            if self._tlsmgr is not None:
-                spec = replace(spec, session=await self._tlsmgr.session(key))
+            if self._cache is not None:
+                spec = replace(spec, session=await self._cache.session(key))
             connection = connect(self._context, spec)
         except TlsConfigError as error:
             warn_of_problems(error.problems)
             raise PolicyError(error.reason) from None
         _warn_of_records(session.relay, tls.policy.level, connection)
-        cached = CachedTlsSession(key, self._tlsmgr)
+        cached = CachedTlsSession(key, self._cache)
         loglevel = await self._loglevels.of(session.host, session.address)
-        return Handshake(session, tls.policy, connection, loglevel, cached)
+        return Handshake(session, tls.policy, connection, loglevel, cached, self._tracer)
 
     def _key(self, session: Session, spec: ClientSpec) -> str:
         parts = (session.host, session.address, str(session.port), self._helo)
@@ -129,12 +142,14 @@ class Handshake:
         connection: Connection,
         loglevel: LogLevel,
         cached: CachedTlsSession,
+        tracer: Tracer,
     ) -> None:
         self._session = session
         self._policy = policy
         self._connection = connection
         self._loglevel = loglevel
         self._cached = cached
+        self._tracer = tracer
 
     async def perform(self) -> PolicyError | None:
         """Perform the handshake and log the result. Returns the error if the policy is not met.
@@ -144,6 +159,10 @@ class Handshake:
         session = self._session
         if self._loglevel.states:
             self._connection.watch(LOG.info, session.relay)
+        if self._loglevel.octets:
+            after = self._loglevel.all_octets
+            self._connection.dump(LOG.info, session.relay, after=after)
+        self._tracer.begin(self._connection, self._loglevel)
         try:
             await session.wire.secure(TlsLayer(self._connection))
         except (TlsFailed, Lost) as error:
@@ -152,6 +171,8 @@ class Handshake:
             LOG.event(TlsError(session.relay, failed.reason))
             warn_of_problems(failed.problems)
             raise HandshakeFailed(failed.words) from None
+        finally:
+            self._tracer.end(self._connection, session.address)
         session.secured = True
         session.verified = self._connection.trust is Trust.VERIFIED
         self._tell()
@@ -238,5 +259,6 @@ def open_handshakes(
         told,
         config.load(TlsmgrClientParams),
         open_loglevels(config, maps, told.smtp_tls_loglevel, TableOptions.of(config)),
+        traces=common.tls_trace_rate_limit,
         prefix=prefix,
     )

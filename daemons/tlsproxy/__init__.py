@@ -96,4 +96,11 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     return Handlers(stream=exchanges(runtime, proxy.serve, network=True), descriptors=True)
 
 
-SERVICE: Final = Service("tlsproxy", _prepare, _start, reads_approved=True, network=True)
+SERVICE: Final = Service(
+    "tlsproxy",
+    _prepare,
+    _start,
+    reads_approved=True,
+    network=True,
+    watchdog="tlsproxy_watchdog_timeout",
+)

@@ -1,4 +1,4 @@
-"""The client of tlsmgr(8): keys of session tickets, and the cache of TLS sessions.
+"""The client of tlsmgr(8): keys of session tickets, the cache of TLS sessions, traces.
 
 Called by: smtpd, smtp, lmtp, tlsproxy. Asks: `private/tlsmgr`. Without it TLS works, but every
 handshake is a full one. Only the lookup of a session waits for tlsmgr, and not for long.
@@ -20,6 +20,7 @@ from libmail.ipc.messages import (
     TicketKeyRecord,
     TicketKeysReply,
     TicketKeysRequest,
+    TlsTrace,
 )
 from libmail.log import LOG
 from libmail.service.pool import ServicePool, ServiceUnavailable
@@ -116,6 +117,10 @@ class TlsmgrClient:
         """Remove a session from the cache, in the background."""
         self._tell(SessionRemove(self._cache, key))
 
+    def trace(self, program: str, address: str, text: str) -> None:
+        """Have the trace of a handshake written into a file, in the background."""
+        self._tell(TlsTrace(program, address, text))
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._pool.close()
@@ -130,7 +135,7 @@ class TlsmgrClient:
         try:
             await self._hasty.notify(message)
         except ServiceUnavailable as error:
-            LOG.debug(f"{self._cache} TLS session cache: {error}")
+            LOG.debug(f"{self._cache} TLS sessions and traces: {error}")
         finally:
             self._pending -= 1
 

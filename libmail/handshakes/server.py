@@ -34,6 +34,7 @@ from libmail.tls.params import ServerTlsParams, TlsParams
 from libmail.tls.renewal import Certificates
 from libmail.tls.server_setup import server_settings
 from libmail.tls.tickets import TicketKeys
+from libmail.tls.traces import Tracer
 
 __all__ = ["HandshakeParams", "Handshakes", "open_handshakes"]
 
@@ -42,10 +43,11 @@ _CACHE: Final = "smtpd"  # the session cache of tlsmgr(8) that all servers share
 
 @dataclass(frozen=True, slots=True)
 class HandshakeParams:
-    """Parameters of the log lines of handshakes."""
+    """Parameters of what is told of handshakes."""
 
     smtpd_tls_fingerprint_digest: str
     smtpd_tls_loglevel: str
+    smtpd_tls_trace_size_limit: int
 
 
 class Handshakes:
@@ -58,14 +60,20 @@ class Handshakes:
         tlsmgr: TlsmgrClientParams,
         names: ChainsByName,
         loglevels: LogLevels,
+        *,
+        program: str,
+        traces: int,
     ) -> None:
-        """names: other chains than those of the context. Raises TlsConfigError."""
+        """names: other chains than those of the context. program: for names of traces, of which
+        there may be so many in a second. Raises TlsConfigError.
+        """
         self._context = context
         self._loglevels = loglevels
         self._digest = told.smtpd_tls_fingerprint_digest
         self._names = names
         self._tlsmgr_params = tlsmgr
         self._tlsmgr: TlsmgrClient | None = None
+        self._tracer = Tracer(program, told.smtpd_tls_trace_size_limit, traces, self._trace)
         fingerprint(b"", self._digest)  # is there such a digest?
 
     def begin(self, spawn: Spawn) -> None:
@@ -97,10 +105,7 @@ class Handshakes:
             async with asyncio.timeout(timeout):
                 if not loglevel.states:  # which tell of a handshake from its beginning
                     received = await first_record(channel, received)
-                connection = accept(self._context)
-                if loglevel.states:
-                    connection.watch(LOG.info, peer)
-                inside = await secured(channel, connection, self._answer, received)
+                inside, connection = await self._shake(channel, peer, received, address, loglevel)
         except TimeoutError:
             raise TlsFailed("Connection timed out", lost=True) from None
         self._tell(connection, peer, loglevel)
@@ -108,6 +113,24 @@ class Handshakes:
         if saved is not None and self._tlsmgr is not None:
             self._tlsmgr.keep(self._key(saved.session_id), saved.data)
         return inside, self._facts(connection)
+
+    async def _shake(
+        self, channel: Channel, peer: str, received: bytes, address: str, loglevel: LogLevel
+    ) -> tuple[TlsChannel, Connection]:
+        connection = accept(self._context)
+        if loglevel.states:
+            connection.watch(LOG.info, peer)
+        if loglevel.octets:
+            connection.dump(LOG.info, peer, after=loglevel.all_octets)
+        self._tracer.begin(connection, loglevel)
+        try:
+            return await secured(channel, connection, self._answer, received), connection
+        finally:
+            self._tracer.end(connection, address)
+
+    def _trace(self, program: str, address: str, text: str) -> None:
+        if self._tlsmgr is not None:
+            self._tlsmgr.trace(program, address, text)
 
     async def _answer(self, connection: Connection) -> None:
         """Look up the chains and the session that a client asks for. Raises TlsFailed if a lookup
@@ -172,7 +195,8 @@ def open_handshakes(
 ) -> Handshakes:
     """Read keys, certificates and tables, before the jail.
 
-    name: who resumes sessions that were begun here, as others may want to know a client better.
+    name: the program and its service, who resume sessions that were begun here, as others may want
+    to know a client better.
     approved: contents of files for when those of now are bad. loglevel_maps: the parameter.
     Raises TlsConfigError, ConfigError, Fatal.
     """
@@ -195,4 +219,12 @@ def open_handshakes(
     maps = Maps("tls_server_sni_maps", common.tls_server_sni_maps, by_name)
     tlsmgr = config.load(TlsmgrClientParams)
     loglevels = open_loglevels(config, loglevel_maps, told.smtpd_tls_loglevel, options)
-    return Handshakes(context, told, tlsmgr, ChainsByName(maps.find), loglevels)
+    return Handshakes(
+        context,
+        told,
+        tlsmgr,
+        ChainsByName(maps.find),
+        loglevels,
+        program=name.partition(" ")[0],
+        traces=common.tls_trace_rate_limit,
+    )

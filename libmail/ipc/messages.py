@@ -24,7 +24,7 @@ The exchanges, and the socket that they use:
 - `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
 - `private/connector`: ConnectRequest, ScratchRequest -> ConnectReply, with a descriptor;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
-  SessionStore, SessionRemove (no answer); or a wake-up from master;
+  SessionStore, SessionRemove, TlsTrace (no answer); or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
   TableList -> TableEntries, one or more.
 """
@@ -101,6 +101,7 @@ __all__ = [
     "TicketKeysRequest",
     "TlsProxyReply",
     "TlsProxyRequest",
+    "TlsTrace",
     "TokenReply",
     "TokenRequest",
     "TraceFlag",
@@ -759,6 +760,17 @@ class SessionRemove(NamedTuple):
     key: str
 
 
+class TlsTrace(NamedTuple):
+    """smtpd, smtp, lmtp, tlsproxy -> tlsmgr: a handshake, for a file. There is no answer.
+
+    program: that shook hands. address: of its peer, "" for a UNIX socket. text: in ASCII.
+    """
+
+    program: str
+    address: str
+    text: str
+
+
 class AddressStatus(IntEnum):
     """What is known of an address; the numbers stand in caches of verify(8)."""
 
@@ -859,6 +871,7 @@ CODEC: Final = Codec(
         TicketKeysRequest,
         TlsProxyReply,
         TlsProxyRequest,
+        TlsTrace,
         TokenReply,
         TokenRequest,
         VerifyQuery,

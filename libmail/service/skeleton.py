@@ -37,6 +37,7 @@ from libmail.service.connection import UCRED
 from libmail.service.memory import limit_memory
 from libmail.service.passing import Passed, receive_client
 from libmail.service.seccomp import forbid
+from libmail.service.watchdog import Watchdog
 
 __all__ = [
     "STATUS",
@@ -122,6 +123,7 @@ class Service(Generic[J]):
     network: it talks with strangers, runs as mail_network_user, and the kernel refuses it what
     libmail.service.seccomp says. makes_files: whether something in it may have to make files with
     this configuration; if not, the kernel refuses that, too.
+    watchdog: the parameter that says for how many seconds its event loop may stand still.
     """
 
     program: str
@@ -137,6 +139,7 @@ class Service(Generic[J]):
     writes_approved: bool = False
     network: bool = False
     makes_files: Callable[[Config], bool] = makes_no_files
+    watchdog: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,8 @@ class Launch:
 class Runtime:
     """The process while it serves: sessions, background tasks, the end."""
 
-    def __init__(self, startup: Startup, launch: Launch) -> None:
+    def __init__(self, startup: Startup, launch: Launch, watchdog: float = 0.0) -> None:
+        """watchdog: seconds for which the event loop may stand still, 0 for ever."""
         self.config = startup.config
         self.service = startup.service
         # Users that are the mail system, and what faces the network, which is not believed as much.
@@ -188,6 +192,10 @@ class Runtime:
         self._tables_timer: asyncio.TimerHandle | None = None
         self._told_to_leave: list[Callable[[], None]] = []
         self._last_datagram = 0.0
+        self._watchdog: Watchdog | None = None
+        if watchdog:
+            ask = self._loop.call_soon_threadsafe
+            self._watchdog = Watchdog(watchdog, ask, lambda: self.sessions > 0, _stuck)
 
     # sessions
 
@@ -206,6 +214,8 @@ class Runtime:
     def _begin_session(self) -> None:
         self.sessions += 1
         self._used += 1
+        if self._watchdog is not None:
+            self._watchdog.work()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -407,6 +417,8 @@ class Runtime:
         if datagram is None:
             return
         self._last_datagram = self._loop.time()
+        if self._watchdog is not None:
+            self._watchdog.work()
         for _ in range(256):
             try:
                 data, ancillary, _, _ = listener.recvmsg(1 << 18, _CREDENTIALS_SPACE)
@@ -465,6 +477,8 @@ class Runtime:
         self._loop.add_reader(self._launch.status.fileno(), self._master_gone)
         self._resume_accepting()
         self._start_idle_timer()
+        if self._watchdog is not None:
+            self._watchdog.start()
         LOG.batch(self._loop.call_later)
         try:
             await self._done
@@ -528,6 +542,12 @@ def _innermost(frame: FrameType | None) -> str:
     return " ".join(places)
 
 
+def _stuck(frame: FrameType | None) -> NoReturn:
+    """The event loop stands still: end the process, and say where it does."""
+    LOG.fatal(f"watchdog timeout ({_innermost(frame)})")
+    _exit(1)
+
+
 def _places(error: BaseException) -> str:
     """Where an error was raised, outermost frame first: "file:line file:line"."""
     places: list[str] = []
@@ -547,6 +567,7 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
         if not service.commands:  # the programs of users have limits of their own
             _raise_descriptor_limit()
             limit_memory(startup.config.size("service_memory_limit"))
+        watchdog = startup.config.seconds(service.watchdog) if service.watchdog else 0.0
         enter_jail(launch.jail)
         if service.network and startup.config.bool("mail_network_syscall_filter"):
             forbid(names=not service.makes_files(startup.config))
@@ -555,7 +576,8 @@ def run_service(service: Service[J], startup: Startup, launch: Launch) -> NoRetu
             sys.meta_path.insert(0, _NoImports())
 
         async def main() -> None:
-            await Runtime(startup, launch).run(lambda runtime: service.start(prepared, runtime))
+            runtime = Runtime(startup, launch, watchdog)
+            await runtime.run(lambda runtime: service.start(prepared, runtime))
 
         uvloop.install()
         asyncio.run(main())

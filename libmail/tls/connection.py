@@ -36,7 +36,7 @@ from libmail.tls.negotiation import (
     SavedSession,
     verify_words,
 )
-from libmail.tls.observation import Trace, drained, follow, new_buffer
+from libmail.tls.observation import Dump, Trace, drained, follow, new_buffer
 from libmail.tls.peer_checks import expect
 from libmail.tls.pem import Chain
 
@@ -93,6 +93,7 @@ class Connection:
         self._ciphers = ciphers
         self._watched: Callable[[str], None] | None = None
         self._trace: Trace | None = None
+        self._dump: Dump | None = None
         self._heard = False
         self._done = False
         self._end: TlsError | None = None
@@ -128,6 +129,8 @@ class Connection:
             raise TlsFailed("too much input that nobody reads")
         if data:
             self._heard = True
+            if self._dump is not None:
+                self._dump.received(bytes(data), done=self._done)
             CRYPTO.BIO_write(self._bio(_IN), FFI.from_buffer(data), len(data))
 
     def end_of_input(self) -> None:
@@ -137,7 +140,10 @@ class Connection:
 
     def output(self) -> bytes:
         """What the network has to take, b"" for nothing."""
-        return drained(self._bio(_OUT))
+        data = drained(self._bio(_OUT))
+        if data and self._dump is not None:
+            self._dump.sent(data, done=self._done)
+        return data
 
     # -- the handshake
 
@@ -254,6 +260,7 @@ class Connection:
         if self._held is not None:
             FFI.release(self._held)
             self._held = None
+            self._trace = None
             self._end = TlsFailed("the TLS session is closed")
 
     # -- what the session is
@@ -359,6 +366,13 @@ class Connection:
         if identity is None:
             return ""
         return identity.line(peer, "issuer" if self.server else "issuer_CN", digest)
+
+    def dump(self, tell: Callable[[str], None], peer: str, *, after: bool) -> None:
+        """Have the octets of the network shown in lines of the log, for loglevels 3 and 4.
+
+        after: also those that follow the handshake; they are encrypted.
+        """
+        self._dump = Dump(tell, peer, after=after)
 
     def trace(self, limit: int) -> None:
         """Have the handshake written down in full; `traced` gives it. limit: octets."""

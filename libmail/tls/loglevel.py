@@ -36,6 +36,16 @@ class LogLevel:
         """Whether the states of a handshake are told, and certificates that nobody asked for."""
         return self.level >= 2
 
+    @property
+    def octets(self) -> bool:
+        """Whether what goes over the network while both shake hands is shown."""
+        return self.level >= 3
+
+    @property
+    def all_octets(self) -> bool:
+        """Whether what goes over it afterwards is, too."""
+        return self.level >= 4
+
 
 def parse_loglevel(text: str, where: str) -> LogLevel:
     """Of `1` or `1,trace`. where: the parameter or table. Raises TlsConfigError."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from libmail.tls import callbacks
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, text
 from libmail.tls.negotiation import Negotiation
 
-__all__ = ["Trace", "drained", "follow", "new_buffer"]
+__all__ = ["Dump", "Trace", "drained", "dump_lines", "follow", "new_buffer"]
 
 _SET_ARGUMENT: Final = 16  # SSL_CTRL_SET_MSG_CALLBACK_ARG
 _LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
@@ -52,6 +52,48 @@ class Trace:
         if not self._left:
             self.end()
         return told
+
+
+class Dump:
+    """Tells what goes over the network, as Postfix does. after: also behind the handshake."""
+
+    def __init__(self, tell: Callable[[str], None], peer: str, *, after: bool) -> None:
+        self._tell = tell
+        self._peer = peer
+        self._after = after
+        self._over = False
+
+    def received(self, data: bytes, *, done: bool) -> None:
+        """done: whether the handshake is complete."""
+        self._over = self._over or (done and not self._after)
+        self._show("read from", data)
+
+    def sent(self, data: bytes, *, done: bool) -> None:
+        """done: as with `received`, but the first output of then belongs to the handshake."""
+        self._show("write to", data)
+        self._over = self._over or (done and not self._after)
+
+    def _show(self, verb: str, data: bytes) -> None:
+        if self._over:
+            return
+        size = len(data)
+        self._tell(f"{verb} {self._peer} ({size} bytes => {size} (0x{size:X}))")
+        for line in dump_lines(data):
+            self._tell(line)
+
+
+def dump_lines(data: bytes) -> Iterator[str]:
+    """Rows of 16 octets, hexadecimal and as text; blanks and NULs at the end are left out."""
+    shown = data.rstrip(b" \0")
+    for at in range(0, len(shown), 16):
+        row = shown[at : at + 16]
+        digits = " ".join(f"{octet:02x}" for octet in row)
+        if len(row) > 8:
+            digits = f"{digits[:23]}|{digits[24:]}"
+        text = "".join(chr(octet) if 32 <= octet < 127 else "." for octet in row)
+        yield f"{at:04x} {digits:47}  {text[:8]} {text[8:]}".rstrip()
+    if len(shown) < len(data):
+        yield f"{len(shown):04x} - <SPACES/NULLS>"
 
 
 def follow(

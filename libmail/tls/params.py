@@ -35,6 +35,7 @@ class TlsParams:
     tls_server_sni_maps: tuple[str, ...]
     tls_session_ticket_cipher: str
     tls_ssl_options: str
+    tls_trace_rate_limit: int
     tls_trust_server_ccerts: bool
     tls_wildcard_matches_multiple_labels: bool
 

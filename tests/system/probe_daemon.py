@@ -1,8 +1,8 @@
 """A service for the tests of master: tells its process id, and does what it is told.
 
 Copied as daemons/probe.py into the installation under test. Lines that it understands: "sleep"
-keeps the session, "bug", "exit", "import"; everything else is sent back. The argument "broken"
-makes it fail at the start.
+keeps the session, "bug", "exit", "import", "stand still"; everything else is sent back. The
+argument "broken" makes it fail at the start.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import time
 from typing import Final, cast
 
 from libmail.log import LOG, Fatal
@@ -33,6 +34,9 @@ class Session(asyncio.Protocol):
                 raise ValueError("bug")
             case b"exit":
                 os._exit(9)
+            case b"stand still":
+                while True:
+                    time.sleep(1)
             case b"import":
                 importlib.import_module("antigravity")
             case _:
@@ -54,4 +58,4 @@ async def start(greeting: str, runtime: Runtime) -> Handlers:
     return Handlers(stream=lambda _: Session(runtime))
 
 
-SERVICE: Final = Service("probe", prepare, start)
+SERVICE: Final = Service("probe", prepare, start, watchdog="postlogd_watchdog_timeout")

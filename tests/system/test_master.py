@@ -329,11 +329,12 @@ def test_a_crash_at_the_start_throttles(make_probes: MakeProbes) -> None:
 
 def test_a_crash_in_service_does_not(make_probes: MakeProbes) -> None:
     system = make_probes()
-    system.allow(r"exit status [19]|killed by signal 9|panic: ")
+    system.allow(r"exit status [19]|killed by signal 9|panic: |fatal: watchdog")
     system.start()
     for words, line in [
         (b"exit", "pid {} exit status 9"),
         (b"bug", "panic: ValueError: bug .*probe.py:"),
+        (b"stand still", r"fatal: watchdog timeout \(\S*probe.py:"),
     ]:
         client = Client(system.smtp_port)
         assert client.say(words) == b""

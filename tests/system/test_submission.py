@@ -71,14 +71,14 @@ def test_a_session_on_standard_input_is_logged(make_system: MakeSystem) -> None:
 
 def test_settings_without_effect(make_system: MakeSystem) -> None:
     system = make_system(
-        main={"tls_trace_rate_limit": "5"},
+        main={"fork_attempts": "7"},
         master=["absent unix - - n - 1 absent"],
     )
-    system.allow("tls_trace_rate_limit: this parameter has no effect yet")
+    system.allow("fork_attempts: this parameter has no effect")
     system.allow("service absent: .*/absent: no such program")
     system.start()
     missing = "service absent: .*no such program"
-    for pattern in (r"main.cf, line \d+: tls_trace_rate_limit: this", missing):
+    for pattern in (r"main.cf, line \d+: fork_attempts: this", missing):
         system.wait_for_log(f"warning: .*{pattern}")
         assert len(system.log_lines(pattern)) == 1
 

@@ -13,7 +13,7 @@ import pytest
 from tests.certificates import OPENSSL, Authority, openssl
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port, need_tool
-from tests.system.processes import PATIENCE
+from tests.system.processes import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,21 @@ def test_sessions_are_resumed_by_any_process(make_system: MakeSystem, authority:
         else:
             raise AssertionError("no session was resumed")
     system.wait_for_log("TLS connection reused from localhost", count=2)
+
+
+def test_handshakes_are_traced(make_system: MakeSystem, authority: Authority) -> None:
+    """smtpd may not write in the queue: tlsmgr makes the file, as Postfix names it."""
+    system = make_system()
+    secure(system, authority, smtpd_tls_loglevel="0,trace")
+    system.start()
+    assert "221 2.0.0 Bye" in s_client(system)
+    folder = system.queue_directory / "tlstrace"
+    wait_until(lambda: any(file.stat().st_size for file in folder.iterdir()))
+    [trace] = folder.iterdir()
+    assert re.fullmatch(r"smtpd-\d{14}\.\d{6}-127\.0\.0\.1-[0-9a-f]{6}", trace.name)
+    told = trace.read_text()
+    assert "ClientHello" in told
+    assert "EHLO" not in told
 
 
 def test_tls_at_once(make_system: MakeSystem, authority: Authority) -> None:

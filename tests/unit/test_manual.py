@@ -12,7 +12,7 @@ import pytest
 
 from libmail.config.declared import all_parameters
 from libmail.config.families import FAMILIES
-from libmail.config.parameters.without_effect import NEVER, NOT_YET
+from libmail.config.parameters.without_effect import NEVER
 from libmail.log import Fatal
 from master.main import parse_options
 from tests.unit.libmail.config.readers import fields_of
@@ -141,7 +141,7 @@ def test_parameters_of_a_page_exist_and_do_something(path: Path) -> None:
     known |= {f"service{suffix}" for suffix in FAMILIES}
     named = parameters(path.read_text("utf-8"))
     assert named - known == set()
-    assert named & (NOT_YET | NEVER) == set()
+    assert named & NEVER == set()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ FINE: Final = {
     ("libmail/tables/building/command_line.py", "run"): "/dev/null",
     ("libmail/tables/builtin/unix.py", "_lines"): "/etc",
     ("libmail/service/memory.py", "limit_memory"): "/proc",
+    ("libmail/tls/traces.py", "write"): "tlsmgr, which is mail_owner for good; exclusive",
     ("daemons/postlogd.py", "prepare"): "/dev/null",
     ("master/main.py", "main"): "/dev/null",
     ("master/endpoints.py", "_open_fifo"): "acting as mail_owner",

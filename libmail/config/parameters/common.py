@@ -105,7 +105,7 @@ PARAMETERS = by_name(
               "d_authorized_clients,relay_domains,smtpd_access_maps", "*"),
     Parameter("plaintext_reject_code", INT(400, 599), "450", "smtpd"),
     Parameter("postlog_service_name", STR(1), "postlog", "*"),
-    Parameter("postlogd_watchdog_timeout", TIME("s", 1), "10s", "postlogd"),
+    Parameter("postlogd_watchdog_timeout", TIME("s", 10), "10s", "postlogd"),
     Parameter("postmulti_control_commands", LIST, "reload flush", "postmulti"),
     Parameter("postmulti_start_commands", LIST, "start", "postmulti"),
     Parameter("postmulti_stop_commands", LIST, "stop abort drain quick-stop", "postmulti"),

@@ -65,5 +65,5 @@ PARAMETERS = by_name(
     Parameter("postscreen_reject_footer_maps", LIST, "$smtpd_reject_footer_maps", "postscreen"),
     Parameter("postscreen_upstream_proxy_protocol", STR(), "", "postscreen"),
     Parameter("postscreen_upstream_proxy_timeout", TIME("s", 1), "5s", "postscreen"),
-    Parameter("postscreen_watchdog_timeout", TIME("s", 1), "10s", "postscreen"),
+    Parameter("postscreen_watchdog_timeout", TIME("s", 10), "10s", "postscreen"),
 )  # fmt: skip

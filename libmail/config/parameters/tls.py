@@ -39,7 +39,7 @@ PARAMETERS = by_name(
     Parameter("tls_server_sni_maps", LIST, "", f"{_USERS} tablewatch"),
     Parameter("tls_session_ticket_cipher", STR(), "aes-256-cbc", _USERS),
     Parameter("tls_ssl_options", LIST, "", _USERS),
-    Parameter("tls_trace_rate_limit", INT(), "1", _USERS),
+    Parameter("tls_trace_rate_limit", INT(), "1", f"{_USERS} tlsmgr"),
     Parameter("tls_trust_server_ccerts", BOOL, "no", _USERS),
     Parameter("tls_wildcard_matches_multiple_labels", BOOL, "yes", _USERS),
 )  # fmt: skip

@@ -84,7 +84,7 @@ PARAMETERS = _SMTPD | by_name(
     _like("postscreen_tls_protocols", "smtpd_tls_protocols", "tlsproxy"),
     _like("postscreen_tls_req_ccert", "smtpd_tls_req_ccert", "tlsproxy"),
     _like("postscreen_tls_security_level", "smtpd_tls_security_level", "postscreen tlsproxy"),
-    _like("postscreen_tls_trace_size_limit", "smtpd_tls_trace_size_limit", "postscreen"),
+    _like("postscreen_tls_trace_size_limit", "smtpd_tls_trace_size_limit", "tlsproxy"),
     _like("postscreen_use_tls", "smtpd_use_tls", "postscreen tlsproxy"),
     _like("tlsproxy_enforce_tls", "smtpd_enforce_tls", "tlsproxy"),
     _like("tlsproxy_tls_always_issue_session_ids", "smtpd_tls_always_issue_session_ids",
@@ -116,5 +116,5 @@ PARAMETERS = _SMTPD | by_name(
     _like("tlsproxy_tls_req_ccert", "smtpd_tls_req_ccert", "tlsproxy"),
     _like("tlsproxy_tls_security_level", "smtpd_tls_security_level", "tlsproxy"),
     _like("tlsproxy_use_tls", "smtpd_use_tls", "tlsproxy"),
-    Parameter("tlsproxy_watchdog_timeout", TIME("s", 1), "10s", "tlsproxy"),
+    Parameter("tlsproxy_watchdog_timeout", TIME("s", 10), "10s", "tlsproxy"),
 )  # fmt: skip

@@ -1,35 +1,17 @@
 """Parameters of Postfix that do nothing here, so that whoever sets one can be told.
 
-A name leaves this module when a program reads it; a test compares. Loaded only where it is
-needed: by postfix(1), and for the manual page.
+A test compares them with what programs read. Loaded only where it is needed: by postfix(1), and for
+the manual page.
 """
 
 from __future__ import annotations
 
-__all__ = ["FOR_INSTALLERS", "HARMLESS", "NEVER", "NOT_YET"]
+__all__ = ["FOR_INSTALLERS", "HARMLESS", "NEVER"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
-
-_TLS = """
-    lmtp_tls_trace_size_limit smtp_tls_trace_size_limit smtpd_tls_trace_size_limit
-    tls_trace_rate_limit
-    tlsproxy_watchdog_timeout
-"""
-
-_POSTSCREEN = """
-    postscreen_tls_trace_size_limit
-    postscreen_watchdog_timeout
-"""
-
-_OTHER = """
-    postlogd_watchdog_timeout
-"""
-
-NOT_YET = _words(_TLS + _POSTSCREEN + _OTHER)
-"""Those of features that are not there yet, a paragraph each."""
 
 NEVER = _words(
     """

@@ -15,7 +15,7 @@ from daemons.tlsmgr import SERVICE, TlsManager
 from libmail.clients.tlsmgr import TlsmgrClient, TlsmgrClientParams
 from libmail.config import open_config
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import TicketKeyRecord, TicketKeysReply, TicketKeysRequest
+from libmail.ipc.messages import TicketKeyRecord, TicketKeysReply, TicketKeysRequest, TlsTrace
 from libmail.log import LOG, Fatal
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool
@@ -24,6 +24,7 @@ from libmail.tables.disk.lmdb_cache import LmdbCache
 from libmail.tables.table import TableOptions
 from libmail.tls.session_cache import SessionCache
 from libmail.tls.tickets import TicketKey, TicketKeys, TicketRotation
+from libmail.tls.traces import TraceFiles, TraceRate
 from tests.unit.waiting import PATIENCE, until
 
 OWNER = pwd.getpwuid(os.geteuid()).pw_name
@@ -235,7 +236,7 @@ def test_keys_that_are_none_are_refused(world: World) -> None:
         await until(lambda: bool(world.logged))
         assert client.tickets.to_issue() is None
 
-    world.run(Liar(None, {}), talk)
+    world.run(Liar(None, {}, TraceFiles(TraceRate(1))), talk)
 
 
 # -- sessions
@@ -356,6 +357,28 @@ def test_requests_that_are_bogus(world: World) -> None:
         assert await manager.find("smtpd", "key") == ""
 
     world.run(None, talk)
+
+
+def test_traces(world: World) -> None:
+    manager = world.manager(tls_trace_rate_limit="2")
+    folder = world.top / "tlstrace"
+
+    async def talk() -> None:
+        client = world.client()
+        client.trace("smtpd", "192.0.2.1", "x")  # there is no such directory
+        await until(lambda: any("TLS traces" in line for line in world.logged))
+        folder.mkdir()
+        for _ in range(3):
+            client.trace("smtpd", "192.0.2.1", "ClientHello")
+        await until(lambda: len(list(folder.iterdir())) >= 1)
+        assert next(folder.iterdir()).read_text() == "ClientHello"
+
+    world.run(manager, talk)
+
+
+def test_traces_that_are_none(world: World) -> None:
+    with pytest.raises(WireError, match="no trace"):
+        world.manager().trace(TlsTrace("../../etc/x", "", "x"))
 
 
 def test_tables_that_cannot_be(world: World) -> None:

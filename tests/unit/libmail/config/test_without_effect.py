@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 from libmail.config.declared import all_parameters
-from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER, NOT_YET
+from libmail.config.parameters.without_effect import FOR_INSTALLERS, HARMLESS, NEVER
 from tests.unit.libmail.config.readers import fields_of, programs, read_by, read_by_any, used_names
 
-SILENT = NOT_YET | NEVER | FOR_INSTALLERS | HARMLESS
+SILENT = NEVER | FOR_INSTALLERS | HARMLESS
 
 
 def test_what_nobody_reads_is_in_the_list() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,6 +32,7 @@ from libmail.tls.errors import TlsClosed, TlsConfigError, TlsFailed
 from libmail.tls.facts import Trust
 from libmail.tls.library import FFI
 from libmail.tls.negotiation import Hello, NameState
+from libmail.tls.observation import dump_lines
 from libmail.tls.pem import chains_of, load_chains, pem_objects
 from libmail.tls.settings import Protocols, parse_protocols
 from libmail.tls.tickets import TicketKey, TicketKeys
@@ -662,6 +664,38 @@ def test_handshake_can_be_watched(server: ServerContext, client: ClientContext) 
     assert line.startswith("mx[2]:25: subject_CN=mx.example.com, issuer_CN=Test CA, fingerprint=")
     assert ", pkey_fingerprint=" in line
     assert pair.server.peer_line("h[1]", "sha256") == ""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_octets_can_be_shown(server: ServerContext, client: ClientContext, after: bool) -> None:
+    """Loglevels 3 and 4: what goes over the network, and never what is said within TLS."""
+    pair = Pair(server, client, SPEC)
+    lines: list[str] = []
+    pair.server.dump(lines.append, "h[1]", after=after)
+    pair.shake()
+    pair.send(pair.client, b"secret of a user")
+    pair.send(pair.server, b"secret of a user")
+    count = len(lines)
+    pair.send(pair.client, b"secret of a user")
+    pair.send(pair.server, b"secret of a user")
+    assert (len(lines) > count) is after
+    assert re.fullmatch(r"read from h\[1\] \((\d+) bytes => \1 \(0x[0-9A-F]+\)\)", lines[0])
+    assert lines[1].startswith("0000 16 03 01 ")
+    assert any(line.startswith("write to h[1] (") for line in lines)
+    assert not any("secret" in line for line in lines)
+
+
+@pytest.mark.parametrize(("data", "lines"), [
+    (b"", []),
+    (b"abc", ["0000 61 62 63                                         abc"]),
+    (b"0123456789\xff\n", ["0000 30 31 32 33 34 35 36 37|38 39 ff 0a              01234567 89.."]),
+    (b"x" * 16 + b"a\0 ", [
+        "0000 78 78 78 78 78 78 78 78|78 78 78 78 78 78 78 78  xxxxxxxx xxxxxxxx",
+        "0010 61                                               a",
+        "0011 - <SPACES/NULLS>"]),
+])  # fmt: skip
+def test_rows_of_octets(data: bytes, lines: list[str]) -> None:
+    assert list(dump_lines(data)) == lines
 
 
 def test_failure_can_be_watched(server: ServerContext) -> None:
