@@ -115,6 +115,8 @@ def _sessions(own: Config, entry: ServiceEntry, program: Service[object] | None)
     most = _most_sessions()
     if program is not None and program.all_comers:
         return max(1, most * 3 // 4)  # the rest is for handing them over
+    if program is not None and (program.shared or program.permanent) and entry.maxproc == 1:
+        return most  # there is no other process that could take the rest
     sessions = own.family("_sessions_per_process", _family_name(entry))
     return min(sessions if isinstance(sessions, int) else 1, most)
 

@@ -41,12 +41,11 @@ async def arrive(session: "Session") -> Reply | None:
         session.tally.watch(session.client)
         if watched.with_lookups:
             session.lookups = RecordingLookups(session.lookups, ToldLookups())
-    limited = await server.rates.limited(client)
+    rates = session.rates = await server.rates.of(client)
     if server.tls.wrapped:
-        await begin_wrapped(session, limited=limited)
-    if limited:
-        session.rate_limited = client
-        refused = await server.rates.connect(client, session.client)
+        await begin_wrapped(session)
+    if rates is not None:
+        refused = await rates.connect(session.client)
         if refused is not None:
             session.tally.kinds |= {"policy"}
             return refused

@@ -31,6 +31,7 @@ from daemons.smtpd.footer import filtered, reject_footer
 from daemons.smtpd.gates import is_plain, look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
+from daemons.smtpd.rates import ClientRates
 from daemons.smtpd.resumed import resume
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
@@ -55,7 +56,7 @@ class Session:
     """A client's session, from connection to disconnection.
 
     line: the current command. discard: EHLO keywords that are hidden from the client. may_verp: the
-    client may use XVERP. rate_limited: the client as it was counted, if rate limits apply to it.
+    client may use XVERP. rates: what counts its events, if they are limited.
     receiving: the content of a message is being received. authorization: for XCLIENT and XFORWARD.
     forwarded: origin of the next message, from XFORWARD. complete: cleanup has decided about the
     message. login: the state of AUTH. unidentified: why smtpd_tls_req_ccert is not met, or "".
@@ -64,7 +65,7 @@ class Session:
 
     __slots__ = ("_reason", "_screened", "access_denied", "authorization", "chunks", "complete",
                  "dialogue", "discard", "extras", "facts", "forwarded", "line", "login", "lookups",
-                 "may_verp", "milters", "overdue", "rate_limited", "receiving", "said", "server",
+                 "may_verp", "milters", "overdue", "rates", "receiving", "said", "server",
                  "tally", "transaction", "unidentified", "verbs")  # fmt: skip
 
     def __init__(
@@ -90,7 +91,7 @@ class Session:
         self.tally = Tally(server.params)
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
-        self.rate_limited: Client | None = None
+        self.rates: ClientRates | None = None
         self.complete = False
         self.forwarded: Forwarded | None = None
         self.authorization = Authorization()
@@ -160,8 +161,8 @@ class Session:
         self.drop_transaction()
         if self.milters is not None:
             self.milters.close()
-        if self.rate_limited is not None:
-            self.server.rates.disconnect(self.rate_limited)
+        if self.rates is not None:
+            self.rates.leave()
         LOG.event(DisconnectLine(self.client, self.tally.counts(self.verbs)))
 
     async def _tell_postmaster(self) -> None:

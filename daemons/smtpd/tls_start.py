@@ -10,15 +10,16 @@ from libmail.tls.errors import TlsFailed, warn_of_problems
 from libmail.tls.facts import Trust
 
 if TYPE_CHECKING:
+    from daemons.smtpd.rates import ClientRates
     from daemons.smtpd.session import Session
 
 __all__ = ["begin_wrapped", "start_tls"]
 
 
-async def begin_wrapped(session: "Session", *, limited: bool) -> None:
+async def begin_wrapped(session: "Session") -> None:
     """The client shakes hands before anything is said; a proxy's line may have been before.
 
-    limited: rates of the client are. Raises SessionEnded, ClientGone.
+    Raises SessionEnded, ClientGone.
     """
     server = session.server
     if server.tls.handshakes is None:
@@ -27,15 +28,15 @@ async def begin_wrapped(session: "Session", *, limited: bool) -> None:
             " TLS context initialization failed. For details see earlier warnings in your logs."
         )
         raise SessionEnded
-    if limited and not await server.rates.may_handshake(session.facts.client):
+    if session.rates is not None and not await session.rates.may_handshake():
         session.tally.kinds |= {"policy"}
         refused = f"Refusing TLS service request from {session.client}"
         LOG.warning(f"{refused} for service {server.service}")
         raise SessionEnded
-    await start_tls(session, session.dialogue.core.take_rest(), limited=limited)
+    await start_tls(session, session.dialogue.core.take_rest())
 
 
-async def start_tls(session: "Session", received: bytes = b"", *, limited: bool) -> None:
+async def start_tls(session: "Session", received: bytes = b"") -> None:
     """Shake hands; the dialogue goes on inside of TLS, and the facts tell of it.
 
     received: what has been read of the handshake. Raises SessionEnded, ClientGone.
@@ -56,15 +57,15 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
     except TlsFailed as error:
         LOG.event(TlsError(client, error.reason))
         warn_of_problems(error.problems)
-        if limited:
-            await session.server.rates.handshake(session.facts.client, session.client)
+        if session.rates is not None:
+            await session.rates.handshake(session.client)
         raise ClientGone from None
     except ServerStopping:
         raise SessionEnded from None  # there is no way to say anything now
     dialogue.channel, dialogue.bindings = inside, inside.bindings
     session.facts.tls = tls
-    if limited and not tls.agreed.resumed:
-        await _count(session)
+    if session.rates is not None and not tls.agreed.resumed:
+        await _count(session, session.rates)
     if session.server.tls.requires and tls.trust is not Trust.TRUSTED:
         nothing = tls.trust is Trust.ANONYMOUS
         session.unidentified = (
@@ -72,9 +73,9 @@ async def start_tls(session: "Session", received: bytes = b"", *, limited: bool)
         )
 
 
-async def _count(session: "Session") -> None:
+async def _count(session: "Session", rates: "ClientRates") -> None:
     """smtpd_client_new_tls_session_rate_limit. Raises SessionEnded."""
-    refused = await session.server.rates.handshake(session.facts.client, session.client)
+    refused = await rates.handshake(session.client)
     if refused is not None:
         session.tally.kinds |= {"policy"}
         await session.send(refused)

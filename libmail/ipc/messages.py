@@ -18,6 +18,8 @@ The exchanges, and the socket that they use:
 - `private/<transport>`: AgentReady from the agent, once; then DeliverRequest -> DeliverReply;
 - `private/<service of type pass>`: PassedClient, with a descriptor (no answer);
 - `private/bounce`, `private/defer`, `private/trace`: BounceAppend, BounceFlush -> BounceReply;
+- `private/anvil`: ClientEvent -> ClientCounts, in any order; ClientUse (no answer); ClientRecall ->
+  ClientUse, asked by anvil;
 - `private/oauth2`: TokenRequest -> TokenReply; or a wake-up from master;
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
 - `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply;
@@ -50,6 +52,8 @@ __all__ = [
     "CleanupStatus",
     "ClientCounts",
     "ClientEvent",
+    "ClientRecall",
+    "ClientUse",
     "ConnectReply",
     "ConnectRequest",
     "DeliverFlag",
@@ -60,6 +64,8 @@ __all__ = [
     "DsnNotify",
     "Envelope",
     "EnvelopeFlag",
+    "EventNumber",
+    "EventUse",
     "FlushAdd",
     "FlushReply",
     "FlushSite",
@@ -648,24 +654,71 @@ class TableReply(NamedTuple):
     value: str
 
 
-class ClientEvent(NamedTuple):
-    """smtpd -> anvil: something that a client did.
-
-    event: connect, disconnect (no answer), message, recipient, newtls, auth; authfail.
-    ident: of the client, "service:address"; for authfail a network, or "login:name".
-    only_report: tell the numbers, do not count.
-    """
+class EventNumber(NamedTuple):
+    """A number of events of a kind."""
 
     event: str
+    number: int
+
+
+class ClientEvent(NamedTuple):
+    """smtpd -> anvil: something that a client did, or wants to do.
+
+    number: of the question, for its answer. event: connect, message, recipient, newtls, auth;
+    authfail. ident: of the client, "service:address"; for authfail a network, or "login:name".
+    present: connections of the client in this process, 0 where they are not limited. only_report:
+    tell the numbers, do not count. limits: of events in the time unit, where this process has none
+    left that it may allow by itself, and would like some.
+    """
+
+    number: int
+    event: str
     ident: str
+    present: int = 0
     only_report: bool = False
+    limits: tuple[EventNumber, ...] = ()
 
 
 class ClientCounts(NamedTuple):
-    """anvil -> smtpd: the client's connections, and events of that kind in the time unit."""
+    """anvil -> smtpd: the client's connections, and events of that kind in the time unit.
 
+    number: of the question. until: the end of the unit, by the clock that all processes have in
+    common (CLOCK_MONOTONIC, seconds). lent: events that the process may allow until then without
+    asking.
+    """
+
+    number: int
     connections: int
     rate: int
+    until: float = 0.0
+    lent: tuple[EventNumber, ...] = ()
+
+
+class EventUse(NamedTuple):
+    """Of the events that were lent: how many there were since the last such report, and how many
+    are given back."""
+
+    event: str
+    used: int
+    returned: int
+
+
+class ClientUse(NamedTuple):
+    """smtpd -> anvil: what has become of what was lent; a connection has ended. No answer.
+
+    present: as in ClientEvent.
+    """
+
+    ident: str
+    present: int
+    uses: tuple[EventUse, ...] = ()
+
+
+class ClientRecall(NamedTuple):
+    """anvil -> smtpd: give back what was lent of this kind. ClientUse is the answer."""
+
+    ident: str
+    event: str
 
 
 class MilterState(NamedTuple):
@@ -833,6 +886,8 @@ CODEC: Final = Codec(
         CleanupResult,
         ClientCounts,
         ClientEvent,
+        ClientRecall,
+        ClientUse,
         DeliverReply,
         DeliverRequest,
         ConnectReply,

@@ -180,6 +180,7 @@ class Runtime:
         self.retiring = asyncio.Event()  # no new sessions
         self.stopping = asyncio.Event()  # sessions are to end soon: the system is being stopped
         self._launch = launch
+        self._max_idle = launch.max_idle
         self._approved = startup.approved
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
@@ -224,13 +225,18 @@ class Runtime:
         elif self.sessions >= self._launch.capacity:
             self._pause_accepting()
 
+    def stay(self, seconds: float) -> None:
+        """Do not end before so many seconds without a session: what the process knows counts."""
+        if self._max_idle:
+            self._max_idle = max(self._max_idle, seconds)
+
     def _start_idle_timer(self) -> None:
-        if self._launch.max_idle and self._idle_timer is None:
-            self._idle_timer = self._loop.call_later(self._launch.max_idle, self._idle)
+        if self._max_idle and self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._max_idle, self._idle)
 
     def _idle(self) -> None:
         """max_idle has passed without a session; a datagram is work, too."""
-        rest = self._last_datagram + self._launch.max_idle - self._loop.time()
+        rest = self._last_datagram + self._max_idle - self._loop.time()
         if self._last_datagram and rest > 0:
             self._idle_timer = self._loop.call_later(rest, self._idle)
         else:

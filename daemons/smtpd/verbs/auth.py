@@ -36,8 +36,8 @@ def auth_unavailable(session: Session) -> Answer:
 
 async def auth(session: Session, argument: str) -> Answer:
     """AUTH mechanism [initial response]."""
-    if session.rate_limited is not None:
-        refused = await session.server.rates.auth(session.rate_limited, session.client)
+    if session.rates is not None:
+        refused = await session.rates.auth(session.client)
         if refused is not None:
             return by_policy(refused)
     unfit = _unfit(session)

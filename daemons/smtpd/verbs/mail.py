@@ -129,8 +129,8 @@ async def _out_of_turn(session: Session) -> Answer | None:
         return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
     if session.chunks is not None:
         return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
-    if session.rate_limited is not None:
-        too_many = await server.rates.message(session.rate_limited, session.client)
+    if session.rates is not None:
+        too_many = await session.rates.message(session.client)
         if too_many is not None:
             return by_policy(too_many)
     return None

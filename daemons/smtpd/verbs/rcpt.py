@@ -93,8 +93,8 @@ async def _add(
     session: Session, transaction: Transaction, recipient: Recipient, text: str
 ) -> Answer:
     server = session.server
-    if session.rate_limited is not None:
-        too_many = await server.rates.recipient(session.rate_limited, session.client)
+    if session.rates is not None:
+        too_many = await session.rates.recipient(session.client)
         if too_many is not None:
             return by_policy(too_many)
     limit = server.params.smtpd_recipient_limit

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from daemons.smtpd.answer import Answer, answer, by_policy
+from daemons.smtpd.rates import Rates
 from daemons.smtpd.session import Session
 from daemons.smtpd.tls_start import start_tls
 from libmail.log import LOG
@@ -37,17 +38,16 @@ async def starttls(session: Session, _: str) -> Answer:
     """STARTTLS: the handshake follows the reply."""
     if session.server.tls.handshakes is None:
         return _UNAVAILABLE
-    rates, client = session.server.rates, session.rate_limited
-    if client is not None and not await rates.may_handshake(client):
+    if session.rates is not None and not await session.rates.may_handshake():
         LOG.warning(
             f"Refusing STARTTLS request from {session.client} for service {session.server.service}"
         )
-        return by_policy(Reply(454, "4.7.0", rates.too_many_handshakes(session.client)))
+        return by_policy(Reply(454, "4.7.0", Rates.too_many_handshakes(session.client)))
     return Answer(_READY, error=False, counted=False, then=partial(_go_on, session))
 
 
 async def _go_on(session: Session) -> None:
     session.dialogue.channel.discard_input()
     session.start_over()
-    await start_tls(session, limited=session.rate_limited is not None)
+    await start_tls(session)
     session.tally.succeeded("STARTTLS")

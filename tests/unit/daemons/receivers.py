@@ -125,7 +125,7 @@ class FakeConnection:
     def close(self) -> None:
         pass
 
-    abort = close
+    abort = expire = close
 
 
 def play(serve: Callable[[Connection], Awaitable[object]], units: Iterable[object]) -> list[object]:

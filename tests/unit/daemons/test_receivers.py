@@ -24,6 +24,9 @@ from hypothesis import strategies as st
 from daemons import cleanup as cleanup_module
 from daemons import proxymap
 from daemons import trivial_rewrite as rewriting
+from daemons.anvil import Anvil
+from daemons.anvil.counts import Counts
+from daemons.anvil.failures import Failures
 from daemons.bounce import Reporter
 from daemons.cleanup.header import HeaderEditor
 from daemons.cleanup.message import Shared
@@ -44,6 +47,8 @@ from libmail.ipc.messages import (
     CleanupOpen,
     CleanupResult,
     CleanupStatus,
+    ClientEvent,
+    ClientUse,
     DeliverRequest,
     Envelope,
     FlushAdd,
@@ -307,6 +312,12 @@ def test_trivial_rewrite(units: list[object]) -> None:
         await rewriting.serve(prepared, connection)
 
     play(serve, units)
+
+
+@HERE
+@given(st.lists(of_type(ClientEvent) | of_type(ClientUse) | TRIGGERS, max_size=6))
+def test_anvil(units: list[object]) -> None:
+    play(Anvil(Counts(60.0, lambda *_: None), Failures(60.0)).serve, units)
 
 
 @HERE

@@ -67,6 +67,16 @@ def test_postscreen_takes_all_that_come() -> None:
     assert plan("smtp inet n - n - - smtpd").limit.per_process == 10
 
 
+@pytest.mark.parametrize("program", ["anvil", "verify", "proxymap"])
+def test_the_only_process_of_a_service_takes_all_clients(program: str) -> None:
+    """With sessions_per_process = 1 the second smtpd would wait for the first one to end."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    own = plan(f"{program} unix - - n - 1 {program}").limit
+    assert own.processes == 1
+    assert hard // 2 < own.per_process < hard
+    assert plan(f"{program} unix - - n - 2 {program}").limit.per_process == 10
+
+
 CRASHES = [
     # wait status, served, told to end: the log line, throttled
     ("orderly", 0, True, False, "", False),

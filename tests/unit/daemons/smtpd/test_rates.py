@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from daemons.smtpd.rates import Limits, RateParams, Rates
-from libmail.clients.anvil import AnvilClient
-from libmail.ipc.messages import ClientCounts
+from daemons.smtpd.rates import ClientRates, Limits, RateParams, Rates
+from libmail.clients.anvil import Account, AnvilClient
+from libmail.ipc.messages import ClientCounts, EventNumber
 from libmail.log import LOG
 from libmail.lookup.facts import Client
 from libmail.smtp.reply import Reply
@@ -19,7 +20,7 @@ CLIENT = Client("192.0.2.7", "1025", "host.test")
 
 
 class FakeAnvil(AnvilClient):
-    """Counts by event and client; every connection stays."""
+    """Counts by event and client, and lends nothing; every connection stays."""
 
     def __init__(self) -> None:
         super().__init__("private/anvil")
@@ -29,7 +30,16 @@ class FakeAnvil(AnvilClient):
         number = self.seen.get((event, ident), 0)
         if not only_report:
             number = self.seen[event, ident] = number + 1
-        return ClientCounts(number, number)
+        return ClientCounts(0, number, number)
+
+    async def ask(self, account: Account, event: str, *, only_report: bool = False) -> ClientCounts:
+        return await self.count(event, account.ident, only_report=only_report)
+
+
+async def session(one: Rates, client: Client = CLIENT) -> ClientRates:
+    found = await one.of(client)
+    assert found is not None
+    return found
 
 
 def rates(limits: dict[str, int], exceptions: tuple[str, ...] = ()) -> tuple[Rates, FakeAnvil]:
@@ -72,7 +82,8 @@ def log() -> list[str]:
 def test_whom_limits_hold_for(
     exceptions: tuple[str, ...], limits: dict[str, int], want: bool, log: list[str]
 ) -> None:
-    assert asyncio.run(rates(limits, exceptions)[0].limited(CLIENT)) is want
+    found = asyncio.run(rates(limits, exceptions)[0].of(CLIENT))
+    assert (found is not None) is want
 
 
 @pytest.mark.parametrize(
@@ -85,7 +96,7 @@ def test_whom_limits_hold_for(
 def test_connections(limit: str, warning: str, log: list[str]) -> None:
     async def connect() -> list[Reply | None]:
         one, _ = rates({limit: 2})
-        return [await one.connect(CLIENT, CLIENT.shown) for _ in range(3)]
+        return [await (await session(one)).connect(CLIENT.shown) for _ in range(3)]
 
     text = "mx.test Error: too many connections from 192.0.2.7"
     assert asyncio.run(connect()) == [None, None, Reply(421, "4.7.0", text)]
@@ -104,7 +115,8 @@ def test_connections(limit: str, warning: str, log: list[str]) -> None:
 def test_rates(event: str, limit: str, text: str, warning: str, log: list[str]) -> None:
     async def twice() -> list[Reply | None]:
         one, _ = rates({limit: 1})
-        return [await getattr(one, event)(CLIENT, "c") for _ in range(2)]
+        counted = await session(one)
+        return [await getattr(counted, event)("c") for _ in range(2)]
 
     assert asyncio.run(twice()) == [None, Reply(450, "4.7.1", text)]
     assert log == [f"warning: {warning} from c for service smtp"]
@@ -122,15 +134,45 @@ def test_rates(event: str, limit: str, text: str, warning: str, log: list[str]) 
 )
 def test_networks_count_as_one(address: str, lengths: dict[str, int], ident: str) -> None:
     one, anvil = rates({"connection_count_limit": 9, **lengths})
-    asyncio.run(one.connect(Client(address), ""))
+
+    async def connect() -> None:
+        await (await session(one, Client(address))).connect("")
+
+    asyncio.run(connect())
     assert list(anvil.seen) == [("connect", ident)]
 
 
 def test_nothing_is_asked_without_limits() -> None:
-    one, anvil = rates({})
-    assert asyncio.run(one.message(CLIENT, "")) is None
-    assert asyncio.run(one.connect(CLIENT, "")) is None
-    assert anvil.seen == {}
+    """Nor of what has no limit, where something else has."""
+
+    async def main() -> None:
+        one, anvil = rates({"auth_rate_limit": 1})
+        counted = await session(one)
+        assert await counted.message("") is None
+        assert await counted.connect("") is None
+        assert await counted.may_handshake()
+        assert await counted.handshake("") is None
+        counted.leave()
+        assert anvil.seen == {}
+
+    asyncio.run(main())
+
+
+def test_nothing_is_asked_of_what_was_lent() -> None:
+    async def main() -> None:
+        one, anvil = rates({"message_rate_limit": 2, "new_tls_session_rate_limit": 2})
+        counted, other = await session(one), await session(one)
+        for event in ("message", "newtls"):
+            lent = (EventNumber(event, 1),)
+            counted._account.lend(ClientCounts(0, 0, 0, time.monotonic() + 1000, lent))
+        assert await counted.message("") is None
+        assert await other.may_handshake()
+        assert await other.handshake("") is None
+        assert anvil.seen == {}
+        assert await other.message("") is None
+        assert anvil.seen == {("message", "smtp:192.0.2.7"): 1}
+
+    asyncio.run(main())
 
 
 def test_new_tls_sessions(log: list[str]) -> None:
@@ -138,16 +180,16 @@ def test_new_tls_sessions(log: list[str]) -> None:
 
     async def main() -> None:
         one, _ = rates({"new_tls_session_rate_limit": 2})
-        assert await one.limited(CLIENT)
+        counted = await session(one)
         for _ in range(2):
-            assert await one.may_handshake(CLIENT)
-            assert await one.handshake(CLIENT, CLIENT.shown) is None
-        refused = await one.handshake(CLIENT, CLIENT.shown)
+            assert await counted.may_handshake()
+            assert await counted.handshake(CLIENT.shown) is None
+        refused = await counted.handshake(CLIENT.shown)
         assert refused is not None
         assert refused.line == (
             "421 4.7.0 mx.test Error: too many new TLS sessions from host.test[192.0.2.7]"
         )
-        assert not await one.may_handshake(CLIENT)
+        assert not await counted.may_handshake()
 
     asyncio.run(main())
     what = "New TLS session rate limit exceeded: 3 from host.test[192.0.2.7] for service smtp"

@@ -182,6 +182,26 @@ def test_max_idle_retires() -> None:
     run(test)
 
 
+def test_a_process_may_stay_longer() -> None:
+    """What anvil(8) has counted is in force for its time unit, with or without clients."""
+
+    async def test() -> None:
+        process = Process(max_idle=0.05)
+        process.runtime.stay(0.01)
+        assert process.runtime._max_idle == 0.05
+        process.runtime.stay(1000.0)
+        serving = asyncio.create_task(process.run())
+        assert await process.states(1) == [FREE]
+        timer = process.runtime._idle_timer
+        assert timer is not None
+        assert timer.when() > asyncio.get_running_loop().time() + 900
+        process.runtime.retire()
+        await ended(serving)
+        process.close()
+
+    run(test)
+
+
 def test_a_table_that_changed_is_left_to_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = ""
     monkeypatch.setattr("libmail.service.skeleton.outdated", lambda: changed)
