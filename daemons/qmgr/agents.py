@@ -116,15 +116,14 @@ class AgentPool:
         self._loop = asyncio.get_running_loop()
         self._idle: list[AgentConnection] = []
         self._all: set[AgentConnection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._pending = 0  # connections asked for that no agent serves yet
+        self._pending = 0  # connections that no agent serves yet
         self._sweeper: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> int:
         """Deliveries under way."""
-        return len(self._all) - len(self._idle) - self._pending + len(self._opening)
+        return len(self._all) - len(self._idle) - self._pending
 
     def wake(self) -> None:
         """There may be something to deliver."""
@@ -145,31 +144,25 @@ class AgentPool:
         waiting = self._dispatch.waiting(_MOST_PENDING)
         if not waiting:  # most often, so before all else
             return
-        most = min(waiting, 1 + max(0, self.busy))
-        while self._pending < most:
-            self._pending += 1
-            task = self._loop.create_task(self._open())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+        most = min(waiting, 1 + self.busy)
+        while self._pending < most and self._open():
             if self._sweeper is None:
                 self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
-    async def _open(self) -> None:
+    def _open(self) -> bool:
+        """Ask for one more agent. Returns whether that may be done again."""
         connection = AgentConnection(self, self._loop.time())
         try:
             connect_unix(self.path, connection)
         except BlockingIOError:
-            self._pending -= 1
-            if self._retry is None:
-                self._retry = self._loop.call_later(_BACKLOG_PAUSE, self._try_again)
+            self._retry = self._loop.call_later(_BACKLOG_PAUSE, self._try_again)
+            return False
         except OSError as err:
-            self._pending -= 1
             self._dispatch.unreachable(err.strerror or str(err))
-        else:
-            if connection.transport is None:  # lost again meanwhile
-                self._pending -= not connection.ready
-            else:
-                self._all.add(connection)
+            return False
+        self._all.add(connection)
+        self._pending += 1
+        return True
 
     def _try_again(self) -> None:
         self._retry = None
@@ -185,7 +178,6 @@ class AgentPool:
     def on_ready(self, connection: AgentConnection) -> None:
         """An agent serves the connection."""
         connection.ready = True
-        self._all.add(connection)
         self._pending -= 1
         if self._assign(connection):
             self.wake()
@@ -255,7 +247,7 @@ class AgentPool:
             elif connection.entry is not None and waited >= times.answer:
                 self.on_lost(connection, "timeout receiving delivery status")
                 connection.abort()
-        if self._all or self._opening:
+        if self._all:
             self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
     def close(self) -> None:
@@ -264,8 +256,6 @@ class AgentPool:
             self._sweeper.cancel()
         if self._retry is not None:
             self._retry.cancel()
-        for task in self._opening:
-            task.cancel()
         for connection in list(self._all):
             connection.entry = None
             self._close(connection)

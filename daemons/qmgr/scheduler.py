@@ -202,7 +202,10 @@ class Scheduler:
                 del transport.jobs[job.message]
                 if not transport.jobs:
                     transport.fresh.clear()
-        offer(destination)
+        if destination.waiting:
+            offer(destination)
+        else:
+            destination.offered = None
         return entry
 
     # what has happened
@@ -262,8 +265,10 @@ class Scheduler:
             self.suspensions.pause(transport, limits.transport_rate_delay, now)
         if limits.rate_delay and not destination.dead_until:
             self.suspensions.pause(destination, limits.rate_delay, now)
-        offer(destination)
-        destination.forget_if_idle()
+        if destination.waiting:
+            offer(destination)
+        else:
+            destination.forget_if_idle()
 
     def _drain(self, destination: Destination) -> list[Entry]:
         """Take all that waits for a destination."""
