@@ -41,6 +41,10 @@ class RecordingWire(SecureWire):
         self.lines.append(("Out", data))
         super().send(data)
 
+    def ready_reply(self) -> ServerReply | None:
+        """None: all are recorded by `reply`."""
+        return None
+
     async def reply(self, phase: Phase) -> ServerReply:
         """See Wire."""
         try:

@@ -61,8 +61,9 @@ class Poller:
 
     def _poll(self) -> None:
         watched = self._watched
-        for fd, events in self._epoll.poll(0, _BURST):
-            one = watched.get(fd)
+        found = self._epoll.poll(0, _BURST)
+        # Found before anything is done: a descriptor may be closed on the way, and used again.
+        for one, events in [(watched.get(fd), events) for fd, events in found]:
             if one is not None:
                 one.ready(events)
 

@@ -96,7 +96,7 @@ class SecureWire(Wire):
             self._speak(layer)
             self._poller.limit(self, max(until - clock(), 0.001) if seconds else 0.0)
             try:
-                await self._wait()
+                await self._wakeup
             except TimeoutError:
                 raise Lost(STARTTLS, timed_out=True) from None
 

@@ -5,7 +5,6 @@ calls, commands go out at once, and sendfile(2) needs no detour. One task uses i
 `libmail.net.secure_wire` adds encryption.
 """
 
-import asyncio
 import errno
 import os
 import socket
@@ -15,6 +14,7 @@ from typing import Final, Protocol
 from libmail.net.buffers import limit_window
 from libmail.net.introduction import introduced
 from libmail.net.poller import READ, WRITE, Poller
+from libmail.net.wakeup import Wakeup
 from libmail.smtp.client import CONNECT, GREETING, Phase, ReplyReader, ReplyTooLong, ServerReply
 
 __all__ = ["Address", "LineFilter", "Lost", "Wire"]
@@ -84,7 +84,7 @@ class Wire:
     """A connection to a server. Errors of the connection are raised as Lost."""
 
     __slots__ = ("_content", "_eof", "_error", "_events", "_fd", "_filter", "_limits", "_out",
-                 "_paused", "_per_request", "_poller", "_reader", "_socket", "_waiter", "_writing",
+                 "_paused", "_per_request", "_poller", "_reader", "_socket", "_wakeup", "_writing",
                  "deadline")  # fmt: skip
 
     def __init__(
@@ -117,30 +117,18 @@ class Wire:
         self._paused = True
         self._writing = False
         self._events = 0  # that the poller watches for
-        self._waiter: asyncio.Future[None] | None = None
+        self._wakeup = Wakeup(poller.loop)
         self.deadline = 0.0
 
     def bind(self, source: str) -> None:
         """Connect from that address. Raises OSError."""
         self._socket.bind((source, 0))
 
-    # waiting
-
-    async def _wait(self) -> None:
-        """Until something happens to the socket. Raises TimeoutError."""
-        waiter = self._waiter = self._poller.loop.create_future()
-        await waiter
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    # waiting, by `await self._wakeup`: until something happens to the socket, or TimeoutError
 
     def expire(self) -> None:
         """For the poller."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(TimeoutError())
+        self._wakeup.fail(TimeoutError())
 
     def ready(self, events: int) -> None:
         """For the poller."""
@@ -148,7 +136,7 @@ class Wire:
             if self._out:
                 self._flush()
             else:
-                self._wake()
+                self._wakeup.wake()
         if events != WRITE and not self._paused:
             self._readable()
 
@@ -191,7 +179,7 @@ class Wire:
     async def _await_first_words(self) -> None:
         self._poller.limit(self, self._limits[CONNECT])
         try:
-            await self._wait()
+            await self._wakeup
         except TimeoutError:
             if _is_connected(self._socket):
                 return
@@ -204,7 +192,7 @@ class Wire:
         self._writing = True
         self._watch()
         try:
-            await self._wait()
+            await self._wakeup
         except TimeoutError:
             raise _timed_out() from None
         finally:
@@ -234,7 +222,7 @@ class Wire:
             data = b""
         self._receive(data)
         if not self._writing:
-            self._wake()
+            self._wakeup.wake()
 
     def _receive(self, data: bytes) -> None:
         """Take what the network has brought, b"" for its end."""
@@ -266,22 +254,16 @@ class Wire:
             self._content.begin()
         if self._filter is not None:
             return await self._filtered_reply(phase, self._filter)
-        reply = self.next_reply(phase)
-        if reply is not None:
-            return reply
-        poller, seconds = self._poller, self._limits[phase]
-        poller.limit(self, seconds)
-        while True:
-            self._waiter = poller.loop.create_future()
+        begun = False
+        while (reply := self.next_reply(phase)) is None:
+            if not (begun and self._per_request):
+                self._poller.limit(self, self._limits[phase])
+            begun = True
             try:
-                await self._waiter
+                await self._wakeup
             except TimeoutError:
                 raise Lost(phase, timed_out=True) from None
-            reply = self.next_reply(phase)
-            if reply is not None:
-                return reply
-            if not self._per_request:
-                poller.limit(self, seconds)
+        return reply
 
     async def _filtered_reply(self, phase: Phase, line_filter: LineFilter) -> ServerReply:
         poller, seconds = self._poller, self._limits[phase]
@@ -299,7 +281,7 @@ class Wire:
             left = max(until - poller.loop.time(), 0.001) if self._per_request else seconds
             poller.limit(self, left if seconds else 0.0)
             try:
-                await self._wait()
+                await self._wakeup
             except TimeoutError:
                 raise Lost(phase, timed_out=True) from None
 
@@ -311,6 +293,12 @@ class Wire:
             if reply is not None:
                 return reply
         return None
+
+    def ready_reply(self) -> ServerReply | None:
+        """The next reply, if it came together with one before; else see `reply`."""
+        if self._per_request or self._filter is not None:
+            return None
+        return self._reader.whole_reply()
 
     def next_reply(self, phase: Phase) -> ServerReply | None:
         """The next reply, if it is there already. Raises Lost."""
@@ -368,7 +356,7 @@ class Wire:
         if not self._out:
             self._watch()
             if self._writing:
-                self._wake()
+                self._wakeup.wake()
 
     async def _writable(self, phase: Phase) -> None:
         self._poller.limit(self, self._content.seconds(self._limits[phase]))
@@ -376,7 +364,7 @@ class Wire:
         self._writing = True
         self._watch()
         try:
-            await self._wait()
+            await self._wakeup
         except TimeoutError:
             raise Lost(phase, timed_out=True) from None
         finally:

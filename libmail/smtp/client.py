@@ -189,16 +189,21 @@ class ReplyReader:
         rest = self._buffer[self._at :]
         self._buffer, self._at = rest + data if rest else data, 0
 
+    def whole_reply(self) -> ServerReply | None:
+        """The next reply, if all of it is there and nothing about it is odd; see `next_reply`."""
+        whole = None if self._lines else _WHOLE_REPLY.match(self._buffer, self._at)
+        if whole is None or (end := whole.end()) - self._at > MAX_LINE:
+            return None
+        self._at = end
+        return _whole(whole[0])
+
     def next_reply(self) -> ServerReply | None:
         """The next complete reply, None when more bytes are needed. Raises ReplyTooLong."""
-        buffer, start = self._buffer, self._at
-        if start == len(buffer):
+        if self._at == len(self._buffer):
             return None
-        if not self._lines:
-            whole = _WHOLE_REPLY.match(buffer, start)
-            if whole is not None and (end := whole.end()) - start <= MAX_LINE:
-                self._at = end
-                return _whole(whole[0])
+        reply = self.whole_reply()
+        if reply is not None:
+            return reply
         while (line := self.next_line()) is not None:
             if (reply := self.accept(line)) is not None:
                 return reply
@@ -332,12 +337,13 @@ class Transaction:
     reply, None while unknown. data: the refusal of DATA, for all accepted recipients. final: of
     the end of data; one, or with LMTP one for each accepted recipient, in their order. probe: the
     reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
-    none that the command can have (2xx to DATA, 3xx to another): it may be that to another one.
-    phase: what a missing reply would be a reply to. unsent: there are commands for `output` yet.
+    none that the command can have (2xx to DATA, 3xx to another): it may be that to another one, and
+    ends the transaction in a session that was used before. phase: what a missing reply would be a
+    reply to. unsent: there are commands for `output` yet.
     """
 
     __slots__ = ("_accepted", "_first_rcpt", "_lmtp", "_pipelining", "_received", "_sent", "_steps",
-                 "closing", "confused", "data", "final", "mail", "next", "phase", "probe",
+                 "_used", "closing", "confused", "data", "final", "mail", "next", "phase", "probe",
                  "rcpt", "unsent")  # fmt: skip
 
     def __init__(
@@ -365,6 +371,7 @@ class Transaction:
         self._steps: list[tuple[Phase, bytes]] = steps
         self._pipelining = pipelining
         self._lmtp = lmtp
+        self._used = reset
         self._sent = 0
         self._received = 0
         self._accepted = 0
@@ -396,26 +403,33 @@ class Transaction:
     def receive(self, reply: ServerReply) -> None:
         """Take the reply to the command that `phase` tells."""
         phase = self.phase
-        if reply.code in (421, 521):
-            self.closing = True
-        if reply.code < 400 and (reply.code >= 300) is not (phase is DATA):
-            self.confused = True
         if phase is END_OF_DATA:
             self._receive_final(reply)
-            return
-        received = self._received = self._received + 1
-        done = received == len(self._steps)
-        self.phase = END_OF_DATA if done else self._steps[received][0]
-        if phase is RSET:
-            self.probe = reply
-        elif phase is MAIL:
-            self._receive_mail(reply)
-        elif phase is RCPT:
-            self._receive_rcpt(reply)
-        elif phase is DATA:
-            self._receive_data(reply)
-        if done and self.next is _REPLY_NEXT:
-            self.next = Next.RESET
+        else:
+            received = self._received = self._received + 1
+            done = received == len(self._steps)
+            self.phase = END_OF_DATA if done else self._steps[received][0]
+            if phase is RCPT:
+                self._receive_rcpt(reply)
+            elif phase is MAIL:
+                self._receive_mail(reply)
+            elif phase is DATA:
+                self._receive_data(reply)
+            elif phase is RSET:
+                self.probe = reply
+            if done and self.next is _REPLY_NEXT:
+                self.next = Next.RESET
+        if reply.code >= 300 or phase is DATA:
+            self._doubt(reply.code, phase)
+
+    def _doubt(self, code: int, phase: Phase) -> None:
+        """Notice that the server hangs up, or replies to something else."""
+        if code in (421, 521):
+            self.closing = True
+        if code < 400 and (code >= 300) is not (phase is DATA):
+            self.confused = True
+            if self._used:
+                self.next = Next.NOTHING
 
     def _receive_mail(self, reply: ServerReply) -> None:
         if not reply.positive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -55,6 +56,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     """Run it, and see that no descriptor is left open."""
 
     async def main() -> None:
+        gc.collect()  # what other tests have left
         before = len(os.listdir("/proc/self/fd"))
         await test()
         await asyncio.sleep(0)
