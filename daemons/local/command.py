@@ -17,6 +17,7 @@ from libmail.execution.runner import (
     run_command,
 )
 from libmail.log import LOG
+from libmail.queue.origin import origin_of
 from libmail.text.allowed import sanitised
 
 __all__ = ["deliver_to_command", "deliver_to_user_command"]
@@ -25,7 +26,8 @@ __all__ = ["deliver_to_command", "deliver_to_user_command"]
 def _environment(
     settings: Settings, stage: Stage, delivery: Delivery, user: User
 ) -> dict[str, str]:
-    request = delivery.request
+    envelope = delivery.envelope
+    origin = origin_of(envelope)
     said = {
         "HOME": user.home,
         "SHELL": user.shell,
@@ -37,14 +39,14 @@ def _environment(
         "LOCAL": stage.local,
         "EXTENSION": stage.extension,
         "DOMAIN": stage.domain,
-        "CLIENT_ADDRESS": request.client_address,
-        "CLIENT_HELO": request.helo_name,
-        "CLIENT_HOSTNAME": request.client_name,
-        "CLIENT_PROTOCOL": request.protocol_name,
-        "SASL_METHOD": request.sasl_method,
-        "SASL_SENDER": request.sasl_sender,
-        "SASL_USERNAME": request.sasl_username,
-        "ENVID": request.dsn_envid,
+        "CLIENT_ADDRESS": origin.address,
+        "CLIENT_HELO": origin.helo,
+        "CLIENT_HOSTNAME": origin.name,
+        "CLIENT_PROTOCOL": origin.protocol,
+        "SASL_METHOD": envelope.sasl_method,
+        "SASL_SENDER": envelope.sasl_sender,
+        "SASL_USERNAME": envelope.sasl_username,
+        "ENVID": delivery.request.dsn_envid,
     }
     allowed = frozenset(settings.params.command_expansion_filter)
     environment = exported(settings.params.export_environment)

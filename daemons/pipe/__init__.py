@@ -144,7 +144,7 @@ class PipeDelivery:
             return self._misconfigured(str(settings.command))
         try:
             result = await run_command(
-                settings.command.expand(request),
+                settings.command.expand(request, delivery.envelope),
                 content(self._attributes, delivery.file, request.sender, request.recipients[0]),
                 self._attributes.user,
                 settings.environment,

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from daemons.pipe.attributes import Flags
-from libmail.ipc.messages import DeliverRequest, Recipient
+from libmail.ipc.messages import DeliverRequest, Envelope, Recipient
+from libmail.queue.origin import origin_of
 from libmail.smtp.address import quote_local, split_address
 from libmail.tables.maps import split_extension
 
@@ -52,9 +53,9 @@ class CommandLine:
         self._words = [tuple(_parts(word, where)) for word in words]
         self._style = style
 
-    def expand(self, request: DeliverRequest) -> list[str]:
-        """The command line for a request."""
-        message = _of_message(request, self._style)
+    def expand(self, request: DeliverRequest, envelope: Envelope) -> list[str]:
+        """The command line for a request. envelope: of its message."""
+        message = _of_message(request, envelope, self._style)
         each: list[Mapping[str, str]] = [
             {**message, **_of_recipient(recipient, self._style)} for recipient in request.recipients
         ]
@@ -91,21 +92,22 @@ def _text(word: Iterable[_Part], values: Mapping[str, str]) -> str:
     return "".join(part.text + values.get(part.name, "") for part in word)
 
 
-def _of_message(request: DeliverRequest, style: Style) -> dict[str, str]:
+def _of_message(request: DeliverRequest, envelope: Envelope, style: Style) -> dict[str, str]:
+    origin = origin_of(envelope)
     nexthop = request.nexthop
     sender = request.sender or style.null_sender
     return {
-        "client_address": request.client_address,
-        "client_helo": request.helo_name,
-        "client_hostname": request.client_name,
-        "client_port": request.client_port,
-        "client_protocol": request.protocol_name,
+        "client_address": origin.address,
+        "client_helo": origin.helo,
+        "client_hostname": origin.name,
+        "client_port": origin.port,
+        "client_protocol": origin.protocol,
         "envid": request.dsn_envid,
         "nexthop": nexthop.lower() if style.flags.fold_domain else nexthop,
         "queue_id": request.queue_id,
-        "sasl_method": request.sasl_method,
-        "sasl_sender": request.sasl_sender,
-        "sasl_username": request.sasl_username,
+        "sasl_method": envelope.sasl_method,
+        "sasl_sender": envelope.sasl_sender,
+        "sasl_username": envelope.sasl_username,
         "sender": quote_local(sender) if style.flags.quote else sender,
         "size": str(request.size),
     }

@@ -26,7 +26,6 @@ from libmail.ipc.messages import (
 from libmail.ipc.messages import Transport as TransportName
 from libmail.log import LOG
 from libmail.message.verp import verp_sender
-from libmail.queue.origin import origin_of
 from libmail.service.pool import ServiceClient
 
 __all__ = ["Deliveries"]
@@ -143,33 +142,19 @@ class Deliveries:
 
     def _request(self, entry: Entry) -> bytes:
         message, destination = entry.message, entry.destination
-        envelope, origin = message.envelope, origin_of(message.envelope)
+        envelope = message.envelope
         keep = _KEEP if destination.in_demand(entry.selected) else 0
         return CODEC.encode(
             DeliverRequest(
                 flags=message.tflags | keep,
-                queue_name="active",
                 queue_id=message.queue_id,
                 transport=TransportName(destination.transport.name),
                 nexthop=entry.nexthop,
                 sender=_sender_for(entry),
                 envelope_flags=envelope.flags,
                 dsn_envid=envelope.dsn_envid,
-                rewrite_context=envelope.rewrite_context,
                 size=message.size,
-                arrival=message.arrival,
                 queued=message.queued,
-                active=entry.selected,
-                client_name=origin.name,
-                client_address=origin.address,
-                client_port=origin.port,
-                helo_name=origin.helo,
-                protocol_name=origin.protocol,
-                sasl_method=envelope.sasl_method,
-                sasl_username=envelope.sasl_username,
-                sasl_sender=envelope.sasl_sender,
-                log_ident=envelope.log_ident
-                or (message.queue_id if envelope.client_address else ""),
                 recipients=tuple(entry.recipients),
             )
         )

@@ -30,7 +30,7 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
 from daemons.smtp.requiretls import Demand, Verdict
-from daemons.smtp.session import Session
+from daemons.smtp.session import CLOSING, Session
 from daemons.smtp.shared import SmtpClient
 from daemons.smtp.tls_policy import ServerTlsPolicy
 from daemons.smtp.tls_start import TlsStart
@@ -162,7 +162,7 @@ class Conversation:
         await session.greet(
             client.settings,
             extensions,
-            self._request,
+            self._mail.delivery,
             client.decisions.pix,
             loop_detect=loop_detect,
         )
@@ -202,8 +202,8 @@ class Conversation:
 
     @property
     def _may_retry_without_tls(self) -> bool:
-        request = self._request
-        waited = request.active - request.arrival >= self._params.minimal_backoff_time
+        delivery = self._mail.delivery
+        waited = delivery.received - delivery.arrival >= self._params.minimal_backoff_time
         return self._tls.policy.level is Level.MAY and waited and not self._demand.encrypts
 
     async def resume(self) -> None:
@@ -291,20 +291,22 @@ class Conversation:
 
     async def _converse(self, transaction: Transaction, after: bytes) -> None:
         """Raises Lost, LocalTrouble, _Interrupted."""
-        session, queue_id = self._session, self._request.queue_id
+        session, wire, queue_id = self._session, self._session.wire, self._request.queue_id
         awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
         while True:
             if transaction.unsent and (commands := transaction.output()):
-                session.wire.send(commands)
+                wire.send(commands)
             if transaction.next is awaited:
                 phase = transaction.phase
-                reply = await session.reply(phase, queue_id)
+                reply = wire.ready_reply()
+                if reply is None:
+                    reply = await session.reply(phase, queue_id)
+                elif reply.code == CLOSING:
+                    raise Lost(phase)
                 transaction.receive(reply)
-                if phase in OPTIONAL and not reply.positive:
+                if not 200 <= reply.code < 300 and phase in OPTIONAL:
                     said_so = f"host {session.relay} said: {reply.text}"
                     LOG.warning(f"{said_so} (in reply to {phase.command})")
-                if transaction.confused and session.uses > 1:
-                    return
             elif transaction.next is content and not self._probe:
                 await self._send_content(transaction, after)
                 transaction.content_sent()

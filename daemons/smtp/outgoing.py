@@ -13,6 +13,7 @@ from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
+from libmail.queue.origin import origin_of
 from libmail.smtp.client import Extensions, Phase
 from libmail.smtp.client_commands import Sender, mail_command, rcpt_command
 from libmail.smtp.xforward import Source, known_commands
@@ -97,15 +98,16 @@ class Outgoing:
         """The XFORWARD commands, none unless that is wanted and understood."""
         if not offered.xforward or not self._settings.params.smtp_send_xforward_command:
             return []
-        request = self._delivery.request
+        envelope = self._delivery.envelope
+        origin, own = origin_of(envelope), self._delivery.request.queue_id
         source = Source(
-            name=request.client_name,
-            address=request.client_address,
-            port=request.client_port,
-            protocol=request.protocol_name,
-            helo=request.helo_name,
-            ident=request.log_ident,
-            local=request.rewrite_context == "local",
+            name=origin.name,
+            address=origin.address,
+            port=origin.port,
+            protocol=origin.protocol,
+            helo=origin.helo,
+            ident=envelope.log_ident or (own if envelope.client_address else ""),
+            local=envelope.rewrite_context == "local",
         )
         return known_commands(source, offered)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from daemons.smtp.settings import SmtpParams
-from libmail.ipc.messages import DeliverRequest
+from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.smtp.client import ServerReply
 from libmail.tables.maps import Maps
@@ -36,20 +36,21 @@ class PixWorkarounds:
         """Whether the greeting seems to have passed such a firewall."""
         return _SPOILT.fullmatch(greeting.text) is not None
 
-    async def of(self, request: DeliverRequest, address: str, relay: str) -> frozenset[str]:
+    async def of(self, delivery: Delivery, address: str, relay: str) -> frozenset[str]:
         """The workarounds for a server behind such a firewall. Logs them."""
         words: Iterable[str] = self._usual
+        queue_id = delivery.request.queue_id
         try:
             found = await self._maps.find(address) if self._maps else None
         except TableRetry as error:
-            LOG.warning(f"{request.queue_id}: {error}")
+            LOG.warning(f"{queue_id}: {error}")
         else:
             words = self._usual if found is None else re.split(r"[\s,]+", found)
         wanted = {word.lower() for word in words if word}
         if not wanted:
             return frozenset()
-        if time.time() - request.arrival < self._threshold:
+        if time.time() - delivery.arrival < self._threshold:
             wanted.discard(DELAY_DOT)
         shown = " ".join(word for word in _KNOWN if word in wanted)
-        LOG.info(f"{request.queue_id}: enabling PIX workarounds: {shown} for {relay}")
+        LOG.info(f"{queue_id}: enabling PIX workarounds: {shown} for {relay}")
         return frozenset(wanted)

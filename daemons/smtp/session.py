@@ -8,7 +8,7 @@ from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed, refused
 from daemons.smtp.pix import NO_ESMTP, PixWorkarounds
 from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
-from libmail.ipc.messages import DeliverRequest
+from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.net.secure_wire import SecureWire
 from libmail.net.wire import Lost
@@ -94,7 +94,7 @@ class Session:
         self,
         settings: Settings,
         extensions: Callable[[ServerReply], Extensions],
-        request: DeliverRequest,
+        delivery: Delivery,
         workarounds: PixWorkarounds,
         *,
         loop_detect: bool,
@@ -109,7 +109,7 @@ class Session:
         if not greeting.positive:
             raise SiteFailed(refused(self, greeting, soften=params.smtp_skip_5xx_greeting))
         if workarounds.suspects(greeting):
-            self.pix = await workarounds.of(request, self.address, self.relay)
+            self.pix = await workarounds.of(delivery, self.address, self.relay)
         words = greeting.text[4:].split()
         if loop_detect and words and words[0].lower() == params.myhostname.lower():
             LOG.warning(f"host {self.relay} greeted me with my own hostname {params.myhostname}")
@@ -124,7 +124,7 @@ class Session:
         wanted = (announced or always) and not params.smtp_never_send_ehlo
         reply = await self._introduce(params.smtp_helo_name, extensions, esmtp=wanted)
         if loop_detect:
-            self._detect_loop(reply, params.myhostname, request.nexthop)
+            self._detect_loop(reply, params.myhostname, delivery.request.nexthop)
 
     async def greet_again(
         self, settings: Settings, extensions: Callable[[ServerReply], Extensions]

@@ -21,6 +21,7 @@ from libmail.ipc.messages import (
     DeliverReply,
     DeliverRequest,
     DsnNotify,
+    Envelope,
     Recipient,
     Target,
     TraceFlag,
@@ -155,10 +156,11 @@ class DeliveryServices:
 class Delivery:
     """The delivery of one request.
 
-    received: when the agent got the request (time.time). connected: when it had a connection, set
-    by the agent for the delays in the log; 0: at once. verify_only: find out whether the mail could
-    be delivered, without delivering it (sendmail -bv, address probes). destination_dsn/_reason: set
-    if the destination failed as a whole. deferred: some recipient is to be tried again.
+    arrival: when the message began to arrive. received: when the agent got the request (time.time).
+    connected: when it had a connection, set by the agent for the delays in the log; 0: at once.
+    verify_only: find out whether the mail could be delivered, without delivering it (sendmail -bv,
+    address probes). destination_dsn/_reason: set if the destination failed as a whole. deferred:
+    some recipient is to be tried again.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class Delivery:
         self.request: Final = request
         self.file: Final = file
         self.services: Final = services
+        self.arrival: Final = file.preamble.arrival
         self.received: Final = received
         self.verify_only: Final = request.flags & _VERIFY != 0
         self.connected = 0.0
@@ -174,6 +177,11 @@ class Delivery:
         self.destination_reason = ""
         self.deferred = False
         self._open = {recipient.offset: recipient for recipient in request.recipients}
+
+    @property
+    def envelope(self) -> Envelope:
+        """All that the queue file says of the message. Raises QueueFileCorrupt."""
+        return self.file.envelope()
 
     @property
     def unfinished(self) -> list[Recipient]:
@@ -248,7 +256,7 @@ class Delivery:
         request = self.request
         report = BounceFlush(
             kind="one",
-            queue_name=request.queue_name,
+            queue_name="active",
             queue_id=request.queue_id,
             sender=return_to,
             envelope_flags=request.envelope_flags,
@@ -348,7 +356,7 @@ class Delivery:
             "sent", "deferred", "SOFTBOUNCE", "bounced", "deliverable", "undeliverable"
         ],
     ) -> None:
-        request, now = self.request, time.time()
+        request, arrival, now = self.request, self.arrival, time.time()
         connected = self.connected or self.received
         same = recipient.orig_rcpt == recipient.address
         LOG.event(
@@ -358,9 +366,9 @@ class Delivery:
                 orig_rcpt="" if same else recipient.orig_rcpt,
                 relay=outcome.relay,
                 conn_use=outcome.conn_use,
-                delay=now - request.arrival,
+                delay=now - arrival,
                 delays=(
-                    request.queued - request.arrival,
+                    request.queued - arrival,
                     self.received - request.queued,
                     connected - self.received,
                     now - connected,

@@ -520,32 +520,20 @@ class DeliverRequest(NamedTuple):
     local sends it for mailbox_transport and fallback_transport, with one recipient of offset 0.
 
     flags: TraceFlag and DeliverFlag bits. envelope_flags: EnvelopeFlag bits. queued: when the
-    message entered the active queue; active: when this request left qmgr's waiting list. The
-    queue file comes beside it as a descriptor, in which the agent marks recipients done itself.
+    message entered the active queue. The queue file comes beside it as a descriptor, in which the
+    agent marks recipients done itself. What few agents want to know, such as the client that the
+    message came from, is read there.
     """
 
     flags: int
-    queue_name: str
     queue_id: QueueId
     transport: Transport
     nexthop: Nexthop
     sender: str
     envelope_flags: int
     dsn_envid: str
-    rewrite_context: str
     size: int
-    arrival: float
     queued: float
-    active: float
-    client_name: str
-    client_address: str
-    client_port: str
-    helo_name: str
-    protocol_name: str
-    sasl_method: str
-    sasl_username: str
-    sasl_sender: str
-    log_ident: str
     recipients: tuple[Recipient, ...]
 
 

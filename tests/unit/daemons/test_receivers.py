@@ -258,7 +258,7 @@ def test_agent(request: DeliverRequest) -> None:
         writer = QueueFileWriter(QUEUE, "active", long_ids=False)
         writer.complete(Envelope("a@b"), [Recipient("x@y")], 0)
         writer.close()
-        request = request._replace(queue_name="active", queue_id=writer.queue_id)
+        request = request._replace(queue_id=writer.queue_id)
         asyncio.run(run())
 
 

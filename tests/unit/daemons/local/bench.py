@@ -207,15 +207,13 @@ class Bench:
         queue_id: QueueId, recipients: tuple[Recipient, ...], sender: str, flags: int
     ) -> DeliverRequest:
         text = dict.fromkeys(DeliverRequest._fields, "")
-        numbers = {"envelope_flags": 0, "size": 0, "arrival": 0.0, "queued": 0.0, "active": 0.0}
+        numbers = {"envelope_flags": 0, "size": 0, "queued": 0.0}
         request = DeliverRequest(**{**text, **numbers})  # type: ignore[arg-type]
         return request._replace(
             flags=flags,
-            queue_name="active",
             queue_id=queue_id,
             transport=Transport("local"),
             nexthop=Nexthop("here.test"),
             sender=sender,
             recipients=recipients,
-            rewrite_context="local",
         )

@@ -37,6 +37,7 @@ class FakeDelivery:
         recipients = tuple(Recipient(one, f"orig-{one}") for one in addresses)
         self.request = REQUEST._replace(sender=sender, recipients=recipients, size=100)
         self.file = file
+        self.envelope = file.envelope()
         self.verify_only = verify
         self.outcomes: list[Outcome] = []
 

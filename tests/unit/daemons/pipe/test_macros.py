@@ -8,22 +8,25 @@ from hypothesis import strategies as st
 
 from daemons.pipe.attributes import Flags
 from daemons.pipe.macros import BadMacro, CommandLine, Style
-from libmail.ipc.messages import DeliverRequest, Nexthop, QueueId, Recipient, Transport
+from libmail.ipc.messages import DeliverRequest, Envelope, Nexthop, QueueId, Recipient, Transport
 
 REQUEST = DeliverRequest(
     flags=0,
-    queue_name="active",
     queue_id=QueueId("ID"),
     transport=Transport("show"),
     nexthop=Nexthop("Next.Hop"),
     sender="Odd Sender@Far.test",
     envelope_flags=0,
     dsn_envid="env",
-    rewrite_context="",
     size=321,
-    arrival=0.0,
     queued=0.0,
-    active=0.0,
+    recipients=(
+        Recipient("User+Ext@Here.Test", "Orig@There.Test"),
+        Recipient("two words@b.test", ""),
+    ),
+)
+ENVELOPE = Envelope(
+    "",
     client_name="client.test",
     client_address="192.0.2.1",
     client_port="4711",
@@ -32,11 +35,6 @@ REQUEST = DeliverRequest(
     sasl_method="plain",
     sasl_username="auth",
     sasl_sender="from",
-    log_ident="",
-    recipients=(
-        Recipient("User+Ext@Here.Test", "Orig@There.Test"),
-        Recipient("two words@b.test", ""),
-    ),
 )
 
 
@@ -46,7 +44,7 @@ NO_FLAGS = Flags()
 def expand(text: str, flags: Flags = NO_FLAGS, **changes: object) -> list[str]:
     style = Style(flags, "MAILER-DAEMON", "+")
     request = REQUEST._replace(**changes)  # type: ignore[arg-type]
-    return CommandLine(text.split(), style, "file F: service S").expand(request)
+    return CommandLine(text.split(), style, "file F: service S").expand(request, ENVELOPE)
 
 
 @pytest.mark.parametrize(
@@ -124,4 +122,4 @@ def test_any_words(words: list[str]) -> None:
     except BadMacro:
         return
     one = REQUEST._replace(recipients=REQUEST.recipients[:1])
-    assert len(line.expand(one)) == len(words)
+    assert len(line.expand(one, ENVELOPE)) == len(words)

@@ -287,7 +287,7 @@ class RecordingAgent:
             await asyncio.sleep(self.delay)
         self.now -= 1
         reply: DeliverReply | None = DONE
-        path = DIRECTORY.path(request.queue_name, request.queue_id)
+        path = DIRECTORY.path("active", request.queue_id)
         with QueueFile(path, writable=True) as file:
             for recipient in request.recipients:
                 if recipient.address in self.fate:

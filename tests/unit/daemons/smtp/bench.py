@@ -270,39 +270,33 @@ class Bench:
         body: bytes = BODY,
         content_flags: int = 0,
         sender: str = "a@example.org",
+        envelope: Envelope | None = None,
+        waited: float = 0.0,
         **values: Any,
     ) -> Delivery:
+        """envelope: in the file, with what the request does not say. waited: seconds since it came.
+
+        values: of the request.
+        """
+        now = time.time()
         listed = tuple(r if isinstance(r, Recipient) else Recipient(r, r) for r in recipients)
         writer = QueueFileWriter(QueueDirectory(), "active", long_ids=True)
         writer.write_header(header)
         writer.write_body(body)
-        writer.complete(Envelope(sender=sender), listed, ContentFlag(content_flags))
+        envelope = envelope or Envelope(sender, arrival=now - waited)
+        writer.complete(envelope, listed, ContentFlag(content_flags))
         writer.close()
         file = QueueFile(writer.path, writable=True)
-        now = time.time()
         request = DeliverRequest(
             flags=0,
-            queue_name="active",
             queue_id=writer.queue_id,
             transport=Transport("smtp"),
             nexthop=Nexthop(nexthop),
             sender=sender,
             envelope_flags=0,
             dsn_envid="",
-            rewrite_context="local",
             size=file.preamble.size,
-            arrival=now,
             queued=now,
-            active=now,
-            client_name="",
-            client_address="",
-            client_port="",
-            helo_name="",
-            protocol_name="",
-            sasl_method="",
-            sasl_username="",
-            sasl_sender="",
-            log_ident="",
             recipients=tuple(file.recipients()),
         )._replace(**values)
         return RecordedDelivery(request, file, self.services, now)

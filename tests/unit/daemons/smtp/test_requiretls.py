@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +65,8 @@ def a_test(
             settings = {**SECURED_BY_DNS, "smtp_requiretls_policy": policy, **values}
             bench = Bench(folder, dns=PlayedDns(records, insecure), **settings)
             for _ in range(times):
-                arrival = time.time() - waited
                 delivery = bench.delivery(
-                    f"a.test:{server.port}", envelope_flags=flags, arrival=arrival
+                    f"a.test:{server.port}", envelope_flags=flags, waited=waited
                 )
                 (outcome,) = (await bench.run(delivery)).values()
             await server.all_sessions_end()

@@ -194,7 +194,7 @@ def test_failed_handshake(
         smtp_tls_mandatory_protocols=">=TLSv1.3",
         minimal_backoff_time=minimum,
     )
-    found = one(Bench(tmp_path, **settings), server, active=5000.0, arrival=5000.0 - waited)
+    found = one(Bench(tmp_path, **settings), server, waited=waited)
     if wanted == "may" and waited > float(minimum[:-1]):
         assert isinstance(found, Sent)
         assert found.tls == "may:none"
@@ -217,7 +217,7 @@ def test_session_that_is_lost_in_tls(tmp_path: Path, issued: Issued, waited: flo
             )
 
     server = Flaky({"EHLO": STARTTLS_EHLO, "STARTTLS": READY}, context=context(issued))
-    found = one(Bench(tmp_path, **level("may")), server, active=5000.0, arrival=5000.0 - waited)
+    found = one(Bench(tmp_path, **level("may")), server, waited=waited)
     assert isinstance(found, Sent if waited else Deferred)
     assert len(server.sessions) == (2 if waited else 1)
     assert "STARTTLS" not in verbs(server, -1) or not waited

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from libmail.agents.delivery import Deferred, Outcome, Sent
+from libmail.ipc.messages import Envelope
 from libmail.log import LOG
 from tests.unit.daemons.smtp.bench import CLOSE, Bench, Server
 
 OFFER = "250-sink.test\r\n250-PIPELINING\r\n250 XFORWARD NAME ADDR PROTO HELO SOURCE IDENT"
 PLAIN_OFFER = "250-sink.test\r\n250 XFORWARD NAME ADDR PROTO HELO SOURCE IDENT"
-CLIENT = {
-    "client_name": "host.example",
-    "client_address": "192.0.2.7",
-    "client_port": "4711",
-    "helo_name": "helo.example",
-    "protocol_name": "ESMTP",
-    "log_ident": "ABC",
-    "rewrite_context": "",
-}
+CLIENT = Envelope(
+    "a@example.org",
+    client_name="host.example",
+    client_address="192.0.2.7",
+    client_port="4711",
+    helo_name="helo.example",
+    protocol_name="ESMTP",
+    log_ident="ABC",
+    rewrite_context="",
+)
 FIRST = "XFORWARD NAME=host.example ADDR=192.0.2.7"
 SECOND = "XFORWARD PROTO=ESMTP HELO=helo.example IDENT=ABC SOURCE=REMOTE"
 
 
-def deliver(folder: Path, server: Server, setting: str = "yes", **values: Any) -> Outcome:
+def deliver(folder: Path, server: Server, setting: str = "yes") -> Outcome:
     async def main() -> Outcome:
         async with server:
             bench = Bench(folder, smtp_send_xforward_command=setting)
-            delivery = bench.delivery(f"[127.0.0.1]:{server.port}", **{**CLIENT, **values})
+            delivery = bench.delivery(f"[127.0.0.1]:{server.port}", envelope=CLIENT)
             outcomes = await bench.run(delivery)
             await server.all_sessions_end()
             return outcomes["b@example.org"]

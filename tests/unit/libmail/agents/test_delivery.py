@@ -91,8 +91,8 @@ class World:
         with QueueFile(f"active/{self.queue_id}") as file:
             recipients = tuple(file.recipients())
         return DeliverRequest(
-            flags, "active", self.queue_id, Transport("t"), Nexthop(nexthop), "me@x", 0, "",
-            "local", 12, 1.0, 2.0, 3.0, "", "", "", "", "", "", "", "", "", recipients,
+            flags, self.queue_id, Transport("t"), Nexthop(nexthop), "me@x", 0, "",
+            12, 2.0, recipients,
         )  # fmt: skip
 
     def left(self) -> list[str]:
