@@ -1,7 +1,9 @@
 """A crowd of bots at the door of postscreen, and real clients among them.
 
-Bots talk early, send HTTP, pipeline, or say nothing for as long as they may; those that are turned
-away come again. Real clients wait for each reply, and come again after one that asks them to.
+Bots talk early, send HTTP, pipeline, begin TLS and leave it at that, say nothing within TLS, or say
+nothing at all, for as long as they may; whoever is turned away comes again at once. Real clients
+wait for each reply, and come again after one that asks them to. Both systems see the same crowd,
+and a DNS list, where root may put a name server of its own into /etc/resolv.conf.
 
     python -m bench.crowd --bots 10000 --clients 200 [--system postfix]
 """
@@ -11,49 +13,115 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import smtplib
+import socket
+import ssl
+import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.idle import raise_descriptor_limit
+from tests.certificates import Authority
 from tests.system.harness import Instance, MailSystem, RealPostfix
-from tests.system.processes import proportional_memory
+from tests.system.mounts import in_place_of
+from tests.system.processes import proportional_memory, read_process
 
-__all__ = ["Crowd", "Visit", "crowded", "screened", "visit"]
+__all__ = [
+    "GUARDS",
+    "Crowd",
+    "Visit",
+    "crowded",
+    "memory_by_program",
+    "screened",
+    "secured",
+    "visit",
+]
 
 MEGABYTE: Final = 1 << 20
-_RUSH: Final = 50  # connections that are being opened at a time
+GUARDS: Final = ("postscreen", "tlsproxy", "dnsblog")
+"""The programs that see bots."""
+_RUSH: Final = 100  # connections that are being opened at a time
 _PAUSE: Final = 1.0  # seconds before a client that was turned away comes again
-_BOT_PAUSE: Final = 10.0  # and a bot
+_BOT_PAUSE: Final = 0.2  # and a bot
+_SPARE: Final = 1.02  # bots for each that is to be there, as some are on their way
 _PATIENCE: Final = 600.0  # seconds in which a real client has to be heard
+_GATHERING: Final = 120.0  # and in which the bots are there
 _MESSAGE: Final = b"Subject: among bots\r\n\r\nbody\r\n"
+_NAME_SERVER: Final = "127.0.53.55"
+_HEAD: Final = 12  # octets before the question
 
 _SPAM: Final = b"EHLO bot\r\nMAIL FROM:<x@bot.test>\r\nRCPT TO:<bob@virtual.test>\r\n"
 _HTTP: Final = b"GET / HTTP/1.1\r\nHost: mail\r\n\r\n"
-# (said before the greeting, said behind it)
+
+
+class _Bot(NamedTuple):
+    """What a bot says before the greeting, and behind it; and within TLS, None without."""
+
+    early: bytes = b""
+    late: bytes = b""
+    tls: bytes | None = None
+
+
+_SECURE: Final = b"STARTTLS\r\n"
 _KINDS: Final = (
-    (_SPAM, b""),
-    (_SPAM + b"DATA\r\n", b""),
-    (_HTTP, b""),
-    (b"", _SPAM),
-    (b"", _SPAM + b"DATA\r\n"),
-    (b"", _HTTP),
-    *[(b"", b"")] * 4,
+    _Bot(_SPAM),
+    _Bot(_SPAM + b"DATA\r\n"),
+    _Bot(_HTTP),
+    _Bot(b"", _SPAM),
+    _Bot(b"", _SPAM + b"DATA\r\n"),
+    _Bot(b"", _HTTP),
+    *[_Bot()] * 42,
+    _Bot(b"", _SECURE),
+    _Bot(b"", _SECURE, b"EHLO bot\r\n"),
 )
 
 
-class Crowd:
-    """Bots that come and come again. present: those that are connected now. seen: connections."""
+def _deny_all(sock: socket.socket) -> None:
+    """Answer queries: RFC 1035 §4.1, one question each, of a name that is not compressed."""
+    while True:
+        data, peer = sock.recvfrom(4096)
+        end = data.index(b"\0", _HEAD) + 5
+        head = data[:2] + b"\x81\x83\0\1" + bytes(6)  # no such name
+        sock.sendto(head + data[_HEAD:end], peer)
 
-    def __init__(self, port: int, size: int) -> None:
+
+@contextlib.contextmanager
+def empty_list(folder: Path) -> Iterator[dict[str, str]]:
+    """Settings with a DNS list that has nobody, and its name server, a process of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((_NAME_SERVER, 53))
+        server = multiprocessing.get_context("fork").Process(target=_deny_all, args=(sock,))
+        server.start()
+        try:
+            with in_place_of(Path("/etc/resolv.conf"), f"nameserver {_NAME_SERVER}\n", folder):
+                yield {"postscreen_dnsbl_sites": "dnsbl.test", "postscreen_dnsbl_action": "enforce"}
+        finally:
+            server.terminate()
+            server.join()
+
+
+class Crowd:
+    """Bots that come and come again, somewhat more than `size`, so that so many are there.
+
+    present: those that are connected now. seen: connections. tls: there are those with TLS, too.
+    """
+
+    def __init__(self, port: int, size: int, *, tls: bool = False) -> None:
         self.present = 0
         self.seen = 0
+        self._kinds = [bot for bot in _KINDS if tls or bot.late != _SECURE]
         self._port = port
-        self._size = size
+        self._size = round(size * _SPARE)
         self._door: asyncio.Semaphore
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
 
     async def stay(self, leave: asyncio.Event) -> None:
         """Until it is told to leave."""
@@ -66,13 +134,13 @@ class Crowd:
 
     async def _bot(self, number: int) -> None:
         source = f"127.{number % 100 + 100}.{number // 250 % 250}.{number % 250 + 1}"
-        early, late = _KINDS[number % len(_KINDS)]
+        bot = self._kinds[number % len(self._kinds)]
         while True:
             with contextlib.suppress(OSError):
-                await self._call(source, early, late)
+                await self._call(source, bot)
             await asyncio.sleep(_BOT_PAUSE)
 
-    async def _call(self, source: str, early: bytes, late: bytes) -> None:
+    async def _call(self, source: str, bot: _Bot) -> None:
         async with self._door:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", self._port, local_addr=(source, 0), limit=4096
@@ -80,19 +148,24 @@ class Crowd:
         self.present += 1
         self.seen += 1
         try:
-            writer.write(early)
-            while line := await reader.read(4096):
-                if late and b"220 " in line:
-                    writer.write(late)
+            writer.write(bot.early)
+            while (line := await reader.readline()) and not line.startswith(b"220 "):
+                pass
+            writer.write(bot.late)
+            if bot.tls is not None and await reader.readline():
+                await writer.start_tls(self._context)
+                writer.write(bot.tls)
+            while await reader.read(4096):
+                pass
         finally:
             self.present -= 1
-            writer.close()
+            writer.transport.abort()
 
 
 @contextlib.contextmanager
-def crowded(port: int, size: int) -> Iterator[Crowd]:
+def crowded(port: int, size: int, *, tls: bool = False) -> Iterator[Crowd]:
     """A crowd of that size, in a thread of its own."""
-    crowd = Crowd(port, size)
+    crowd = Crowd(port, size, tls=tls)
     loop = asyncio.new_event_loop()
     leave = asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(crowd.stay(leave),))
@@ -156,8 +229,25 @@ def screened(size: int, more: Mapping[str, str] | None = None) -> dict[str, str]
     }
 
 
+def secured(folder: Path) -> dict[str, str]:
+    """Settings for TLS, with a certificate that is made there."""
+    chain = Authority(folder / "ca").issue("mail.test").chain
+    chain.chmod(0o644)
+    return {"smtpd_tls_security_level": "may", "smtpd_tls_chain_files": str(chain)}
+
+
 MASTER: Final = ("smtpd pass - - n - - smtpd", "dnsblog unix - - n - 0 dnsblog",
                  "tlsproxy unix - - n - 0 tlsproxy")  # fmt: skip
+
+
+def memory_by_program(system: MailSystem) -> Counter[str]:
+    """Octets of each program, by its name: PSS."""
+    found: Counter[str] = Counter()
+    for pid in system.pids():
+        process = read_process(pid)
+        if process is not None and (words := process.title().split()):
+            found[words[0].rpartition("/")[2]] += proportional_memory([pid])
+    return found
 
 
 def main() -> None:
@@ -165,37 +255,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=__doc__)
     parser.add_argument("--bots", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--system", choices=("ours", "postfix"), default="ours")
+    parser.add_argument("--system", choices=("ours", "postfix", "both"), default="both")
     parser.add_argument("settings", nargs="*", help="further name=value of main.cf")
     options = parser.parse_args()
     raise_descriptor_limit()
     more = dict(setting.split("=", 1) for setting in options.settings)
-    system: MailSystem = Instance() if options.system == "ours" else RealPostfix()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        more = {**secured(folder), **more}
+        if os.geteuid() == 0:
+            more = {**stack.enter_context(empty_list(folder)), **more}
+        for name, kind in (("ours", Instance), ("postfix", RealPostfix)):
+            if options.system in (name, "both"):
+                _run(name, kind(), options.bots, options.clients, more)
+
+
+def _run(name: str, system: MailSystem, bots: int, clients: int, more: Mapping[str, str]) -> None:
     front = f"127.0.0.1:{system.smtp_port} inet n - n - 1 postscreen"
-    system.configure(screened(options.bots, more), [front, *MASTER])
+    system.configure(screened(bots, more), [front, *MASTER])
     try:
         system.start()
-        _report(system, options.bots, options.clients)
+        print(f"-- {name}", flush=True)
+        _report(system, bots, clients)
     finally:
-        system.stop()
+        system.stop(check=False)
 
 
 def _report(system: MailSystem, bots: int, clients: int) -> None:
-    with crowded(system.smtp_port, bots) as crowd:
-        deadline = time.monotonic() + _PATIENCE
-        while crowd.seen < bots and time.monotonic() < deadline:
+    with crowded(system.smtp_port, bots, tls=True) as crowd:
+        deadline = time.monotonic() + _GATHERING
+        while crowd.present < bots and time.monotonic() < deadline:  # or as many as it takes
             time.sleep(0.2)
-        print(f"{crowd.present} of {bots} bots are there", flush=True)
+        print(f"{crowd.present} bots are there, and shall be {bots}", flush=True)
         with ThreadPoolExecutor(clients) as pool:
             visits = list(pool.map(lambda n: visit(system.smtp_port, n), range(clients)))
-        memory = [proportional_memory([pid]) / MEGABYTE for pid in system.pids()]
+        memory = memory_by_program(system)
         print(f"{crowd.present} bots there, {crowd.seen} connections of them so far")
     system.wait_for_queue_empty()
     seconds = sorted(visit.seconds for visit in visits)
     print(f"{len(visits)} clients in {sum(visit.attempts for visit in visits)} attempts")
     print(f"seconds: median {seconds[len(seconds) // 2]:.1f}, most {seconds[-1]:.1f}")
     print(f"{len(system.maildir('alice'))} messages arrived")
-    print(f"memory: {sum(memory):.0f} MB in all, {max(memory):.0f} MB in the largest process")
+    shown = ", ".join(f"{name} {memory[name] / MEGABYTE:.0f}" for name in GUARDS)
+    ours = sum(memory[name] for name in GUARDS) / MEGABYTE
+    print(f"MB: {shown}, together {ours:.0f}; {memory.total() / MEGABYTE:.0f} in all", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ __all__ = ["SERVICE", "DnsLists", "DnsblogParams"]
 
 _MOST_DOMAINS: Final = 1000
 _MOST_ADDRESSES: Final = 100  # of an answer; lists have some, a hostile one as many as fit
+_REMEMBERED: Final = 500  # answers; connections from one address share a lookup in any case
 _REFUSALS: Final = "127.255.255."
 
 
@@ -97,7 +98,9 @@ def _reversed(address: str) -> str:
 
 
 def _prepare(startup: Startup) -> DnsLists:
-    return DnsLists(Resolver(), startup.config.load(DnsblogParams).dnsblog_reply_delay)
+    return DnsLists(
+        Resolver(cache_size=_REMEMBERED), startup.config.load(DnsblogParams).dnsblog_reply_delay
+    )
 
 
 async def _start(lists: DnsLists, runtime: Runtime) -> Handlers:

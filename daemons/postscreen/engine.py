@@ -137,11 +137,10 @@ class Engine:
     def _goes_on(self) -> bool:
         """postscreen_deep_handover: the first recipient is for smtpd to answer, and so is the rest.
 
-        tlsproxy(8) would stay between smtpd and a client that uses TLS, so such a client has to
-        come again; and so has one that has said more, which is here, and no more in the socket.
+        A client that has said more, which is here, and no more in the socket, has to come again.
         """
         deep = self._prepared.params.postscreen_deep_handover and self._screening.promising
-        if not deep or self.state.secured or self._core.pending:
+        if not deep or self._core.pending:
             return False
         lines = (
             [self._helo, self._mail, self._line] if self.state.helo else [self._mail, self._line]

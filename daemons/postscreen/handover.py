@@ -1,6 +1,7 @@
 """Hands a client over to the SMTP server, a service of type pass: its socket, and both addresses.
 
-With postscreen_deep_handover also what the client has said in a session with our own SMTP.
+With postscreen_deep_handover also what the client has said in a session with our own SMTP; where
+that was within TLS, the socket is that of tlsproxy(8), which stays between the client and smtpd.
 A client waits in the backlog of the service until a process takes it.
 """
 
@@ -9,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from libmail.ipc.messages import CODEC, PassedClient
+from libmail.ipc.messages import CODEC, PassedClient, TlsSession
 from libmail.net.ends import Ends
 from libmail.net.unix_stream import UnixStream, connect_unix
 
@@ -36,18 +37,23 @@ class _Carrier(asyncio.Protocol):
 
 
 async def hand_over(
-    service: str, sock: socket.socket, ends: Ends, said: Sequence[str] = ()
+    service: str,
+    sock: socket.socket,
+    ends: Ends,
+    said: Sequence[str] = (),
+    tls: Sequence[TlsSession] = (),
 ) -> None:
     """Hand a client over to the service, which has it on return. The caller's socket stays open.
 
-    said: see PassedClient. Raises HandoverFailed.
+    said, tls: see PassedClient. Raises HandoverFailed.
     """
     carrier = _Carrier()
     stream: UnixStream | None = None
     try:
         async with asyncio.timeout(_PATIENCE):
             stream = await _connected(f"private/{service}", carrier)
-            stream.write_with(CODEC.encode(PassedClient(*ends, tuple(said))), [sock.fileno()])
+            client = PassedClient(*ends, tuple(said), tuple(tls))
+            stream.write_with(CODEC.encode(client), [sock.fileno()])
             error = await carrier.gone
     except TimeoutError:
         raise HandoverFailed(f"timeout sending connection to service {service}") from None

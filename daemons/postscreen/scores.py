@@ -1,6 +1,12 @@
-"""Lookups in DNS lists: connections from one address share a lookup that is under way."""
+"""Lookups in DNS lists: connections from one address share a lookup that is under way.
 
+Only so many are under way at a time. Where lists are slow and clients many, those that come later
+wait, rather than that dnsblog(8) had one more process for each few hundred of them.
+"""
+
+import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from daemons.postscreen.dnsbl import Score, Sites
 from libmail.clients.dnsblog import DnsblogClient
@@ -9,6 +15,8 @@ from libmail.service.pool import ServiceUnavailable
 from libmail.service.skeleton import Runtime
 
 __all__ = ["PendingScore", "Scores"]
+
+_MOST: Final = 200  # clients whose lists are looked up at a time
 
 
 class PendingScore:
@@ -33,6 +41,7 @@ class Scores:
         self._sites = sites
         self._runtime = runtime
         self._asked: dict[str, PendingScore] = {}
+        self._turns = asyncio.Semaphore(_MOST)
 
     def ask(self, address: str, tell: Callable[[], None]) -> PendingScore:
         """Look up a client. tell: called when all answers have come."""
@@ -44,6 +53,15 @@ class Scores:
         return pending
 
     async def _answered(self, address: str, pending: PendingScore) -> None:
+        async with self._turns:
+            if pending.waiting:  # else they have gone, or were judged without
+                await self._look_up(address, pending)
+        del self._asked[address]
+        pending.complete = True
+        for tell in pending.waiting:
+            tell()
+
+    async def _look_up(self, address: str, pending: PendingScore) -> None:
         try:
             async for answer in self._client.ask(address, tuple(self._sites)):
                 sites = self._sites.get(answer.domain, ())
@@ -51,7 +69,3 @@ class Scores:
         except ServiceUnavailable as error:
             pending.score.add((), (), 0)  # a failed lookup is valid for no time
             LOG.seldom("DNS lists are not asked", f": {error}")
-        del self._asked[address]
-        pending.complete = True
-        for tell in pending.waiting:
-            tell()

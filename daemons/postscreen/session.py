@@ -24,6 +24,9 @@ from daemons.postscreen.scores import PendingScore
 from daemons.postscreen.screen_tests import Action, ScreenTest
 from daemons.postscreen.screening import Screening
 from daemons.postscreen.upstream import behind_proxy
+from libmail.clients.tlsproxy import read_session
+from libmail.ipc.codec import WireError
+from libmail.ipc.messages import TlsSession
 from libmail.log import LOG
 from libmail.lookup.client_rules import keyword_set
 from libmail.net.ends import Ends
@@ -56,6 +59,7 @@ class Session:
         "_said",
         "_screening",
         "_socket",
+        "_tls",
     )
 
     def __init__(self, front: "Front", client: ClientSocket, ends: Ends) -> None:
@@ -67,6 +71,7 @@ class Session:
         self._client = ""
         self._began = 0.0  # start of the current stage, by the loop's clock
         self._said: tuple[str, ...] = ()  # to the engine, for smtpd
+        self._tls: tuple[TlsSession, ...] = ()  # one, once tlsproxy has shaken hands
         self._screening: Screening
 
     async def run(self) -> None:
@@ -270,6 +275,9 @@ class Session:
                 self._socket.send(await engine.late())
                 return
             if await self._socket.wait(left, reading=True):
+                if engine.state.secured and not self._tls:
+                    self._hear_of_tls()
+                    continue
                 replies = await engine.receive(self._socket.read())
                 if replies:
                     self._socket.send(replies)
@@ -294,6 +302,16 @@ class Session:
         finally:
             client.replace(clear)
 
+    def _hear_of_tls(self) -> None:
+        """What tlsproxy(8) says of the session, before the client says something. Raises Gone."""
+        try:
+            session, octets = read_session(self._socket.peek())
+        except WireError as error:
+            LOG.warning(f"tlsproxy: {error}")
+            raise Gone from None
+        self._socket.read(octets)
+        self._tls = (session,)
+
     async def _discarded(self) -> frozenset[str]:
         """EHLO keywords to hide from the client."""
         try:
@@ -311,7 +329,8 @@ class Session:
         try:
             with front.handing_over():
                 service = front.params.smtpd_service_name
-                await hand_over(service, self._socket.sock, self._ends, self._said)
+                sock = self._socket.sock
+                await hand_over(service, sock, self._ends, self._said, self._tls)
         except HandoverFailed as error:
             LOG.warning(str(error))
             return await self._say(_NOT_TAKEN)

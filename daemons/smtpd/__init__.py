@@ -66,8 +66,15 @@ class Front:
         runtime.spawn(self._stop())
 
     def _session(self, channel: ClientChannel) -> Coroutine[object, object, None]:
-        client, said = client_at(channel.ends), channel.said
-        session = Session(self._server, channel, VERBS, client, screened=channel.passed, said=said)
+        session = Session(
+            self._server,
+            channel,
+            VERBS,
+            client_at(channel.ends),
+            screened=channel.passed,
+            said=channel.said,
+            tls=channel.tls,
+        )
         params = self._server.params
         if params.smtpd_per_request_deadline:
             limit = RequestLimit(params.smtpd_timeout, params.smtpd_min_data_rate)

@@ -37,6 +37,7 @@ from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from daemons.smtpd.verb import Verb
+from libmail.ipc.messages import TlsSession
 from libmail.log import LOG
 from libmail.lookup.context import Lookups
 from libmail.lookup.expansion import session_values
@@ -66,7 +67,7 @@ class Session:
     __slots__ = ("_reason", "_screened", "access_denied", "authorization", "chunks", "complete",
                  "dialogue", "discard", "extras", "facts", "forwarded", "line", "login", "lookups",
                  "may_verp", "milters", "overdue", "rates", "receiving", "said", "server",
-                 "tally", "transaction", "unidentified", "verbs")  # fmt: skip
+                 "tally", "tls", "transaction", "unidentified", "verbs")  # fmt: skip
 
     def __init__(
         self,
@@ -77,12 +78,14 @@ class Session:
         *,
         screened: bool = False,
         said: tuple[str, ...] = (),
+        tls: tuple[TlsSession, ...] = (),
     ) -> None:
         """client: its names are not known yet. screened: another program has looked at whether it
-        waits for the greeting. said: see PassedClient."""
+        waits for the greeting. said, tls: see PassedClient."""
         self.server = server
         self._screened = screened
         self.said = said
+        self.tls = tls
         self.overdue: Answer | None = None
         self.lookups: Lookups = server.lookups  # or those that record this session
         self.verbs = verbs

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from daemons.smtpd.answer import SessionEnded
 from libmail.handshakes.events import TlsError
 from libmail.log import LOG
+from libmail.lookup.facts import Tls
 from libmail.net.channel import ClientGone, ServerStopping
 from libmail.tls.errors import TlsFailed, warn_of_problems
 from libmail.tls.facts import Trust
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from daemons.smtpd.rates import ClientRates
     from daemons.smtpd.session import Session
 
-__all__ = ["begin_wrapped", "start_tls"]
+__all__ = ["agree", "begin_wrapped", "start_tls"]
 
 
 async def begin_wrapped(session: "Session") -> None:
@@ -63,6 +64,11 @@ async def start_tls(session: "Session", received: bytes = b"") -> None:
     except ServerStopping:
         raise SessionEnded from None  # there is no way to say anything now
     dialogue.channel, dialogue.bindings = inside, inside.bindings
+    await agree(session, tls)
+
+
+async def agree(session: "Session", tls: Tls) -> None:
+    """What follows from a handshake. Raises SessionEnded."""
     session.facts.tls = tls
     if session.rates is not None and not tls.agreed.resumed:
         await _count(session, session.rates)

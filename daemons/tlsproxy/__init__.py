@@ -5,8 +5,9 @@ writes: nothing. tells: nobody. serves: clients in the network, whose sockets co
 
 needs: keys and certificates before the jail; after it private/tlsmgr.
 
-A hijacked one has the keys, and reads what such clients say; it has no way to their mail: they are
-on trial, and get no recipient accepted. Settings are those of main.cf whose names begin with
+A hijacked one has the keys, and reads what such clients say. Mail is among that only where they go
+on with smtpd in the same session (postscreen_deep_handover), which then believes what is said here
+of the session and of the client's certificate. Settings are those of main.cf whose names begin with
 tlsproxy_, where they are not those of smtpd, otherwise with postscreen_.
 """
 

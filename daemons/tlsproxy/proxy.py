@@ -1,20 +1,23 @@
 """The sessions of tlsproxy(8): TLS at one end, octets in the clear at the other.
 
-Neither end is read from while the other does not take what it was sent, so that a session holds no
-more than some 64 KiB. A client has so many seconds for its handshake, and for each wait after it,
-as postscreen(8) says, which closes its end when it has enough.
+The client is not read from while the other end does not take what it says, or the client what it is
+sent, so that a session holds no more than some 64 KiB. A client has so many seconds for its
+handshake as postscreen(8) says. After that postscreen, or smtpd(8) that it hands the other end to,
+has time limits of its own, and closes that end when it has enough, or when the system stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from daemons.tlsproxy.events import Connect, Disconnect, HandshakeFailed
+from libmail.handshakes.told import told
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import TlsProxyReply, TlsProxyRequest
+from libmail.ipc.messages import CODEC, TlsProxyReply, TlsProxyRequest
 from libmail.log import LOG, printable
 from libmail.net.channel import ClientChannel, ClientGone, ClientSilent, ServerStopping
 from libmail.net.channel_watch import ChannelWatch
@@ -33,13 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["Proxy"]
 
 _LONGEST_NAME = 100
+_IDLE = 86_400.0  # seconds, longer than anybody waits for a client
 
 
 class _ClearEnd(asyncio.Protocol):
-    """postscreen's end. What it says goes to the client; `taken` is for what the client says."""
+    """The other end. What it says goes to the client; `taken` is for what the client says.
 
-    def __init__(self, inside: TlsChannel) -> None:
+    close: called when it is closed.
+    """
+
+    def __init__(self, inside: TlsChannel, close: Callable[[], None]) -> None:
         self._inside = inside
+        self._close = close
         self._blocked = False
         self._wakeup = Wakeup(asyncio.get_running_loop())
 
@@ -50,7 +58,7 @@ class _ClearEnd(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the stream. The client gets what was said, and the session ends."""
         self._blocked = False
-        self._inside.close()
+        self._close()
         self._wakeup.wake()
 
     def pause_writing(self) -> None:
@@ -119,8 +127,14 @@ class Proxy:
         await self._loop.connect_accepted_socket(lambda: channel, network)
         try:
             address = client.partition("[")[2].partition("]")[0]
-            inside, _ = await handshakes.perform(channel, client, timeout, address=address)
-            await self._relay(inside, clear)
+            inside, tls = await handshakes.perform(channel, client, timeout, address=address)
+
+            def close() -> None:
+                channel.limit(timeout)
+                inside.close()
+
+            channel.limit(_IDLE)
+            await self._relay(inside, clear, CODEC.encode(told(tls, handshakes.terms)), close)
         except TlsFailed as error:
             warn_of_problems(error.problems)
             LOG.event(HandshakeFailed(client, error.reason))
@@ -130,14 +144,24 @@ class Proxy:
             channel.session_over()
             await closed.wait()
 
-    async def _relay(self, inside: TlsChannel, clear: socket.socket) -> None:
-        """Pass on what both ends say. Raises ClientGone, ClientSilent, ServerStopping."""
-        end = _ClearEnd(inside)
+    async def _relay(
+        self,
+        inside: TlsChannel,
+        clear: socket.socket,
+        session: bytes,
+        close: Callable[[], None],
+    ) -> None:
+        """Pass on what both ends say. session: what is said first. close: closes the client's end.
+
+        Raises ClientGone, ClientSilent.
+        """
+        end = _ClearEnd(inside, close)
         stream = UnixStream(stream_socket(clear.detach()), end)
         try:
+            stream.write(session)
             while True:
-                stream.write(await inside.read(idle=True))
+                stream.write(await inside.read(idle=False))
                 await end.taken()
         finally:
-            inside.close()
+            close()
             stream.close()

@@ -6,10 +6,11 @@ Called by: postscreen. Asks: `private/tlsproxy`.
 import socket
 from typing import Final
 
-from libmail.ipc.messages import TlsProxyReply, TlsProxyRequest
+from libmail.ipc.codec import Unframer, WireError
+from libmail.ipc.messages import CODEC, TlsProxyReply, TlsProxyRequest, TlsSession
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
-__all__ = ["TlsProxyClient"]
+__all__ = ["TlsProxyClient", "read_session"]
 
 _PATIENCE: Final = 10.0  # seconds to wait for the answer
 
@@ -23,9 +24,9 @@ class TlsProxyClient:
     async def begin(self, sock: socket.socket, client: str, timeout: float) -> socket.socket:
         """Hand a client's socket over, of which the caller closes its own copy.
 
-        client, timeout: see TlsProxyRequest. Returns the socket that carries the data within TLS;
-        it is closed when the session ends, also if the handshake fails. Raises ServiceUnavailable,
-        OSError, and leaves the client's socket alone then.
+        client, timeout: see TlsProxyRequest. Returns the socket that carries the data within TLS,
+        behind what `read_session` reads; it is closed when the session ends, also if the handshake
+        fails. Raises ServiceUnavailable, OSError, and leaves the client's socket alone then.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -40,3 +41,16 @@ class TlsProxyClient:
             ours.close()
             raise
         return ours
+
+
+def read_session(data: bytes) -> tuple[TlsSession, int]:
+    """What the socket begins with, and how many octets that is. Raises WireError.
+
+    It comes in one piece, as nothing was sent before it.
+    """
+    frames = Unframer(CODEC)
+    frames.receive_data(data)
+    session = frames.next_event()
+    if not isinstance(session, TlsSession):
+        raise WireError("no TLS session")
+    return session, len(data) - frames.pending

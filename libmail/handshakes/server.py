@@ -8,8 +8,9 @@ and the session cache; without it every handshake is a full one, and works.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
@@ -39,6 +40,24 @@ from libmail.tls.traces import Tracer
 __all__ = ["HandshakeParams", "Handshakes", "open_handshakes"]
 
 _CACHE: Final = "smtpd"  # the session cache of tlsmgr(8) that all servers share
+_OF_THE_SERVICE: Final = frozenset(
+    {  # when it uses TLS, and how it identifies itself
+        "smtpd_enforce_tls",
+        "smtpd_tls_always_issue_session_ids",
+        "smtpd_tls_cert_file",
+        "smtpd_tls_chain_files",
+        "smtpd_tls_dcert_file",
+        "smtpd_tls_dkey_file",
+        "smtpd_tls_eccert_file",
+        "smtpd_tls_eckey_file",
+        "smtpd_tls_key_file",
+        "smtpd_tls_security_level",
+        "smtpd_tls_session_cache_database",
+        "smtpd_tls_session_cache_timeout",
+        "smtpd_tls_wrappermode",
+        "smtpd_use_tls",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,10 @@ class HandshakeParams:
 
 
 class Handshakes:
-    """The TLS engine of a service. Made by `open_handshakes`."""
+    """The TLS engine of a service. Made by `open_handshakes`.
+
+    terms: the same for services that ask the same of a session, and tell the same of a client.
+    """
 
     def __init__(
         self,
@@ -61,12 +83,14 @@ class Handshakes:
         names: ChainsByName,
         loglevels: LogLevels,
         *,
+        terms: str,
         program: str,
         traces: int,
     ) -> None:
         """names: other chains than those of the context. program: for names of traces, of which
         there may be so many in a second. Raises TlsConfigError.
         """
+        self.terms = terms
         self._context = context
         self._loglevels = loglevels
         self._digest = told.smtpd_tls_fingerprint_digest
@@ -225,6 +249,14 @@ def open_handshakes(
         tlsmgr,
         ChainsByName(maps.find),
         loglevels,
+        terms=_terms(params, common, told.smtpd_tls_fingerprint_digest, enforced=level.enforced),
         program=name.partition(" ")[0],
         traces=common.tls_trace_rate_limit,
     )
+
+
+def _terms(params: ServerTlsParams, common: TlsParams, digest: str, *, enforced: bool) -> str:
+    """See `Handshakes`."""
+    own = {name: value for name, value in asdict(params).items() if name not in _OF_THE_SERVICE}
+    settings = (own, common, digest, enforced)
+    return hashlib.sha256(repr(settings).encode("utf-8", "surrogateescape")).hexdigest()

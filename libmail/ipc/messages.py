@@ -22,7 +22,8 @@ The exchanges, and the socket that they use:
   ClientUse, asked by anvil;
 - `private/oauth2`: TokenRequest -> TokenReply; or a wake-up from master;
 - `private/verify`: VerifyQuery, VerifyUpdate -> VerifyReply;
-- `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply;
+- `private/tlsproxy`: TlsProxyRequest, with two descriptors -> TlsProxyReply; over one of these
+  TlsSession, when there is one;
 - `private/dnsblog`: DnsListQuery -> DnsListAnswer, one for each domain, as they come;
 - `private/connector`: ConnectRequest, ScratchRequest -> ConnectReply, with a descriptor;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
@@ -107,6 +108,7 @@ __all__ = [
     "TicketKeysRequest",
     "TlsProxyReply",
     "TlsProxyRequest",
+    "TlsSession",
     "TlsTrace",
     "TokenReply",
     "TokenRequest",
@@ -447,11 +449,41 @@ class Leaving(NamedTuple):
     """
 
 
+class TlsSession(NamedTuple):
+    """tlsproxy -> postscreen: what is known of a TLS session, ahead of what is said within.
+
+    See `libmail.lookup.facts.Tls`. exchange, server, client: name, detail and digest of each
+    algorithm, "" for what is not known. terms: `Handshakes.terms` of where it was begun.
+    """
+
+    protocol: str
+    cipher: str
+    bits: int
+    of_bits: int
+    resumed: bool
+    exchange: str
+    exchange_detail: str
+    server: str
+    server_detail: str
+    server_digest: str
+    client: str
+    client_detail: str
+    client_digest: str
+    trust: str
+    subject: str
+    issuer: str
+    fingerprint: str
+    key: str
+    sni: str
+    terms: str
+
+
 class PassedClient(NamedTuple):
     """postscreen -> a service of type pass: a client, whose open socket comes beside the message.
 
     Addresses and ports are those that the service shall believe, be it that a proxy told them.
     said: lines of the client that have been read; all but the last were answered with a 2xx code.
+    tls: one, if the socket is that of tlsproxy, which carries what is said within TLS.
     """
 
     client_address: str
@@ -459,14 +491,15 @@ class PassedClient(NamedTuple):
     server_address: str
     server_port: str
     said: tuple[str, ...] = ()
+    tls: tuple[TlsSession, ...] = ()
 
 
 class TlsProxyRequest(NamedTuple):
     """postscreen -> tlsproxy: be the server in a TLS session with a client.
 
     Two sockets come beside the message: that of the client, and one end of a pair, over which goes
-    in the clear what is said inside. client: for the log. timeout: seconds, for the handshake, and
-    for each wait for the client.
+    in the clear what is said inside, TlsSession first. client: for the log. timeout: seconds, for
+    the handshake, and for the client to take what it is sent.
     """
 
     client: str
@@ -914,6 +947,7 @@ CODEC: Final = Codec(
         TicketKeysRequest,
         TlsProxyReply,
         TlsProxyRequest,
+        TlsSession,
         TlsTrace,
         TokenReply,
         TokenRequest,

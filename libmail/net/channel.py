@@ -13,6 +13,7 @@ import termios
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from libmail.ipc.messages import TlsSession
 from libmail.net.ends import Ends, ends_of
 from libmail.net.wakeup import Wakeup
 
@@ -97,7 +98,8 @@ class ClientChannel(asyncio.Protocol):
     """A client's connection. `deadline` is looked at now and then by whoever owns it.
 
     request_limit: holds instead of the limit for each wait, where there is one. passed: another
-    program has accepted it. said: lines that the client has said to that one.
+    program has accepted it. said: lines that the client has said to that one. tls: one session, if
+    that was within TLS, which yet another program goes on to carry.
     """
 
     __slots__ = (
@@ -120,6 +122,7 @@ class ClientChannel(asyncio.Protocol):
         "passed",
         "request_limit",
         "said",
+        "tls",
         "transport",
     )
 
@@ -139,6 +142,7 @@ class ClientChannel(asyncio.Protocol):
         self.ends = Ends() if ends is None else ends
         self.passed = ends is not None
         self.said: tuple[str, ...] = ()
+        self.tls: tuple[TlsSession, ...] = ()
         self._loop = loop
         self._limit = limit
         self._connected: Callable[[ClientChannel], None] | None = connected
@@ -293,6 +297,10 @@ class ClientChannel(asyncio.Protocol):
                 self.transport.close()
 
     # for its owner
+
+    def limit(self, seconds: float) -> None:
+        """Another limit than smtpd_timeout from now on."""
+        self._limit = seconds
 
     def session_over(self) -> None:
         """Nobody uses the connection any more."""

@@ -39,7 +39,7 @@ class ClientChannels:
     def take_over(self, client: Passed) -> asyncio.Protocol:
         """Another program hands a client over."""
         channel = ClientChannel(self._loop, self._limit, *self._callbacks, client.ends)
-        channel.said = client.said
+        channel.said, channel.tls = client.said, client.tls
         return channel
 
     def stop(self) -> None:

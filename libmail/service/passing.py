@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import PassedClient
+from libmail.ipc.messages import PassedClient, TlsSession
 from libmail.log import LOG
 from libmail.net.ends import Ends
 from libmail.net.unix_stream import StrayDescriptors, UnixStream
@@ -29,11 +29,12 @@ _PATIENCE: Final = 10.0  # seconds from the connection to the message
 
 
 class Passed(NamedTuple):
-    """A client. sock: does not block. ends, said: as the other program says, see PassedClient."""
+    """A client. sock: does not block. ends, said, tls: see PassedClient."""
 
     sock: socket.socket
     ends: Ends
     said: tuple[str, ...] = ()
+    tls: tuple[TlsSession, ...] = ()
 
 
 async def receive_client(
@@ -55,7 +56,7 @@ async def receive_client(
             message = await connection.receive_as(PassedClient)
         ends = _ends(message)
         (fd,) = stream.take_descriptors(1)
-        return Passed(stream_socket(fd), ends, message.said)
+        return Passed(stream_socket(fd), ends, message.said, message.tls)
     except (ConnectionLost, WireError, StrayDescriptors, TimeoutError, OSError) as err:
         LOG.warning(f"{name}: no client was handed over: {err or type(err).__name__}")
         return None

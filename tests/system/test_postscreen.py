@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.crowd import crowded, visit
+from bench.crowd import GUARDS, crowded, memory_by_program, secured, visit
 from bench.crowd import screened as crowd_settings
 from tests.certificates import Authority
 from tests.system.harness import Instance
@@ -244,27 +244,25 @@ def test_proxy_protocol(header: bytes | None) -> None:
         system.wait_for_log("haproxy read: ")
 
 
-def memory_of(system: Instance, program: str = "postscreen") -> int:
-    """Octets that the last process of a program holds, resident and its own."""
-    pid = re.findall(rf"{program}\[(\d+)\]", system.log_text())[-1]
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return 1024 * sum(int(n) for n in re.findall(r"(?m)^Private_\w+: +(\d+)", file.read()))
-
-
 @pytest.mark.parametrize("deep_handover", ["yes", "no"])
-def test_real_clients_beside_a_crowd_of_bots(deep_handover: str) -> None:
-    """Bots that talk early, pipeline, speak HTTP or hang are held off; every real client's mail
-    arrives, with the first attempt where it need not come again."""
+def test_real_clients_beside_a_crowd_of_bots(deep_handover: str, short_tmp: Path) -> None:
+    """Bots that talk early, pipeline, speak HTTP, hang, or begin TLS are held off; every real
+    client's mail arrives, with the first attempt where it need not come again."""
     crowd, real = 400, 20
+    settings = {**secured(short_tmp), "postscreen_deep_handover": deep_handover}
     with (
-        screened(crowd_settings(crowd, {"postscreen_deep_handover": deep_handover})) as system,
-        crowded(system.smtp_port, crowd) as bots,
+        screened(crowd_settings(crowd, settings)) as system,
+        crowded(system.smtp_port, crowd, tls=True) as bots,
     ):
         system.allow("improper command pipelining|non-SMTP command")
-        wait_until(lambda: bots.seen >= crowd)
+        wait_until(lambda: bots.present >= crowd)
+        system.wait_for_log("tlsproxy.*: CONNECT from")
         with ThreadPoolExecutor(real) as pool:
             visits = list(pool.map(partial(visit, system.smtp_port), range(real)))
-        assert memory_of(system) < 150_000_000
+        memory = memory_by_program(system)
+        assert memory["postscreen"]
+        assert memory["tlsproxy"]
+        assert sum(memory[name] for name in GUARDS) < 80_000_000
         if deep_handover == "yes":
             assert sum(visit.attempts for visit in visits) == real
         system.wait_for_log("status=sent", count=real)
@@ -314,6 +312,64 @@ def test_tls_through_tlsproxy(short_tmp: Path) -> None:
         system.wait_for_log(rf"PASS NEW {who}")
 
 
+DEEP = {
+    "postscreen_bare_newline_enable": "yes",
+    "postscreen_deep_handover": "yes",
+    "smtpd_tls_received_header": "yes",
+}
+
+
+def test_a_session_within_tls_goes_on(short_tmp: Path) -> None:
+    """What tlsproxy has agreed upon, and the certificate that it has seen, count in smtpd."""
+    authority = Authority(short_tmp / "clients")
+    issued = authority.issue("client.test")
+    context = insecure()
+    context.load_cert_chain(issued.certificate, issued.key)
+    authority.certificate.chmod(0o644)
+    settings = {
+        **certified(short_tmp),
+        **DEEP,
+        "smtpd_tls_CAfile": str(authority.certificate),
+        "smtpd_tls_ask_ccert": "yes",
+        "smtpd_sender_restrictions": "check_ccert_access "
+        "pcre:{{/^([0-9A-F]{2}:){15,}/ prepend X-Known: yes}}",
+    }
+    with screened(settings) as system:
+        with client(system, "127.0.1.1") as smtp:
+            smtp.starttls(context=context)
+            for subject in (b"first", b"second"):
+                smtp.sendmail("a@client.test", ["alice@virtual.test"], b"Subject: " + subject)
+            assert isinstance(smtp.sock, ssl.SSLSocket)
+            cipher, protocol, _ = smtp.sock.cipher() or ("", "", 0)
+        system.wait_for_log("status=sent", count=2)
+        counts = r"ehlo=1 starttls=1 mail=2 rcpt=2 data=2 quit=1 commands=9$"
+        system.wait_for_log(rf"smtpd\[.*: disconnect from unknown\[127\.0\.1\.1\] {counts}")
+        system.wait_for_log(r"tlsproxy\[.*: DISCONNECT \[127\.0\.1\.1\]")
+        for message in system.maildir("alice"):
+            text = b" ".join(message.split())
+            assert f"(using {protocol} with cipher {cipher} (".encode() in text
+            assert b'(Client CN "client.test", Issuer "Test CA" (verified OK))' in text
+            assert b"with ESMTPS id" in text
+            assert b"X-Known: yes" in text
+
+
+def test_a_session_within_tls_that_smtpd_would_not_have_begun(short_tmp: Path) -> None:
+    """It asks for certificates, tlsproxy does not: the client comes again, and shakes hands."""
+    with screened({**certified(short_tmp), **DEEP}) as system:
+        system.configure({}, ["smtpd pass - - n - - smtpd -o smtpd_tls_ask_ccert=yes"])
+        assert system.run("postfix", "reload").returncode == 0
+        system.wait_for_log("reload")
+        answers = []
+        for _ in range(2):
+            with client(system, "127.0.1.1") as smtp:
+                smtp.starttls(context=insecure())
+                smtp.ehlo()
+                smtp.mail("a@client.test")
+                answers.append(smtp.rcpt("alice@virtual.test")[0])
+        assert answers == [421, 250]
+        system.wait_for_log("cannot go on in the TLS session of tlsproxy: other settings")
+
+
 def test_many_handshakes_that_never_go_on(short_tmp: Path) -> None:
     """They are bounded in number and memory, and others get theirs."""
     crowd = 400
@@ -338,7 +394,7 @@ def test_many_handshakes_that_never_go_on(short_tmp: Path) -> None:
             smtp.ehlo()
             smtp.mail("a@client.test")
             assert smtp.rcpt("alice@virtual.test")[0] == 450
-        assert memory_of(system, "tlsproxy") < 100_000_000
+        assert memory_by_program(system)["tlsproxy"] < 100_000_000
         stack.close()
         system.wait_for_log("TLS handshake failed for service=smtpd peer=", count=crowd)
         system.wait_for_log(r"tlsproxy\[.*DISCONNECT", count=crowd + 1)

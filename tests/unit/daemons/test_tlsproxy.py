@@ -8,23 +8,26 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import pytest
 
 from daemons.tlsproxy import of_proxy
 from daemons.tlsproxy.proxy import Proxy
-from libmail.clients.tlsproxy import TlsProxyClient
+from libmail.clients.tlsproxy import TlsProxyClient, read_session
 from libmail.config import Config, open_config
 from libmail.handshakes.server import HandshakeParams, Handshakes, open_handshakes
+from libmail.handshakes.told import heard, told
 from libmail.ipc.codec import WireError
-from libmail.ipc.messages import TlsProxyRequest
+from libmail.ipc.messages import CODEC, FlushReply, TlsProxyRequest, TlsSession
 from libmail.log import LOG
+from libmail.lookup.facts import Tls
 from libmail.net.unix_stream import UnixStream
 from libmail.service.connection import Connection, ConnectionLost
 from libmail.service.pool import ServicePool, ServiceUnavailable
 from libmail.service.skeleton import Runtime
 from libmail.tables.table import TableOptions
+from libmail.tls.facts import Agreed, Algorithm, Trust
 from libmail.tls.levels import Level
 from libmail.tls.params import ServerTlsParams
 from tests.certificates import Authority
@@ -46,21 +49,23 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
+def opened(config: Config, level: Level = Level.MAY) -> Handshakes:
+    return open_handshakes(
+        of_proxy(config, ServerTlsParams),
+        of_proxy(config, HandshakeParams),
+        config,
+        level,
+        TableOptions.of(config),
+        "tlsproxy",
+        loglevel_maps="postscreen_tls_loglevel_maps",
+    )
+
+
 @pytest.fixture
 def handshakes(short_tmp: Path, authority: Authority) -> Handshakes:
     chain = authority.issue("mail.test").chain
     config = configured(short_tmp, f"smtpd_tls_chain_files = {chain}", "smtpd_tls_loglevel = 1")
-    params, told = of_proxy(config, ServerTlsParams), of_proxy(config, HandshakeParams)
-    options = TableOptions.of(config)
-    return open_handshakes(
-        params,
-        told,
-        config,
-        Level.MAY,
-        options,
-        "tlsproxy",
-        loglevel_maps="postscreen_tls_loglevel_maps",
-    )
+    return opened(config)
 
 
 class World:
@@ -105,7 +110,10 @@ class World:
         self.spawn(self._serve(connection))
 
     async def hand_over(self, timeout: float = PATIENCE) -> tuple[socket.socket, Streams]:
-        """A client's socket, and the streams of postscreen, once the client is handed over."""
+        """A client's socket, and the streams of postscreen, once the client is handed over.
+
+        They begin with `session`.
+        """
         client, accepted = socket.socketpair()
         client.setblocking(False)
         with accepted:
@@ -115,6 +123,14 @@ class World:
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def session(hear: asyncio.StreamReader) -> TlsSession:
+    """What tlsproxy says first."""
+    head = await hear.readexactly(4)
+    found, octets = read_session(head + await hear.readexactly(int.from_bytes(head, "big")))
+    assert octets == 4 + int.from_bytes(head, "big")
+    return found
 
 
 async def shaken(client: socket.socket) -> Streams:
@@ -149,6 +165,9 @@ def test_both_ends_hear_each_other(run: Callable[..., None]) -> None:
         client, (hear, say) = await world.hand_over()
         reader, writer = await shaken(client)
         writer.write(b"EHLO x\r\n")
+        agreed = heard(await session(hear)).agreed
+        protocol, cipher = writer.get_extra_info("cipher")[1::-1]
+        assert (agreed.protocol, agreed.cipher) == (protocol, cipher)
         assert await hear.readline() == b"EHLO x\r\n"
         say.write(b"250 x\r\n")
         assert await reader.readline() == b"250 x\r\n"
@@ -184,6 +203,7 @@ def test_a_client_is_not_read_from_while_nobody_listens(run: Callable[..., None]
         assert held[-1] > 4 * len(MUCH)
         assert not drained.done()
         cast(asyncio.Transport, say.transport).resume_reading()
+        await session(hear)
         assert await hear.readexactly(8 * len(MUCH)) == 8 * MUCH
         await drained
         writer.transport.abort()
@@ -268,3 +288,49 @@ def test_whose_settings_count(tmp_path: Path) -> None:
     assert params.smtpd_tls_ciphers == "low"
     assert params.smtpd_tls_protocols == ">=TLSv1.2"
     assert of_proxy(config, HandshakeParams).smtpd_tls_loglevel == "3"
+
+
+SECP: Final = Algorithm("x25519")
+RSA: Final = Algorithm("RSA-PSS", "2048 bits", "SHA256")
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        Tls(Agreed("TLSv1.2", "AES256", 256, 256, False), Trust.ANONYMOUS),
+        Tls(Agreed("TLSv1.3", "AES", 128, 256, True, SECP, RSA, RSA), Trust.TRUSTED, "a", "b", "c"),
+    ],
+    ids=["anonymous", "known"],
+)
+def test_facts_are_told(tls: Tls) -> None:
+    message = CODEC.encode(told(tls, "terms"))
+    session, octets = read_session(message + b"EHLO x\r\n")
+    assert octets == len(message)
+    assert (heard(session), session.terms) == (tls, "terms")
+
+
+def test_facts_that_are_none() -> None:
+    tls = Tls(Agreed("TLSv1.2", "AES256", 256, 256, False), Trust.ANONYMOUS)
+    message = told(tls, "")
+    with pytest.raises(WireError, match="no degree of trust: 'Much'"):
+        heard(message._replace(trust="Much"))
+    for data in (b"", CODEC.encode(message)[:-1], CODEC.encode(FlushReply("")), b"EHLO x\r\n"):
+        with pytest.raises(WireError):
+            read_session(data)
+
+
+@pytest.mark.parametrize(
+    ("setting", "same"),
+    [
+        ("smtpd_tls_session_cache_timeout = 5s", True),
+        ("smtpd_tls_ask_ccert = yes", False),
+        ("smtpd_tls_fingerprint_digest = md5", False),
+        ("smtpd_tls_protocols = >=TLSv1.3", False),
+        ("tls_high_cipherlist = ECDHE+AESGCM", False),
+    ],
+)
+def test_terms(handshakes: Handshakes, short_tmp: Path, setting: str, same: bool) -> None:
+    settings = [(short_tmp / "main.cf").read_text(), setting]
+    there = opened(configured(short_tmp, *settings))
+    assert (there.terms == handshakes.terms) == same
+    assert opened(configured(short_tmp, *settings), Level.ENCRYPT).terms != there.terms

@@ -92,6 +92,15 @@ def test_client_that_goes_on_with_smtpd(world: World) -> None:
     assert world.logged == []
 
 
+def test_only_what_was_said_within_tls_goes_on(world: World) -> None:
+    talk = Talk(world, DEEP)
+    talk.each("EHLO before.test\r\nMAIL FROM:<a@c.test>\r\n")
+    talk.engine.state.restart()
+    talk.each("MAIL FROM:<b@c.test>\r\n")
+    assert talk.say("RCPT TO:<b@mail.test>\r\n") == []
+    assert talk.engine.said == ("MAIL FROM:<b@c.test>", "RCPT TO:<b@mail.test>")
+
+
 def test_client_without_a_name_goes_on_with_smtpd(world: World) -> None:
     talk = Talk(world, DEEP)
     assert talk.each("MAIL FROM:<>\r\n") == ["250 2.1.0 Ok"]
@@ -100,14 +109,12 @@ def test_client_without_a_name_goes_on_with_smtpd(world: World) -> None:
     assert talk.engine.said == ("MAIL FROM:<>", "RCPT TO:<x@y>")
 
 
-@pytest.mark.parametrize("reason", ["failed", "vetoed", "TLS", "more has come"])
+@pytest.mark.parametrize("reason", ["failed", "vetoed", "more has come"])
 def test_client_that_has_to_come_again(world: World, reason: str) -> None:
     enforced = {"postscreen_greet_action": "enforce", "postscreen_pipelining_action": "ignore"}
     talk = Talk(world, {**DEEP, **enforced}, greeted=reason != "failed")
     if reason == "vetoed":
         talk.screening.veto()
-    if reason == "TLS":
-        talk.engine.state.restart()
     more = "NOOP\r\n" if reason == "more has come" else ""
     talk.each("EHLO c.test\r\nMAIL FROM:<a@c.test>\r\n")
     refused = "550 5.5.1 Protocol error" if reason == "failed" else "450 4.3.2 Service currently"
