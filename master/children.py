@@ -24,7 +24,7 @@ from libmail.files.approved import ApprovedFiles
 from libmail.log import LOG, Fatal
 from libmail.log.setup import maillog_file, open_log
 from libmail.privileges import Jail
-from libmail.service.skeleton import STATUS, Launch, Service, Startup, run_service
+from libmail.service.skeleton import BUSY, STATUS, Launch, Service, Startup, run_service
 from master.capacity import sessions_in_a_life
 from master.endpoints import Fifo, Listener
 from master.plan import Plan
@@ -58,6 +58,11 @@ class Child:
     def available(self) -> bool:
         """Whether it can take a session."""
         return self.state > 0
+
+    @property
+    def suffices(self) -> bool:
+        """Whether it can take a session, and a core is enough for those that it has."""
+        return self.available and self.state != BUSY
 
     @property
     def held(self) -> int:

@@ -26,6 +26,7 @@ class Service:
     network: what inet sockets were opened for. children: by process id, old generations included.
     watched: whether the loop waits for clients. in_use: whether a process was ever started.
     throttle: the end of the time in which no process may be started. stress: whether others hurry.
+    cores: of this machine, for processes that are busy.
     """
 
     plan: Plan
@@ -38,6 +39,7 @@ class Service:
     wakeup: Timer | None = None
     throttle: Timer | None = None
     stress: Stress = field(default_factory=Stress)
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     def current(self, generation: int) -> Iterator[Child]:
         """The processes that count: those started since the last reload."""
@@ -46,7 +48,9 @@ class Service:
     def capacity_for_one_more(self, generation: int) -> int:
         """The clients that a further process may serve; 0: none is wanted or allowed now."""
         current = list(self.current(generation))
-        if self.throttle is not None or any(child.available for child in current):
+        if self.throttle is not None or any(child.suffices for child in current):
+            return 0
+        if len(current) >= self.cores and any(child.available for child in current):
             return 0
         return self.plan.limit.next_capacity(child.held for child in current)
 

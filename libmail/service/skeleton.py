@@ -5,7 +5,8 @@ rights or the real file system, then the jail is entered, then the event loop ru
 then connections are accepted. After the jail nothing is imported any more.
 
 A process serves up to `capacity` sessions at a time. A full one stops accepting and tells master(8)
-through the status socket, so that master starts another one while the limit allows.
+through the status socket, so that master starts another one while the limit allows. One that
+computes all the time says that, too; then master starts another one while there are cores for it.
 
 Setting MAIL_FORBID_LATE_IMPORTS in master's environment makes an import after the jail end the
 process with a panic; the tests do that.
@@ -37,9 +38,12 @@ from libmail.service.connection import UCRED
 from libmail.service.memory import limit_memory
 from libmail.service.passing import Passed, receive_client
 from libmail.service.seccomp import forbid
+from libmail.service.utilization import Utilization
 from libmail.service.watchdog import Watchdog
 
 __all__ = [
+    "BUSY",
+    "READY",
     "STATUS",
     "Handlers",
     "Launch",
@@ -51,13 +55,16 @@ __all__ = [
 
 STATUS: Final = struct.Struct("=iIi")
 """What a child tells master: process id, generation, and how it stands: 1: it can take a session;
-0: it cannot; -N: it is retiring and still serves N sessions."""
+BUSY: likewise, but its core does not suffice; 0: it cannot; -N: it is retiring and still serves N
+sessions."""
+READY: Final = 1
+BUSY: Final = 2
 
 _CREDENTIALS_SPACE: Final = socket.CMSG_SPACE(UCRED.size)
 _ACCEPT_BURST: Final = 32
 _FIFO_BURST: Final = 4096
 _ACCEPT_PAUSE: Final = 1.0  # seconds, when descriptors or memory are short
-_TABLES_CHECK: Final = 1.0  # seconds between looks for tables that have changed
+_CHECK: Final = 1.0  # seconds between looks for tables that have changed, and for too much to do
 _STOP_GRACE: Final = 5.0  # seconds that sessions get after SIGTERM
 _GC_THRESHOLDS: Final = (20_000, 20, 100)
 _FORBID_LATE_IMPORTS: Final = "MAIL_FORBID_LATE_IMPORTS"
@@ -188,9 +195,11 @@ class Runtime:
         self._tasks: set[asyncio.Task[object]] = set()
         self._used = 0
         self._accepting = False
+        self._utilization = Utilization(self._loop.time)
+        self._ready = READY  # or BUSY: what master is told while sessions can be taken
         self._burst = 1  # connections to accept at a time
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._tables_timer: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
         self._told_to_leave: list[Callable[[], None]] = []
         self._last_datagram = 0.0
         self._watchdog: Watchdog | None = None
@@ -242,7 +251,7 @@ class Runtime:
         else:
             self.retire()
 
-    # tables
+    # checks
 
     def _tables_changed(self) -> bool:
         """Retire if a table or certificate that this process has read was changed or replaced."""
@@ -255,11 +264,17 @@ class Runtime:
         self.retire()
         return True
 
-    def _check_tables(self) -> None:
-        """Check for changed tables, now and periodically while there are sessions."""
-        self._tables_timer = None
+    def _check(self) -> None:
+        """Check for changed tables, and for too much to do, now and while there are sessions."""
+        self._check_timer = None
         if not self.retiring.is_set() and not self._tables_changed() and self.sessions:
-            self._tables_timer = self._loop.call_later(_TABLES_CHECK, self._check_tables)
+            self._check_timer = self._loop.call_later(_CHECK, self._check)
+            # What a single session has to do is done on one core, wherever.
+            ready = BUSY if self.sessions > 1 and self._utilization.measure() else READY
+            if ready != self._ready:
+                self._ready = ready
+                if self._accepting:
+                    self._tell_master(ready)
 
     # tasks
 
@@ -302,7 +317,7 @@ class Runtime:
             self._loop.add_reader(listener.fileno(), receive, listener)
         for fifo in self._launch.fifos:
             self._loop.add_reader(fifo, self._read_fifo, fifo)
-        self._tell_master(1)
+        self._tell_master(self._ready)
 
     def _pause_accepting(self) -> None:
         if not self._accepting:
@@ -333,8 +348,8 @@ class Runtime:
         self.stop()
 
     def _accept(self, listener: socket.socket) -> None:
-        if self._tables_timer is None:
-            self._check_tables()
+        if self._check_timer is None:
+            self._check()
         for _ in range(self._burst):
             if not self._accepting:
                 return

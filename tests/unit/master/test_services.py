@@ -9,6 +9,7 @@ from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
 from libmail.config.master_cf import parse_master_cf
 from libmail.log import LOG
+from libmail.service.skeleton import BUSY, READY
 from master.children import Child
 from master.endpoints import Network
 from master.plan import Plan, is_disabled, plan_of
@@ -36,6 +37,10 @@ CASES = [
     ("somebody is free", [child(1, 3)], 0),
     ("all are full", [child(1, 3, 0)], 2),
     ("the limit is reached", [child(1, 3, 0), child(2, 2, 0)], 0),
+    ("the only one is busy", [child(1, 3, BUSY)], 2),
+    ("one is busy, another is not", [child(1, 2, BUSY), child(2, 2, READY)], 0),
+    ("one is busy, another is full", [child(1, 2, 0), child(2, 2, BUSY)], 0),
+    ("a busy one for each core", [child(1, 2, BUSY), child(2, 2, BUSY)], 0),
     ("a retiring process keeps its clients", [child(1, 3, -2), child(2, 2, 0)], 1),
     ("an old generation does not count", [child(1, 3, 0, 0), child(2, 2, 1, 0)], 3),
 ]
@@ -48,6 +53,7 @@ def test_capacity_for_one_more(children: list[Child], want: int) -> None:
     limit = own.plan.limit.__class__(3, clients=5)
     own.plan = Plan(own.plan.entry, own.plan.config, own.plan.program, own.plan.path, limit,
                     7, 100.0, 60.0)  # fmt: skip
+    own.cores = 2
     own.children = {one.pid: one for one in children}
     assert own.capacity_for_one_more(1) == want
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import cast
@@ -18,7 +19,7 @@ from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
 from libmail.service.passing import Passed
-from libmail.service.skeleton import STATUS, Handlers, Launch, Runtime, Startup
+from libmail.service.skeleton import BUSY, READY, STATUS, Handlers, Launch, Runtime, Startup
 from tests.unit.waiting import until
 
 FREE, FULL = 1, 0
@@ -153,6 +154,26 @@ def test_a_full_process_tells_master_and_takes_no_more() -> None:
         assert not serving.done()
         clients[2][1].close()
         await ended(serving)
+        process.close()
+
+    run(test)
+
+
+def test_a_process_that_computes_all_the_time_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr(time, "thread_time", clock)
+        process = Process(capacity=5)
+        task = asyncio.create_task(process.run())
+        assert await process.states(1) == [READY]
+        clients = [await process.connect() for _ in range(2)]
+        assert await process.states(1) == [BUSY]
+        monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+        assert await process.states(1) == [READY]
+        for _, writer in clients:
+            writer.close()
+        process.runtime.retire()
+        await ended(task)
         process.close()
 
     run(test)
