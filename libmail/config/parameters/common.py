@@ -143,6 +143,6 @@ PARAMETERS = by_name(
     Parameter("deliver_lock_attempts", INT(1), "20", "local virtual postlock"),
     Parameter("deliver_lock_delay", TIME("s", 1), "1s", "local virtual postlock"),
     Parameter("service_memory_limit", SIZE(), "4294967296", "*"),
-    Parameter("sessions_per_process", INT(1, 100000), "1000", "master"),
+    Parameter("sessions_per_process", INT(1, 100000), "2000", "master"),
     Parameter("table_auto_rebuild", BOOL, "yes", "postfix master tablewatch"),
 )  # fmt: skip

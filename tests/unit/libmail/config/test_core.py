@@ -120,7 +120,7 @@ def test_families(tmp_path: Path) -> None:
     assert opened.family("_destination_concurrency_limit", "local") == 2
     assert opened.family("_time_limit", "x") == 300.0
     assert opened.family("_time_limit", "y") == 1000.0
-    assert opened.family("_sessions_per_process", "smtpd") == 1000
+    assert opened.family("_sessions_per_process", "smtpd") == 2000
 
 
 def test_overrides_and_names(tmp_path: Path) -> None:
