@@ -151,10 +151,10 @@ class Handshake:
         self._cached = cached
         self._tracer = tracer
 
-    async def perform(self) -> PolicyError | None:
+    async def perform(self, *, hold: bool) -> PolicyError | None:
         """Perform the handshake and log the result. Returns the error if the policy is not met.
 
-        Raises HandshakeFailed.
+        hold: see SecureWire.secure. Raises HandshakeFailed.
         """
         session = self._session
         if self._loglevel.states:
@@ -164,7 +164,7 @@ class Handshake:
             self._connection.dump(LOG.info, session.relay, after=after)
         self._tracer.begin(self._connection, self._loglevel)
         try:
-            await session.wire.secure(TlsLayer(self._connection))
+            await session.wire.secure(TlsLayer(self._connection), hold=hold)
         except (TlsFailed, Lost) as error:
             self._cached.forget()
             failed = TlsFailed(_TIMED_OUT) if isinstance(error, Lost) else error

@@ -52,7 +52,7 @@ class TlsStart:
 
     async def at_once(self) -> None:
         """Wrapper mode: before the greeting."""
-        await self._perform(await self._attempt())
+        await self._perform(await self._attempt(), hold=False)
 
     def keep_session(self) -> None:
         """Cache the TLS session, when the server has sent something within TLS."""
@@ -79,7 +79,7 @@ class TlsStart:
         session.wire.send(b"STARTTLS\r\n")
         reply = await session.reply(STARTTLS)
         if reply.positive:
-            await self._perform(handshake)
+            await self._perform(handshake, hold=True)  # EHLO follows at once
             await session.greet_again(self._settings, extensions)
             self.keep_session()
             return
@@ -98,9 +98,9 @@ class TlsStart:
                 LOG.warning(error.warning)
             raise TlsRequirementFailed(Failure(error.dsn, error.reason, site=True)) from None
 
-    async def _perform(self, handshake: "Handshake") -> None:
+    async def _perform(self, handshake: "Handshake", *, hold: bool) -> None:
         try:
-            unmet = await handshake.perform()
+            unmet = await handshake.perform(hold=hold)
         except HandshakeFailed as error:
             self._report(ReportedFailure(FailureType.VALIDATION_FAILURE, error.reason))
             raise

@@ -71,19 +71,24 @@ class SecureWire(Wire):
         """The data of channel bindings by name; none without encryption."""
         return {} if self._layer is None else self._layer.bindings()
 
-    async def secure(self, layer: Layer) -> None:
+    async def secure(self, layer: Layer, *, hold: bool = False) -> None:
         """Perform the handshake; all data goes through the layer from then on.
 
-        Input from before is dropped, as an attacker may have inserted it. Raises what the layer
-        raises, and Lost for a timeout.
+        Input from before is dropped, as an attacker may have inserted it. hold: the last that the
+        layer has to say goes with what is sent next, at once. Raises what the layer raises, and
+        Lost for a timeout.
         """
         self._reader = ReplyReader()
         self._layer, self._handshaking = layer, True
         try:
             await self._handshake(layer)
+        except BaseException:
+            hold = False
+            raise
         finally:
             self._handshaking = False
-            self._speak(layer)
+            if not hold:
+                self._speak(layer)
         self._decrypt(layer)
 
     async def _handshake(self, layer: Layer) -> None:
@@ -115,7 +120,8 @@ class SecureWire(Wire):
 
     def _decrypt(self, layer: Layer) -> None:
         data = layer.read()
-        self._speak(layer)  # also reading makes something to be sent
+        if data is None:
+            self._speak(layer)  # an alert, perhaps; other things go with what we say next
         if data != b"":
             super()._receive(data or b"")
 

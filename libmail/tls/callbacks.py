@@ -15,6 +15,7 @@ __all__ = [
     "client_hello",
     "get_session",
     "information",
+    "kept",
     "new_session",
     "raise_kept",
     "server_name",
@@ -24,7 +25,7 @@ __all__ = [
 
 SESSION_INDEX: Final = 0  # of SSL_set_ex_data, reserved for the application
 _STORE_INDEX: Final = SSL.SSL_get_ex_data_X509_STORE_CTX_idx()
-_kept: Final[list[BaseException]] = []  # empty but between a callback and its caller
+kept: Final[list[BaseException]] = []  # empty but between a callback and its caller
 
 
 class Callee(Protocol):
@@ -60,14 +61,14 @@ class Callee(Protocol):
 
 
 def _keep(_kind: object, error: BaseException, _trace: object) -> None:
-    _kept.append(error)
+    kept.append(error)
 
 
 def raise_kept() -> None:
-    """Raise what a callback could not raise."""
-    if _kept:
-        error = _kept.pop()
-        _kept.clear()
+    """Raise what a callback could not raise, if there is something."""
+    if kept:
+        error = kept.pop()
+        kept.clear()
         raise error
 
 

@@ -10,6 +10,7 @@ their turn after so many octets of the network, whatever was in them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn
 
 from libmail.net.channel import Channel, ClientGone, ClientSilent
 from libmail.tls.connection import Connection, Step
@@ -44,7 +45,7 @@ class TlsChannel:
             self._connection.write(data)
         except TlsFailed:
             return  # the end of the session is told to whoever reads
-        self._send()
+        _pass_on(self._connection, self._channel)
 
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
@@ -54,7 +55,10 @@ class TlsChannel:
                 await self._channel.give_way()
             received = await self._channel.read(idle=idle)
             self._turn += len(received)
-            self._receive(received)
+            try:
+                self._connection.receive(received)
+            except TlsFailed:
+                raise ClientGone from None
         self._data = b""
         return data
 
@@ -79,34 +83,31 @@ class TlsChannel:
         """Close after what was written has been sent."""
         if not self._closed:
             self._connection.shutdown()
-            self._send()
+            _pass_on(self._connection, self._channel)
             self._closed = True
             self._connection.close()
         self._channel.close()
 
-    def _receive(self, data: bytes) -> None:
-        try:
-            self._connection.receive(data)
-        except TlsFailed:
-            raise ClientGone from None
-
     def _decrypted(self) -> bytes:
-        """What has come, without waiting for more. Raises ClientGone."""
+        """What has come, without waiting for more. Raises ClientGone.
+
+        Where that makes something to be sent, such as new keys, it goes with what we say next.
+        """
         if not self._data:
             try:
                 self._data = self._connection.read()
             except TlsClosed:
-                raise ClientGone from None
+                self._give_up()
             except TlsFailed as error:
                 warn_of_problems(error.problems)
-                raise ClientGone from None
-            finally:
-                self._send()  # also reading makes something to be sent, such as an alert
+                self._give_up()
         return self._data
 
-    def _send(self) -> None:
+    def _give_up(self) -> NoReturn:
+        """Send what the library has to say of the end."""
         if not self._closed:
             _pass_on(self._connection, self._channel)
+        raise ClientGone from None
 
 
 async def first_record(channel: Channel, received: bytes = b"") -> bytes:
@@ -143,7 +144,9 @@ async def secured(
     """Shake hands. answer: looks up what `connection.hello` asks for, and calls its `answer`.
 
     received: what has been read from the channel already. Raises TlsFailed, ServerStopping.
+    Tickets, which no client waits for, go with what is said next.
     """
+    waiting = True
     try:
         connection.receive(received)
         while (step := connection.handshake()) is not Step.DONE:
@@ -152,12 +155,14 @@ async def secured(
                 continue
             _pass_on(connection, channel)
             connection.receive(await channel.read(idle=True))
+        waiting = connection.is_awaited
     except ClientGone:
         raise TlsFailed("lost connection", lost=True) from None
     except ClientSilent:
         raise TlsFailed(_TIMED_OUT, lost=True) from None
     finally:
-        _pass_on(connection, channel)
+        if waiting:
+            _pass_on(connection, channel)
     return TlsChannel(channel, connection)
 
 

@@ -36,7 +36,7 @@ from libmail.tls.negotiation import (
     SavedSession,
     verify_words,
 )
-from libmail.tls.observation import Dump, Trace, drained, follow, new_buffer
+from libmail.tls.observation import Dump, Trace, follow, new_buffer, taken
 from libmail.tls.peer_checks import expect
 from libmail.tls.pem import Chain
 
@@ -47,12 +47,21 @@ _SYSTEM: Final = 5
 _CLOSED: Final = 6
 _WANT_HELLO: Final = 11
 _EOF_IS_AN_END: Final = 130  # BIO_C_SET_BUF_MEM_EOF_RETURN
-_IN: Final = 0  # memory BIOs
-_OUT: Final = 1
-_SCRATCH: Final = 1 << 16  # octets: four records
-_RECORD: Final = 1 << 14
+_TLS_1_3: Final = 0x0304
+_RECORD: Final = 1 << 14  # octets of content
 _MOST_UNREAD: Final = 1 << 21  # octets that may be fed and not read
 _MOST_WITHOUT_DATA: Final = 1000  # records after the handshake, in a session
+
+# Where the library writes to, between a call and the copy that is made of the result at once.
+# Calls that are made for every record are bound to names: to find them costs as much as they do.
+_CONTENT: Final = new_buffer("char[]", _RECORD)
+_CONTENT_OCTETS: Final = FFI.buffer(_CONTENT)
+_COUNT: Final = FFI.new("size_t *")
+_put: Final = CRYPTO.BIO_write
+_pending: Final = CRYPTO.BIO_ctrl_pending
+_decrypt: Final = SSL.SSL_read_ex
+_encrypt: Final = SSL.SSL_write_ex
+_Octets = bytes | bytearray | memoryview
 
 
 class Step(Enum):
@@ -81,8 +90,9 @@ class Connection:
             raise TlsConfigError("Could not allocate a TLS session", problems())
         self._held: Handle | None = FFI.gc(ssl, SSL.SSL_free)
         self._owner = owner  # the context with its authorities lives as long as we do
-        self._bios = (CRYPTO.BIO_new(CRYPTO.BIO_s_mem()), CRYPTO.BIO_new(CRYPTO.BIO_s_mem()))
-        SSL.SSL_set_bio(ssl, *self._bios)  # which owns them from now on
+        kind = CRYPTO.BIO_s_mem()
+        self._in, self._out = CRYPTO.BIO_new(kind), CRYPTO.BIO_new(kind)
+        SSL.SSL_set_bio(ssl, self._in, self._out)  # which owns them from now on
         self._negotiation = negotiation
         self._callee = FFI.new_handle(negotiation)
         negotiation.ssl = ssl
@@ -94,7 +104,7 @@ class Connection:
         self._watched: Callable[[str], None] | None = None
         self._trace: Trace | None = None
         self._dump: Dump | None = None
-        self._heard = False
+        self._unread = 0  # octets of input, at most; none: there is nothing to be had
         self._done = False
         self._end: TlsError | None = None
         self._without_data = 0  # records
@@ -107,14 +117,8 @@ class Connection:
     def _ssl(self) -> Handle:
         """The session of the library. Raises TlsFailed after close()."""
         if self._held is None:
-            raise TlsFailed("the TLS session is closed")
+            raise _closed()
         return self._held
-
-    def _bio(self, which: int) -> Handle:
-        """What the library reads from, or writes to; they go with the session."""
-        if self._held is None:
-            raise TlsFailed("the TLS session is closed")
-        return self._bios[which]
 
     def expect(self, spec: ClientSpec) -> None:
         """Say which server is the right one. Raises TlsConfigError."""
@@ -123,25 +127,35 @@ class Connection:
 
     # -- octets of the network
 
-    def receive(self, data: bytes | bytearray | memoryview) -> None:
+    def receive(self, data: _Octets) -> None:
         """Take what the network has brought. Raises TlsFailed for what is far too much."""
-        if CRYPTO.BIO_ctrl_pending(self._bio(_IN)) + len(data) > _MOST_UNREAD:
+        if self._held is None:
+            raise _closed()
+        size = len(data)
+        self._unread += size
+        if self._unread > _MOST_UNREAD:
             raise TlsFailed("too much input that nobody reads")
-        if data:
-            self._heard = True
+        if size:
             if self._dump is not None:
                 self._dump.received(bytes(data), done=self._done)
-            CRYPTO.BIO_write(self._bio(_IN), FFI.from_buffer(data), len(data))
+            _put(self._in, _argument(data), size)
 
     def end_of_input(self) -> None:
         """The network brings no more: the peer has closed the connection."""
-        self._heard = True
-        CRYPTO.BIO_ctrl(self._bio(_IN), _EOF_IS_AN_END, 0, FFI.NULL)
+        if self._held is None:
+            raise _closed()
+        self._unread += 1  # to be found by whoever reads
+        CRYPTO.BIO_ctrl(self._in, _EOF_IS_AN_END, 0, FFI.NULL)
 
     def output(self) -> bytes:
         """What the network has to take, b"" for nothing."""
-        data = drained(self._bio(_OUT))
-        if data and self._dump is not None:
+        if self._held is None:
+            raise _closed()
+        size = _pending(self._out)
+        if not size:
+            return b""
+        data = taken(self._out, size)
+        if self._dump is not None:
             self._dump.sent(data, done=self._done)
         return data
 
@@ -152,7 +166,7 @@ class Connection:
         self._raise_end()
         if self._done:
             return Step.DONE
-        if self.server and not self._heard:
+        if self.server and not self._unread:
             return Step.WANT_INPUT  # buffers of 34 KB can wait until there is something for them
         clear_problems()
         result = SSL.SSL_do_handshake(self._ssl)
@@ -169,6 +183,11 @@ class Connection:
                 return Step.HELLO
             case code:
                 raise self._failed(code)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the peer waits for the last output of a handshake that is complete."""
+        return not self.server or SSL.SSL_version(self._ssl) < _TLS_1_3
 
     @property
     def hello(self) -> Hello | None:
@@ -199,32 +218,29 @@ class Connection:
 
     def read(self) -> bytes:
         """All that has come, b"" if nothing has. Raises TlsClosed, TlsFailed at the end of it."""
-        self._raise_end()
-        parts: list[bytes] = []
+        if self._end is not None:
+            raise self._end
+        if not self._unread:
+            return b""
+        ssl, parts = self._ssl, []
         clear_problems()
-        while (part := self._read_some()) is not None:
-            parts.append(part)
+        while self._unread:
+            result = _decrypt(ssl, _CONTENT, _RECORD, _COUNT)
+            if callbacks.kept:
+                callbacks.raise_kept()
+            if result == 1:
+                parts.append(_CONTENT_OCTETS[: int(_COUNT[0])])
+                if not _pending(self._in):
+                    self._unread = 0  # a record is read whole, and no more than one at a time
+            elif not self._may_go_on(SSL.SSL_get_error(ssl, result)):
+                self._unread = 0
         if not parts:
             self._raise_end()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_some(self) -> bytes | None:
-        """Some records in one piece; None when there is no whole one, or the end has come."""
-        size = _SCRATCH if CRYPTO.BIO_ctrl_pending(self._bio(_IN)) > _RECORD else _RECORD
-        buffer, count = new_buffer("char[]", size), FFI.new("size_t *")
-        filled = 0
-        while filled <= size - _RECORD:
-            result = SSL.SSL_read_ex(self._ssl, buffer + filled, _RECORD, count)
-            callbacks.raise_kept()
-            if result == 1:
-                filled += int(count[0])
-            elif not self._may_go_on(SSL.SSL_get_error(self._ssl, result)):
-                break
-        return octets(buffer, filled) if filled else None
-
     def _may_go_on(self, code: int) -> bool:
         """Whether more can be read, as the last record was none of data."""
-        if code != _WANT_READ or not CRYPTO.BIO_ctrl_pending(self._bio(_IN)):
+        if code != _WANT_READ or not _pending(self._in):
             self._note_end(code)
             return False
         self._without_data += 1
@@ -233,7 +249,7 @@ class Connection:
             return False
         return True
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: _Octets) -> None:
         """Encrypt data; output() has it then, in records that are as full as can be.
 
         Raises TlsFailed.
@@ -242,12 +258,13 @@ class Connection:
             raise self._end
         if not data:
             return
+        ssl = self._ssl
         clear_problems()
-        written = FFI.new("size_t *")
-        result = SSL.SSL_write_ex(self._ssl, FFI.from_buffer(data), len(data), written)
-        callbacks.raise_kept()
+        result = _encrypt(ssl, _argument(data), len(data), _COUNT)
+        if callbacks.kept:
+            callbacks.raise_kept()
         if result != 1:
-            raise self._failed(SSL.SSL_get_error(self._ssl, result))
+            raise self._failed(SSL.SSL_get_error(ssl, result))
 
     def shutdown(self) -> None:
         """Say that no more will come (close_notify); the peer's answer is not waited for."""
@@ -261,7 +278,7 @@ class Connection:
             FFI.release(self._held)
             self._held = None
             self._trace = None
-            self._end = TlsFailed("the TLS session is closed")
+            self._end = _closed()
 
     # -- what the session is
 
@@ -412,6 +429,15 @@ class Connection:
         lost = code == _SYSTEM or any("unexpected eof" in line for line in found)
         self._end = TlsFailed("lost connection" if lost else "-1", () if lost else found, lost=lost)
         return self._end
+
+
+def _closed() -> TlsFailed:
+    return TlsFailed("the TLS session is closed")
+
+
+def _argument(data: _Octets) -> object:
+    """What the library can be given to read from."""
+    return data if isinstance(data, bytes) else FFI.from_buffer(data)
 
 
 _NO_MATCH: Final = Refusal(NO_DANE_MATCH, 0, verify_words(NO_DANE_MATCH))

@@ -323,19 +323,16 @@ def octets(pointer: Handle, length: int) -> bytes:
     return FFI.buffer(pointer, length)[:] if length else b""
 
 
-def version() -> int:
-    """0x30000130 is 3.0.19."""
-    return CRYPTO.OpenSSL_version_num()
+_VERSION: Final = CRYPTO.OpenSSL_version_num()  # 0x30000130 is 3.0.19
 
 
 def at_least(major: int, minor: int) -> bool:
     """Whether the library is of that version or a later one."""
-    return (version() >> 28, version() >> 20 & 0xFF) >= (major, minor)
+    return (major, minor) <= (_VERSION >> 28, _VERSION >> 20 & 0xFF)
 
 
-def clear_problems() -> None:
-    """Forget errors of whoever used the library before: Python's own ssl module, perhaps."""
-    CRYPTO.ERR_clear_error()
+clear_problems: Final = CRYPTO.ERR_clear_error
+"""Forget errors of whoever used the library before: Python's own ssl module, perhaps."""
 
 
 def problems() -> tuple[str, ...]:

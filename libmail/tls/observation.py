@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from libmail.tls import callbacks
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, text
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, octets, text
 from libmail.tls.negotiation import Negotiation
 
-__all__ = ["Dump", "Trace", "drained", "dump_lines", "follow", "new_buffer"]
+__all__ = ["Dump", "Trace", "dump_lines", "follow", "new_buffer", "taken"]
 
 _SET_ARGUMENT: Final = 16  # SSL_CTRL_SET_MSG_CALLBACK_ARG
 _LOOP: Final = 0x01  # what the callback for information is told, SSL_CB_...
@@ -21,14 +21,19 @@ _CLOSE_NOTIFY: Final = 0  # RFC 8446 §6.1
 new_buffer = FFI.new_allocator(should_clear_after_alloc=False)
 
 
-def drained(bio: Handle) -> bytes:
-    """All that is in a memory BIO."""
-    pending = CRYPTO.BIO_ctrl_pending(bio)
-    if not pending:
-        return b""
-    buffer = new_buffer("char[]", pending)
-    length = CRYPTO.BIO_read(bio, buffer, pending)
-    return FFI.buffer(buffer, length)[:] if length > 0 else b""
+_FLIGHT: Final = 1 << 13  # octets of what mostly goes out at once
+_room: Final = new_buffer("char[]", _FLIGHT)
+_octets: Final = FFI.buffer(_room)
+_get: Final = CRYPTO.BIO_read
+
+
+def taken(bio: Handle, size: int) -> bytes:
+    """What is in a memory BIO, up to so many octets."""
+    if size <= _FLIGHT:
+        data: bytes = _octets[: max(_get(bio, _room, size), 0)]
+        return data
+    buffer = new_buffer("char[]", size)
+    return octets(buffer, max(_get(bio, buffer, size), 0))
 
 
 class Trace:
@@ -47,7 +52,7 @@ class Trace:
 
     def taken(self) -> bytes:
         """What was written since the last call."""
-        told = drained(self._bio)[: self._left]
+        told = taken(self._bio, CRYPTO.BIO_ctrl_pending(self._bio))[: self._left]
         self._left -= len(told)
         if not self._left:
             self.end()
