@@ -229,7 +229,7 @@ class Finger:
         host = self._params.myhostname if server is None else server.host
         where = Where(self._destination.host or host, host)
         anchors = self._anchors.of(policy.anchor_files)
-        return connect(self._context, policy.spec(where, anchors, self._session))
+        return connect(self._context, policy.spec(where, anchors), self._session)
 
     def keep(self, connection: Connection) -> None:
         """The session, for the next handshake."""

@@ -7,7 +7,7 @@ without it every handshake is a full one, and works.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from daemons.smtp.events import TlsError, TlsEstablished, TlsPeer
@@ -97,10 +97,11 @@ class Handshakes:
         try:
             anchors = self._anchors.of(tls.policy.anchor_files)
             spec = tls.policy.spec(tls.where, anchors)
-            key = self._key(session, spec)
+            key, saved = "", b""
             if self._cache is not None:
-                spec = replace(spec, session=await self._cache.session(key))
-            connection = connect(self._context, spec)
+                key = self._key(session, spec)
+                saved = await self._cache.session(key)
+            connection = connect(self._context, spec, saved)
         except TlsConfigError as error:
             warn_of_problems(error.problems)
             raise PolicyError(error.reason) from None
@@ -203,7 +204,7 @@ class Handshake:
     @property
     def resumed(self) -> bool:
         """Whether it was that of a session of before."""
-        return self._connection.agreed.resumed
+        return self._connection.resumed
 
     def distrust(self, unmet: PolicyError | None) -> ReportedFailure | None:
         """What reports say against it, None for nothing. unmet: what `perform` has returned."""

@@ -132,11 +132,12 @@ class Handshakes:
                 inside, connection = await self._shake(channel, peer, received, address, loglevel)
         except TimeoutError:
             raise TlsFailed("Connection timed out", lost=True) from None
-        self._tell(connection, peer, loglevel)
+        facts = self._facts(connection)
+        self._tell(connection, peer, loglevel, facts)
         saved = connection.saved_session()
         if saved is not None and self._tlsmgr is not None:
             self._tlsmgr.keep(self._key(saved.session_id), saved.data)
-        return inside, self._facts(connection)
+        return inside, facts
 
     async def _shake(
         self, channel: Channel, peer: str, received: bytes, address: str, loglevel: LogLevel
@@ -179,11 +180,11 @@ class Handshakes:
         service = self._context.settings.session_context.hex()
         return f"{session_id.hex().upper()}&s={service}"
 
-    def _tell(self, connection: Connection, peer: str, loglevel: LogLevel) -> None:
+    def _tell(self, connection: Connection, peer: str, loglevel: LogLevel, facts: Tls) -> None:
         if loglevel.states and (line := connection.peer_line(peer, self._digest)):
             LOG.event(TlsPeer(peer, line))
         if loglevel.summary:
-            agreed, trust = connection.agreed, connection.trust
+            agreed, trust = facts.agreed, facts.trust
             summary = agreed.established(trust, "from", peer, connection.name_for_log)
             LOG.event(
                 TlsEstablished(

@@ -39,8 +39,8 @@ A client says with a ClientSpec, which libmail.tls.policy makes, which server is
     ...for each server (PolicyError: defer):
     policy = await choose(find_policy, find_site, params, common, nexthop, where)
     if policy.level.by_dane: policy = with_records(policy, records, base_domain)
-    spec = policy.spec(where, anchors.of(policy.anchor_files), session)
-    connection = connect(context, spec)
+    spec = policy.spec(where, anchors.of(policy.anchor_files))
+    connection = connect(context, spec, session)
     connection.handshake(); send(connection.output())
 
 and goes on in the same way, with "to" for "from". `policy.unmet(connection.trust)` is the error if

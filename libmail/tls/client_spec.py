@@ -18,7 +18,6 @@ class ClientSpec:
     or `.example.com`. tlsa: one must match; base_domain: of their records. anchors: trusted instead
     of the authorities, as from a trust-anchor file. fingerprints: one must be that of the
     certificate or key with `digest`. wide_wildcards: `*` may stand for several labels.
-    session: to be resumed, b"" for none.
     """
 
     ciphers: str
@@ -32,7 +31,6 @@ class ClientSpec:
     digest: str = "sha256"
     wide_wildcards: bool = True
     raw_keys: bool = False
-    session: bytes = b""
 
     @property
     def names_a_peer(self) -> bool:

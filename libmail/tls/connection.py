@@ -27,8 +27,14 @@ from libmail.tls.context import ClientContext, ServerContext
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsClosed, TlsConfigError, TlsError, TlsFailed
 from libmail.tls.facts import NO_DANE_MATCH, Agreed, Refusal, Trust
-from libmail.tls.inspection import PeerIdentity, agreement, peer_chain, peer_identity
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, problems, text
+from libmail.tls.inspection import (
+    PeerIdentity,
+    agreement,
+    matched_record,
+    peer_chain,
+    peer_identity,
+)
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, problems, text
 from libmail.tls.negotiation import (
     Hello,
     NameState,
@@ -106,7 +112,7 @@ class Connection:
         self._dump: Dump | None = None
         self._unread = 0  # octets of input, at most; none: there is nothing to be had
         self._done = False
-        self._end: TlsError | None = None
+        self._end: TlsError | None = None  # None: the library holds the session
         self._without_data = 0  # records
         if server:
             SSL.SSL_set_accept_state(ssl)
@@ -120,10 +126,10 @@ class Connection:
             raise _closed()
         return self._held
 
-    def expect(self, spec: ClientSpec) -> None:
-        """Say which server is the right one. Raises TlsConfigError."""
+    def expect(self, spec: ClientSpec, session: bytes = b"") -> None:
+        """Say which server is the right one. session: see `connect`. Raises TlsConfigError."""
         self._spec = spec
-        self.unusable = expect(self._ssl, spec)
+        self.unusable = expect(self._ssl, spec, session)
 
     # -- octets of the network
 
@@ -138,7 +144,7 @@ class Connection:
         if size:
             if self._dump is not None:
                 self._dump.received(bytes(data), done=self._done)
-            _put(self._in, _argument(data), size)
+            _put(self._in, data if isinstance(data, bytes) else FFI.from_buffer(data), size)
 
     def end_of_input(self) -> None:
         """The network brings no more: the peer has closed the connection."""
@@ -222,7 +228,7 @@ class Connection:
             raise self._end
         if not self._unread:
             return b""
-        ssl, parts = self._ssl, []
+        ssl, parts = self._held, []
         clear_problems()
         while self._unread:
             result = _decrypt(ssl, _CONTENT, _RECORD, _COUNT)
@@ -258,9 +264,10 @@ class Connection:
             raise self._end
         if not data:
             return
-        ssl = self._ssl
+        ssl = self._held
         clear_problems()
-        result = _encrypt(ssl, _argument(data), len(data), _COUNT)
+        source = data if isinstance(data, bytes) else FFI.from_buffer(data)
+        result = _encrypt(ssl, source, len(data), _COUNT)
         if callbacks.kept:
             callbacks.raise_kept()
         if result != 1:
@@ -286,6 +293,11 @@ class Connection:
     def agreed(self) -> Agreed:
         """What was agreed upon, after the handshake."""
         return agreement(self._ssl, server=self.server)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the session is one of before."""
+        return bool(SSL.SSL_session_reused(self._ssl))
 
     @property
     def peer(self) -> PeerIdentity | None:
@@ -328,7 +340,8 @@ class Connection:
         """What is wrong with the certificate of the peer, None if nothing is."""
         negotiation, spec = self._negotiation, self._spec
         if spec is not None and spec.fingerprints:
-            return None if self._fingerprint_matches() else _NO_MATCH
+            shown = set() if self.peer is None else self.peer.fingerprints(spec.digest)
+            return None if spec.fingerprints & shown else _NO_MATCH
         found = negotiation.refused or negotiation.misnamed
         if found is None and (code := SSL.SSL_get_verify_result(self._ssl)):
             found = Refusal(code, 0, verify_words(code))  # of the session that was resumed
@@ -354,12 +367,7 @@ class Connection:
     @property
     def dane_match(self) -> Tlsa | None:
         """The TLSA record that matched, None for none or a session that was resumed."""
-        usage, selector, matching = (FFI.new("uint8_t *") for _ in range(3))
-        data, length = FFI.new("unsigned char **"), FFI.new("size_t *")
-        if SSL.SSL_get0_dane_tlsa(self._ssl, usage, selector, matching, data, length) < 0:
-            return None
-        content = octets(data[0], int(length[0]))
-        return Tlsa(int(usage[0]), int(selector[0]), int(matching[0]), content)
+        return matched_record(self._ssl)
 
     def saved_session(self) -> SavedSession | None:
         """The session to be resumed later, if there is a new one; TLS 1.3 sends it with data."""
@@ -399,16 +407,6 @@ class Connection:
         """What was written down since the last call."""
         return self._trace.taken() if self._trace is not None else b""
 
-    def _fingerprint_matches(self) -> bool:
-        identity, spec = self.peer, self._spec
-        if identity is None or spec is None:
-            return False
-        shown = {
-            identity.certificate_fingerprint(spec.digest),
-            identity.key_fingerprint(spec.digest),
-        }
-        return not spec.fingerprints.isdisjoint(shown)
-
     # -- the end
 
     def _raise_end(self) -> None:
@@ -435,11 +433,6 @@ def _closed() -> TlsFailed:
     return TlsFailed("the TLS session is closed")
 
 
-def _argument(data: _Octets) -> object:
-    """What the library can be given to read from."""
-    return data if isinstance(data, bytes) else FFI.from_buffer(data)
-
-
 _NO_MATCH: Final = Refusal(NO_DANE_MATCH, 0, verify_words(NO_DANE_MATCH))
 
 
@@ -459,11 +452,14 @@ def accept(context: ServerContext) -> Connection:
     return Connection(context.handle, context, negotiation, settings.ciphers, server=True)
 
 
-def connect(context: ClientContext, spec: ClientSpec) -> Connection:
-    """The client's end of a session that we begin. Raises TlsConfigError."""
+def connect(context: ClientContext, spec: ClientSpec, session: bytes = b"") -> Connection:
+    """The client's end of a session that we begin. Raises TlsConfigError.
+
+    session: to be resumed, b"" for none.
+    """
     settings = context.settings
     negotiation = Negotiation(settings.verify_depth, server=False, keep=settings.cached)
     handle = context.variant(spec.ciphers, spec.protocols, spec.raw_keys)
     connection = Connection(handle, context, negotiation, spec.ciphers, server=False)
-    connection.expect(spec)
+    connection.expect(spec, session)
     return connection

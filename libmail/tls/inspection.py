@@ -13,10 +13,11 @@ from libmail.tls.certificate import (
     issuer_name,
     subject_names,
 )
+from libmail.tls.dane import Tlsa
 from libmail.tls.facts import Agreed, Algorithm
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, at_least, clear_problems, text
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, at_least, clear_problems, octets, text
 
-__all__ = ["PeerIdentity", "agreement", "peer_chain", "peer_identity"]
+__all__ = ["PeerIdentity", "agreement", "matched_record", "peer_chain", "peer_identity"]
 
 _TLS_1_3: Final = 0x0304
 _GET_PEER_DIGEST: Final = 108  # SSL_ctrl(3) commands: SSL_CTRL_GET_PEER_SIGNATURE_NID
@@ -58,6 +59,10 @@ class PeerIdentity:
             return fingerprint(self.certificate.public_key(), digest)
         return fingerprint(self.key.public_key(), digest) if self.key else ""
 
+    def fingerprints(self, digest: str) -> set[str]:
+        """Both. Raises TlsConfigError."""
+        return {self.certificate_fingerprint(digest), self.key_fingerprint(digest)}
+
     def line(self, peer: str, issuer: str, digest: str) -> str:
         """A line of the log. issuer: the word for it. Raises TlsConfigError."""
         return (
@@ -85,6 +90,16 @@ def peer_chain(ssl: Handle) -> tuple[Certificate, ...]:
     count = min(CRYPTO.OPENSSL_sk_num(stack), _MOST_CERTIFICATES)
     items = (CRYPTO.OPENSSL_sk_value(stack, index) for index in range(count))
     return tuple(Certificate.borrowed(FFI.cast("X509 *", item)) for item in items)
+
+
+def matched_record(ssl: Handle) -> Tlsa | None:
+    """The TLSA record that matched, None for none or a session that was resumed."""
+    usage, selector, matching = (FFI.new("uint8_t *") for _ in range(3))
+    data, length = FFI.new("unsigned char **"), FFI.new("size_t *")
+    if SSL.SSL_get0_dane_tlsa(ssl, usage, selector, matching, data, length) < 0:
+        return None
+    content = octets(data[0], int(length[0]))
+    return Tlsa(int(usage[0]), int(selector[0]), int(matching[0]), content)
 
 
 def agreement(ssl: Handle, *, server: bool) -> Agreed:

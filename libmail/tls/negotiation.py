@@ -35,6 +35,8 @@ _LONGEST_NAME: Final = 255
 _LONGEST_SESSION: Final = 1 << 15  # octets of a session that is worth to be kept
 _UTF8: Final = 4  # types of OSSL_PARAM(3)
 _OCTETS: Final = 5
+_data: Final = FFI.new("unsigned char **")  # where the library says what it has, and how much
+_length: Final = FFI.new("size_t *")
 _HASH: Final = FFI.new("char[]", b"SHA256")
 _PARAMETER_DIGEST: Final = FFI.new("char[]", b"digest")
 _PARAMETER_KEY: Final = FFI.new("char[]", b"key")
@@ -87,7 +89,7 @@ class Negotiation:
         accept_server_purpose: bool = False,
         keep: bool = False,
     ) -> None:
-        self.ssl: Handle = FFI.cast("SSL *", 0)
+        self.ssl: Handle = FFI.NULL
         self.refused: Refusal | None = None  # the chain is not good
         self.misnamed: Refusal | None = None  # the chain is good, for another name
         self.name = ""
@@ -165,10 +167,9 @@ class Negotiation:
         return _ASK_LATER
 
     def _extension(self, kind: int) -> bytes | None:
-        data, length = FFI.new("unsigned char **"), FFI.new("size_t *")
-        if SSL.SSL_client_hello_get0_ext(self.ssl, kind, data, length) != 1:
+        if SSL.SSL_client_hello_get0_ext(self.ssl, kind, _data, _length) != 1:
             return None
-        return octets(data[0], int(length[0]))
+        return octets(_data[0], int(_length[0]))
 
     def _asked_name(self) -> tuple[str, bool]:
         """The name (RFC 6066 §3), and whether it is well-formed; "" for none."""
@@ -239,8 +240,8 @@ class Negotiation:
             FFI.memmove(name, key.name, NAME_SIZE)
             if CRYPTO.RAND_bytes(iv, CRYPTO.EVP_CIPHER_get_iv_length(algorithm)) != 1:
                 return -1
-        key_data = FFI.new("unsigned char[]", key.cipher_key)
-        done = CRYPTO.EVP_CipherInit_ex(cipher, algorithm, FFI.NULL, key_data, iv, int(making))
+        secret = key.cipher_key
+        done = CRYPTO.EVP_CipherInit_ex(cipher, algorithm, FFI.NULL, secret, iv, int(making))
         if done != 1 or not _set_mac(mac, key.mac_key):
             return -1
         return _TICKET if making or key is newest else _TICKET_RENEW

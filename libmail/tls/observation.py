@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from libmail.tls import callbacks
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, octets, text
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, text
 from libmail.tls.negotiation import Negotiation
 
 __all__ = ["Dump", "Trace", "dump_lines", "follow", "new_buffer", "taken"]
@@ -31,9 +31,10 @@ def taken(bio: Handle, size: int) -> bytes:
     """What is in a memory BIO, up to so many octets."""
     if size <= _FLIGHT:
         data: bytes = _octets[: max(_get(bio, _room, size), 0)]
-        return data
-    buffer = new_buffer("char[]", size)
-    return octets(buffer, max(_get(bio, buffer, size), 0))
+    else:
+        buffer = new_buffer("char[]", size)
+        data = FFI.buffer(buffer)[: max(_get(bio, buffer, size), 0)]
+    return data
 
 
 class Trace:

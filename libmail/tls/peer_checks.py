@@ -20,17 +20,17 @@ _MULTI_LABEL_WILDCARDS: Final = 0x8
 _LONGEST_NAME: Final = 255
 
 
-def expect(ssl: Handle, spec: ClientSpec) -> tuple[Tlsa, ...]:
+def expect(ssl: Handle, spec: ClientSpec, saved: bytes = b"") -> tuple[Tlsa, ...]:
     """Configure a session. Returns the TLSA records, or anchors, that the library cannot use.
 
-    Raises TlsConfigError.
+    saved: a session to be resumed, b"" for none. Raises TlsConfigError.
     """
     unusable = _add_records(ssl, spec)
     _add_names(ssl, spec)
     if spec.server_name:
         _ask_for(ssl, spec.server_name)
-    if spec.session:
-        session = decoded_session(spec.session)
+    if saved:
+        session = decoded_session(saved)
         if session != FFI.NULL:  # one of another version of the library is as good as none
             SSL.SSL_set_session(ssl, session)
             SSL.SSL_SESSION_free(session)

@@ -98,9 +98,7 @@ class Policy:
         """Of few fields: session keys are looked up many times for each message."""
         return hash((self.level, self.match, self.base_domain))
 
-    def spec(
-        self, where: Where, anchors: tuple[Tlsa, ...] = (), session: bytes = b""
-    ) -> ClientSpec:
+    def spec(self, where: Where, anchors: tuple[Tlsa, ...] = ()) -> ClientSpec:
         """The specification for the engine. anchors: from anchor_files. Raises PolicyError."""
         base = ClientSpec(
             ciphers=self.ciphers,
@@ -109,7 +107,6 @@ class Policy:
             digest=self.digest,
             wide_wildcards=self.wide_wildcards,
             raw_keys=self.raw_keys and self._key_is_enough,
-            session=session,
         )
         if self.level is Level.FINGERPRINT:
             return replace(base, fingerprints=self._fingerprints(where))
@@ -390,6 +387,5 @@ def session_key(service: str, parts: Sequence[str], spec: ClientSpec) -> str:
 
     A session that is resumed is not verified again, so whatever was asked for is in the name.
     """
-    asked = replace(spec, session=b"")
-    text = repr((service, tuple(parts), asked)).encode("utf-8", "surrogateescape")
+    text = repr((service, tuple(parts), spec)).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()

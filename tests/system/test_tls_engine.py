@@ -150,10 +150,9 @@ def test_s_server(authority: Authority, issued: Issued, version: str, tmp_path: 
                 protocols=parse_protocols(">=TLSv1.2"),
                 names=("mx.example.com",),
                 server_name="mx.example.com",
-                session=session,
             )
             sock = connected(port)
-            line = Line(connect(context, spec), sock)
+            line = Line(connect(context, spec, session), sock)
             line.shake()
             agreed = line.connection.agreed
             assert agreed.resumed is resumed

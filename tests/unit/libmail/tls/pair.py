@@ -28,7 +28,10 @@ def nothing_found(_hello: Hello) -> Answer:
 
 
 class Pair:
-    """A server's end and a client's. chunk: octets that arrive at a time."""
+    """A server's end and a client's. chunk: octets that arrive at a time.
+
+    session: that the client resumes.
+    """
 
     def __init__(
         self,
@@ -38,9 +41,10 @@ class Pair:
         *,
         chunk: int = 1 << 30,
         lookup: Callable[[Hello], Answer] = nothing_found,
+        session: bytes = b"",
     ) -> None:
         self.server = accept(server)
-        self.client = connect(client, spec)
+        self.client = connect(client, spec, session)
         self.chunk = chunk
         self.lookup = lookup
         self.hellos: list[Hello] = []

@@ -472,7 +472,7 @@ def test_tickets_are_good_in_another_process(
     client = trusting(authority, cached=True)
     spec = replace(NAMED, protocols=protocols)
     session = session_of(Pair(ServerContext(settings), client, spec).shake())
-    again = Pair(ServerContext(settings), client, replace(spec, session=session)).shake()
+    again = Pair(ServerContext(settings), client, spec, session=session).shake()
     assert again.client.agreed.resumed
     assert again.server.agreed.resumed
     assert again.client.trust is Trust.VERIFIED
@@ -480,7 +480,7 @@ def test_tickets_are_good_in_another_process(
         "Verified TLS connection reused to x: TLSv1."
     )
     keys.replace(())  # the keys have changed
-    full = Pair(ServerContext(settings), client, replace(spec, session=session)).shake()
+    full = Pair(ServerContext(settings), client, spec, session=session).shake()
     assert not full.client.agreed.resumed
     assert full.client.trust is Trust.VERIFIED
     full.send(full.server, b"x")
@@ -499,11 +499,11 @@ def test_ticket_of_the_key_before_is_renewed(issued: Issued, authority: Authorit
     fresh = ticket_keys(time.time()).to_issue()
     assert fresh is not None
     keys.replace([fresh, old])
-    pair = Pair(context, client, replace(spec, session=session)).shake()
+    pair = Pair(context, client, spec, session=session).shake()
     assert pair.client.agreed.resumed
     renewed = session_of(pair)
     keys.replace([fresh])
-    assert Pair(context, client, replace(spec, session=renewed)).shake().client.agreed.resumed
+    assert Pair(context, client, spec, session=renewed).shake().client.agreed.resumed
 
 
 def test_clients_of_other_services_are_not_resumed(issued: Issued, authority: Authority) -> None:
@@ -514,7 +514,7 @@ def test_clients_of_other_services_are_not_resumed(issued: Issued, authority: Au
         for name in (b"smtp", b"submission")
     )
     session = session_of(Pair(one, client, SPEC).shake())
-    assert not Pair(two, client, replace(SPEC, session=session)).shake().client.agreed.resumed
+    assert not Pair(two, client, SPEC, session=session).shake().client.agreed.resumed
 
 
 def test_sessions_in_a_cache(issued: Issued, authority: Authority) -> None:
@@ -527,17 +527,20 @@ def test_sessions_in_a_cache(issued: Issued, authority: Authority) -> None:
     mine = first.client.saved_session()
     assert kept is not None
     assert mine is not None
-    again = replace(spec, session=mine.data)
-    found = Pair(context, client, again, lookup=lambda _: (None, kept.data)).shake()
+    found = Pair(
+        context, client, spec, session=mine.data, lookup=lambda _: (None, kept.data)
+    ).shake()
     assert [hello.session_id for hello in found.hellos] == [kept.session_id]
     assert found.server.agreed.resumed
     for nothing in (b"", b"garbage", kept.data[:-5]):
-        lost = Pair(context, client, again, lookup=lambda _: (None, nothing)).shake()  # noqa: B023
+        answer: Answer = (None, nothing)
+        again = Pair(context, client, spec, session=mine.data, lookup=lambda _: answer)  # noqa: B023
+        lost = again.shake()
         assert not lost.server.agreed.resumed
 
 
 def test_session_of_nonsense_is_none(server: ServerContext, client: ClientContext) -> None:
-    pair = Pair(server, client, replace(SPEC, session=b"nonsense")).shake()
+    pair = Pair(server, client, SPEC, session=b"nonsense").shake()
     assert not pair.client.agreed.resumed
 
 
@@ -831,7 +834,7 @@ def test_peer_is_known_again_when_resumed(
         spec = replace(SPEC, protocols=protocols, **more)
         first = Pair(context, client, spec).shake()
         assert first.client.trust is Trust.VERIFIED
-        again = Pair(context, client, replace(spec, session=session_of(first))).shake()
+        again = Pair(context, client, spec, session=session_of(first)).shake()
         assert again.client.agreed.resumed
         assert again.client.trust is Trust.VERIFIED
 
@@ -853,7 +856,7 @@ def test_channel_bindings(authority: Authority, protocols: Protocols, kind: str)
     end_point = hashlib.sha256(certified.der()).digest()  # the authority signs with SHA-256
     assert found["tls-server-end-point"] == second["tls-server-end-point"] == end_point
     assert ("tls-exporter" in found) == (protocols == TLS_1_3)
-    resumed = Pair(context, client, replace(spec, session=session)).shake()
+    resumed = Pair(context, client, spec, session=session).shake()
     assert resumed.client.agreed.resumed
     again = resumed.server.bindings()
     assert again == resumed.client.bindings()
