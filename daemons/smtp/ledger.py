@@ -160,6 +160,16 @@ class Ledger:
 
     # of a server, or of none
 
+    def blame(self, failure: Failure) -> None:
+        """Remember the reason for the case that no server takes the message.
+
+        What is final where another server may do better is not the last word while there is one
+        that could only not be asked: a temporary problem is no reason to return mail.
+        """
+        open_elsewhere = failure.elsewhere and not failure.temporary
+        if not (open_elsewhere and self.why is not None and self.why.temporary):
+            self.why = failure
+
     async def fail(
         self, recipients: Iterable[Recipient], failure: Failure, session: Session
     ) -> None:
@@ -167,16 +177,19 @@ class Ledger:
         recipients = list(recipients)
         if not recipients:
             return
-        self.why = failure
+        self.blame(failure)
         if failure.error_class is not None:
             blame(session.wire, failure.error_class)
         elsewhere = failure.temporary or failure.elsewhere
         if not self.last and (elsewhere or self._delivery.services.soft_bounce):
             LOG.event(ServerFailed(self._delivery.request.queue_id, failure.reason))
             return
+        relay, uses = session.relay, session.uses
+        if self.why is not None and self.why is not failure:
+            failure, relay, uses = self.why, "none", 0
         if failure.site and failure.temporary:
             self._delivery.fail_destination(failure.dsn, failure.reason)
-        await self.finish(recipients, failure, relay=session.relay, uses=session.uses)
+        await self.finish(recipients, failure, relay=relay, uses=uses)
 
     async def finish(
         self, recipients: Iterable[Recipient], failure: Failure, *, relay: str, uses: int = 0

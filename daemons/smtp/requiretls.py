@@ -2,7 +2,8 @@
 
 smtp_requiretls_policy says how strictly that is taken with a destination. Where a server does not
 meet it the message goes to another one, and if none does, back to its sender: it is not to wait
-for days in a queue for what is not going to change.
+for days in a queue for what is not going to change. While one of the servers cannot be asked, it
+does wait: that one may meet it (RFC 8689 §4.2.1 has all of them tried).
 """
 
 from collections.abc import Iterator, Sequence

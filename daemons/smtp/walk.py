@@ -276,7 +276,7 @@ class Walk:
         if obstacle is None:
             return True
         self._ledger.set_requiretls(verdict)
-        self._ledger.why = obstacle
+        self._ledger.blame(obstacle)
         return False
 
     async def _try_server(

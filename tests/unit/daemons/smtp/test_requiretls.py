@@ -185,6 +185,22 @@ def test_another_server_may_do_better(tmp_path: Path, issued: Issued) -> None:
     assert "mx2.a.test" in found.reason
 
 
+@pytest.mark.parametrize("wanted", ["may", "none"])
+def test_a_server_that_cannot_be_asked_may_do_better(
+    tmp_path: Path, issued: Issued, wanted: str
+) -> None:
+    """Nobody answers at the first; that the second does not meet it is not the last word."""
+    more = (
+        "a.test MX 5 mx0.a.test", "mx0.a.test A 127.0.0.9",
+    )  # fmt: skip
+    server = secure(issued, PLAIN)
+    found = a_test(tmp_path, server, "opportunistic+starttls", more=more, **level(wanted))
+    assert isinstance(found, Bounced if wanted == "none" else Deferred), found
+    if wanted == "may":
+        assert "connect to mx0.a.test[127.0.0.9]" in found.reason
+        assert (len(server.sessions), server.contents) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("tlsa", "insecure", "outcome", "status"),
     [
