@@ -103,7 +103,7 @@ class _Keeper:
         if self._certificates.look(settled=settled):
             self._tables.files_changed()
         if self._watch is not None:
-            paths = [path for files in self._files() for path in files.paths]
+            paths = [path for files in self._files() for path in files.names]
             sources = watched_tables(self._prepared.config, self._prepared.entries)
             self._watch.follow([*paths, *sources])
 

@@ -27,12 +27,37 @@ def names_in(text: str) -> list[str]:
     return [name for name in text.split(" ") if name]
 
 
-def named_files(source: str) -> Iterator[tuple[str, ...]]:
-    """The files that each entry of a postmap(1) source names. Raises OSError."""
+def named_files(source: str, *, patterns: bool = False) -> Iterator[tuple[str, ...]]:
+    """The files that each entry of a postmap(1) source names. Raises OSError.
+
+    patterns: it is a table of patterns instead, regexp_table(5).
+    """
     with open(source, encoding="utf-8", errors="surrogateescape", opener=safe_open) as file:
         for _, line in logical_lines(file, lambda _: None):
             with suppress(EntryError):  # whoever uses it complains
-                yield tuple(names_in(parse_entry(line)[1]))
+                yield tuple(names_in(_result(line) if patterns else parse_entry(line)[1]))
+
+
+def _result(rule: str) -> str:
+    """What stands behind the patterns, which may be two: `/one/i!/two/ result`; "" for none."""
+    text = rule.strip()
+    while text and not text[0].isalnum():
+        text = text.lstrip("! \t")
+        end = _end_of_pattern(text)
+        while end < len(text) and text[end] not in "! \t":
+            end += 1  # flags
+        text = text[end:]
+        if not text.startswith("!"):
+            return text
+    return ""
+
+
+def _end_of_pattern(text: str) -> int:
+    """Where the text goes on behind the second delimiter, which is the first character again."""
+    at = 1
+    while at < len(text) and text[at] != text[0]:
+        at += 2 if text[at] == "\\" else 1
+    return at + 1
 
 
 def in_base64(contents: Iterable[bytes]) -> str:

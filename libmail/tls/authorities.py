@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Final
 
 from libmail.tls.certificate import Certificate
@@ -30,10 +31,17 @@ _UNUSABLE: Final = "cannot load Certification Authority data"
 class Authorities:
     """The authorities of one context. names: certificates whose names a server sends to clients."""
 
-    def __init__(self, file: str, directory: str, *, defaults: bool = False) -> None:
+    def __init__(
+        self,
+        file: str,
+        directory: str,
+        *,
+        defaults: bool = False,
+        read: Callable[[str], bytes] = read_file,
+    ) -> None:
         """Read them; "" for none. defaults: those of the library as well.
 
-        Raises TlsConfigError.
+        read: the content of the file; raises TlsConfigError. Raises TlsConfigError.
         """
         self.handle = FFI.gc(CRYPTO.X509_STORE_new(), CRYPTO.X509_STORE_free)
         self.names: list[Certificate] = []
@@ -41,7 +49,7 @@ class Authorities:
         self._by_hash: defaultdict[int, list[bytes]] = defaultdict(list)
         self._self = FFI.new_handle(self)
         if file:
-            self.names = self._load(file)
+            self.names = self._load(file, read)
         if directory:
             self._read_directory(directory)
         if defaults:
@@ -51,10 +59,10 @@ class Authorities:
             CRYPTO.X509_LOOKUP_set_method_data(lookup, self._self)
         clear_problems()
 
-    def _load(self, path: str) -> list[Certificate]:
+    def _load(self, path: str, read: Callable[[str], bytes]) -> list[Certificate]:
         found = []
         try:
-            for item in pem_objects(read_file(path), path):
+            for item in pem_objects(read(path), path):
                 if item.is_certificate:
                     found.append(item.certificate())
                     CRYPTO.X509_STORE_add_cert(self.handle, found[-1].handle)
@@ -82,7 +90,7 @@ class Authorities:
         file = text(CRYPTO.X509_get_default_cert_file())
         directory = text(CRYPTO.X509_get_default_cert_dir())
         if os.path.isfile(file):
-            self._load(file)
+            self._load(file, read_file)
         if os.path.isdir(directory):
             self._read_directory(directory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from libmail.tls.authorities import Authorities
 from libmail.tls.certificate_files import files_of_settings
 from libmail.tls.client_params import ClientTlsParams
 from libmail.tls.context import ClientSettings
@@ -31,7 +30,7 @@ def client_settings(
     groups = words(common.tls_eecdh_auto_curves) + words(common.tls_ffdhe_auto_groups)
     return ClientSettings(
         chains=certificates.chains_of(files_of_settings(params.smtp_tls_chain_files, pairs)),
-        authorities=Authorities(
+        authorities=certificates.authorities(
             params.smtp_tls_CAfile,
             params.smtp_tls_CApath,
             defaults=common.tls_append_default_CA,

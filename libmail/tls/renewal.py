@@ -8,14 +8,16 @@ asked by a process that begins just when files are being written.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from libmail.files.approved import ApprovedFiles, Contents, FilesKey
 from libmail.tables.entries import EntryError
 from libmail.tables.file_values import in_base64, names_in
-from libmail.tls.certificate_files import CertificateFiles
+from libmail.tls.authorities import Authorities
+from libmail.tls.certificate_files import AUTHORITIES, HASHED, CertificateFiles
 from libmail.tls.errors import TlsConfigError
-from libmail.tls.pem import Chain, chains_in
+from libmail.tls.pem import Chain, chains_in, pem_objects
 
 __all__ = ["Certificates", "problem_of"]
 
@@ -25,10 +27,14 @@ _END: Final = b"-----END "
 
 def problem_of(files: CertificateFiles, contents: Contents) -> str:
     """Why these contents must not replace good ones; "" for no problem."""
+    if files.algorithm == HASHED:
+        return ""  # certificates there that cannot be read are as good as absent
     for path, data in zip(files.paths, contents, strict=True):
         if data.count(_BEGIN) != data.count(_END):
             return f"{path} is not complete"
     try:
+        if files.algorithm == AUTHORITIES:
+            return _problem_of_authorities(files.paths[0], contents[0])
         chains = chains_in(files, contents)
     except TlsConfigError as error:
         return error.reason
@@ -39,6 +45,12 @@ def problem_of(files: CertificateFiles, contents: Contents) -> str:
         if chain.certificate.seconds_to_wait() > 0:
             return f"the certificate in {source} is not valid yet"
     return ""
+
+
+def _problem_of_authorities(path: str, data: bytes) -> str:
+    """Raises TlsConfigError."""
+    found = [item.certificate() for item in pem_objects(data, path) if item.is_certificate]
+    return "" if found else f"{path}: no certificate in it"
 
 
 class Certificates:
@@ -55,6 +67,17 @@ class Certificates:
         """The chains in files. Raises TlsConfigError."""
         chains = (chains_in(files, self._contents(files)) for files in all_files)
         return tuple(chain for some in chains for chain in some)
+
+    def authorities(self, file: str, directory: str, *, defaults: bool) -> Authorities:
+        """As Authorities, and noted as in use. Raises TlsConfigError."""
+
+        def read(path: str) -> bytes:
+            return self._contents(CertificateFiles((path,), AUTHORITIES))[0]
+
+        if directory:
+            with suppress(TlsConfigError):  # it is told by who reads the certificates
+                self._contents(CertificateFiles((directory,), HASHED))
+        return Authorities(file, directory, defaults=defaults, read=read)
 
     def value(self, names: str) -> str:
         """The value of an entry that names files (tls_server_sni_maps). Raises EntryError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from libmail.tls.authorities import Authorities
 from libmail.tls.certificate_files import CertificateFiles, files_of_settings
 from libmail.tls.context import Ask, ServerSettings
 from libmail.tls.levels import Level
@@ -43,7 +42,7 @@ def server_settings(
     protocols = params.smtpd_tls_mandatory_protocols if mandatory else params.smtpd_tls_protocols
     return ServerSettings(
         chains=certificates.chains_of(server_files(params)),
-        authorities=Authorities(
+        authorities=certificates.authorities(
             params.smtpd_tls_CAfile,
             params.smtpd_tls_CApath,
             defaults=common.tls_append_default_CA,

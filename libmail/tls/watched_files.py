@@ -1,5 +1,7 @@
 """The certificates that tablewatch(8) looks after: those of parameters, and those that tables name.
 
+Those of servers and clients, and those of the authorities that they trust.
+
 Nothing here needs the TLS library.
 """
 
@@ -13,24 +15,39 @@ from typing import Final
 from libmail.config import Config, ConfigError, ServiceEntry
 from libmail.tables.braces import split_list, strip_braces
 from libmail.tables.file_values import named_files, names_in
-from libmail.tls.certificate_files import CertificateFiles, configured_files, views
+from libmail.tls.certificate_files import (
+    CertificateFiles,
+    configured_authorities,
+    configured_files,
+    views,
+)
 
 __all__ = ["named_certificates", "watched_files", "watched_tables"]
 
 _TABLE: Final = re.compile(r"(?<![\w-])(?:btree|cdb|dbm|hash|lmdb|texthash):(/[^\s,{}]+)")
+_PATTERNS: Final = re.compile(r"(?<![\w-])(?:pcre|regexp):(/[^\s,{}]+)")
 _INLINE: Final = "inline:"
 
 
 def watched_tables(config: Config, entries: Sequence[ServiceEntry]) -> tuple[str, ...]:
     """The sources of the tables of tls_server_sni_maps."""
+    kinds = (_TABLE, _PATTERNS)
+    texts = tuple(_maps(config, entries))
     return tuple(
-        dict.fromkeys(path for text in _maps(config, entries) for path in _TABLE.findall(text))
+        dict.fromkeys(path for text in texts for kind in kinds for path in kind.findall(text))
     )
+
+
+def _patterns(config: Config, entries: Sequence[ServiceEntry]) -> frozenset[str]:
+    """Those of them whose keys are patterns."""
+    return frozenset(path for text in _maps(config, entries) for path in _PATTERNS.findall(text))
 
 
 def watched_files(config: Config, entries: Sequence[ServiceEntry]) -> tuple[CertificateFiles, ...]:
     """All certificates, where tls_auto_reload wants it."""
-    return named_certificates(config, entries) if config.bool("tls_auto_reload") else ()
+    if not config.bool("tls_auto_reload"):
+        return ()
+    return (*named_certificates(config, entries), *configured_authorities(config, entries))
 
 
 def named_certificates(
@@ -40,7 +57,9 @@ def named_certificates(
     found = dict.fromkeys(configured_files(config, entries))
     for path in watched_tables(config, entries):
         with suppress(OSError):  # whoever uses the table complains
-            found.update(dict.fromkeys(map(CertificateFiles, named_files(path))))
+            patterns = path in _patterns(config, entries)
+            named = named_files(path, patterns=patterns)
+            found.update(dict.fromkeys(map(CertificateFiles, named)))
     for text in _maps(config, entries):
         found.update(dict.fromkeys(_in_braces(text)))
     return tuple(files for files in found if files.paths)

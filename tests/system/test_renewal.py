@@ -199,6 +199,36 @@ def test_new_processes_have_what_was_good(site: Site) -> None:
     site.shows(strange)
 
 
+def test_authorities_are_followed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Clients with a certificate of another authority are trusted as soon as that one is."""
+    system = site.system
+    other = Authority(tmp_path_factory.mktemp("other"))
+    known = system.config_directory / "known.pem"
+    known.write_bytes(site.authority.certificate.read_bytes())
+    more = {"smtpd_tls_CAfile": str(known), "smtpd_tls_ask_ccert": "yes"}
+    system.configure({**more, "smtpd_tls_loglevel": "1"})
+    context = ssl.create_default_context(cafile=str(site.authority.certificate))
+    context.check_hostname = False
+    context.load_cert_chain(str(other.issue("client.test").chain))
+    system.start()
+
+    def visit() -> None:
+        with system.smtp() as client:
+            client.starttls(context=context)
+            client.ehlo()
+
+    visit()
+    system.wait_for_log("Untrusted TLS connection established from localhost")
+    both = (site.authority.certificate, other.certificate)
+    known.write_bytes(b"".join(one.read_bytes() for one in both))
+
+    def is_trusted() -> bool:
+        visit()
+        return bool(system.log_lines(": Trusted TLS connection established from localhost"))
+
+    wait_until(is_trusted, system.end_of_log)
+
+
 def _be_watched(site: Site) -> None:
     """Have what is in the files found good: tablewatch has noticed it.
 

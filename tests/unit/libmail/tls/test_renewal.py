@@ -11,7 +11,8 @@ from libmail.config import Config
 from libmail.config.main_cf import parse_main_cf
 from libmail.config.master_cf import parse_master_cf
 from libmail.files.approved import ApprovedFiles
-from libmail.tls.certificate_files import CertificateFiles
+from libmail.tables.file_values import named_files
+from libmail.tls.certificate_files import AUTHORITIES, HASHED, CertificateFiles
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.renewal import Certificates, problem_of
 from libmail.tls.watched_files import watched_files
@@ -110,14 +111,66 @@ def test_values_of_tables(tmp_path: Path, authority: Authority) -> None:
     assert base64.b64decode(Certificates().value(f"{file}")) == good[:-10]
 
 
+def test_authorities(tmp_path: Path, authority: Authority) -> None:
+    """A file that is being written does not replace one that was good."""
+    good = authority.certificate.read_bytes()
+    file, folder = tmp_path / "ca.pem", tmp_path / "hashed"
+    file.write_bytes(good)
+    folder.mkdir()
+    approved = ApprovedFiles()
+
+    def trusted() -> int:
+        found = Certificates(approved).authorities(str(file), str(folder), defaults=False)
+        return len(found.names)
+
+    assert trusted() == 1
+    of_file, of_folder = (CertificateFiles((str(path),), kind)
+                          for path, kind in ((file, AUTHORITIES), (folder, HASHED)))  # fmt: skip
+    before = of_folder.read()
+    approved.replace({of_file.key: (good,), of_folder.key: before})
+    assert approved.replaced == ""
+    for bad in (good[:-10], b"", b"nothing\n"):
+        file.write_bytes(bad)
+        assert problem_of(of_file, (bad,))
+        assert trusted() == 1
+    file.write_bytes(good * 2)
+    assert problem_of(of_file, (good * 2,)) == ""
+    assert trusted() == 2
+    (folder / "01234567.0").write_bytes(good)
+    (folder / "12345678.0").symlink_to("nowhere")
+    assert of_folder.read() != before
+    assert problem_of(of_folder, of_folder.read()) == ""
+    approved.replace({of_folder.key: of_folder.read()})
+    assert approved.replaced == str(folder)
+    trusted()
+    assert approved.replaced == ""
+
+
+def test_tables_of_patterns(tmp_path: Path) -> None:
+    rules = tmp_path / "sni"
+    rules.write_text(
+        "# comment\n/^a[.]b\\/ c/ig /a.key, /a.pem\nif /x/\n!,x,!  ,y,i /b.pem\nendif\n"
+        "/one/!/two/x  /c.key\n  /c.pem\n/unfinished /d.pem\n/nothing/\n"
+    )
+    assert [names for names in named_files(str(rules), patterns=True) if names] == [
+        ("/a.key", "/a.pem"),
+        ("/b.pem",),
+        ("/c.key", "/c.pem"),
+    ]
+
+
 def test_what_the_configuration_names(tmp_path: Path) -> None:
+    (tmp_path / "patterns").write_text("/\\.z$/ /z.pem\n")
     (tmp_path / "sni").write_text("# comment\na.test /a.key, /a.pem\nbad\n.b.test /b.pem\n")
     main = f"""
 smtpd_tls_cert_file = /c.pem
 smtpd_tls_key_file = $smtpd_tls_cert_file
 smtpd_tls_eccert_file = none
 smtp_tls_chain_files = /one.pem, /two.pem
+smtpd_tls_CAfile = /ca.pem
+smtp_tls_CApath = /hashed
 tls_server_sni_maps = hash:{tmp_path}/sni inline:{{x.test=/x.pem, {{y.test = /y.key /y.pem}}}}
+    pcre:{tmp_path}/patterns
 """
     master = "465 inet n - n - - smtpd -o smtpd_tls_cert_file=/d.pem -o smtpd_tls_key_file=/d.key\n"
     entries = parse_master_cf(master, "master.cf")
@@ -134,5 +187,8 @@ tls_server_sni_maps = hash:{tmp_path}/sni inline:{{x.test=/x.pem, {{y.test = /y.
         ("", "/b.pem"),
         ("", "/x.pem"),
         ("", "/y.key", "/y.pem"),
+        ("", "/z.pem"),
+        ("CAfile", "/ca.pem"),
+        ("CApath", "/hashed"),
     }
     assert found(f"{main}tls_auto_reload = no\n") == set()
