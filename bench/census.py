@@ -56,7 +56,8 @@ class CountingSystem(Instance):
     """
 
     def __init__(self, ports: Ports, load: Load, tool: str = "") -> None:
-        main = load.settings(ports)
+        # What faces the network could make no file for its figures.
+        main = {**load.settings(ports), "mail_network_syscall_filter": "no"}
         super().__init__(main=main, privileged=os.geteuid() == 0, name="bench.test")
         (self.config_directory / "transport").write_text(routes(ports))
         aliases(self.config_directory)

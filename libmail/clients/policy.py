@@ -21,6 +21,7 @@ from libmail.smtp.policy import PolicyAnswer, PolicyError, encode_request
 __all__ = ["Connect", "PolicyConnection", "PolicyServer", "PolicyServers"]
 
 _MOST_KEPT: Final = 100
+_WATCH: Final = 1.0  # seconds
 Connect: TypeAlias = Callable[[Callable[[], "PolicyConnection"]], Awaitable["PolicyConnection"]]
 """Connects the protocol that the argument makes. Raises OSError."""
 
@@ -29,11 +30,11 @@ class PolicyConnection(asyncio.Protocol):
     """One connection; one request at a time."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.now = asyncio.get_running_loop().time
         self._transport: asyncio.Transport | None = None
         self._answer: PolicyAnswer | None = None
         self._waiting: asyncio.Future[str] | None = None
-        self.born = self.since = self._loop.time()
+        self.born = self.since = self.now()
         self.requests = 0
 
     @property
@@ -68,19 +69,24 @@ class PolicyConnection(asyncio.Protocol):
         if waiting is not None and not waiting.done():
             waiting.set_exception(ConnectionResetError(0, "Connection lost"))
 
+    def expire(self) -> None:
+        """There was no answer in time."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(TimeoutError())
+
     async def ask(self, request: bytes) -> str:
         """The action for a request. Raises OSError, PolicyError."""
         if self._transport is None:
             raise ConnectionResetError(0, "Connection lost")
         self.requests += 1
         self._answer = PolicyAnswer()
-        self._waiting = self._loop.create_future()
+        self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
             return await self._waiting
         finally:
             self._waiting = None
-            self.since = self._loop.time()
+            self.since = self.now()
 
     def close(self) -> None:
         """Close at once."""
@@ -96,6 +102,10 @@ class PolicyServer:
         self._connect = connect
         self._idle: deque[PolicyConnection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
+        # When the answer is overdue. It is looked for now and then: a timer for each request costs
+        # as much as the request.
+        self._due: dict[PolicyConnection, float] = {}
+        self._watcher: asyncio.TimerHandle | None = None
 
     async def ask(self, attributes: Iterable[tuple[str, str]]) -> str:
         """The action; `default_action` if there is no answer, which is logged."""
@@ -106,9 +116,10 @@ class PolicyServer:
             connection = self._take_idle()
             kept = connection is not None
             try:
-                async with asyncio.timeout(settings.timeout):
-                    connection = connection or await self._connect(PolicyConnection)
-                    action = await connection.ask(request)
+                if connection is None:
+                    async with asyncio.timeout(settings.timeout):
+                        connection = await self._connect(PolicyConnection)
+                action = await self._answer(connection, request)
             except (OSError, TimeoutError, PolicyError) as error:
                 if connection is not None:
                     connection.close()
@@ -126,6 +137,28 @@ class PolicyServer:
             if tries >= settings.try_limit:
                 return settings.default_action
             await asyncio.sleep(settings.retry_delay)
+
+    async def _answer(self, connection: PolicyConnection, request: bytes) -> str:
+        """Raises OSError, TimeoutError, PolicyError."""
+        loop = asyncio.get_running_loop()
+        self._due[connection] = loop.time() + self.settings.timeout
+        if self._watcher is None:
+            self._watcher = loop.call_later(self._interval, self._watch)
+        try:
+            return await connection.ask(request)
+        finally:
+            del self._due[connection]
+
+    @property
+    def _interval(self) -> float:
+        return min(_WATCH, self.settings.timeout / 10)
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in [one for one, when in self._due.items() if when <= now]:
+            connection.expire()
+        self._watcher = loop.call_later(self._interval, self._watch) if self._due else None
 
     def _warn(self, error: Exception) -> None:
         if isinstance(error, TimeoutError):
@@ -147,7 +180,7 @@ class PolicyServer:
         return None
 
     def _worn(self, connection: PolicyConnection) -> bool:
-        settings, now = self.settings, asyncio.get_running_loop().time()
+        settings, now = self.settings, connection.now()
         return (
             now - connection.born >= settings.max_ttl
             or now - connection.since >= settings.max_idle
@@ -181,8 +214,9 @@ class PolicyServer:
         """Give up the kept connections."""
         while self._idle:
             self._idle.pop().close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._watcher):
+            if timer is not None:
+                timer.cancel()
 
 
 class PolicyServers:

@@ -4,12 +4,14 @@ A request is lines "name=value" and an empty line; the answer is the same, with 
 "action", whose value is what an access(5) table could have as a result.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
 __all__ = ["PolicyAnswer", "PolicyError", "encode_request"]
 
 _MAX_ANSWER: Final = 65536
+_PLAIN: Final = re.compile(rb"action=([^\n]*)\n\n")  # what most servers say
 _LINE_ENDS: Final = str.maketrans({"\n": "?", "\r": "?", "\0": "?"})
 
 
@@ -19,8 +21,11 @@ class PolicyError(Exception):
 
 def encode_request(attributes: Iterable[tuple[str, str]]) -> bytes:
     """The wire form of a request; what cannot stand in a value becomes a question mark."""
-    lines = [f"{name}={value.translate(_LINE_ENDS)}\n" for name, value in attributes]
-    return ("".join(lines) + "\n").encode("utf-8", "surrogateescape")
+    lines = [f"{name}={value}\n" for name, value in attributes]
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or "\r" in text or "\0" in text:
+        text = "".join([f"{line[:-1].translate(_LINE_ENDS)}\n" for line in lines])
+    return f"{text}\n".encode("utf-8", "surrogateescape")
 
 
 class PolicyAnswer:
@@ -33,6 +38,9 @@ class PolicyAnswer:
 
     def receive_data(self, data: bytes) -> str | None:
         """Take bytes; the action when the answer is complete, None before. Raises PolicyError."""
+        plain = None if self._buffer else _PLAIN.fullmatch(data)
+        if plain is not None:
+            return plain[1].decode("utf-8", "surrogateescape").strip()
         start = max(0, len(self._buffer) - 3)
         self._buffer += data
         buffer = self._buffer
