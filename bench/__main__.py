@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from bench import filters, table, tables, tls
+from bench import contacts, filters, table, tables, tls
 from bench.census import run_census
 from bench.guesses import CLIENTS, guessing, logins
 from bench.idle import idle_sessions, raise_descriptor_limit
@@ -40,7 +40,7 @@ OURS, POSTFIX = "ours", "postfix"
 
 
 def arguments() -> argparse.Namespace:
-    names = [load.name for load in loads(1)] + [IDLE, GUESSES]
+    names = [load.name for load in loads(1)] + [IDLE, GUESSES, contacts.NAME]
     names += [row.name for row in (*filters.ROWS, *tls.ROWS)] + [TLS_IDLE]
     names += [row.name for row in tables.ROWS] + [tables.IN_PROCESS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -145,6 +145,18 @@ def run_guesses(names: list[str], ports: Ports, messages: int) -> dict[str, Resu
     return results
 
 
+def run_contacts(
+    names: list[str], ports: Ports, number: int
+) -> tuple[dict[str, Result], dict[str, Result]]:
+    """Verifies senders, twice."""
+    first, again = {}, {}
+    for name in names:
+        with running(name, ports, contacts.MAIN) as system:
+            system.allow("too many addresses|too many requests")
+            first[name], again[name] = contacts.run_contacts(system, number)
+    return first, again
+
+
 def run_filter(
     row: filters.FilterRow, names: list[str], ports: Ports, rounds: int, messages: int
 ) -> dict[str, Result]:
@@ -170,6 +182,7 @@ def main() -> int:
             print(f"{load.name:12}{load.title}")
         print(f"{IDLE:12}idle sessions held while mail is relayed")
         print(f"{GUESSES:12}passwords are guessed while mail is relayed")
+        print(f"{contacts.NAME:12}senders verified: at first contact, and from the cache")
         for row in (*filters.ROWS, *tls.ROWS, *tables.ROWS):
             print(f"{row.name:12}{row.title}")
         print(f"{TLS_IDLE:12}idle sessions within TLS")
@@ -185,7 +198,7 @@ def main() -> int:
     print(table.surroundings(options.rounds, options.scale))
     wanted = set(options.rows)
     of_loads = {load.name for load in loads(1)} | {row.name for row in filters.ROWS}
-    if wanted & {IDLE, GUESSES, *of_loads}:
+    if wanted & {IDLE, GUESSES, contacts.NAME, *of_loads}:
         run_mail(options, names)
     run_tls(options, names)
     for row in tables.ROWS:
@@ -216,6 +229,11 @@ def run_mail(options: argparse.Namespace, names: list[str]) -> None:
             messages = max(20, int(1000 * options.scale))
             results = run_guesses(names, ports, messages)
             print(table.row(f"relay beside {CLIENTS} that guess", results))
+        if contacts.NAME in options.rows:
+            number = max(100, int(5000 * options.scale))
+            first, again = run_contacts(names, ports, number)
+            print(table.row(f"{number} senders verified at first contact", first))
+            print(table.row(f"{number} senders verified, from the cache", again))
 
 
 def run_tls(options: argparse.Namespace, names: list[str]) -> None:

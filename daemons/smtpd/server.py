@@ -27,7 +27,6 @@ from libmail.lookup.policies import PolicyQuestion
 from libmail.lookup.restrictions import Restrictions
 from libmail.lookup.verification import VerifyQuestion
 from libmail.message.dates import rfc5322_date
-from libmail.service.pool import ServicePool
 
 __all__ = ["Server"]
 
@@ -81,7 +80,7 @@ class Server:
         self.restrictions = prepared.restrictions.restrictions
         policies = PolicyServers(prepared.restrictions.policies)
         verify = VerifyClient(
-            ServicePool(f"private/{params.address_verify_service_name}", timeout=params.ipc_timeout)
+            f"private/{params.address_verify_service_name}", timeout=params.ipc_timeout
         )
         self.lookups = prepared.lookups(
             {RouteQuestion: self._resolve, PolicyQuestion: policies.ask, VerifyQuestion: verify.ask}

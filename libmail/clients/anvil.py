@@ -12,10 +12,9 @@ lent is put to the account before anything else that has come behind it is looke
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, cast
+from collections.abc import Mapping
+from typing import Final, TypeAlias
 
-from libmail.ipc.codec import Unframer, WireError
 from libmail.ipc.messages import (
     CODEC,
     ClientCounts,
@@ -24,20 +23,18 @@ from libmail.ipc.messages import (
     ClientUse,
     EventNumber,
     EventUse,
-    Leaving,
 )
 from libmail.log import LOG
-from libmail.net.unix_stream import connect_unix
+from libmail.service.link import Link, open_link
 
 __all__ = ["Account", "AnvilClient"]
 
 _NOTHING: Final = ClientCounts(0, 0, 0)
 _PATIENCE: Final = 10.0  # seconds to wait for an answer, during which the client waits, too
 _REST: Final = 60.0  # seconds in which it is not asked again after it gave none
-_QUEUE_FULL: Final = 0.1  # seconds until it is tried again
 _REPORT: Final = 1.0  # seconds after which anvil hears of what was allowed
 
-_Counted: TypeAlias = "asyncio.Future[ClientCounts]"
+_Link: TypeAlias = Link[ClientCounts]
 
 
 class _Budget:
@@ -144,93 +141,13 @@ class Account:
             budget.left = budget.used = 0
 
 
-class _Link(asyncio.Protocol):
-    """One connection to anvil. recalled: is asked for the answer to ClientRecall. lost: is told
-    that nothing is lent any more."""
-
-    def __init__(
-        self, recalled: Callable[[ClientRecall], ClientUse], lost: Callable[["_Link"], None]
-    ) -> None:
-        self._recalled = recalled
-        self._lost = lost
-        self._unframer = Unframer(CODEC)
-        self._transport: asyncio.Transport | None = None
-        self._waiting: dict[int, tuple[_Counted, Account | None]] = {}
-        self._leaving = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether events can be sent."""
-        return self._transport is not None and not self._leaving
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
-        self._unframer.receive_data(data)
-        try:
-            for message in self._unframer:
-                self._take(message)
-        except WireError as error:
-            LOG.warning(f"anvil: {error}")
-            self.close()
-
-    def _take(self, message: object) -> None:
-        if isinstance(message, ClientCounts):
-            future, account = self._waiting.pop(message.number, (None, None))
-            if account is not None and not self._leaving:
-                account.lend(message)
-            if future is not None and not future.done():
-                future.set_result(message)
-        elif isinstance(message, ClientRecall):
-            self.send(CODEC.encode(self._recalled(message)))
-        elif isinstance(message, Leaving):
-            self._lost(self)  # what was used is reported to who counted it
-            self._leaving = True
-        else:
-            raise WireError(f"unexpected {type(message).__name__}")
-        if self._leaving and not self._waiting and self._transport is not None:
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
-        self._transport = None
-        if not self._leaving:
-            self._lost(self)
-        waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done():
-                future.set_result(_NOTHING)
-
-    def close(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def send(self, data: bytes) -> None:
-        """Send messages that have no answer."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def ask(self, number: int, data: bytes, account: Account | None) -> _Counted:
-        """Send a question; its answer, zeros if the connection is lost.
-
-        account: to which goes what the answer lends.
-        """
-        answer: _Counted = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer, account
-        self.send(data)
-        return answer
-
-
 class AnvilClient:
     """The client of anvil(8) in a process. path: of its socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._link: _Link | None = None
+        self._opening = asyncio.Lock()
         self._silent_until = 0.0  # of the loop's clock
         self._number = 0
         self._accounts: dict[str, Account] = {}
@@ -252,7 +169,7 @@ class AnvilClient:
             return _NOTHING
         number = self._next()
         question = ClientEvent(number, event, ident, only_report=only_report)
-        return await self._answer(link, link.ask(number, CODEC.encode(question), None))
+        return await self._exchange(link, number, CODEC.encode(question), None)
 
     # for accounts
 
@@ -264,7 +181,7 @@ class AnvilClient:
         number = self._next()
         self._used.pop(account, None)
         question = account.question(number, event, only_report=only_report)
-        return await self._answer(link, link.ask(number, question, account))
+        return await self._exchange(link, number, question, account)
 
     def report_soon(self, account: Account) -> None:
         """An account has something to report."""
@@ -297,24 +214,35 @@ class AnvilClient:
 
     async def _usable(self) -> _Link | None:
         """The connection, a new one if need be; None while anvil cannot be asked."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._silent_until:
+        if asyncio.get_running_loop().time() < self._silent_until:
             return None
-        deadline = loop.time() + _PATIENCE
-        while self._link is None or not self._link.usable:
-            link = _Link(self._recalled, self._lost)
-            try:
-                connect_unix(self._path, link)
-                self._link = link
-            except OSError as error:
-                if not isinstance(error, BlockingIOError) or loop.time() > deadline:
+        if self._link is not None and self._link.usable:
+            return self._link
+        async with self._opening:
+            if self._link is None or not self._link.usable:
+                link = Link("anvil", ClientCounts, self._other, self._lost)
+                try:
+                    await open_link(self._path, link, _PATIENCE)
+                except OSError as error:
                     LOG.seldom(f"connect to {self._path}", f": {error.strerror}")
                     return None
-                await asyncio.sleep(_QUEUE_FULL)
-        return self._link
+                self._link = link
+            return self._link
 
-    async def _answer(self, link: _Link, answer: _Counted) -> ClientCounts:
+    async def _exchange(
+        self, link: _Link, number: int, data: bytes, account: Account | None
+    ) -> ClientCounts:
+        """Ask; zeros if the connection is lost. account: to which goes what the answer lends."""
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[ClientCounts] = loop.create_future()
+
+        def take(counts: ClientCounts | None) -> None:
+            if account is not None and counts is not None and not link.leaving:
+                account.lend(counts)
+            if not answer.done():
+                answer.set_result(counts or _NOTHING)
+
+        link.ask(number, data, take)
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await answer
@@ -323,6 +251,12 @@ class AnvilClient:
             link.close()
             self._silent_until = loop.time() + _REST
             return _NOTHING
+
+    def _other(self, message: object) -> bool:
+        if not isinstance(message, ClientRecall):
+            return False
+        self.send(self._recalled(message))
+        return True
 
     def _recalled(self, recall: ClientRecall) -> ClientUse:
         account = self._accounts.get(recall.ident)

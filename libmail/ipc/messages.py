@@ -872,9 +872,14 @@ class TokenReply(NamedTuple):
 
 
 class VerifyQuery(NamedTuple):
-    """smtpd -> verify: does an address take mail?"""
+    """smtpd -> verify: does an address take mail?
+
+    number: of the question, for its answer. wait: seconds to wait for the outcome of a probe.
+    """
 
     address: str
+    number: int = 0
+    wait: float = 0.0
 
 
 class VerifyUpdate(NamedTuple):
@@ -886,10 +891,14 @@ class VerifyUpdate(NamedTuple):
 
 
 class VerifyReply(NamedTuple):
-    """verify -> client. status: AddressStatus. text: why the address takes no mail."""
+    """verify -> client. status: AddressStatus. text: why the address takes no mail.
+
+    number: of the question.
+    """
 
     status: int
     text: str
+    number: int = 0
 
 
 CODEC: Final = Codec(

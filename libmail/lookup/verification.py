@@ -23,14 +23,17 @@ __all__ = [
 _DIGITS: Final = "0123456789BCDFGHJKLMNPQRSTVWXYZ"
 _REASON: Final = 250  # characters of a reason in a temporary refusal
 _OK: Final = int(AddressStatus.OK)
-_TODO: Final = int(AddressStatus.TODO)
 _BOUNCE: Final = int(AddressStatus.BOUNCE)
 
 
 class VerifyQuestion(Question[VerifyReply]):
-    """Whether an address (key) is deliverable, from verify(8)."""
+    """Whether an address (key) is deliverable, from verify(8). wait: seconds for a probe."""
 
-    __slots__ = ()
+    __slots__ = ("wait",)
+
+    def __init__(self, address: str, wait: float) -> None:
+        super().__init__("", address)
+        self.wait = wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +104,13 @@ def _temporary(
 
 
 async def _status(check: Check, address: str) -> VerifyReply:
-    """The status of an address, after a short wait for a probe. Raises LookupFailure."""
-    lookups, params = check.lookups, check.params
-    reply = await lookups.ask(VerifyQuestion("", address))
-    for _ in range(params.address_verify_poll_count - 1):
-        if reply.status != _TODO:
-            break
-        await lookups.sleep(params.address_verify_poll_delay)
-        reply = await lookups.ask(VerifyQuestion("", address))
-    return reply
+    """The status of an address, after a short wait for a probe. Raises LookupFailure.
+
+    Postfix asks, and asks again after each delay; verify(8) answers as soon as it knows.
+    """
+    params = check.params
+    wait = params.address_verify_poll_delay * (params.address_verify_poll_count - 1)
+    return await check.lookups.ask(VerifyQuestion(address, wait))
 
 
 def probe_sender(base: str, ttl: float, now: float) -> str:

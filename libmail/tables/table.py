@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -131,7 +131,13 @@ _DEFAULTS: Final = Config("")
 
 @runtime_checkable
 class BulkWritable(Protocol):
-    """A table from which many entries are removed at less cost than one by one."""
+    """A table in which many entries are changed at less cost than one by one."""
+
+    async def update_many(self, entries: Mapping[str, str]) -> Sequence[str]:
+        """Set the values of keys; returns those that cannot be stored.
+
+        Raises `TableRetry`, and nothing is changed.
+        """
 
     async def delete_many(self, keys: Sequence[str], stale: Callable[[str, str], bool]) -> int:
         """Remove those that are stale still, key and value; count them. Raises `TableRetry`."""

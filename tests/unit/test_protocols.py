@@ -10,11 +10,11 @@ ASKING: Final = {
     "commands/qmqp_sink.py": "an answer to each client",
     "commands/qmqp_source.py": "a message to each server",
     "commands/smtp_source/session.py": "a command at a time",
-    "libmail/clients/anvil.py": "anvil(8) of this system",
     "libmail/clients/dovecot.py": "Dovecot, a request of each session",
     "libmail/clients/policy.py": "a policy server",
     "libmail/net/introduction.py": "connector(8) of this system",
     "libmail/net/stream_client.py": "servers of tables",
+    "libmail/service/link.py": "a service of this system, a question of each session",
     "daemons/qmgr/agents.py": "delivery agents, a request at a time",
 }
 

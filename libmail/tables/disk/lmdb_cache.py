@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, lockf
 from threading import Lock
@@ -93,6 +93,27 @@ class LmdbCache:
         if data is None:
             raise TableFailed(self.spec, f"cannot store the key {key[:100]!r}")
         await self._change(data, to_bytes(value) + b"\0")
+
+    async def update_many(self, entries: Mapping[str, str]) -> Sequence[str]:
+        """Set the values of keys, in one transaction; returns those that cannot be stored.
+
+        Raises TableRetry.
+        """
+        changes: list[Pair] = []
+        odd = []
+        for key, value in entries.items():
+            data = self._stored(key)
+            if data is None:
+                odd.append(key)
+            else:
+                changes.append((data, to_bytes(value) + b"\0"))
+
+        def put(transaction: lmdb.Transaction) -> None:
+            for data, value in changes:
+                transaction.put(data, value)
+
+        await self._write(put)
+        return odd
 
     async def delete(self, key: str) -> bool:
         """Remove a key; tell whether it was there. Raises TableRetry."""

@@ -34,7 +34,7 @@ from daemons.cleanup.notify import QmgrClient
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
 from daemons.qmgr.requests import RequestConnection, RequestHandlers
-from daemons.verify import Verifier, VerifyParams
+from daemons.verify.verifier import Verifier, VerifyParams
 from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, DeliveryServices, _deliver
 from libmail.config import Config
 from libmail.ipc.codec import Chunk

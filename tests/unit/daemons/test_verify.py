@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from daemons.verify import SERVICE, Entry, Verifier, VerifyParams
+from daemons.verify import SERVICE
+from daemons.verify.entry import Entry
+from daemons.verify.verifier import Verifier, VerifyParams
 from libmail.config import Config, open_config
 from libmail.ipc.messages import AddressStatus, VerifyReply
 from libmail.log import LOG
@@ -160,6 +162,111 @@ def test_a_table_that_fails() -> None:
     run(test)
 
 
+def test_who_waits_has_the_outcome_as_soon_as_it_is_told() -> None:
+    async def test(world: World) -> None:
+        asked = [asyncio.create_task(world.verifier.query("a@b", 1000.0)) for _ in range(3)]
+        hasty = await world.ask("a@b")
+        assert (hasty, world.probed) == (TRYING, ["a@b"])
+        await world.verifier.update("a@b", BOUNCE, "no")
+        assert await asyncio.gather(*asked) == [VerifyReply(BOUNCE, "no")] * 3
+        assert [entry async for entry in world.table.listing()] == []
+        assert await world.ask("a@b") == TRYING  # those that waited have been told
+
+    run(test, address_verify_negative_cache=False)
+
+
+def test_patience_ends() -> None:
+    async def test(world: World) -> None:
+        assert await world.verifier.query("a@b", 0.001) == TRYING
+        await world.verifier.update("a@b", OK, "fine")
+        assert await world.verifier.query("a@b", 0.001) == VerifyReply(OK, "fine")
+
+    run(test)
+
+
+def test_who_waits_for_a_probe_that_cannot_be_sent_is_told() -> None:
+    async def test(world: World) -> None:
+        world.cleanup.down = True
+        assert await world.verifier.query("a@b", 1000.0) == TRYING
+
+    run(test)
+
+
+def test_a_failed_refresh_tells_those_that_wait_what_was_known() -> None:
+    async def test(world: World) -> None:
+        await world.verifier.update("a@b", OK, "fine")
+        world.now += 8 * DAY
+        await world.ask("a@b")
+        world.now += 24 * DAY  # it expires while the probe of the refresh is lost
+        asked = asyncio.create_task(world.verifier.query("a@b", 1000.0))
+        await until(lambda: len(world.probed) == 2)
+        await world.verifier.update("a@b", DEFER, "refused")
+        assert await asked == VerifyReply(DEFER, "refused")
+
+    run(test)
+
+
+class Blackboard(InternalTable):
+    """Counts what is written at a time, and holds up the first."""
+
+    def __init__(self) -> None:
+        super().__init__("internal:x", TableOptions(fold=False))
+        self.sizes: list[int] = []
+        self.free = asyncio.Event()
+
+    async def update_many(self, entries: Mapping[str, str]) -> Sequence[str]:
+        self.sizes.append(len(entries))
+        await self.free.wait()
+        odd = [key for key in entries if "odd" in key]
+        for key, value in entries.items():
+            if key not in odd:
+                await self.update(key, value)
+        return odd
+
+    async def delete_many(self, keys: Sequence[str], _: object) -> int:
+        return sum([await self.delete(key) for key in keys])
+
+
+def test_results_are_written_together_and_known_before() -> None:
+    async def test(world: World) -> None:
+        table = world.verifier.results._table = Blackboard()
+        addresses = ["first@b", *(f"{number}@b" for number in range(100)), "odd@b"]
+        for address in addresses:
+            await world.verifier.update(address, OK, "fine")
+            await asyncio.sleep(0)
+        assert await world.ask("7@b") == VerifyReply(OK, "fine")
+        table.free.set()
+        await world.verifier.results.written()
+        assert table.sizes == [1, 101]
+        assert world.verifier.results.entries == 101
+        assert len([key async for key, _ in table.listing()]) == 101
+        assert await world.ask("odd@b") == VerifyReply(OK, "fine")  # once
+        assert await world.ask("odd@b") == TRYING
+
+    run(test)
+
+
+def test_what_is_not_written_yet_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemons.verify.results._MOST_UNWRITTEN", 10)
+
+    async def test(world: World) -> None:
+        table = world.verifier.results._table = Blackboard()
+        telling = [
+            asyncio.create_task(world.verifier.update(f"{number}@b", OK, ""))
+            for number in range(25)
+        ]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert sum(task.done() for task in telling) == 10
+        assert len(world.verifier.results._unwritten) == 10
+        table.free.set()
+        await asyncio.gather(*telling)
+        await world.verifier.results.written()
+        assert len([key async for key, _ in table.listing()]) == 25
+
+    run(test)
+
+
 @pytest.mark.parametrize("address", ["", "x" * 1001])
 def test_what_is_no_address_is_not_tried(address: str) -> None:
     async def test(world: World) -> None:
@@ -206,12 +313,12 @@ def test_what_has_expired_is_dropped() -> None:
 def test_thousands_of_addresses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions, probes and the cache are bounded, whatever comes, and each is answered."""
     most, pending, crowd = 3000, 500, 2000
-    monkeypatch.setattr("daemons.verify._MOST_ENTRIES", most)
+    monkeypatch.setattr("daemons.verify.results._MOST_ENTRIES", most)
 
     async def main() -> None:
         world = World(address_verify_pending_request_limit=pending)
         path = str(tmp_path / "verify.lmdb")
-        table = world.verifier._table = LmdbCache("lmdb:v", path, TableOptions(fold=False))
+        table = world.verifier.results._table = LmdbCache("lmdb:v", path, TableOptions(fold=False))
         verifier = world.verifier
         for round_ in range(4):
             asked = [f"{round_}.{number}@x.test" for number in range(crowd)]
@@ -220,6 +327,7 @@ def test_thousands_of_addresses_at_once(tmp_path: Path, monkeypatch: pytest.Monk
             assert {reply.status for reply in found} == {TODO, DEFER}
             # more outcomes than questions: agents tell of each, also of what was asked elsewhere
             await asyncio.gather(*[verifier.update(address, OK, "fine") for address in asked])
+            await verifier.results.written()
         assert len([key async for key, _ in table.listing()]) == most
         assert (await verifier.query("0.7@x.test")).status == OK
         assert (await verifier.query("3.7@x.test")).status == OK  # which is told once
@@ -227,7 +335,7 @@ def test_thousands_of_addresses_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         # The next process knows how many there are.
         again = Verifier(PARAMS, table, world.cleanup, lambda: world.now)
         tidying = asyncio.create_task(again.tidy_for_ever())
-        await until(lambda: again._entries == most)
+        await until(lambda: again.results.entries == most)
         tidying.cancel()
         table.close()
 

@@ -73,7 +73,7 @@ def with_wire(test: Callable[[AnvilClient, Wire], object]) -> None:
 
     async def main() -> None:
         wire = Wire()
-        with mock.patch("libmail.clients.anvil.connect_unix", wire.connect):
+        with mock.patch("libmail.service.link.connect_unix", wire.connect):
             await test(AnvilClient("anvil"), wire)  # type: ignore[misc]
 
     asyncio.run(main())
@@ -252,7 +252,7 @@ def test_a_limit_is_exact_in_whatever_order_messages_arrive(
 ) -> None:
     async def main() -> None:
         world = Exchange(4, limit)
-        with mock.patch("libmail.clients.anvil.connect_unix", world.connect):
+        with mock.patch("libmail.service.link.connect_unix", world.connect):
             for what, who in steps:
                 await world.step(what, who)
                 assert world.allowed <= limit

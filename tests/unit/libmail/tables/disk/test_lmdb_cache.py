@@ -120,6 +120,27 @@ def test_cleaning_up_is_a_transaction_for_many(cache: LmdbCache, writes: list[ob
     asyncio.run(run())
 
 
+def test_many_are_written_in_one_transaction(
+    cache: LmdbCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[object] = []
+    write = cache._write
+
+    async def counted(work: object) -> object:
+        writes.append(work)
+        return await write(work)  # type: ignore[arg-type]
+
+    async def run() -> None:
+        monkeypatch.setattr(cache, "_write", counted)
+        await cache.update("a", "old")
+        odd = await cache.update_many({"a": "1", "": "2", "b": "3", "x" * 600: "4"})
+        assert odd == ["", "x" * 600]
+        assert await contents(cache) == {"a": "1", "b": "3"}
+        assert len(writes) == 2
+
+    asyncio.run(run())
+
+
 def test_what_is_renewed_meanwhile_stays(cache: LmdbCache) -> None:
     async def run() -> None:
         await cache.update("a", "old")
