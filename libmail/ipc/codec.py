@@ -21,7 +21,9 @@ of NamedTuples of these. Whatever does not decode to exactly the declared attrib
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from libmail.ipc.frames import (
@@ -50,8 +52,10 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 
 _MOST_PARTS: Final = 64  # of a unit that comes in very small ones
-_make: Final = cast(Callable[[type, list[object]], object], tuple.__new__)
-_SMALL: Final = {str(number): number for number in range(1024)}  # most numbers are
+_WORD: Final = 4
+_CHUNK_OCTET: Final = CHUNK_BIT >> 24  # in the first octet of a word
+_LENGTH: Final = CHUNK_BIT - 1  # the bits of the word that are the length
+_make: Final = cast(Callable[[type, Iterable[object]], object], tuple.__new__)
 
 M = TypeVar("M")
 
@@ -62,40 +66,47 @@ class Chunk(NamedTuple):
     data: bytes
 
 
+class _Values(dict[str, object]):
+    """What texts stand for: the usual ones are known, others are parsed."""
+
+    def __init__(self, usual: Mapping[str, object], parse: Callable[[str], object]) -> None:
+        super().__init__(usual)
+        self._parse = parse
+
+    def __missing__(self, text: str) -> object:
+        return self._parse(text)
+
+
 def _integer(text: str) -> int:
-    known = _SMALL.get(text)
-    if known is not None:
-        return known
     if _INTEGER.fullmatch(text) is None:
         raise WireError(f"not a number: {text[:40]!r}")
     return int(text)
 
 
 def _float(text: str) -> float:
-    if text == "0.0":
-        return 0.0
     if _FLOAT.fullmatch(text) is None:
         raise WireError(f"not a number: {text[:40]!r}")
     return float(text)
 
 
 def _boolean(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise WireError(f"not a truth value: {text[:40]!r}")
-    return text == "1"
+    raise WireError(f"not a truth value: {text[:40]!r}")
 
 
-Convert = Callable[[str], object] | None
+Convert = Callable[[str], object]
+_INTEGERS: Final = _Values({str(number): number for number in range(1024)}, _integer)
+_FLOATS: Final = _Values({"0.0": 0.0}, _float)
+_BOOLEANS: Final = _Values({"0": False, "1": True}, _boolean)
 
-_SCALARS: Final[dict[type, tuple[str, Convert]]] = {
+_SCALARS: Final[dict[type, tuple[str, Convert | None]]] = {
     str: ("%s", None),
-    int: ("%d", _integer),
-    float: ("%r", _float),
-    bool: ("%d", _boolean),
+    int: ("%d", _INTEGERS.__getitem__),
+    float: ("%r", _FLOATS.__getitem__),
+    bool: ("%d", _BOOLEANS.__getitem__),
 }
 
 
-def _scalar(hint: object) -> tuple[str, Convert]:
+def _scalar(hint: object) -> tuple[str, Convert | None]:
     """Format and converter of a scalar field; a NewType is what it is made of."""
     return _SCALARS[cast(type, getattr(hint, "__supertype__", hint))]
 
@@ -108,37 +119,26 @@ class _Item:
     """Values of one tuple element, without names; it has only scalar fields."""
 
     def __init__(self, cls: type) -> None:
-        self.cls = cls
-        if cls is str:
-            self.width = 1
-            self.format = "%s\0"
-            self.converters: list[tuple[int, Callable[[str], object]]] = []
-            return
-        hints = get_type_hints(cls)
-        names = _fields(cls)
-        self.width = len(names)
-        self.format = "".join(f"{_scalar(hints[name])[0]}\0" for name in names)
-        self.converters = [
-            (at, convert)
-            for at, name in enumerate(names)
-            if (convert := _scalar(hints[name])[1]) is not None
+        hints = [cls] if cls is str else list(get_type_hints(cls).values())
+        scalars = [_scalar(hint) for hint in hints]
+        self.width = len(hints)
+        self.format = "".join(f"{form}\0" for form, _ in scalars)
+        self._converters = [
+            (at, convert) for at, (_, convert) in enumerate(scalars) if convert is not None
         ]
+        self._make = None if cls is str else partial(_make, cls)
 
     def encode(self, items: Iterable[object]) -> str:
         text = self.format
         return "".join([text % item for item in items])
 
-    def decode(self, values: list[str]) -> tuple[object, ...]:
-        if self.cls is str:
-            return tuple(values)
-        width, cls, converters = self.width, self.cls, self.converters
-        items = []
-        for start in range(0, len(values), width):
-            fields: list[object] = [*values[start : start + width]]
-            for at, convert in converters:
-                fields[at] = convert(values[start + at])
-            items.append(_make(cls, fields))
-        return tuple(items)
+    def decode(self, texts: list[str]) -> tuple[object, ...]:
+        if self._make is None:
+            return tuple(texts)
+        values, width = cast(list[object], texts), self.width
+        for at, convert in self._converters:
+            values[at::width] = [*map(convert, texts[at::width])]
+        return tuple(map(self._make, zip(*[iter(values)] * width, strict=True)))
 
 
 class _Message(Generic[M]):
@@ -151,7 +151,7 @@ class _Message(Generic[M]):
         self.fields = _fields(cls)
         self.items: dict[int, _Item] = {}
         parts = [f"request\0{self.name}\0"]
-        self.converters: list[tuple[int, Callable[[str], object]]] = []
+        self.converters: list[tuple[int, Convert]] = []
         for at, name in enumerate(self.fields):
             hint = hints[name]
             if get_origin(hint) is tuple:
@@ -162,16 +162,17 @@ class _Message(Generic[M]):
             parts.append(f"{name}\0{form}\0")
             if convert is not None:
                 self.converters.append((at, convert))
-        self.width = len(self.fields)
-        self.names = self.fields[: self.width - len(self.items)]
-        self.scalars = 2 * len(self.names)  # where the tuples begin in the attributes
+        self.names = self.fields[: len(self.fields) - len(self.items)]
+        # Where the tuples begin in the attributes, which `request` and the name are the first of.
+        self.scalars = 2 + 2 * len(self.names)
         if any(at < len(self.names) for at in self.items):
             raise ValueError(f"{self.name}: a tuple before a scalar")
         self.make = cast(Callable[[type[M], list[object]], M], tuple.__new__)
         self.format = "".join(parts)
-        self.nuls = 2 + 2 * self.width
+        self.nuls = 2 + 2 * len(self.fields)
 
-    def text(self, message: M) -> str:
+    def encode(self, message: M) -> bytes:
+        """The attributes. Raises WireError for a NUL."""
         nuls = self.nuls
         values = cast(tuple[object, ...], message)
         for at, item in self.items.items():
@@ -182,25 +183,27 @@ class _Message(Generic[M]):
         text = self.format % values
         if text.count("\0") != nuls:
             raise WireError(f"{self.name}: NUL in an attribute value")
-        return text
+        return text.encode("utf-8", "surrogateescape")
 
-    def parse(self, parts: list[str]) -> M:
-        """parts: names and values by turns, after the `request` attribute."""
-        end = self.scalars if self.items else None
-        head, texts = parts[:end:2], parts[1:end:2]
-        if head != self.names:
-            raise self._mismatch(head)
-        if len(texts) != len(head):
-            raise WireError(f"{self.name}: a name without value")
-        values: list[object] = [*texts]
+    def decode(self, parts: list[str]) -> M:
+        """parts: names and values by turns. Raises WireError."""
+        end = self.scalars
+        values = cast(list[object], parts[3:end:2])
+        if parts[2:end:2] != self.names or len(values) != len(self.names):
+            raise self._mismatch(parts[2:])
         for at, convert in self.converters:
-            values[at] = convert(texts[at])
-        if end is not None:
+            values[at] = convert(cast(str, values[at]))
+        if self.items:
             values += self._tuples(parts)
+        elif len(parts) != end:
+            raise self._mismatch(parts[2:])
         return self.make(self.cls, values)
 
-    def _mismatch(self, names: list[str]) -> WireError:
-        got = [name[:40] for name in names[:40]]
+    def _mismatch(self, words: list[str]) -> WireError:
+        """words: names and values by turns."""
+        if len(words) % 2:
+            return WireError(f"{self.name}: a name without value")
+        got = [name[:40] for name in words[:80:2]]
         return WireError(f"{self.name}: got attributes {got}, want {self.fields}")
 
     def _tuples(self, parts: list[str]) -> list[object]:
@@ -209,14 +212,14 @@ class _Message(Generic[M]):
         values: list[object] = []
         for number, item in self.items.items():
             if at + 1 >= len(parts) or parts[at] != self.fields[number]:
-                raise self._mismatch(parts[at : at + 1])
+                raise self._mismatch(parts[at : at + 2])
             end = at + 2 + _integer(parts[at + 1]) * item.width
             if not at + 2 <= end <= len(parts):
                 raise WireError(f"{self.name}: {self.fields[number]}: wrong number of elements")
             values.append(item.decode(parts[at + 2 : end]))
             at = end
         if at != len(parts):
-            raise self._mismatch(parts[at : at + 1])
+            raise self._mismatch(parts[at : at + 2])
         return values
 
 
@@ -231,12 +234,11 @@ class Codec:
 
     def attributes(self, message: object) -> bytes:
         """The attributes of `message`, without the length word. Raises WireError for a NUL."""
-        text = self._by_class[type(message)].text(message)
-        return text.encode("utf-8", "surrogateescape")
+        return self._by_class[type(message)].encode(message)
 
     def encode(self, message: object) -> bytes:
         """One frame. Raises WireError when a value has a NUL or the frame gets too long."""
-        data = self.attributes(message)
+        data = self._by_class[type(message)].encode(message)
         if len(data) > MAX_FRAME:
             raise WireError(f"{type(message).__name__}: {len(data)} octets, limit {MAX_FRAME}")
         return len(data).to_bytes(4, "big") + data
@@ -249,88 +251,90 @@ class Codec:
         message = self._by_name.get(parts[1])
         if message is None:
             raise WireError(f"unknown request: {parts[1][:40]!r}")
-        return message.parse(parts[2:])
+        return message.decode(parts)
 
 
 class Unframer:
     """Cuts a byte stream into messages and content chunks.
 
     Feed it with `receive_data`, take units with `next_event`; None means that more bytes are
-    needed. Holds at most one unit plus what was fed in one go. Raises WireError, after which
-    the stream is useless.
+    needed. Holds at most one unit that is not complete, and what was not taken. Raises WireError
+    behind the last good unit, after which the stream is useless.
     """
 
-    __slots__ = ("_at", "_buffer", "_codec", "_more", "_parts")
+    __slots__ = ("_codec", "_end", "_error", "_parts", "pending", "units")
 
     def __init__(self, codec: Codec) -> None:
+        """units: those that are complete. pending: octets of the one that is not."""
         self._codec = codec
-        self._buffer = b""
-        self._at = 0
-        self._parts: list[bytes] = []  # received after _buffer
-        self._more = 0  # octets of _parts
-
-    @property
-    def pending(self) -> int:
-        """Octets received and not yet taken."""
-        return len(self._buffer) - self._at + self._more
+        self.units: Final[deque[object]] = deque()
+        self._error: WireError | None = None
+        self._parts: list[bytes] = []  # of a unit that is not complete, its word in the first
+        self.pending = 0
+        self._end = 0  # octets that this unit will have with its word, or those of the word
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the stream."""
-        if self._at == len(self._buffer) and not self._parts:
-            self._buffer, self._at = data, 0
+        if self._error is not None:
             return
-        self._parts.append(data)
-        self._more += len(data)
-        if len(self._parts) > _MOST_PARTS:
-            self._join()
+        try:
+            if self._parts:
+                data = self._go_on(data)
+            rest = self._cut(data)
+        except WireError as err:
+            self._error = err
+            self.pending += len(data)
+            return
+        if rest < len(data):
+            self._parts.append(data[rest:] if rest else data)
+            self.pending = len(data) - rest
 
-    def _join(self) -> None:
-        self._buffer = b"".join((memoryview(self._buffer)[self._at :], *self._parts))
-        self._at = self._more = 0
-        self._parts.clear()
+    def _cut(self, data: bytes) -> int:
+        """Take the complete units. Returns where they end. Raises WireError."""
+        at, size = 0, len(data)
+        while size - at >= _WORD:
+            start = at + _WORD
+            word = int.from_bytes(data[at:start], "big")
+            length, is_chunk = word & _LENGTH, word & CHUNK_BIT
+            if length > (MAX_CHUNK if is_chunk else MAX_FRAME):
+                raise WireError(f"a unit of {length} octets")
+            end = start + length
+            if end > size:
+                self._end = _WORD + length
+                return at
+            self._take(data[start:end], is_chunk)
+            at = end
+        self._end = _WORD
+        return at
+
+    def _take(self, data: bytes, is_chunk: int) -> None:
+        self.units.append(Chunk(data) if is_chunk else self._codec.decode(data))
+
+    def _go_on(self, data: bytes) -> bytes:
+        """More of the unit that is not complete. Returns what is still to be cut."""
+        parts = self._parts
+        parts.append(data)
+        self.pending += len(data)
+        if self.pending < self._end:
+            if len(parts) > _MOST_PARTS:
+                self._parts = [b"".join(parts)]
+            return b""
+        end = len(data) - (self.pending - self._end)
+        self._parts, self.pending = [], 0
+        if self._end == _WORD:
+            return b"".join(parts)
+        last = memoryview(data)[:end]  # content is copied once, though it comes in many parts
+        unit = b"".join((memoryview(parts[0])[_WORD:], *parts[1:-1], last))
+        self._take(unit, parts[0][0] & _CHUNK_OCTET)
+        return data[end:]
 
     def next_event(self) -> object | None:
         """The next message or Chunk; None when it is not complete."""
-        if self._parts and len(self._buffer) < self._at + 4:
-            self._join()
-        start, buffer = self._at + 4, self._buffer
-        if len(buffer) < start:
-            return None
-        word = int.from_bytes(buffer[self._at : start], "big")
-        size = word & ~CHUNK_BIT
-        if size > (MAX_CHUNK if word & CHUNK_BIT else MAX_FRAME):
-            raise WireError(f"a unit of {size} octets")
-        end = start + size
-        if len(buffer) < end:
-            if len(buffer) + self._more < end:
-                return None
-            data = self._gather(end)
-        else:
-            self._at = end
-            data = buffer[start:end]
-        return Chunk(data) if word & CHUNK_BIT else self._codec.decode(data)
-
-    def _gather(self, end: int) -> bytes:
-        """The unit that `_buffer` has the beginning of, copied once: content comes in many parts.
-
-        end: of the unit, if all of `_parts` were in `_buffer`.
-        """
-        start = self._at + 4
-        last = self._parts[-1]
-        rest = len(self._buffer) + self._more - end
-        if rest >= len(last):
-            end -= self._at
-            self._join()
-            self._at = end
-            return self._buffer[4:end]
-        cut = len(last) - rest
-        data = b"".join(
-            (memoryview(self._buffer)[start:], *self._parts[:-1], memoryview(last)[:cut])
-        )
-        self._buffer, self._at = last, cut
-        self._parts.clear()
-        self._more = 0
-        return data
+        if self.units:
+            return self.units.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
 
     def __iter__(self) -> Iterator[object]:
         return iter(self.next_event, None)

@@ -7,7 +7,6 @@ a peer that has sent much until others had their turn, see `Connection.receive`.
 import asyncio
 import socket
 import struct
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
@@ -83,7 +82,8 @@ class Connection(asyncio.Protocol):
         self._serving = serving
         self._transport: asyncio.Transport | None = None
         self._unframer = Unframer(CODEC)
-        self._events: deque[object] = deque()
+        self._units: Final = self._unframer.units
+        self._unread = 0  # octets of these, or more
         self._error: Exception | None = None
         self._wakeup = Wakeup(asyncio.get_running_loop())
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -111,10 +111,11 @@ class Connection(asyncio.Protocol):
         self._turn += len(data) >> _PIECE
         if (self._trigger or not self._unframer.pending) and (self._trigger or data[0] & 0x7F):
             self._trigger = True
-            self._events.append(Trigger(data))
+            self._units.append(Trigger(data))
         else:
             self._unframer.receive_data(data)
-            if self._unframer.pending > _PAUSE_AT:
+            self._unread += len(data)
+            if self._unread > _PAUSE_AT:
                 self._pause_reading()
         self._wakeup.wake()
 
@@ -145,7 +146,7 @@ class Connection(asyncio.Protocol):
 
     def _resume_reading(self) -> None:
         transport = self._transport
-        if self._paused_reading and transport is not None and not transport.is_closing():
+        if transport is not None and not transport.is_closing():
             self._paused_reading = False
             transport.resume_reading()
 
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
             self._transport is not None
             and self._error is None
             and not self._leaving
-            and not self._events
+            and not self._units
             and not self._unframer.pending
             and not self._transport.is_closing()
         )
@@ -192,26 +193,29 @@ class Connection(asyncio.Protocol):
 
         Raises ConnectionLost, WireError.
         """
-        if self._turn >= _TURN:
+        if not self._units or self._turn >= _TURN:
+            self._check()
             return None
         self._turn += 1
-        if self._events:
-            self.begun = True
-            return self._events.popleft()
+        self.begun = True
+        unit = self._units.popleft()
+        if type(unit) is Leaving:
+            self._leaving = True
+            return self.received()
+        return unit
+
+    def _check(self) -> None:
+        """Raises ConnectionLost, WireError when no more units can come."""
+        if self._units:
+            return
+        self._unread = 0
         try:
-            event = self._unframer.next_event()
-            if isinstance(event, Leaving):
-                self._leaving = True
-                event = self._unframer.next_event()
+            self._unframer.next_event()
         except WireError as err:
             self._error = err
             self.close()
-            raise
-        if event is not None:
-            self.begun = True
-        elif self._error is not None:
+        if self._error is not None:
             raise self._error
-        return event
 
     async def receive(self) -> object:
         """The next message, Chunk or Trigger. Raises ConnectionLost, WireError.
@@ -230,7 +234,8 @@ class Connection(asyncio.Protocol):
             if event is not None:
                 return event
             if self._turn < _TURN:
-                self._resume_reading()
+                if self._paused_reading:
+                    self._resume_reading()
                 await self._wakeup
 
     async def receive_as(self, kind: type[M]) -> M:
