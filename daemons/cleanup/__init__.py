@@ -19,7 +19,6 @@ final, notify, reports          the end: the final envelope, qmgr, reports to th
 import os
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -55,6 +54,7 @@ from libmail.ipc.messages import (
     CleanupResult,
     Envelope,
     MilterState,
+    QueueId,
     Recipients,
 )
 from libmail.log import LOG
@@ -226,19 +226,19 @@ class _Clients:
         finally:
             _forget(self._ready.pop(connection, None))
 
-    def _prepare(self, connection: Connection) -> None:
-        """Make the file for the next message of a client."""
-        with suppress(OSError):  # the next message will meet it, and say so
-            self._ready[connection] = new_file(self._shared)
+    def _prepare(self, connection: Connection) -> QueueId:
+        """Make the file for the next message of a client; "" if that fails."""
+        try:
+            writer = self._ready[connection] = new_file(self._shared)
+        except OSError:
+            return QueueId("")  # the next message will meet it, and say so
+        return writer.queue_id
 
     async def _message(self, connection: Connection, message: Message) -> None:
         if not self._space.enough():
             message.refuse(no_space())
         result = await _exchange(connection, message, self._qmgr)
         if result is not None:
-            writer = self._ready.get(connection)
-            if writer is not None:
-                result = result._replace(next_id=writer.queue_id)
             connection.send(result)
 
     async def forget_all(self) -> None:

@@ -25,24 +25,19 @@ _TEXTS: Final = itemgetter(
 def recipient_fault(recipient: Recipient) -> bool:
     """Whether a recipient cannot be stored in a queue file."""
     address, orig_rcpt, dsn_orcpt, notify, _ = recipient
-    return bool(
-        address_fault(address)
-        or (orig_rcpt != address and address_fault(orig_rcpt))
-        or not 0 <= notify <= _MAX_NOTIFY
-        or len(dsn_orcpt) > _MAX_ORCPT
-        or (
-            not dsn_orcpt.isascii()
-            and len(dsn_orcpt.encode("utf-8", "surrogateescape")) > _MAX_ORCPT
-        )
-        or "\n" in dsn_orcpt
-    )
+    if address_fault(address) or (orig_rcpt != address and address_fault(orig_rcpt)):
+        return True
+    if not 0 <= notify <= _MAX_NOTIFY:
+        return True
+    octets = dsn_orcpt if dsn_orcpt.isascii() else dsn_orcpt.encode("utf-8", "surrogateescape")
+    return len(octets) > _MAX_ORCPT or "\n" in dsn_orcpt
 
 
 def envelope_fault(envelope: Envelope) -> Refused | None:
     """Why the message is refused for its envelope."""
     if address_fault(envelope.sender):
         return bad_sender()
-    if address_fault(envelope.redirect):
+    if envelope.redirect and address_fault(envelope.redirect):
         return Refused(CleanupStatus.DEFER, "4.3.5", "Server configuration error")
     if not (0 <= envelope.arrival < _LATEST and -_LATEST < envelope.warn_time < _LATEST):
         return Refused(CleanupStatus.BAD, "4.3.0", "internal protocol error")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from daemons.cleanup.header import Header
 from daemons.cleanup.params import CleanupParams
 from libmail.ipc.messages import Envelope, EnvelopeFlag, Recipient
 from libmail.queue.file import ContentFlag
@@ -21,18 +22,13 @@ _TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 class Findings(NamedTuple):
     """What is known at the end of a message.
 
-    content_flags: ContentFlag bits. declared: whether the header declares 8-bit content, None: it
-    does not say. composite: the message has parts, which may declare it. asked: EnvelopeFlag bits
-    that the header asks for. expanded: aliases were expanded, and that was recorded for a report.
-    autodetect: find out whether the message needs SMTPUTF8. redirect: an address that takes the
-    place of all recipients, "" for none.
+    content_flags: ContentFlag bits. expanded: aliases were expanded, and that was recorded for a
+    report. autodetect: find out whether the message needs SMTPUTF8. redirect: an address that takes
+    the place of all recipients, "" for none.
     """
 
     content_flags: int
-    message_id: str
-    declared: bool | None
-    composite: bool
-    asked: int
+    header: Header
     expanded: bool
     autodetect: bool
     redirect: str
@@ -52,22 +48,24 @@ def final_envelope(
     warn_time = envelope.warn_time
     if params.delay_warning_time and not warn_time:
         warn_time = envelope.arrival + params.delay_warning_time
+    message_id, redirect = found.header.message_id, found.redirect
     return envelope._replace(
-        flags=flags, message_id=found.message_id, warn_time=warn_time, redirect=found.redirect
+        flags=flags, message_id=message_id, warn_time=warn_time, redirect=redirect
     )
 
 
 def _flags(flags: int, params: CleanupParams, found: Findings) -> int:
     if found.expanded:
         flags |= _EXPANDED
-    flags |= found.asked
+    header = found.header
+    flags |= header.flags
     if flags & _REQUIRETLS:
         flags &= ~_TLS_OPTIONAL  # RFC 8689 §4.1
     if not params.detect_8bit_encoding_header:
         return flags
-    if found.declared is not None:
-        return flags | _EIGHTBIT if found.declared else flags & ~_EIGHTBIT
-    if found.composite and found.content_flags & _EIGHTBIT_BODY:
+    if header.eightbit is not None:
+        return flags | _EIGHTBIT if header.eightbit else flags & ~_EIGHTBIT
+    if header.composite and found.content_flags & _EIGHTBIT_BODY:
         flags |= _EIGHTBIT  # one of the parts will have said so
     return flags
 

@@ -7,6 +7,8 @@ a batch without any change is not copied at all.
 
 import asyncio
 import re
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from daemons.cleanup.events import MessageId
@@ -25,22 +27,19 @@ from libmail.smtp.reply import reply_text
 __all__ = ["Header", "HeaderEdit", "HeaderEditor"]
 
 _ADDRESSES: Final = SENDER_FIELDS | RECIPIENT_FIELDS
-_MESSAGE_IDS: Final = frozenset((b"message-id", b"resent-message-id"))
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
-_ENCODING: Final = b"content-transfer-encoding"
-_TLS_REQUIRED: Final = b"tls-required"
-_REQUIRE_TLS: Final = b"require-tls-esmtp"  # REQUIRETLS on its way through a content filter
 _REQUIRED: Final = b"Require-TLS-ESMTP: yes\r\n"
 _REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
 _TLS_OPTIONAL: Final = int(EnvelopeFlag.TLS_OPTIONAL)
 # Fields whose presence matters at the end of the header.
 _NOTED: Final = frozenset(
-    (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MESSAGE_IDS, *_MIME, b"from", b"date")
+    (*REDISTRIBUTION, *VISIBLE_RECIPIENTS, *_MIME, b"message-id", b"from", b"date")
 )
 _ENCODINGS: Final = {b"7bit": False, b"8bit": True, b"binary": True}
 _COMPOSITE: Final = (b"multipart/", b"message/")
 _FOLD: Final = re.compile(r"\r\n[ \t]*")
 _AT_ONCE: Final = 1000  # fields, after which other sessions have their turn
+_name: Final = itemgetter(0)  # of a field
 
 
 class Header(NamedTuple):
@@ -72,6 +71,12 @@ class HeaderEditor:
             name.lower().rstrip(":").encode("utf-8", "surrogateescape")
             for name in params.message_drop_headers
         )
+        # Of all others no more is looked at than their names.
+        self.examined: Final = self.drop | _ADDRESSES | _READERS.keys()
+        self.mapped: Final = frozenset(
+            (SENDER_FIELDS if mapper.maps_class(HEADER_SENDER) else frozenset())
+            | (RECIPIENT_FIELDS if mapper.maps_class(HEADER_RECIPIENT) else frozenset())
+        )
 
     def begin(
         self, envelope: Envelope, queue_id: QueueId, *, mapping: bool,
@@ -102,8 +107,8 @@ class HeaderEditor:
 class HeaderEdit:
     """One header: `edit` for each batch of fields, then `end`."""
 
-    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_flags", "_hops", "_ids",
-                 "_inspection", "_mapping", "_queue_id", "_seen")  # fmt: skip
+    __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_flags", "_hops",
+                 "_inspection", "_mapping", "_message_id", "_queue_id", "_seen")  # fmt: skip
 
     def __init__(
         self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
@@ -114,9 +119,9 @@ class HeaderEdit:
         self._envelope = envelope
         self._queue_id = queue_id
         self._mapping = mapping
-        self._ids = _MessageIds(queue_id)
         self._seen: set[bytes] = set()
         self._hops = 0
+        self._message_id: str | None = None
         self._eightbit: bool | None = None
         self._composite = False
         self._flags = 0
@@ -124,36 +129,45 @@ class HeaderEdit:
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
         inspected = self._inspection is not None
+        if not inspected:
+            self._note(found)
+        examined, limit = self._editor.examined, self._editor.params.header_size_limit
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
-        for start in range(0, len(found), _AT_ONCE):
-            if start:
+        for first in range(0, len(found), _AT_ONCE):
+            if first:
                 await asyncio.sleep(0)
-            for field in found[start : start + _AT_ONCE]:
+            for field in found[first : first + _AT_ONCE]:
+                name, start, value, after = field
                 if inspected:
                     changed = await self._inspected(data, field)
-                elif field.name in _ADDRESSES:
+                elif name in examined or value - start != len(name) + 1 or after - start > limit:
                     changed = await self._field(data, field)
                 else:
-                    changed = self._without_addresses(data, field)
+                    continue
                 if changed is not None:
-                    pieces += (data[kept : field.start], changed)
-                    kept = field.end
+                    pieces += (data[kept:start], changed)
+                    kept = after
         if pieces:
             pieces.append(data[kept:end])
             return b"".join(pieces)
         return data if end == len(data) else data[:end]
 
+    def _note(self, found: Sequence[Field]) -> None:
+        """Which fields there are; those that are dropped count, too."""
+        names = [*map(_name, found)]
+        self._seen |= _NOTED.intersection(names)
+        self._hops += names.count(b"received")
+
     async def _inspected(self, data: bytes, field: Field) -> bytes | None:
         """As `_field`, after header_checks; fields that PREPEND adds are not edited."""
         assert self._inspection is not None
         before, instead = await self._inspection.field(data, field)
-        if instead is None:
-            changed = await self._field(data, field)
-        elif found := fields(instead):
-            changed = await self._field(instead, found[0]) or instead
-        else:
-            changed = instead
+        changed = instead
+        text, left = (data, [field]) if instead is None else (instead, fields(instead)[:1])
+        if left:
+            self._note(left)
+            changed = await self._field(text, left[0]) or instead
         self._inspection.field_done()
         if not before:
             return changed
@@ -161,39 +175,19 @@ class HeaderEdit:
 
     async def _field(self, data: bytes, field: Field) -> bytes | None:
         """The field in its edited form; None if it stays as it is."""
-        changed = self._without_addresses(data, field)
-        if field.name not in _ADDRESSES or not self._envelope.rewrite_context or changed == b"":
-            return changed
-        if field.end - field.start > self._editor.params.header_size_limit:
-            return changed  # its last address may be cut
-        text = data[field.start : field.end] if changed is None else changed
-        return await self._addresses(field.name, text) or changed
-
-    def _without_addresses(self, data: bytes, field: Field) -> bytes | None:
-        """The same, of a field whose addresses stay as they are."""
         name, start, value, after = field
-        if name in _NOTED:
-            self._seen.add(name)
-        elif name == b"received":
-            self._hops += 1
-        editor = self._editor
-        if name in editor.drop:
+        if name in self._editor.drop:
             return b""
         changed: bytes | None = None
-        if after - start > editor.params.header_size_limit or value - start != len(name) + 1:
+        whole = after - start <= self._editor.params.header_size_limit
+        if not whole or value - start != len(name) + 1:
             changed = self._normal(data, field)
-        if name in _MESSAGE_IDS:
-            self._ids.see(data[value:after], resent=name != b"message-id")
-        elif name == _ENCODING:
-            self._eightbit = _ENCODINGS.get(data[value:after].strip().lower(), self._eightbit)
-        elif name == _TLS_REQUIRED:
-            if editor.params.tls_required_enable and data[value:after].strip().lower() == b"no":
-                self._flags |= _TLS_OPTIONAL
-        elif name == _REQUIRE_TLS:
-            if editor.requires_tls and data[value:after].strip().lower() == b"yes":
-                self._flags |= _REQUIRETLS
-        elif name == b"content-type":
-            self._composite = data[value:after].lstrip().lower().startswith(_COMPOSITE)
+        if name not in _ADDRESSES:
+            read = _READERS.get(name)
+            if read is not None:
+                read(self, data[value:after])
+        elif whole and self._envelope.rewrite_context:  # else its last address may be cut
+            return await self._addresses(data, field) or changed
         return changed
 
     def _normal(self, data: bytes, field: Field) -> bytes:
@@ -202,14 +196,15 @@ class HeaderEdit:
         text = name + b":" + data[field.value : field.end - 2]
         return cut_field(text, self._editor.params.header_size_limit) + b"\r\n"
 
-    async def _addresses(self, name: bytes, text: bytes) -> bytes | None:
+    async def _addresses(self, data: bytes, place: Field) -> bytes | None:
         """An address field with complete and mapped addresses; None if nothing changes."""
-        mapper, queue_id = self._editor.mapper, self._queue_id
-        kind = HEADER_SENDER if name in SENDER_FIELDS else HEADER_RECIPIENT
-        mapping = self._mapping and mapper.maps_class(kind)
-        head, _, value = text.partition(b":")
+        value = data[place.value : place.end]
+        mapping = self._mapping and place.name in self._editor.mapped
         if not mapping and complete(value):
             return None
+        mapper, queue_id = self._editor.mapper, self._queue_id
+        head = data[place.start : place.start + len(place.name)].decode("ascii")
+        kind = HEADER_SENDER if place.name in SENDER_FIELDS else HEADER_RECIPIENT
         context = "local" if self._envelope.rewrite_context == "local" else "remote"
         limit = self._editor.params.header_address_token_limit
         field = AddressField(value.decode("utf-8", "surrogateescape"), limit)
@@ -232,43 +227,66 @@ class HeaderEdit:
         if field.truncated:
             LOG.warning(
                 f"{queue_id}: header_address_token_limit: addresses beyond {limit} tokens"
-                f" in {head.decode('ascii').strip()}: header are discarded"
+                f" in {head}: header are discarded"
             )
-        return (field.render(head.decode("ascii")) + "\r\n").encode("utf-8", "surrogateescape")
+        return (field.render(head) + "\r\n").encode("utf-8", "surrogateescape")
+
+    # fields that say something
+
+    def _note_id(self, text: bytes) -> None:
+        """The last Message-Id counts."""
+        self._message_id = reply_text(self._log_id(text))
+
+    def _note_resent_id(self, text: bytes) -> None:
+        self._log_id(text, resent=True)
+
+    def _log_id(self, text: bytes, *, resent: bool = False) -> str:
+        value = text.strip().decode("utf-8", "surrogateescape")
+        if "\r" in value:
+            value = _FOLD.sub(" ", value)
+        LOG.event(MessageId(self._queue_id, value, resent))
+        return value
+
+    def _note_encoding(self, text: bytes) -> None:
+        self._eightbit = _ENCODINGS.get(text.strip().lower(), self._eightbit)
+
+    def _note_type(self, text: bytes) -> None:
+        self._composite = text.lstrip().lower().startswith(_COMPOSITE)
+
+    def _note_tls_required(self, text: bytes) -> None:
+        if self._editor.params.tls_required_enable and text.strip().lower() == b"no":
+            self._flags |= _TLS_OPTIONAL
+
+    def _note_require_tls(self, text: bytes) -> None:
+        """REQUIRETLS on its way through a content filter."""
+        if self._editor.requires_tls and text.strip().lower() == b"yes":
+            self._flags |= _REQUIRETLS
 
     def end(self) -> Header:
         """The header is complete: hop count, missing fields. Raises Refused."""
         if self._hops > self._editor.params.hopcount_limit:
             LOG.warning(f"{self._queue_id}: message rejected: hopcount exceeded")
             raise Refused(CleanupStatus.HOPS, "5.4.0", "too many hops")
-        seen, ids = self._seen, self._ids
+        seen = self._seen
         missing, added = self._editor.missing.make(seen, self._envelope, self._queue_id)
         if added:
-            ids.see(added.encode("utf-8", "surrogateescape"), resent=bool(seen & REDISTRIBUTION))
-        if not ids.any:
+            note = self._note_id if seen.isdisjoint(REDISTRIBUTION) else self._note_resent_id
+            note(added.encode("utf-8", "surrogateescape"))
+        if self._message_id is None:
             LOG.event(MessageId(self._queue_id, "<>", resent=False))
-        mime = not seen.isdisjoint(_MIME)
         if self._envelope.flags & ~self._flags & _REQUIRETLS and self._editor.requires_tls:
             missing += _REQUIRED
-        return Header(missing, ids.value, mime, self._eightbit, self._composite, self._flags)
+        mime = not seen.isdisjoint(_MIME)
+        message_id = self._message_id or ""
+        return Header(missing, message_id, mime, self._eightbit, self._composite, self._flags)
 
 
-class _MessageIds:
-    """The Message-Id fields of a header. value: of the last one; any: there was one."""
-
-    __slots__ = ("_queue_id", "any", "value")
-
-    def __init__(self, queue_id: QueueId) -> None:
-        self._queue_id = queue_id
-        self.value = ""
-        self.any = False
-
-    def see(self, text: bytes, *, resent: bool) -> None:
-        """Log a Message-Id, and remember it unless it is Resent-. text: what follows the colon."""
-        value = text.strip().decode("utf-8", "surrogateescape")
-        if "\r" in value:
-            value = _FOLD.sub(" ", value)
-        LOG.event(MessageId(self._queue_id, value, resent))
-        if not resent:
-            self.value = reply_text(value)
-            self.any = True
+_READERS: Final[Mapping[bytes, Callable[[HeaderEdit, bytes], None]]] = {
+    b"message-id": HeaderEdit._note_id,
+    b"resent-message-id": HeaderEdit._note_resent_id,
+    b"content-transfer-encoding": HeaderEdit._note_encoding,
+    b"content-type": HeaderEdit._note_type,
+    b"tls-required": HeaderEdit._note_tls_required,
+    b"require-tls-esmtp": HeaderEdit._note_require_tls,
+}
+"""What becomes of the text behind the colon."""

@@ -73,6 +73,10 @@ class AddressMapper:
         self._rules = {name: self._class_rules(name) for name in _CLASSES}
         self._canonical_extension = "canonical" in params.propagate_unmatched_extensions
         self._virtual_extension = "virtual" in params.propagate_unmatched_extensions
+        # Whether recipients may become others.
+        self.maps_recipients: Final = bool(
+            tables.virtual_alias_maps or self.maps_class(ENVELOPE_RECIPIENT)
+        )
 
     def _class_rules(self, name: str) -> _ClassRules:
         params, tables = self._params, self._tables

@@ -9,11 +9,11 @@ before that removes the file. What need not wait for the disk is done
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from daemons.cleanup.envelope_limits import envelope_fault, recipient_fault
 from daemons.cleanup.final import Findings, final_envelope
-from daemons.cleanup.header import HeaderEdit, HeaderEditor
+from daemons.cleanup.header import Header, HeaderEdit, HeaderEditor
 from daemons.cleanup.inspection import Discarded, Inspection, Inspector, RequestedActions
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.milters import FileContent, MilterSelection
@@ -37,6 +37,7 @@ from libmail.ipc.messages import (
     CleanupStatus,
     Envelope,
     EnvelopeFlag,
+    QueueId,
     Recipient,
 )
 from libmail.log import LOG
@@ -95,6 +96,14 @@ def new_file(shared: Shared) -> QueueFileWriter:
     )
 
 
+class _Stages(NamedTuple):
+    """What the content goes through on its way into the file."""
+
+    raw: Stage
+    inspection: Inspection | None
+    edit: HeaderEdit
+
+
 class Message:
     """One message on its way into the queue. `finish` or `discard` ends it.
 
@@ -106,8 +115,10 @@ class Message:
         self._shared = shared
         self._flags = flags
         self._writer = writer
-        self.meanwhile: Callable[[], None] | None = None  # called while fsync is under way
-        self.queue_id = self._writer.queue_id
+        # Called while fsync is under way; gives the queue id of the client's next message.
+        self.meanwhile: Callable[[], QueueId] | None = None
+        self._next_id = QueueId("")
+        self.queue_id = writer.queue_id
         self._open = True
         self.queued = False  # durable, and in the incoming queue
         self._envelope: Envelope | None = None
@@ -117,18 +128,13 @@ class Message:
         self._size = 0
         self._limit = 0 if flags & _UNLIMITED else shared.params.message_size_limit
         # of the content: its header until that is complete, then the last octets of the body
-        self._raw: Stage | None = None
+        self._stages: _Stages | None = None
         self._scan = ContentScan()
-        self._header = shared.editor.reader()
-        self._edit: HeaderEdit | None = None
-        self._inspection: Inspection | None = None
+        self._reader = shared.editor.reader()
+        self._header: Header | None = None
         self._body_inspection: Inspection | None = None
-        self._header_done = False
-        self._declared: bool | None = None  # as 8bit, by the header
-        self._composite, self._asked = False, 0  # asked for by the header: EnvelopeFlag bits
         self._tail = b""
         self._content_flags = 0
-        self._message_id = ""
         self.links: list[MilterLink] = []  # Milters of the session
 
     async def envelope(self, envelope: Envelope) -> None:
@@ -146,7 +152,7 @@ class Message:
             sender = await map_sender(
                 self._shared.mapper, self._flags, self.queue_id, envelope.sender
             )
-            if address_fault(sender):  # with the domain that was added
+            if sender != envelope.sender and address_fault(sender):  # a domain was added
                 raise bad_sender()
         except Refused as err:
             if err.status is CleanupStatus.CONTENT:
@@ -176,7 +182,7 @@ class Message:
             return
         try:
             envelope = self._require_envelope()
-            found = self._expanded or await self._expand_recipients()
+            found = self._expanded or await self._expand_recipients(envelope)
             await found.add_more(amendment.recipients)
             if amendment.redirect:
                 await found.redirect(amendment.redirect)
@@ -199,7 +205,8 @@ class Message:
             return
         self._size += len(data)
         try:
-            await self._take((self._raw or await self._begin_content()).feed(data))
+            stages = self._stages or await self._begin_content()
+            await self._take(stages, stages.raw.feed(data))
             if self._limit and self._size > self._limit:
                 raise self._too_large()
         except Discarded:
@@ -210,28 +217,33 @@ class Message:
             LOG.warning(f"{self.queue_id}: write queue file: {err.strerror}")
             self.refuse(refused_by_system(err))
 
-    async def _begin_content(self) -> Stage:
-        found, rules = self._expanded or await self._expand_recipients(), self._shared.raw
-        self._raw = rules.begin(self._flags, self._require_envelope(), found.last, self.queue_id)
-        return self._raw
+    async def _begin_content(self) -> _Stages:
+        envelope, shared = self._require_envelope(), self._shared
+        found = self._expanded or await self._expand_recipients(envelope)
+        flags, last, queue_id = self._flags, found.last, self.queue_id
+        inspection = shared.inspector.begin(flags, envelope, last, queue_id)
+        mapping = bool(flags & _MAP)
+        edit = shared.editor.begin(envelope, queue_id, mapping=mapping, inspection=inspection)
+        raw = shared.raw.begin(flags, envelope, last, queue_id)
+        self._stages = _Stages(raw, inspection, edit)
+        return self._stages
 
     def _too_large(self) -> Refused:
         LOG.warning(f"{self.queue_id}: queue file size limit exceeded")
         return Refused(CleanupStatus.SIZE, "5.3.4", "message file too big")
 
-    async def _take(self, data: bytes) -> None:
-        if self._header_done:
+    async def _take(self, stages: _Stages, data: bytes) -> None:
+        if self._header is None:
+            await self._take_header(stages, self._reader.feed(data))
+        else:
             await self._body(data)
-            return
-        await self._take_header(self._header.feed(data))
 
-    async def _take_header(self, batch: Batch) -> None:
+    async def _take_header(self, stages: _Stages, batch: Batch) -> None:
         """More of the header, perhaps with its end and the beginning of the body."""
-        edit = self._edit or self._begin_header()
         data, found, end, complete = batch
         if found:
             try:
-                edited = await edit.edit(data, found, end)
+                edited = await stages.edit.edit(data, found, end)
             except Refused:
                 self._writer.write_header(data[:end])  # for the report to the sender
                 raise
@@ -242,31 +254,19 @@ class Message:
             if rest and not rest.startswith(b"\r\n"):
                 extra = self._shared.editor.non_empty_end()
                 rest = b"\r\n" + rest
-            self._end_header(edit, extra)
-            if self._inspection is not None and await self._inspection.end_header():
-                self._body_inspection = self._inspection
+            self._end_header(stages.edit.end(), extra)
+            if stages.inspection is not None and await stages.inspection.end_header():
+                self._body_inspection = stages.inspection
             await self._body(rest)
-
-    def _begin_header(self) -> HeaderEdit:
-        envelope, shared, flags = self._require_envelope(), self._shared, self._flags
-        last = "" if self._expanded is None else self._expanded.last
-        self._inspection = shared.inspector.begin(flags, envelope, last, self.queue_id)
-        self._edit = shared.editor.begin(
-            envelope, self.queue_id, mapping=bool(flags & _MAP), inspection=self._inspection
-        )
-        return self._edit
 
     def _write_header(self, data: bytes) -> None:
         self._scan.feed(data)
         self._writer.write_header(data)
 
-    def _end_header(self, edit: HeaderEdit, extra: bytes) -> None:
-        header = edit.end()
-        self._write_header(header.data + extra)
-        self._message_id = header.message_id
-        self._declared, self._composite = header.eightbit, header.composite
-        self._asked = header.flags
-        self._header_done = True
+    def _end_header(self, header: Header, extra: bytes) -> None:
+        self._header = header
+        if header.data or extra:
+            self._write_header(header.data + extra)
         if self._scan.eightbit:
             self._content_flags |= _EIGHTBIT_HEADER
             self._scan.eightbit = False
@@ -286,10 +286,12 @@ class Message:
             self._writer.write_body(data)
 
     async def _end_content(self) -> None:
-        if self._raw is not None:
-            await self._take(self._raw.end())
-        if not self._header_done:
-            await self._take_header(self._header.end())
+        stages = self._stages or await self._begin_content()
+        rest = stages.raw.end()
+        if rest:
+            await self._take(stages, rest)
+        if self._header is None:
+            await self._take_header(stages, self._reader.end())
         elif self._tail and self._tail != b"\r\n":
             await self._body(b"\r\n")
         if self._body_inspection is not None:
@@ -297,16 +299,16 @@ class Message:
         scan = self._scan
         self._content_flags |= _EIGHTBIT_BODY * scan.eightbit | _LONG_LINES * scan.long_lines
         self._content_flags |= _DOT_LINES * scan.dots
-        if self._inspection is not None:
-            await self._apply(self._inspection.actions)
+        if stages.inspection is not None:
+            await self._apply(stages.inspection.actions)
 
     async def _apply(self, actions: RequestedActions) -> None:
         """What tables want done with the whole message."""
-        await actions.apply(self._expanded or await self._expand_recipients())
+        envelope = self._require_envelope()
+        await actions.apply(self._expanded or await self._expand_recipients(envelope))
         if actions.hold:
             self._flags |= _HOLD
         if actions.content_filter:
-            envelope = self._require_envelope()
             self._envelope = envelope._replace(content_filter=actions.content_filter)
 
     def _require_envelope(self) -> Envelope:
@@ -324,7 +326,8 @@ class Message:
         try:
             if self._refused is None and not self._flags & _DISCARD:
                 await self._end_content()
-                await self._show_to_milters()
+                if self.links or self._shared.milters.others:
+                    await self._show_to_milters()
             if self._flags & _DISCARD:
                 self.discard("discarded")
             elif self._refused is None:
@@ -340,11 +343,10 @@ class Message:
         if refused is not None and self._returns(refused):
             refused = None if await self._bounce(refused) else not_returned()
         if refused is None:
-            return CleanupResult(0, "", "", self.queue_id)
+            return CleanupResult(0, "", "", self.queue_id, 0, self._next_id)
         self.discard()
-        return CleanupResult(
-            int(refused.status), refused.dsn, refused.reason, self.queue_id, refused.code
-        )
+        status, dsn, reason, code = refused.status, refused.dsn, refused.reason, refused.code
+        return CleanupResult(int(status), dsn, reason, self.queue_id, code, self._next_id)
 
     async def _show_to_milters(self) -> None:
         """Milters inspect the complete message, and may change it."""
@@ -353,8 +355,8 @@ class Message:
             return
         self.links = []
         content = FileContent(self._writer, self._content_flags)
-        found = self._expanded or await self._expand_recipients()
         envelope, held = self._require_envelope(), bool(self._flags & _HOLD)
+        found = self._expanded or await self._expand_recipients(envelope)
         outcome = await milters.inspect(self.queue_id, envelope, content, found, held=held)
         self._content_flags = content.flags
         self._flags |= _HOLD * outcome.hold
@@ -362,9 +364,9 @@ class Message:
         if outcome.actions is not None:
             await self._apply(outcome.actions)
 
-    async def _expand_recipients(self) -> RecipientList:
+    async def _expand_recipients(self, envelope: Envelope) -> RecipientList:
         """Map and expand the recipients, when all are known: at the begin of the content."""
-        envelope, shared = self._require_envelope(), self._shared
+        shared = self._shared
         local = bool(envelope.flags & _LOCAL)
         found = RecipientList(
             shared.params, shared.mapper, shared.bcc, self._flags, self.queue_id, local=local
@@ -377,31 +379,34 @@ class Message:
 
     async def _commit(self) -> None:
         envelope, shared = self._require_envelope(), self._shared
-        found = self._expanded or await self._expand_recipients()
-        if not found.recipients:
+        found = self._expanded or await self._expand_recipients(envelope)
+        recipients = found.recipients
+        if not recipients:
             raise Refused(CleanupStatus.RECIPIENTS, "5.1.0", "no recipients specified")
         if found.expanded:
             await shared.reports.expanded(self.queue_id, found.expanded)
         writer = self._writer
         size = writer.header.length + writer.body.length
-        if self._limit and exceeds(self._limit, size, self.queue_id, envelope, found.recipients):
+        if self._limit and exceeds(self._limit, size, self.queue_id, envelope, recipients):
             raise self._too_large()
         if self._flags & _HOLD:
             writer.rename("hold")
-        known = Findings(
-            self._content_flags, self._message_id, self._declared, self._composite,
-            self._asked, bool(found.expanded), bool(self._flags & _SMTPUTF8_AUTODETECT),
-            found.redirected,
-        )  # fmt: skip
-        final = final_envelope(envelope, found.recipients, shared.params, known)
-        writer.complete(final, found.recipients, self._content_flags)
+        final = final_envelope(envelope, recipients, shared.params, self._findings(found))
+        writer.complete(final, recipients, self._content_flags)
         durable = shared.commit.fsync(writer.fd)
         if self.meanwhile is not None:
-            self.meanwhile()
+            self._next_id = self.meanwhile()
         await durable
         writer.close()
         self._open = False
         self.queued = writer.queue_name == "incoming"
+
+    def _findings(self, found: RecipientList) -> Findings:
+        header, autodetect = self._header, bool(self._flags & _SMTPUTF8_AUTODETECT)
+        if header is None:
+            raise AssertionError("before the end of the header")
+        expanded, redirect = bool(found.expanded), found.redirected
+        return Findings(self._content_flags, header, expanded, autodetect, redirect)
 
     def _returns(self, err: Refused) -> bool:
         """Whether the message is to be returned to its sender instead of refused."""

@@ -196,12 +196,12 @@ class MilterSelection:
     def __init__(
         self,
         milters: Milters,
-        other: Sequence[MilterSettings],
+        others: Sequence[MilterSettings],
         inspector: Inspector | None = None,
     ) -> None:
-        """other: non_smtpd_milters. inspector: of the fields that they make."""
+        """others: non_smtpd_milters. inspector: of the fields that they make."""
         self.milters = milters
-        self._other = other
+        self.others = others
         self._inspector = inspector
 
     async def for_message(self, links: Sequence[MilterLink], flags: int) -> "MessageMilters | None":
@@ -211,9 +211,9 @@ class MilterSelection:
         """
         if links:
             return MessageMilters(self.milters, links, self._inspector, flags, simulated=False)
-        if not self._other or not flags & _MILTER:
+        if not self.others or not flags & _MILTER:
             return None
-        ours = [MilterLink(one) for one in self._other]
+        ours = [MilterLink(one) for one in self.others]
         for link in ours:
             await link.open(self.milters.dial(link.settings))
         return MessageMilters(self.milters, ours, self._inspector, flags, simulated=True)

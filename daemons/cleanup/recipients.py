@@ -155,20 +155,20 @@ class RecipientList:
         mapper, queue_id = self._mapper, self._queue_id
         original = recipient.address or self._params.empty_address_recipient
         address = await mapper.rewrite("local", queue_id, quote_local(original))
-        if address_fault(address):  # with the domain that was added
+        if address != original and address_fault(address):  # with the domain that was added
             raise bad_recipient()
         targets = [address]
-        if self._flags & _MAP:
+        if self._flags & _MAP and mapper.maps_recipients:
             address = await mapper.map_class(ENVELOPE_RECIPIENT, queue_id, address)
             targets = await mapper.expand(queue_id, address)
             for target in targets:
                 self._check_found(target)
-        notify = recipient.notify
         orig_rcpt = recipient.orig_rcpt or recipient.address
-        dsn_orcpt = recipient.dsn_orcpt
-        changed = orig_rcpt != address or quote_local(address) != address
-        if self._local and not dsn_orcpt and changed and address.isascii():
-            dsn_orcpt = f"rfc822;{xtext_encode(address)}"
+        dsn_orcpt, notify = recipient.dsn_orcpt, recipient.notify
+        if self._local and not dsn_orcpt:
+            changed = orig_rcpt != address or quote_local(address) != address
+            if changed and address.isascii():
+                dsn_orcpt = f"rfc822;{xtext_encode(address)}"
         if notify & _SUCCESS and targets != [address]:
             self._report_expansion(recipient, orig_rcpt, address)
             notify = (notify & ~_SUCCESS) or _NEVER

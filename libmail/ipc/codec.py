@@ -66,15 +66,15 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-class _Values(dict[str, object]):
+class _Values(dict[object, object]):
     """What texts stand for: the usual ones are known, others are parsed."""
 
-    def __init__(self, usual: Mapping[str, object], parse: Callable[[str], object]) -> None:
+    def __init__(self, usual: Mapping[object, object], parse: Callable[[str], object]) -> None:
         super().__init__(usual)
         self._parse = parse
 
-    def __missing__(self, text: str) -> object:
-        return self._parse(text)
+    def __missing__(self, text: object) -> object:
+        return self._parse(str(text))
 
 
 def _integer(text: str) -> int:
@@ -93,7 +93,7 @@ def _boolean(text: str) -> bool:
     raise WireError(f"not a truth value: {text[:40]!r}")
 
 
-Convert = Callable[[str], object]
+Convert = Callable[[object], object]
 _INTEGERS: Final = _Values({str(number): number for number in range(1024)}, _integer)
 _FLOATS: Final = _Values({"0.0": 0.0}, _float)
 _BOOLEANS: Final = _Values({"0": False, "1": True}, _boolean)
@@ -135,9 +135,10 @@ class _Item:
     def decode(self, texts: list[str]) -> tuple[object, ...]:
         if self._make is None:
             return tuple(texts)
-        values, width = cast(list[object], texts), self.width
+        values: list[object] = [*texts]
+        width = self.width
         for at, convert in self._converters:
-            values[at::width] = [*map(convert, texts[at::width])]
+            values[at::width] = map(convert, texts[at::width])
         return tuple(map(self._make, zip(*[iter(values)] * width, strict=True)))
 
 
@@ -188,11 +189,11 @@ class _Message(Generic[M]):
     def decode(self, parts: list[str]) -> M:
         """parts: names and values by turns. Raises WireError."""
         end = self.scalars
-        values = cast(list[object], parts[3:end:2])
+        values: list[object] = [*parts[3:end:2]]
         if parts[2:end:2] != self.names or len(values) != len(self.names):
             raise self._mismatch(parts[2:])
         for at, convert in self.converters:
-            values[at] = convert(cast(str, values[at]))
+            values[at] = convert(values[at])
         if self.items:
             values += self._tuples(parts)
         elif len(parts) != end:
@@ -280,6 +281,8 @@ class Unframer:
         try:
             if self._parts:
                 data = self._go_on(data)
+                if not data:
+                    return
             rest = self._cut(data)
         except WireError as err:
             self._error = err

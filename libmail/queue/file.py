@@ -107,18 +107,9 @@ class Preamble(NamedTuple):
 
     def encode(self) -> bytes:
         """`PREAMBLE_SIZE` octets."""
-        data = _LAYOUT.pack(
-            _MAGIC,
-            1,
-            self.flags,
-            *self.header,
-            *self.body,
-            *self.attributes,
-            *self.recipients,
-            self.arrival,
-            self.recipient_count,
-            0,
-        )[:-4]
+        flags, header, body, attributes, recipients, arrival, count = self
+        extents = *header, *body, *attributes, *recipients
+        data = _LAYOUT.pack(_MAGIC, 1, flags, *extents, arrival, count, 0)[:_CHECKED]
         return (data + zlib.crc32(data).to_bytes(4, "little")).ljust(PREAMBLE_SIZE, b"\0")
 
     @classmethod
@@ -229,9 +220,10 @@ class QueueFileWriter:
 
     def write_header(self, data: bytes) -> None:
         """Append to the header, before any body."""
-        self.header = Extent(self.header.offset, self.header.length + len(data))
+        start, length = self.header
+        length += len(data)
+        self.header, self.body = Extent(start, length), Extent(start + length, 0)
         self._append(data)
-        self.body = Extent(self.header.end, 0)
 
     def write_body(self, data: bytes) -> None:
         """Append to the body."""
@@ -290,20 +282,13 @@ class QueueFileWriter:
         maildrop.
         """
         attributes = encode_envelope(envelope)
-        start = self._offset + self._size
-        self._append(attributes)
         records = [_encode_recipient(recipient) for recipient in recipients]
         data = b"".join(records)
-        self._append(data)
-        preamble = Preamble(
-            flags,
-            self.header,
-            self.body,
-            Extent(start, len(attributes)),
-            Extent(start + len(attributes), len(data)),
-            envelope.arrival,
-            len(records),
-        )
+        start = self._offset + self._size
+        before = Extent(start, len(attributes)), Extent(start + len(attributes), len(data))
+        arrival, count = envelope.arrival, len(records)
+        preamble = Preamble(flags, self.header, self.body, *before, arrival, count)
+        self._append(attributes + data)
         if self._offset == 0 and self._pending:
             self._pending[0] = preamble.encode()
             self._flush()

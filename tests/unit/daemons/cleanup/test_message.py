@@ -23,6 +23,7 @@ from libmail.ipc.messages import (
     CleanupStatus,
     Envelope,
     EnvelopeFlag,
+    QueueId,
     Recipient,
 )
 from libmail.queue.commit import GroupCommit
@@ -87,7 +88,7 @@ def submit(
     inspector: Inspector | None = None,
     raw: RawRules | None = None,
     amendment: CleanupAmend | None = None,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[], QueueId] | None = None,
 ) -> CleanupResult:
     async def run() -> CleanupResult:
         mapper = make_mapper()
@@ -123,16 +124,19 @@ def read(result: CleanupResult, queue_name: str = "incoming") -> tuple[QueueFile
 def test_what_is_done_while_the_disk_works(make_mapper: MakeMapper) -> None:
     seen: list[list[int]] = []
 
-    def look() -> None:
+    def look() -> QueueId:
         seen.append([stat.S_IMODE(os.stat(f"incoming/{name}").st_mode) for name in ids()])
+        return QueueId("NEXT")
 
     def ids() -> list[str]:
         return os.listdir("incoming")
 
-    read(submit(make_mapper, HEADER + b"\r\nx\r\n", meanwhile=look))
-    assert seen == [[0o700]]
-    assert submit(make_mapper, HEADER, recipients=(), meanwhile=look).status
-    assert len(seen) == 1
+    result = submit(make_mapper, HEADER + b"\r\nx\r\n", meanwhile=look)
+    read(result)
+    assert (seen, result.next_id) == ([[0o700]], "NEXT")
+    refused = submit(make_mapper, HEADER, recipients=(), meanwhile=look)
+    assert refused.status
+    assert (len(seen), refused.next_id) == (1, "")
 
 
 def test_small_message(make_mapper: MakeMapper) -> None:
