@@ -71,7 +71,6 @@ class HeaderEditor:
             name.lower().rstrip(":").encode("utf-8", "surrogateescape")
             for name in params.message_drop_headers
         )
-        # Of all others no more is looked at than their names.
         self.examined: Final = self.drop | _ADDRESSES | _READERS.keys()
         self.mapped: Final = frozenset(
             (SENDER_FIELDS if mapper.maps_class(HEADER_SENDER) else frozenset())
@@ -128,30 +127,32 @@ class HeaderEdit:
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
-        inspected = self._inspection is not None
-        if not inspected:
+        if self._inspection is None:
             self._note(found)
-        examined, limit = self._editor.examined, self._editor.params.header_size_limit
+            change, wanted = self._field, self._examined(found)
+        else:
+            change, wanted = self._inspected, found
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
-        for first in range(0, len(found), _AT_ONCE):
-            if first:
+        for number, field in enumerate(wanted, 1):
+            changed = await change(data, field)
+            if changed is not None:
+                pieces += (data[kept : field.start], changed)
+                kept = field.end
+            if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            for field in found[first : first + _AT_ONCE]:
-                name, start, value, after = field
-                if inspected:
-                    changed = await self._inspected(data, field)
-                elif name in examined or value - start != len(name) + 1 or after - start > limit:
-                    changed = await self._field(data, field)
-                else:
-                    continue
-                if changed is not None:
-                    pieces += (data[kept:start], changed)
-                    kept = after
         if pieces:
             pieces.append(data[kept:end])
             return b"".join(pieces)
         return data if end == len(data) else data[:end]
+
+    def _examined(self, found: list[Field]) -> list[Field]:
+        """Those of which more counts than their names."""
+        names, limit = self._editor.examined, self._editor.params.header_size_limit
+        return [
+            field for field in found if (name := field[0]) in names
+            or field[2] - field[1] != len(name) + 1 or field[3] - field[1] > limit
+        ]  # fmt: skip
 
     def _note(self, found: Sequence[Field]) -> None:
         """Which fields there are; those that are dropped count, too."""

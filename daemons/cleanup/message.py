@@ -159,12 +159,11 @@ class Message:
                 self._flags &= ~_BOUNCE
             self.refuse(err)
         else:
-            verp = envelope.verp_delims
-            if verp and not sender:
+            if envelope.verp_delims and not sender:
                 LOG.warning(f"{self.queue_id}: ignoring VERP request for null sender")
-                verp = ""
-            if sender != envelope.sender or verp != envelope.verp_delims:
-                self._envelope = envelope._replace(sender=sender, verp_delims=verp)
+                self._envelope = envelope = envelope._replace(verp_delims="")
+            if sender != envelope.sender:
+                self._envelope = envelope._replace(sender=sender)
 
     def recipients(self, recipients: tuple[Recipient, ...]) -> None:
         """More recipients, between the envelope and the content."""

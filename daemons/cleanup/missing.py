@@ -16,6 +16,7 @@ REDISTRIBUTION: Final = frozenset(
      b"resent-bcc", b"resent-date", b"resent-message-id")
 )  # fmt: skip
 VISIBLE_RECIPIENTS: Final = frozenset((b"to", b"cc", b"resent-to", b"resent-cc"))
+_USUAL: Final = frozenset((b"message-id", b"date", b"from"))
 _PHRASE_SPECIALS: Final = re.compile(r'[()<>@,;:\\".\[\]\x00-\x1f\x7f]')
 _QUOTED_SPECIALS: Final = re.compile(r'["\\]')
 _COMMENT_SPECIALS: Final = re.compile(r"[()\\]")
@@ -35,6 +36,8 @@ class MissingFields:
         among them ("" for none). seen: names of fields that are there, in lower case."""
         params = self._params
         resent = not seen.isdisjoint(REDISTRIBUTION)
+        if seen >= _USUAL and not resent and not self._undisclosed:
+            return b"", ""
         prefix, key = ("Resent-", b"resent-") if resent else ("", b"")
         parts: list[str] = []
         message_id = ""

@@ -84,9 +84,12 @@ class RawRules:
         self.converts: Final = (
             params.force_mime_input_conversion and not params.disable_mime_input_processing
         )
+        self._usual = self.strays and not (self.reject or self.strip or self.converts)
 
     def begin(self, flags: int, envelope: Envelope, recipient: str, queue_id: QueueId) -> Stage:
         """For one message. flags: CleanupFlag bits. recipient: for the log."""
+        if self._usual:
+            return StrayFilter()
         stages: list[Stage] = []
         if self.strays:
             stages.append(StrayFilter())
@@ -95,7 +98,7 @@ class RawRules:
             stages.append(_Characters(self, envelope, recipient, queue_id, returned=returned))
         if self.converts:
             stages.append(_Conversion(self))
-        return stages[0] if len(stages) == 1 else RawContent(stages)
+        return RawContent(stages)
 
 
 class RawContent:

@@ -263,20 +263,21 @@ class Unframer:
     behind the last good unit, after which the stream is useless.
     """
 
-    __slots__ = ("_codec", "_end", "_error", "_parts", "pending", "units")
+    __slots__ = ("_codec", "_end", "_parts", "error", "pending", "units")
 
     def __init__(self, codec: Codec) -> None:
-        """units: those that are complete. pending: octets of the one that is not."""
+        """units: those that are complete. pending: octets of the one that is not. error: what is
+        wrong with what follows, None for nothing."""
         self._codec = codec
         self.units: Final[deque[object]] = deque()
-        self._error: WireError | None = None
+        self.error: WireError | None = None
         self._parts: list[bytes] = []  # of a unit that is not complete, its word in the first
         self.pending = 0
         self._end = 0  # octets that this unit will have with its word, or those of the word
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the stream."""
-        if self._error is not None:
+        if self.error is not None:
             return
         try:
             if self._parts:
@@ -285,7 +286,7 @@ class Unframer:
                     return
             rest = self._cut(data)
         except WireError as err:
-            self._error = err
+            self.error = err
             self.pending += len(data)
             return
         if rest < len(data):
@@ -335,8 +336,8 @@ class Unframer:
         """The next message or Chunk; None when it is not complete."""
         if self.units:
             return self.units.popleft()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return None
 
     def __iter__(self) -> Iterator[object]:

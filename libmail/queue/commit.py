@@ -33,18 +33,10 @@ class GroupCommit:
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: use so many threads, whatever the kernel can do."""
-        self._loop = asyncio.get_running_loop()
-        self._kernel = _kernel(self._loop) if threads is None else None
-        self._threads = _Threads(self._loop, threads or 2) if self._kernel is None else None
-
-    def fsync(self, fd: int) -> "asyncio.Future[None]":
-        """A future that completes when the file is on disk, or has the OSError."""
-        future = self._loop.create_future()
-        if self._kernel is not None:
-            self._kernel.fsync(fd, future)
-        elif self._threads is not None:
-            self._threads.queue.put((fd, future))
-        return future
+        loop = asyncio.get_running_loop()
+        kernel = _kernel(loop) if threads is None else None
+        self.fsync: Final = (kernel or _Threads(loop, threads or 2)).fsync
+        """A future that completes when the file of a descriptor is on disk, or has the OSError."""
 
 
 def _kernel(loop: asyncio.AbstractEventLoop) -> "_Kernel | None":
@@ -58,18 +50,21 @@ class _Kernel:
     """The futures of what the kernel has under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, aio: KernelFsync) -> None:
+        self._loop = loop
         self._aio = aio
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._number = 0
         loop.add_reader(aio.eventfd, aio.collect, self._done)
 
-    def fsync(self, fd: int, future: "asyncio.Future[None]") -> None:
+    def fsync(self, fd: int) -> "asyncio.Future[None]":
         """Begin; what the kernel does not take is done here and now."""
+        future = self._loop.create_future()
         self._number += 1
         if self._aio.submit(fd, self._number):
             self._waiting[self._number] = future
         else:
             _settle(future, _fsync(fd))
+        return future
 
     def _done(self, number: int, error: int) -> None:
         _settle(self._waiting.pop(number), OSError(error, os.strerror(error)) if error else None)
@@ -80,16 +75,22 @@ class _Threads:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
-        self.queue: SimpleQueue[Request] = SimpleQueue()
+        self._queue: SimpleQueue[Request] = SimpleQueue()
         for _ in range(threads):
             Thread(target=self._work, name="fsync", daemon=True).start()
 
+    def fsync(self, fd: int) -> "asyncio.Future[None]":
+        """Begin."""
+        future = self._loop.create_future()
+        self._queue.put((fd, future))
+        return future
+
     def _work(self) -> None:
         while True:
-            batch = [self.queue.get()]
+            batch = [self._queue.get()]
             try:
                 while len(batch) < _BATCH:
-                    batch.append(self.queue.get_nowait())
+                    batch.append(self._queue.get_nowait())
             except Empty:
                 pass
             results = [(future, _fsync(fd)) for fd, future in batch]

@@ -111,9 +111,11 @@ class Connection(asyncio.Protocol):
         self._turn += len(data) >> _PIECE
         if (self._trigger or not self._unframer.pending) and (self._trigger or data[0] & 0x7F):
             self._trigger = True
+            self.begun = True
             self._units.append(Trigger(data))
         else:
             self._unframer.receive_data(data)
+            self.begun = bool(self._units) or self.begun
             self._unread += len(data)
             if self._unread > _PAUSE_AT:
                 self._pause_reading()
@@ -189,33 +191,18 @@ class Connection(asyncio.Protocol):
         return self._paused_writing
 
     def received(self) -> object | None:
-        """As `receive`, without waiting: None if nothing complete has come, or others come first.
+        """The next unit, if one has come, and no others are to have their turn; else see `receive`.
 
-        Raises ConnectionLost, WireError.
+        Raises nothing.
         """
         if not self._units or self._turn >= _TURN:
-            self._check()
             return None
         self._turn += 1
-        self.begun = True
         unit = self._units.popleft()
         if type(unit) is Leaving:
             self._leaving = True
             return self.received()
         return unit
-
-    def _check(self) -> None:
-        """Raises ConnectionLost, WireError when no more units can come."""
-        if self._units:
-            return
-        self._unread = 0
-        try:
-            self._unframer.next_event()
-        except WireError as err:
-            self._error = err
-            self.close()
-        if self._error is not None:
-            raise self._error
 
     async def receive(self) -> object:
         """The next message, Chunk or Trigger. Raises ConnectionLost, WireError.
@@ -224,19 +211,33 @@ class Connection(asyncio.Protocol):
         a client that does not take its answers.
         """
         while True:
+            unit = self.received()
+            if unit is not None:
+                return unit
             if self._turn >= _TURN:
-                self._turn = 0
-                self._pause_reading()
-                await asyncio.sleep(0)
-                if self._serving and self._paused_writing:
-                    await self.drain()
-            event = self.received()
-            if event is not None:
-                return event
-            if self._turn < _TURN:
-                if self._paused_reading:
-                    self._resume_reading()
-                await self._wakeup
+                await self._give_way()
+            if self._units:
+                continue
+            self._unread = 0
+            self._check()
+            if self._paused_reading:
+                self._resume_reading()
+            await self._wakeup
+
+    async def _give_way(self) -> None:
+        self._turn = 0
+        self._pause_reading()
+        await asyncio.sleep(0)
+        if self._serving and self._paused_writing:
+            await self.drain()
+
+    def _check(self) -> None:
+        """Raises ConnectionLost, WireError when no more units can come."""
+        error = self._error or self._unframer.error
+        if error is not None:
+            self._error = error
+            self.close()
+            raise error
 
     async def receive_as(self, kind: type[M]) -> M:
         """The next message, which must be of this type. Raises ConnectionLost, WireError."""

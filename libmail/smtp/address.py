@@ -76,9 +76,8 @@ def address_fault(address: str) -> str:
     lets pass fits into any record, and cannot begin another header, log line or record. Other
     controls may stand in a quoted local part; they are made printable where they are shown.
     """
-    if len(address) > MAX_ADDRESS or (
-        not address.isascii() and len(address.encode("utf-8", "surrogateescape")) > MAX_ADDRESS
-    ):
+    octets = address if address.isascii() else address.encode("utf-8", "surrogateescape")
+    if len(octets) > MAX_ADDRESS:
         return "address too long"
     return "control character in an address" if "\n" in address or "\0" in address else ""
 
