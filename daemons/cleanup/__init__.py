@@ -252,8 +252,7 @@ async def _exchange(
 ) -> CleanupResult | None:
     """One message, to its result, which is to be sent; None: the client has dropped it."""
     while True:
-        unit = connection.received()  # most often all is there
-        if unit is None:
+        if (unit := connection.received()) is None:  # most often all is there
             unit = await connection.receive()
         match unit:
             case Chunk(data) if data:

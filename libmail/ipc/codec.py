@@ -295,24 +295,21 @@ class Unframer:
 
     def _cut(self, data: bytes) -> int:
         """Take the complete units. Returns where they end. Raises WireError."""
-        at, size = 0, len(data)
+        at, size, decode = 0, len(data), self._codec.decode
+        self._end = _WORD
         while size - at >= _WORD:
             start = at + _WORD
             word = int.from_bytes(data[at:start], "big")
-            length, is_chunk = word & _LENGTH, word & CHUNK_BIT
-            if length > (MAX_CHUNK if is_chunk else MAX_FRAME):
-                raise WireError(f"a unit of {length} octets")
-            end = start + length
+            end = start + (word & _LENGTH)
             if end > size:
-                self._end = _WORD + length
-                return at
-            self._take(data[start:end], is_chunk)
+                self._end = end - at
+                if end - start > (MAX_CHUNK if word & CHUNK_BIT else MAX_FRAME):
+                    raise WireError(f"a unit of {end - start} octets")
+                break
+            unit = data[start:end]
+            self.units.append(Chunk(unit) if word & CHUNK_BIT else decode(unit))
             at = end
-        self._end = _WORD
         return at
-
-    def _take(self, data: bytes, is_chunk: int) -> None:
-        self.units.append(Chunk(data) if is_chunk else self._codec.decode(data))
 
     def _go_on(self, data: bytes) -> bytes:
         """More of the unit that is not complete. Returns what is still to be cut."""
@@ -329,7 +326,8 @@ class Unframer:
             return b"".join(parts)
         last = memoryview(data)[:end]  # content is copied once, though it comes in many parts
         unit = b"".join((memoryview(parts[0])[_WORD:], *parts[1:-1], last))
-        self._take(unit, parts[0][0] & _CHUNK_OCTET)
+        is_chunk = parts[0][0] & _CHUNK_OCTET
+        self.units.append(Chunk(unit) if is_chunk else self._codec.decode(unit))
         return data[end:]
 
     def next_event(self) -> object | None:

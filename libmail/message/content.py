@@ -40,15 +40,15 @@ class ContentScan:
 
     def _has_long_line(self, data: bytes) -> bool:
         """Goes from line end to a line end at most a full line away, not over all lines."""
-        full = _LONGEST + 2
+        full, size = _LONGEST + 2, len(data)
+        if self._line + size < full:
+            return False
+        reach, find_last = full, data.rfind
         if self._line:
             first = data.find(b"\n", 0, full - self._line)
             if first < 0:
-                return self._line + len(data) >= full
+                return True
             reach = first + 1 + full
-        else:
-            reach = full
-        find_last, size = data.rfind, len(data)
         while reach <= size:
             found = find_last(b"\n", reach - full, reach)
             if found < 0:

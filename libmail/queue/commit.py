@@ -35,8 +35,11 @@ class GroupCommit:
         """threads: use so many threads, whatever the kernel can do."""
         loop = asyncio.get_running_loop()
         kernel = _kernel(loop) if threads is None else None
-        self.fsync: Final = (kernel or _Threads(loop, threads or 2)).fsync
-        """A future that completes when the file of a descriptor is on disk, or has the OSError."""
+        self._way = kernel or _Threads(loop, threads or 2)
+
+    def fsync(self, fd: int) -> "asyncio.Future[None]":
+        """A future that completes when the file is on disk, or has the OSError."""
+        return self._way.fsync(fd)
 
 
 def _kernel(loop: asyncio.AbstractEventLoop) -> "_Kernel | None":

@@ -196,9 +196,8 @@ class QueueFileWriter:
             except FileExistsError:
                 temporary += "x"
         self.fd = fd
-        self.queue_id: QueueId = make_queue_id(
-            seconds, microseconds, os.fstat(fd).st_ino, long=long_ids
-        )
+        inode = os.fstat(fd).st_ino
+        self.queue_id: QueueId = make_queue_id(seconds, microseconds, inode, long=long_ids)
         self.queue_name = queue_name
         self._directory = directory
         path = directory.path(queue_name, self.queue_id)
