@@ -15,8 +15,8 @@ session in daemons.smtpd.milters, those of the configuration in libmail.clients.
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 from daemons.cleanup.envelope_limits import recipient_fault
 from daemons.cleanup.events import MilterLine
@@ -29,7 +29,6 @@ from libmail.ipc.messages import CleanupFlag, CleanupStatus, DsnNotify, Envelope
 from libmail.log import LOG
 from libmail.message.addresses import AddressField
 from libmail.message.content import ContentScan
-from libmail.message.headers import fields
 from libmail.milter.conversation import PASS, Act, Decision
 from libmail.milter.header import HeaderFields, header_field
 from libmail.milter.protocol import (
@@ -179,8 +178,7 @@ class Outcome:
     actions: RequestedActions | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
+class _Before(NamedTuple):
     """A message before a Milter has changed it."""
 
     outcome: Outcome
@@ -345,16 +343,19 @@ class _MilterInspection:
         self._decide(decision, _WHERE)
 
     async def _show_header(self, link: MilterLink) -> None:
+        tell = self._chain.tell
         if link.wants(Command.HEADER):
-            macros = self._chain.macros(link, Command.HEADER, self._macro)  # the same for each
-            for number, data in enumerate(self._header.shown()):
-                decision = await link.event(Command.HEADER, _header_event(link, data), macros)
+            # the same for each
+            macros = self._chain.milters.macros(link, Command.HEADER, self._macro)
+            for number, data in enumerate(self._header.shown(), 1):
+                event = _header_event(link, data)
+                decision = await link.event(Command.HEADER, event, macros, more=True)
                 self._decide(decision, _WHERE)
                 if not link.wants(Command.HEADER):
                     break
-                if number % _TURN == _TURN - 1:
+                if number % _TURN == 0:
                     await asyncio.sleep(0)
-        decision = await self._chain.tell(link, Command.END_OF_HEADER, b"", self._macro)
+        decision = await tell(link, Command.END_OF_HEADER, b"", self._macro, more=True)
         self._decide(decision, _WHERE)
 
     async def _show_body(self, link: MilterLink) -> None:
@@ -362,7 +363,8 @@ class _MilterInspection:
         at = min(2, size)  # the empty line
         while at < size and link.wants(Command.BODY):
             data = self._content.read_body(at, min(_PIECE, size - at))
-            self._decide(await self._chain.tell(link, Command.BODY, data, self._macro), _WHERE)
+            decision = await self._chain.tell(link, Command.BODY, data, self._macro, more=True)
+            self._decide(decision, _WHERE)
             at += len(data)
 
     def _decide(self, decision: Decision, where: str) -> None:
@@ -462,7 +464,7 @@ class _MilterInspection:
 
     def _state(self) -> _Before:
         return _Before(
-            replace(self.outcome),
+            Outcome(self.outcome.hold, self.outcome.sender, self.outcome.actions),
             self._header.copy(),
             self._content.body_state(),
             self._recipients.recipients.copy(),
@@ -596,12 +598,11 @@ def _dsn_arguments(text: str) -> tuple[int, str]:
 
 def _header_event(link: MilterLink, data: bytes) -> bytes:
     """Name and value of a field; lines end in LF, as Sendmail has it."""
-    (field,) = fields(data)[:1]
-    value = data[field.value : field.end].removesuffix(b"\r\n").replace(b"\r\n", b"\n")
+    name, _, value = data.removesuffix(b"\r\n").partition(b":")
+    value = value.replace(b"\r\n", b"\n")
     if not link.leading_space:
         value = value.removeprefix(b" ")
-    name = data[field.start : field.value].rstrip().removesuffix(b":").rstrip()
-    return strings(name, value)
+    return strings(name.rstrip(), value)
 
 
 def _removes(edit: _FieldEdit) -> bool:

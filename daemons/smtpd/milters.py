@@ -4,7 +4,7 @@ The chain of a session is opened when the client is greeted, and closed with it.
 a message the connections go to cleanup(8), see `states`; smtpd(8) keeps them for what follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from daemons.smtpd.answer import CLOSING, Answer, answer
@@ -12,7 +12,7 @@ from libmail.clients.milter import HandedOver, MilterLink
 from libmail.clients.milters import MilterChain, Milters
 from libmail.log import LOG
 from libmail.lookup.client_rules import milters_for
-from libmail.lookup.facts import Client, Effect, Facts, NameStatus
+from libmail.lookup.facts import Effect, Facts, NameStatus
 from libmail.milter.conversation import Act, Decision
 from libmail.milter.protocol import Command, connection, strings
 from libmail.milter.settings import MilterSettings
@@ -169,8 +169,8 @@ class SessionMilters:
             return value
         if name == "i":
             return self._session.queue_id or None
-        facts = self._session.facts
-        return _of_client(facts.client).get(name) or _of_session(facts).get(name) or None
+        value_of = _VALUES.get(name)
+        return None if value_of is None else value_of(self._session.facts) or None
 
     async def _resolved(self, role: str, sender: str, address: str) -> dict[str, str]:
         """{mail_addr}, {mail_host}, {mail_mailer}, or those of rcpt."""
@@ -212,36 +212,29 @@ def _path(address: str, parameters: str) -> bytes:
     return strings(f"<{quote_local(address)}>", *parameters.split())
 
 
-def _of_client(client: Client) -> Mapping[str, str]:
+def _client(facts: Facts) -> str:
+    client = facts.client
     forged = "" if client.name.lower() == client.reverse_name.lower() else " (may be forged)"
-    return {
-        "_": f"{client.reverse_name} [{client.address}]{forged}",
-        "client_addr": client.address,
-        "client_name": client.name,
-        "client_port": client.port,
-        "client_ptr": client.reverse_name,
-        "client_resolve": _RESOLVES[client.name_status],
-        "daemon_addr": client.server_address,
-        "daemon_port": client.server_port,
-        "if_addr": client.server_address,
-    }
+    return f"{client.reverse_name} [{client.address}]{forged}"
 
 
-def _of_session(facts: Facts) -> Mapping[str, str]:
-    values: dict[str, str] = {}
-    if facts.sasl is not None:
-        values = {
-            "auth_authen": facts.sasl.username,
-            "auth_author": facts.sasl.sender,
-            "auth_type": facts.sasl.method,
-        }
-    tls = facts.tls
-    if tls is not None:
-        values |= {
-            "tls_version": tls.agreed.protocol,
-            "cipher": tls.agreed.cipher,
-            "cipher_bits": str(tls.agreed.bits),
-            "cert_subject": tls.subject,
-            "cert_issuer": tls.issuer,
-        }
-    return values
+_VALUES: Final[Mapping[str, Callable[[Facts], str]]] = {
+    "_": _client,
+    "client_addr": lambda facts: facts.client.address,
+    "client_name": lambda facts: facts.client.name,
+    "client_port": lambda facts: facts.client.port,
+    "client_ptr": lambda facts: facts.client.reverse_name,
+    "client_resolve": lambda facts: _RESOLVES[facts.client.name_status],
+    "daemon_addr": lambda facts: facts.client.server_address,
+    "daemon_port": lambda facts: facts.client.server_port,
+    "if_addr": lambda facts: facts.client.server_address,
+    "auth_authen": lambda facts: facts.sasl.username if facts.sasl else "",
+    "auth_author": lambda facts: facts.sasl.sender if facts.sasl else "",
+    "auth_type": lambda facts: facts.sasl.method if facts.sasl else "",
+    "tls_version": lambda facts: facts.tls.agreed.protocol if facts.tls else "",
+    "cipher": lambda facts: facts.tls.agreed.cipher if facts.tls else "",
+    "cipher_bits": lambda facts: str(facts.tls.agreed.bits) if facts.tls else "",
+    "cert_subject": lambda facts: facts.tls.subject if facts.tls else "",
+    "cert_issuer": lambda facts: facts.tls.issuer if facts.tls else "",
+}
+"""Macros that client and session tell."""

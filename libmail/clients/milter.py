@@ -19,11 +19,13 @@ from libmail.log import LOG
 from libmail.milter.conversation import PASS, Act, Conversation, Decision, Snapshot
 from libmail.milter.protocol import Command, Edit, MalformedReply, MilterError, Progress, Stage
 from libmail.milter.settings import MilterSettings
+from libmail.net.wakeup import Wakeup
 from libmail.smtp.reply import Reply, ReplySyntax, parse_reply
 
 __all__ = ["Dial", "HandedOver", "MilterLink", "default_decision", "no_edits"]
 
 _READ: Final = 1 << 16
+_TOGETHER: Final = 1 << 16  # octets of events without answers that wait for the next one
 _NAMES: Final = {
     Command.ABORT: "SMFIC_ABORT",
     Command.BODY: "SMFIC_BODY",
@@ -81,14 +83,15 @@ class HandedOver(NamedTuple):
 class MilterLink:
     """One Milter in one session."""
 
-    __slots__ = ("_conversation", "_failed", "_settings", "_sock")
+    __slots__ = ("_conversation", "_failed", "_settings", "_unsent", "_wire")
 
-    def __init__(self, settings: MilterSettings) -> None:
-        """Not connected yet: see `open`, `resumed`."""
+    def __init__(self, settings: MilterSettings, conversation: Conversation | None = None) -> None:
+        """Not connected yet: see `open`, `resumed`. conversation: so far."""
         self._settings = settings
-        self._conversation = Conversation(settings.version)
-        self._sock: socket.socket | None = None
+        self._conversation = conversation or Conversation(settings.version)
+        self._wire: _Wire | None = None
         self._failed: Decision | None = None
+        self._unsent = b""  # events that have no answer
 
     @property
     def failed(self) -> bool:
@@ -105,12 +108,13 @@ class MilterLink:
         settings = self._settings
         try:
             async with asyncio.timeout(settings.connect_timeout):
-                self._sock = await connect()
+                self._wire = _Wire(await connect())
         except (OSError, TimeoutError) as error:
             LOG.warning(f"connect to Milter service {settings.endpoint}: {_reason(error)}")
             self._fail()
             return
-        await self._exchange(Command.NEGOTIATE, self._conversation.start(), self._negotiated)
+        talk = self._conversation
+        await self._exchange(Command.NEGOTIATE, talk.start(), talk.accept_negotiation)
 
     # another process
 
@@ -119,61 +123,41 @@ class MilterLink:
 
         The arguments are lists of macros for a Milter that did not ask for others.
         """
-        settings, sock = self._settings, self._sock
-        state = MilterState(
-            settings.endpoint,
-            settings.command_timeout,
-            settings.content_timeout,
-            settings.default_action,
-            connected=False,
-        )
-        if self._failed is not None or sock is None:
-            return HandedOver(state, None)
-        noted = self._conversation.noted()
-        try:
-            complete = not noted or sock.send(noted) == len(noted)
-        except OSError:
-            complete = False
-        if not complete:
+        known, wire = self._settings, self._wire
+        limits = known.command_timeout, known.content_timeout
+        if self._failed is None and wire is not None:
+            if wire.hand_over(self._conversation.noted()):
+                version, edits, steps, silent, _ = self._conversation.snapshot()
+                at_header = self.macros(Stage.END_OF_HEADER, end_of_header_macros)
+                at_end = self.macros(Stage.END_OF_MESSAGE, end_of_data_macros)
+                state = MilterState(
+                    known.endpoint, *limits, known.default_action, connected=True, version=version,
+                    edits=edits, steps=steps, silent=silent, end_of_header_macros=at_header,
+                    end_of_data_macros=at_end,
+                )  # fmt: skip
+                return HandedOver(state, wire.sock)
             self._fail()
-            return HandedOver(state, None)
-        known = self._conversation.snapshot()
-        state = state._replace(
-            connected=True,
-            version=known.version,
-            edits=known.edits,
-            steps=known.steps,
-            silent=known.silent,
-            end_of_header_macros=self.macros(Stage.END_OF_HEADER, end_of_header_macros),
-            end_of_data_macros=self.macros(Stage.END_OF_MESSAGE, end_of_data_macros),
-        )
-        return HandedOver(state, sock)
+        state = MilterState(known.endpoint, *limits, known.default_action, connected=False)
+        return HandedOver(state, None)
 
     @classmethod
     def resumed(cls, state: MilterState, sock: socket.socket | None) -> "MilterLink":
         """Go on with a connection of another process."""
-        link = cls(
-            MilterSettings(
-                state.endpoint,
-                state.command_timeout,
-                state.command_timeout,
-                state.content_timeout,
-                state.default_action,
-                str(state.version),
-            )
-        )
-        if sock is None:
-            link._fail()
-            return link
-        sock.setblocking(False)
-        link._sock = sock
+        settings = MilterSettings(
+            state.endpoint, state.command_timeout, state.command_timeout, state.content_timeout,
+            state.default_action, str(state.version),
+        )  # fmt: skip
         macros = (
             (int(Stage.END_OF_HEADER), state.end_of_header_macros),
             (int(Stage.END_OF_MESSAGE), state.end_of_data_macros),
         )
-        link._conversation = Conversation.resumed(
-            Snapshot(state.version, state.edits, state.steps, state.silent, macros)
-        )
+        known = Snapshot(state.version, state.edits, state.steps, state.silent, macros)
+        link = cls(settings, Conversation.resumed(known))
+        if sock is None:
+            link._fail()
+        else:
+            sock.setblocking(False)
+            link._wire = _Wire(sock)
         return link
 
     # events
@@ -201,10 +185,13 @@ class MilterLink:
         data: bytes = b"",
         macros: bytes | None = None,
         edit: Callable[[Edit], None] = no_edits,
+        *,
+        more: bool = False,
     ) -> Decision:
         """Report an event and wait for the decision.
 
-        macros: names and values; None for no list. edit: takes each change asked for.
+        macros: names and values; None for no list. edit: takes each change asked for. more: another
+        event follows at once, and an event without an answer is sent together with that.
         """
         if self._failed is not None:
             return self._failed
@@ -212,6 +199,13 @@ class MilterLink:
         out = conversation.event(command, data, macros)
         if not out:
             return conversation.standing
+        if self._unsent:
+            out, self._unsent = self._unsent + out, b""
+        if not conversation.awaiting:
+            if more and len(out) < _TOGETHER:
+                self._unsent = out
+                return PASS
+            return PASS if await self._exchange(command, out, None) else self._failed or PASS
         decision = PASS
 
         def answered() -> bool:
@@ -233,11 +227,8 @@ class MilterLink:
     def abort(self) -> None:
         """Report the end of the current message, if any. Does not wait, as the packet is tiny."""
         out = b"" if self._failed is not None else self._conversation.abort()
-        if out and self._sock is not None:
-            try:
-                self._sock.send(out)
-            except OSError:
-                pass  # the next event, if any, will find and log the problem
+        if out and self._wire is not None:
+            self._wire.say(out)  # the next event, if any, will find and log the problem
 
     def lost(self) -> None:
         """Another process did not complete the message: the state of the protocol is unknown."""
@@ -246,35 +237,35 @@ class MilterLink:
 
     def close(self, *, goodbye: bool = True) -> None:
         """End the connection. goodbye: send QUIT; False in a process that only borrowed it."""
-        sock, self._sock = self._sock, None
-        if sock is None:
+        wire, self._wire = self._wire, None
+        if wire is None:
             return
         if goodbye and self._failed is None:
-            try:
-                sock.send(self._conversation.quit())
-            except OSError:
-                pass  # it is being closed anyway
-        sock.close()
+            wire.say(self._conversation.quit())
+        wire.close()
 
-    # the wire
+    # the exchange
 
-    def _negotiated(self) -> bool:
-        return self._conversation.accept_negotiation()
+    async def _exchange(
+        self, command: Command, out: bytes, complete: Callable[[], bool] | None
+    ) -> bool:
+        """Send, and read until the answer is complete. False: it failed, and was logged.
 
-    async def _exchange(self, command: Command, out: bytes, complete: Callable[[], bool]) -> bool:
-        """Send, and read until the answer is complete. False: it failed, and was logged."""
-        sock = self._sock
-        if sock is None:
+        complete: None where there is no answer.
+        """
+        wire, conversation = self._wire, self._conversation
+        if wire is None:
             raise AssertionError("not connected")
+        limit = self._limit(command)
         try:
-            await self._send(sock, out, command)
-            while not complete():
-                data = await _received(sock, self._limit(command))
-                if not data:
-                    raise ConnectionResetError(0, "Application error")
-                if self._conversation.continued(data):
-                    break
-                self._conversation.receive_data(data)
+            await wire.send(out, limit)
+            while complete is not None:
+                data = await wire.receive(limit)
+                if conversation.continued(data):
+                    return True
+                conversation.receive_data(data)
+                if complete():
+                    return True
         except MalformedReply as error:
             self._broken(f"milter {self._settings.endpoint}: {error}", _MISTAKE)
         except MilterError as error:
@@ -286,16 +277,6 @@ class MilterLink:
             self._broken(f"milter {endpoint}: {what}: {_reason(error)}")
         return self._failed is None
 
-    async def _send(self, sock: socket.socket, data: bytes, command: Command) -> None:
-        """Mostly there is room for all of it at once. Raises OSError, TimeoutError."""
-        try:
-            sent = sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            async with asyncio.timeout(self._limit(command)):
-                await asyncio.get_running_loop().sock_sendall(sock, data[sent:])
-
     def _limit(self, command: Command) -> float:
         """Seconds: answers at the end of a message may take longer."""
         settings = self._settings
@@ -306,11 +287,8 @@ class MilterLink:
     def _broken(self, text: str, decision: Decision | None = None) -> None:
         """decision: instead of the default action."""
         LOG.warning(text)
-        if self._sock is not None:
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)  # for the process that shares it, too
-            except OSError:
-                pass  # it is gone already
+        if self._wire is not None:
+            self._wire.shut_down()
         self._fail(decision)
 
     def _fail(self, decision: Decision | None = None) -> None:
@@ -322,35 +300,104 @@ class MilterLink:
         self.close()
 
 
-async def _received(sock: socket.socket, limit: float) -> bytes:
-    """What comes next. Raises OSError, and TimeoutError after `limit` seconds.
+class _Wire:
+    """The connection to a Milter, which the loop watches while answers of the Milter are awaited.
 
-    There is nothing yet when this begins, so it is not tried; and this is cheaper than asyncio's
-    own way, of which a message takes one for each of its header fields.
+    It is watched from one answer to the next, as a message takes one for each of its fields. But no
+    longer than until another process goes on: of what the Milter says then, nothing is for us.
     """
-    loop = asyncio.get_running_loop()
-    while True:
-        ready = loop.create_future()
-        loop.add_reader(sock, _wake, ready, None)
-        timer = loop.call_later(limit, _wake, ready, TimeoutError())
+
+    __slots__ = ("_deadline", "_loop", "_received", "_timer", "_wakeup", "_watched", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        """sock: connected, does not block; owned from now on."""
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._wakeup = Wakeup(self._loop)
+        self._watched = False
+        self._received = b""
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # one for many answers
+
+    async def send(self, data: bytes, limit: float) -> None:
+        """Mostly there is room for all of it at once. Raises OSError, TimeoutError."""
         try:
-            await ready
-        finally:
-            timer.cancel()
-            loop.remove_reader(sock)
-        try:
-            return sock.recv(_READ)
+            sent = self.sock.send(data)
         except BlockingIOError:
-            continue
+            sent = 0
+        if sent < len(data):
+            async with asyncio.timeout(limit):
+                await self._loop.sock_sendall(self.sock, data[sent:])
 
+    def say(self, data: bytes) -> bool:
+        """Send a few octets without waiting. Returns whether that was possible."""
+        try:
+            return not data or self.sock.send(data) == len(data)
+        except OSError:
+            return False
 
-def _wake(waiting: asyncio.Future[None], error: TimeoutError | None) -> None:
-    if waiting.done():
-        return
-    if error is None:
-        waiting.set_result(None)
-    else:
-        waiting.set_exception(error)
+    def hand_over(self, data: bytes) -> bool:
+        """As `say`; what comes is for another process from now on, until the next `receive`."""
+        self._rest()
+        return self.say(data)
+
+    async def receive(self, limit: float) -> bytes:
+        """What comes next. Raises OSError, and TimeoutError after `limit` seconds."""
+        if not self._watched:
+            self._watched = True
+            self._loop.add_reader(self.sock, self._ready)
+        self._deadline = self._loop.time() + limit
+        if self._timer is None or self._deadline < self._timer.when():
+            self._set_timer()
+        await self._wakeup
+        if not self._received:
+            raise ConnectionResetError(0, "Application error")
+        return self._received
+
+    def _ready(self) -> None:
+        if not self._wakeup.waiting:
+            self._rest()  # it is for the next event to find
+            return
+        try:
+            self._received = self.sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._wakeup.fail(error)
+        else:
+            self._wakeup.wake()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._wakeup.waiting:
+            if self._deadline > self._loop.time():
+                self._set_timer()
+            else:
+                self._wakeup.fail(TimeoutError())
+
+    def _rest(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self.sock)
+
+    def shut_down(self) -> None:
+        """End the connection, for another process that shares it, too."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is gone already
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._rest()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.sock.close()
 
 
 def _reason(error: OSError) -> str:

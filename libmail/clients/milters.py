@@ -4,8 +4,8 @@ An event is reported to each in turn, until one decides anything but to continue
 changes of those before it.
 
 The value of a macro comes from the first of: `known`, what session or message tell (smtpd:
-daemons.smtpd.milters, cleanup: daemons.cleanup.milters); `Milters._general_macro`, configuration;
-milter_macro_defaults. Which macros go with an event: `_MACROS`, unless the Milter asked for others.
+daemons.smtpd.milters, cleanup: daemons.cleanup.milters); configuration; milter_macro_defaults.
+Which macros go with an event: `_MACROS`, unless the Milter asked for others.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,17 @@ class Milters:
 
     def __init__(self, params: MilterParams) -> None:
         self.params = params
-        self._defaults = parse_defaults(params.milter_macro_defaults)
+        ours = {
+            "v": params.milter_macro_v,
+            "daemon_name": params.milter_macro_daemon_name,
+            "j": params.myhostname,
+        }
+        given = {name: value for name, value in ours.items() if value}
+        self._configured = parse_defaults(params.milter_macro_defaults) | given
+        self._lists = {
+            command: (stage, str(getattr(params, parameter)))
+            for command, (stage, parameter) in _MACROS.items()
+        }
         self._general = MilterSettings(
             "",
             params.milter_connect_timeout,
@@ -90,30 +100,19 @@ class Milters:
             parse_endpoint(settings.endpoint), lambda: self._addresses
         ).open_socket
 
-    def macro(self, name: str, known: Callable[[str], str | None]) -> str | None:
-        """The value of a macro, None for none. known: values of the session or message."""
-        value = known(name)
-        if value is None:
-            return self._general_macro(name) or self._defaults.get(name)
-        return value
+    def macros(
+        self, link: MilterLink, command: Command, known: Callable[[str], str | None]
+    ) -> bytes | None:
+        """The macros that go with an event; None for no list of them.
 
-    def _general_macro(self, name: str) -> str:
-        params = self.params
-        if name == "v":
-            return params.milter_macro_v
-        if name == "daemon_name":
-            return params.milter_macro_daemon_name
-        return params.myhostname if name == "j" else ""
-
-    def names(self, link: MilterLink, command: Command) -> str:
-        """The list of macros that goes with an event."""
+        known: values of the session or message.
+        """
         if command is Command.UNKNOWN:
-            return self.params.milter_unknown_command_macros
-        known = _MACROS.get(command)
-        if known is None:
-            return ""
-        stage, parameter = known
-        return link.macros(stage, str(getattr(self.params, parameter)))
+            names = self.params.milter_unknown_command_macros
+        else:
+            stage, ours = self._lists[command]
+            names = link.macros(stage, ours)
+        return encode_macros(macro_names(names), known, self._configured) if names else None
 
 
 class MilterChain:
@@ -150,21 +149,16 @@ class MilterChain:
         data: bytes,
         macro: Callable[[str], str | None],
         edit: Callable[[MilterLink, Edit], None] | None = None,
+        *,
+        more: bool = False,
     ) -> Decision:
-        """Report an event to one of them."""
-        if not link.notes(command) and not link.wants(command):
+        """Report an event to one of them. more: another one follows at once."""
+        if not link.wants(command) and not link.notes(command):
             return await link.event(command)
-        macros = self.macros(link, command, macro)
+        macros = self.milters.macros(link, command, macro)
         if edit is None:
-            return await link.event(command, data, macros)
+            return await link.event(command, data, macros, more=more)
         return await link.event(command, data, macros, lambda change: edit(link, change))
-
-    def macros(
-        self, link: MilterLink, command: Command, macro: Callable[[str], str | None]
-    ) -> bytes | None:
-        """The macros that go with an event; None for none."""
-        names = macro_names(self.milters.names(link, command))
-        return encode_macros(names, lambda name: self.milters.macro(name, macro)) if names else None
 
     def close(self) -> None:
         """The session is over."""

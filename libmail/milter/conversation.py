@@ -133,15 +133,15 @@ _EVENTS: Final[Mapping[Command, _Event]] = {
     Command.BODY: _Event(Steps.NO_BODY, Steps.NO_REPLY_BODY),
     Command.END_OF_BODY: _Event(_NEVER, _NEVER),
 }
-_PERMITTED: Final[Mapping[type[object], Edits]] = {
-    AddHeader: Edits.ADD_HEADERS,
-    InsertHeader: Edits.ADD_HEADERS,
-    ChangeHeader: Edits.CHANGE_HEADERS,
-    ReplaceBody: Edits.CHANGE_BODY,
-    AddRecipient: Edits.ADD_RECIPIENTS | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS,
-    DeleteRecipient: Edits.DELETE_RECIPIENTS,
-    ChangeSender: Edits.CHANGE_SENDER,
-    Quarantine: Edits.QUARANTINE,
+_PERMITTED: Final[Mapping[type[object], int]] = {
+    AddHeader: int(Edits.ADD_HEADERS),
+    InsertHeader: int(Edits.ADD_HEADERS),
+    ChangeHeader: int(Edits.CHANGE_HEADERS),
+    ReplaceBody: int(Edits.CHANGE_BODY),
+    AddRecipient: int(Edits.ADD_RECIPIENTS | Edits.ADD_RECIPIENTS_WITH_ARGUMENTS),
+    DeleteRecipient: int(Edits.DELETE_RECIPIENTS),
+    ChangeSender: int(Edits.CHANGE_SENDER),
+    Quarantine: int(Edits.QUARANTINE),
 }
 
 
@@ -158,6 +158,7 @@ _EDIT_NAMES: Final[Mapping[str, str]] = {
 }
 
 
+_LEADING_SPACE: Final = int(Steps.LEADING_SPACE)
 _CONTINUE: Final = b"\0\0\0\1c"
 _NOTED: Final = frozenset((Command.CONNECT, Command.HELO, Command.MAIL, Command.RCPT, Command.DATA))
 
@@ -210,10 +211,14 @@ class Conversation:
         "_skipped",
         "_state",
         "_wanted",
+        "leading_space",
     )
 
     def __init__(self, version: int = 6) -> None:
-        """version: one of VERSIONS, the newest that may be spoken."""
+        """version: one of VERSIONS, the newest that may be spoken.
+
+        leading_space: whether field values keep the space behind the colon, in both directions.
+        """
         self._offered = version
         self._reader = PacketReader()
         self._negotiated: Negotiated | None = None
@@ -225,6 +230,7 @@ class Conversation:
         self._skipped: Command | None = None  # more of them are not wanted of this message
         self._wanted: frozenset[Command] = frozenset()
         self._answered: frozenset[Command] = frozenset()
+        self.leading_space = False
 
     # the connection
 
@@ -243,17 +249,17 @@ class Conversation:
         if answer.version > self._offered or answer.version not in range(1, 7):
             versions = f"{answer.version} conflict with MTA protocol version {self._offered}"
             raise MilterError(f"protocol version {versions}", told=True)
-        # As plain integers: ~ of a flag knows only bits that have names.
-        if unknown := int(answer.edits) & ~int(edits):
+        if unknown := answer.edits & ~int(edits):
             masks = f"0x{unknown:x} conflict with MTA request mask 0x{int(edits):x}"
             raise MilterError(f"request mask {masks}", told=True)
         # Steps that were not offered do nothing.
-        self._agree(answer._replace(steps=Steps(int(answer.steps) & int(steps))))
+        self._agree(answer._replace(steps=answer.steps & int(steps)))
         return True
 
     def _agree(self, negotiated: Negotiated) -> None:
         self._negotiated = negotiated
-        self._wanted, self._answered = _wanted(negotiated.version, int(negotiated.steps))
+        self._wanted, self._answered = _wanted(negotiated.version, negotiated.steps)
+        self.leading_space = bool(negotiated.steps & _LEADING_SPACE)
 
     @property
     def negotiated(self) -> Negotiated:
@@ -266,24 +272,20 @@ class Conversation:
         """The names of macros for a stage: those that the Milter asked for, or `ours`."""
         return self.negotiated.macros.get(stage, ours)
 
-    @property
-    def leading_space(self) -> bool:
-        """Whether field values keep the space behind the colon, in both directions."""
-        return bool(self.negotiated.steps & Steps.LEADING_SPACE)
-
     def snapshot(self) -> Snapshot:
         """The state for the process that goes on with this connection, between two events."""
         known = self.negotiated
-        macros = tuple((int(stage), names) for stage, names in known.macros.items())
         silent = self._state is not _State.OPEN
-        return Snapshot(known.version, int(known.edits), int(known.steps), silent, macros)
+        return Snapshot(
+            known.version, known.edits, known.steps, silent, tuple(known.macros.items())
+        )
 
     @classmethod
     def resumed(cls, state: Snapshot) -> "Conversation":
         """Go on where another process stopped."""
         self = cls(state.version)
-        macros = {Stage(stage): names for stage, names in state.macros}
-        self._agree(Negotiated(state.version, Edits(state.edits), Steps(state.steps), macros))
+        version, edits, steps, _, macros = state
+        self._agree(Negotiated(version, edits, steps, dict(macros)))
         self._state = _State.SILENT if state.silent else _State.OPEN
         return self
 
@@ -400,7 +402,7 @@ class Conversation:
         if self._answers > _MOST_ANSWERS or self._octets > _MOST_OCTETS:
             raise MilterError("too many answers")
 
-    def _check_edit(self, awaited: Command, name: int, permitted: Edits) -> None:
+    def _check_edit(self, awaited: Command, name: int, permitted: int) -> None:
         if awaited is not Command.END_OF_BODY:
             raise _unexpected(_EDIT_NAMES[chr(name)])
         if not self.negotiated.edits & permitted:

@@ -7,7 +7,7 @@ the negotiation. Names of more than one letter go over the wire with braces. A m
 is left out; the null sender is one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -25,12 +25,19 @@ def macro_names(text: str) -> tuple[str, ...]:
     return tuple(word[1:-1] if word[0] + word[-1] == "{}" else word for word in words)
 
 
-def encode_macros(names: Iterable[str], value: Callable[[str], str | None]) -> bytes:
-    """Names and values for the packet; value: of a name, None for none."""
+def encode_macros(
+    names: Iterable[str], known: Callable[[str], str | None], configured: Mapping[str, str]
+) -> bytes:
+    """Names and values for the packet.
+
+    known: the value of a name, None for none. configured: values of names that have none.
+    """
     parts: list[str] = []
     for name in names:
-        if (found := value(name)) is not None:
-            parts += (name if len(name) == 1 else "{" + name + "}", found)
+        value = known(name)
+        if value is None and (value := configured.get(name)) is None:
+            continue
+        parts += (name if len(name) == 1 else "{" + name + "}", value)
     return strings(*parts)
 
 

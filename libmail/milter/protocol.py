@@ -307,8 +307,8 @@ def packet(command: Command, data: bytes = b"") -> bytes:
 
 def strings(*values: str | bytes) -> bytes:
     """NUL-terminated strings; what is behind a NUL within one of them is cut off."""
-    encoded = (v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in values)
-    return b"".join(value.partition(b"\0")[0] + b"\0" for value in encoded)
+    encoded = [v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in values]
+    return b"".join([value.partition(b"\0")[0] + b"\0" for value in encoded])
 
 
 def connection(name: str, address: str, port: str) -> bytes:
@@ -363,12 +363,15 @@ class PacketReader:
 
 
 class Negotiated(NamedTuple):
-    """What a Milter wants. macros: names by stage, as in milter_connect_macros."""
+    """What a Milter wants. macros: names by stage, as in milter_connect_macros.
+
+    edits, steps: bits of Edits and Steps, as plain integers: operators of flags are slow.
+    """
 
     version: int
-    edits: Edits
-    steps: Steps
-    macros: dict[Stage, str]
+    edits: int
+    steps: int
+    macros: dict[int, str]
 
 
 def negotiation(version: int, edits: Edits, steps: Steps) -> bytes:
@@ -383,7 +386,7 @@ def parse_negotiation(name: int, data: bytes) -> Negotiated:
     if len(data) < _OFFER.size:
         raise MilterError("short reply in initial handshake")
     version, edits, steps = _OFFER.unpack_from(data)
-    macros: dict[Stage, str] = {}
+    macros: dict[int, str] = {}
     at = _OFFER.size
     while at < len(data):
         end = data.find(b"\0", at + _INDEX.size)
@@ -391,9 +394,9 @@ def parse_negotiation(name: int, data: bytes) -> Negotiated:
             raise MilterError("malformed macro list in initial handshake")
         (stage,) = _INDEX.unpack_from(data, at)
         if stage in Stage.__members__.values():
-            macros[Stage(stage)] = _text(data[at + _INDEX.size : end])
+            macros[stage] = _text(data[at + _INDEX.size : end])
         at = end + 1
-    return Negotiated(version, Edits(edits), Steps(steps), macros)
+    return Negotiated(version, edits, steps, macros)
 
 
 # answers

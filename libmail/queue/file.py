@@ -231,6 +231,12 @@ class QueueFileWriter:
 
     def read(self, offset: int, length: int) -> bytes:
         """What was written before, from this offset of the file."""
+        if not self._offset:  # all of it is still here
+            preamble, *parts = self._pending
+            content = b"".join(parts)
+            self._pending = [preamble, content]
+            start = offset - PREAMBLE_SIZE
+            return content[start : start + length]
         if self._size:
             self._flush()
         return os.pread(self.fd, length, offset)

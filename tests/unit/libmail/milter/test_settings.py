@@ -40,8 +40,9 @@ def test_mistakes(text: str) -> None:
 def test_macros() -> None:
     assert macro_names("i, {mail_addr} j mail_host") == ("i", "mail_addr", "j", "mail_host")
     known = {"i": "QID", "mail_addr": "a@b"}
-    assert encode_macros(macro_names("i {mail_addr} j"), lambda name: known.get(name)) == (
-        b"i\0QID\0{mail_addr}\0a@b\0"
+    names = macro_names("i {mail_addr} j v")
+    assert encode_macros(names, known.get, {"j": "host", "i": "none"}) == (
+        b"i\0QID\0{mail_addr}\0a@b\0j\0host\0"
     )
     assert parse_defaults(["{a}=1", "{ b = 2 3 }"]) == {"a": "1", "b": "2 3"}
     with pytest.raises(ValueError, match="malformed"):
