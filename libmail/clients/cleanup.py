@@ -15,6 +15,7 @@ report the message as accepted.
 """
 
 import asyncio
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -64,6 +65,7 @@ def without_overridden(flags: CleanupFlag, options: Iterable[str]) -> CleanupFla
 
 _BUFFER: Final = 1 << 16
 _RECIPIENTS: Final = 500  # in a frame
+_SOCKETS: Final = 8  # that are sent together
 
 
 class MailSubmission(Protocol):
@@ -122,7 +124,7 @@ class CleanupClient:
 class Submission:
     """One message on its way to cleanup. Ends with `finish` or `abort`, whatever happens."""
 
-    __slots__ = ("_connection", "_parts", "_pool", "_size", "_timeout", "queue_id")
+    __slots__ = ("_connection", "_parts", "_pool", "_size", "_sockets", "_timeout", "queue_id")
 
     def __init__(
         self,
@@ -138,6 +140,7 @@ class Submission:
         self._timeout = timeout
         self._parts: list[bytes | memoryview] = [request] if request else []  # not sent yet
         self._size = len(request)
+        self._sockets: list[socket.socket] = []  # that go with these
         self.queue_id = queue_id
 
     def envelope(self, envelope: Envelope, recipients: Iterable[Recipient]) -> None:
@@ -155,14 +158,12 @@ class Submission:
 
     def milters(self, states: Sequence[HandedOver]) -> None:
         """Milters that are to see the content, before it. Raises ServiceUnavailable."""
-        if not states:
-            return
-        connection = self._flush()
-        try:
-            for state, sock in states:
-                connection.send_with(state, () if sock is None else (sock.fileno(),))
-        except (ConnectionLost, OSError) as err:
-            raise self._lost() from err
+        for state, sock in states:
+            self._add(CODEC.encode(state))
+            if sock is not None:
+                self._sockets.append(sock)
+                if len(self._sockets) == _SOCKETS:
+                    self._flush()
 
     def _add(self, data: bytes) -> None:
         self._parts.append(data)
@@ -186,13 +187,22 @@ class Submission:
         connection = self._connection
         if connection is None:
             raise ServiceUnavailable(f"{self._pool.path}: lost connection")
-        parts, self._parts = self._parts, []
-        self._size = 0
         try:
-            connection.write_parts(parts)
-        except ConnectionLost as err:
+            self._send(connection)
+        except (ConnectionLost, OSError) as err:
             raise self._lost() from err
         return connection
+
+    def _send(self, connection: Connection) -> None:
+        """Raises ConnectionLost; OSError if a socket has been closed meanwhile."""
+        parts, self._parts = self._parts, []
+        self._size = 0
+        if self._sockets:
+            descriptors = [sock.fileno() for sock in self._sockets]
+            self._sockets = []
+            connection.write_with(b"".join(parts), descriptors)
+        else:
+            connection.write_parts(parts)
 
     def _lost(self) -> ServiceUnavailable:
         self._drop()
@@ -233,8 +243,8 @@ class Submission:
             return
         self._parts.append(CODEC.encode(CleanupAbort()))
         try:
-            connection.write_parts(self._parts)
-        except ConnectionLost:
+            self._send(connection)
+        except (ConnectionLost, OSError):
             self._pool.discard(connection)
         else:
             self._pool.release(connection)

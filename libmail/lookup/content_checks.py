@@ -119,10 +119,7 @@ class LineChecks:
         self._other = other
         self._line_limit = line_limit
         self._body_limit = body_limit
-        required = tables.body.required
-        self._required = (
-            None if required is None else tuple(text.decode("latin-1") for text in required)
-        )
+        self._required = tables.body.required
         self._seen = 0  # octets of the part, with one for each line end
         self._rest = b""  # of a line that has not ended
 
@@ -202,7 +199,7 @@ class LineChecks:
         # To look for text in text is several times faster than for bytes in bytes.
         folded = data[:end].lower().decode("latin-1")
         starts: set[int] = set()
-        for text in self._required:
+        for text in filter(folded.__contains__, self._required):
             at = folded.find(text)
             while at >= 0:
                 starts.add(folded.rfind("\n", 0, at) + 1)

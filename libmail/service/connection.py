@@ -286,10 +286,14 @@ class Connection(asyncio.Protocol):
 
     def send_with(self, message: object, descriptors: Sequence[int]) -> None:
         """Send a message with copies of open files. Raises ConnectionLost, WireError."""
+        self.write_with(CODEC.encode(message), descriptors)
+
+    def write_with(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """The same of what is encoded already. Raises ConnectionLost, WireError."""
         stream: object = self._require_transport()
         if not isinstance(stream, UnixStream):
             raise WireError("this connection carries no descriptors")
-        stream.write_with(CODEC.encode(message), descriptors)
+        stream.write_with(data, descriptors)
 
     def take_descriptors(self, number: int) -> list[int]:
         """Open files that a message announced; they are the caller's. Raises WireError."""

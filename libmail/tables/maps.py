@@ -103,14 +103,14 @@ class Maps:
         self.tables: tuple[Table, ...] = tuple(open_with(name, self._options) for name in names)
 
     @property
-    def required(self) -> frozenset[bytes] | None:
+    def required(self) -> frozenset[str] | None:
         """Texts in lower case: a key without any of them is in no table. None: not known."""
-        found: frozenset[bytes] = frozenset()
+        found: frozenset[str] = frozenset()
         for table in self.tables:
-            texts: frozenset[bytes] | None = getattr(table, "required", None)
+            texts: frozenset[str] | None = getattr(table, "required", None)
             if texts is None:
                 return None
-            found |= texts
+            found = found | texts if found else texts
         return found
 
     def __bool__(self) -> bool:

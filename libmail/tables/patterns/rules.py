@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Protocol
 
 from libmail.tables.entries import EntryError
@@ -138,13 +139,14 @@ class RuleTable:
         self._rules = rules
         # A rule that may do something without a match is always looked at.  To look for bytes in
         # bytes takes twenty times as long as for text in text.
-        self._required = [
-            (at, "" if rule.negated or rule.skip else rule.required.decode("latin-1"))
-            for at, rule in enumerate(rules)
-        ]
-        results = [rule.required for rule in rules if not rule.skip]
-        negated = any(rule.negated for rule in rules if not rule.skip)
-        self.required: Final = None if negated or b"" in results else frozenset(results)
+        self._rules_with: dict[str, list[int]] = {}
+        for at, rule in enumerate(rules):
+            text = "" if rule.negated or rule.skip else rule.required.decode("latin-1")
+            self._rules_with.setdefault(text, []).append(at)
+        results = [rule for rule in rules if not rule.skip]
+        texts = frozenset(rule.required.decode("latin-1") for rule in results)
+        negated = any(rule.negated for rule in results)
+        self.required: Final = None if negated or "" in texts else texts
         self._ready = ready
         self._log = log
 
@@ -155,7 +157,7 @@ class RuleTable:
         subject = key.encode("utf-8", "surrogateescape")
         folded = subject.lower().decode("latin-1")
         behind = 0
-        for at in [at for at, text in self._required if text in folded]:
+        for at in self._worthwhile(folded):
             if at < behind:
                 continue
             rule = self._rules[at]
@@ -172,6 +174,11 @@ class RuleTable:
                 self._log.warning(f"{self._title}, line {rule.line}: {error}")
                 behind = rule.skip
         return None
+
+    def _worthwhile(self, folded: str) -> list[int]:
+        """The rules that may apply to a key in lower case, in order."""
+        texts = filter(folded.__contains__, self._rules_with)
+        return sorted(chain.from_iterable(map(self._rules_with.__getitem__, texts)))
 
     def close(self) -> None:
         """Do nothing: compiled patterns go with the table."""
