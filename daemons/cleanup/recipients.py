@@ -153,9 +153,9 @@ class RecipientList:
     async def _add(self, recipient: Recipient) -> str:
         """Returns the address before its aliases are expanded."""
         mapper, queue_id = self._mapper, self._queue_id
-        original = recipient.address or self._params.empty_address_recipient
-        address = await mapper.rewrite("local", queue_id, quote_local(original))
-        if address != original and address_fault(address):  # with the domain that was added
+        given = recipient.address or self._params.empty_address_recipient
+        address = await mapper.rewrite("local", queue_id, quote_local(given))
+        if address_fault(address):  # with the domain that was added
             raise bad_recipient()
         targets = [address]
         if self._flags & _MAP and mapper.maps_recipients:
