@@ -153,8 +153,8 @@ class RecipientList:
     async def _add(self, recipient: Recipient) -> str:
         """Returns the address before its aliases are expanded."""
         mapper, queue_id = self._mapper, self._queue_id
-        given = recipient.address or self._params.empty_address_recipient
-        address = await mapper.rewrite("local", queue_id, quote_local(given))
+        original = recipient.address or self._params.empty_address_recipient
+        address = await mapper.rewrite("local", queue_id, quote_local(original))
         if address_fault(address):  # with the domain that was added
             raise bad_recipient()
         targets = [address]

@@ -30,6 +30,7 @@ from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServicePool
+from libmail.smtp.address import MAX_ADDRESS
 from libmail.tables.maps import Maps
 from tests.unit.daemons.cleanup.conftest import (
     FILTERS,
@@ -352,6 +353,24 @@ def test_redirect_keeps_what_was_asked_for_the_first_recipient(make_mapper: Make
     first, second = read(result)[0].recipients()
     assert first[:4] == ("x@example.test", "X", "rfc822;y", 1)
     assert second.address == "alice@example.test"
+
+
+@pytest.mark.parametrize("where", ["recipient", "redirect", "sender", "always_bcc"])
+def test_too_long_with_the_domain_that_is_added(make_mapper: MakeMapper, where: str) -> None:
+    long = "a" * (MAX_ADDRESS - 3)
+    envelope, recipients, params, flags = ENVELOPE, (ALICE,), PARAMS, CleanupFlag.MAP
+    if where == "recipient":
+        recipients = (Recipient(long, "x"),)
+    elif where == "always_bcc":
+        params, flags = replace(PARAMS, always_bcc=long), flags | CleanupFlag.BCC
+    elif where == "sender":
+        envelope = envelope._replace(sender=long)
+    else:
+        envelope = envelope._replace(redirect=long)
+    result = submit(
+        make_mapper, HEADER, envelope=envelope, recipients=recipients, params=params, flags=flags
+    )
+    assert result.status
 
 
 def test_what_is_decided_after_the_content(make_mapper: MakeMapper) -> None:
