@@ -3,9 +3,9 @@
 Called by: smtpd, pickup, bounce, local, verify, over `public/cleanup`. Asks: rewrite, tables,
 Milters. Writes: the queue file. Tells: qmgr; bounce and trace (reports). Needs: the queue, tables.
 
-An exchange, see libmail.ipc.messages: CleanupOpen makes the file, if the result of the message
-before it on the same connection has not told of one; Envelope, Recipients and content
-fill it; CleanupAmend changes the envelope afterwards, MilterState hands over a Milter connection of
+An exchange, see libmail.ipc.messages: CleanupOpen makes the file, unless the result of the message
+before it on the same connection has told of one; Envelope, Recipients and content fill it;
+CleanupAmend changes the envelope afterwards, MilterState hands over a Milter connection of
 the session. The CleanupResult after the content means, with status 0, that the message is on disk.
 
 message        one message, from the creation of its file to the answer
@@ -204,23 +204,22 @@ class _Clients:
 
     async def serve(self, connection: Connection) -> None:
         """One message after the other."""
-        network = connection.is_from(self._network)
+        forbidden = _UNLIMITED if connection.is_from(self._network) else 0
         try:
             while True:
-                opened = await connection.receive_as(CleanupOpen)
-                flags = opened.flags & ~_UNLIMITED if network else opened.flags
-                writer = self._ready.pop(connection, None)
+                first = await connection.receive()
+                flags, another = _begun(first, known=connection in self._ready)
+                flags &= ~forbidden
                 try:
-                    message = Message(self._shared, flags, writer or new_file(self._shared))
+                    writer = self._ready.pop(connection, None) or new_file(self._shared)
+                    message = Message(self._shared, flags, writer)
                 except OSError as err:
                     LOG.warning(f"create file incoming: {err.strerror}")
                     return  # to the client, the service is not available now
                 try:
-                    if writer is None:
-                        connection.send(CleanupOpened(message.queue_id))
-                    if opened.another:
+                    if another:
                         message.meanwhile = partial(self._prepare, connection)
-                    await self._message(connection, message)
+                    await self._message(connection, message, first)
                 finally:
                     message.discard()
         finally:
@@ -234,9 +233,16 @@ class _Clients:
             return QueueId("")  # the next message will meet it, and say so
         return writer.queue_id
 
-    async def _message(self, connection: Connection, message: Message) -> None:
+    async def _message(self, connection: Connection, message: Message, first: object) -> None:
         if not self._space.enough():
             message.refuse(no_space())
+        match first:
+            case Envelope():
+                await message.envelope(first)
+            case CleanupOpen():
+                connection.send(CleanupOpened(message.queue_id))
+            case _:
+                return
         result = await _exchange(connection, message, self._qmgr)
         if result is not None:
             connection.send(result)
@@ -245,6 +251,21 @@ class _Clients:
         """At the end of the process."""
         for writer in self._ready.values():
             _forget(writer)
+
+
+def _begun(first: object, *, known: bool) -> tuple[int, bool]:
+    """The CleanupFlag bits of a message that begins so, and whether another one may follow.
+
+    known: its client knows the queue id. Raises WireError.
+    """
+    match first:
+        case Envelope() if known:
+            return first.cleanup_flags, True
+        case CleanupOpen(flags, another):
+            return flags, another
+        case CleanupAbort() if known:
+            return 0, False
+    raise WireError(f"a message that begins with {type(first).__name__}")
 
 
 async def _exchange(

@@ -9,7 +9,8 @@ Called by: smtpd, pickup, bounce, local and all others that create mail. Asks: `
 
 The content is a complete message in wire form (CRLF), not dot-stuffed. A small message reaches
 cleanup in one system call. On a connection that is used again and again, the result of a message
-has the queue id of the next one, so that `open` asks nothing. `ServiceUnavailable` is always a
+has the queue id of the next one, so that `open` asks nothing: that one begins with its envelope.
+`ServiceUnavailable` is always a
 temporary error. A caller that gets it, or any other error, before `finish` has returned must not
 report the message as accepted.
 """
@@ -110,21 +111,21 @@ class CleanupClient:
     async def open(self, flags: int) -> "Submission":
         """Begin a message; flags: CleanupFlag bits. Raises ServiceUnavailable."""
         idle = self._pool.take_idle()
-        request = CleanupOpen(flags, another=idle is not None)
         if idle is not None:
             promise, idle.promise = idle.promise, ""
             if promise:
-                data = CODEC.encode(request)
-                return Submission(self._pool, idle, QueueId(promise), self._timeout, data)
+                return Submission(self._pool, idle, QueueId(promise), self._timeout, flags)
             self._pool.release(idle)
+        request = CleanupOpen(flags, another=idle is not None)
         connection, opened = await self._pool.begin(request, CleanupOpened, self._timeout)
-        return Submission(self._pool, connection, opened.queue_id, self._timeout)
+        return Submission(self._pool, connection, opened.queue_id, self._timeout, flags)
 
 
 class Submission:
     """One message on its way to cleanup. Ends with `finish` or `abort`, whatever happens."""
 
-    __slots__ = ("_connection", "_parts", "_pool", "_size", "_sockets", "_timeout", "queue_id")
+    __slots__ = ("_connection", "_flags", "_parts", "_pool", "_size", "_sockets", "_timeout",
+                 "queue_id")  # fmt: skip
 
     def __init__(
         self,
@@ -132,14 +133,15 @@ class Submission:
         connection: Connection,
         queue_id: QueueId,
         timeout: float,
-        request: bytes = b"",
+        flags: int,
     ) -> None:
-        """request: the CleanupOpen, if it is still to be sent."""
+        """flags: CleanupFlag bits, which the envelope has, too."""
         self._pool = pool
         self._connection: Connection | None = connection
         self._timeout = timeout
-        self._parts: list[bytes | memoryview] = [request] if request else []  # not sent yet
-        self._size = len(request)
+        self._flags = flags
+        self._parts: list[bytes | memoryview] = []  # not sent yet
+        self._size = 0
         self._sockets: list[socket.socket] = []  # that go with these
         self.queue_id = queue_id
 
@@ -148,6 +150,9 @@ class Submission:
 
         Raises WireError when an address or attribute has a NUL.
         """
+        flags = envelope.cleanup_flags | self._flags
+        if flags != envelope.cleanup_flags:
+            envelope = envelope._replace(cleanup_flags=flags)
         self._add(CODEC.encode(envelope))
         self.recipients(recipients)
 

@@ -9,7 +9,7 @@ The exchanges, and the socket that they use:
 - submit mail, `public/cleanup`: CleanupOpen -> CleanupOpened; then Envelope, any number of
   Recipients, content chunks up to the empty one -> CleanupResult. Until the end of the content
   CleanupAbort (or a closed connection) drops the message. A CleanupResult may have the queue id of
-  the next message, whose CleanupOpen is then not answered;
+  the next message, which then begins with its Envelope (or CleanupAbort);
 - local submission, `public/pickup`: SubmitOpen -> SubmitOpened; Recipients..., chunks ->
   SubmitResult, which may come at any time;
 - `private/rewrite`: RewriteRequest -> RewriteReply; ResolveRequest -> ResolveReply;
@@ -203,7 +203,7 @@ class CleanupOpen(NamedTuple):
 
 
 class CleanupOpened(NamedTuple):
-    """cleanup -> client: the queue file exists. Not sent if a CleanupResult has told its name."""
+    """cleanup -> client: the queue file exists."""
 
     queue_id: QueueId
 
@@ -230,8 +230,8 @@ class CleanupAmend(NamedTuple):
 class Envelope(NamedTuple):
     """client -> cleanup; kept in the queue file. Everything of a message but recipients, content.
 
-    sender: "" is the null sender. flags: EnvelopeFlag bits. cleanup_flags: CleanupFlag bits that
-    hold from now on (a restriction may have asked for HOLD or DISCARD since CleanupOpen).
+    sender: "" is the null sender. flags: EnvelopeFlag bits. cleanup_flags: CleanupFlag bits, those
+    of CleanupOpen, if there was one, and others (a restriction may have asked for HOLD or DISCARD).
     arrival: when the message began to arrive. full_name: of the submitting user, for From:.
     rewrite_context: "local" or the domain for remote header rewriting, "" for none.
     content_filter: "transport:nexthop" of a FILTER action or parameter. redirect: the address of a

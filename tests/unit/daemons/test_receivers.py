@@ -194,7 +194,16 @@ def test_what_faces_the_network_has_no_notifications(network: frozenset[int]) ->
         flags = int(CleanupFlag.UNLIMITED)
         sent = play(serve, [CleanupOpen(flags, False), Envelope("x@y"), recipients, *content])
     (result,) = (one for one in sent if isinstance(one, CleanupResult))
-    assert result.status == (int(CleanupStatus.SIZE) if network else 0)
+    status = int(CleanupStatus.SIZE) if network else 0
+    assert result.status == status
+    begun = Envelope("x@y", cleanup_flags=flags)  # whose queue id the client knows
+    with queue():
+        first = [CleanupOpen(0, True), Envelope("x@y"), recipients, Chunk(b"")]
+        sent = play(serve, [*first, begun, recipients, *content])
+        assert not play(serve, [begun, recipients, *content])
+    results = [one for one in sent if isinstance(one, CleanupResult)]
+    assert [one.status for one in results] == [0, status]
+    assert results[1].queue_id == results[0].next_id
 
 
 @pytest.mark.parametrize("network", [frozenset[int](), frozenset({os.geteuid()})])
