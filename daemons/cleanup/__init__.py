@@ -282,7 +282,8 @@ async def _exchange(
                 result = await message.finish()
                 if message.queued:
                     qmgr.new_mail(message.queue_id)
-                    await qmgr.throttle()
+                    if qmgr.slow:
+                        await qmgr.throttle()
                 return result
             case Envelope():
                 await message.envelope(unit)

@@ -64,10 +64,15 @@ class QmgrClient:
             self._connecting = False
         self._tell()
 
+    @property
+    def slow(self) -> bool:
+        """Whether qmgr does not read its notices."""
+        return self._connection is not None and self._connection.write_paused
+
     async def throttle(self) -> None:
-        """Wait while qmgr does not read its notices, but not for long."""
+        """Wait while that is so, but not for long."""
         connection = self._connection
-        if connection is None or self._delay <= 0 or not connection.write_paused:
+        if connection is None or self._delay <= 0:
             return
         try:
             async with asyncio.timeout(self._delay):

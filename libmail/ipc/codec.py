@@ -174,6 +174,13 @@ class _Message(Generic[M]):
 
     def encode(self, message: M) -> bytes:
         """The attributes. Raises WireError for a NUL."""
+        text, nuls = self._flat(message) if self.items else (self.format % message, self.nuls)
+        if text.count("\0") != nuls:
+            raise WireError(f"{self.name}: NUL in an attribute value")
+        return text.encode("utf-8", "surrogateescape")
+
+    def _flat(self, message: M) -> tuple[str, int]:
+        """The text of a message with tuples, and how many NULs there have to be."""
         nuls = self.nuls
         values = cast(tuple[object, ...], message)
         for at, item in self.items.items():
@@ -181,10 +188,7 @@ class _Message(Generic[M]):
             nuls += len(elements) * item.width
             encoded = f"{len(elements)}\0{item.encode(elements)}"
             values = (*values[:at], encoded, *values[at + 1 :])
-        text = self.format % values
-        if text.count("\0") != nuls:
-            raise WireError(f"{self.name}: NUL in an attribute value")
-        return text.encode("utf-8", "surrogateescape")
+        return self.format % values, nuls
 
     def decode(self, parts: list[str]) -> M:
         """parts: names and values by turns. Raises WireError."""

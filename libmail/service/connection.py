@@ -219,7 +219,11 @@ class Connection(asyncio.Protocol):
             if self._units:
                 continue
             self._unread = 0
-            self._check()
+            error = self._error or self._unframer.error
+            if error is not None:
+                self._error = error
+                self.close()
+                raise error
             if self._paused_reading:
                 self._resume_reading()
             await self._wakeup
@@ -230,14 +234,6 @@ class Connection(asyncio.Protocol):
         await asyncio.sleep(0)
         if self._serving and self._paused_writing:
             await self.drain()
-
-    def _check(self) -> None:
-        """Raises ConnectionLost, WireError when no more units can come."""
-        error = self._error or self._unframer.error
-        if error is not None:
-            self._error = error
-            self.close()
-            raise error
 
     async def receive_as(self, kind: type[M]) -> M:
         """The next message, which must be of this type. Raises ConnectionLost, WireError."""

@@ -120,6 +120,8 @@ def queue() -> Iterator[Path]:
 
 
 class _Notified:
+    slow = True
+
     def new_mail(self, queue_id: str) -> None:
         with QueueFile(f"incoming/{queue_id}") as file:  # must be one that can be read
             file.envelope()
