@@ -5,7 +5,7 @@ import time
 from daemons.postscreen.prepared import Prepared
 from libmail.net.ends import Ends
 from libmail.smtp.footer import add_footer
-from libmail.smtp.reply import Reply
+from libmail.smtp.reply import Reply, softened
 from libmail.tables.table import TableRetry
 
 __all__ = ["finished"]
@@ -17,8 +17,7 @@ async def finished(prepared: Prepared, reply: Reply, ends: Ends) -> Reply:
         return reply
     params = prepared.params
     if params.soft_bounce and reply.code >= 500:
-        dsn = f"4{reply.dsn[1:]}" if reply.dsn else ""
-        reply = Reply(reply.code - 100, dsn, reply.text)
+        reply = softened(reply)
     footer = prepared.footer
     if prepared.footer_maps:
         try:

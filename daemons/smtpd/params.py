@@ -72,6 +72,7 @@ class SmtpdParams:
     smtpd_upstream_proxy_protocol: str
     smtpd_upstream_proxy_timeout: float
     smtputf8_enable: bool
+    soft_bounce: bool
     strict_rfc821_envelopes: bool
     strict_smtputf8: bool
     verp_delimiter_filter: str

@@ -45,7 +45,7 @@ from libmail.lookup.facts import Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from libmail.smtp.footer import add_footer
-from libmail.smtp.reply import Reply
+from libmail.smtp.reply import Reply, softened
 from libmail.smtp.server import Command
 
 __all__ = ["Session"]
@@ -121,6 +121,8 @@ class Session:
                 values = session_values(self.facts, server.params.myhostname, self.lookups.now())
                 allowed = server.params.smtpd_expansion_filter
                 reply = add_footer(reply, footer, values, allowed)
+            if server.params.soft_bounce and reply.code >= 500:
+                reply = softened(reply)
         self._queue(reply)
 
     def _queue(self, reply: Reply) -> None:

@@ -9,6 +9,7 @@ from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
     CLIENT,
     DUNNO,
+    ETRN,
     HELO,
     PERMIT,
     RECIPIENT,
@@ -64,11 +65,13 @@ async def _search(
     check: Check, table: str, keys: Iterator[tuple[str, bool]], subject: Subject
 ) -> Outcome | None:
     """What the first key in the table leads to; None: no key is in it."""
+    entry = ""
     for key, partial in keys:
+        entry = entry or key  # the whole name, of which only a part may be in the table
         value = await check.lookups.find(table, key, partial=partial)
         if value is not None:
             check.verdict.decided_by = f"{table} {key}"
-            return await act(check, subject, table, value)
+            return await act(check, subject, table, value, entry)
     return None
 
 
@@ -177,8 +180,8 @@ async def _mail(check: Check, subject: Subject, table: str, address: str) -> Out
 # actions
 
 
-async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome:
-    """Do what the right-hand side of a table says."""
+async def act(check: Check, subject: Subject, table: str, value: str, entry: str = "") -> Outcome:
+    """Do what the right-hand side of a table says. entry: what was looked up, for warnings."""
     value = value.strip()
     if not value:
         check.warn(f"access table {table} entry {value} has empty value")
@@ -195,7 +198,7 @@ async def act(check: Check, subject: Subject, table: str, value: str) -> Outcome
     if _is_code(word):
         return _numeric(check, subject, int(word), text)
     if word in _NOTES:
-        return _note(check, subject, table, word, text)
+        return _note(check, subject, table, word, text, entry or check.name(subject))
     return await _restrictions(check, subject, table, value)
 
 
@@ -222,7 +225,7 @@ def _numeric(check: Check, subject: Subject, code: int, text: str) -> Outcome:
     return check.reject(subject, code, dsn, check.rejected(subject, reason or "Access denied"))
 
 
-def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> Outcome:
+def _note(check: Check, subject: Subject, table: str, word: str, text: str, entry: str) -> Outcome:
     """An action that does not decide."""
     about = f"<{check.name(subject)}>: {subject.words}"
     action = word.lower()
@@ -232,7 +235,7 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
         return DUNNO
     elif word in ("HOLD", "DISCARD"):
         effect = Effect(action, f"{about} {text or f'triggers {word} action'}")
-    elif not _usable(check, subject, table, word, text):
+    elif not _usable(check, table, word, text, entry):
         return DUNNO
     elif word == "PREPEND":
         effect = Effect(action, "", text)
@@ -248,7 +251,9 @@ def _note(check: Check, subject: Subject, table: str, word: str, text: str) -> O
 def _may_be_done(check: Check, subject: Subject, table: str, word: str) -> bool:
     """Whether an action on the message is possible here; logs why not."""
     params = check.params
-    if params.smtpd_proxy_filter and word in _OF_QUEUE:
+    if subject is ETRN:
+        why = f"action {word} is unavailable in smtpd_etrn_restrictions"
+    elif params.smtpd_proxy_filter and word in _OF_QUEUE:
         why = f"with smtpd_proxy_filter specified, action {word} is unavailable"
     elif not params.smtpd_delay_reject and subject in (CLIENT, HELO):
         where = f"{CLIENT.words} or {HELO.words} restrictions"
@@ -261,7 +266,7 @@ def _may_be_done(check: Check, subject: Subject, table: str, word: str) -> bool:
     return False
 
 
-def _usable(check: Check, subject: Subject, table: str, word: str, text: str) -> bool:
+def _usable(check: Check, table: str, word: str, text: str, entry: str) -> bool:
     """Whether the argument of an action can be used; logs why not."""
     if word == "PREPEND":
         name, colon, _ = text.partition(":")
@@ -273,7 +278,6 @@ def _usable(check: Check, subject: Subject, table: str, word: str, text: str) ->
     else:
         problem = address_fault(text) if "@" in text else "requires user@domain target"
     if problem:
-        entry = check.verdict.decided_by.removeprefix(f"{table} ") or check.name(subject)
         check.warn(f'access table {table} entry "{entry}" {problem}')
     return not problem
 

@@ -34,7 +34,7 @@ from libmail.lookup.facts import (
     named,
 )
 from libmail.lookup.params import RestrictionParams
-from libmail.smtp.reply import Reply
+from libmail.smtp.reply import Reply, softened
 
 __all__ = ["Check", "Restriction", "Rule"]
 
@@ -86,7 +86,8 @@ class Check:
 
     __slots__ = (
         "_by_name",
-        "_warning",
+        "_level",
+        "_warned_at",
         "defer_if_permit",
         "defer_if_reject",
         "depth",
@@ -115,7 +116,8 @@ class Check:
         self.defer_if_permit: Reply | None = None
         self.defer_if_reject: Reply | None = None
         self.unlisted = False  # the recipient was looked for in the tables of its class
-        self._warning = False
+        self._level = 0  # of lists within lists, through classes and access tables
+        self._warned_at = 0  # the level of a warn_if_reject that holds, with all that is below it
 
     def by_name(self, rest: list[str]) -> Rule | None:
         """The restriction or class that these words begin with; its words are taken off."""
@@ -125,8 +127,8 @@ class Check:
 
     @property
     def warning(self) -> bool:
-        """Whether the restriction at hand follows warn_if_reject."""
-        return self._warning
+        """Whether the restriction at hand follows warn_if_reject, or its class does."""
+        return bool(self._warned_at)
 
     @property
     def discarding(self) -> bool:
@@ -169,18 +171,23 @@ class Check:
 
     async def run(self, rules: tuple[Rule, ...], subject: Subject) -> Outcome:
         """Evaluate a list; the first restriction that does not return DUNNO decides."""
-        for rule in rules:
-            outcome = await self._one(rule, subject)
-            if outcome is not DUNNO:
-                return outcome
+        self._level += 1
+        try:
+            for rule in rules:
+                outcome = await self._one(rule, subject)
+                if outcome is not DUNNO:
+                    return outcome
+        finally:
+            self._level -= 1
         return DUNNO
 
     async def _one(self, rule: Rule, subject: Subject) -> Outcome:
         if rule.text == "warn_if_reject":
-            self._warning = True
+            self._warned_at = self._warned_at or self._level
             return DUNNO
         outcome = await rule.restriction(self, subject, rule.argument)
-        self._warning = False
+        if self._warned_at >= self._level:
+            self._warned_at = 0
         if isinstance(outcome, Reply):
             self.verdict.decided_by = self.verdict.decided_by or rule.text
         elif outcome is PERMIT:
@@ -243,8 +250,8 @@ class Check:
     def _refuse(self, reply: Reply, error_class: ErrorClass = "policy") -> Outcome:
         self.verdict.errors += (error_class,)
         if self.params.soft_bounce and reply.code >= 500:
-            reply = Reply(reply.code - 100, f"4{reply.dsn[1:]}", reply.text)
-        if self._warning and error_class not in ("software", "data"):
+            reply = softened(reply)
+        if self._warned_at and error_class not in ("software", "data"):
             self.verdict.effects.append(Effect("reject_warning", reply.line))
             return DUNNO
         if self.defer_if_reject is not None and reply.code >= 500:
@@ -266,7 +273,7 @@ class Check:
     def want_defer_if_permit(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
         """A permit from now on becomes this refusal."""
         reply = Reply(code, self._fitting(dsn, code, subject), text)
-        if self._warning:
+        if self._warned_at:
             self.verdict.effects.append(Effect("reject_warning", reply.line))
         elif self.defer_if_permit is None:
             self.defer_if_permit = reply
@@ -274,7 +281,7 @@ class Check:
 
     def want_defer_if_reject(self, subject: Subject, code: int, dsn: str, text: str) -> Outcome:
         """A permanent refusal from now on becomes this one."""
-        if self.defer_if_reject is None and not self._warning:
+        if self.defer_if_reject is None and not self._warned_at:
             self.defer_if_reject = Reply(code, self._fitting(dsn, code, subject), text)
         return DUNNO
 
@@ -282,14 +289,16 @@ class Check:
         """The outcome after all lists: a pending defer_if_permit takes effect."""
         if isinstance(outcome, Reply) or self.defer_if_permit is None:
             return outcome
-        self._warning = False
+        self._warned_at = 0
         return self._refuse(self.defer_if_permit)
 
     # addresses
 
     async def resolve(self, address: str) -> ResolveReply:
-        """Where mail for an address goes. Raises LookupFailure."""
+        """Where mail for an address goes, in lower case. Raises LookupFailure."""
         reply = await self.lookups.ask(RouteQuestion(self.facts.mail.sender or "", address))
         if reply.flags & _FAIL:
             raise LookupFailure(address)
-        return reply
+        recipient = reply.recipient
+        folded = recipient.lower() if recipient.isascii() else recipient.casefold()
+        return reply if folded == recipient else reply._replace(recipient=folded)

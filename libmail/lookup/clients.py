@@ -1,8 +1,5 @@
 """Restrictions on the client, its name, and the name in HELO or EHLO."""
 
-import re
-from typing import Final
-
 from libmail.dns.answers import DnsError, Filtered, NotFound
 from libmail.dns.hostname import valid_hostaddr, valid_hostliteral, valid_hostname
 from libmail.lookup.check import Check
@@ -22,8 +19,6 @@ __all__ = [
     "reject_unknown_reverse_client_hostname",
     "tempfail",
 ]
-
-_BRACKETS: Final = re.compile(r"\[.*\]", re.S)
 
 
 async def permit_mynetworks(check: Check, subject: Subject, _: str) -> Outcome:
@@ -114,7 +109,7 @@ def _without_name(check: Check, name: str) -> Outcome | None:
     """What is decided where there was no HELO, or one with an address literal."""
     if not name:
         return DUNNO
-    if not _BRACKETS.fullmatch(name):
+    if not name.startswith("["):
         return None
     if valid_hostliteral(name):
         return DUNNO

@@ -44,17 +44,21 @@ __all__ = [
 
 _REASON_LIMIT: Final = 255
 _MOST_REASONS: Final = 10
-_NO_OCTET: Final = 1_000_000_000
+_MOST: Final = 255
+_TAKEN: Final = re.compile(r"(?<!\$)\$(?:(\w+)|\{\s*(\w+)\s*\}|\(\s*(\w+)\s*\))", re.A)
 _CODE: Final = re.compile(r"([45][0-9][0-9])[ \t](.+)", re.S)
 
 
 def _octet_matches(pattern: str, octet: int) -> bool:
     """One position of a pattern: "2", or "[2..4;9]". Raises ValueError."""
+    found = False
     for part in pattern.strip("[]").split(";"):
         low, dots, high = part.partition("..")
-        if int(low) <= octet <= int(high if dots else low):
-            return True
-    return False
+        least, most = int(low), int(high if dots else low)
+        if not least <= most <= _MOST:
+            raise ValueError(part)
+        found = found or least <= octet <= most
+    return found
 
 
 def _positions(pattern: str) -> list[str]:
@@ -68,7 +72,7 @@ def valid_pattern(pattern: str) -> bool:
     """Whether the text is such a pattern."""
     try:
         for position in _positions(pattern):
-            _octet_matches(position, _NO_OCTET)  # looks at all alternatives
+            _octet_matches(position, _MOST)
     except ValueError:
         return False
     return True
@@ -135,19 +139,23 @@ async def _blocked(check: Check, subject: Subject, zone: str, query: str, what: 
         check.warn(f"rbl response code configuration error: {text}")
         return check.reject(subject, 450, "4.7.1", "Service unavailable")
     dsn, rest = split_dsn(match[2].lstrip(), "5.7.1")
-    return check.reject(subject, int(match[1]), dsn, rest)
+    return check.reject(subject, int(match[1]), dsn, rest or "Service unavailable")
 
 
 def _filled_in(check: Check, template: str, values: Mapping[str, str], problem: str) -> str | None:
-    """The text of a template; None, with a warning, for one that cannot be expanded."""
+    """The text of a template; None, with a warning, for one that cannot be expanded.
+
+    A name that is not known may only be asked about, as in `${name?text}`.
+    """
 
     usable = True
+    taken = {a or b or c for a, b, c in _TAKEN.findall(template)}
     allowed = allowed_characters(check.params.smtpd_expansion_filter)
 
     def value(name: str) -> str:
         nonlocal usable
         if name not in values:
-            usable = False
+            usable = usable and name not in taken
             check.warn(f'unknown macro name "{name}" in expansion request')
         text = sanitised(values.get(name, ""), allowed)
         return text.replace("$", "$$")  # it comes from outside, and is no template

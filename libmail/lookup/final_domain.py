@@ -52,6 +52,11 @@ class Parsed(NamedTuple):
         return f"{self.user}@{self.domain}"
 
 
+def _is_routing(token: Token) -> bool:
+    """Whatever allow_percent_hack and swap_bangpath say here: the next host may see it so."""
+    return any(is_special(token, char) for char in "@%!")
+
+
 class AddressParser:
     """Takes an address apart. warnings: what is to be logged."""
 
@@ -102,7 +107,7 @@ class AddressParser:
         return Parsed(address, "", False, False, bad=True)
 
     def _elsewhere(self, local_part: list[Token], domain: str) -> Parsed:
-        routed = any(self._is_routing(token) for token in local_part)
+        routed = any(_is_routing(token) for token in local_part)
         return self._checked(Parsed(internal(local_part), domain, False, routed))
 
     def _here(self, address: str, tokens: list[Token], domain: str | None) -> Parsed:
@@ -111,20 +116,14 @@ class AddressParser:
             return Parsed(address, "", False, False, bad=True)
         user = internal(tokens) or self._params.empty_address_recipient
         whole = domain or self._params.myhostname
-        return self._checked(Parsed(user, whole, True, False, implied=not domain))
+        routed = any(_is_routing(token) for token in tokens)  # which nobody here follows
+        return self._checked(Parsed(user, whole, True, routed, implied=not domain))
 
     def _literal(self, domain: str) -> str:
         """An address without brackets gets them if resolve_numeric_domain says so."""
         if self._params.resolve_numeric_domain and literal_address(f"[{domain}]"):
             return f"[{domain}]"
         return domain
-
-    def _is_routing(self, token: Token) -> bool:
-        return (
-            is_special(token, "@")
-            or (self._params.allow_percent_hack and is_special(token, "%"))
-            or (self._params.swap_bangpath and is_special(token, "!"))
-        )
 
     def _checked(self, parsed: Parsed) -> Parsed:
         bad = parsed.user.startswith("-") and not self._params.allow_min_user

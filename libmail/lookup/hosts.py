@@ -62,31 +62,40 @@ async def _decide(subject: Subject, kind: Kind, check: Check, table: str) -> Out
     if not domain or domain == "unknown":
         return DUNNO
     bare = domain.removesuffix(".")
+    if kind == "NS":
+        if literal_address(bare) is not None:
+            return DUNNO
+        return await _look_at_hosts(check, subject, table, kind, await _found(check, subject, kind))
     literal = literal_address(bare)
     if literal is not None or valid_hostaddr(bare):
-        if subject is HELO and literal is None:
-            return DUNNO
         return await _look(check, subject, table, "", [literal or bare])
     if not valid_hostname(bare):
         return DUNNO
-    if subject is HELO and bare != domain and kind != "A":
+    if kind == "MX" and subject is HELO and bare != domain:
         # There are no records under a name that a host cannot have; as a host it may be known.
-        hosts = [domain] if kind == "MX" else []
-        return await _look_at_hosts(check, subject, table, kind, hosts)
+        return await _look_at_hosts(check, subject, table, kind, [domain])
+    return await _look_at_hosts(check, subject, table, kind, await _found(check, subject, kind))
+
+
+async def _found(check: Check, subject: Subject, kind: Kind) -> list[str]:
+    """The hosts of the domain; none, with a warning, where they are not known."""
+    domain = _domain(check, subject)
     try:
-        hosts = await _hosts(check, kind, bare)
+        if kind == "NS":
+            return await _name_servers(check, domain)
+        return await _hosts(check, kind, domain.removesuffix("."))
     except _Unknown as err:
         where = err.domain or named(check.facts, subject)
         check.warn(f"Unable to look up {kind} host for {where}: {err}")
-        return DUNNO
-    return await _look_at_hosts(check, subject, table, kind, hosts)
+        return []
 
 
 class _Unknown(Exception):
     """The hosts of a domain are not known; the text says why. domain: "" if none above has any."""
 
     def __init__(self, error: DnsError, domain: str) -> None:
-        super().__init__(error.text.rpartition("type=")[2].partition(": ")[2] or error.text)
+        _, known, text = error.text.rpartition("type=")
+        super().__init__(text.partition(": ")[2] if known else "Host not found")
         self.domain = domain
 
 
@@ -94,9 +103,10 @@ async def _look_at_hosts(
     check: Check, subject: Subject, table: str, kind: Kind, hosts: list[str]
 ) -> Outcome:
     for host in hosts[:_MOST]:
-        outcome = await _look(check, subject, table, host, [])
-        if outcome is not DUNNO:
-            return outcome
+        if kind != "A":
+            outcome = await _look(check, subject, table, host, [])
+            if outcome is not DUNNO:
+                return outcome
         try:
             addresses = await _addresses(check, host)
         except DnsError:
@@ -131,18 +141,16 @@ async def _hosts(check: Check, kind: Kind, domain: str) -> list[str]:
         return [domain]
     try:
         return await _records(check, kind, domain)
-    except NotFound as err:
-        if kind == "MX":
-            return [domain]  # RFC 5321 §5.1: then the domain itself is its host
-        return await _hosts_above(check, domain, err)
+    except NotFound:
+        return [domain]  # RFC 5321 §5.1: then the domain itself is its host
     except DnsError as err:
         raise _Unknown(err, domain) from None
 
 
-async def _hosts_above(check: Check, domain: str, why: DnsError) -> list[str]:
-    """The name servers of the closest domain above that has any. Raises _Unknown."""
-    domain = domain.partition(".")[2]
-    while domain:
+async def _name_servers(check: Check, domain: str) -> list[str]:
+    """The name servers of the domain, or the closest one above that has any. Raises _Unknown."""
+    why: DnsError = NotFound(domain, "NS", "")
+    while domain and not domain.endswith("."):
         try:
             return await _records(check, "NS", domain)
         except NotFound as err:

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from libmail.text.printable import printable
 
-__all__ = ["Reply", "ReplySyntax", "parse_reply", "reply_text"]
+__all__ = ["Reply", "ReplySyntax", "parse_reply", "reply_text", "softened"]
 
 # Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 #                                                                          RFC 5321 §4.2
@@ -67,6 +67,11 @@ class Reply(NamedTuple):
     def positive(self) -> bool:
         """Whether the command was carried out, or may go on (2xx, 3xx)."""
         return self.code < 400
+
+
+def softened(reply: Reply) -> Reply:
+    """A permanent refusal as a temporary one, as soft_bounce has it."""
+    return Reply(reply.code - 100, f"4{reply.dsn[1:]}" if reply.dsn else "", reply.text)
 
 
 def parse_reply(lines: list[str]) -> Reply:

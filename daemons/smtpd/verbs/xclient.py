@@ -74,6 +74,7 @@ async def xclient(session: Session, argument: str) -> Answer:
     except BadAttribute as err:
         return answer(Reply(501, "5.5.4", str(err)))
     session.drop_transaction()
+    session.tally.transcript.clear()
     facts.client, facts.helo_name, facts.protocol, facts.sasl = client, helo, protocol, sasl
     facts.deferrals.clear()
     allowed = await session.server.clients.authorization(client)

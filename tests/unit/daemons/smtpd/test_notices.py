@@ -59,3 +59,26 @@ def test_class(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert asyncio.run(_notices(tmp_path, name, command)) == (name == error_class)
+
+
+def test_the_transcript_begins_with_the_client_that_xclient_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = "notify_classes = protocol\nsmtpd_authorized_xclient_hosts = 127.0.0.1\n"
+
+    async def talk() -> bytes:
+        async with running(tmp_path, settings) as instance:
+            reader, writer = await instance.connect()
+            for line in ("XCLIENT ADDR=192.0.2.7 NAME=a.test", "DATA", "QUIT", ""):
+                await asyncio.wait_for(reader.readline(), 60)
+                writer.write(f"{line}\r\n".encode())
+            writer.close()
+            async with asyncio.timeout(60):
+                await instance.runtime.session_over.wait()
+            (message,) = instance.mail.messages
+            return message.content
+
+    lines = asyncio.run(talk()).split(b"\r\n")
+    start = lines.index(b" Out: 220 mail.example.test ESMTP Postfix")
+    assert lines[start + 1] == b" In:  DATA"

@@ -212,6 +212,17 @@ def test_failing_table_is_no_answer() -> None:
     assert resolve("x@d.test", params=params).flags == F.FAIL
 
 
+@pytest.mark.parametrize("local", ["a%b.test", "b.test!a"])
+def test_routing_that_is_not_followed_is_told(local: str) -> None:
+    """The next host may follow it, and so may a program that gets the mail here."""
+    params = replace(PARAMS, allow_percent_hack=False, swap_bangpath=False)
+    rewrite = replace(REWRITE, allow_percent_hack=False, swap_bangpath=False)
+    for domain, flags in (("example.test", LOCAL), ("relay.test", F.RELAY)):
+        address = f"{local}@{domain}"
+        reply = resolved(address, params=params, rewrite=rewrite).reply
+        assert (reply.recipient, reply.flags & ~F.ANY_SENDER) == (address, flags | F.ROUTED)
+
+
 def test_resolve_numeric_domain() -> None:
     params = replace(PARAMS, resolve_numeric_domain=True)
     assert resolve("u@192.0.2.7", params=params).recipient == "u@[192.0.2.7]"

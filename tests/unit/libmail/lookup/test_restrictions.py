@@ -14,7 +14,7 @@ from libmail.ipc.messages import Nexthop, ResolveFlag, ResolveReply, Transport
 from libmail.log import LOG, Fatal
 from libmail.lookup.access import address_parents, domain_parents
 from libmail.lookup.context import LiveLookups, Lookups, RouteQuestion
-from libmail.lookup.dnslists import matches_pattern
+from libmail.lookup.dnslists import matches_pattern, valid_pattern
 from libmail.lookup.facts import Client, Facts, Mail, NameStatus, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
@@ -223,6 +223,65 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {RCPT: "check_helo_mx_access inline:{ {mx.known.test=REJECT}, {192.0.2.1=DEFER} }"},
         {"helo_name": "known.test."},
         "450 4.7.1 <known.test.>: Helo command rejected: Access denied",
+    ),
+    "a HELO name that is an address": (
+        {RCPT: "check_helo_mx_access inline:{192.0.2.7=REJECT}"},
+        {"helo_name": "192.0.2.7"},
+        "554 5.7.1 <192.0.2.7>: Helo command rejected: Access denied",
+    ),
+    "addresses of a host, not its name": (
+        {RCPT: "check_helo_a_access inline:{ {known.test=REJECT}, {192.0.2.1=DEFER} }"},
+        {"helo_name": "known.test"},
+        "450 4.7.1 <known.test>: Helo command rejected: Access denied",
+    ),
+    "name servers of an address literal": (
+        {RCPT: "check_sender_ns_access inline:{192.0.2.7=REJECT}, permit_auth_destination"},
+        {"sender": "x@[192.0.2.7]"},
+        "",
+    ),
+    "name servers of a domain with a dot at its end": (
+        {RCPT: "check_sender_ns_access inline:{ns.known.test=REJECT}, permit_auth_destination"},
+        {"sender": "x@known.test."},
+        "",
+    ),
+    "warn_if_reject before a table that names restrictions": (
+        {
+            RCPT: "warn_if_reject check_sender_access inline:{ {known.test=reject_unknown_helo_"
+            "hostname reject} }, permit_auth_destination"
+        },
+        {},
+        "",
+    ),
+    "warn_if_reject in a class ends with it": (
+        {"smtpd_restriction_classes": "odd", "odd": "warn_if_reject", RCPT: "odd, reject"},
+        {},
+        "554 5.7.1 <alice@example.test>: Recipient address rejected: Access denied",
+    ),
+    "a HELO name that only begins like a literal": (
+        {RCPT: "reject_invalid_helo_hostname"},
+        {"helo_name": "[known.test"},
+        "501 5.5.2 <[known.test>: Helo command rejected: invalid ip address",
+    ),
+    "patterns see addresses in lower case": (
+        {RCPT: "check_sender_access regexp:{ {/^(.*)@/ 550 $$1} }"},
+        {"sender": "Anna@Known.test"},
+        "550 5.7.1 <Anna@Known.test>: Sender address rejected: anna",
+    ),
+    "template that asks about an unknown name": (
+        {
+            "smtpd_sender_restrictions": "reject_rhsbl_sender rhs.test",
+            "default_rbl_reply": "554 no${nonsense?x}${nonsense:t}",
+        },
+        {},
+        "554 5.7.1 not",
+    ),
+    "template that leaves no text": (
+        {
+            "smtpd_sender_restrictions": "reject_rhsbl_sender rhs.test",
+            "default_rbl_reply": "554 5.7.9 ${recipient:x}",
+        },
+        {},
+        "554 5.7.9 Service unavailable",
     ),
     "name servers of a HELO name with a dot at its end": (
         {RCPT: "check_helo_ns_access inline:{ns.known.test=REJECT}"},
@@ -651,6 +710,26 @@ def test_addresses_that_no_program_takes_are_no_fault_of_the_client(action: str)
     assert warning.text.endswith(' entry "alice@example.test" address too long')
 
 
+@pytest.mark.parametrize(("stage", "key"), [(CLIENT, "x.known.test"), (RCPT, "a+b@known.test")])
+def test_warnings_name_what_was_looked_up(stage: str, key: str) -> None:
+    """Not the part of it that is in the table."""
+    kind = "client" if stage == CLIENT else "sender"
+    world = World({stage: f"check_{kind}_access inline:{{ {{known.test=PREPEND odd}} }}"})
+    world.know("name", "x.known.test")
+    world.know("sender", "a+b@known.test")
+    (warning,) = world.decide(world.live()).effects
+    assert warning.text.endswith(f' entry "{key}" requires header: text')
+
+
+@pytest.mark.parametrize("word", ["HOLD", "DISCARD", "FILTER x:", "BCC a@b", "PREPEND A: b"])
+def test_etrn_has_no_message_to_act_upon(word: str) -> None:
+    world = World({"smtpd_etrn_restrictions": f"check_etrn_access static:{{{word}}}"})
+    verdict = asyncio.run(world.restrictions.etrn(world.facts, world.live()))
+    (warning,) = verdict.effects
+    name = word.partition(" ")[0]
+    assert warning.text.endswith(f": action {name} is unavailable in smtpd_etrn_restrictions")
+
+
 def test_relay_control_has_to_be_somewhere() -> None:
     with pytest.raises(Fatal):
         World({"smtpd_relay_restrictions": "permit", RCPT: "warn_if_reject, reject"})
@@ -673,6 +752,13 @@ def test_parents() -> None:
 )
 def test_list_patterns(pattern: str, address: str, want: bool) -> None:
     assert matches_pattern(pattern, address) is want
+
+
+@pytest.mark.parametrize("pattern", ["127.0.0.[4..2]", "127.0.0.256", "127.0.0.[]", "foo", "1.2.3"])
+def test_list_patterns_that_are_none(pattern: str) -> None:
+    assert not valid_pattern(pattern)
+    with pytest.raises(ValueError):
+        matches_pattern(pattern, "127.0.0.2")
 
 
 def test_every_parameter_is_declared() -> None:
