@@ -27,6 +27,7 @@ from libmail.privileges import Identity, acting_as
 from libmail.queue.foreign_queue import refuse_foreign_mail
 from libmail.service.account import mail_account, network_account
 from libmail.service.master_lock import PID_FILE, LockHeld, check_free, open_lock, write_pid
+from libmail.tables.building.caches import settings
 from libmail.tables.building.upkeep import kept_tables
 from libmail.tls.watched_files import watched_files
 from master.detach import Announcement, close_inherited, detach
@@ -40,7 +41,9 @@ _USAGE = "usage: master [-c config_dir] [-D (debug)] [-d (don't detach from term
     "[-w (wait for initialization)]"  # fmt: skip
 _TABLEWATCH = "tablewatch unix - n n 60 1 tablewatch\n"  # these run without being in master.cf
 _OAUTH = "oauth2 unix - - n 3600 1 oauth2\n"
+_STS = "mta-sts unix - - n 3600 1 mta-sts\n"
 _CONNECTOR = "connector unix - - n - - connector\n"
+_STS_TABLE = "mta-sts:"
 _TEST_HOOK = "MAIL_FORBID_LATE_IMPORTS"
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -94,6 +97,8 @@ def read_configuration(
     added = _TABLEWATCH if watched else ""
     if _has_accounts(config):
         added += _OAUTH
+    if any(_STS_TABLE in text for _, text in settings(config, entries)):
+        added += _STS
     if network.uid != owner.uid:
         added += _CONNECTOR
     present = {one.command for one in entries}

@@ -210,7 +210,7 @@ class Handshake:
         """What reports say against it, None for nothing. unmet: what `perform` has returned."""
         if self._policy.unusable or not self._connection.usable_records:
             return ReportedFailure(FailureType.TLSA_INVALID, "all TLSA records unusable")
-        if unmet is None:
+        if unmet is None and not self._policy.fails_test(self._connection.trust):
             return None
         return distrust(self._connection.refused, resumed=self.resumed)
 

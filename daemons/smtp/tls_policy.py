@@ -55,21 +55,21 @@ class ServerTlsPolicy(NamedTuple):
         server: None for a UNIX socket. Raises PolicyError, after its warning is logged; also where
         an MTA-STS policy does not allow the server.
         """
-        if server is not None:
-            self.policy.refuse_host(self.where.nexthop, server.host)
-        level = self.policy.level
-        if not level.by_dane:
-            return self
+        policy, level = self.policy, self.policy.level
         try:
-            if server is None:
-                how = "is invalid for delivery via a unix-domain socket"
-                raise PolicyError(f'{self.where.nexthop}: the "{level.label}" security level {how}')
-            policy = await settled(self.policy, server, port, lookups, dane)
+            if level.by_dane:
+                if server is None:
+                    how = "is invalid for delivery via a unix-domain socket"
+                    why = f'{self.where.nexthop}: the "{level.label}" security level {how}'
+                    raise PolicyError(why)
+                policy = await settled(policy, server, port, lookups, dane)
         except PolicyError as error:
             if error.warning:
                 LOG.warning(error.warning)
             raise
-        return self._replace(policy=policy)
+        if server is not None:
+            policy.refuse_host(self.where.nexthop, server.host)
+        return self if policy is self.policy else self._replace(policy=policy)
 
     @property
     def without_tls(self) -> "ServerTlsPolicy":

@@ -89,6 +89,7 @@ class Reporter:
         ends = ReportedServer(
             session.host, session.address, session.hello_name, session.wire.own_address
         )
+        failure = tls.policy.objection(session.host) or failure
         self._begin(tls.where.nexthop, tls.policy.reported, ends, failure)
 
     def no_session(self, domain: str, server: Server | None, error: PolicyError) -> None:

@@ -28,6 +28,7 @@ The exchanges, and the socket that they use:
 - `private/connector`: ConnectRequest, ScratchRequest -> ConnectReply, with a descriptor;
 - `private/tlsmgr`: TicketKeysRequest -> TicketKeysReply; SessionLookup -> SessionReply;
   SessionStore, SessionRemove, TlsTrace (no answer); or a wake-up from master;
+- `private/mta-sts`: TableLookup -> TableReply; or a wake-up from master;
 - `private/proxymap`, `private/proxywrite`: TableLookup, TableUpdate, TableDelete -> TableReply;
   TableList -> TableEntries, one or more.
 """
@@ -647,7 +648,7 @@ class TableStatus(IntEnum):
 
 
 class TableLookup(NamedTuple):
-    """client -> proxymap. table: "type:name", without "proxy:"."""
+    """client -> proxymap, mta-sts. table: "type:name", without "proxy:"."""
 
     table: str
     key: str
@@ -669,7 +670,7 @@ class TableDelete(NamedTuple):
 
 
 class TableReply(NamedTuple):
-    """proxymap, proxywrite -> client. status: TableStatus. value: found, or why there is none."""
+    """proxymap, proxywrite, mta-sts -> client. status: TableStatus. value: found, or why not."""
 
     status: int
     value: str

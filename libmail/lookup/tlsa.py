@@ -48,12 +48,13 @@ async def settled(
     """What a policy of DANE is for this server, RFC 7672 §2.2. Raises PolicyError.
 
     Where the MX record could be forged, the name of the server is none that was vouched for: with
-    `dane` its records are used as far as smtp_tls_dane_insecure_mx_policy says, dane-only fails.
+    `dane` its records are used as far as smtp_tls_dane_insecure_mx_policy says, dane-only fails. A
+    policy of MTA-STS, which has the names of servers, holds then.
     """
     if server.mx_secure is False:
         if policy.level is Level.DANE_ONLY:
             raise dane_failed("non DNSSEC destination", FailureType.DANE_REQUIRED)
-        if params.smtp_tls_dane_insecure_mx_policy == "may":
+        if params.smtp_tls_dane_insecure_mx_policy == "may" or policy.fallbacks[0].level.enforced:
             return policy.fallbacks[0]
     found = await find_tlsa(
         lookups, server, port, force=params.smtp_tls_force_insecure_host_tlsa_lookup

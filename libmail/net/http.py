@@ -1,8 +1,9 @@
 """HTTP/1.1 (RFC 9112) as far as one request to a server needs it: without I/O.
 
-`form_request` writes a POST, `ResponseParser` reads what comes back. The server is a stranger: what
-it says is bounded in octets, parsed in one pass, and does not decide about anything but itself. A
-redirection is an answer like any other: what was meant for one server is sent to no second one.
+`form_request` writes a POST, `page_request` a GET, `ResponseParser` reads what comes back. The
+server is a stranger: what it says is bounded in octets, parsed in one pass, and does not decide
+about anything but itself. A redirection is an answer like any other: what was meant for one server
+is sent to no second one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-__all__ = ["HttpError", "Response", "ResponseParser", "Url", "form_request", "parse_url"]
+__all__ = [
+    "HttpError",
+    "Response",
+    "ResponseParser",
+    "Url",
+    "form_request",
+    "page_request",
+    "parse_url",
+]
 
 _MOST_FIELDS: Final = 100
 # status-line = HTTP-version SP status-code SP [ reason-phrase ]                  RFC 9112 §4
@@ -72,6 +81,18 @@ def form_request(url: Url, fields: Mapping[str, str], agent: str) -> bytes:
         "Connection: close",
     )
     return "\r\n".join((*lines, "", "")).encode("ascii") + body
+
+
+def page_request(url: Url, agent: str, accepted: str) -> bytes:
+    """A GET, after which the server is to close. agent: our name. accepted: a media type."""
+    lines = (
+        f"GET {url.target} HTTP/1.1",
+        f"Host: {url.authority()}",
+        f"User-Agent: {agent}",
+        f"Accept: {accepted}",
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ TABLE_TYPES: Final[Mapping[str, str]] = {
     "lmdb": "libmail.tables.disk.lmdb_file",
     "memcache": "libmail.tables.servers.memcache",
     "mongodb": "libmail.tables.servers.mongodb",
+    "mta-sts": "libmail.tables.servers.mta_sts",
     "mysql": "libmail.tables.sql.mysql",
     "pcre": "libmail.tables.patterns.pcre",
     "pgsql": "libmail.tables.sql.pgsql",
@@ -68,7 +69,10 @@ _WRITABLE: Final[Mapping[str, str]] = {
 }
 
 PROXY: Final = "proxy:"
-_PATTERNS: Final = frozenset({"cidr", "pcre", "randmap", "regexp", "socketmap", "static", "tcp"})
+_PATTERNS: Final = frozenset(
+    {"cidr", "mta-sts", "pcre", "randmap", "regexp", "socketmap", "static", "tcp"}
+)
+_NAMELESS: Final = "mta-sts"
 _OF_OTHERS: Final = frozenset({"pipemap", "unionmap"})
 _AROUND: Final = frozenset({"debug", "proxy"})
 
@@ -88,9 +92,12 @@ class WritableDriver(Protocol):
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """Split "type:name"; raises `TableConfigError` when a part is missing."""
+    """Split "type:name"; raises `TableConfigError` when a part is missing.
+
+    There is one table "mta-sts:", which has no name.
+    """
     kind, colon, name = spec.partition(":")
-    if not (kind and colon and name):
+    if not (kind and colon and (name or kind == _NAMELESS)):
         raise TableConfigError(f'open dictionary: expecting "type:name" form instead of "{spec}"')
     return kind, name
 

@@ -33,6 +33,7 @@ from libmail.tls.tlsrpt import (
     PolicyKind,
     ReportedFailure,
     ReportedPolicy,
+    failure_named,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 NOT_VERIFIED: Final = "Server certificate not verified"
+_WRONG_HOST: Final = ReportedFailure(FailureType.VALIDATION_FAILURE, "MX host not in STS policy")
 _SITES: Final = {
     "NONE": Level.NONE,
     "MAY": Level.MAY,
@@ -73,7 +75,8 @@ class Policy:
 
     reuse: whether a session may serve several deliveries. records: TLSA records of base_domain;
     fallbacks: the policies without such records, and with unusable ones, which then has them in
-    `unusable`. warning: to be logged each time that the policy is used.
+    `unusable`. warning: to be logged each time that the policy is used. tested: whether the server
+    meets sts is found out, and has no consequences but a report.
     """
 
     level: Level
@@ -92,6 +95,7 @@ class Policy:
     fallbacks: tuple[Policy, ...] = ()
     mx_hosts: tuple[str, ...] = ()
     sts: StsPolicy = field(default_factory=StsPolicy)
+    tested: bool = False
     warning: str = ""
 
     def __hash__(self) -> int:
@@ -116,7 +120,7 @@ class Policy:
                 names.remove(where.nexthop)  # RFC 7672 §3.2.2: nothing vouches for the MX record
             unique = tuple(dict.fromkeys(names))
             return replace(base, tlsa=self.records, base_domain=self.base_domain, names=unique)
-        if self.level.by_authority:
+        if self.level.by_authority or self.tested:
             return replace(base, names=self._names(where), anchors=anchors)
         return base
 
@@ -130,11 +134,22 @@ class Policy:
 
     def refuse_host(self, domain: str, host: str) -> None:
         """Raises PolicyError for a host that `allows_host` does not. domain: mail goes there."""
-        if not self.allows_host(host):
+        if not self.sts.tested and not self.allows_host(host):
             where = f"the MX hosts of the MTA-STS policy of {self.sts.domain or domain}"
-            wrong = ReportedFailure(FailureType.VALIDATION_FAILURE, "MX host not in STS policy")
             reason = f"{host} is not among {where}"
-            raise PolicyError("", reason, reported=(self.reported, wrong))
+            raise PolicyError("", reason, reported=(self.reported, _WRONG_HOST))
+
+    def objection(self, host: str) -> ReportedFailure | None:
+        """What is reported of a host, whatever comes of it: it, or the policy, fails in testing."""
+        if not self.sts.tested or self.records or self.unusable:
+            return None
+        if self.sts.failure:
+            return ReportedFailure(failure_named(self.sts.failure))
+        return None if self.allows_host(host) else _WRONG_HOST
+
+    def fails_test(self, trust: Trust) -> bool:
+        """Whether the trust of the handshake does not meet what is only tested."""
+        return self.tested and trust is not Trust.VERIFIED
 
     @property
     def reported(self) -> ReportedPolicy:
@@ -159,7 +174,7 @@ class Policy:
         """Whether a server can be verified by a raw public key (RFC 7250)."""
         if self.records:
             return all(record.is_key for record in self.records)
-        return not self.level.by_authority
+        return not (self.level.by_authority or self.tested)
 
     def _server_name(self, where: Where) -> str:
         """The name to ask for; with DANE it is that of the records (RFC 7672 §8.1)."""
@@ -233,10 +248,16 @@ async def choose(
     level, entry = client_level(params), None
     if params.smtp_tls_policy_maps:
         entry = await find_entry(find_policy, "smtp_tls_policy_maps", nexthop)
-        level = entry.level if entry is not None else level
+        if entry is not None and entry.sts.mode == "enforce":
+            return _after_dane(level, entry, params, common)
+        if entry is not None and not entry.sts.tested:
+            level = entry.level
     elif params.smtp_tls_per_site:
         level = await site_level(find_site, level, nexthop, where.host)
-    entry = entry or PolicyEntry(level)
+    if entry is None:
+        entry = PolicyEntry(level)
+    elif entry.sts.tested:
+        entry = _in_testing(level, entry)
     if level.by_dane and (why := _against_dane(params)):
         warning = f"{nexthop}: {level.label} configured with {why}"
         if level is Level.DANE_ONLY:
@@ -247,6 +268,27 @@ async def choose(
         return policy
     lower = (Level.MAY, Level.ENCRYPT)
     return replace(policy, fallbacks=tuple(_policy(n, entry, params, common) for n in lower))
+
+
+def _in_testing(level: Level, entry: PolicyEntry) -> PolicyEntry:
+    """The entry for the level of main.cf, which asks for what is only looked at, too."""
+    if level.matches_peer and not level.by_dane:
+        return PolicyEntry(level, sts=entry.sts)
+    return replace(entry, level=level)
+
+
+def _after_dane(
+    level: Level, entry: PolicyEntry, params: ClientTlsParams, common: TlsParams
+) -> Policy:
+    """The policy of MTA-STS, for servers of which DANE has nothing to say (RFC 8461 §2).
+
+    level: of main.cf, by which DANE is asked or not.
+    """
+    policy = _policy(entry.level, entry, params, common)
+    if not level.by_dane or _against_dane(params):
+        return policy
+    dane = _policy(Level.DANE, PolicyEntry(Level.DANE), params, common)
+    return replace(dane, fallbacks=(policy, policy))
 
 
 def relaxed(policy: Policy, params: ClientTlsParams, common: TlsParams, *, wrapped: bool) -> Policy:
@@ -303,8 +345,11 @@ def _policy(level: Level, entry: PolicyEntry, params: ClientTlsParams, common: T
         sts=entry.sts,
     )
     entry.sts.check()
-    if params.smtp_tls_enforce_sts_mx_patterns and _is_sts(entry.sts):
+    free = not level.matches_peer  # of demands of main.cf, which a policy in testing leaves alone
+    if params.smtp_tls_enforce_sts_mx_patterns and _is_sts(entry.sts, free=free):
         policy = replace(policy, match=("hostname",), mx_hosts=entry.sts.mx_patterns)
+    if entry.sts.tested and free and policy.match:
+        policy = replace(policy, tested=True)
     return _with_ciphers(policy, entry, params, common)
 
 
@@ -329,10 +374,13 @@ def _with_ciphers(
         grade, protocols = params.smtp_tls_mandatory_ciphers, params.smtp_tls_mandatory_protocols
         also = params.smtp_tls_mandatory_exclude_ciphers if entry.exclude is None else entry.exclude
         # Verification needs a certificate; without it, any cipher that encrypts will do.
-        exclusions += [also, "aNULL" if policy.level.matches_peer else "eNULL"]
+        certain = policy.level.matches_peer or policy.tested
+        exclusions += [also, "aNULL" if certain else "eNULL"]
     else:
         grade, protocols = params.smtp_tls_ciphers, params.smtp_tls_protocols
         exclusions = exclusions if entry.exclude is None else [entry.exclude]
+        if policy.tested:
+            exclusions.append("aNULL")
     protocols = protocols if entry.protocols is None else entry.protocols
     try:
         ciphers = cipher_list(entry.ciphers or grade, exclusions, common.cipher_lists)
@@ -378,8 +426,8 @@ def dane_failed(
     return PolicyError(warning, reason, reported=(told, ReportedFailure(kind)))
 
 
-def _is_sts(sts: StsPolicy) -> bool:
-    return sts.policy_type == "sts" and bool(sts.mx_patterns)
+def _is_sts(sts: StsPolicy, *, free: bool) -> bool:
+    return sts.policy_type == "sts" and bool(sts.mx_patterns) and (free or not sts.tested)
 
 
 def session_key(service: str, parts: Sequence[str], spec: ClientSpec) -> str:

@@ -4,6 +4,11 @@
     [mail.example.net]   secure match=.example.net:example.net ciphers=high
     sts.example.org      secure match=mx.example.org servername=hostname policy_type=sts
                          policy_domain=sts.example.org { policy_string = version: STSv1 }
+                         policy_mode=testing
+
+policy_mode is ours, and comes from tables `mta-sts:`. With `enforce` the entry holds where DANE,
+if main.cf wants that, has nothing to say. With `testing` main.cf says what is done, and what the
+entry asks for is only reported.
 
 A mistake in an entry makes it useless: mail is deferred, with a warning that names it. It is never
 sent with less protection than somebody has tried to ask for.
@@ -31,6 +36,7 @@ _STS_FAILURES: Final = frozenset(
     ("sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid", "validation-failure")
 )
 _POLICY_TYPES: Final = frozenset(("sts", "no-policy-found"))
+_MODES: Final = frozenset(("enforce", "testing"))
 
 
 class PolicyError(TlsError):
@@ -59,7 +65,8 @@ class PolicyError(TlsError):
 class StsPolicy:
     """What an MTA-STS plug-in says of the policy of a domain, for enforcement and reports.
 
-    failure: the policy counts as failed, with that result type of RFC 8460. ttl: seconds.
+    failure: the policy counts as failed, with that result type of RFC 8460. ttl: seconds. mode:
+    "enforce", "testing", or "" for a plug-in of others, which enforces, and knows nothing of DANE.
     """
 
     policy_type: str = ""
@@ -68,6 +75,12 @@ class StsPolicy:
     strings: tuple[str, ...] = ()
     mx_patterns: tuple[str, ...] = ()
     failure: str = ""
+    mode: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether nothing is enforced, only reported."""
+        return self.mode == "testing"
 
     @property
     def reported(self) -> ReportedPolicy | None:
@@ -77,8 +90,8 @@ class StsPolicy:
         return ReportedPolicy(PolicyKind.STS, self.domain, self.strings, self.mx_patterns)
 
     def check(self) -> None:
-        """Raises PolicyError for a policy that counts as failed."""
-        if self.failure:
+        """Raises PolicyError for a policy that counts as failed, if it is to be enforced."""
+        if self.failure and not self.tested:
             told = self.reported or NO_POLICY, ReportedFailure(failure_named(self.failure))
             raise PolicyError("", f"policy failure: {self.failure}", reported=told)
 
@@ -240,6 +253,7 @@ _ATTRIBUTES: Final = {
         lambda entry, value: _sts(entry, mx_patterns=(*entry.sts.mx_patterns, value)),
         repeats=True,
     ),
+    "policy_mode": _Attribute(lambda entry, value: _sts(entry, mode=_one_of(value, _MODES))),
     "policy_failure": _Attribute(
         lambda entry, value: _sts(entry, failure=_one_of(value, _STS_FAILURES))
     ),

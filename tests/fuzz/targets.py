@@ -58,6 +58,9 @@ from libmail.smtp.qmqp import Content as PacketContent
 from libmail.smtp.qmqp import End as PacketEnd
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command, Content, Event, SmtpServerCore
+from libmail.sts.answer import entry_of
+from libmail.sts.kept import KeptPolicy
+from libmail.sts.policy import PolicyInvalid, parse_policy, policy_id
 from libmail.tables.building.alias_source import parse_alias
 from libmail.tables.entries import EntryError, parse_entry, plain_entries, split_entry
 from libmail.tables.servers.memcache import reply_parser
@@ -68,6 +71,7 @@ from libmail.tls.client_spec import ClientSpec
 from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.errors import TlsClosed, TlsFailed
+from libmail.tls.policy_entry import parse_entry as parse_policy_entry
 from libmail.tls.settings import parse_protocols
 
 __all__ = ["TARGETS", "Target"]
@@ -625,6 +629,31 @@ def http_response(data: bytes) -> None:
         for parse in (parse_tokens, parse_device):
             with suppress(Trouble):
                 parse(found, ("secret",))
+
+
+@target(
+    b"version: STSv1\n",
+    b"mode: enforce\r\n",
+    b"mx: *.a.test\n",
+    b"max_age: 86400\n",
+    b"v=STSv1; ",
+    b"id=1;",
+    b" 1 2 testing 3 a.test",
+)
+def sts_policy(data: bytes) -> None:
+    """A policy is what it says of itself, and what the cache gives back of it."""
+    kept = KeptPolicy.parse(text_of(data))
+    assert kept is None or KeptPolicy.parse(kept.value()) == kept
+    announced = policy_id([text_of(data)])
+    try:
+        policy = parse_policy(data)
+    except PolicyInvalid:
+        return
+    assert parse_policy("\n".join(policy.lines).encode()) == policy
+    kept = KeptPolicy(announced or "1", 1, 1, policy)
+    assert KeptPolicy.parse(kept.value()) == kept
+    entry = entry_of("a.test", policy)
+    assert entry is None or parse_policy_entry(entry, "").sts.mx_patterns == policy.mx
 
 
 # TLS

@@ -40,6 +40,7 @@ LAYERS: Final = (
         "libmail.net",
         "libmail.oauth",
         "libmail.dns",
+        "libmail.sts",
         "libmail.service",
         "libmail.tables",
         "libmail.tls",

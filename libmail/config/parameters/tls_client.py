@@ -6,6 +6,14 @@ from libmail.config.declare import BOOL, ENUM, INT, LIST, SIZE, STR, TIME, Param
 
 __all__ = ["PARAMETERS"]
 
+_STS = by_name(
+    Parameter("mta_sts_authorities", STR(), "", "mta-sts"),
+    Parameter("mta_sts_cache_map", STR(), "lmdb:$data_directory/mta_sts_cache", "mta-sts"),
+    Parameter("mta_sts_fetch_limit", INT(1, 1000), "20", "mta-sts"),
+    Parameter("mta_sts_fetch_timeout", TIME("s", 1), "20s", "mta-sts"),
+    Parameter("mta_sts_private_networks", LIST, "", "mta-sts"),
+)  # fmt: skip
+
 _SMTP = by_name(
     Parameter("smtp_enforce_tls", BOOL, "no", "smtp"),
     Parameter("smtp_log_tls_feature_status", BOOL, "yes", "smtp"),
@@ -63,7 +71,7 @@ def _proxy(name: str, twin: str) -> Parameter:
     return Parameter(name, _SMTP[twin].kind, f"${twin}", "tlsproxy")
 
 
-PARAMETERS = _SMTP | by_name(
+PARAMETERS = _STS | _SMTP | by_name(
     _proxy("tlsproxy_client_CAfile", "smtp_tls_CAfile"),
     _proxy("tlsproxy_client_CApath", "smtp_tls_CApath"),
     _proxy("tlsproxy_client_cert_file", "smtp_tls_cert_file"),

@@ -25,8 +25,8 @@ from libmail.tables.building.maintenance import (
 from libmail.tables.building.message_keys import BODY, HEADER, message_keys
 from libmail.tables.building.source import Dialect, Target
 from libmail.tables.file_values import decoded, encoded
-from libmail.tables.registry import open_with
-from libmail.tables.table import Duplicates, Table, TableConfigError, TableError, TableOptions
+from libmail.tables.registry import open_with, split_spec
+from libmail.tables.table import Duplicates, Table, TableError, TableOptions
 from libmail.text.mistakes import option_mistake
 from libmail.text.printable import complain
 
@@ -157,10 +157,8 @@ def _target(request: _Request, config: Config, text: str) -> Target:
     utf8 = config.bool("smtputf8_enable") and "u" not in flags and not checks_message
     reading, files = flags & {"s", "q", "d"}, "F" in flags
     duplicates: Duplicates = "replace" if "r" in flags else "ignore" if "w" in flags else "warn"
-    if reading and not (kind and name):
-        raise TableConfigError(
-            f'open dictionary: expecting "type:name" form instead of "{kind}:{name}"'
-        )
+    if reading:
+        split_spec(f"{kind}:{name}")
     return Target(
         kind or config.text("default_database_type"),
         name,

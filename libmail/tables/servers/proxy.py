@@ -9,15 +9,13 @@ again, and one exchange takes longer than the rest of a RCPT command.
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from libmail.config.core import Config
 from libmail.config.errors import ConfigError
 from libmail.config.master_cf import read_master_cf
-from libmail.ipc.blocking import BlockingConnection, ServiceDown
+from libmail.ipc.blocking import ServiceDown
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
     CODEC,
@@ -31,25 +29,21 @@ from libmail.ipc.messages import (
     TableUpdate,
 )
 from libmail.net.cache import ExpiringCache
-from libmail.service.pool import ServicePool, ServiceUnavailable
+from libmail.service.pool import ServiceUnavailable
 from libmail.tables.registry import PROXY, is_pattern, open_with, without_proxy
+from libmail.tables.servers.service import TableService
 from libmail.tables.table import (
     Table,
     TableConfigError,
     TableFailed,
     TableOptions,
-    TableRetry,
     TableUnsupported,
 )
 
 __all__ = ["ProxyTable", "open_named", "open_writable"]
 
-_PATIENCE: Final = 100.0  # seconds; a lookup that takes longer is no use to whoever waits for it
-
 _CACHE_SIZE: Final = 5000
 _CACHE_LIFE: Final = 2.0
-
-Request = TableLookup | TableUpdate | TableDelete
 
 
 class ProxyTable:
@@ -64,19 +58,8 @@ class ProxyTable:
         """
         self.spec = PROXY + name
         self.pattern = is_pattern(name)
-        config = options.config
         self._name = name
-        self._service = service
-        self._log = options.log
-        self._path = _socket_path(config, service)
-        self._timeout = min(config.seconds("ipc_timeout"), _PATIENCE)
-        self._pool = ServicePool(
-            self._path,
-            idle=config.seconds("ipc_idle"),
-            life=config.seconds("ipc_ttl"),
-            timeout=self._timeout,
-        )
-        self._direct: BlockingConnection | None = None  # of a program without an event loop
+        self._service = TableService(self.spec, name, service, options)
         self._known: ExpiringCache[str, TableReply] = ExpiringCache(_CACHE_SIZE, cache_life)
 
     async def lookup(self, key: str) -> str | None:
@@ -85,27 +68,27 @@ class ProxyTable:
             return None
         reply = self._known.get(key)
         if reply is None:
-            reply = await self._ask(TableLookup(self._name, key))
+            reply = await self._service.ask(TableLookup(self._name, key))
             self._known.put(key, reply)
         return reply.value if reply.status == TableStatus.OK else None
 
     async def update(self, key: str, value: str) -> None:
         """Set the value of a key. Raises TableRetry."""
-        await self._ask(TableUpdate(self._name, key, value))
+        await self._service.ask(TableUpdate(self._name, key, value))
 
     async def delete(self, key: str) -> bool:
         """Remove a key; tell whether it was there. Raises TableRetry."""
-        reply = await self._ask(TableDelete(self._name, key))
+        reply = await self._service.ask(TableDelete(self._name, key))
         return reply.status == TableStatus.OK
 
     async def listing(self) -> AsyncIterator[tuple[str, str]]:
         """Give all entries. Raises TableRetry."""
         try:
-            async with self._pool.connection() as connection:
+            async with self._service.pool.connection() as connection:
                 connection.send(TableList(self._name))
                 last = False
                 while not last:
-                    batch = await self._pool.answer(connection, TableEntries)
+                    batch = await self._service.pool.answer(connection, TableEntries)
                     last = batch.last
                     for entry in self._entries(batch):
                         yield entry.key, entry.value
@@ -115,7 +98,7 @@ class ProxyTable:
     def entries(self) -> Iterator[tuple[str, str]]:
         """Give all entries, in a program without an event loop. Raises TableRetry."""
         try:
-            connection = self._connected()
+            connection = self._service.connected()
             connection.send_bytes(CODEC.encode(TableList(self._name)))
             last = False
             while not last:
@@ -126,79 +109,18 @@ class ProxyTable:
                 for entry in self._entries(batch):
                     yield entry.key, entry.value
         except (OSError, WireError, ServiceDown) as error:
-            raise self._lost(error) from None
+            raise self._service.lost(error) from None
 
     def _entries(self, batch: TableEntries) -> tuple[TableEntry, ...]:
         if batch.status == TableStatus.UNSUPPORTED:
             raise TableUnsupported(f"{self.spec}: {batch.reason}")
         if batch.status != TableStatus.OK:
-            raise self._refused(batch.status, batch.reason)
+            raise self._service.refused(batch.status, batch.reason)
         return batch.entries
-
-    async def _ask(self, request: Request) -> TableReply:
-        """The answer, which is OK or NOKEY. Raises TableRetry."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            reply = self._ask_directly(request)
-        else:
-            try:
-                reply = await self._pool.call(request, TableReply)
-            except (ServiceUnavailable, WireError) as error:
-                raise TableFailed(self.spec, str(error)) from None
-        if reply.status not in (TableStatus.OK, TableStatus.NOKEY):
-            raise self._refused(reply.status, reply.value)
-        return reply
-
-    def _ask_directly(self, request: Request) -> TableReply:
-        kept = self._direct is not None
-        try:
-            connection = self._connected()
-            connection.send_bytes(CODEC.encode(request))
-            reply = CODEC.decode(connection.receive_frame())
-        except (OSError, WireError, ServiceDown) as error:
-            failure = self._lost(error)
-            if kept:  # the service may have retired between two keys
-                return self._ask_directly(request)
-            raise failure from None
-        if not isinstance(reply, TableReply):
-            raise self._lost(WireError(f"unexpected {type(reply).__name__}"))
-        return reply
-
-    def _connected(self) -> BlockingConnection:
-        if self._direct is None:
-            self._direct = BlockingConnection(self._path, self._timeout)
-        return self._direct
-
-    def _lost(self, error: Exception) -> TableRetry:
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
-        if isinstance(error, ServiceDown):
-            return TableFailed(self.spec, f"connect to {self._path}: {error}")
-        return TableFailed(self.spec, f"{self._path}: {error}")
-
-    def _refused(self, status: int, reason: str) -> TableRetry:
-        if status == TableStatus.DENY:
-            self._log.warning(f'{self._service} service is not configured for table "{self._name}"')
-        return TableFailed(self.spec, reason)
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
-
-
-def _socket_path(config: Config, service: str) -> str:
-    """Relative in daemons, whose working directory is the queue, also behind the jail."""
-    path = f"private/{service}"
-    queue = config.text("queue_directory")
-    try:
-        return path if os.path.samefile(".", queue) else f"{queue}/{path}"
-    except OSError:
-        return f"{queue}/{path}"
+        self._service.close()
 
 
 def _has_service(config: Config, service: str) -> bool:

@@ -293,6 +293,38 @@ def test_sts(
     assert found.get("failure-details", [{}])[0].get("c") == failure
 
 
+TRUSTED = f"secure match=mx.a.test servername=hostname {STS} policy_mode=testing"
+
+
+@pytest.mark.parametrize(
+    ("policy", "known", "failure"),
+    [
+        (TRUSTED, True, None),
+        (TRUSTED, False, 203),
+        (TRUSTED.replace("pattern=mx", "pattern=other"), True, 205),
+        (f"secure {STS} policy_mode=testing policy_failure=sts-policy-fetch-error", True, 301),
+    ],
+)
+def test_a_policy_in_testing(
+    tmp_path: Path,
+    authority: Authority,
+    issued: Issued,
+    collector: Collector,
+    policy: str,
+    known: bool,
+    failure: int | None,
+) -> None:
+    """Mail goes, and what would have kept it is told."""
+    server = secure(issued)
+    trusted = {"smtp_tls_CAfile": str(authority.certificate)} if known else {}
+    settings = site(server, policy) | {"smtp_tls_security_level": "may"} | trusted
+    assert isinstance(a_test(tmp_path, server, **settings), Sent)
+    (report,) = collector.all()
+    (found,) = report["policies"]
+    assert (found["policy-type"], found["f"]) == (2, int(failure is not None))
+    assert found.get("failure-details", [{}])[0].get("c") == failure
+
+
 def test_a_mistake_of_ours_is_not_reported(
     tmp_path: Path, issued: Issued, collector: Collector
 ) -> None:

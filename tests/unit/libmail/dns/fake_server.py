@@ -44,6 +44,14 @@ class FakeServer:
         self.port: int = self._address[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
+    def change(self, owner: str, kind: str, *values: str) -> None:
+        """Have these records from now on, in place of those of the same kind."""
+        self._names.add(owner)
+        if values:
+            self._sets[owner, kind] = list(values)
+        else:
+            self._sets.pop((owner, kind), None)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

@@ -137,3 +137,12 @@ def test_policy_where_the_mx_record_may_be_forged() -> None:
     assert policy_for(forged, OWN, "_25._tcp.mx.test FAIL", insecure_mx="may") is FALLBACKS[0]
     with pytest.raises(PolicyError, match="non DNSSEC destination"):
         policy_for(forged, OWN, level=Level.DANE_ONLY)
+
+
+def test_policy_where_mta_sts_is_what_is_left() -> None:
+    """It knows the names of servers, so that forged MX records do no harm."""
+    sts = Policy(level=Level.SECURE)
+    policy = Policy(level=Level.DANE, fallbacks=(sts, sts))
+    params = DaneParams("dane", False)
+    for server, wanted in ((MX, Level.DANE), (MX._replace(mx_secure=False), Level.SECURE)):
+        assert asyncio.run(settled(policy, server, 25, lookups([OWN]), params)).level is wanted

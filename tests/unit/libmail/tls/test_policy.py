@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -442,3 +443,82 @@ def test_sessions_are_kept_by_all_that_counts(tmp_path: Path) -> None:
     }
     assert len(others) == 4
     assert key not in others
+
+
+# -- tables mta-sts:
+
+
+def by_sts(mode: str, more: str = "") -> dict[str, str]:
+    return {"example.com": f"{STS} policy_domain=example.com policy_mode={mode}{more}"}
+
+
+DANE: dict[str, Any] = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
+
+
+def test_dane_goes_before_a_policy_that_says_so(tmp_path: Path) -> None:
+    """Also where main.cf wants nothing but DANE; a plug-in's policy replaces it, as ever."""
+    for level in ("dane", "dane-only", "half-dane"):
+        policy = chosen(tmp_path, by_sts("enforce"), **{**DANE, "smtp_tls_security_level": level})
+        assert policy.level is Level.DANE
+        found = with_records(policy, [RIGHT], "mx.example.com")
+        assert found.spec(WHERE).tlsa == (RIGHT,)
+        assert found.mx_hosts == ()
+        assert found.reported.kind == 1
+        for records in (None, [Tlsa(0, 0, 1, b"")]):
+            instead = with_records(policy, records, "mx.example.com")
+            assert (instead.level, instead.match) == (Level.SECURE, ("hostname",))
+            assert instead.mx_hosts == ("mail.example.com", "*.b.example.com")
+    assert chosen(tmp_path, {"example.com": STS}, **DANE).level is Level.SECURE
+
+
+def test_no_dane_no_detour(tmp_path: Path) -> None:
+    for level in ("may", "dane"):
+        policy = chosen(tmp_path, by_sts("enforce"), smtp_tls_security_level=level)
+        assert (policy.level, policy.warning, policy.tested) == (Level.SECURE, "", False)
+
+
+def test_a_policy_in_testing_changes_nothing(tmp_path: Path) -> None:
+    """But that the names of the server are looked at, if main.cf has no demands of its own."""
+    for level, tested in (("may", True), ("encrypt", True), ("secure", False), ("none", True)):
+        policy = chosen(tmp_path, by_sts("testing"), smtp_tls_security_level=level)
+        plain = chosen(tmp_path, smtp_tls_security_level=level)
+        assert (policy.level.label, policy.tested) == (level, tested)
+        assert policy.unmet(Trust.UNTRUSTED) == plain.unmet(Trust.UNTRUSTED) or level == "secure"
+        policy.refuse_host("example.com", "other.test")
+        if level == "secure":
+            assert policy.match == plain.match
+            assert policy.spec(WHERE) == replace(plain.spec(WHERE), server_name="")
+        else:
+            assert policy.spec(WHERE).names == ("mx.example.com",)
+            assert policy.spec(WHERE).ciphers.endswith("!aNULL")
+    assert policy.reported.domain == "example.com"
+
+
+def test_what_is_reported_of_a_policy_in_testing(tmp_path: Path) -> None:
+    policy = chosen(tmp_path, by_sts("testing"), smtp_tls_security_level="may")
+    assert policy.objection("mail.example.com") is None
+    wrong = policy.objection("other.test")
+    assert wrong is not None
+    assert wrong.kind == 205
+    assert policy.fails_test(Trust.TRUSTED)
+    assert not policy.fails_test(Trust.VERIFIED)
+    enforced = chosen(tmp_path, by_sts("enforce"), smtp_tls_security_level="may")
+    assert enforced.objection("other.test") is None
+    assert not enforced.fails_test(Trust.UNTRUSTED)
+
+
+def test_dane_goes_before_a_policy_in_testing(tmp_path: Path) -> None:
+    policy = chosen(tmp_path, by_sts("testing"), **DANE)
+    found, none = with_records(policy, [RIGHT], "x"), with_records(policy, None, "")
+    assert (found.level, found.tested, found.objection("other.test")) == (Level.DANE, False, None)
+    assert (none.level, none.tested) == (Level.MAY, True)
+
+
+def test_a_policy_that_cannot_be_had(tmp_path: Path) -> None:
+    entry = "secure policy_type=sts policy_domain=a.test policy_failure=sts-policy-invalid"
+    policy = chosen(tmp_path, {"example.com": f"{entry} policy_mode=testing"},
+                    smtp_tls_security_level="may")  # fmt: skip
+    assert (policy.level, policy.tested, policy.spec(WHERE).names) == (Level.MAY, False, ())
+    found = policy.objection("any.test")
+    assert found is not None
+    assert found.kind == 302
