@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from commands.postfix.authorities import authority_problems
 from commands.postfix.directories import (
     check_ownership,
     create_missing,
@@ -141,6 +142,7 @@ def check(config: Config) -> None:
     if privileged:
         problems += dns_problems(config, entries, owner)
         problems += network_problems(config, owner)
+    problems += authority_problems(config, entries)
     problems += _problems_of_tls(config, entries)
     for text in problems:
         warning(text)

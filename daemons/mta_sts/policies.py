@@ -32,6 +32,7 @@ from libmail.tables.table import TableError, TableUnsupported, WritableTable
 __all__ = ["Fetcher", "Policies"]
 
 _CHECK: Final = 60.0  # seconds for which nobody asks DNS again for the id of a policy
+_LEAST: Final = 5.0  # seconds for which a policy is used, however short its life is
 _PAUSE: Final = 300.0  # seconds between attempts to fetch a policy with the same id
 _MOST_KNOWN: Final = 20_000  # domains whose policy, or that there is none, is in memory
 _MOST_KEPT: Final = 200_000  # policies in the cache; further ones are in memory only
@@ -134,22 +135,24 @@ class Policies:
 
     async def _decided(self, domain: str, announced: str, kept: KeptPolicy | None) -> _Found:
         """kept: the policy in force."""
-        failure = self._failure(domain, announced)
-        if announced and failure is None and (kept is None or kept.id != announced):
-            fetch = partial(self._fetch, domain, announced, kept)
+        failure, fetch = (
+            self._failure(domain, announced),
+            partial(self._fetch, domain, announced, kept),
+        )
+        may_ask = announced and failure is None
+        if may_ask and (kept is None or kept.id != announced):
             fetched = await self._fetches.result(domain, fetch)
             if isinstance(fetched, KeptPolicy):
                 kept = fetched
             else:
                 failure = fetched
+        elif may_ask and kept is not None and kept.ageing(self._clock()):
+            self._fetches.begin(domain, fetch)
+        elif kept is not None and kept.unused(self._clock()) >= _USED:
+            await self._keep(domain, kept.used_at(self._clock()))
         if kept is None:
             return _Found(None if failure is None else entry_without(domain, failure.kind))
-        now = self._clock()
-        if kept.id == announced and kept.ageing(now) and failure is None:
-            self._fetches.begin(domain, partial(self._fetch, domain, announced, kept))
-        elif kept.unused(now) >= _USED:
-            await self._keep(domain, kept.used_at(now))
-        return _Found(entry_of(domain, kept.policy), life=kept.left(now))
+        return _Found(entry_of(domain, kept.policy), life=max(kept.left(self._clock()), _LEAST))
 
     def _failure(self, domain: str, announced: str) -> FetchFailed | None:
         """Why the policy could not be fetched a moment ago, if that was tried."""

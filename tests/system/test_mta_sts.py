@@ -1,11 +1,13 @@
 """MTA-STS by the plug-in of others, postfix-mta-sts-resolver: a socketmap of policies.
 
-Policies are in its cache, as if they had been fetched a moment ago: there is no network for it.
+Policies are in its cache, as if they had been fetched a moment ago: there is no network for it. In
+`test_mta_sts_service.py` it fetches them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -31,13 +33,17 @@ DOMAIN: Final = "localhost"  # which has an address wherever this runs
 class Resolver:
     """The plug-in. port: of its socketmap."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, timeout: int = 1, authorities: Path | None = None) -> None:
+        """timeout: seconds for a fetch. authorities: that vouch for web servers."""
         program = Path(sys.executable).with_name("mta-sts-daemon")
         self._program = str(program) if program.exists() else need_tool("mta-sts-daemon")
         self._cache = folder / "cache.sqlite"
         self._settings = folder / "mta-sts.yml"
         self.port = free_port()
-        zone = {"strict_testing": False, "timeout": 1, "tlsrpt": True}
+        self._environment = dict(os.environ)
+        if authorities is not None:
+            self._environment["SSL_CERT_FILE"] = str(authorities)
+        zone = {"strict_testing": False, "timeout": timeout, "tlsrpt": True}
         settings = {
             "host": "127.0.0.1",
             "port": self.port,
@@ -50,7 +56,8 @@ class Resolver:
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen([self._program, "-c", str(self._settings)])
+        command = [self._program, "-c", str(self._settings)]
+        self._process = subprocess.Popen(command, env=self._environment)
         wait_until(lambda: is_listening(self.port))
 
     def keep(self, mode: str, *hosts: str) -> None:

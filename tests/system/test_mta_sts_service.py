@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from libmail.tls.policy_entry import parse_entry
 from tests.certificates import Authority
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port
@@ -20,6 +21,7 @@ from tests.system.mounts import in_place_of
 from tests.system.policy_server import PolicyServer, page, policy
 from tests.system.processes import session_members, wait_until
 from tests.system.sink import PythonSink
+from tests.system.test_mta_sts import Resolver
 from tests.system.test_smtp_tls import context
 from tests.system.test_tlsrpt import collector
 from tests.unit.libmail.dns.fake_server import FakeServer
@@ -84,9 +86,9 @@ class World:
     def send(self, *names: str) -> None:
         self.system.send("me@client.test", [f"x@{name}.test" for name in names], MESSAGE)
 
-    def entry(self, name: str) -> str:
-        """What the table says, to a process of its own: postmap."""
-        done = self.system.run("postmap", "-q", f"{name}.test", "mta-sts:")
+    def entry(self, name: str, table: str = "mta-sts:") -> str:
+        """What a table says, to a process of its own: postmap."""
+        done = self.system.run("postmap", "-q", f"{name}.test", table)
         assert done.stderr == b""
         return done.stdout.decode().strip()
 
@@ -170,6 +172,56 @@ def test_whose_mail_goes(make_system: MakeSystem, tmp_path: Path) -> None:
         )
         assert made.entry("off") == ""
         assert sum(made.web.asked.values()) == len(domains)
+
+
+def alike(entry: str) -> tuple[object, ...]:
+    """What an entry says, apart from the order of what has none."""
+    found = parse_entry(entry, "")
+    sts, several = found.sts, (found.match, found.sts.strings, found.sts.mx_patterns)
+    return found.level, found.server_name, sts.policy_type, sts.domain, *map(frozenset, several)
+
+
+def test_the_plug_in_beside(make_system: MakeSystem, tmp_path: Path) -> None:
+    """postfix-mta-sts-resolver fetches the same policies: the same entries, and the same reports,
+    but for policies in testing."""
+    domains = {"good": RIGHT, "forged": WRONG, "moved": RIGHT, "tested": WRONG, "dead": RIGHT}
+    reports = {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": "run/tlsrpt/socket"}
+    ours = {"lmtp_tls_policy_maps": "mta-sts:", "lmtp_tls_CAfile": "$smtp_tls_CAfile"}
+    with world(make_system, tmp_path, domains, **reports, **ours) as made:
+        pages = {name: policy("enforce", f"*.{name}.test", "a.test") for name in domains}
+        pages["moved"] = policy("enforce", "mx.elsewhere.test")
+        pages["tested"] = policy("testing", "mx.tested.test")
+        pages["dead"] = page(b"gone", status=410)
+        made.web.pages = {f"{name}.test": text for name, text in pages.items()}
+        authorities = made.web.authority.certificate
+        plugin = Resolver(tmp_path, timeout=60, authorities=authorities)
+        path = made.system.queue_directory / "run/tlsrpt/socket"
+        try:
+            theirs = f"socketmap:inet:127.0.0.1:{plugin.port}:postfix"
+            made.system.configure({"smtp_tls_policy_maps": theirs})
+            made.system.allow("TLS policy lookup for moved.test/mx.moved.test")
+            with collector(tmp_path / "c", path) as told:
+                made.system.start()
+                for name in ("good", "forged", "moved"):
+                    assert alike(made.entry(name)) == alike(made.entry(name, theirs))
+                for name in ("tested", "dead"):
+                    assert made.entry(name, theirs) == ""
+                made.send(*domains)
+                for name in ("good", "tested", "dead"):
+                    made.system.wait_for_log(rf"to=<x@{name}\.test>, .*dsn=2\.0\.0, status=sent")
+                for name in ("forged", "moved"):
+                    made.system.wait_for_log(rf"to=<x@{name}\.test>, .*dsn=4\.7\.5, status=defer")
+                wait_until(lambda: len(told.policies()) == len(domains))
+                assert told.policies() == {
+                    "good.test": (2, 0),
+                    "forged.test": (2, 1),
+                    "moved.test": (2, 1),
+                    "tested.test": (9, 0),
+                    "dead.test": (9, 0),
+                }
+                assert told.failures() == {"forged.test": 203, "moved.test": 205}
+        finally:
+            plugin.stop()
 
 
 def test_one_fetch_for_all(make_system: MakeSystem, tmp_path: Path) -> None:

@@ -199,6 +199,20 @@ def test_over_in_less_than_a_minute() -> None:
     asyncio.run(run())
 
 
+def test_over_at_once() -> None:
+    """A domain cannot have itself asked for each message."""
+
+    async def run() -> None:
+        bench = Bench(Domains(answer=Policy(Mode.ENFORCE, ("mx.a.test",), 0)))
+        for _ in range(5):
+            assert await bench.entry(after=0.9) is not None
+        assert len(bench.domains.fetches) == 1
+        await bench.entry(after=5)
+        assert len(bench.domains.fetches) == 2
+
+    asyncio.run(run())
+
+
 def test_fetched_again_in_the_background() -> None:
     """Nobody waits for it, long before the policy is over."""
 
