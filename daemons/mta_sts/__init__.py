@@ -2,13 +2,12 @@
 
 called by: smtp, lmtp, postmap (TableLookup, by a table `mta-sts:`), master (wake-up). asks: name
 servers, and web servers of domains, by HTTPS. writes: the table mta_sts_cache_map. tells: nobody.
-needs: the real file system (DNS, certificates), not root.
+needs: the real file system (DNS, certificates); after its jail it opens nothing but these.
 
 master runs it without a line in master.cf, where a table `mta-sts:` is used. What is decided about
 a domain is in `policies.py`.
 """
 
-import os
 import ssl
 from dataclasses import dataclass, replace
 from typing import Final
@@ -107,7 +106,6 @@ async def _reply(policies: Policies, table: str, key: str) -> TableReply:
 
 
 async def _start(prepared: _Prepared, runtime: Runtime) -> Handlers:
-    os.umask(0o077)
     params = prepared.params
     policies = Policies(
         prepared.fetcher,
@@ -122,4 +120,4 @@ async def _start(prepared: _Prepared, runtime: Runtime) -> Handlers:
     return Handlers(stream=exchanges(runtime, session, network=True))
 
 
-SERVICE: Final = Service("mta-sts", _prepare, _start, permanent=True)
+SERVICE: Final = Service("mta-sts", _prepare, _start, permanent=True, network=True)

@@ -313,7 +313,7 @@ LIES: Final = {
 def test_lies(make_system: MakeSystem, tmp_path: Path) -> None:
     """Mail goes as it would without MTA-STS; who fails is reported with the reason."""
     domains = {f"lie{number}": RIGHT for number in range(len(LIES))}
-    with world(make_system, tmp_path, domains, mta_sts_fetch_timeout="3s") as made:
+    with world(make_system, tmp_path, domains, mta_sts_fetch_timeout="15s") as made:
         for name, (text, _, _) in zip(domains, LIES.values(), strict=True):
             if text is not None:
                 made.web.pages[f"{name}.test"] = text

@@ -20,7 +20,7 @@ from tests.system.processes import session_members, wait_until
 
 pytestmark = pytest.mark.root
 
-FACING = ("smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "tlsproxy")
+FACING = ("smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "mta_sts", "tlsproxy")
 
 MODULE = """\
 from daemons.{name} import SERVICE as REAL

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 PRIVILEGED = {"local", "virtual", "pipe", "spawn"}
 
 # Services that face the network, and have a user of their own.
-FACING = {"smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "tlsproxy"}
+FACING = {"smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "mta-sts", "tlsproxy"}
 
 # Opens files by their full names while it runs, so master.cf says "n" for it.
 NEVER_CHROOTED = {"postlogd"}
