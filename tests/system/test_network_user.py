@@ -20,7 +20,7 @@ from tests.system.processes import session_members, wait_until
 
 pytestmark = pytest.mark.root
 
-FACING = ("smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "mta_sts", "tlsproxy")
+FACING = ("smtpd", "smtp", "lmtp", "qmqpd", "postscreen", "dnsblog", "mta-sts", "tlsproxy")
 
 MODULE = """\
 from daemons.{name} import SERVICE as REAL
@@ -34,7 +34,8 @@ def install_intruders() -> None:
     daemons = installation() / "lib/postfix/daemons"
     shutil.copy(Path(__file__).with_name("intruder.py"), daemons / "intruder.py")
     for name in FACING:
-        (daemons / f"in_{name}.py").write_text(MODULE.format(name=name))
+        module = name.replace("-", "_")
+        (daemons / f"in_{module}.py").write_text(MODULE.format(name=module))
 
 
 def plant_secrets(system: MailSystem) -> None:
