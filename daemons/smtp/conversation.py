@@ -8,11 +8,9 @@ next session is tried.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from daemons.smtp.cache import SessionKey
 from daemons.smtp.failure import (
     Failure,
     HandshakeFailed,
@@ -29,7 +27,8 @@ from daemons.smtp.logins import LoginQuery
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
-from daemons.smtp.requiretls import Demand, Verdict
+from daemons.smtp.requiretls import Verdict
+from daemons.smtp.route import Route
 from daemons.smtp.session import CLOSING, Session
 from daemons.smtp.shared import SmtpClient
 from daemons.smtp.tls_policy import ServerTlsPolicy
@@ -78,22 +77,17 @@ class Conversation:
     once more without it.
     """
 
+    retry_without_tls = False
+
     def __init__(
         self,
-        *,
         client: SmtpClient,
         mail: Mail,
         session: Session,
         tls: ServerTlsPolicy,
-        keys: Callable[[], tuple[SessionKey, ...]],
-        keep: bool,
-        destination: str,
-        demand: Demand,
+        route: Route,
     ) -> None:
-        """tls: the policy for the server. keys: makes those for the connection cache.
-
-        destination: as in the next hop, or the path of a socket. demand: of REQUIRETLS.
-        """
+        """tls: the policy for the server. route: what the session belongs to."""
         self._client = client
         self._params = client.settings.params
         self._mail = mail
@@ -101,11 +95,7 @@ class Conversation:
         self._request = mail.delivery.request
         self._session = session
         self._tls = tls
-        self._keys = keys
-        self._keep = keep
-        self._destination = destination
-        self._demand = demand
-        self.retry_without_tls = False
+        self._route = route
         self._probe = mail.delivery.verify_only
 
     async def begin(self, *, loop_detect: bool) -> None:
@@ -128,7 +118,7 @@ class Conversation:
             failure = error.failure
             if isinstance(error, TlsRequirementFailed):
                 ledger.set_failed_tls()
-                verdict = self._demand.without(error.lacks)
+                verdict = self._route.demand.without(error.lacks)
                 ledger.set_requiretls(verdict)
                 failure = verdict.obstacle(session.name) or failure
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
@@ -154,7 +144,7 @@ class Conversation:
             self._tls,
             session,
             client.reporter,
-            insist=self._demand.encrypts,
+            insist=self._route.demand.encrypts,
         )
         wrapped = client.settings.wraps(self._tls.policy.level)
         if wrapped:
@@ -179,7 +169,7 @@ class Conversation:
         if client.decisions.logins is not None:
             request = self._request
             await client.decisions.logins.log_in(
-                session, LoginQuery(request.queue_id, request.sender, self._destination)
+                session, LoginQuery(request.queue_id, request.sender, self._route.name)
             )
 
     async def _handshake_failed(self) -> None:
@@ -204,7 +194,7 @@ class Conversation:
     def _may_retry_without_tls(self) -> bool:
         delivery = self._mail.delivery
         waited = delivery.received - delivery.arrival >= self._params.minimal_backoff_time
-        return self._tls.policy.level is Level.MAY and waited and not self._demand.encrypts
+        return self._tls.policy.level is Level.MAY and waited and not self._route.demand.encrypts
 
     async def resume(self) -> None:
         """Deliver the message in a cached session."""
@@ -224,10 +214,10 @@ class Conversation:
         ledger.set_actual_tls(self._tls.policy.level.label if session.secured else "none")
         self._mail.delivery.connected = time.time()
         session.uses += 1
-        transaction = await self._plan(self._demand.judge(session, self._tls.policy.level))
+        transaction = await self._plan(self._route.demand.judge(session, self._tls.policy.level))
         if transaction is None:
             return
-        keep = self._keep and self._may_stay and self._client.cache.fit(session)
+        keep = self._route.keep and self._may_stay and self._client.cache.fit(session)
         early_quit = not (keep or self._client.settings.lmtp) and session.extensions.pipelining
         failure = await self._attempt(transaction, b"QUIT\r\n" if early_quit else b"")
         if session.uses > 1 and await self._is_stale(transaction, failure):
@@ -373,6 +363,6 @@ class Conversation:
             session.wire.close()
         elif keep and session.wire.quiet and not transaction.closing:
             await self._tell_postmaster()
-            self._client.cache.put(session, self._keys())
+            self._client.cache.put(session, self._route.keys(session, self._tls))
         else:
             await session.quit(skip_response=self._params.smtp_skip_quit_response)

@@ -83,7 +83,9 @@ class Demand(IntEnum):
 
     def foresee(self, level: Level) -> Verdict:
         """The verdict on a server before it is connected to, by the level of the TLS policy."""
-        if self and level is Level.NONE:
+        if not self:
+            return _NOTHING
+        if level is Level.NONE:
             return self.without(NO_ENCRYPTION)
         return _NOTHING if _vouches(level) else self.without(NO_CERTIFICATE)
 

@@ -8,8 +8,7 @@ complete; recipients that are left get the reason of the last failure.
 import socket
 import time
 from collections.abc import Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemons.smtp.cache import SessionKey
 from daemons.smtp.conversation import Conversation, Mail
@@ -20,9 +19,10 @@ from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.recording import WatchedWire
 from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.requiretls import Demand
+from daemons.smtp.route import Route
 from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient, SourceUnusable
-from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy, TlsKey
+from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy
 from libmail.agents.delivery import Delivery
 from libmail.agents.handover import hand_over
 from libmail.ipc.messages import DeliverFlag
@@ -46,43 +46,7 @@ __all__ = ["Walk"]
 _NO_TRANSPORT: Final = Failure("4.3.0", "mail transport unavailable")
 _SMTPS: Final = 465
 _KEEP: Final = int(DeliverFlag.KEEP)
-
-
-class _Route(NamedTuple):
-    """A destination, and how its servers are to be spoken with.
-
-    text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
-    that. keep: sessions, for the next message. loop_detect: a server may turn out to be this
-    system. login: see SessionKey. demand: of REQUIRETLS.
-    """
-
-    text: str
-    destination: Destination
-    smtputf8: bool
-    keep: bool
-    loop_detect: bool
-    login: tuple[str, ...]
-    demand: Demand
-
-    def key(self, tls: TlsKey) -> SessionKey:
-        """The key of sessions with any server of the destination."""
-        return SessionKey(self.text, self.destination.port, tls, self.smtputf8, self.login)
-
-    def server_key(self, host: str, address: str, port: int, tls: TlsKey) -> SessionKey:
-        """The key of sessions with one server."""
-        login = (*self.login, host, self.text) if self.login else ()
-        return SessionKey(address, port, tls, self.smtputf8, login)
-
-    def port(self, server: Server) -> int:
-        """That of its SRV record, or of the destination."""
-        return server.port or self.destination.port
-
-    def keys(self, session: Session, tls: ServerTlsPolicy) -> tuple[SessionKey, ...]:
-        """The keys under which a session is cached."""
-        key = self.key(tls.key)
-        if not session.port:
-            return (key,)
-        return key, self.server_key(session.host, session.address, session.port, tls.key)
+_NO_DEMAND: Final = Demand.DISABLE  # members of enums are slow to find
 
 
 class Walk:
@@ -142,7 +106,7 @@ class Walk:
         await self._try_servers(servers, route, last=last)
         return among_mx
 
-    async def _route(self, text: str) -> _Route | None:
+    async def _route(self, text: str) -> Route | None:
         """The route; None, with the reason in the ledger, for an invalid destination."""
         decisions, lmtp = self._client.decisions, self._settings.lmtp
         try:
@@ -153,13 +117,14 @@ class Walk:
             reason = f"Server configuration error: {error}"
             self._ledger.why = Failure("4.3.5", reason, site=True)
             return None
-        demand = await self._demand(destination)
+        outgoing = self._mail.outgoing
+        demand = await self._demand(destination) if outgoing.requires_tls else _NO_DEMAND
         if demand is None:
             return None
-        return _Route(
+        return Route(
             text=text if destination.path else text.lower(),
             destination=destination,
-            smtputf8=self._mail.outgoing.needs_smtputf8,
+            smtputf8=outgoing.needs_smtputf8,
             keep=await self._wants_to_keep(destination),
             loop_detect=not lmtp and destination.port == decisions.default_port,
             login=() if decisions.logins is None else decisions.logins.key(self._request.sender),
@@ -167,17 +132,17 @@ class Walk:
         )
 
     async def _demand(self, destination: Destination) -> Demand | None:
-        """How strictly REQUIRETLS is taken there; None, with the reason in the ledger, if that is
-        not known."""
+        """How strictly REQUIRETLS of the message is taken there; None, with the reason in the
+        ledger, if that is not known."""
         policy, ledger = self._client.decisions.requiretls, self._ledger
-        demand: Demand | None = Demand.DISABLE
-        if policy is not None and self._mail.outgoing.requires_tls:
+        demand: Demand | None = _NO_DEMAND
+        if policy is not None:
             try:
                 demand = await policy.of(self._tls_domain(destination))
             except TableError as error:
                 LOG.warning(str(error))
                 demand = None
-        ledger.requires_tls = demand is not Demand.DISABLE
+        ledger.requires_tls = demand is not _NO_DEMAND
         if demand is None:
             ledger.why = Failure("4.3.5", "REQUIRETLS policy lookup error", site=True)
             ledger.set_actual_tls(None)
@@ -196,7 +161,7 @@ class Walk:
 
     # servers
 
-    async def _tls_policy(self, route: _Route, host: str) -> ServerTlsPolicy:
+    async def _tls_policy(self, route: Route, host: str) -> ServerTlsPolicy:
         """The TLS policy of a server; host: "" for any of the destination. Raises PolicyError."""
         nexthop = self._tls_domain(route.destination)
         decisions, optional = self._client.decisions, self._mail.outgoing.tls_optional
@@ -207,7 +172,7 @@ class Walk:
         return tls
 
     async def _server_tls_policy(
-        self, route: _Route, server: Server | None
+        self, route: Route, server: Server | None
     ) -> ServerTlsPolicy | None:
         """The TLS policy of one server, with its TLSA records where the policy asks for them.
 
@@ -227,7 +192,7 @@ class Walk:
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
 
-    async def _reuse_any(self, route: _Route) -> bool:
+    async def _reuse_any(self, route: Route) -> bool:
         """Use cached sessions of the destination. Returns whether no recipient is left."""
         try:
             tls = await self._tls_policy(route, "")
@@ -238,7 +203,7 @@ class Walk:
             return False
         return await self._reuse(route.key(tls.key), route, tls, last=False)
 
-    async def _try_servers(self, servers: Sequence[Server], route: _Route, *, last: bool) -> None:
+    async def _try_servers(self, servers: Sequence[Server], route: Route, *, last: bool) -> None:
         sessions = self._settings.params.smtp_mx_session_limit
         for number, server in enumerate(servers, 1):
             final = last and (number == len(servers) or sessions == 1)
@@ -269,7 +234,7 @@ class Walk:
             LOG.info(f"SMTPS wrappermode (TCP port {_SMTPS}) requires setting {mode}, and {level}")
         return True
 
-    def _may_connect(self, route: _Route, tls: ServerTlsPolicy, host: str) -> bool:
+    def _may_connect(self, route: Route, tls: ServerTlsPolicy, host: str) -> bool:
         """Whether the server may meet REQUIRETLS; else the reason is in the ledger."""
         verdict = route.demand.foresee(tls.policy.level)
         obstacle = verdict.obstacle(host)
@@ -280,7 +245,7 @@ class Walk:
         return False
 
     async def _try_server(
-        self, server: Server, route: _Route, tls: ServerTlsPolicy, *, last: bool
+        self, server: Server, route: Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Returns whether there was a session."""
         session = await self._connect(server, route.port(server), tls)
@@ -290,7 +255,7 @@ class Walk:
             await self._try_server(server, route, tls.without_tls, last=last)
         return True
 
-    async def _try_path(self, route: _Route, *, last: bool) -> None:
+    async def _try_path(self, route: Route, *, last: bool) -> None:
         path = route.destination.path
         host = self._settings.params.myhostname
         tls = await self._server_tls_policy(route, None)
@@ -311,7 +276,7 @@ class Walk:
         await self._begin(self._session(wire, host, path, 0), route, tls, last=last)
 
     async def _reuse(
-        self, key: SessionKey, route: _Route, tls: ServerTlsPolicy, *, last: bool
+        self, key: SessionKey, route: Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Use cached sessions. Returns whether no recipient is left."""
         while self._ledger.left and (session := self._client.cache.take(key)) is not None:
@@ -319,20 +284,11 @@ class Walk:
             await self._conversation(session, route, tls).resume()
         return not self._ledger.left
 
-    def _conversation(self, session: Session, route: _Route, tls: ServerTlsPolicy) -> Conversation:
-        return Conversation(
-            client=self._client,
-            mail=self._mail,
-            session=session,
-            tls=tls,
-            keys=partial(route.keys, session, tls),
-            keep=route.keep,
-            destination=route.destination.path or route.text.removeprefix("inet:"),
-            demand=route.demand,
-        )
+    def _conversation(self, session: Session, route: Route, tls: ServerTlsPolicy) -> Conversation:
+        return Conversation(self._client, self._mail, session, tls, route)
 
     async def _begin(
-        self, session: Session, route: _Route, tls: ServerTlsPolicy, *, last: bool
+        self, session: Session, route: Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Deliver in a new session. Returns whether to retry without TLS."""
         self._ledger.last = last

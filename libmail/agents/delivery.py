@@ -163,6 +163,11 @@ class Delivery:
     some recipient is to be tried again.
     """
 
+    connected = 0.0
+    destination_dsn = ""
+    destination_reason = ""
+    deferred = False
+
     def __init__(
         self, request: DeliverRequest, file: QueueFile, services: DeliveryServices, received: float
     ) -> None:
@@ -172,10 +177,6 @@ class Delivery:
         self.arrival: Final = file.preamble.arrival
         self.received: Final = received
         self.verify_only: Final = request.flags & _VERIFY != 0
-        self.connected = 0.0
-        self.destination_dsn = ""
-        self.destination_reason = ""
-        self.deferred = False
         self._open = {recipient.offset: recipient for recipient in request.recipients}
 
     @property

@@ -254,15 +254,17 @@ class Wire:
             self._content.begin()
         if self._filter is not None:
             return await self._filtered_reply(phase, self._filter)
-        begun = False
-        while (reply := self.next_reply(phase)) is None:
-            if not (begun and self._per_request):
-                self._poller.limit(self, self._limits[phase])
-            begun = True
+        reply = self.next_reply(phase)
+        if reply is None:
+            self._poller.limit(self, self._limits[phase])
+        while reply is None:
             try:
                 await self._wakeup
             except TimeoutError:
                 raise Lost(phase, timed_out=True) from None
+            reply = self.next_reply(phase)
+            if reply is None and not self._per_request:
+                self._poller.limit(self, self._limits[phase])
         return reply
 
     async def _filtered_reply(self, phase: Phase, line_filter: LineFilter) -> ServerReply:
@@ -383,7 +385,8 @@ class Wire:
                 continue
             except OSError:
                 raise Lost(phase) from None
-            self._content.earn(sent, self._limits[phase])
+            if self._per_request:
+                self._content.earn(sent, self._limits[phase])
             if sent == len(view):
                 return
             view = memoryview(view)[sent:]

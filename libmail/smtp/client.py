@@ -342,9 +342,17 @@ class Transaction:
     reply to. unsent: there are commands for `output` yet.
     """
 
-    __slots__ = ("_accepted", "_first_rcpt", "_lmtp", "_pipelining", "_received", "_sent", "_steps",
-                 "_used", "closing", "confused", "data", "final", "mail", "next", "phase", "probe",
-                 "rcpt", "unsent")  # fmt: skip
+    # What most transactions leave as it is, is the class's.
+    next = _REPLY_NEXT
+    unsent = True
+    closing = False
+    confused = False
+    probe: ServerReply | None = None
+    mail: ServerReply | None = None
+    data: ServerReply | None = None
+    _sent = 0
+    _received = 0
+    _accepted = 0
 
     def __init__(
         self,
@@ -372,18 +380,8 @@ class Transaction:
         self._pipelining = pipelining
         self._lmtp = lmtp
         self._used = reset
-        self._sent = 0
-        self._received = 0
-        self._accepted = 0
-        self.next = _REPLY_NEXT
-        self.unsent = True
         self.phase = steps[0][0]
-        self.closing = False
-        self.confused = False
-        self.probe: ServerReply | None = None
-        self.mail: ServerReply | None = None
         self.rcpt: list[ServerReply | None] = [None] * len(recipients)
-        self.data: ServerReply | None = None
         self.final: list[ServerReply] = []
 
     def output(self) -> bytes:
