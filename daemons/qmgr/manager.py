@@ -114,10 +114,11 @@ class QueueManager:
 
     def _begin(self, read: Read, found: Found) -> None:
         message = read.message
-        message.forced_expiry = found.expire
         if found.expire:
+            message.forced_expiry = True
             message.reported = self._store.deferred_before(message.queue_id)
-        message.flush = found.flush
+        if found.flush:
+            message.flush = True
         if self._rules.confirm_cleared and message.envelope.warn_time < 0:
             message.tflags |= TraceFlag.DELAY_CLEARED.value
         message.traced = bool(message.tflags) or bool(message.envelope.flags & _EXPANDED)

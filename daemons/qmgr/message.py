@@ -1,14 +1,12 @@
 """A message in the active queue, as qmgr(8) holds it in memory."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
-from libmail.ipc.messages import Envelope, QueueId, Recipient, TraceFlag
+from libmail.ipc.messages import Envelope, QueueId, TraceFlag
 
 _PROBE: Final = TraceFlag.MTA_VERIFY.value
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Message:
     """One file of the active queue.
 
@@ -22,24 +20,35 @@ class Message:
     recipients (offsets) of which the defer log tells already what a forced expiry is to tell.
     """
 
-    queue_id: QueueId
-    envelope: Envelope
-    size: int
-    arrival: float
-    queued: float
-    flush: bool = False
-    forced_expiry: bool = False
-    tflags: int = 0
-    next_offset: int = 0
-    unread: int = 0
-    in_core: int = 0
-    open: int = 0
-    deferred: bool = False
-    traced: bool = False
-    redirected: bool = False
-    reported: frozenset[int] = frozenset()
-    refilled: float = 0.0
-    batch: tuple[Recipient, ...] = field(default=())
+    # What most messages leave as it is, is the class's.
+    flush = False
+    forced_expiry = False
+    next_offset = 0
+    unread = 0
+    in_core = 0
+    open = 0
+    deferred = False
+    traced = False
+    redirected = False
+    reported = frozenset[int]()
+
+    def __init__(
+        self,
+        *,
+        queue_id: QueueId,
+        envelope: Envelope,
+        size: int,
+        arrival: float,
+        queued: float,
+        tflags: int = 0,
+    ) -> None:
+        self.queue_id: Final = queue_id
+        self.envelope: Final = envelope
+        self.size: Final = size
+        self.arrival: Final = arrival
+        self.queued: Final = queued
+        self.tflags = tflags
+        self.refilled = queued  # when recipients were read last
 
     @property
     def probe(self) -> bool:

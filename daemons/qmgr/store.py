@@ -21,6 +21,7 @@ from libmail.queue.reasons import ReasonLog
 _VERIFY_ONLY: Final = EnvelopeFlag.VERIFY_ONLY.value
 _VERBOSE: Final = EnvelopeFlag.VERBOSE.value
 _PROBE: Final = EnvelopeFlag.PROBE.value
+_TRACED: Final = _VERIFY_ONLY | _VERBOSE | _PROBE
 _MTA_VERIFY: Final = TraceFlag.MTA_VERIFY.value
 _USER_VERIFY: Final = TraceFlag.USER_VERIFY.value
 _RECORD: Final = TraceFlag.RECORD.value
@@ -249,6 +250,8 @@ def _more_to_read(message: Message, recipients: list[Recipient], unread: int) ->
 
 
 def _trace_flags(envelope_flags: int) -> int:
+    if not envelope_flags & _TRACED:
+        return 0
     flags = 0
     if envelope_flags & _VERIFY_ONLY:
         flags |= _USER_VERIFY

@@ -31,15 +31,15 @@ RULES = RoutingRules("error", "retry", "", frozenset({"uucp"}), "double-bounce",
 
 
 def message(*, content_filter: str = "", flush: bool = False, forced: bool = False) -> Message:
-    return Message(
+    one = Message(
         queue_id=QueueId("1"),
         envelope=Envelope(sender="", content_filter=content_filter),
         size=1,
         arrival=1.0,
         queued=1.0,
-        flush=flush,
-        forced_expiry=forced,
     )
+    one.flush, one.forced_expiry = flush, forced
+    return one
 
 
 def reply(
