@@ -51,6 +51,17 @@ _KNOWN: Final = {
 }
 _NUMBERS: Final = _KNOWN.get(platform.machine()) if ctypes.sizeof(ctypes.c_long) == 8 else None
 
+
+def _system_call(*arguments: type) -> Callable[..., int]:
+    """syscall(2) for a number and arguments of these types."""
+    function = _AT_ONCE["syscall"]  # an object of its own each time
+    function.argtypes = (ctypes.c_long, *arguments)
+    return function
+
+
+_SET_IDS: Final = _system_call(ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_SET_GROUPS: Final = _system_call(ctypes.c_long, ctypes.c_void_p)
+
 BY_THREAD: Final = _NUMBERS is not None
 """Whether `acting_as` is for the calling thread alone. If not, no other one may run meanwhile."""
 
@@ -126,27 +137,27 @@ def _set_groups(groups: Sequence[int]) -> None:
     if _NUMBERS is None:
         os.setgroups(groups)
     else:
-        _call(_NUMBERS.setgroups, len(groups), (ctypes.c_uint32 * len(groups))(*groups))
+        ids = (ctypes.c_uint32 * len(groups))(*groups)
+        _check(_SET_GROUPS(_NUMBERS.setgroups, len(groups), ids))
 
 
 def _set_group(gid: int) -> None:
     if _NUMBERS is None:
         os.setegid(gid)
     else:
-        _call(_NUMBERS.setresgid, _KEEP, gid, _KEEP)
+        _check(_SET_IDS(_NUMBERS.setresgid, _KEEP, gid, _KEEP))
 
 
 def _set_user(uid: int) -> None:
     if _NUMBERS is None:
         os.seteuid(uid)
     else:
-        _call(_NUMBERS.setresuid, _KEEP, uid, _KEEP)
+        _check(_SET_IDS(_NUMBERS.setresuid, _KEEP, uid, _KEEP))
 
 
-def _call(number: int, *arguments: object) -> None:
-    """A system call of this thread. Raises OSError."""
-    words = (ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
-    if _AT_ONCE.syscall(ctypes.c_long(number), *words) != 0:
+def _check(result: int) -> None:
+    """Raises OSError if a system call of this thread has failed."""
+    if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

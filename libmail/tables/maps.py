@@ -7,8 +7,8 @@ Called by: everything that looks something up under a parameter's name.  The tab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Flag, auto
+from typing import NamedTuple
 
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
@@ -29,8 +29,7 @@ class AddressForms(Flag):
     DEFAULT = FULL | NO_EXTENSION | LOCAL_IF_LOCAL | AT_DOMAIN  # virtual(5), canonical(5)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a search found.
 
     key: the form of the address that was in the table.  spec: the table that had it.
