@@ -31,13 +31,13 @@ def seconds_text(seconds: float) -> str:
 
     There are at most as many decimals as delay_logging_resolution_limit says.
     """
+    digits = LOG.delay_digits
+    if digits == _USUAL_DIGITS and seconds < 10:  # five times for each delivery
+        if seconds < 0.005:
+            return "0"
+        return f"{seconds:.2g}" if seconds >= 0.1 else f"{seconds:.2f}".rstrip("0")
     if seconds >= 10:
         return f"{seconds:.0f}"
-    digits = LOG.delay_digits
-    if digits == _USUAL_DIGITS:  # five times for each delivery
-        if seconds >= 0.1:
-            return f"{seconds:.2g}"
-        return "0" if seconds < 0.005 else f"{seconds:.2f}".rstrip("0")
     if digits > 1:
         digits = min(digits, 1 if seconds >= 1 else 1 + sum(seconds < limit for limit in _LIMITS))
     text = f"{seconds:.{digits}f}"

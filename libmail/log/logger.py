@@ -154,7 +154,7 @@ class PostlogSink:
         if not waiting:
             self._later(HOLD, self.flush)
         waiting.append((time.time_ns(), severity, head, text))
-        if severity < Level.INFO.severity or len(waiting) >= _MOST_WAITING:
+        if severity < _INFO or len(waiting) >= _MOST_WAITING:
             self.flush()
 
     def _send(self, data: bytes) -> bool:
@@ -263,14 +263,11 @@ class Logger:
         if self._json:
             self._write_json(level, text, event)
         else:
-            self._write(level, text)
+            now = int(time.time())
+            head = self._head if now == self._second else self._stamp(now)
+            self._sink(level.severity, head, printable(text[:_MAX_LINE]))
         if self._echo and level is not Level.INFO:
             complain(self._tag.rpartition("/")[2], text)
-
-    def _write(self, level: Level, text: str) -> None:
-        now = int(time.time())
-        head = self._head if now == self._second else self._stamp(now)
-        self._sink(level.severity, head, printable(text[:_MAX_LINE]))
 
     def _write_json(self, level: Level, text: str, event: Event | None) -> None:
         now = time.time()
