@@ -111,6 +111,9 @@ class Submitter:
 
     async def receive(self, connection: Connection) -> object:
         """The next message or piece. Raises WireError for a client that takes too long."""
+        message = connection.received()
+        if message is not None:  # most often all has come in one piece
+            return message
         try:
             async with asyncio.timeout(self._params.ipc_timeout):
                 return await connection.receive()

@@ -249,8 +249,10 @@ class UnixStream:
 
     def _release(self) -> None:
         self._lost = True
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+        if self._out:
+            self._loop.remove_writer(self._fd)
         self._sock.close()
         _close_all(self._received)
         for piece in self._out:
