@@ -184,7 +184,9 @@ class Bench:
         writer = QueueFileWriter(QueueDirectory(frozenset(), 1), "active", long_ids=False)
         writer.write_header(header)
         writer.write_body(BODY)
-        envelope = Envelope(sender, arrival=time.time())
+        envelope = Envelope(
+            sender, arrival=time.time(), client_name="client.test", helo_name="helo.test"
+        )
         writer.complete(envelope, [Recipient(a, a) for a in addresses], ContentFlag(0))
         writer.close()
         with QueueFile(writer.path, writable=True) as file:

@@ -339,6 +339,7 @@ def test_mailbox_command(tmp_path: Path) -> None:
     assert isinstance(delivery.outcomes[0][1], Sent)
     lines = (tmp_path / "env").read_text().splitlines()
     assert {f"USER={ME}", "EXTENSION=x_y", "SENDER=a_b@far.test", "DOMAIN=here.test"} <= set(lines)
+    assert {"CLIENT_HOSTNAME=client.test", "CLIENT_HELO=helo.test"} <= set(lines)
 
 
 def test_home_maildir(tmp_path: Path) -> None:
