@@ -7,7 +7,8 @@ Needs: the queue, the network; its tables and keys open before the jail.
 One process has many deliveries under way, each a task of its own. Sessions are cached for the next
 message to the same destination, where qmgr says that there is one.
 
-walk           one request: over its destinations and servers; cache: cached sessions
+walk           one request: over its destinations and servers; route: one of them; cache: cached
+               sessions
 conversation   one message in one session; session: an SMTP session, with tls_start and logins
 outgoing       the message as one server gets it, with generic, checks, content
 ledger         the outcome of each recipient; failure: reasons, their texts and status codes
