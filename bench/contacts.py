@@ -28,6 +28,7 @@ MAIN: Final[dict[str, str | None]] = {
     "address_verify_poll_count": "1",
     "address_verify_map": "lmdb:$data_directory/verified",
     "default_destination_concurrency_limit": "100",
+    "in_flow_delay": "0",
 }
 _SESSIONS: Final = 20
 _PATIENCE: Final = 180.0  # seconds without an outcome

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from unittest import mock
 
 import pytest
@@ -233,32 +234,30 @@ class Exchange:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def finish(self) -> None:
-        """Until nothing is on its way."""
-        while any(wire.sent for wire in self.wires) or any(self.down):
-            for who in range(len(self.wires)):
-                await self.step("up", who)
-                await self.step("down", who)
+    def possible(self) -> list[tuple[str, int]]:
+        """What may happen now, beside further attempts."""
+        up = [("up", who) for who, wire in enumerate(self.wires) if wire.sent]
+        down = [("down", who) for who, queue in enumerate(self.down) if queue]
+        return up + down
 
 
-STEPS = st.tuples(
-    st.sampled_from(["attempt", "attempt", "up", "down", "report"]), st.integers(0, 3)
-)
-
-
-@given(st.lists(STEPS, max_size=80), st.integers(1, 25))
+@given(st.integers(0, 1 << 32), st.integers(1, 25), st.integers(1, 60))
 def test_a_limit_is_exact_in_whatever_order_messages_arrive(
-    steps: list[tuple[str, int]], limit: int
+    seed: int, limit: int, attempts: int
 ) -> None:
     async def main() -> None:
         world = Exchange(4, limit)
+        left, chance = attempts, Random(seed)
         with mock.patch("libmail.service.link.connect_unix", world.connect):
-            for what, who in steps:
-                await world.step(what, who)
+            while (steps := world.possible()) or left:
+                if left and (not steps or chance.random() < 0.4):
+                    steps = [("attempt", chance.randrange(4))]
+                    left -= 1
+                elif chance.random() < 0.1:
+                    steps = [("report", chance.randrange(4))]
+                await world.step(*chance.choice(steps))
                 assert world.allowed <= limit
-            await world.finish()
         await asyncio.gather(*world.tasks)
-        attempts = len(world.tasks)
         assert world.allowed == min(limit, attempts)
         assert sorted(world.refused) == list(range(limit + 1, attempts + 1))
 
