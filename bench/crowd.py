@@ -52,6 +52,7 @@ _PAUSE: Final = 1.0  # seconds before a client that was turned away comes again
 _BOT_PAUSE: Final = 0.2  # and a bot
 _SPARE: Final = 1.02  # bots for each that is to be there, as some are on their way
 _PATIENCE: Final = 600.0  # seconds in which a real client has to be heard
+_AT_MOST: Final = 180.0  # and in a comparison
 _GATHERING: Final = 120.0  # and in which the bots are there
 _MESSAGE: Final = b"Subject: among bots\r\n\r\nbody\r\n"
 _NAME_SERVER: Final = "127.0.53.55"
@@ -185,16 +186,17 @@ class Visit(NamedTuple):
     seconds: float
 
 
-def visit(port: int, number: int) -> Visit:
-    """One real client, until its mail is taken. Raises AssertionError if that is refused."""
+def visit(port: int, number: int, patience: float = _PATIENCE) -> Visit:
+    """One real client, until its mail is taken. Raises AssertionError if that is refused, or
+    does not come about in so many seconds."""
     source = f"127.0.{3 + number // 250}.{number % 250 + 1}"
     began = time.monotonic()
     attempts = 0
-    while time.monotonic() - began < _PATIENCE:
+    while time.monotonic() - began < patience:
         attempts += 1
         try:
             with smtplib.SMTP(
-                "127.0.0.1", port, f"c{number}.test", _PATIENCE, source_address=(source, 0)
+                "127.0.0.1", port, f"c{number}.test", patience, source_address=(source, 0)
             ) as client:
                 client.sendmail(f"c{number}@client.test", ["alice@virtual.test"], _MESSAGE)
             return Visit(attempts, time.monotonic() - began)
@@ -282,6 +284,14 @@ def _run(name: str, system: MailSystem, bots: int, clients: int, more: Mapping[s
         system.stop(check=False)
 
 
+def _tried(system: MailSystem, number: int) -> Visit | None:
+    """One real client; None if its mail was not taken."""
+    try:
+        return visit(system.smtp_port, number, _AT_MOST)
+    except AssertionError:
+        return None
+
+
 def _report(system: MailSystem, bots: int, clients: int) -> None:
     with crowded(system.smtp_port, bots, tls=True) as crowd:
         deadline = time.monotonic() + _GATHERING
@@ -289,13 +299,19 @@ def _report(system: MailSystem, bots: int, clients: int) -> None:
             time.sleep(0.2)
         print(f"{crowd.present} bots are there, and shall be {bots}", flush=True)
         with ThreadPoolExecutor(clients) as pool:
-            visits = list(pool.map(lambda n: visit(system.smtp_port, n), range(clients)))
+            visits = [
+                found for found in pool.map(lambda n: _tried(system, n), range(clients)) if found
+            ]
         memory = memory_by_program(system)
         print(f"{crowd.present} bots there, {crowd.seen} connections of them so far")
     system.wait_for_queue_empty()
+    print(f"{clients - len(visits)} clients were not heard in {_AT_MOST:.0f} s")
     seconds = sorted(visit.seconds for visit in visits)
     print(f"{len(visits)} clients in {sum(visit.attempts for visit in visits)} attempts")
-    print(f"seconds: median {seconds[len(seconds) // 2]:.1f}, most {seconds[-1]:.1f}")
+    if seconds:
+        print(f"seconds: median {seconds[len(seconds) // 2]:.1f}, most {seconds[-1]:.1f}")
+    for line in system.log_lines("postscreen.*fatal|process .*postscreen"):
+        print(line)
     print(f"{len(system.maildir('alice'))} messages arrived")
     shown = ", ".join(f"{name} {memory[name] / MEGABYTE:.0f}" for name in GUARDS)
     ours = sum(memory[name] for name in GUARDS) / MEGABYTE

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from libmail.log import LOG
 from libmail.log.events import seconds_text
+from libmail.text.escapes import escaped_octets
 
 __all__ = [
     "BareNewline",
@@ -27,15 +28,11 @@ __all__ = [
 ]  # fmt: skip
 
 _SHOWN: Final = 100  # characters of what a client has sent
-_ESCAPES: Final = {
-    **{octet: f"\\{octet:03o}" for octet in (*range(32), *range(127, 256))},
-    **{ord(char): f"\\{name}" for char, name in zip("\a\b\f\n\r\t\v\\", "abfnrtv\\", strict=True)},
-}
 
 
 def shown(data: bytes) -> str:
     r"""What a client has sent, as in a string of C: "EHLO x\r\n"."""
-    return data[:_SHOWN].decode("latin-1").translate(_ESCAPES)[:_SHOWN]
+    return escaped_octets(data[:_SHOWN])[:_SHOWN]
 
 
 class Connect(NamedTuple):

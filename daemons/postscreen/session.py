@@ -85,6 +85,7 @@ class Session:
                 timeout=params.postscreen_upstream_proxy_timeout,
             )
             if ends is None:
+                await self._say(_NOT_TAKEN)
                 return
             self._ends = ends
         address, port, server, server_port = self._ends

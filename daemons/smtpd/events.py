@@ -19,22 +19,8 @@ __all__ = [
     "LoginFailed",
     "SessionLine",
     "SessionLost",
-    "escaped",
     "say",
 ]
-
-_ESCAPES: Final = {
-    **{code: f"\\{code:03o}" for code in (*range(32), 127)},
-    **{
-        ord(char): f"\\{letter}"
-        for char, letter in zip("\a\b\f\n\r\t\v\\", "abfnrtv\\", strict=True)
-    },
-}
-
-
-def escaped(text: str) -> str:
-    r"""Text of a client with its control characters as in C: `\r`, `\033`."""
-    return text.translate(_ESCAPES)
 
 
 class DisconnectLine(NamedTuple):

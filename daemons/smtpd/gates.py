@@ -7,13 +7,14 @@ may give the command now.
 from typing import TYPE_CHECKING, Final
 
 from daemons.smtpd.answer import Answer, SessionEnded, answer, by_policy
-from daemons.smtpd.events import ImproperPipelining, escaped
+from daemons.smtpd.events import ImproperPipelining
 from daemons.smtpd.secrets import masked
 from daemons.smtpd.verb import Verb
 from libmail.log import LOG
 from libmail.lookup.context import LookupFailure
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Command
+from libmail.text.escapes import escaped
 
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session

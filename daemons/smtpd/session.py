@@ -24,7 +24,6 @@ from daemons.smtpd.events import (
     DisconnectLine,
     SessionLine,
     SessionLost,
-    escaped,
     say,
 )
 from daemons.smtpd.footer import filtered, reject_footer
@@ -47,6 +46,7 @@ from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStoppin
 from libmail.smtp.footer import add_footer
 from libmail.smtp.reply import Reply, softened
 from libmail.smtp.server import Command
+from libmail.text.escapes import escaped
 
 __all__ = ["Session"]
 

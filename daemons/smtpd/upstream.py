@@ -3,11 +3,11 @@
 import asyncio
 
 from daemons.smtpd.dialogue import Dialogue
-from daemons.smtpd.events import escaped
 from libmail.log import LOG
 from libmail.lookup.facts import Client, NameStatus
 from libmail.net.channel import ClientGone, ClientSilent
 from libmail.smtp.proxy_protocol import Proxied, ProxyError, parse_proxy_header
+from libmail.text.escapes import escaped_octets
 
 __all__ = ["UNKNOWN_CLIENT", "behind_proxy"]
 
@@ -43,8 +43,7 @@ async def behind_proxy(
         LOG.warning("haproxy read: timeout error")
         return None
     except ProxyError as error:
-        shown = escaped(data[:_SHOWN].decode("ascii", "backslashreplace"))
-        LOG.warning(f"haproxy read: {error}: {shown}")
+        LOG.warning(f"haproxy read: {error}: {escaped_octets(data[:_SHOWN])}")
         return None
     proxied, end = found
     if rest := data[end:]:

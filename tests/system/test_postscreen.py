@@ -239,9 +239,9 @@ def test_proxy_protocol(header: bytes | None) -> None:
         system.wait_for_log(r"connect from unknown\[192\.0\.2\.9\]")
         system.allow("haproxy read")
         with connect(system, "127.0.1.1") as sock:
-            sock.sendall(b"EHLO x\r\n")
-            assert all_of(sock) == b""
-        system.wait_for_log("haproxy read: ")
+            sock.sendall(b"EHLO \xff\r\n")
+            assert all_of(sock) == b"421 4.3.2 No system resources\r\n"
+        system.wait_for_log(r"haproxy read: unrecognized protocol header: EHLO \\377\\r\\n")
 
 
 @pytest.mark.parametrize("deep_handover", ["yes", "no"])

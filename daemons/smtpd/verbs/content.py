@@ -6,7 +6,7 @@ from typing import Final
 
 from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, decided
 from daemons.smtpd.before_queue import FilterRefusal
-from daemons.smtpd.events import FilterLine, escaped
+from daemons.smtpd.events import FilterLine
 from daemons.smtpd.gates import bare_newline_reply
 from daemons.smtpd.intake import Head, Intake, Stage, Taker
 from daemons.smtpd.received import received
@@ -19,6 +19,7 @@ from libmail.net.channel import ClientGone
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
 from libmail.smtp.server import BareNewline, Content, EndOfChunk, EndOfData
+from libmail.text.escapes import escaped
 
 __all__ = ["bdat", "chunking_off", "data"]
 
