@@ -1,5 +1,6 @@
 """access(5) tables: how they are searched, and what their right-hand sides do."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,6 +35,7 @@ __all__ = [
     "host_action",
 ]
 
+_HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")  # RFC 5322 §2.2, §4.5
 _DEPTH: Final = 10  # restriction lists within tables within lists
 
 
@@ -269,8 +271,7 @@ def _may_be_done(check: Check, subject: Subject, table: str, word: str) -> bool:
 def _usable(check: Check, table: str, word: str, text: str, entry: str) -> bool:
     """Whether the argument of an action can be used; logs why not."""
     if word == "PREPEND":
-        name, colon, _ = text.partition(":")
-        problem = "" if colon and name.strip() and " " not in name else "requires header: text"
+        problem = "" if _HEADER.match(text) else "requires header: text"
     elif word == "FILTER":
         problem = "" if ":" in text else "requires transport:destination"
         if not text:

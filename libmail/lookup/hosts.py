@@ -71,7 +71,7 @@ async def _decide(subject: Subject, kind: Kind, check: Check, table: str) -> Out
         return await _look(check, subject, table, "", [literal or bare])
     if not valid_hostname(bare):
         return DUNNO
-    if kind == "MX" and subject is HELO and bare != domain:
+    if kind == "MX" and bare != domain:
         # There are no records under a name that a host cannot have; as a host it may be known.
         return await _look_at_hosts(check, subject, table, kind, [domain])
     return await _look_at_hosts(check, subject, table, kind, await _found(check, subject, kind))

@@ -239,6 +239,11 @@ CASES: dict[str, tuple[dict[str, str], dict[str, object], str]] = {
         {"sender": "x@[192.0.2.7]"},
         "",
     ),
+    "MX hosts of a domain with a dot at its end": (
+        {RCPT: "check_sender_mx_access inline:{mx.known.test=REJECT}, permit_auth_destination"},
+        {"sender": "x@known.test."},
+        "",
+    ),
     "name servers of a domain with a dot at its end": (
         {RCPT: "check_sender_ns_access inline:{ns.known.test=REJECT}, permit_auth_destination"},
         {"sender": "x@known.test."},
@@ -719,6 +724,25 @@ def test_warnings_name_what_was_looked_up(stage: str, key: str) -> None:
     world.know("sender", "a+b@known.test")
     (warning,) = world.decide(world.live()).effects
     assert warning.text.endswith(f' entry "{key}" requires header: text')
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"),
+    [
+        ("X-A: b", True),
+        ("X/A:", True),
+        ("From : a@b.test", True),
+        ("X A: b", False),
+        ("Xé: b", False),
+        ("X\rA: b", False),
+        (": b", False),
+        ("X-A", False),
+    ],
+)
+def test_what_can_be_prepended(text: str, usable: bool) -> None:
+    world = World({RCPT: f"check_sender_access static:{{PREPEND {text}}}"})
+    (effect,) = world.decide(world.live()).effects
+    assert (effect.action == "prepend") is usable
 
 
 @pytest.mark.parametrize("word", ["HOLD", "DISCARD", "FILTER x:", "BCC a@b", "PREPEND A: b"])
