@@ -6,7 +6,7 @@ Called by: postscreen. Asks: `private/tlsproxy`.
 import socket
 from typing import Final
 
-from libmail.ipc.codec import Unframer, WireError
+from libmail.ipc.codec import WireError
 from libmail.ipc.messages import CODEC, TlsProxyReply, TlsProxyRequest, TlsSession
 from libmail.service.pool import ServicePool, ServiceUnavailable
 
@@ -48,9 +48,7 @@ def read_session(data: bytes) -> tuple[TlsSession, int]:
 
     It comes in one piece, as nothing was sent before it.
     """
-    frames = Unframer(CODEC)
-    frames.receive_data(data)
-    session = frames.next_event()
+    session, octets = CODEC.first(data)
     if not isinstance(session, TlsSession):
         raise WireError("no TLS session")
-    return session, len(data) - frames.pending
+    return session, octets

@@ -258,6 +258,16 @@ class Codec:
             raise WireError(f"unknown request: {parts[1][:40]!r}")
         return message.decode(parts)
 
+    def first(self, data: bytes) -> tuple[object, int]:
+        """The message that `data` begins with, and the octets that it has there with its length.
+
+        For streams that go on in another protocol. Raises WireError, also if it is not complete.
+        """
+        end = _WORD + int.from_bytes(data[:_WORD], "big")
+        if len(data) < max(end, _WORD) or end > _WORD + MAX_FRAME:
+            raise WireError("no whole message")
+        return self.decode(data[_WORD:end]), end
+
 
 class Unframer:
     """Cuts a byte stream into messages and content chunks.
