@@ -41,7 +41,7 @@ OTHERS: Final = {
         "postfix postfix-pcre bsd-mailx",
         "exim4-daemon-light",
         "mailutils",
-        "php-cli procmail sasl2-bin libsasl2-modules libnss-extrausers",
+        "php-cli procmail sasl2-bin libsasl2-modules libnss-extrausers openrc",
     ),
     "trixie": (),
 }
