@@ -35,7 +35,7 @@ def log_lines(priority: str, lines: Iterable[str]) -> None:
     for line in lines:
         text = line.rstrip("\n")
         log(text)
-        complain("postlog", f"{label}{text}")
+        complain(LOG.shown_tag(), f"{label}{text}")
         if priority in ("fatal", "panic"):
             time.sleep(_PAUSE)
 

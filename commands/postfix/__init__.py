@@ -143,7 +143,8 @@ def main(arguments: Sequence[str]) -> int:
         config = _open(directory)
         open_report(config)
         _all_instances(config, words, named=named)
-        _remark_on_level(config)
+        if command not in _TAKES_SETTINGS:  # these are called by scripts of packages, one by one
+            _remark_on_level(config)
     except getopt.GetoptError as err:
         complain("postfix", option_mistake(err))
         complain("postfix", f"fatal: {_USAGE}")

@@ -1,7 +1,7 @@
 """What postfix(1) says: to the log, and to people who look at it.
 
-As with Postfix, whose script has postlog(1) speak for it, lines on standard error are those of that
-program.
+As with Postfix, whose script has postlog(1) speak for it, lines on standard error begin as those of
+that program do.
 """
 
 from libmail.config import Config
@@ -10,8 +10,6 @@ from libmail.log.setup import open_log
 from libmail.text.printable import complain
 
 __all__ = ["error", "fatal", "info", "open_report", "warning"]
-
-_SPEAKER = "postlog"
 
 
 def open_report(config: Config) -> None:
@@ -22,22 +20,22 @@ def open_report(config: Config) -> None:
 def info(text: str) -> None:
     """An ordinary line."""
     LOG.info(text)
-    complain(_SPEAKER, text)
+    complain(LOG.shown_tag(), text)
 
 
 def warning(text: str) -> None:
     """Something that should be looked at."""
     LOG.warning(text)
-    complain(_SPEAKER, f"warning: {text}")
+    complain(LOG.shown_tag(), f"warning: {text}")
 
 
 def error(text: str) -> None:
     """Something that went wrong, before it is said what follows."""
     LOG.error(text)
-    complain(_SPEAKER, f"error: {text}")
+    complain(LOG.shown_tag(), f"error: {text}")
 
 
 def fatal(text: str) -> None:
     """Why the command failed."""
     LOG.fatal(text)
-    complain(_SPEAKER, f"fatal: {text}")
+    complain(LOG.shown_tag(), f"fatal: {text}")

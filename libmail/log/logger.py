@@ -229,6 +229,10 @@ class Logger:
         self._seldom.clear()
         time.localtime()  # loads the time zone while it can be read
 
+    def shown_tag(self) -> str:
+        """How postlog(1) begins a line on standard error: by the tag, on a terminal."""
+        return self._tag if os.isatty(2) else "postlog"
+
     def _stamp(self, now: int) -> str:
         """The head of lines of this second; also right in a forked child."""
         self._second = now

@@ -45,3 +45,11 @@ def test_the_name_of_a_command(log: Logger, lines: list[str]) -> None:
     log.info("three")
     assert [" postfix/postqueue[" in line for line in lines] == [False, True, False]
     assert [" postfix/showq[" in line for line in lines] == [True, False, True]
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "postfix/showq"), (False, "postlog")])
+def test_who_speaks_on_standard_error(
+    log: Logger, monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: str
+) -> None:
+    monkeypatch.setattr("libmail.log.logger.os.isatty", lambda fd: terminal and fd == 2)
+    assert log.shown_tag() == shown
