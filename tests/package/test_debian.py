@@ -13,11 +13,12 @@ import pytest
 
 from tests.package.conftest import NEXT_VERSION, MakeMachine
 from tests.package.machine import Container, Machine
-from tests.system.harness import need_tool
+from tests.system.harness import ROOT, need_tool
 from tests.system.processes import wait_until
 
 pytestmark = pytest.mark.package
 
+INSTALL = "apt-get install /packages/posthorn_*.deb /packages/posthorn-pcre_*.deb"
 # How cron, PHP's mail() and others call sendmail.
 SUBMISSIONS = (
     "printf 'Subject: cron\n\nx\n' | /usr/sbin/sendmail -FCronDaemon -i -B8BITMIME -oem user",
@@ -59,7 +60,7 @@ def machine(make_machine: MakeMachine) -> Machine:
 
 
 def install(machine: Machine) -> None:
-    machine.install("apt-get install /packages/posthorn_*.deb /packages/posthorn-pcre_*.deb")
+    machine.install(INSTALL)
     machine.shell("useradd -m user; useradd -m load")
 
 
@@ -247,6 +248,74 @@ def test_logins_by_sasldb(machine: Machine) -> None:
     for mechanism in ("PLAIN", "CRAM-MD5"):
         assert log_in(machine, mechanism, PASSWORD)
         assert not log_in(machine, mechanism, "wrong")
+
+
+def test_programs_that_only_debian_has(machine: Machine) -> None:
+    """Services for filters and policy servers; mail by UUCP; pages where that package has them."""
+    machine.run("postfix-add-filter", "scan", "10025")
+    assert machine.try_run("postfix-add-filter", "scan", "10026").returncode == 1
+    machine.run("postfix-add-policy", "spf", "nobody", "/usr/bin/policyd-spf", "-x")
+    added = machine.run("postconf", "-M", "scan/unix", "127.0.0.1:10025/inet", "spf/unix")
+    assert "receive_override_options=no_header_body_checks" in added
+    assert "spawn user=nobody argv=/usr/bin/policyd-spf -x" in added
+    before = len(subjects(machine))
+    machine.run("postfix", "reload")
+    assert machine.run("postfix", "check") == ""
+    lines = "From one Jan 1 remote from hosta\\n>From two Jan 1 remote from hostb\\n"
+    machine.shell(f"printf '{lines}Subject: uucp\\n\\nx\\n' | rmail user")
+    wait_until(lambda: len(subjects(machine)) > before)
+    log = machine.run("postfix-collate", "/var/log/mail.log").split("\n\n")
+    (group,) = [group for group in log if "from=<hosta!hostb!two>" in group]
+    assert group.endswith("removed")
+    for service in ("scan/unix", "127.0.0.1:10025/inet", "spf/unix"):
+        machine.run("postconf", "-M", "-X", service)
+    machine.run("postfix", "reload")
+    assert (machine.top / "usr/share/man/man8/lmtp.8postfix.gz").is_symlink()
+
+
+def test_other_answers(machine: Machine) -> None:
+    """dpkg-reconfigure changes what main.cf says, and keeps the rest of it."""
+    machine.run("postconf", "-e", "message_size_limit=4711000")
+    for kind, interfaces, transport in (
+        ("Local only", "loopback-only", "error"),
+        ("Internet Site", "all", "smtp"),
+    ):
+        selection = f"posthorn postfix/main_mailer_type select {kind}"
+        machine.shell(f"echo '{selection}' | debconf-set-selections; dpkg-reconfigure posthorn")
+        found = machine.run("postconf", "-h", "inet_interfaces", "default_transport")
+        assert found.split() == [interfaces, transport]
+        assert runs(machine)
+    assert machine.run("postconf", "-h", "message_size_limit") == "4711000\n"
+    assert machine.run("postfix", "check") == ""
+
+
+def test_openrc(machine: Machine) -> None:
+    """The service script for OpenRC, by OpenRC itself."""
+    machine.run("apt-get", "install", "-y", "openrc")
+    machine.run("service", "postfix", "stop")
+    theirs, ours = machine.top / "etc/init.d/postfix", ROOT / "packaging/openrc/postfix"
+    kept = theirs.read_bytes()
+    theirs.write_bytes(ours.read_bytes())
+    local = machine.top / "etc/init.d/localmount"  # any system with OpenRC has one
+    local.write_text("#!/sbin/openrc-run\nstart() { :; }\n")
+    local.chmod(0o755)
+    machine.shell("mkdir -p /run/openrc; echo default >/run/openrc/softlevel")
+    try:
+        for action, running in (
+            ("start", True), ("restart", True), ("reload", True), ("check", True), ("flush", True),
+            ("stop", False), ("start", True), ("abort", False), ("start", True), ("stop", False),
+        ):  # fmt: skip
+            machine.run("rc-service", "postfix", action)
+            assert runs(machine) is running, action
+            status = machine.try_run("rc-service", "postfix", "status")
+            assert (status.returncode == 0) is running, action
+        machine.run("rc-service", "postfix", "start")
+        machine.run("postfix", "stop")
+        machine.run("rc-service", "postfix", "stop")  # it has ended already
+    finally:
+        theirs.write_bytes(kept)
+        local.unlink()
+    machine.run("service", "postfix", "start")
 
 
 def test_set_permissions(machine: Machine) -> None:

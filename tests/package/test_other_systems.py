@@ -15,6 +15,7 @@ PACKAGING = ROOT / "packaging"
 SCRIPTS = [
     *sorted((PACKAGING / "scripts").iterdir()),
     *sorted((PACKAGING / "container").iterdir()),
+    *sorted((PACKAGING / "debian/tools").iterdir()),
     *sorted((PACKAGING / "debian").glob("posthorn.*inst")),
     *sorted((PACKAGING / "debian").glob("posthorn.*rm")),
     *(PACKAGING / "debian" / name for name in ("configure-instance.sh", "network-hook",
@@ -28,6 +29,7 @@ EXCEPT = "--exclude=SC1090,SC1091,SC2034,SC2016,SC2015,SC2086"
 OPENRC = """
 ebegin() { echo "* $*"; }
 eend() { return $1; }
+mark_service_stopped() { :; }
 RC_SVCNAME=$1
 . "$2"
 "$3"
@@ -62,6 +64,7 @@ def program(tmp_path: Path) -> Path:
         ("postfix", "start", "start"),
         ("postfix", "stop", "stop"),
         ("postfix", "reload", "reload"),
+        ("postfix", "abort", "abort"),
         ("postfix.postfix-out", "start", "-c /etc/postfix-out start"),
         ("postfix.postfix-out", "status", "-c /etc/postfix-out status"),
     ],

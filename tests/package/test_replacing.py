@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.package.conftest import MakeMachine
@@ -28,9 +30,22 @@ printf 'Subject: part\\n\\nx\\n' | sendmail -f user -N failure one@later.test tw
 """
 HOLD = f"find /var/spool/postfix/deferred -type f -printf '%f\\n' | head -n {HELD} | postsuper -h -"
 DROP = f"""
-postfix stop
+postmulti -i - -p stop
 for number in $(seq {DROPPED}); do
     printf 'Subject: drop%s\\n\\nx\\n' $number | sendmail -f user user
+done
+"""
+# A second instance, which was started by hand: the init system knows nothing of it.
+SECOND = """
+postmulti -e init
+postmulti -I postfix-out -G out -e create
+postmulti -i postfix-out -e enable
+postconf -c /etc/postfix-out -e 'transport_maps=static:retry:later' inet_interfaces=loopback-only \\
+    authorized_submit_users=root master_service_disable=inet myhostname=out.example.test
+postmulti -i postfix-out -p start
+for number in 1 2 3; do
+    printf 'Subject: out%s\\n\\nx\\n' $number |
+        MAIL_CONFIG=/etc/postfix-out sendmail -f user user$number@later.test
 done
 """
 LOCAL = "transport_maps=inline:{later.test=local:, now.test=discard:}"
@@ -52,8 +67,16 @@ def machine(make_machine: MakeMachine) -> Machine:
     machine.shell(FILL)
     wait_until(lambda: len(queue(machine, "deferred")) == DEFERRED + HELD)
     machine.shell(HOLD)
+    machine.shell(SECOND)
+    wait_until(lambda: len(second_queue(machine)) == 3)
     machine.shell(DROP)
     return machine
+
+
+def second_queue(machine: Machine) -> list[Path]:
+    return [
+        path for path in machine.top.glob("var/spool/postfix-out/deferred/**/*") if path.is_file()
+    ]
 
 
 def test_taking_over(machine: Machine) -> None:
@@ -69,6 +92,9 @@ def test_taking_over(machine: Machine) -> None:
     assert not (machine.top / "var/spool/postfix/original").exists()
     assert "bsd-mailx" in machine.run("dpkg-query", "-W", "-f", "${Package}\n")
     assert "pcre" in machine.run("postconf", "-m")
+    assert len(second_queue(machine)) == 3
+    machine.run("postmulti", "-p", "status")
+    assert "3 Requests" in machine.run("env", "MAIL_CONFIG=/etc/postfix-out", "mailq")
 
 
 def test_purging_what_is_left_of_it_takes_nothing_away(machine: Machine) -> None:
@@ -96,6 +122,21 @@ def test_back_to_it(machine: Machine) -> None:
     mailbox = (machine.top / "var/mail/user").read_text("utf-8")
     assert mailbox.count("Return-Path: <user@") == DROPPED + DEFERRED + HELD
     assert "X-Original-To: two@now.test" not in mailbox
+    submitted = machine.run(
+        "env", "MAIL_CONFIG=/etc/postfix-out", "/var/spool/posthorn-export.postfix-out/submit"
+    )
+    assert "Submitted: 3," in submitted
+    wait_until(lambda: len(second_queue(machine)) == 3)
+    assert_nothing_left(machine)
+
+
+def assert_nothing_left(machine: Machine) -> None:
+    """Purging what is left of ours takes nothing away either, and leaves nothing that is ours."""
     machine.run("dpkg", "--purge", "posthorn")
     assert (machine.top / "etc/postfix/main.cf").exists()
     assert runs(machine)
+    assert list(machine.top.glob("etc/rc2.d/S*postfix"))
+    machine.run("/etc/init.d/postfix", "status")
+    assert machine.run("systemctl", "is-enabled", "postfix") == "enabled\n"
+    assert not list(machine.top.glob("var/spool/posthorn-export*"))
+    assert machine.run("find", "/etc", "/var", "-xdev", "-nouser", "-o", "-xdev", "-nogroup") == ""

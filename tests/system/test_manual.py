@@ -11,7 +11,8 @@ from tests.system.harness import need_tool
 
 MANUAL = Path(__file__).resolve().parents[2] / "man"
 LINK = ".so "
-PAGES = sorted(MANUAL.rglob("*.[158]"))
+DEBIAN = MANUAL.parent / "packaging/debian/man"
+PAGES = sorted([*MANUAL.rglob("*.[158]"), *DEBIAN.iterdir()])
 LINKS = [page for page in PAGES if page.read_text("utf-8").startswith(LINK)]
 
 
