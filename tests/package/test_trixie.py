@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.package.conftest import MakeMachine
-from tests.package.test_debian import INSTALL, SUBMISSIONS, runs, subjects
+from tests.package.test_debian import INSTALL, SUBMISSIONS, queue, runs, subjects
 from tests.system.processes import wait_until
 
 pytestmark = pytest.mark.package
@@ -25,5 +25,11 @@ def test_trixie(make_machine: MakeMachine) -> None:
     wait_until(lambda: len(subjects(machine)) == len(submissions))
     machine.run("service", "postfix", "restart")
     assert runs(machine)
+    machine.run("postconf", "-e", "transport_maps=inline:{later.test=retry:later}")
+    machine.run("postfix", "reload")
+    machine.shell("printf 'Subject: waits\n\nx\n' | sendmail someone@later.test")
+    wait_until(lambda: len(queue(machine, "deferred")) == 1)
     machine.run("apt-get", "purge", "posthorn", "posthorn-pcre")
     assert not (machine.top / "var/spool/postfix").exists()
+    # What nobody has got yet is not configuration: it stays.
+    assert len(list(machine.top.glob("var/spool/posthorn-export/*.message"))) == 1
