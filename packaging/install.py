@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--libexecdir", default="", help="default: PREFIX/libexec/postfix")
     parser.add_argument("--interpreter", default="", help="default: the one running this")
     parser.add_argument("--master-interpreter", default="", help="of master; default: INTERPRETER")
-    parser.add_argument("--python-path", default="", help="where else Python modules are")
+    parser.add_argument("--python-path", default="", help="where else modules are: DIR[:DIR...]")
     parser.add_argument("--deps", choices=("yes", "no"), default="yes")
     parser.add_argument("--compile", choices=("yes", "no"), default="yes")
     parser.add_argument("--configuration", choices=("yes", "no"), default="yes")
@@ -217,7 +217,7 @@ class Installation:
         self.compiled = options.compile == "yes"
         self.path = f"sys.path.insert(0, {self.names['shlib_directory']!r})"
         if options.python_path:
-            self.path += f"\nsys.path.append({options.python_path!r})"
+            self.path += f"\nsys.path += {options.python_path.split(':')!r}"
 
     def target(self, path: str) -> Path:
         return Path(self.destdir + path)
