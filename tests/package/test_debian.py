@@ -206,8 +206,7 @@ def test_mailbox_that_is_a_link_to_a_file_of_root(machine: Machine) -> None:
     secret.write_text("secret\n")
     machine.shell("su load -c 'ln -s /root/secret /tmp/link'; mv /tmp/link /var/mail/load")
     machine.shell("printf 'Subject: mine\n\nx\n' | sendmail load")
-    log = machine.top / "var/log/mail.log"
-    wait_until(lambda: "to=<load@" in log.read_text("utf-8", "replace"))
+    wait_until(lambda: len(queue(machine, "deferred")) == 1)
     assert secret.read_text() == "secret\n"
     mailbox.unlink()
     machine.run("postsuper", "-d", "ALL")
@@ -264,9 +263,10 @@ def test_programs_that_only_debian_has(machine: Machine) -> None:
     lines = "From one Jan 1 remote from hosta\\n>From two Jan 1 remote from hostb\\n"
     machine.shell(f"printf '{lines}Subject: uucp\\n\\nx\\n' | rmail user")
     wait_until(lambda: len(subjects(machine)) > before)
-    log = machine.run("postfix-collate", "/var/log/mail.log").split("\n\n")
-    (group,) = [group for group in log if "from=<hosta!hostb!two>" in group]
-    assert group.endswith("removed")
+    if machine.booted:  # else nobody writes a log
+        log = machine.run("postfix-collate", "/var/log/mail.log").split("\n\n")
+        (group,) = [group for group in log if "from=<hosta!hostb!two>" in group]
+        assert group.endswith("removed")
     for service in ("scan/unix", "127.0.0.1:10025/inet", "spf/unix"):
         machine.run("postconf", "-M", "-X", service)
     machine.run("postfix", "reload")
@@ -281,11 +281,14 @@ def test_other_answers(machine: Machine) -> None:
         ("Internet Site", "all", "smtp"),
     ):
         selection = f"posthorn postfix/main_mailer_type select {kind}"
-        machine.shell(f"echo '{selection}' | debconf-set-selections; dpkg-reconfigure posthorn")
+        selection += "\\nposthorn postfix/root_address string user"
+        machine.shell(f"printf '{selection}\\n' | debconf-set-selections")
+        machine.run("dpkg-reconfigure", "posthorn")
         found = machine.run("postconf", "-h", "inet_interfaces", "default_transport")
         assert found.split() == [interfaces, transport]
         assert runs(machine)
     assert machine.run("postconf", "-h", "message_size_limit") == "4711000\n"
+    assert machine.run("postalias", "-q", "root", "hash:/etc/aliases") == "user\n"
     assert machine.run("postfix", "check") == ""
 
 

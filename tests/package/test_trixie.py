@@ -17,7 +17,7 @@ def test_trixie(make_machine: MakeMachine) -> None:
     machine.install(f"DEBIAN_FRONTEND=teletype {INSTALL}")
     machine.shell("useradd -m user")
     assert runs(machine)
-    assert machine.run("cat", "/etc/mailname") == "mail.example.test\n"
+    assert "/" not in machine.run("cat", "/etc/mailname")  # the default of the question
     assert machine.run("postfix", "check") == ""
     *submissions, _ = SUBMISSIONS  # without mail(1), which is not in the package cache
     for command in submissions:
