@@ -110,7 +110,8 @@ def test_rpm(tmp_path: Path) -> None:
 
 def test_modules_of_a_system_with_two_places(tmp_path: Path) -> None:
     """Where those in C are not beside those in Python, both are found."""
-    command = ["python3", str(ROOT / "packaging/install.py"), "--prefix=/usr", f"--destdir={tmp_path}",
+    program = str(ROOT / "packaging/install.py")
+    command = ["python3", program, "--prefix=/usr", f"--destdir={tmp_path}",
                "--python-path=/usr/lib/x:/usr/lib64/x", "--deps=no", "--compile=no"]  # fmt: skip
     subprocess.run(command, check=True)
     text = (tmp_path / "usr/sbin/sendmail").read_text()
