@@ -14,9 +14,9 @@ from libmail.smtp.server import Command, Content, Event, SmtpServerCore
 
 __all__ = ["Dialogue"]
 
-_TURN: Final = 64  # commands, or pieces of content, after which other sessions have their turn
+_TURN: Final = 64  # events, or pieces received, after which other sessions have their turn
 _TURN_TIME: Final = 0.01  # seconds, likewise
-_PIECE: Final = 14  # 1 << _PIECE octets of content count as one more piece
+_PIECE: Final = 14  # 1 << _PIECE octets count as a piece
 
 
 class Dialogue:
@@ -45,7 +45,7 @@ class Dialogue:
     def flush(self) -> None:
         """Send what was queued, in one piece."""
         if self._out:
-            self.channel.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self.channel.write(b"".join(self._out))
             self._out.clear()
 
     async def event(self, *, idle: bool) -> Event:
@@ -54,21 +54,18 @@ class Dialogue:
         Raises ClientGone, ClientSilent, ServerStopping.
         """
         core = self.core
-        while True:
-            event = core.next_event()
-            if event is not None:
-                if self.request_limit is not None:
-                    _account(self.request_limit, event)
-                self._turn += 1
-                if isinstance(event, Content):
-                    self._turn += len(event.data) >> _PIECE
-                if not self._turn & 7 or self._turn >= _TURN:
-                    await self._take_turns()
-                return event
-            if self._out:
-                self.flush()
-            core.receive_data(await self.channel.read(idle=idle))
+        while core.drained or (event := core.next_event()) is None:
+            self.flush()
+            data = await self.channel.read(idle=idle)
+            core.receive_data(data)
+            self._turn += len(data) >> _PIECE
             self._busy_since = time.monotonic()
+        if self.request_limit is not None:
+            _account(self.request_limit, event)
+        self._turn += 1
+        if not self._turn & 7 or self._turn >= _TURN:
+            await self._take_turns()
+        return event
 
     async def response(self, limit: int) -> Command:
         """The next line, which is not a command, as in AUTH. limit: octets. Raises as `event`."""

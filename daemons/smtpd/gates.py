@@ -29,8 +29,8 @@ _SPACE: Final = " \t\r"
 
 def is_plain(session: "Session", event: Command) -> bool:
     """Whether a command line needs none of what `read` does but to be decoded and recorded."""
-    filtered = session.server.commands.filters
-    return not (event.too_long or event.bare_newline or filtered) and event.line.isascii()
+    odd = event.too_long or event.bare_newline or session.server.commands.filters
+    return not odd and event.line.isascii()
 
 
 async def read(session: "Session", event: Command) -> str | Reply:
@@ -101,9 +101,9 @@ def _is_text(session: "Session", line: str) -> bool:
 
 def split(line: str) -> tuple[str, str]:
     """(first word, rest) of a command line, without the white space between them."""
-    line = line.strip(_SPACE)
-    word, _, argument = line.partition(" ")
+    word, _, argument = line.strip(_SPACE).partition(" ")
     if "\t" in word or "\r" in word:
+        line = line.strip(_SPACE)
         at = next(at for at, char in enumerate(word) if char in _SPACE)
         word, argument = line[:at], line[at:]
     return word, argument.lstrip(_SPACE)
@@ -131,12 +131,12 @@ async def too_early(session: "Session") -> None:
 
 def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
     """The refusal of a command that this client may not give now; None if it may."""
-    facts = session.facts
     if session.access_denied and not verb.ends:
         return session.overdue or by_policy(
-            Reply(503, "5.7.0", f"Error: access denied for {facts.client.shown}")
+            Reply(503, "5.7.0", f"Error: access denied for {session.facts.client.shown}")
         )
-    if session.server.options.must_encrypt and facts.tls is None and not verb.before_tls:
+    must_encrypt = session.server.options.must_encrypt and session.facts.tls is None
+    if must_encrypt and not verb.before_tls:
         return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
     if argument and verb.no_argument:
         return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))

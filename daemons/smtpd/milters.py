@@ -159,7 +159,7 @@ class SessionMilters:
 
     def _have(self, effect: Effect) -> None:
         self._session.log(f"milter-{effect.action}", effect.text)
-        self._session.extras.add(effect)
+        self._session.extras = self._session.extras.and_also(effect)
 
     # macros
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from daemons.smtpd.before_queue import Filter
@@ -90,8 +91,8 @@ class Server:
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
 
-    async def _resolve(self, question: RouteQuestion) -> ResolveReply:
-        return await self.rewrite.resolve_completed(question.where, question.key)
+    def _resolve(self, question: RouteQuestion) -> Awaitable[ResolveReply]:
+        return self.rewrite.resolve_completed(question.where, question.key)
 
     def instance(self) -> str:
         """A unique id, by which a policy server knows requests about the same message."""

@@ -34,7 +34,7 @@ from daemons.smtpd.rates import ClientRates
 from daemons.smtpd.resumed import resume
 from daemons.smtpd.server import Server
 from daemons.smtpd.tally import UNKNOWN, Tally
-from daemons.smtpd.transaction import Chunks, Extras, Transaction
+from daemons.smtpd.transaction import NO_EXTRAS, Chunks, Transaction
 from daemons.smtpd.verb import Verb
 from libmail.ipc.messages import TlsSession
 from libmail.log import LOG
@@ -64,10 +64,10 @@ class Session:
     overdue: a refusal that the client learns when it names a recipient, see `resumed`.
     """
 
-    __slots__ = ("_reason", "_screened", "access_denied", "authorization", "chunks", "complete",
-                 "dialogue", "discard", "extras", "facts", "forwarded", "line", "login", "lookups",
-                 "may_verp", "milters", "overdue", "rates", "receiving", "said", "server",
-                 "tally", "tls", "transaction", "unidentified", "verbs")  # fmt: skip
+    __slots__ = ("_ending", "_reason", "_screened", "access_denied", "authorization", "chunks",
+                 "complete", "dialogue", "discard", "extras", "facts", "forwarded", "line", "login",
+                 "lookups", "may_verp", "milters", "overdue", "rates", "receiving", "said",
+                 "server", "tally", "tls", "transaction", "unidentified", "verbs")  # fmt: skip
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Session:
         self.forwarded: Forwarded | None = None
         self.authorization = Authorization()
         self.milters: SessionMilters | None = None
-        self.extras = Extras()
+        self.extras = NO_EXTRAS
         self.login = Login()
         self.discard: frozenset[str] = frozenset()
         self.may_verp = False
@@ -107,6 +107,7 @@ class Session:
         self.line = ""
         self.access_denied = False
         self.unidentified = ""
+        self._ending = False  # the client has said QUIT
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
 
     # sending and receiving
@@ -139,8 +140,7 @@ class Session:
             await self._greet()
             if self.said:
                 await resume(self)
-            while True:
-                await self._command()
+            await self._converse()
         except SessionEnded:
             pass
         except ClientGone:
@@ -163,7 +163,7 @@ class Session:
             octets = transaction.octets if self.receiving and transaction is not None else None
             where = self.facts.where
             LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
-        self.drop_transaction()
+        self._abandon()
         if self.milters is not None:
             self.milters.close()
         if self.rates is not None:
@@ -203,10 +203,13 @@ class Session:
 
     async def welcome(self) -> Reply:
         """The greeting for the client, or the refusal of its connection; again after XCLIENT."""
-        refused = self.judge(await self.server.restrictions.connect(self.facts, self.lookups))
-        self.access_denied = refused is not None
-        if refused is not None:
-            return refused.reply
+        restrictions = self.server.restrictions
+        self.access_denied = False
+        if restrictions.at_connect:
+            refused = self.judge(await restrictions.connect(self.facts, self.lookups))
+            if refused is not None:
+                self.access_denied = True
+                return refused.reply
         if self.server.options.has_milters:
             self.milters = await open_chain(self, self.server.prepared.milters)
         greeting = None if self.milters is None else await self.milters.greeting()
@@ -225,30 +228,35 @@ class Session:
 
     # commands
 
-    async def _command(self) -> None:
-        tally = self.tally
-        if tally.errors and tally.exhausted:
-            self._reason = "too many errors"
-            tally.kinds |= {"protocol"}
-            host = self.server.params.myhostname
-            await self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
-            raise SessionEnded
-        event = await self.dialogue.event(idle=self.transaction is None)
-        if not isinstance(event, Command):
-            raise AssertionError(event)
-        found = await self.answer_to(event)
-        if tally.errors:
-            await self._delay()
-        reply = found.reply
-        if reply.code < 400:
-            self._queue(reply)
-        else:
-            await self.send(reply)
-            if reply.code in CLOSING:
-                raise SessionEnded
-        if found.then is not None:
-            self.dialogue.flush()
-            await found.then()
+    async def _converse(self) -> None:
+        """Answer commands, up to the one that ends the session. Raises SessionEnded, ..."""
+        dialogue, tally = self.dialogue, self.tally
+        while not self._ending:
+            if tally.errors and tally.exhausted:
+                await self._give_up()
+            event = await dialogue.event(idle=self.transaction is None)
+            if not isinstance(event, Command):
+                raise AssertionError(event)
+            found = await self.answer_to(event)
+            if tally.errors:
+                await self._delay()
+            if found.reply.code < 400:
+                self._queue(found.reply)
+            else:
+                await self.send(found.reply)
+                if found.reply.code in CLOSING:
+                    return
+            if found.then is not None:
+                dialogue.flush()
+                await found.then()
+
+    async def _give_up(self) -> NoReturn:
+        """smtpd_hard_error_limit."""
+        self._reason = "too many errors"
+        self.tally.kinds |= {"protocol"}
+        host = self.server.params.myhostname
+        await self.send(Reply(421, "4.7.0", f"{host} Error: too many errors"))
+        raise SessionEnded
 
     async def answer_to(self, event: Command) -> Answer:
         """The answer to a command line. Raises SessionEnded."""
@@ -264,32 +272,23 @@ class Session:
         if self.unidentified:
             await self._abort()
         word, argument = split(line)
-        if not word:
-            self._begin(UNKNOWN)
-            return self._fault(Reply(500, "5.5.2", "Error: bad syntax"))
         commands = self.server.commands
-        if commands.ignores_some and await commands.ignores(word):
+        if commands.ignores_some and word and await commands.ignores(word):
             self.tally.junk()
             return answer(Reply(250, "2.0.0", "Ok"))
         verb = self.verbs.get(word.upper())
         if verb is None:
             return await self._unknown(word, line)
-        name = verb.name
         if not self.access_denied or verb.ends:
-            self.facts.where = name
-        self.tally.begin(name)
+            self.facts.where = verb.name
+        self.tally.begin(verb.name)
         if self.dialogue.core.pending:
             await look_ahead(self, verb)
         if verb.junk:
             self.tally.junk()
-        answered = refusal(self, verb, argument)
-        if answered is None and verb.run is not None:
-            answered = await verb.run(self, argument)
-        if answered is None:
-            raise AssertionError(verb)
-        self.tally.end(name, answered)
-        if verb.ends:
-            await self._end(answered)
+        answered = refusal(self, verb, argument) or await verb.run(self, argument)
+        self.tally.end(verb.name, answered)
+        self._ending = verb.ends
         return answered
 
     async def _abort(self) -> NoReturn:
@@ -300,19 +299,10 @@ class Session:
         await self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
         raise SessionEnded
 
-    async def _end(self, found: Answer) -> None:
-        await self._delay()
-        await self.send(found.reply)
-        raise SessionEnded
-
     async def _delay(self) -> None:
         """Delay the reply to a client that makes many errors."""
         if self.tally.delay:
             await self.dialogue.pause(self.tally.delay)
-
-    def _begin(self, name: str) -> None:
-        self.facts.where = name
-        self.tally.begin(name)
 
     def _fault(self, reply: Reply) -> Answer:
         """The answer to a line that is not a valid command."""
@@ -321,7 +311,10 @@ class Session:
         return found
 
     async def _unknown(self, word: str, line: str) -> Answer:
-        self._begin(UNKNOWN)
+        self.facts.where = UNKNOWN
+        self.tally.begin(UNKNOWN)
+        if not word:
+            return self._fault(Reply(500, "5.5.2", "Error: bad syntax"))
         if await self.server.commands.forbids(word):
             LOG.warning(f"non-SMTP command from {self.client}: {escaped(line[:_SHOWN])}")
             await self.send(Reply(221, "2.7.0", "Error: I can break rules, too. Goodbye."))
@@ -362,7 +355,7 @@ class Session:
                 continue
             if effect.action != "prepend" and not self.extras.has(effect):
                 self.log(effect.action, effect.text)
-            self.extras.add(effect)
+            self.extras = self.extras.and_also(effect)
         return None if verdict.reply is None else decided(verdict.reply)
 
     async def open_submission(self, transaction: Transaction) -> None:
@@ -386,14 +379,15 @@ class Session:
 
     def drop_transaction(self) -> None:
         """End the transaction; a message that is not in the queue yet is dropped."""
+        self._abandon()
+        self.chunks = self.overdue = self.forwarded = None
+        self.complete = self.receiving = False
+        self.facts.mail = Mail()
+        self.extras = NO_EXTRAS
+
+    def _abandon(self) -> None:
         transaction, self.transaction = self.transaction, None
-        self.chunks = self.overdue = None
         if transaction is not None:
             transaction.abort()
         if self.milters is not None:
             self.milters.message_ended(complete=self.complete)
-        self.complete = False
-        self.forwarded = None
-        self.facts.mail = Mail()
-        self.extras = Extras()
-        self.receiving = False

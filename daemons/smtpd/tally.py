@@ -21,13 +21,14 @@ UNKNOWN = "UNKNOWN"
 class Tally:
     """The counters of one session. errors: so far. kinds: classes of errors, for notify_classes."""
 
-    __slots__ = ("_counts", "_junk", "_kept", "_params", "_peer", "_secret", "errors", "kinds",
-                 "transcript")  # fmt: skip
+    __slots__ = ("_given", "_junk", "_kept", "_params", "_peer", "_secret", "_succeeded", "errors",
+                 "kinds", "transcript")  # fmt: skip
 
     def __init__(self, params: SmtpdParams) -> None:
         self._params = params
         self._kept = params.smtpd_history_flush_threshold
-        self._counts: dict[str, tuple[int, int]] = {}  # successes, all
+        self._given: dict[str, int] = {}  # by command
+        self._succeeded: dict[str, int] = {}
         self._junk = 0
         self._peer = ""  # under which the log tells of the session, "" if it does not
         self._secret = False  # the last line had a secret, and the next may be the rest of it
@@ -73,8 +74,7 @@ class Tally:
 
     def begin(self, name: str) -> None:
         """Count a command."""
-        good, total = self._counts.get(name, (0, 0))
-        self._counts[name] = (good, total + 1)
+        self._given[name] = self._given.get(name, 0) + 1
 
     def end(self, name: str, answer: Answer) -> None:
         """Count the outcome of a command."""
@@ -85,8 +85,7 @@ class Tally:
 
     def succeeded(self, name: str) -> None:
         """Count a success of a command, also of one whose effect comes after the reply."""
-        good, total = self._counts[name]
-        self._counts[name] = (good + 1, total)
+        self._succeeded[name] = self._succeeded.get(name, 0) + 1
 
     def fault(self, kind: str) -> None:
         """Count an error of the client."""
@@ -119,5 +118,6 @@ class Tally:
 
     def counts(self, order: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
         """(name, successes, all) of the commands that were given, for the log."""
-        known = self._counts
-        return tuple((name.lower(), *known[name]) for name in (*order, UNKNOWN) if name in known)
+        given, succeeded = self._given, self._succeeded
+        names = [name for name in (*order, UNKNOWN) if name in given]
+        return tuple([(name.lower(), succeeded.get(name, 0), given[name]) for name in names])

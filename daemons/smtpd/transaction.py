@@ -1,7 +1,7 @@
 """One mail transaction: from MAIL to the end of the content."""
 
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from daemons.smtpd.before_queue import FilteredMail
 from daemons.smtpd.intake import Intake
@@ -9,7 +9,7 @@ from libmail.clients.cleanup import MailSubmission
 from libmail.ipc.messages import CleanupFlag, DsnNotify, Recipient, ResolveReply
 from libmail.lookup.facts import Effect
 
-__all__ = ["Chunks", "Extras", "RouteFinder", "Transaction"]
+__all__ = ["NO_EXTRAS", "Chunks", "Extras", "RouteFinder", "Transaction"]
 
 _HOLD: Final = int(CleanupFlag.HOLD)
 _FLAGS: Final = {"hold": _HOLD, "discard": int(CleanupFlag.DISCARD)}
@@ -25,8 +25,7 @@ class RouteFinder(Protocol):
         """As `resolve`, of an address as a client gave it."""
 
 
-@dataclass(slots=True)
-class Extras:
+class Extras(NamedTuple):
     """Actions that restrictions requested for the message. cleanup_flags: CleanupFlag bits."""
 
     cleanup_flags: int = 0
@@ -39,23 +38,27 @@ class Extras:
         """Whether an action was requested before, so that it need not be logged again."""
         return effect.action == "hold" and bool(self.cleanup_flags & _HOLD)
 
-    def add(self, effect: Effect) -> None:
-        """Add an action, if it is about the message."""
+    def and_also(self, effect: Effect) -> "Extras":
+        """Another action, too, if it is about the message."""
         action = effect.action
         if action in _FLAGS:
-            self.cleanup_flags |= _FLAGS[action]
-        elif action == "filter":
-            self.content_filter = effect.argument
-        elif action == "redirect":
-            self.redirect = effect.argument
-        elif action == "bcc":
-            self.bcc += (effect.argument,)
-        elif action == "prepend":
-            self.prepend += (effect.argument,)
+            return self._replace(cleanup_flags=self.cleanup_flags | _FLAGS[action])
+        if action == "filter":
+            return self._replace(content_filter=effect.argument)
+        if action == "redirect":
+            return self._replace(redirect=effect.argument)
+        if action == "bcc":
+            return self._replace(bcc=(*self.bcc, effect.argument))
+        if action == "prepend":
+            return self._replace(prepend=(*self.prepend, effect.argument))
+        return self
 
     def copies(self) -> list[Recipient]:
         """The recipients of BCC actions, without reports."""
         return [Recipient(address, address, "", DsnNotify.NEVER) for address in self.bcc]
+
+
+NO_EXTRAS: Final = Extras()
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ Run: TypeAlias = Callable[["Session", str], Awaitable[Answer]]
 class Verb:
     """An SMTP command.
 
-    run: carries the command out; None for a command that `off` always refuses. off: the refusal of
-    a command that is not available to this client, whatever its argument; None if it is available.
+    run: carries the command out. off: the refusal of a command that is not available to this
+    client, whatever its argument; None if it is available.
     keyword: announced by EHLO while the command is available. details: the text behind the keyword.
 
     no_argument: nothing may follow the name. before_tls: allowed before STARTTLS where clients have
@@ -29,7 +29,7 @@ class Verb:
     """
 
     name: str
-    run: Run | None = None
+    run: Run
     off: Callable[["Session"], Answer | None] | None = None
     keyword: str = ""
     details: Callable[["Session"], str] | None = None

@@ -88,7 +88,7 @@ class RewriteClient:
         """As `resolve`, of an address that a client may have given without a full domain."""
         if not _COMPLETE.fullmatch(address):
             address = await self.rewrite("local", quote_local(address))
-        return await self.resolve(sender, address)
+        return self.known_route(sender, address) or await self.resolve(sender, address)
 
     async def prefetch(self, sender: str, addresses: Iterable[str]) -> None:
         """Fill the cache of `resolve` for complete addresses; others are left out.

@@ -32,18 +32,36 @@ _GO_ON: Final = Verdict()
 
 
 class Restrictions:
-    """Decides each step of a session. Knows no session: all that it needs are the facts."""
+    """Decides each step of a session. Knows no session: all that it needs are the facts.
+
+    at_connect, at_helo, at_mail, at_data, at_end_of_data: whether anything is decided then; a step
+    that decides nothing need not be asked.
+    """
 
     def __init__(self, params: RestrictionParams, compiled: CompiledLists) -> None:
         self._params = params
         self._compiled = compiled
+        delay = params.smtpd_delay_reject
+        hosts = (compiled.client, CLIENT), (compiled.helo, HELO)
+        senders = bool(compiled.sender) or params.smtpd_reject_unlisted_sender
+        lists = [compiled.relay, compiled.recipient]
+        if not params.smtpd_relay_before_recipient_restrictions:
+            lists.reverse()
+        self.at_connect = bool(compiled.client) and not delay
+        self.at_helo = bool(compiled.helo) and not delay
+        self.at_mail = senders and not delay
+        self.at_data = bool(compiled.data)
+        self.at_end_of_data = bool(compiled.end_of_data)
+        self._delayed = [(rules, about) for rules, about in hosts if rules and delay]
+        self._delays_sender = senders and delay
+        self._recipient = [rules for rules in lists if rules]
 
     def _check(self, facts: Facts, lookups: Lookups) -> Check:
         return Check(facts, lookups, self._params, self._compiled.named)
 
     async def connect(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At the connection; with smtpd_delay_reject nothing is decided before RCPT."""
-        if self._params.smtpd_delay_reject or not self._compiled.client:
+        if not self.at_connect:
             return _GO_ON
         check = self._check(facts, lookups)
         outcome = await check.stage(self._compiled.client, CLIENT)
@@ -51,7 +69,7 @@ class Restrictions:
 
     async def helo(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At HELO and EHLO."""
-        if self._params.smtpd_delay_reject or not self._compiled.helo:
+        if not self.at_helo:
             return _GO_ON
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts, HELO)
@@ -60,7 +78,7 @@ class Restrictions:
 
     async def mail(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At MAIL."""
-        if self._params.smtpd_delay_reject:
+        if not self.at_mail:
             return _GO_ON
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts, SENDER)
@@ -82,8 +100,8 @@ class Restrictions:
         """At RCPT (and VRFY)."""
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts)
-        outcome = await self._delayed(check)
-        if not isinstance(outcome, Reply) and self._params.smtpd_delay_reject:
+        outcome = await self._hosts(check) if self._delayed else DUNNO
+        if self._delays_sender and not isinstance(outcome, Reply):
             outcome = await self._sender(check)
         if not isinstance(outcome, Reply):
             outcome = check.finish(await self._recipient_lists(check))
@@ -91,35 +109,31 @@ class Restrictions:
             outcome = await reject_unlisted_recipient(check, RECIPIENT, "")
         return _verdict(check, outcome)
 
-    async def _delayed(self, check: Check) -> Outcome:
+    async def _hosts(self, check: Check) -> Outcome:
         """The lists for the client and its HELO, where smtpd_delay_reject delays them."""
-        if self._params.smtpd_delay_reject:
-            compiled = self._compiled
-            for rules, subject in ((compiled.client, CLIENT), (compiled.helo, HELO)):
-                if rules and isinstance(outcome := await check.stage(rules, subject), Reply):
-                    return outcome
+        for rules, subject in self._delayed:
+            if isinstance(outcome := await check.stage(rules, subject), Reply):
+                return outcome
         return DUNNO
 
     async def _recipient_lists(self, check: Check) -> Outcome:
         check.begin_stage()
-        lists = [self._compiled.relay, self._compiled.recipient]
-        if not self._params.smtpd_relay_before_recipient_restrictions:
-            lists.reverse()
         outcome: Outcome = DUNNO
-        for rules in lists:
-            if rules and isinstance(outcome := await check.run(rules, RECIPIENT), Reply):
-                return outcome
+        for rules in self._recipient:
+            outcome = await check.run(rules, RECIPIENT)
+            if isinstance(outcome, Reply):
+                break
         return outcome
 
     async def data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At DATA, and at the first BDAT."""
-        if not self._compiled.data:
+        if not self.at_data:
             return _GO_ON
         return await self._simple(facts, lookups, self._compiled.data, DATA)
 
     async def end_of_data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """When the content is complete."""
-        if not self._compiled.end_of_data:
+        if not self.at_end_of_data:
             return _GO_ON
         return await self._simple(facts, lookups, self._compiled.end_of_data, END_OF_DATA)
 
@@ -133,7 +147,7 @@ class Restrictions:
         """At ETRN; recipient: its argument."""
         check = self._check(facts, lookups)
         check.defer_if_permit = _deferral(facts)
-        outcome = await self._delayed(check)
+        outcome = await self._hosts(check)
         if not isinstance(outcome, Reply):
             outcome = check.finish(await check.stage(self._compiled.etrn, ETRN))
         return _verdict(check, outcome)

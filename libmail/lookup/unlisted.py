@@ -53,10 +53,11 @@ async def check_listed(check: Check, subject: Subject, address: str) -> Outcome:
 async def _check(check: Check, subject: Subject, address: str) -> Outcome:
     reply = await check.resolve(address)
     recipient = reply.recipient or address
-    local = bool(reply.flags & _LOCAL) or at_origin(check, recipient)
     for title in _FOR_SENDER if subject is SENDER else _FOR_RECIPIENT:
-        if check.lookups.has(title) and await _found(check, title, recipient, local):
-            return DUNNO
+        if check.lookups.has(title):
+            local = bool(reply.flags & _LOCAL) or at_origin(check, recipient)
+            if await _found(check, title, recipient, local):
+                return DUNNO
     if reply.transport in ("error", "retry"):
         return _error(check, subject, reply)
     return await _class_tables(check, subject, reply, recipient)

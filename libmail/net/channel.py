@@ -110,11 +110,11 @@ class ClientChannel(asyncio.Protocol):
         "_ended",
         "_eof",
         "_idle",
+        "_kept",
         "_limit",
         "_loop",
         "_over",
         "_paused",
-        "_received",
         "_stopping",
         "_wakeup",
         "deadline",
@@ -149,7 +149,7 @@ class ClientChannel(asyncio.Protocol):
         self._ended = ended
         self.transport: asyncio.Transport | None = None
         self._data: list[bytes] = []
-        self._received = 0  # octets of _data
+        self._kept = 0  # octets of _data that nobody waited for
         self._eof = False
         self._paused = False
         self._blocked = False  # the client does not take what we send
@@ -158,7 +158,7 @@ class ClientChannel(asyncio.Protocol):
         self._over = False
         self._stopping = False
         self._wakeup = Wakeup(loop)
-        self.deadline = 0.0  # of the loop's clock; 0: nobody waits
+        self.deadline = 0.0  # of the loop's clock, for who waits, or for closing
         self.request_limit: RequestLimit | None = None
 
     # asyncio.Protocol
@@ -175,11 +175,10 @@ class ClientChannel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         self._data.append(data)
-        self._received += len(data)
-        if self._wakeup.waiting:
-            self._wakeup.wake()
-        elif self._received > _MOST_PENDING:
-            self._pause()  # let the client wait, rather than fill our memory
+        if not self._wakeup.wake():
+            self._kept += len(data)
+            if self._kept > _MOST_PENDING:
+                self._pause()  # let the client wait, rather than fill our memory
 
     def eof_received(self) -> bool | None:
         """Called by the loop. A client that has said all may still wait for our replies."""
@@ -234,17 +233,14 @@ class ClientChannel(asyncio.Protocol):
                 self.transport.resume_reading()
             if self.request_limit is None:
                 self.deadline = self._loop.time() + self._limit
-                try:
-                    await self._wakeup
-                finally:
-                    self.deadline = 0.0
+                await self._wakeup
             else:
                 await self._wait()
             if not self._data:
                 raise ClientGone
-        data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
+        data = b"".join(self._data)  # which is the only piece itself, if there is one
         self._data.clear()
-        self._received = 0
+        self._kept = 0
         return data
 
     async def _wait(self) -> None:
@@ -253,7 +249,6 @@ class ClientChannel(asyncio.Protocol):
         try:
             await self._wakeup
         finally:
-            self.deadline = 0.0
             if whole is not None:
                 whole.spend(self._loop.time() - began)
 
@@ -286,7 +281,7 @@ class ClientChannel(asyncio.Protocol):
     def discard_input(self) -> None:
         """Forget what has come and was not read yet."""
         self._data.clear()
-        self._received = 0
+        self._kept = 0
 
     def close(self) -> None:
         """Close after what was written has been sent, or the client did not take it in time."""
@@ -311,7 +306,7 @@ class ClientChannel(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """End the wait of a session whose client has been silent for too long."""
-        if not self.deadline or now <= self.deadline:
+        if now <= self.deadline or not (self._closing or self._wakeup.waiting):
             return
         if self._blocked or self._closing:
             self._cut()

@@ -31,12 +31,17 @@ class Wakeup:
         """Whether a task waits."""
         return self._callback is not None
 
-    def wake(self) -> None:
-        """Resume the task that waits, if any; only from a callback of the loop, not from a task."""
+    def wake(self) -> bool:
+        """Resume the task that waits; only from a callback of the loop, not from a task.
+
+        Returns whether there was one.
+        """
         callback = self._callback
-        if callback is not None:
-            self._callback = None
-            callback(self)
+        if callback is None:
+            return False
+        self._callback = None
+        callback(self)
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Let the wait of the task end with an error, soon. Does nothing if none waits."""
@@ -68,8 +73,8 @@ class Wakeup:
 
     def result(self) -> None:
         """Called by the task when it is woken. Raises what `fail` was given."""
-        error, self._error = self._error, None
-        if error is not None:
+        if self._error is not None:
+            error, self._error = self._error, None
             raise error
 
     def cancel(self, msg: object = None) -> bool:

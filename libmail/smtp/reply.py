@@ -1,6 +1,7 @@
 """SMTP replies as values: code, enhanced status code and text; rendered and parsed in one place."""
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from libmail.text.printable import printable
@@ -53,6 +54,7 @@ class Reply(NamedTuple):
         """The text without the control characters that it may quote of the client."""
         return self.text if self.text.isprintable() else self.text.translate(_BLANKS)
 
+    @lru_cache(64)  # noqa: B019  values, of which a server says the same few again and again
     def wire(self) -> bytes:
         """The wire form; the enhanced status code stands on each line, RFC 2034 §3."""
         code, dsn, text = self

@@ -89,6 +89,9 @@ class _Mode(Enum):
     CHUNK = auto()
 
 
+_HUNGRY: Final = (_Mode.COMMAND, _Mode.DATA)  # in which no event comes of nothing
+
+
 class SmtpServerCore:
     """Splits what a client sends. Holds no more than what was received since the last event."""
 
@@ -126,6 +129,11 @@ class SmtpServerCore:
     def pending(self) -> bool:
         """Whether more was received than has become an event."""
         return self._at < len(self._buffer)
+
+    @property
+    def drained(self) -> bool:
+        """Whether more has to be received before there is another event."""
+        return self._at == len(self._buffer) and self._mode in _HUNGRY
 
     def peek(self, size: int) -> bytes:
         """The beginning of what was received and has not become an event yet."""

@@ -1,7 +1,6 @@
 """DATA (RFC 5321 §4.1.1.4) and BDAT (RFC 3030 §2): the content goes to cleanup(8)."""
 
 import re
-from dataclasses import replace
 from typing import Final
 
 from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, decided
@@ -66,8 +65,9 @@ async def _refusal(session: Session) -> Answer | None:
         return _NEED_RCPT
     if not transaction.recipients:
         return _NO_RECIPIENTS
-    restrictions = session.server.restrictions
-    refused = session.judge(await restrictions.data(session.facts, session.lookups))
+    restrictions, refused = session.server.restrictions, None
+    if restrictions.at_data:
+        refused = session.judge(await restrictions.data(session.facts, session.lookups))
     if refused is None and session.milters is not None:
         refused = await session.milters.data()
     if refused is None and transaction.filtered is not None:
@@ -292,14 +292,14 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
     if intake is None or stage is Stage.LOST:
         return WRITE_ERROR
     session.facts.mail.size = intake.size or session.facts.mail.size
-    verdict = await session.server.restrictions.end_of_data(session.facts, session.lookups)
     known = session.extras  # to cleanup, which has the envelope
-    if verdict.effects:
-        known = Extras(cleanup_flags=known.cleanup_flags)
-        session.extras = replace(known)
-    refused = session.judge(verdict)
-    if refused is not None:
-        return refused
+    if session.server.restrictions.at_end_of_data:
+        verdict = await session.server.restrictions.end_of_data(session.facts, session.lookups)
+        if verdict.effects:
+            known = session.extras = Extras(cleanup_flags=known.cleanup_flags)
+        refused = session.judge(verdict)
+        if refused is not None:
+            return refused
     if transaction.filtered is not None:
         return _filtered(session, await transaction.filtered.finish())
     submission, transaction.submission = transaction.submission, None

@@ -71,10 +71,12 @@ async def _introduce(session: Session, argument: str) -> Answer | None:
     session.drop_transaction()
     facts = session.facts
     facts.helo_name = name = " ".join(_BLANKS.split(argument))
-    refused = session.judge(await session.server.restrictions.helo(facts, session.lookups))
-    if refused is not None:
-        facts.helo_name = ""
-        return refused
+    restrictions = session.server.restrictions
+    if restrictions.at_helo:
+        refused = session.judge(await restrictions.helo(facts, session.lookups))
+        if refused is not None:
+            facts.helo_name = ""
+            return refused
     name = name.translate(_UNSAFE)
     if not name.isprintable():
         name = "".join([char if char.isprintable() else "?" for char in name])

@@ -67,7 +67,10 @@ class _Options:
 async def mail(session: Session, argument: str) -> Answer:
     """MAIL FROM:<path> parameters."""
     server, facts = session.server, session.facts
-    refused = await _out_of_turn(session)
+    refused = _out_of_turn(session)
+    if refused is None and session.rates is not None:
+        too_many = await session.rates.message(session.client)
+        refused = None if too_many is None else by_policy(too_many)
     if refused is not None:
         return refused
     if argument[:5].upper() != "FROM:" or not argument[5:].strip():
@@ -120,19 +123,14 @@ async def mail(session: Session, argument: str) -> Answer:
     return _OK
 
 
-async def _out_of_turn(session: Session) -> Answer | None:
+def _out_of_turn(session: Session) -> Answer | None:
     """The refusal of a message now, whatever it is."""
-    server = session.server
-    if server.params.smtpd_helo_required and not session.facts.helo_name:
+    if session.server.params.smtpd_helo_required and not session.facts.helo_name:
         return by_policy(Reply(503, "5.5.1", "Error: send HELO/EHLO first"))
     if session.transaction is not None:
         return answer(Reply(503, "5.5.1", "Error: nested MAIL command"))
     if session.chunks is not None:
         return answer(Reply(503, "5.5.1", "Error: MAIL after BDAT"))
-    if session.rates is not None:
-        too_many = await session.rates.message(session.client)
-        if too_many is not None:
-            return by_policy(too_many)
     return None
 
 
@@ -279,6 +277,8 @@ async def _decide(session: Session, sender: str, text: str, options: _Options) -
         refused = await session.milters.mail(split_path(text)[1])
         if refused is not None:
             return refused
+    if not server.restrictions.at_mail:
+        return None
     return session.judge(await server.restrictions.mail(facts, session.lookups))
 
 
