@@ -70,7 +70,7 @@ def _attributes(
     raise Fatal(f"missing {'user' if user is None else 'argv'}= attribute")
 
 
-async def _serve(settings: Settings, connection: socket.socket) -> None:
+async def _serve(settings: Settings, connection: socket.SocketType) -> None:
     user, name = settings.user, settings.argv[0]
     if os.geteuid() not in (0, user.uid):
         LOG.warning(f"cannot run commands as {user.name} without root")
@@ -90,7 +90,7 @@ async def _serve(settings: Settings, connection: socket.socket) -> None:
 
 
 async def _start(settings: Settings | Fatal, runtime: Runtime) -> Handlers:
-    async def session(connection: socket.socket) -> None:
+    async def session(connection: socket.SocketType) -> None:
         try:
             if isinstance(settings, Fatal):
                 connection.close()
@@ -101,7 +101,7 @@ async def _start(settings: Settings | Fatal, runtime: Runtime) -> Handlers:
         finally:
             runtime.session_ended()
 
-    def accept(connection: socket.socket) -> None:
+    def accept(connection: socket.SocketType) -> None:
         runtime.spawn(session(connection))
 
     return Handlers(connection=accept)

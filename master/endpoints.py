@@ -183,6 +183,8 @@ def _listen_inet(addresses: list[_Address], window: int) -> list[Listener]:
             opened.callback(listener.close)
             limit_window(listener, window)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections have it from their listener; replies are written in one piece each.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:

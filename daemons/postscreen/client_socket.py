@@ -24,7 +24,7 @@ class Stopping(Exception):
     """The mail system is being stopped."""
 
 
-def ends_of_socket(sock: socket.socket) -> Ends | None:
+def ends_of_socket(sock: socket.SocketType) -> Ends | None:
     """Both ends of a connection; None where the client is gone already."""
     try:
         client, server = sock.getpeername(), sock.getsockname()
@@ -42,7 +42,7 @@ class ClientSocket:
 
     __slots__ = ("_events", "_poller", "_stopping", "_wakeup", "deadline", "sock")
 
-    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+    def __init__(self, sock: socket.SocketType, poller: Poller) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.deadline = 0.0
@@ -122,7 +122,7 @@ class ClientSocket:
         if sent < len(data):
             raise Gone
 
-    def replace(self, sock: socket.socket) -> None:
+    def replace(self, sock: socket.SocketType) -> None:
         """Use another socket from now on: tlsproxy(8) has the client's own."""
         self.sock.close()
         sock.setblocking(False)

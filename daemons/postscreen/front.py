@@ -50,11 +50,11 @@ class Front:
         runtime.spawn(self.cache.clean_up_forever())
         runtime.spawn(self._stop())
 
-    def accept(self, sock: socket.socket) -> None:
+    def accept(self, sock: socket.SocketType) -> None:
         """A client has connected."""
         self._runtime.spawn(self._session(sock))
 
-    async def _session(self, sock: socket.socket) -> None:
+    async def _session(self, sock: socket.SocketType) -> None:
         client = ClientSocket(sock, self._poller)
         self._sockets.add(client)
         try:

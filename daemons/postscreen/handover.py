@@ -38,7 +38,7 @@ class _Carrier(asyncio.Protocol):
 
 async def hand_over(
     service: str,
-    sock: socket.socket,
+    sock: socket.SocketType,
     ends: Ends,
     said: Sequence[str] = (),
     tls: Sequence[TlsSession] = (),

@@ -187,7 +187,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         spawn=runtime.spawn,
     )
 
-    def stream(sock: socket.socket) -> asyncio.Protocol:
+    def stream(sock: socket.SocketType) -> asyncio.Protocol:
         client = RequestConnection(sock, handlers)
         if client.trusted:
             clients.add(client)

@@ -51,7 +51,7 @@ class _Triggers:
 class RequestConnection(asyncio.Protocol):
     """The connection of one client."""
 
-    def __init__(self, sock: socket.socket, handlers: RequestHandlers) -> None:
+    def __init__(self, sock: socket.SocketType, handlers: RequestHandlers) -> None:
         self._handlers = handlers
         self._unframer = Unframer(CODEC)
         self._transport: asyncio.Transport | None = None

@@ -42,7 +42,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         channels.stop()
 
     runtime.spawn(stop())
-    return Handlers(stream=channels.accept)
+    return Handlers(connection=channels.accept)
 
 
 SERVICE: Final = Service("qmqpd", prepare, start, network=True)

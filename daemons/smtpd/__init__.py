@@ -51,7 +51,7 @@ def make_server(prepared: Prepared) -> Server:
 async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     """Begin to serve."""
     front = Front(make_server(prepared), runtime)
-    return Handlers(stream=front.channels.accept, passed=front.channels.take_over)
+    return Handlers(connection=front.channels.accept, passed=front.channels.take_over)
 
 
 class Front:

@@ -22,6 +22,7 @@ from libmail.log import LOG, printable
 from libmail.net.channel import ClientChannel, ClientGone, ClientSilent, ServerStopping
 from libmail.net.channel_watch import ChannelWatch
 from libmail.net.ends import Ends
+from libmail.net.poller import Poller
 from libmail.net.unix_stream import UnixStream
 from libmail.net.wakeup import Wakeup
 from libmail.service.connection import Connection
@@ -81,8 +82,9 @@ class Proxy:
 
     def __init__(self, handshakes: Handshakes | None, runtime: Runtime) -> None:
         self._handshakes = handshakes
-        self._loop = asyncio.get_running_loop()
-        self._channels = ChannelWatch(self._loop)
+        loop = asyncio.get_running_loop()
+        self._poller = Poller(loop)
+        self._channels = ChannelWatch(loop)
         self._runtime = runtime
         runtime.spawn(self._stop())
 
@@ -123,8 +125,8 @@ class Proxy:
             self._channels.discard(channel)
             closed.set()
 
-        channel = ClientChannel(self._loop, timeout, self._channels.add, ended, Ends())
-        await self._loop.connect_accepted_socket(lambda: channel, network)
+        channel = ClientChannel(network, self._poller, timeout, ended, Ends())
+        self._channels.add(channel)
         try:
             address = client.partition("[")[2].partition("]")[0]
             inside, tls = await handshakes.perform(channel, client, timeout, address=address)

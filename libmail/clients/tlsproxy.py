@@ -21,7 +21,7 @@ class TlsProxyClient:
     def __init__(self, path: str) -> None:
         self._pool = ServicePool(path, idle=0, timeout=_PATIENCE, wait=False)
 
-    async def begin(self, sock: socket.socket, client: str, timeout: float) -> socket.socket:
+    async def begin(self, sock: socket.SocketType, client: str, timeout: float) -> socket.socket:
         """Hand a client's socket over, of which the caller closes its own copy.
 
         client, timeout: see TlsProxyRequest. Returns the socket that carries the data within TLS,

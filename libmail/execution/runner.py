@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -264,7 +264,7 @@ def _not_started(err: Exception, name: str, program: str, function: str) -> Comm
 
 async def run_on_socket(
     argv: Sequence[str],
-    connection: socket.socket,
+    connection: socket.SocketType,
     user: Identity,
     environment: Mapping[str, str],
     place: Surroundings,
@@ -273,7 +273,7 @@ async def run_on_socket(
 
     Its output is not known. Raises CommandFailed when it cannot be started.
     """
-    with connection:
+    with closing(connection):
         try:
             fd = connection.fileno()
             process = _Start(argv, user, environment, place).run(fd, fd)

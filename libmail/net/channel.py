@@ -1,4 +1,7 @@
-"""The connection to a client, on an asyncio transport.
+"""The connection to a client.
+
+It reads and writes its socket itself, which a `Poller` watches with those of all other clients: a
+session is short, and an asyncio transport costs more than its dialogue.
 
 Two rules keep a client from monopolizing the process. A session with much to do yields to the
 others (`give_way`), and nothing is read for it meanwhile. And nothing is read from a client that
@@ -8,13 +11,15 @@ is cut.
 
 import asyncio
 import fcntl
+import socket
 import struct
 import termios
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from libmail.ipc.messages import TlsSession
 from libmail.net.ends import Ends, ends_of
+from libmail.net.poller import READ, WRITE, Poller
 from libmail.net.wakeup import Wakeup
 
 __all__ = [
@@ -27,6 +32,10 @@ __all__ = [
 ]
 
 _MOST_PENDING: Final = 1 << 16  # octets received while the session is busy
+_READ: Final = 1 << 16
+_HIGH: Final = 1 << 16  # octets not sent yet, from which the client counts as slow
+_LOW: Final = 1 << 14  # to which they have to go down
+_AT_ONCE: Final = int(socket.MSG_DONTWAIT)  # so that nobody has to make the socket non-blocking
 _COUNT: Final = struct.Struct("i")
 
 
@@ -94,7 +103,7 @@ class RequestLimit:
         self.left = min(self.left + octets / self._rate, self._limit)
 
 
-class ClientChannel(asyncio.Protocol):
+class ClientChannel:
     """A client's connection. `deadline` is looked at now and then by whoever owns it.
 
     request_limit: holds instead of the limit for each wait, where there is one. passed: another
@@ -102,121 +111,157 @@ class ClientChannel(asyncio.Protocol):
     that was within TLS, which yet another program goes on to carry.
     """
 
-    __slots__ = (
-        "_blocked",
-        "_closing",
-        "_connected",
-        "_data",
-        "_ended",
-        "_eof",
-        "_idle",
-        "_kept",
-        "_limit",
-        "_loop",
-        "_over",
-        "_paused",
-        "_stopping",
-        "_wakeup",
-        "deadline",
-        "ends",
-        "passed",
-        "request_limit",
-        "said",
-        "tls",
-        "transport",
-    )
+    __slots__ = ("_blocked", "_closing", "_data", "_ended", "_eof", "_events", "_fd", "_idle",
+                 "_kept", "_limit", "_loop", "_out", "_over", "_paused", "_poller", "_sock",
+                 "_stopping", "_wakeup", "deadline", "ends", "passed", "request_limit",
+                 "said", "tls")  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        sock: socket.SocketType,
+        poller: Poller,
         limit: float,
-        connected: Callable[["ClientChannel"], None],
         ended: Callable[["ClientChannel"], None],
         ends: Ends | None = None,
     ) -> None:
-        """limit: smtpd_timeout. connected: starts the session.
+        """sock: owned from now on. limit: smtpd_timeout.
 
-        ended: called once, when the connection is closed and its session, if any, is over.
+        ended: called once, when the connection is closed and its session is over.
         ends: None for those that the socket has.
         """
-        self.ends = Ends() if ends is None else ends
+        self.ends = ends_of(sock) if ends is None else ends
         self.passed = ends is not None
         self.said: tuple[str, ...] = ()
         self.tls: tuple[TlsSession, ...] = ()
-        self._loop = loop
+        self._sock: socket.SocketType | None = sock
+        self._fd = sock.fileno()
+        self._poller = poller
+        self._loop = poller.loop
         self._limit = limit
-        self._connected: Callable[[ClientChannel], None] | None = connected
         self._ended = ended
-        self.transport: asyncio.Transport | None = None
         self._data: list[bytes] = []
         self._kept = 0  # octets of _data that nobody waited for
-        self._eof = False
-        self._paused = False
+        self._out = b""  # what the socket did not take yet
+        self._events = READ  # that the poller watches for
+        self._eof = self._paused = self._idle = self._closing = self._over = self._stopping = False
         self._blocked = False  # the client does not take what we send
-        self._idle = False
-        self._closing = False
-        self._over = False
-        self._stopping = False
-        self._wakeup = Wakeup(loop)
+        self._wakeup = Wakeup(poller.loop)
         self.deadline = 0.0  # of the loop's clock, for who waits, or for closing
         self.request_limit: RequestLimit | None = None
+        poller.watch(self._fd, READ, self)
 
-    # asyncio.Protocol
+    # for the poller
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
-        self.transport = cast(asyncio.Transport, transport)
-        if not self.passed:
-            self.ends = ends_of(transport)
-        connected, self._connected = self._connected, None
-        if connected is not None:
-            connected(self)
+    def ready(self, events: int) -> None:
+        """Called by the poller."""
+        if events != READ and self._events & WRITE:
+            self._flush()
+        if events != WRITE and self._events & READ:
+            self._receive()
 
-    def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+    def expire(self) -> None:
+        """Called by the poller for deadlines that it was told of, which those here are not."""
+
+    def _receive(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            data = sock.recv(_READ, _AT_ONCE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._end()
+            return
+        if not data:
+            self._eof = True  # a client that has said all may still wait for our replies
+            self._watch()
+            self._wakeup.wake()
+            return
         self._data.append(data)
         if not self._wakeup.wake():
             self._kept += len(data)
             if self._kept > _MOST_PENDING:
                 self._pause()  # let the client wait, rather than fill our memory
 
-    def eof_received(self) -> bool | None:
-        """Called by the loop. A client that has said all may still wait for our replies."""
-        self._eof = True
-        self._wakeup.wake()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop; also when the connection could not be set up."""
-        self._eof = True
-        self._blocked = False
-        self.transport = None
-        if self._over or self._connected is not None:
-            self._connected = None
-            self._ended(self)
-        self._wakeup.wake()
-
-    def pause_writing(self) -> None:
-        """Called by the loop."""
-        self._blocked = True
-
-    def resume_writing(self) -> None:
-        """Called by the loop."""
-        self._blocked = False
-        self._wakeup.wake()
+    def _flush(self) -> None:
+        """Send what waits."""
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            self._out = self._out[sock.send(self._out, _AT_ONCE) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._end()
+            return
+        if self._closing and not self._out:
+            self._end()
+            return
+        self._watch()
+        if self._blocked and len(self._out) <= _LOW:
+            self._blocked = False
+            self._wakeup.wake()
 
     def _pause(self) -> None:
-        transport = self.transport
-        if not (self._paused or self._eof or transport is None or transport.is_closing()):
-            self._paused = True
-            transport.pause_reading()
+        self._paused = True
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have the poller watch for what is of interest now."""
+        events = 0 if self._paused or self._eof else READ
+        if self._out:
+            events |= WRITE
+        before, self._events = self._events, events
+        if events == before or self._sock is None:
+            return
+        if not before:
+            self._poller.watch(self._fd, events, self)
+        elif events:
+            self._poller.change(self._fd, events)
+        else:
+            self._poller.unwatch(self._fd)
+
+    def _end(self) -> None:
+        """Close, whether or not what was written has been sent."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if self.passed and self._events:
+            self._poller.unwatch(self._fd)  # the other program may still have it open
+        else:
+            self._poller.forget(self._fd)
+        sock.close()
+        self._eof = True
+        self._blocked = False
+        if self._over:
+            self._ended(self)
+        elif self._wakeup.waiting:
+            self._loop.call_soon(self._wakeup.wake)
 
     # for the session
 
     def write(self, data: bytes) -> None:
         """Send; does not wait: `read` and `give_way` do, when the client is slow."""
-        if self.transport is not None:
-            self.transport.write(data)
+        sock = self._sock
+        if sock is None:
+            return
+        if self._out:
+            self._out += data
+        else:
+            try:
+                sent = sock.send(data, _AT_ONCE)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._end()
+                return
+            if sent == len(data):
+                return
+            self._out = data[sent:]
+            self._watch()
+        self._blocked = len(self._out) > _HIGH
 
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
@@ -224,13 +269,13 @@ class ClientChannel(asyncio.Protocol):
         if self._blocked:
             await self._written()
         if not self._data:
-            if self._eof or self.transport is None:
+            if self._eof:
                 raise ClientGone
             if idle and self._stopping:
                 raise ServerStopping
-            if self._paused and not self.transport.is_closing():
+            if self._paused:
                 self._paused = False
-                self.transport.resume_reading()
+                self._watch()
             if self.request_limit is None:
                 self.deadline = self._loop.time() + self._limit
                 await self._wakeup
@@ -257,7 +302,7 @@ class ClientChannel(asyncio.Protocol):
         self._pause()
         while self._blocked:
             await self._wait()
-        if self.transport is None:
+        if self._sock is None:
             raise ClientGone
 
     async def give_way(self) -> None:
@@ -272,10 +317,9 @@ class ClientChannel(asyncio.Protocol):
         """Whether the client has sent something that was not read yet."""
         if self._data:
             return True
-        sock = None if self.transport is None else self.transport.get_extra_info("socket")
-        if sock is None:
+        if self._sock is None:
             return False
-        waiting = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(_COUNT.size))
+        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(_COUNT.size))
         return bool(_COUNT.unpack(waiting)[0])
 
     def discard_input(self) -> None:
@@ -287,9 +331,11 @@ class ClientChannel(asyncio.Protocol):
         """Close after what was written has been sent, or the client did not take it in time."""
         if not self._closing:
             self._closing = True
-            self.deadline = self._loop.time() + self._limit
-            if self.transport is not None:
-                self.transport.close()
+            if self._out:
+                self._pause()
+                self.deadline = self._loop.time() + self._limit
+            else:
+                self._end()
 
     # for its owner
 
@@ -301,7 +347,7 @@ class ClientChannel(asyncio.Protocol):
         """Nobody uses the connection any more."""
         self.close()
         self._over = True
-        if self.transport is None:
+        if self._sock is None:
             self._ended(self)
 
     def check_deadline(self, now: float) -> None:
@@ -309,7 +355,7 @@ class ClientChannel(asyncio.Protocol):
         if now <= self.deadline or not (self._closing or self._wakeup.waiting):
             return
         if self._blocked or self._closing:
-            self._cut()
+            self._end()
         if not self._closing:
             self._wakeup.fail(ClientSilent())
 
@@ -317,11 +363,6 @@ class ClientChannel(asyncio.Protocol):
         """End the wait of an idle session, now or when it comes to it."""
         self._stopping = True
         if self._closing:
-            self._cut()
+            self._end()
         elif self._idle:
             self._wakeup.fail(ServerStopping())
-
-    def _cut(self) -> None:
-        """Close, whether or not what was written has been sent."""
-        if self.transport is not None:
-            self.transport.abort()

@@ -5,13 +5,10 @@ They need not be those of the socket: a proxy or postscreen may have told others
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Final, NamedTuple
 
 __all__ = ["Ends", "address_literal", "ends_of", "plain_address"]
-
-_THIS_HOST: Final = ("127.0.0.1", "0")
 
 
 class Ends(NamedTuple):
@@ -21,6 +18,9 @@ class Ends(NamedTuple):
     client_port: str = ""
     server_address: str = ""
     server_port: str = ""
+
+
+_LOCAL: Final = Ends("127.0.0.1", "0", "127.0.0.1", "0")
 
 
 def plain_address(address: str) -> str:
@@ -36,15 +36,15 @@ def address_literal(address: str) -> str:
     return f"IPv6:{address}" if ":" in address else address
 
 
-def ends_of(transport: asyncio.BaseTransport) -> Ends:
-    """The ends of a socket; those of a UNIX socket are both this host."""
-    return Ends(*_end(transport, "peername"), *_end(transport, "sockname"))
+def ends_of(sock: socket.SocketType) -> Ends:
+    """The ends of a connection, empty where the client is gone already.
 
-
-def _end(transport: asyncio.BaseTransport, which: str) -> tuple[str, str]:
-    name = transport.get_extra_info(which)
-    if isinstance(name, tuple) and len(name) >= 2:
-        return plain_address(str(name[0])), str(name[1])
-    sock = transport.get_extra_info("socket")
-    # A service of type unix has clients of this host; another one is gone already.
-    return _THIS_HOST if sock is not None and sock.family == socket.AF_UNIX else ("", "")
+    Those of a UNIX socket, as of a service of type unix, are both this host.
+    """
+    if sock.family == socket.AF_UNIX:
+        return _LOCAL
+    try:
+        client, server = sock.getpeername(), sock.getsockname()
+    except OSError:
+        return Ends()
+    return Ends(plain_address(client[0]), str(client[1]), plain_address(server[0]), str(server[1]))

@@ -2,7 +2,8 @@
 
 asyncio's transports read without room for descriptors, so that the kernel drops them. This one is
 for connections between our own programs; it costs as much as theirs (6.5 µs for a small message and
-its answer). It speaks to the same kind of protocol, and has of asyncio.Transport what those use.
+its answer). It speaks to the same kind of protocol, and has of asyncio.Transport what those use. A
+service of type inet has it for TCP.
 
 Descriptors arrive with the bytes they were sent with or earlier, never later: a message that
 announces some finds them in `take_descriptors`. Only who may send them gets room for them.
@@ -45,7 +46,7 @@ class UnixStream:
     """One connection. It belongs to the running loop; closing it is up to its protocol."""
 
     def __init__(
-        self, sock: socket.socket, protocol: asyncio.Protocol, *, descriptors: bool = False
+        self, sock: socket.SocketType, protocol: asyncio.Protocol, *, descriptors: bool = False
     ) -> None:
         """sock: connected, does not block; owned from now on. descriptors: the peer may send some.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 
 from libmail.net.channel import ClientChannel
 from libmail.net.channel_watch import ChannelWatch
+from libmail.net.poller import Poller
 from libmail.service.passing import Passed
 from libmail.service.skeleton import Runtime
 
@@ -28,19 +29,20 @@ class ClientChannels:
         self._runtime = runtime
         self._limit = limit
         self._session = session
-        self._loop = asyncio.get_running_loop()
-        self._channels = ChannelWatch(self._loop)
-        self._callbacks = self._connected, self._ended  # bound once, for thousands of clients
+        loop = asyncio.get_running_loop()
+        self._poller = Poller(loop)
+        self._channels = ChannelWatch(loop)
+        self._over = self._ended  # bound once, for thousands of clients
 
-    def accept(self, _: socket.socket) -> asyncio.Protocol:
+    def accept(self, sock: socket.SocketType) -> None:
         """A client has connected."""
-        return ClientChannel(self._loop, self._limit, *self._callbacks)
+        self._begin(ClientChannel(sock, self._poller, self._limit, self._over))
 
-    def take_over(self, client: Passed) -> asyncio.Protocol:
+    def take_over(self, client: Passed) -> None:
         """Another program hands a client over."""
-        channel = ClientChannel(self._loop, self._limit, *self._callbacks, client.ends)
+        channel = ClientChannel(client.sock, self._poller, self._limit, self._over, client.ends)
         channel.said, channel.tls = client.said, client.tls
-        return channel
+        self._begin(channel)
 
     def stop(self) -> None:
         """End the sessions that wait for a command."""
@@ -50,7 +52,7 @@ class ClientChannels:
         self._channels.discard(channel)
         self._runtime.session_ended()
 
-    def _connected(self, channel: ClientChannel) -> None:
+    def _begin(self, channel: ClientChannel) -> None:
         self._channels.add(channel)
         self._runtime.spawn(self._serve(channel))
 

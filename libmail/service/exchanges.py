@@ -28,7 +28,7 @@ def exchanges(
     network: bool = False,
     anyone: bool = False,
     asked: bool = True,
-) -> Callable[[socket.socket], asyncio.Protocol]:
+) -> Callable[[socket.SocketType], asyncio.Protocol]:
     """For `Handlers.stream`: run `handle` as the session of every connection.
 
     Only the mail system itself and root may connect, and no service that faces the network, whose
@@ -56,7 +56,7 @@ class _Sessions:
         self._handle = handle
         self._connections: set[Connection] = set()
 
-    def accept(self, sock: socket.socket) -> asyncio.Protocol:
+    def accept(self, sock: socket.SocketType) -> asyncio.Protocol:
         """Serve a connection, or refuse that of a user."""
         connection = Connection(self.name, serving=True)
         if peer_credentials(sock).uid in self.allowed:
@@ -104,7 +104,7 @@ class _PublicSessions:
         self._asked = asked
         self._users = UserConnections(sessions.name)
 
-    def accept(self, sock: socket.socket) -> asyncio.Protocol:
+    def accept(self, sock: socket.SocketType) -> asyncio.Protocol:
         """Serve a connection, unless its user has too many."""
         sessions = self._sessions
         connection = Connection(sessions.name, serving=True)

@@ -31,14 +31,14 @@ _PATIENCE: Final = 10.0  # seconds from the connection to the message
 class Passed(NamedTuple):
     """A client. sock: does not block. ends, said, tls: see PassedClient."""
 
-    sock: socket.socket
+    sock: socket.SocketType
     ends: Ends
     said: tuple[str, ...] = ()
     tls: tuple[TlsSession, ...] = ()
 
 
 async def receive_client(
-    carrier: socket.socket, trusted: Collection[int], name: str
+    carrier: socket.SocketType, trusted: Collection[int], name: str
 ) -> Passed | None:
     """The client that comes over this connection, which is closed; None, with a warning, if none.
 

@@ -95,16 +95,16 @@ class Handlers:
     `Runtime.session_ended` exactly once. connection: instead of it, takes the socket as it is (it
     blocks), and over; the same goes for it. datagram: takes one datagram, and the user id of its
     sender, -1 if nobody can say. descriptors: clients of UNIX sockets may send open files. passed:
-    as stream, for a client that another program has accepted, with what that says of it; only with
-    it can the service be of type pass. drain: awaited before the process exits, after the last
+    takes a client that another program has accepted, with what that says of it; only with it can
+    the service be of type pass. drain: awaited before the process exits, after the last
     session.
     """
 
-    stream: Callable[[socket.socket], asyncio.Protocol] | None = None
-    connection: Callable[[socket.socket], None] | None = None
+    stream: Callable[[socket.SocketType], asyncio.Protocol] | None = None
+    connection: Callable[[socket.SocketType], None] | None = None
     datagram: Callable[[bytes, int], None] | None = None
     descriptors: bool = False
-    passed: Callable[[Passed], asyncio.Protocol] | None = None
+    passed: Callable[[Passed], None] | None = None
     drain: Callable[[], Awaitable[None]] | None = None
 
 
@@ -190,6 +190,7 @@ class Runtime:
         self._max_idle = launch.max_idle
         self._approved = startup.approved
         self._loop = asyncio.get_running_loop()
+        self._kinds = {one: (int(one.family), int(one.type), one.proto) for one in launch.listeners}
         self._handlers = Handlers()
         self._done = self._loop.create_future()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -354,13 +355,15 @@ class Runtime:
             if not self._accepting:
                 return
             try:
-                connection, _ = listener.accept()
+                fd, _ = listener._accept()  # type: ignore[attr-defined]  # what accept() calls
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 self._burst = 1
                 return
             except OSError as err:
                 self._accept_failed(err)
                 return
+            # What socket.socket is built upon; that would be half of the cost of a connection.
+            connection = socket.SocketType(*self._kinds[listener], fd)
             self._begin_session()
             if self._launch.passing:
                 self.spawn(self._take_over(connection))
@@ -371,14 +374,14 @@ class Runtime:
         # A single client costs no needless accept(2); under load, accept many at a time.
         self._burst = min(2 * self._burst, _ACCEPT_BURST)
 
-    async def _take_over(self, carrier: socket.socket) -> None:
+    async def _take_over(self, carrier: socket.SocketType) -> None:
         """Receive the client that another program hands over on this connection, and serve it."""
         accept = self._handlers.passed
         found = await receive_client(carrier, self.trusted | self.network, self.service)
         if found is None or accept is None:
             self.session_ended()
             return
-        self._attach(found.sock, lambda _: accept(found))
+        accept(found)
 
     def _accept_failed(self, err: OSError) -> None:
         """Out of descriptors or memory: pause, rather than spin on a readable socket."""
@@ -391,32 +394,10 @@ class Runtime:
             self._resume_accepting()
 
     def _attach(
-        self, connection: socket.socket, stream: Callable[[socket.socket], asyncio.Protocol]
+        self, connection: socket.SocketType, stream: Callable[[socket.SocketType], asyncio.Protocol]
     ) -> None:
-        protocol = stream(connection)
-        if connection.family == socket.AF_UNIX:
-            connection.setblocking(False)
-            UnixStream(connection, protocol, descriptors=self._handlers.descriptors)
-            return
-        attaching = self._loop.connect_accepted_socket(lambda: protocol, connection)
-        self._advance(attaching, connection, protocol)
-
-    def _advance(
-        self,
-        attaching: Coroutine["asyncio.Future[None]", None, object],
-        connection: socket.socket,
-        protocol: asyncio.Protocol,
-    ) -> None:
-        """Go on by hand: the loop waits only once while it attaches, which is not worth a task."""
-        try:
-            waiter = attaching.send(None)
-        except StopIteration:
-            pass
-        except OSError as err:
-            connection.close()
-            protocol.connection_lost(err)
-        else:
-            waiter.add_done_callback(lambda _: self._advance(attaching, connection, protocol))
+        connection.setblocking(False)
+        UnixStream(connection, stream(connection), descriptors=self._handlers.descriptors)
 
     def _read_fifo(self, fifo: int) -> None:
         """Hand on what was written to a named pipe as if it came over a connection."""

@@ -193,8 +193,7 @@ class Instance:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         client = Passed(theirs, Ends("192.0.2.9", "4711", "192.0.2.1", "25"), said)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: self.front.channels.take_over(client), theirs)
+        self.front.channels.take_over(client)
         return await asyncio.open_connection(sock=ours)
 
 
@@ -238,11 +237,13 @@ async def running(folder: Path, main_cf: str = "") -> AsyncIterator[Instance]:
     )
     server = make_server(prepared)
     front = Front(server, runtime)  # type: ignore[arg-type]
-    tcp = await loop.create_server(lambda: front.channels.accept(None), "127.0.0.1", 0)  # type: ignore[arg-type]
-    serving.append(tcp)
+    listener = socket.create_server(("127.0.0.1", 0))
+    loop.add_reader(listener, lambda: front.channels.accept(listener.accept()[0]))
     try:
-        yield Instance(tcp.sockets[0].getsockname()[1], mail, runtime, server, front)
+        yield Instance(listener.getsockname()[1], mail, runtime, server, front)
     finally:
+        loop.remove_reader(listener)
+        listener.close()
         for one in serving:
             one.close()
         assert isinstance(server.rewrite, RewriteClient)

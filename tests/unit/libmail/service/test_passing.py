@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 
@@ -41,7 +42,7 @@ def test_a_client_is_taken_over() -> None:
     with ours, theirs:
         passed = received(CODEC.encode(GOOD), [theirs.fileno()])
         assert passed is not None
-        with passed.sock:
+        with contextlib.closing(passed.sock):
             passed.sock.send(b"220")
             assert ours.recv(3) == b"220"
         assert passed.ends == Ends("192.0.2.1", "1025", "2001:db8::1", "25")

@@ -15,6 +15,7 @@ from libmail.config import Config
 from libmail.ipc.messages import CODEC, FlushReply, PassedClient
 from libmail.log import LOG, Fatal
 from libmail.net.ends import Ends
+from libmail.net.unix_stream import UnixStream
 from libmail.privileges import Jail
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
@@ -93,10 +94,10 @@ class Process:
             return Handlers(datagram=lambda data, _: datagrams.append(data))
         return Handlers(stream=lambda _: Echo(runtime), passed=self._passed)
 
-    def _passed(self, client: Passed) -> Echo:
+    def _passed(self, client: Passed) -> None:
         assert self.passed is not None
         self.passed.append(client.ends)
-        return Echo(self.runtime)
+        UnixStream(client.sock, Echo(self.runtime))
 
     async def run(self) -> None:
         await self.runtime.run(self._start)
