@@ -50,5 +50,6 @@ async def arrive(session: "Session") -> Reply | None:
             session.tally.kinds |= {"policy"}
             return refused
     dialogue.core.treat_newlines(await server.clients.newlines(client))
-    session.authorization = await server.clients.authorization(client)
+    if server.clients.authorizes_some:
+        session.authorization = await server.clients.authorization(client)
     return None

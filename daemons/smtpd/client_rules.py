@@ -22,8 +22,10 @@ from libmail.lookup.xclient import Forwarded
 from libmail.net.cache import ExpiringCache
 from libmail.smtp.server import BareNewline
 
-__all__ = ["Authorization", "ClientRules"]
+__all__ = ["NOT_AUTHORIZED", "Authorization", "ClientRules"]
 
+_XCLIENT: Final = "smtpd_authorized_xclient_hosts"
+_XFORWARD: Final = "smtpd_authorized_xforward_hosts"
 _CACHE_SIZE: Final = 5000
 _CACHE_LIFE: Final = 60.0
 
@@ -44,36 +46,43 @@ class Authorization:
     xforward: bool = False
 
 
-_NONE: Final = Authorization()
+NOT_AUTHORIZED: Final = Authorization()
 
 
 class ClientRules:
-    """Decides about clients, independent of any session."""
+    """Decides about clients, independent of any session.
+
+    authorizes_some: there are clients with an authorization.
+    """
 
     def __init__(self, params: SmtpdParams, lookups: Lookups) -> None:
         self.params = params
         self.lookups = lookups
         self._discard = keyword_set(params.smtpd_discard_ehlo_keywords)
+        self._discards_some = lookups.has("smtpd_discard_ehlo_keyword_address_maps")
+        self._verp_for_some = lookups.has("smtpd_authorized_verp_clients")
+        self.authorizes_some = lookups.has(_XCLIENT) or lookups.has(_XFORWARD)
         self._newlines: ExpiringCache[str, BareNewline] = ExpiringCache(_CACHE_SIZE, _CACHE_LIFE)
         self._contexts: ExpiringCache[str, str] = ExpiringCache(_CACHE_SIZE, _CACHE_LIFE)
 
     async def discarded(self, address: str) -> frozenset[str]:
         """EHLO keywords that are hidden from a client."""
+        if not self._discards_some:
+            return self._discard
         return _logged(await discarded_keywords(self.lookups, address, self._discard))
 
     async def authorization(self, client: Client) -> Authorization:
         """Whether a client may use XCLIENT and XFORWARD."""
-        xclient, xforward = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
-        if not self.lookups.has(xclient) and not self.lookups.has(xforward):
-            return _NONE
         return Authorization(
-            _logged(await authorized(self.lookups, xclient, client)),
-            _logged(await authorized(self.lookups, xforward, client)),
+            _logged(await authorized(self.lookups, _XCLIENT, client)),
+            _logged(await authorized(self.lookups, _XFORWARD, client)),
         )
 
     async def allows_verp(self, client: Client) -> bool:
         """Whether the client may ask for VERP."""
-        return _logged(await authorized(self.lookups, "smtpd_authorized_verp_clients", client))
+        return self._verp_for_some and _logged(
+            await authorized(self.lookups, "smtpd_authorized_verp_clients", client)
+        )
 
     async def newlines(self, client: Client) -> BareNewline:
         """How bare newlines of a client are treated (smtpd_forbid_bare_newline)."""

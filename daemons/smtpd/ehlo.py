@@ -72,15 +72,8 @@ def logged(discard: frozenset[str]) -> str:
 
 def ehlo_reply(session: "Session") -> Reply:
     """The reply to EHLO for the client of the session."""
-    lines = {verb.keyword: verb for verb in session.verbs.values() if verb.keyword}
-    found = [session.server.params.myhostname]
-    for keyword in _ORDER:
-        if keyword in session.discard:
-            continue
-        verb = lines.get(keyword)
-        extension = _EXTENSIONS.get(keyword)
-        if verb is not None:
-            found.append(verb.announced(session))
-        elif extension is not None:
-            found.append(extension(session))
-    return Reply(250, "", "\n".join([line for line in found if line]))
+    verbs = {verb.keyword: verb.announced for verb in session.verbs.values() if verb.keyword}
+    known = {**_EXTENSIONS, **verbs}
+    shown = [word for word in _ORDER if word in known and word not in session.discard]
+    lines = [known[word](session) for word in shown]
+    return Reply(250, "", "\n".join([session.server.params.myhostname, *filter(None, lines)]))

@@ -29,8 +29,8 @@ _SPACE: Final = " \t\r"
 
 def is_plain(session: "Session", event: Command) -> bool:
     """Whether a command line needs none of what `read` does but to be decoded and recorded."""
-    odd = event.too_long or event.bare_newline or session.server.commands.filters
-    return not odd and event.line.isascii()
+    commands = session.server.commands
+    return event.line.isascii() and not (event.too_long or event.bare_newline or commands.filters)
 
 
 async def read(session: "Session", event: Command) -> str | Reply:
@@ -135,8 +135,7 @@ def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
         return session.overdue or by_policy(
             Reply(503, "5.7.0", f"Error: access denied for {session.facts.client.shown}")
         )
-    must_encrypt = session.server.options.must_encrypt and session.facts.tls is None
-    if must_encrypt and not verb.before_tls:
+    if session.server.options.must_encrypt and not (verb.before_tls or session.facts.tls):
         return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
     if argument and verb.no_argument:
         return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))

@@ -1,5 +1,7 @@
 """The Received: header that smtpd(8) puts in front of a message, RFC 5321 §4.4."""
 
+from typing import NamedTuple
+
 from daemons.smtpd.tls_setup import TlsSetup
 from libmail.lookup.facts import Facts, Tls
 from libmail.net.ends import address_literal
@@ -7,29 +9,35 @@ from libmail.text.printable import printable_octets
 from libmail.text.quoting import header_address
 from libmail.tls.facts import client_comment
 
-__all__ = ["received"]
+__all__ = ["Station", "received"]
+
+
+class Station(NamedTuple):
+    """What the header says of us, and how much it tells of clients.
+
+    name_sender: as whom a client has logged in. tls: says whether what was agreed upon is told.
+    """
+
+    hostname: str
+    mail_name: str
+    hide_client: bool
+    name_sender: bool
+    tls: TlsSetup
 
 
 def received(
+    station: Station,
     facts: Facts,
     *,
-    hostname: str,
-    mail_name: str,
     smtputf8: bool,
     queue_id: str,
     recipient: str | None,
     date: str,
-    hide_client: bool,
-    name_sender: bool,
-    tls: TlsSetup,
 ) -> bytes:
     """The header in wire form. queue_id: "" for a message that has none. recipient: the only one,
     internal form; None: several.
-
-    name_sender: tell as whom the client has logged in. tls: says whether what was agreed upon with
-    it is told.
     """
-    client = facts.client
+    client, (hostname, mail_name, hide_client, name_sender, tls) = facts.client, station
     ident = f" id {queue_id}" if queue_id else ""
     protocol = _protocol(facts, smtputf8=smtputf8)
     lines = []

@@ -13,6 +13,7 @@ from daemons.smtpd.logins import Logins
 from daemons.smtpd.params import SmtpdParams
 from daemons.smtpd.prepared import Options, Prepared
 from daemons.smtpd.rates import Rates
+from daemons.smtpd.received import Station
 from daemons.smtpd.tls_setup import TlsSetup
 from daemons.smtpd.transaction import RouteFinder
 from libmail.clients.anvil import AnvilClient
@@ -55,7 +56,9 @@ class Server:
     flush: FlushClient = field(init=False)
     postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
+    station: Station = field(init=False)
     options: Options = field(init=False)
+    _pid: int = field(default_factory=os.getpid)
     _date: tuple[int, str] = (0, "")
     _space_checked: float = 0.0
     _space: int = 0
@@ -88,6 +91,13 @@ class Server:
         )
         self.clients = ClientRules(params, self.lookups)
         self.commands = CommandRules(self.lookups)
+        self.station = Station(
+            params.myhostname,
+            params.mail_name,
+            params.smtpd_hide_client_session,
+            self.logins.params.smtpd_sasl_authenticated_header,
+            self.tls,
+        )
         self.flush = FlushClient(prepared.flush_params, prepared.flush_domains)
         self.postmaster = Postmaster(prepared.notice_params, self.cleanup)
 
@@ -98,7 +108,7 @@ class Server:
         """A unique id, by which a policy server knows requests about the same message."""
         self._messages += 1
         now = time.time_ns() // 1000
-        return f"{os.getpid():x}.{now // 1000000:x}.{now % 1000000:x}.{self._messages:x}"
+        return f"{self._pid:x}.{now // 1000000:x}.{now % 1000000:x}.{self._messages:x}"
 
     # time and space
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, NoReturn
 from daemons.smtpd.answer import CLOSING, Answer, SessionEnded, answer, decided
 from daemons.smtpd.arrival import arrive
 from daemons.smtpd.before_queue import source_of
-from daemons.smtpd.client_rules import Authorization
+from daemons.smtpd.client_rules import NOT_AUTHORIZED
 from daemons.smtpd.dialogue import Dialogue
 from daemons.smtpd.events import (
     LINES,
@@ -95,18 +95,14 @@ class Session:
         self.transaction: Transaction | None = None
         self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
         self.rates: ClientRates | None = None
-        self.complete = False
         self.forwarded: Forwarded | None = None
-        self.authorization = Authorization()
+        self.authorization = NOT_AUTHORIZED
         self.milters: SessionMilters | None = None
         self.extras = NO_EXTRAS
         self.login = Login()
         self.discard: frozenset[str] = frozenset()
-        self.may_verp = False
-        self.receiving = False
-        self.line = ""
-        self.access_denied = False
-        self.unidentified = ""
+        self.line = self.unidentified = ""
+        self.access_denied = self.complete = self.may_verp = self.receiving = False
         self._ending = False  # the client has said QUIT
         self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
 
@@ -261,14 +257,13 @@ class Session:
     async def answer_to(self, event: Command) -> Answer:
         """The answer to a command line. Raises SessionEnded."""
         if is_plain(self, event):
-            line = event.line.decode()
+            self.line = line = event.line.decode()
             self.tally.heard(event.line)
         else:
             found = await read(self, event)
             if isinstance(found, Reply):
                 return self._fault(found)
-            line = found
-        self.line = line
+            self.line = line = found
         if self.unidentified:
             await self._abort()
         word, argument = split(line)

@@ -119,5 +119,5 @@ class Tally:
     def counts(self, order: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
         """(name, successes, all) of the commands that were given, for the log."""
         given, succeeded = self._given, self._succeeded
-        names = [name for name in (*order, UNKNOWN) if name in given]
+        names = sorted(given, key=[*order, UNKNOWN].index)
         return tuple([(name.lower(), succeeded.get(name, 0), given[name]) for name in names])

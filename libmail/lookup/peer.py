@@ -44,7 +44,7 @@ def client_at(ends: Ends) -> Client:
 
 
 class Peer(NamedTuple):
-    """name: verified, or "unknown". reverse_name: what the address leads to, or "unknown"."""
+    """What `Client` has of it. name: verified. reverse_name: what the address leads to."""
 
     name: str
     reverse_name: str
@@ -79,16 +79,8 @@ class PeerNames:
             return client._replace(name_status=NameStatus.NOT_FOUND,
                                    reverse_status=NameStatus.NOT_FOUND)  # fmt: skip
         peer = self._peers.get(client.address) or await self.find(client.address)
-        return Client(
-            client.address,
-            client.port,
-            peer.name,
-            peer.reverse_name,
-            peer.name_status,
-            peer.reverse_status,
-            client.server_address,
-            client.server_port,
-        )
+        server = client.server_address, client.server_port
+        return Client(client.address, client.port, *peer, *server)
 
     async def find(self, address: str) -> Peer:
         """What an address leads to; remembered unless it may be known a moment later."""

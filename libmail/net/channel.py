@@ -112,8 +112,8 @@ class ClientChannel:
     """
 
     __slots__ = ("_blocked", "_closing", "_data", "_ended", "_eof", "_events", "_fd", "_idle",
-                 "_kept", "_limit", "_loop", "_out", "_over", "_paused", "_poller", "_sock",
-                 "_stopping", "_wakeup", "deadline", "ends", "passed", "request_limit",
+                 "_kept", "_limit", "_loop", "_open", "_out", "_over", "_paused", "_poller",
+                 "_sock", "_stopping", "_wakeup", "deadline", "ends", "passed", "request_limit",
                  "said", "tls")  # fmt: skip
 
     def __init__(
@@ -133,7 +133,8 @@ class ClientChannel:
         self.passed = ends is not None
         self.said: tuple[str, ...] = ()
         self.tls: tuple[TlsSession, ...] = ()
-        self._sock: socket.SocketType | None = sock
+        self._sock = sock
+        self._open = True
         self._fd = sock.fileno()
         self._poller = poller
         self._loop = poller.loop
@@ -156,18 +157,10 @@ class ClientChannel:
         """Called by the poller."""
         if events != READ and self._events & WRITE:
             self._flush()
-        if events != WRITE and self._events & READ:
-            self._receive()
-
-    def expire(self) -> None:
-        """Called by the poller for deadlines that it was told of, which those here are not."""
-
-    def _receive(self) -> None:
-        sock = self._sock
-        if sock is None:
+        if events == WRITE or not self._events & READ:
             return
         try:
-            data = sock.recv(_READ, _AT_ONCE)
+            data = self._sock.recv(_READ, _AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -184,13 +177,13 @@ class ClientChannel:
             if self._kept > _MOST_PENDING:
                 self._pause()  # let the client wait, rather than fill our memory
 
+    def expire(self) -> None:
+        """Called by the poller for deadlines that it was told of, which those here are not."""
+
     def _flush(self) -> None:
         """Send what waits."""
-        sock = self._sock
-        if sock is None:
-            return
         try:
-            self._out = self._out[sock.send(self._out, _AT_ONCE) :]
+            self._out = self._out[self._sock.send(self._out, _AT_ONCE) :]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -214,7 +207,7 @@ class ClientChannel:
         if self._out:
             events |= WRITE
         before, self._events = self._events, events
-        if events == before or self._sock is None:
+        if events == before or not self._open:
             return
         if not before:
             self._poller.watch(self._fd, events, self)
@@ -225,14 +218,15 @@ class ClientChannel:
 
     def _end(self) -> None:
         """Close, whether or not what was written has been sent."""
-        sock, self._sock = self._sock, None
-        if sock is None:
+        if not self._open:
             return
+        self._open = False
         if self.passed and self._events:
             self._poller.unwatch(self._fd)  # the other program may still have it open
         else:
             self._poller.forget(self._fd)
-        sock.close()
+        self._sock.close()
+        self._events = 0
         self._eof = True
         self._blocked = False
         if self._over:
@@ -244,24 +238,22 @@ class ClientChannel:
 
     def write(self, data: bytes) -> None:
         """Send; does not wait: `read` and `give_way` do, when the client is slow."""
-        sock = self._sock
-        if sock is None:
-            return
-        if self._out:
-            self._out += data
-        else:
+        if not self._out:
             try:
-                sent = sock.send(data, _AT_ONCE)
+                data = data[self._sock.send(data, _AT_ONCE) :]
             except (BlockingIOError, InterruptedError):
-                sent = 0
+                pass
             except OSError:
                 self._end()
                 return
-            if sent == len(data):
-                return
-            self._out = data[sent:]
-            self._watch()
+        if data:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Send it when the client takes it."""
+        self._out += data
         self._blocked = len(self._out) > _HIGH
+        self._watch()
 
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
@@ -269,13 +261,8 @@ class ClientChannel:
         if self._blocked:
             await self._written()
         if not self._data:
-            if self._eof:
-                raise ClientGone
-            if idle and self._stopping:
-                raise ServerStopping
-            if self._paused:
-                self._paused = False
-                self._watch()
+            if self._eof or self._stopping or self._paused:
+                self._before_waiting()
             if self.request_limit is None:
                 self.deadline = self._loop.time() + self._limit
                 await self._wakeup
@@ -287,6 +274,16 @@ class ClientChannel:
         self._data.clear()
         self._kept = 0
         return data
+
+    def _before_waiting(self) -> None:
+        """Raises ClientGone, ServerStopping."""
+        if self._eof:
+            raise ClientGone
+        if self._idle and self._stopping:
+            raise ServerStopping
+        if self._paused:
+            self._paused = False
+            self._watch()
 
     async def _wait(self) -> None:
         whole, began = self.request_limit, self._loop.time()
@@ -302,7 +299,7 @@ class ClientChannel:
         self._pause()
         while self._blocked:
             await self._wait()
-        if self._sock is None:
+        if not self._open:
             raise ClientGone
 
     async def give_way(self) -> None:
@@ -317,7 +314,7 @@ class ClientChannel:
         """Whether the client has sent something that was not read yet."""
         if self._data:
             return True
-        if self._sock is None:
+        if not self._open:
             return False
         waiting = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(_COUNT.size))
         return bool(_COUNT.unpack(waiting)[0])
@@ -347,7 +344,7 @@ class ClientChannel:
         """Nobody uses the connection any more."""
         self.close()
         self._over = True
-        if self._sock is None:
+        if not self._open:
             self._ended(self)
 
     def check_deadline(self, now: float) -> None:

@@ -67,8 +67,7 @@ class Wakeup:
     def add_done_callback(
         self, callback: Callable[["Wakeup"], object], *, context: Context | None = None
     ) -> None:
-        """Called by the task when it begins to wait."""
-        del context  # nothing here has context variables
+        """Called by the task when it begins to wait; nothing here has context variables."""
         self._callback = callback
 
     def result(self) -> None:

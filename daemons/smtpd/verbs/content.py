@@ -13,7 +13,6 @@ from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from libmail.ipc.messages import CleanupAmend, CleanupResult, CleanupStatus, Envelope, EnvelopeFlag
 from libmail.log import LOG
-from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import ClientGone
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
@@ -196,8 +195,35 @@ async def _discard(session: Session, chunks: Chunks, size: int, refused: Answer)
 
 
 async def _head(session: Session, transaction: Transaction, queue_id: str) -> Head:
+    server, extras, recipients = session.server, session.extras, transaction.recipients
+    context = await server.clients.rewrite_context(session.facts.client, session.forwarded)
+    header = received(
+        server.station,
+        session.facts,
+        smtputf8=bool(transaction.flags & _SMTPUTF8),
+        queue_id=queue_id,
+        recipient=recipients[0].address if len(recipients) == 1 else None,
+        date=server.date(),
+    )
+    if transaction.filtered is not None:
+        if session.forwarded is not None:
+            header = b""  # we are one of a row of filters, not a station on the way
+        if transaction.flags & _REQUIRETLS and server.params.requiretls_esmtp_header:
+            header += _REQUIRED
+    if extras.prepend:
+        prepend = "".join([f"{line}\r\n" for line in extras.prepend])
+        header = prepend.encode("utf-8", "surrogateescape") + header
+    return Head(
+        _envelope(session, transaction, context),
+        recipients + extras.copies() if extras.bcc else recipients,
+        header,
+        () if session.milters is None else session.milters.states(),
+    )
+
+
+def _envelope(session: Session, transaction: Transaction, context: str) -> Envelope:
     server, facts, extras = session.server, session.facts, session.extras
-    client, sasl, origin = facts.client, facts.sasl, session.forwarded or Forwarded()
+    client, sasl, origin = facts.client, facts.sasl, session.forwarded
     envelope = Envelope(
         sender=transaction.sender,
         flags=transaction.flags,
@@ -205,7 +231,7 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         arrival=transaction.arrival,
         dsn_envid=transaction.dsn_envid,
         verp_delims=transaction.verp_delims,
-        rewrite_context=await server.clients.rewrite_context(facts.client, session.forwarded),
+        rewrite_context=context,
         content_filter=extras.content_filter or server.params.content_filter,
         redirect=extras.redirect,
         client_name=client.name,
@@ -216,40 +242,20 @@ async def _head(session: Session, transaction: Transaction, queue_id: str) -> He
         protocol_name=facts.protocol,
         server_address=client.server_address,
         server_port=client.server_port,
-        sasl_method=sasl.method if sasl is not None else "",
-        sasl_username=sasl.username if sasl is not None else "",
-        sasl_sender=sasl.sender if sasl is not None else "",
+    )
+    if sasl is not None:
+        envelope = envelope._replace(
+            sasl_method=sasl.method, sasl_username=sasl.username, sasl_sender=sasl.sender
+        )
+    if origin is None:
+        return envelope
+    return envelope._replace(
         log_client_name=origin.name,
         log_client_address=origin.address,
         log_client_port=origin.port,
         log_helo_name=origin.helo,
         log_protocol_name=origin.protocol,
         log_ident=origin.ident,
-    )
-    recipients = transaction.recipients
-    header = received(
-        facts,
-        hostname=server.params.myhostname,
-        mail_name=server.params.mail_name,
-        smtputf8=bool(transaction.flags & _SMTPUTF8),
-        queue_id=queue_id,
-        recipient=recipients[0].address if len(recipients) == 1 else None,
-        date=server.date(),
-        hide_client=server.params.smtpd_hide_client_session,
-        name_sender=server.logins.params.smtpd_sasl_authenticated_header,
-        tls=server.tls,
-    )
-    if transaction.filtered is not None:
-        if session.forwarded is not None:
-            header = b""  # we are one of a row of filters, not a station on the way
-        if transaction.flags & _REQUIRETLS and server.params.requiretls_esmtp_header:
-            header += _REQUIRED
-    prepend = "".join([f"{line}\r\n" for line in extras.prepend])
-    return Head(
-        envelope,
-        recipients + extras.copies() if extras.bcc else recipients,
-        prepend.encode("utf-8", "surrogateescape") + header,
-        () if session.milters is None else session.milters.states(),
     )
 
 
@@ -284,7 +290,7 @@ async def _final(session: Session, transaction: Transaction, *, bare_newline: bo
             return _refused(bare_newline_reply(session))
         if setting == "note":
             LOG.info(f"bare <LF> received after DATA from {session.client}")
-    intake = _begin(session, transaction)
+    intake = transaction.intake or _begin(session, transaction)
     stage = Stage.LOST if intake is None else await intake.end()
     if stage is Stage.TOO_LARGE:
         found = _refused(Reply(552, "5.3.4", "Error: message file too big"))

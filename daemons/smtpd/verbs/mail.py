@@ -36,6 +36,7 @@ UNDECLARED_UTF8: Final = answer(
 _OK: Final = answer(Reply(250, "2.1.0", "Ok"))
 _BAD: Final = answer(Reply(501, "5.1.7", "Bad sender address syntax"))
 _ERROR: Final = int(ResolveFlag.ERROR)
+_REQUIRETLS: Final = int(EnvelopeFlag.REQUIRETLS)
 _LARGEST: Final = 2**63 - 1
 _RET: Final = {"HDRS": EnvelopeFlag.DSN_HEADERS, "FULL": EnvelopeFlag.DSN_FULL}
 
@@ -99,7 +100,7 @@ async def mail(session: Session, argument: str) -> Answer:
     if decision is not None:
         session.drop_transaction()
         return decision
-    transaction = Transaction(
+    transaction = session.transaction = Transaction(
         sender=sender,
         flags=options.flags,
         dsn_envid=options.envid or "",
@@ -107,7 +108,6 @@ async def mail(session: Session, argument: str) -> Answer:
         line=_line(session.line, rest, options),
         verp_delims=options.verp or "",
     )
-    session.transaction = transaction
     facts.mail.instance = server.instance()
     if server.params.smtpd_delay_open_until_valid_rcpt:
         return _OK
@@ -136,7 +136,7 @@ def _out_of_turn(session: Session) -> Answer | None:
 
 def _line(line: str, rest: str, options: _Options) -> str:
     """The command for a filter before the queue, which sees REQUIRETLS as a field of the header."""
-    if not options.flags & EnvelopeFlag.REQUIRETLS:
+    if not options.flags & _REQUIRETLS:
         return line
     kept = [word for word in rest.split() if word.upper() != "REQUIRETLS"]
     return " ".join([line.strip().removesuffix(rest.strip()).rstrip(), *kept])

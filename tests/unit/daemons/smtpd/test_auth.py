@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from daemons.smtpd.received import received
+from daemons.smtpd.received import Station, received
 from daemons.smtpd.tls_setup import TlsSetup
 from libmail.clients.dovecot import DovecotServer
 from libmail.lookup.facts import Facts, Sasl
@@ -156,17 +156,15 @@ def test_a_client_that_goes_away_ends_its_exchange(tmp_path: Path) -> None:
 )
 def test_the_name_in_a_received_header(login: str, shown: str) -> None:
     facts = Facts(sasl=Sasl("PLAIN", login), protocol="ESMTP")
-    header = received(
-        facts,
+    station = Station(
         hostname="mx.test",
         mail_name="Postfix",
-        smtputf8=False,
-        queue_id="ID",
-        recipient=None,
-        date="today",
         hide_client=False,
         name_sender=True,
         tls=cast(TlsSetup, None),  # not looked at without TLS
+    )
+    header = received(
+        station, facts, smtputf8=False, queue_id="ID", recipient=None, date="today"
     ).decode()
     assert f"\r\n\t(Authenticated sender: {shown})\r\n\tby mx.test (Postfix) with ESMTPA" in header
 
