@@ -105,7 +105,8 @@ class Intake:
                     return True
                 head = await self._head()
                 taker.envelope(head.envelope, head.recipients)
-                taker.milters(head.milters)
+                if head.milters:
+                    taker.milters(head.milters)
                 self._held = b""
                 self.stage = Stage.TAKEN
                 content = head.header + mended

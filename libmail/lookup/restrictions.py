@@ -104,7 +104,12 @@ class Restrictions:
         if self._delays_sender and not isinstance(outcome, Reply):
             outcome = await self._sender(check)
         if not isinstance(outcome, Reply):
-            outcome = check.finish(await self._recipient_lists(check))
+            check.begin_stage()
+            for rules in self._recipient:
+                outcome = await check.run(rules, RECIPIENT)
+                if isinstance(outcome, Reply):
+                    break
+            outcome = check.finish(outcome)
         if not isinstance(outcome, Reply) and self._params.smtpd_reject_unlisted_recipient:
             outcome = await reject_unlisted_recipient(check, RECIPIENT, "")
         return _verdict(check, outcome)
@@ -115,15 +120,6 @@ class Restrictions:
             if isinstance(outcome := await check.stage(rules, subject), Reply):
                 return outcome
         return DUNNO
-
-    async def _recipient_lists(self, check: Check) -> Outcome:
-        check.begin_stage()
-        outcome: Outcome = DUNNO
-        for rules in self._recipient:
-            outcome = await check.run(rules, RECIPIENT)
-            if isinstance(outcome, Reply):
-                break
-        return outcome
 
     async def data(self, facts: Facts, lookups: Lookups) -> Verdict:
         """At DATA, and at the first BDAT."""

@@ -17,6 +17,7 @@ _LOCAL: Final = int(ResolveFlag.LOCAL)
 _ALIAS: Final = int(ResolveFlag.ALIAS)
 _VIRTUAL: Final = int(ResolveFlag.VIRTUAL)
 _RELAY: Final = int(ResolveFlag.RELAY)
+_LISTED: Final = _LOCAL | _VIRTUAL | _RELAY  # classes that have tables
 # Tables that know an address which they will make another one of.
 _FOR_RECIPIENT: Final = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 _FOR_SENDER: Final = ("sender_canonical_maps", *_FOR_RECIPIENT)
@@ -60,6 +61,8 @@ async def _check(check: Check, subject: Subject, address: str) -> Outcome:
                 return DUNNO
     if reply.transport in ("error", "retry"):
         return _error(check, subject, reply)
+    if not reply.flags & _LISTED:
+        return DUNNO
     return await _class_tables(check, subject, reply, recipient)
 
 
@@ -99,11 +102,9 @@ async def _class_tables(
     elif reply.flags & _VIRTUAL:
         title, words = "virtual_mailbox_maps", "virtual mailbox"
         code = params.unknown_virtual_mailbox_reject_code
-    elif reply.flags & _RELAY:
+    else:
         title, words = "relay_recipient_maps", "relay recipient"
         code = params.unknown_relay_recipient_reject_code
-    else:
-        return DUNNO
     local = bool(reply.flags & _LOCAL)
     if not check.lookups.has(title) or await _found(check, title, address, local):
         return DUNNO

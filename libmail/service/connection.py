@@ -56,7 +56,7 @@ class Credentials:
     gid: int
 
 
-def peer_credentials(sock: socket.socket) -> Credentials:
+def peer_credentials(sock: socket.SocketType) -> Credentials:
     """The peer of a connected UNIX socket."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
     return Credentials(*UCRED.unpack(data))

@@ -130,10 +130,12 @@ class SmtpServerCore:
         """Whether more was received than has become an event."""
         return self._at < len(self._buffer)
 
-    @property
     def drained(self) -> bool:
-        """Whether more has to be received before there is another event."""
-        return self._at == len(self._buffer) and self._mode in _HUNGRY
+        """Whether more has to be received before there is another event; then nothing is kept."""
+        if self._at < len(self._buffer) or self._mode not in _HUNGRY:
+            return False
+        self._buffer, self._at = b"", 0
+        return True
 
     def peek(self, size: int) -> bytes:
         """The beginning of what was received and has not become an event yet."""

@@ -1,6 +1,7 @@
 """DATA (RFC 5321 §4.1.1.4) and BDAT (RFC 3030 §2): the content goes to cleanup(8)."""
 
 import re
+from functools import partial
 from typing import Final
 
 from daemons.smtpd.answer import WRITE_ERROR, Answer, answer, by_policy, decided
@@ -48,10 +49,7 @@ def _begin(session: Session, transaction: Transaction) -> Intake | None:
     """The place for the content; None: there is none."""
     taker: Taker | None = transaction.submission or transaction.filtered
     if transaction.intake is None and taker is not None:
-
-        async def head() -> Head:
-            return await _head(session, transaction, taker.queue_id)
-
+        head = partial(_head, session, transaction, taker.queue_id)
         limit = session.server.params.message_size_limit
         transaction.intake = Intake(taker, limit, head)
     return transaction.intake
