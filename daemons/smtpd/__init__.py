@@ -17,6 +17,7 @@ from daemons.smtpd.standalone import run_standalone
 from daemons.smtpd.verbs import VERBS
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
+from libmail.config import Config
 from libmail.lookup.peer import client_at
 from libmail.net.channel import ClientChannel, RequestLimit
 from libmail.sasl.server import uses_cyrus
@@ -88,11 +89,14 @@ class Front:
         self.channels.stop()
 
 
+def _makes_files(config: Config) -> bool:
+    """Nothing is known of plug-ins of Cyrus: Kerberos, for one, keeps a replay cache.
+
+    With speed_adjust smtpd keeps a message for the filter in a file without a name.
+    """
+    return uses_cyrus(config) or bool(config.list("smtpd_proxy_options"))
+
+
 SERVICE: Final = Service(
-    "smtpd",
-    prepare,
-    start,
-    reads_approved=True,
-    network=True,
-    makes_files=uses_cyrus,  # of whose plug-ins nothing is known; Kerberos keeps a replay cache
+    "smtpd", prepare, start, reads_approved=True, network=True, makes_files=_makes_files
 )
