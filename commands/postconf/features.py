@@ -4,7 +4,8 @@ from __future__ import annotations
 
 __all__ = ["feature_lines"]
 
-SASL_SERVERS = ("dovecot", "table")
+SASL_SERVERS = ("cyrus", "dovecot", "table")
+SASL_CLIENTS = ("cyrus",)
 LOCK_METHODS = ("flock", "fcntl", "dotlock")
 PUBLIC_KEY_ALGORITHMS = ("dsa", "ecdsa", "rsa")
 TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
@@ -13,7 +14,7 @@ TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
 def feature_lines(option: str, mode: str) -> list[str]:
     """The lines for one of the options l, m, a, A, T. mode: the argument of -T.
 
-    Clients do not log in yet, so -A names nothing. Raises ValueError for an unknown mode.
+    Raises ValueError for an unknown mode.
     """
     match option:
         case "l":
@@ -22,10 +23,10 @@ def feature_lines(option: str, mode: str) -> list[str]:
             return _table_types()
         case "a":
             return list(SASL_SERVERS)
-        case "T":
-            return _tls(mode)
+        case "A":
+            return list(SASL_CLIENTS)
         case _:
-            return []
+            return _tls(mode)
 
 
 def _table_types() -> list[str]:

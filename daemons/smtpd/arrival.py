@@ -49,6 +49,7 @@ async def arrive(session: "Session") -> Reply | None:
         if refused is not None:
             session.tally.kinds |= {"policy"}
             return refused
+        facts.client = client._replace(connections=rates.connections)
     dialogue.core.treat_newlines(await server.clients.newlines(client))
     if server.clients.authorizes_some:
         session.authorization = await server.clients.authorization(client)

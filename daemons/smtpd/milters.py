@@ -220,6 +220,7 @@ def _client(facts: Facts) -> str:
 
 _VALUES: Final[Mapping[str, Callable[[Facts], str]]] = {
     "_": _client,
+    "client_connections": lambda facts: str(facts.client.connections),
     "client_addr": lambda facts: facts.client.address,
     "client_name": lambda facts: facts.client.name,
     "client_port": lambda facts: facts.client.port,

@@ -153,16 +153,18 @@ class ClientRates:
     """Counts the events of one session and applies the limits.
 
     Methods return the reply that refuses an event beyond its limit, or None. shown: the client, for
-    the log. At the end `leave` has to be called.
+    the log. At the end `leave` has to be called. connections: that the client has, as counted by
+    `connect`; 0 where that does not count them.
     """
 
-    __slots__ = ("_account", "_address", "_connected", "_rates")
+    __slots__ = ("_account", "_address", "_connected", "_rates", "connections")
 
     def __init__(self, rates: Rates, address: str, account: Account) -> None:
         self._rates = rates
         self._address = address
         self._account = account
         self._connected = False
+        self.connections = 0
 
     async def connect(self, shown: str) -> Reply | None:
         """Count the connection."""
@@ -171,6 +173,7 @@ class ClientRates:
             return None
         self._connected = True
         counts = await self._account.connect()
+        self.connections = counts.connections
         for number, limit, what in (
             (counts.connections, params.smtpd_client_connection_count_limit, "concurrency"),
             (counts.rate, params.smtpd_client_connection_rate_limit, "rate"),

@@ -49,6 +49,7 @@ class Client(NamedTuple):
     """Who is connected to whom, as text: of the socket, or what PROXY, XCLIENT, postscreen say.
 
     name: verified, "unknown" without. reverse_name: what the address leads to, not verified.
+    connections: that it has to this service; 0 where they are not counted.
     """
 
     address: str = ""
@@ -59,6 +60,7 @@ class Client(NamedTuple):
     reverse_status: NameStatus = NameStatus.OK
     server_address: str = ""
     server_port: str = ""
+    connections: int = 0
 
     @property
     def shown(self) -> str:

@@ -369,3 +369,19 @@ def test_each_change_is_as_in_postfix(make_system: MakeSystem, make_postfix: Mak
             system.halt()
     assert found[0] == found[1]
     assert all(found[0])
+
+
+def test_macro_of_connections(make_system: MakeSystem) -> None:
+    """smtpd_client_event_limit_exceptions: none, as clients of the tests are in $mynetworks."""
+    with Milter() as milter:
+        system = system_with(
+            make_system,
+            milter,
+            milter_connect_macros="{client_connections}",
+            smtpd_client_event_limit_exceptions="",
+        )
+        with system.smtp() as one, system.smtp() as other:
+            one.noop()
+            other.noop()
+    told = [data for data in milter.said("D") if data.startswith(b"C")]
+    assert told == [b"C{client_connections}\0%d\0" % number for number in (1, 2)]

@@ -85,8 +85,8 @@ def test_usage(arguments: list[str], complaint: str, capsys: pytest.CaptureFixtu
     [
         ("-l", ["flock", "fcntl", "dotlock"]),
         ("-T public-key-algorithms", ["dsa", "ecdsa", "rsa"]),
-        ("-a", ["dovecot", "table"]),
-        ("-A", []),
+        ("-a", ["cyrus", "dovecot", "table"]),
+        ("-A", ["cyrus"]),
     ],
 )
 def test_features(arguments: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:

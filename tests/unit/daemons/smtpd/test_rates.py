@@ -103,6 +103,18 @@ def test_connections(limit: str, warning: str, log: list[str]) -> None:
     assert log == [f"warning: {warning} from host.test[192.0.2.7] for service smtp"]
 
 
+def test_the_number_of_connections_is_told() -> None:
+    async def connect(limit: str) -> list[int]:
+        one, _ = rates({limit: 5})
+        found = [await session(one) for _ in range(2)]
+        for each in found:
+            await each.connect("")
+        return [each.connections for each in found]
+
+    assert asyncio.run(connect("connection_count_limit")) == [1, 2]
+    assert asyncio.run(connect("message_rate_limit")) == [0, 0]  # there they are not counted
+
+
 @pytest.mark.parametrize(
     ("event", "limit", "text", "warning"),
     [
