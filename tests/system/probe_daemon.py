@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import socket
 import time
 from typing import Final, cast
 
@@ -23,7 +24,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if isinstance(transport.get_extra_info("sockname"), tuple):
+        if transport.get_extra_info("socket").family != socket.AF_UNIX:
             self._transport.write(b"%d\n" % os.getpid())
 
     def data_received(self, data: bytes) -> None:
