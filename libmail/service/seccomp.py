@@ -24,6 +24,7 @@ _ALLOW: Final = 0x7FFF0000
 _ERRNO: Final = 0x00050000
 _NOT_EQUAL, _EQUAL, _GREATER, _MASKED_EQUAL = 1, 4, 6, 7
 _SYNCHRONIZE: Final = 4  # SCMP_FLTATR_CTL_TSYNC: threads of libraries that are there already, too
+_NO_SUCH_CALL: Final = -1  # of a library that is older than it, as the kernel is then, probably
 _CLONE_THREAD: Final = 0x10000
 _TMPFILE: Final = 0x400000  # of O_TMPFILE, without O_DIRECTORY; the same number everywhere
 
@@ -132,7 +133,5 @@ def _add(library: ctypes.CDLL, context: object, rule: _Rule) -> None:
     comparisons = (_Comparison * 1)(*(() if rule.when is None else (_Comparison(*rule.when),)))
     for name in rule.names.split():
         number = library.seccomp_syscall_resolve_name(name.encode())
-        if (
-            number != -1
-        ):  # a library that is older than the system call: so is, probably, the kernel
+        if number != _NO_SUCH_CALL:
             library.seccomp_rule_add_array(context, _ERRNO | rule.error, number, count, comparisons)

@@ -54,9 +54,9 @@ __all__ = [
 ]
 
 STATUS: Final = struct.Struct("=iIi")
-"""What a child tells master: process id, generation, and how it stands: 1: it can take a session;
-BUSY: likewise, but its core does not suffice; 0: it cannot; -N: it is retiring and still serves N
-sessions."""
+"""What a child tells master: process id, generation, and how it stands: READY: it can take a
+session; BUSY: likewise, but its core does not suffice; 0: it cannot; -N: it is retiring and still
+serves N sessions."""
 READY: Final = 1
 BUSY: Final = 2
 

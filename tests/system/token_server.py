@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from tests.certificates import Authority
 from tests.system.harness import free_port
+from tests.system.web_server import WebServer, some
 
 __all__ = ["TokenServer", "error", "tokens"]
 
@@ -36,33 +36,17 @@ def error(code: str, text: str = "", *fields: str, status: int = 400) -> bytes:
     return response(status, {"error": code, "error_description": text}, *fields)
 
 
-class TokenServer:
-    """Use as a context manager. script: may be changed at any time. asked: path and form of each
-    request. hold: while it is clear, requests wait for their answer."""
+class TokenServer(WebServer):
+    """script: may be changed at any time. asked: path and form of each request."""
 
     def __init__(self, folder: Path, script: Script, name: str = "localhost") -> None:
         """name: in the certificate; it is reached as localhost."""
         self.authority = Authority(folder / "token-ca")
         issued = self.authority.issue(name, name)
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(issued.certificate, issued.key)
         self.port = free_port()
         self.script = script
         self.asked: list[tuple[str, dict[str, str]]] = []
-        self.hold = threading.Event()
-        self.hold.set()
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> TokenServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.hold.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+        super().__init__(issued, socket.create_server(("127.0.0.1", self.port)))
 
     def account(self, folder: Path, name: str, **more: str) -> None:
         """Write the file of an account here, and beside the directory whom to trust."""
@@ -81,39 +65,20 @@ class TokenServer:
         path.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         path.chmod(0o600)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        try:
-            with self._context.wrap_socket(raw, server_side=True) as connection:
-                path, form = _request(connection)
-                self.asked.append((path, form))
-                self.hold.wait()
-                connection.sendall(self.script(path, form))
-        except OSError:
-            raw.close()  # the client did not want it, or was killed
+    def answer(self, connection: ssl.SSLSocket) -> None:
+        path, form = _request(connection)
+        self.asked.append((path, form))
+        self.hold.wait()
+        connection.sendall(self.script(path, form))
 
 
 def _request(connection: ssl.SSLSocket) -> tuple[str, dict[str, str]]:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += _some(connection)
+        data += some(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     first, *fields = head.decode().split("\r\n")
     length = next(int(line.split()[1]) for line in fields if line.startswith("Content-Length"))
     while len(body) < length:
-        body += _some(connection)
+        body += some(connection)
     return first.split()[1], dict(parse_qsl(body.decode(), strict_parsing=True))
-
-
-def _some(connection: ssl.SSLSocket) -> bytes:
-    data = connection.recv(1 << 14)
-    if not data:
-        raise ConnectionResetError
-    return data
