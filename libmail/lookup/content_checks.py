@@ -119,7 +119,6 @@ class LineChecks:
         self._other = other
         self._line_limit = line_limit
         self._body_limit = body_limit
-        self._required = tables.body.required
         self._seen = 0  # octets of the part, with one for each line end
         self._rest = b""  # of a line that has not ended
 
@@ -193,20 +192,16 @@ class LineChecks:
 
     def _worthwhile(self, data: bytes, end: int) -> Iterator[tuple[int, int]]:
         """The lines, and pieces of long lines, before `end` that may be in a table, in order."""
-        if self._required is None:
+        screen = self._tables.body.screen
+        if screen is None:
             yield from self._pieces(data, 0, end)
             return
-        # To look for text in text is several times faster than for bytes in bytes.
-        folded = data[:end].lower().decode("latin-1")
-        starts: set[int] = set()
-        for text in filter(folded.__contains__, self._required):
-            at = folded.find(text)
-            while at >= 0:
-                starts.add(folded.rfind("\n", 0, at) + 1)
-                after = folded.find("\n", at)
-                at = folded.find(text, after) if after >= 0 else -1
-        for start in sorted(starts):
-            yield from self._pieces(data, start, data.find(b"\n", start, end) + 1 or end)
+        at = screen(data, 0)
+        while 0 <= at < end:
+            start = data.rfind(b"\n", 0, at) + 1
+            after = data.find(b"\n", at, end) + 1 or end
+            yield from self._pieces(data, start, after)
+            at = screen(data, after)
 
     def _pieces(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
         while at < end:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import Flag, auto
+from functools import cached_property
 from typing import NamedTuple
 
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
 from libmail.tables.table import Table, TableError, TableFailed, TableOptions, TableRetry
 from libmail.text.quoting import quote_local
+from libmail.text.search import First, any_first
 
 __all__ = ["AddressForms", "Found", "Maps", "address_keys", "split_extension"]
 
@@ -101,16 +103,16 @@ class Maps:
         names = split_list(specs) if isinstance(specs, str) else specs
         self.tables: tuple[Table, ...] = tuple(open_with(name, self._options) for name in names)
 
-    @property
-    def required(self) -> frozenset[str] | None:
-        """Texts in lower case: a key without any of them is in no table. None: not known."""
-        found: frozenset[str] = frozenset()
+    @cached_property
+    def screen(self) -> First | None:
+        """Finds texts in content: a key without any of them is in no table. None: not known."""
+        screens: list[First] = []
         for table in self.tables:
-            texts: frozenset[str] | None = getattr(table, "required", None)
-            if texts is None:
+            screen: First | None = getattr(table, "screen", None)
+            if screen is None:
                 return None
-            found = found | texts if found else texts
-        return found
+            screens.append(screen)
+        return any_first(screens)
 
     def __bool__(self) -> bool:
         """Tell whether there is any table."""

@@ -91,7 +91,13 @@ def value_of(expression: ast.expr, module: str) -> object:
 
 # Expressions that are made where they run: what they are made of.
 MADE: Final[dict[str, list[str | bytes]]] = {
-    "libmail.text.lineends": [rb"(?<!\r)\n|\r(?!\n)", rb"(?<!\r)\n", rb"\r\r\n", rb"\n\."],
+    "libmail.text.search": [
+        rb"(?<!\r)\n|\r(?!\n)",
+        rb"(?<!\r)\n",
+        rb"\r\r\n",
+        rb"\n\.",
+        rb"a(?:b|c(?:d|e))|b",
+    ],
     "daemons.cleanup.raw": [rb"[\x00a]|(?<!\r)\n|\r(?!\n)"],
     "libmail.tables.sql.template": list(sql_template._TOKENS.values()),
     "daemons.smtp.content": [rb"[^\n]{999}[^\n]*+"],

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from libmail.tables.entries import EntryError
 from libmail.tables.patterns.literals import required_text
 from libmail.tables.table import KeyFilter, Log
+from libmail.text.search import first_of
 
 __all__ = ["Engine", "Groups", "Matcher", "PatternError", "RuleTable", "parse_rules"]
 
@@ -125,8 +126,8 @@ class _SkipRule(Exception):
 class RuleTable:
     """A table of patterns, tried in order.
 
-    required: texts in lower case, of which each key that has a result holds at least one; None if
-    there may be others. So a whole text can be searched at once for lines that are worth a lookup.
+    screen: finds the texts of which each key that has a result holds at least one; None if there
+    may be other keys. So whole content can be searched at once for lines that are worth a lookup.
     """
 
     pattern = True
@@ -143,10 +144,10 @@ class RuleTable:
         for at, rule in enumerate(rules):
             text = "" if rule.negated or rule.skip else rule.required.decode("latin-1")
             self._rules_with.setdefault(text, []).append(at)
-        results = [rule for rule in rules if not rule.skip]
-        texts = frozenset(rule.required.decode("latin-1") for rule in results)
-        negated = any(rule.negated for rule in results)
-        self.required: Final = None if negated or "" in texts else texts
+        self._always = self._rules_with.pop("", [])
+        self._first = first_of(text.encode("latin-1") for text in self._rules_with)
+        always = all(rules[at].skip for at in self._always)
+        self.screen: Final = self._first if always else None
         self._ready = ready
         self._log = log
 
@@ -155,9 +156,8 @@ class RuleTable:
         if self._ready(key) is None:
             return None
         subject = key.encode("utf-8", "surrogateescape")
-        folded = subject.lower().decode("latin-1")
         behind = 0
-        for at in self._worthwhile(folded):
+        for at in self._worthwhile(subject):
             if at < behind:
                 continue
             rule = self._rules[at]
@@ -175,10 +175,13 @@ class RuleTable:
                 behind = rule.skip
         return None
 
-    def _worthwhile(self, folded: str) -> list[int]:
-        """The rules that may apply to a key in lower case, in order."""
-        texts = filter(folded.__contains__, self._rules_with)
-        return sorted(chain.from_iterable(map(self._rules_with.__getitem__, texts)))
+    def _worthwhile(self, subject: bytes) -> list[int]:
+        """The rules that may apply to a key, in order."""
+        if self._first(subject, 0) < 0:
+            return self._always
+        texts = filter(subject.lower().decode("latin-1").__contains__, self._rules_with)
+        found = map(self._rules_with.__getitem__, texts)
+        return sorted(chain(self._always, *found))
 
     def close(self) -> None:
         """Do nothing: compiled patterns go with the table."""
@@ -309,7 +312,8 @@ def _content(names: str, read: Callable[[str], str]) -> str:
 
 def _required(pattern: _Pattern) -> bytes:
     # With "x" a pattern is a basic one (regexp), or has white space and comments (pcre).
-    return b"" if "x" in pattern.flags else required_text(pattern.text)
+    text = b"" if "x" in pattern.flags else required_text(pattern.text)
+    return b"" if b"\n" in text else text  # content has another line end than keys
 
 
 def _take_pattern(engine: Engine, text: str, warn: Callable[[str], None]) -> tuple[_Pattern, str]:

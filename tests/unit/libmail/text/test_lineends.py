@@ -1,4 +1,4 @@
-"""The searches for line ends, with libpcre2 and with module re, against their definitions."""
+"""The searches for line ends against their definitions."""
 
 import re
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmail.text import lineends
-from libmail.text.pcre2 import LIBRARY
 
 CASES = [
     (lineends.has_stray_line_end, rb"(?<!\r)\n|\r(?!\n)"),
@@ -24,7 +23,6 @@ def test_searches(data: bytes) -> None:
     for search, pattern in CASES:
         expected = re.search(pattern, data) is not None
         assert search(data) is expected
-        assert lineends._with_re(pattern)(data) is expected
 
 
 @pytest.mark.parametrize("where", [0, 70_000, 999_999])
@@ -33,9 +31,3 @@ def test_in_large_content(where: int) -> None:
     assert not lineends.has_stray_line_end(bytes(data))
     data[where : where + 1] = b"\r"
     assert lineends.has_stray_line_end(bytes(data))
-
-
-@pytest.mark.skipif(LIBRARY is None, reason="no libpcre2 on this machine")
-def test_the_compiler_is_used() -> None:
-    assert LIBRARY is not None
-    assert lineends._with_pcre2(LIBRARY, rb"x") is not None
