@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from libmail.ipc.messages import Envelope, EnvelopeFlag, Recipient
-from libmail.queue.file import DONE, Extent, Preamble, QueueFile
+from libmail.queue.file import ANY_STATE, DONE, Extent, Preamble, QueueFile
 from libmail.queue.foreign_message import stored_orcpt
 
 __all__ = ["Entry", "Part", "entries", "marker"]
@@ -53,8 +53,8 @@ def entries(file: QueueFile, name: str, *, by_line: bool) -> Iterator[Entry]:
     preamble, envelope = file.preamble, file.envelope()
     yield marker(0, "", "ENVELOPE RECORDS", name)
     yield from _attributes(preamble, envelope)
-    for recipient, state in file.recipient_states():
-        yield from _recipient(recipient, state)
+    for recipient in file.recipients(states=ANY_STATE):
+        yield from _recipient(recipient, file.state(recipient))
     yield marker(preamble.header.offset, "M", "MESSAGE CONTENTS", name)
     yield from _content(file, preamble.header, Part.HEADER, by_line=by_line)
     yield from _content(file, preamble.body, Part.BODY, by_line=by_line)

@@ -34,9 +34,9 @@ class Message:
 
     def __init__(
         self,
-        *,
         queue_id: QueueId,
         envelope: Envelope,
+        *,
         size: int,
         arrival: float,
         queued: float,

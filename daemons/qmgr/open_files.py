@@ -1,8 +1,8 @@
 """Open files of the active queue: an agent gets that of its message as a descriptor.
 
 So an agent needs no name in the queue. A file was read when its message entered the active queue,
-and mostly goes to an agent right after that: the descriptors of the latest ones are kept for it.
-They are used for no longer than a moment, as postsuper(1) may take the file away meanwhile.
+and mostly goes to an agent right after that: its descriptor is kept for that, where there is room.
+It is used for no longer than a moment, as postsuper(1) may take the file away meanwhile.
 
 Each is locked (LOCK_SH), and copies of a descriptor share the lock: as long as an agent has one, a
 queue manager that was restarted, and knows of no delivery, can tell that there is one.
@@ -18,7 +18,7 @@ from libmail.queue.file import open_queue_file
 
 __all__ = ["OpenFiles"]
 
-_MOST: Final = 64
+_MOST: Final = 256
 _MOMENT: Final = 1.0  # seconds
 
 
@@ -32,9 +32,18 @@ class OpenFiles:
     def keep(self, queue_id: QueueId, fd: int, now: float) -> None:
         """Keep a file, which is locked, for the request that comes next."""
         kept = self._kept
-        if len(kept) >= _MOST:
-            self.drop(next(iter(kept)))
-        kept[queue_id] = fd, now
+        if len(kept) >= _MOST and not self._make_room(now):
+            os.close(fd)
+        else:
+            kept[queue_id] = fd, now
+
+    def _make_room(self, now: float) -> bool:
+        """Whether the oldest file is of no use any more. It is the next to be asked for, else."""
+        queue_id, (_, since) = next(iter(self._kept.items()))
+        if 0 <= now - since < _MOMENT:
+            return False
+        self.drop(queue_id)
+        return True
 
     def take(self, queue_id: QueueId, now: float) -> int:
         """The file of a message, which is the caller's. Raises OSError."""

@@ -115,21 +115,16 @@ class Store:
             if queue_id in self._recovered:
                 self._check_idle(queue_id, file)
             fcntl.flock(file.fd, fcntl.LOCK_SH)
-            preamble = file.preamble
-            envelope = file.envelope()
+            envelope, preamble = file.envelope(), file.preamble
             recipients = list(islice(file.recipients(), limit + 1))
         except BaseException:
             file.close()
             raise
         self.files.keep(queue_id, file.fd, now)
-        message = Message(
-            queue_id=queue_id,
-            envelope=envelope,
-            size=preamble.size,
-            arrival=preamble.arrival,
-            queued=now,
-            tflags=_trace_flags(envelope.flags),
-        )
+        size, arrival = preamble.size, preamble.arrival
+        message = Message(queue_id, envelope, size=size, arrival=arrival, queued=now)
+        if envelope.flags & _TRACED:
+            message.tflags = _trace_flags(envelope.flags)
         if len(recipients) > limit:
             del recipients[limit:]
             _more_to_read(message, recipients, preamble.recipient_count - limit)
@@ -250,8 +245,6 @@ def _more_to_read(message: Message, recipients: list[Recipient], unread: int) ->
 
 
 def _trace_flags(envelope_flags: int) -> int:
-    if not envelope_flags & _TRACED:
-        return 0
     flags = 0
     if envelope_flags & _VERIFY_ONLY:
         flags |= _USER_VERIFY

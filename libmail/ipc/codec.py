@@ -42,6 +42,7 @@ __all__ = [
     "MAX_FRAME",
     "Chunk",
     "Codec",
+    "KnownValues",
     "Unframer",
     "WireError",
     "chunk_parts",
@@ -66,7 +67,7 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-class _Values(dict[object, object]):
+class KnownValues(dict[object, object]):
     """What texts stand for: the usual ones are known, others are parsed."""
 
     def __init__(self, usual: Mapping[object, object], parse: Callable[[str], object]) -> None:
@@ -94,9 +95,9 @@ def _boolean(text: str) -> bool:
 
 
 Convert = Callable[[object], object]
-_INTEGERS: Final = _Values({str(number): number for number in range(1024)}, _integer)
-_FLOATS: Final = _Values({"0.0": 0.0}, _float)
-_BOOLEANS: Final = _Values({"0": False, "1": True}, _boolean)
+_INTEGERS: Final = KnownValues({str(number): number for number in range(1024)}, _integer)
+_FLOATS: Final = KnownValues({"0.0": 0.0}, _float)
+_BOOLEANS: Final = KnownValues({"0": False, "1": True}, _boolean)
 
 _SCALARS: Final[dict[type, tuple[str, Convert | None]]] = {
     str: ("%s", None),

@@ -10,7 +10,7 @@ nothing depends on their order. Only the sender has to be there.
 from collections.abc import Callable
 from typing import Final, get_type_hints
 
-from libmail.ipc.codec import WireError
+from libmail.ipc.codec import KnownValues, WireError
 from libmail.ipc.messages import CODEC, Envelope
 
 __all__ = ["BadEnvelope", "encode_envelope", "read_envelope", "value_offset"]
@@ -40,9 +40,12 @@ def _float(text: str) -> float:
 
 _HINTS: Final = get_type_hints(Envelope)
 _NAMES: Final = list(Envelope._fields)
-_READERS: Final[dict[type, Callable[[str], object]]] = {int: _integer, float: _float}
+_READERS: Final[dict[type, Callable[[str], object]]] = {
+    int: KnownValues({"0": 0}, _integer).__getitem__,
+    float: KnownValues({"0.0": 0.0}, _float).__getitem__,
+}
 _NUMBERS: Final = [
-    (at, name, _READERS[_HINTS[name]]) for at, name in enumerate(_NAMES) if _HINTS[name] is not str
+    (at, _READERS[_HINTS[name]]) for at, name in enumerate(_NAMES) if _HINTS[name] is not str
 ]
 _DEFAULTS: Final = {name: str(value) for name, value in Envelope("")._asdict().items()}
 
@@ -75,11 +78,11 @@ def read_envelope(data: bytes) -> Envelope:
             raise BadEnvelope(f"no {_NEEDED}")
         texts = [found.get(name, _DEFAULTS[name]) for name in _NAMES]
     values: list[object] = [*texts]
-    for at, name, reader in _NUMBERS:
-        try:
+    try:
+        for at, reader in _NUMBERS:
             values[at] = reader(texts[at])
-        except ValueError:
-            raise BadEnvelope(f"{name}: not a number: {texts[at][:40]!r}") from None
+    except ValueError:
+        raise BadEnvelope(f"{_NAMES[at]}: not a number: {texts[at][:40]!r}") from None
     return tuple.__new__(Envelope, values)
 
 

@@ -23,6 +23,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from enum import IntFlag
+from operator import add
 from typing import Final, NamedTuple
 
 from libmail.ipc.messages import Envelope, QueueId, Recipient
@@ -31,8 +32,11 @@ from libmail.queue.envelope import BadEnvelope, encode_envelope, read_envelope, 
 from libmail.queue.ids import make_queue_id
 
 __all__ = [
+    "ANY_STATE",
+    "DONE",
     "FORCED_EXPIRY",
     "PREAMBLE_SIZE",
+    "TODO",
     "ContentFlag",
     "Extent",
     "Preamble",
@@ -47,10 +51,12 @@ PREAMBLE_SIZE: Final = 128
 FORCED_EXPIRY: Final = 0o010
 TODO: Final = b"R"
 DONE: Final = b"D"
+ANY_STATE: Final = TODO + DONE
 
 _MAGIC: Final = b"\x93MAILQ1\n"
 _LAYOUT: Final = struct.Struct("<8sII8QdII")
 _CHECKED: Final = _LAYOUT.size - 4
+_ATTRIBUTES: Final = 2  # of the extents
 _OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # never wait for a FIFO
 _FIRST_READ: Final = 16384
 _FLUSH_AT: Final = 1 << 18
@@ -117,31 +123,20 @@ class Preamble(NamedTuple):
         """From the first octets of a file of this size. Raises QueueFileCorrupt."""
         if len(data) < PREAMBLE_SIZE:
             raise QueueFileCorrupt("file too short")
-        (magic, version, flags, at_header, header_length, at_body, body_length, at_attributes,
-         attributes_length, at_recipients, recipients_length, arrival, count, crc,
-        ) = _LAYOUT.unpack_from(data)  # fmt: skip
+        magic, version, flags, *extents, arrival, count, crc = _LAYOUT.unpack_from(data)
         if magic != _MAGIC or version != 1:
             raise QueueFileCorrupt("not a complete queue file")
         if crc != zlib.crc32(data[:_CHECKED]):
             raise QueueFileCorrupt("preamble checksum mismatch")
-        first = min(at_header, at_body, at_attributes, at_recipients)
-        end = max(at_header + header_length, at_body + body_length,
-                  at_attributes + attributes_length, at_recipients + recipients_length)  # fmt: skip
-        if first < PREAMBLE_SIZE or end > file_size:
+        offsets, lengths = extents[::2], extents[1::2]
+        if min(offsets) < PREAMBLE_SIZE or max(map(add, offsets, lengths)) > file_size:
             raise QueueFileCorrupt(f"extent outside of the file of {file_size} octets")
-        if attributes_length > _MAX_ENVELOPE:
+        if lengths[_ATTRIBUTES] > _MAX_ENVELOPE:
             raise QueueFileCorrupt("envelope too large")
         if not 0 <= arrival < _LATEST:  # in maildrop a user has written it
             raise QueueFileCorrupt("bad arrival time")
-        return cls(
-            flags,
-            Extent(at_header, header_length),
-            Extent(at_body, body_length),
-            Extent(at_attributes, attributes_length),
-            Extent(at_recipients, recipients_length),
-            arrival,
-            count,
-        )
+        header, body, attributes, recipients = map(Extent, offsets, lengths)
+        return cls(flags, header, body, attributes, recipients, arrival, count)
 
 
 def _encode_recipient(recipient: Recipient) -> bytes:
@@ -155,11 +150,10 @@ def _encode_recipient(recipient: Recipient) -> bytes:
 
 
 def _decode_recipient(data: bytes, offset: int) -> Recipient:
+    text = data.decode("utf-8", "surrogateescape")
     try:
         # Later versions may have more fields, behind these.
-        address, orig_rcpt, dsn_orcpt, notify, *_, end = data.decode(
-            "utf-8", "surrogateescape"
-        ).split("\0")
+        address, orig_rcpt, dsn_orcpt, notify, *_, end = text.split("\0")
         if end:
             raise ValueError(end)
         return Recipient(address, orig_rcpt, dsn_orcpt, int(notify), offset)
@@ -385,28 +379,23 @@ class QueueFile:
         except BadEnvelope as err:
             raise QueueFileCorrupt(f"bad envelope: {err}") from err
 
-    def recipients(self, start: int = 0, *, done: bool = False) -> Iterator[Recipient]:
-        """The recipients still to do, in order, each with its offset; done: those done instead.
+    def recipients(self, start: int = 0, *, states: bytes = TODO) -> Iterator[Recipient]:
+        """The recipients still to do, in order, each with its offset; states: others, too.
 
         start: the offset of a recipient after which to go on; 0 for all.
         """
-        for recipient, state in self.recipient_states(start):
-            if (state == DONE) is done:
-                yield recipient
-
-    def recipient_states(self, start: int = 0) -> Iterator[tuple[Recipient, bytes]]:
-        """All recipients with their states, `TODO` or `DONE`."""
-        extent = self.preamble.recipients
-        data = self.read(*extent)
-        at = 0
-        if start:
-            at = start - extent.offset
-            at = _next_record(data, at, start)
-        while at < len(data):
-            after = _next_record(data, at, extent.offset + at)
-            state = data[at : at + 1]
-            yield _decode_recipient(data[at + 3 : after], extent.offset + at), state
+        first, length = self.preamble.recipients
+        data = self.read(first, length)
+        at = _next_record(data, start - first, start) if start else 0
+        while at < length:
+            after = _next_record(data, at, first + at)
+            if data[at] in states:
+                yield _decode_recipient(data[at + 3 : after], first + at)
             at = after
+
+    def state(self, recipient: Recipient) -> bytes:
+        """`TODO` or `DONE`."""
+        return self.read(recipient.offset, 1)
 
     def mark_done(self, recipient: Recipient) -> None:
         """Overwrite the state of a recipient (from `recipients`) in place.
@@ -462,8 +451,7 @@ class QueueFile:
 
 def _next_record(data: bytes, at: int, offset: int) -> int:
     """Where the record after the one at `at` begins; offset: of `at` in the file, for messages."""
-    state = data[at : at + 1]
     after = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")
-    if state not in (TODO, DONE) or after > len(data):
+    if after > len(data) or data[at] not in ANY_STATE:
         raise QueueFileCorrupt(f"bad recipient record at offset {offset}")
     return after

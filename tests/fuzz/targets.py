@@ -34,7 +34,7 @@ from libmail.milter.header import HeaderFields
 from libmail.net.http import HttpError, Response, ResponseParser
 from libmail.net.stream_client import LinkError
 from libmail.oauth.answers import Trouble, parse_device, parse_tokens
-from libmail.queue.file import QueueFile, QueueFileCorrupt
+from libmail.queue.file import ANY_STATE, QueueFile, QueueFileCorrupt
 from libmail.queue.foreign_message import ForeignMessage
 from libmail.queue.foreign_reasons import foreign_targets
 from libmail.queue.foreign_records import ForeignFileError
@@ -471,7 +471,7 @@ def queue_file(data: bytes) -> None:
     with file:
         try:
             file.envelope()
-            list(file.recipient_states())
+            list(file.recipients(states=ANY_STATE))
             file.header()
             b"".join(file.body())
             file.small_content()

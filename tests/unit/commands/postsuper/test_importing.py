@@ -18,7 +18,7 @@ from commands.postsuper.staging import ImportUnderWay, Key, Staging
 from libmail.ipc.messages import EnvelopeFlag, QueueId
 from libmail.privileges import Identity
 from libmail.queue.directory import QUEUES, QueueDirectory
-from libmail.queue.file import ContentFlag, QueueFile
+from libmail.queue.file import ANY_STATE, ContentFlag, QueueFile
 from libmail.queue.reasons import ReasonLog
 
 FILES: Final = Path(__file__).parents[2] / "libmail/queue/foreign"
@@ -83,7 +83,8 @@ def queued() -> dict[str, tuple[str, QueueId, list[tuple[str, bytes]]]]:
         for entry in DIRECTORY.scan(name):
             with QueueFile(entry.path) as file:
                 sender = file.envelope().sender
-                states = [(one.address, state) for one, state in file.recipient_states()]
+                recipients = file.recipients(states=ANY_STATE)
+                states = [(one.address, file.state(one)) for one in recipients]
             assert sender not in found
             found[sender] = (name, QueueId(entry.name), states)
     return found

@@ -70,14 +70,17 @@ def test_a_copy_carries_the_lock(files: OpenFiles) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_only_the_latest_are_kept(files: OpenFiles) -> None:
-    names = [put("active", ["a@b"]) for _ in range(70)]
+def test_only_so_many_are_kept(files: OpenFiles) -> None:
+    """The oldest, which are asked for next, as long as they may be used."""
+    names = [put("active", ["a@b"]) for _ in range(258)]
     fds = [opened(name) for name in names]
-    for name, fd in zip(names, fds, strict=True):
+    for name, fd in zip(names[:-1], fds[:-1], strict=True):
         files.keep(name, fd, NOW)
-    assert [is_open(fd) for fd in fds] == [False] * 6 + [True] * 64
+    assert [is_open(fd) for fd in fds[:-1]] == [True] * 256 + [False]
+    files.keep(names[-1], fds[-1], NOW + 1)
+    assert [is_open(fd) for fd in fds] == [False] + [True] * 255 + [False, True]
     files.drop(names[-1])
     files.drop(names[0])  # which is not kept any more
-    assert [is_open(fd) for fd in fds[-2:]] == [True, False]
+    assert [is_open(fd) for fd in fds[1:]] == [True] * 255 + [False] * 2
     files.close()
     assert not any(is_open(fd) for fd in fds)

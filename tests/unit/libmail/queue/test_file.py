@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from libmail.ipc.messages import Envelope, Recipient
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import (
+    DONE,
     PREAMBLE_SIZE,
     ContentFlag,
     QueueFile,
@@ -69,7 +70,7 @@ def test_marking_recipients_done(queue: QueueDirectory) -> None:
         file.mark_done(first)
     with QueueFile(path) as file:
         assert list(file.recipients()) == [second]
-        assert list(file.recipients(done=True)) == [first]
+        assert list(file.recipients(states=DONE)) == [first]
         assert list(file.recipients(first.offset)) == [second]
 
 

@@ -17,7 +17,7 @@ from libmail.ipc.codec import WireError
 from libmail.ipc.messages import CODEC, Envelope, EnvelopeFlag, QueueId, Recipient, Target
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.envelope import BadEnvelope, encode_envelope, read_envelope, value_offset
-from libmail.queue.file import ContentFlag, QueueFile
+from libmail.queue.file import DONE, ContentFlag, QueueFile
 from libmail.queue.reasons import ReasonLog
 from libmail.queue.sites import SiteRecords
 
@@ -68,7 +68,7 @@ def test_message() -> None:
         assert file.preamble.arrival == ENVELOPE.arrival
         assert file.preamble.recipient_count == 3
         left = [one._replace(offset=0) for one in file.recipients()]
-        done = [one._replace(offset=0) for one in file.recipients(done=True)]
+        done = [one._replace(offset=0) for one in file.recipients(states=DONE)]
     assert left == [RECIPIENTS[0], RECIPIENTS[2]]
     assert done == [RECIPIENTS[1]]
 
