@@ -7,7 +7,7 @@ a batch without any change is not copied at all.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -127,15 +127,16 @@ class HeaderEdit:
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
-        if self._inspection is None:
-            self._note(found)
-            change, wanted = self._field, self._examined(found)
-        else:
-            change, wanted = self._inspected, found
+        inspection = self._inspection
+        inspected = () if inspection is None else frozenset(inspection.worthwhile(data, found))
+        self._note([field for field in found if field not in inspected] if inspected else found)
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
-        for number, field in enumerate(wanted, 1):
-            changed = await change(data, field)
+        for number, field in enumerate(self._examined(found, inspected), 1):
+            if inspection is not None and field in inspected:
+                changed = await self._inspected(inspection, data, field)
+            else:
+                changed = await self._field(data, field)
             if changed is not None:
                 pieces += (data[kept : field.start], changed)
                 kept = field.end
@@ -146,12 +147,13 @@ class HeaderEdit:
             return b"".join(pieces)
         return data if end == len(data) else data[:end]
 
-    def _examined(self, found: list[Field]) -> list[Field]:
-        """Those of which more counts than their names."""
+    def _examined(self, found: list[Field], inspected: Collection[Field]) -> list[Field]:
+        """Those of which more counts than their names, or that are inspected."""
         names, limit = self._editor.examined, self._editor.params.header_size_limit
         return [
             field for field in found if (name := field[0]) in names
             or field[2] - field[1] != len(name) + 1 or field[3] - field[1] > limit
+            or field in inspected
         ]  # fmt: skip
 
     def _note(self, found: Sequence[Field]) -> None:
@@ -160,16 +162,15 @@ class HeaderEdit:
         self._seen |= _NOTED.intersection(names)
         self._hops += names.count(b"received")
 
-    async def _inspected(self, data: bytes, field: Field) -> bytes | None:
+    async def _inspected(self, inspection: Inspection, data: bytes, field: Field) -> bytes | None:
         """As `_field`, after header_checks; fields that PREPEND adds are not edited."""
-        assert self._inspection is not None
-        before, instead = await self._inspection.field(data, field)
+        before, instead = await inspection.field(data, field)
         changed = instead
         text, left = (data, [field]) if instead is None else (instead, fields(instead)[:1])
         if left:
             self._note(left)
             changed = await self._field(text, left[0]) or instead
-        self._inspection.field_done()
+        inspection.field_done()
         if not before:
             return changed
         return before + (data[field.start : field.end] if changed is None else changed)

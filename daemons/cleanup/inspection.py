@@ -7,7 +7,7 @@ parameter needs that, and returns the content to be written. Actions that concer
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ from libmail.lookup.content_checks import (
     Part,
 )
 from libmail.message.headers import Field, cut_behind_piece
-from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
+from libmail.message.mime import STRUCTURE, MimeLimits, MimeSplitter, Piece, Place
 from libmail.text.printable import printable, printable_octets
 
 __all__ = ["Discarded", "Inspection", "Inspector", "RequestedActions"]
@@ -146,15 +146,25 @@ class Inspection:
             inspector.tables, self._log, self._act,
             line_limit=params.line_length_limit, body_limit=params.body_checks_size_limit,
         )  # fmt: skip
+        self._in_parts = False  # the body has, and so it is parsed
         self._show = printable if params.smtputf8_enable else printable_octets
         self._rejected: Refused | None = None  # raised when the field at hand is done
-        self._pending: Refused | None = None  # raised as soon as there is more to look at
+        self._pending: Refused | None = None  # likewise, for the form of the message
 
     # the message header
 
+    def worthwhile(self, data: bytes, found: Sequence[Field]) -> Sequence[Field]:
+        """The fields of the message header that `field` has to see, in order."""
+        if self._inspector.strict.header and not data.isascii():
+            return found
+        looked = self._checks.worthwhile(data, found)
+        if len(looked) == len(found):
+            return found
+        told = {*looked, *(field for field in found if field[0] in STRUCTURE)}
+        return [field for field in found if field in told] if told else ()
+
     async def field(self, data: bytes, field: Field) -> Checked:
         """What to write instead of a field of the message header."""
-        self._raise_pending()
         (piece,) = self._splitter.fields(data, (field,))
         self._check_field(piece)
         return await self._checked(piece)
@@ -163,6 +173,7 @@ class Inspection:
         """The field has been edited, too: a rejection may be raised now."""
         if self._rejected is not None:
             raise self._rejected
+        self._raise_pending()
 
     async def end_header(self) -> bool:
         """The message header is complete. Returns whether the body has to be inspected."""
@@ -170,9 +181,8 @@ class Inspection:
         self._check_domain()
         self._raise_pending()
         inspector = self._inspector
-        if inspector.structure and not self._splitter.plain:
-            return True
-        return bool(inspector.tables.body) or inspector.strict.body
+        self._in_parts = inspector.structure and not self._splitter.plain
+        return self._in_parts or bool(inspector.tables.body) or inspector.strict.body
 
     async def made_field(self, data: bytes) -> bytes:
         """What to write instead of a field that a Milter has made, b"" for nothing."""
@@ -187,21 +197,20 @@ class Inspection:
 
     async def body(self, data: bytes) -> bytes:
         """What to write of the body now."""
-        if not self._inspector.structure:
-            return await self._body_text(data)
-        return await self._pieces(self._splitter.feed(data))
+        if self._in_parts:
+            return await self._pieces(self._splitter.feed(data))
+        return await self._text(data)
 
     async def end(self) -> bytes:
         """The rest of the body."""
         rest = b""
-        if self._inspector.structure:
+        if self._in_parts:
             rest = await self._pieces(self._splitter.end())
         try:
             rest += await self._checks.end()
         except ChecksFailed as err:
             raise self._failed(err) from err
         self.field_done()
-        self._raise_pending()
         return rest
 
     async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
@@ -215,9 +224,7 @@ class Inspection:
     async def _piece(self, piece: Piece) -> bytes:
         place, data = piece
         if place is Place.BODY:
-            self._check_body_octets(data)
-            self._raise_pending()
-            return await self._body_text(data)
+            return await self._text(data)
         try:
             before = await self._checks.end()
             if place is Place.DELIMITER:
@@ -239,7 +246,9 @@ class Inspection:
         except ChecksFailed as err:
             raise self._failed(err) from err
 
-    async def _body_text(self, data: bytes) -> bytes:
+    async def _text(self, data: bytes) -> bytes:
+        self._check_body_octets(data)
+        self._raise_pending()
         try:
             checked = await self._checks.body(data)
         except ChecksFailed as err:

@@ -4,17 +4,20 @@ Called by: cleanup for mail that comes in, smtp for mail that leaves. `CheckTabl
 a `LineChecks` works on one message and knows the actions that change a line. Other actions are up
 to the program.
 
-A body is not looped over line by line: where the tables tell what text a line needs to be in one of
-them (patterns do), the whole piece is searched for that, and only the lines that hold it are looked
-up.
+Neither is a body looped over line by line, nor a header field by field: where the tables tell what
+text a line needs to be in one of them (patterns do), the whole piece is searched for that, and only
+the lines that hold it are looked up.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from libmail.log import LOG
+from libmail.message.headers import Field
 from libmail.message.mime import Place
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
@@ -25,6 +28,7 @@ _HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")
 _LINE_END: Final = re.compile(rb"\r?\n\Z")
 _WORDS: Final = re.compile(r"[ \t]+")
 _AT_ONCE: Final = 250  # lines, after which other sessions have their turn
+_start: Final = itemgetter(1)  # of a field
 _LOGGED: Final = {"STRIP": "strip", "WARN": "warning", "INFO": "info"}
 
 
@@ -121,6 +125,22 @@ class LineChecks:
         self._body_limit = body_limit
         self._seen = 0  # octets of the part, with one for each line end
         self._rest = b""  # of a line that has not ended
+
+    def worthwhile(self, data: bytes, found: Sequence[Field]) -> Sequence[Field]:
+        """Those fields of the message's header that may be in a table, in order."""
+        tables = self._tables
+        screens = [maps.screen for maps in (tables.header, tables.mime) if maps]
+        if None in screens:
+            return found
+        # Without the white space before its colon, a field may hold a text that is not in the data.
+        places = {at for at, one in enumerate(found) if one[2] - one[1] != len(one[0]) + 1}
+        for screen in filter(None, screens):
+            at = screen(data, found[0].start) if found else -1
+            while 0 <= at < found[-1].end:
+                place = bisect_right(found, at, key=_start) - 1
+                places.add(place)
+                at = screen(data, found[place].end)
+        return [found[place] for place in sorted(places)]
 
     async def check(self, place: Place, data: bytes) -> Checked:
         """A field of a header, with its line end. Raises ChecksFailed, and what `other` raises."""

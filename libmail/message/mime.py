@@ -21,12 +21,14 @@ from libmail.message.content_type import (
 )
 from libmail.message.headers import Batch, Field, HeaderReader, each_field
 
-__all__ = ["MimeLimits", "MimeSplitter", "Piece", "Place"]
+__all__ = ["STRUCTURE", "MimeLimits", "MimeSplitter", "Piece", "Place"]
 
 _MIME_FIELDS: Final = frozenset(
     (b"mime-version", b"content-type", b"content-transfer-encoding", b"content-disposition",
      b"content-description", b"content-id")
 )  # fmt: skip
+STRUCTURE: Final = frozenset((b"content-type", b"content-transfer-encoding"))
+"""The fields that tell of the body."""
 _ENCODINGS: Final = frozenset((b"7bit", b"8bit", b"binary", b"base64", b"quoted-printable"))
 _WIDE: Final = (b"8bit", b"binary")
 Step = Generator["Piece", None, bool]  # returns whether there may be more to tell

@@ -82,12 +82,13 @@ REWRITE = RewriteParams("example.test", "example.test", "domain.invalid", True, 
 
 
 def make_inspector(
-    header: str = "", body: str = "", *, mime: str = "", nested: str = "", **changes: object
-) -> Inspector:
-    """header, body: rules of pcre tables, each in braces."""
+    header: str = "", body: str = "", *, mime: str = "", nested: str = "",
+    table: str = "pcre:{{ {} }}", **changes: object,
+) -> Inspector:  # fmt: skip
+    """header, body: rules of pcre tables, each in braces. table: around them."""
 
     def maps(title: str, rules: str) -> Maps:
-        return Maps(title, f"pcre:{{ {rules} }}" if rules else "")
+        return Maps(title, table.format(rules) if rules else "")
 
     tables = CheckTables(
         maps("header_checks", header),

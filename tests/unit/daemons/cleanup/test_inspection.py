@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from daemons.cleanup.inspection import Inspector
 from libmail.ipc.messages import (
@@ -17,6 +19,7 @@ from libmail.ipc.messages import (
     CleanupStatus,
     DsnNotify,
     Envelope,
+    QueueId,
 )
 from libmail.log import LOG
 from libmail.queue.file import QueueFile
@@ -118,6 +121,39 @@ def test_each_place_has_its_table(send: Sender, size: int) -> None:
     ):  # fmt: skip
         want = want.replace(b"X-Where: " + text, b"X-Saw: %s\r\nX-Where: %s" % (place, text))
     assert send.content(inspector, *pieces) == want
+
+
+LINES = (
+    b"X-One: seen\r\n", b"x-ONE: folded\r\n\tseen\r\n", b"X-One : seen\r\n", b"X-Two: y\r\n",
+    b"X-Three: seen\r\n", b"Message-Id: <seen@y>\r\n", b"X-\xc3\xa9: seen\r\n", b"X-Stop: z\r\n",
+    b"Content-Type: multipart/mixed; boundary=b\r\n", b"X-Long: " + b"x" * 400 + b"seen\r\n",
+)  # fmt: skip
+BODY = b"\r\ntext\r\nX-One: seen\r\n--b\r\nX-One: seen\r\n\r\nwarn\r\n--b--\r\nX-Three: seen"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@given(chosen=st.lists(st.sampled_from(LINES), max_size=8), size=st.sampled_from((7, 90, 5000)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_looking_for_texts_decides_as_field_by_field(
+    send: Sender, logged: list[str], strict: bool, chosen: list[bytes], size: int
+) -> None:
+    header = (
+        "{/^x-one: seen/ REPLACE X-One: replaced} {/folded.*seen/s WARN folded}"
+        " {/^X-Three: seen/ IGNORE} {/^X-Two:/ PREPEND X-Before: two} {/^Message-Id: <seen/ WARN}"
+        " {/^X-Stop:/ PASS} {/seen$/ WARN late}"
+    )
+    body = "{/^x-one: seen/ WARN} {/^X-Three: seen$/ REPLACE three} {/warn/ IGNORE}"
+    data = b"".join((HEADER, *chosen, BODY))
+    found = []
+    for table in ("pcre:{{ {} }}", "unionmap:{{ pcre:{{ {} }} }}"):
+        inspector = make_inspector(
+            header, body, table=table, strict_7bit_headers=strict, header_size_limit=300
+        )
+        logged.clear()
+        result = send.result(inspector, *(data[at : at + size] for at in range(0, len(data), size)))
+        content = read(result)[1] if result.status == 0 else b""
+        found.append((result._replace(queue_id=QueueId("")), content, logged[:]))
+    assert found[0] == found[1]
 
 
 def test_what_is_not_checked(send: Sender) -> None:
