@@ -40,10 +40,9 @@ class Wakeup:
 
         Returns whether there was one.
         """
-        callback = self._callback
+        callback, self._callback = self._callback, None
         if callback is None:
             return False
-        self._callback = None
         callback(self)
         return True
 
