@@ -29,7 +29,7 @@ from daemons.smtp.pix import DELAY_DOT
 from daemons.smtp.recording import note_sent
 from daemons.smtp.requiretls import Verdict
 from daemons.smtp.route import Route
-from daemons.smtp.session import CLOSING, Session
+from daemons.smtp.session import Session
 from daemons.smtp.shared import SmtpClient
 from daemons.smtp.tls_policy import ServerTlsPolicy
 from daemons.smtp.tls_start import TlsStart
@@ -264,6 +264,11 @@ class Conversation:
         data."""
         session = self._session
         try:
+            if transaction.hoped:
+                session.wire.send(transaction.output())
+                replies = await session.wire.group(transaction.phase, transaction.hoped)
+                if replies:
+                    transaction.receive_hoped(replies)
             await self._converse(transaction, after)
         except Lost as error:
             session.wire.close()
@@ -280,7 +285,7 @@ class Conversation:
         return None
 
     async def _converse(self, transaction: Transaction, after: bytes) -> None:
-        """Raises Lost, LocalTrouble, _Interrupted."""
+        """What is left of a transaction. Raises Lost, LocalTrouble, _Interrupted."""
         session, wire, queue_id = self._session, self._session.wire, self._request.queue_id
         awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
         while True:
@@ -288,11 +293,7 @@ class Conversation:
                 wire.send(commands)
             if transaction.next is awaited:
                 phase = transaction.phase
-                reply = wire.ready_reply()
-                if reply is None:
-                    reply = await session.reply(phase, queue_id)
-                elif reply.code == CLOSING:
-                    raise Lost(phase)
+                reply = await session.reply(phase, queue_id)
                 transaction.receive(reply)
                 if not 200 <= reply.code < 300 and phase in OPTIONAL:
                     said_so = f"host {session.relay} said: {reply.text}"

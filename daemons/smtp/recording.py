@@ -1,6 +1,6 @@
 """What was said in a session, for `notify_classes`; kept only where somebody wants to know."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from daemons.smtp.failure import ErrorClass
@@ -41,9 +41,9 @@ class RecordingWire(SecureWire):
         self.lines.append(("Out", data))
         super().send(data)
 
-    def ready_reply(self) -> ServerReply | None:
+    async def group(self, phase: Phase, codes: tuple[int, ...]) -> Sequence[ServerReply]:
         """None: all are recorded by `reply`."""
-        return None
+        return ()
 
     async def reply(self, phase: Phase) -> ServerReply:
         """See Wire."""

@@ -8,18 +8,14 @@ the time of a session with dozens of commands.
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
-from typing import TypeAlias
 
 __all__ = ["Wakeup"]
-
-_Steps: TypeAlias = Generator["Wakeup", None, None]
 
 
 class Wakeup:
     """One task at a time may `await` it, again and again.
 
-    It has those parts of the interface of asyncio.Future that asyncio.Task uses; where there is no
-    get_loop(), that takes the attribute `_loop`.
+    It has those parts of the interface of asyncio.Future that asyncio.Task uses.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_error", "_loop")
@@ -40,9 +36,10 @@ class Wakeup:
 
         Returns whether there was one.
         """
-        callback, self._callback = self._callback, None
+        callback = self._callback
         if callback is None:
             return False
+        self._callback = None
         callback(self)
         return True
 
@@ -58,12 +55,14 @@ class Wakeup:
 
     # for the task
 
-    def __await__(self) -> "_Steps":
+    def __await__(self) -> Generator["Wakeup", None, None]:
         """Wait until woken. Raises what `fail` was given."""
         self._asyncio_future_blocking = True
-        # What a generator with `yield self` would do, and it does that without a frame.
-        steps: _Steps = iter((self,))  # type: ignore[assignment]  # which has no send(), nor needs it
-        return steps
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the task."""
+        return self._loop
 
     def add_done_callback(
         self, callback: Callable[["Wakeup"], object], *, context: Context | None = None

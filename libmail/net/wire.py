@@ -8,7 +8,7 @@ calls, commands go out at once, and sendfile(2) needs no detour. One task uses i
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from libmail.net.buffers import limit_window
@@ -267,6 +267,21 @@ class Wire:
                 self._poller.limit(self, self._limits[phase])
         return reply
 
+    async def group(self, phase: Phase, codes: tuple[int, ...]) -> Sequence[ServerReply]:
+        """Replies with these codes, if they come together and alone. Raises Lost.
+
+        Else none, once something has come: then it is the turn of `reply`. phase: of the first.
+        """
+        reader = self._reader
+        if reader.pending or self._paused or self._per_request or self._filter is not None:
+            return ()
+        self._poller.limit(self, self._limits[phase])
+        try:
+            await self._wakeup
+        except TimeoutError:
+            raise Lost(phase, timed_out=True) from None
+        return reader.group(codes)
+
     async def _filtered_reply(self, phase: Phase, line_filter: LineFilter) -> ServerReply:
         poller, seconds = self._poller, self._limits[phase]
         until = poller.loop.time() + seconds
@@ -295,12 +310,6 @@ class Wire:
             if reply is not None:
                 return reply
         return None
-
-    def ready_reply(self) -> ServerReply | None:
-        """The next reply, if it came together with one before; else see `reply`."""
-        if self._per_request or self._filter is not None:
-            return None
-        return self._reader.whole_reply()
 
     def next_reply(self, phase: Phase) -> ServerReply | None:
         """The next reply, if it is there already. Raises Lost."""

@@ -155,6 +155,20 @@ def _whole(data: bytes) -> ServerReply:
     )
 
 
+@lru_cache(512)
+def _group(data: bytes) -> tuple[tuple[int, ...], tuple[ServerReply, ...]]:
+    """The replies that are all of `data`, and their codes; none if anything about one is odd."""
+    replies: list[ServerReply] = []
+    at = 0
+    while at < len(data):
+        whole = _WHOLE_REPLY.match(data, at)
+        if whole is None:
+            return (), ()
+        replies.append(_whole(whole[0]))
+        at = whole.end()
+    return tuple([reply.code for reply in replies]), tuple(replies)
+
+
 class ReplyReader:
     """Bytes in, replies out. Keeps at most `_MAX_REPLY` octets, and lines cut to `MAX_LINE`."""
 
@@ -189,7 +203,18 @@ class ReplyReader:
         rest = self._buffer[self._at :]
         self._buffer, self._at = rest + data if rest else data, 0
 
-    def whole_reply(self) -> ServerReply | None:
+    def group(self, codes: tuple[int, ...]) -> Sequence[ServerReply]:
+        """Replies with these codes, if just they were received; else nothing is given out."""
+        data = self._buffer
+        if self._at or self._lines or len(data) > MAX_LINE:
+            return ()
+        found, replies = _group(data)
+        if found != codes:
+            return ()
+        self._buffer = b""
+        return replies
+
+    def _whole_reply(self) -> ServerReply | None:
         """The next reply, if all of it is there and nothing about it is odd; see `next_reply`."""
         whole = None if self._lines else _WHOLE_REPLY.match(self._buffer, self._at)
         if whole is None or (end := whole.end()) - self._at > MAX_LINE:
@@ -201,7 +226,7 @@ class ReplyReader:
         """The next complete reply, None when more bytes are needed. Raises ReplyTooLong."""
         if self._at == len(self._buffer):
             return None
-        reply = self.whole_reply()
+        reply = self._whole_reply()
         if reply is not None:
             return reply
         while (line := self.next_line()) is not None:
@@ -325,13 +350,16 @@ class Next(Enum):
 
 
 _REPLY_NEXT: Final = Next.REPLY  # members of enums are slow to find
+_CONTENT_NEXT: Final = Next.CONTENT
+_NOTHING_NEXT: Final = Next.NOTHING
 
 
 class Transaction:
     """One message to one server: RSET, XFORWARD (if asked for), MAIL, RCPT..., DATA, end of data.
 
-    Send `output()` whenever it is not empty; then do what `next` says. Replies go to `receive`.
-    Afterwards `mail`, `rcpt`, `data` and `final` hold the replies that decide about recipients:
+    Send `output()` whenever it is not empty; then do what `next` says. Replies go to `receive`, or
+    all at once to `receive_hoped`. Afterwards `mail`, `rcpt`, `data` and `final` hold the replies
+    that decide about recipients:
 
     mail: the refusal of MAIL, else None; it is for all recipients. rcpt: for each recipient its
     reply, None while unknown. data: the refusal of DATA, for all accepted recipients. final: of
@@ -339,7 +367,8 @@ class Transaction:
     reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
     none that the command can have (2xx to DATA, 3xx to another): it may be that to another one, and
     ends the transaction in a session that was used before. phase: what a missing reply would be a
-    reply to. unsent: there are commands for `output` yet.
+    reply to. unsent: there are commands for `output` yet. hoped: the codes of the replies after
+    which the content follows, where all commands are sent at once.
     """
 
     # What most transactions leave as it is, is the class's.
@@ -369,34 +398,48 @@ class Transaction:
 
         before: what is said before MAIL. data: False for an address probe that ends after RCPT.
         """
-        steps = [(RSET, b"RSET\r\n")] if reset else []
-        steps.extend(before)
-        steps.append((MAIL, mail))
-        self._first_rcpt = len(steps)
-        steps.extend([(RCPT, command) for command in recipients])
+        phases, commands = ([RSET], [b"RSET\r\n"]) if reset else ([], [])
+        for phase, command in before:
+            phases.append(phase)
+            commands.append(command)
+        self._first_rcpt = first = len(phases) + 1
+        number = len(recipients)
+        self._phases = phases = [*phases, MAIL, *[RCPT] * number]
+        self._commands = commands = [*commands, mail, *recipients]
+        self.hoped: tuple[int, ...] = ()
         if data:
-            steps.append((DATA, b"DATA\r\n"))
-        self._steps: list[tuple[Phase, bytes]] = steps
+            phases.append(DATA)
+            commands.append(b"DATA\r\n")
+            if pipelining:
+                self.hoped = (250,) * (first + number) + (354,)
         self._pipelining = pipelining
         self._lmtp = lmtp
         self._used = reset
-        self.phase = steps[0][0]
-        self.rcpt: list[ServerReply | None] = [None] * len(recipients)
+        self.phase = phases[0]
+        self.rcpt: list[ServerReply | None] = [None] * number
         self.final: list[ServerReply] = []
 
     def output(self) -> bytes:
         """The commands to send now; b"" if there are none."""
-        steps, sent = self._steps, self._sent
+        commands, sent = self._commands, self._sent
         if not self.unsent or self.next is not _REPLY_NEXT:
             return b""
         if self._pipelining:
             self.unsent = False
-            return b"".join([command for _, command in steps])
+            return b"".join(commands)
         if sent > self._received:
             return b""
         self._sent = sent + 1
-        self.unsent = sent + 1 < len(steps)
-        return steps[sent][1]
+        self.unsent = sent + 1 < len(commands)
+        return commands[sent]
+
+    def receive_hoped(self, replies: Sequence[ServerReply]) -> None:
+        """Take the replies to all commands, with the codes in `hoped`."""
+        if self._used:
+            self.probe = replies[0]
+        self.rcpt = [*replies[self._first_rcpt : -1]]
+        self._received, self._accepted = len(replies), len(self.rcpt)
+        self.phase, self.next = END_OF_DATA, _CONTENT_NEXT
 
     def receive(self, reply: ServerReply) -> None:
         """Take the reply to the command that `phase` tells."""
@@ -405,8 +448,8 @@ class Transaction:
             self._receive_final(reply)
         else:
             received = self._received = self._received + 1
-            done = received == len(self._steps)
-            self.phase = END_OF_DATA if done else self._steps[received][0]
+            done = received == len(self._phases)
+            self.phase = END_OF_DATA if done else self._phases[received]
             if phase is RCPT:
                 self._receive_rcpt(reply)
             elif phase is MAIL:
@@ -446,7 +489,7 @@ class Transaction:
 
     def _receive_data(self, reply: ServerReply) -> None:
         if 300 <= reply.code < 400:
-            self.next = Next.CONTENT
+            self.next = _CONTENT_NEXT
             return
         if self._accepted:
             self.data = reply
@@ -464,10 +507,10 @@ class Transaction:
             self.closing = True
             self.next = Next.RESET
         else:
-            self.next = Next.REPLY
+            self.next = _REPLY_NEXT
 
     def _receive_final(self, reply: ServerReply) -> None:
         if self._accepted:
             self.final.append(reply)
         if not self._lmtp or len(self.final) >= self._accepted:
-            self.next = Next.NOTHING
+            self.next = _NOTHING_NEXT

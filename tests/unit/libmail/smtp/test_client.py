@@ -21,6 +21,7 @@ from libmail.smtp.client import (
     XFORWARD_NAME,
     Extensions,
     Next,
+    Phase,
     ReplyReader,
     ReplyTooLong,
     ServerReply,
@@ -129,6 +130,39 @@ def test_reply_without_end(data: bytes) -> None:
     reader.receive_data(data)
     with pytest.raises(ReplyTooLong):
         reader.next_reply()
+
+
+GROUPS = [
+    ("all", b"250 a\r\n250-b\r\n250 c\r\n354 d\r\n", ["250 a", "250-b 250 c", "354 d"]),
+    ("too few", b"250 a\r\n250 b\r\n", []),
+    ("too many", b"250 a\r\n250 b\r\n354 c\r\n250 d\r\n", []),
+    ("the beginning of more", b"250 a\r\n250 b\r\n354 c\r\n2", []),
+    ("others", b"250 a\r\n450 b\r\n354 c\r\n", []),
+    ("not a reply", b"250 a\r\nb\r\n250 b\r\n354 c\r\n", []),
+    ("too long", b"250 a\r\n250 b\r\n354 " + b"c" * 2048 + b"\r\n", []),
+    ("nothing", b"", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "want"), [case[1:] for case in GROUPS], ids=[case[0] for case in GROUPS]
+)
+def test_a_group_of_replies(data: bytes, want: list[str]) -> None:
+    reader = ReplyReader()
+    reader.receive_data(data)
+    assert [reply.text for reply in reader.group((250, 250, 354))] == want
+    assert reader.pending is (bool(data) and not want)
+    if not want:  # all is still there
+        rest = [reader.next_reply() for _ in range(6)]
+        assert [reply for reply in rest if reply is not None] == read([data])
+
+
+def test_a_group_is_not_cut_out_of_what_came() -> None:
+    reader = ReplyReader()
+    reader.receive_data(b"250 a\r\n250 b\r\n354 c\r\n")
+    assert reader.next_reply() is not None
+    assert not reader.group((250, 354))
+    assert [reader.next_reply(), reader.next_reply()] == read([b"250 b\r\n354 c\r\n"])
 
 
 WIRE = st.lists(
@@ -303,6 +337,30 @@ def test_phases() -> None:
         phases.append(transaction.phase)
         transaction.receive(reply)
     assert [*phases, transaction.phase] == [RSET, MAIL, RCPT, RCPT, DATA, END_OF_DATA]
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("before", [(), BEFORE])
+@pytest.mark.parametrize("reset", [False, True])
+def test_hoped_replies_at_once_are_as_each_by_itself(
+    lmtp: bool, before: tuple[tuple[Phase, bytes], ...], reset: bool
+) -> None:
+    def make() -> Transaction:
+        return Transaction(b"M\r\n", R, pipelining=True, lmtp=lmtp, before=before, reset=reset)
+
+    one, other = make(), make()
+    assert one.output() == other.output()
+    replies = [ServerReply(code, "2.0.0", (f"{code} {n}",)) for n, code in enumerate(one.hoped)]
+    one.receive_hoped(replies)
+    for reply in replies:
+        other.receive(reply)
+    assert vars(one) == vars(other)
+    assert (one.next, one.rcpt) == (Next.CONTENT, replies[-3:-1])
+
+
+@pytest.mark.parametrize("options", [{"pipelining": False}, {"pipelining": True, "data": False}])
+def test_nothing_is_hoped_for_at_once(options: dict[str, Any]) -> None:
+    assert Transaction(b"M\r\n", R, **options).hoped == ()
 
 
 @settings(max_examples=200, deadline=None)
