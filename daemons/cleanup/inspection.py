@@ -149,14 +149,16 @@ class Inspection:
         self._in_parts = False  # the body has, and so it is parsed
         self._show = printable if params.smtputf8_enable else printable_octets
         self._rejected: Refused | None = None  # raised when the field at hand is done
-        self._pending: Refused | None = None  # likewise, for the form of the message
+        self._pending: Refused | None = None  # raised as soon as there is more to look at
 
     # the message header
 
     def worthwhile(self, data: bytes, found: Sequence[Field]) -> Sequence[Field]:
         """The fields of the message header that `field` has to see, in order."""
-        if self._inspector.strict.header and not data.isascii():
-            return found
+        self._raise_pending()
+        strict = self._inspector.strict.header and not data.isascii()
+        if strict or self._splitter.may_go_too_deep(data):
+            return found  # the one behind that which is wrong raises it
         looked = self._checks.worthwhile(data, found)
         if len(looked) == len(found):
             return found
@@ -165,6 +167,7 @@ class Inspection:
 
     async def field(self, data: bytes, field: Field) -> Checked:
         """What to write instead of a field of the message header."""
+        self._raise_pending()
         (piece,) = self._splitter.fields(data, (field,))
         self._check_field(piece)
         return await self._checked(piece)
@@ -173,7 +176,6 @@ class Inspection:
         """The field has been edited, too: a rejection may be raised now."""
         if self._rejected is not None:
             raise self._rejected
-        self._raise_pending()
 
     async def end_header(self) -> bool:
         """The message header is complete. Returns whether the body has to be inspected."""
@@ -211,6 +213,7 @@ class Inspection:
         except ChecksFailed as err:
             raise self._failed(err) from err
         self.field_done()
+        self._raise_pending()
         return rest
 
     async def _pieces(self, pieces: Iterable[Piece]) -> bytes:

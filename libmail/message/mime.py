@@ -116,6 +116,10 @@ class MimeSplitter:
         """Whether it does so for the text of the body at hand, which belongs to no part of it."""
         return self.encoding in _WIDE and self.type.kind != b"multipart"
 
+    def may_go_too_deep(self, header: bytes) -> bool:
+        """Whether these fields of the message may name more boundaries than are allowed."""
+        return len(self._levels) + header.lower().count(b"boundary") > self._limits.nesting
+
     def fields(self, data: bytes, found: Iterable[Field]) -> Iterator[Piece]:
         """Some fields of the message."""
         for field in found:
