@@ -29,9 +29,8 @@ class Counts:
         job.entries += entries
 
     @staticmethod
-    def selected(entry: Entry) -> None:
-        """Its delivery begins."""
-        destination = entry.peer.destination
+    def selected(destination: Destination) -> None:
+        """A delivery begins."""
         destination.waiting -= 1
         destination.busy += 1
         destination.transport.busy += 1
@@ -43,12 +42,12 @@ class Counts:
         peer.job.entries -= entries
         peer.destination.waiting -= entries
 
-    @staticmethod
-    def ended(entry: Entry) -> None:
+    def ended(self, entry: Entry) -> None:
         """Its delivery is over."""
         destination = entry.peer.destination
         destination.busy -= 1
         destination.transport.busy -= 1
+        self.done(entry)
 
     def done(self, entry: Entry) -> None:
         """Its recipients have outcomes, or have been added elsewhere."""

@@ -81,7 +81,7 @@ class Deliveries:
         name: str,
         destination: str,
         nexthop: Nexthop,
-        recipients: Sequence[Recipient],
+        recipients: list[Recipient],
     ) -> Transport | None:
         """Give recipients to the scheduler, or to retry: if the destination is dead."""
         scheduler = self._scheduler
@@ -110,12 +110,13 @@ class Deliveries:
     def _new_pool(self, transport: Transport) -> AgentPool:
         def take() -> tuple[Entry, bytes, int] | None:
             while not self._stopped:
-                entry = self._scheduler.select(transport, self._clock())
+                now = self._clock()
+                entry = self._scheduler.select(transport, now)
                 if entry is None:
                     return None
-                fd = self._open(entry)
+                fd = self._open(entry, now)
                 if fd is not None:
-                    return entry, self._request(entry), fd
+                    return entry, self._request(entry, now), fd
             return None
 
         def waiting(most: int) -> int:
@@ -130,20 +131,20 @@ class Deliveries:
         dispatch = Dispatch(take, waiting, self._replied, self._crashed, unreachable)
         return AgentPool(f"private/{transport.name}", dispatch, self._agent_times)
 
-    def _open(self, entry: Entry) -> int | None:
+    def _open(self, entry: Entry, now: float) -> int | None:
         """The queue file for an entry; None, and the entry is done with, if it cannot be opened."""
         queue_id = entry.message.queue_id
         try:
-            return self._files.take(queue_id, entry.selected)
+            return self._files.take(queue_id, now)
         except OSError as err:
             LOG.warning(f"{queue_id}: open queue file: {err.strerror}")
             self._replied(entry, DeliverReply(True, "", ""))
             return None
 
-    def _request(self, entry: Entry) -> bytes:
+    def _request(self, entry: Entry, now: float) -> bytes:
         message, destination = entry.message, entry.destination
         envelope = message.envelope
-        keep = _KEEP if destination.in_demand(entry.selected) else 0
+        keep = _KEEP if destination.in_demand(now) else 0
         return CODEC.encode(
             DeliverRequest(
                 flags=message.tflags | keep,

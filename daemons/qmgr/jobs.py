@@ -6,9 +6,8 @@ it comes to the top.
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemons.qmgr.feedback import Window
 from daemons.qmgr.message import Message
@@ -17,7 +16,7 @@ from libmail.ipc.batches import octets
 from libmail.ipc.messages import Nexthop, Recipient
 
 __all__ = ["LAST", "Destination", "Entry", "Job", "Peer", "PeerItem", "Transport", "fill",
-           "first_ready", "offer", "room_for"]  # fmt: skip
+           "first_ready", "offer"]  # fmt: skip
 
 LAST: Final = math.inf
 _CLOSELY: Final = 1  # full seconds between deliveries that make a kept connection worth while
@@ -26,22 +25,15 @@ _REQUEST_ROOM: Final = 1 << 18  # octets of recipients; an entry may get as many
 
 JobKey = tuple[float, ...]
 PeerItem = tuple[JobKey, int, int, "Peer"]
-ReadyItem = tuple[JobKey, int, int, "Destination"]
 
 
-class Entry:
+class Entry(NamedTuple):
     """Recipients of one message that make one delivery."""
 
-    __slots__ = ("message", "nexthop", "peer", "recipients", "selected")
-
-    def __init__(
-        self, peer: "Peer", message: Message, nexthop: Nexthop, recipients: list[Recipient]
-    ) -> None:
-        self.peer = peer
-        self.message = message
-        self.nexthop = nexthop
-        self.recipients = recipients
-        self.selected = 0.0  # when, of the epoch
+    peer: "Peer"
+    message: Message
+    nexthop: Nexthop
+    recipients: list[Recipient]
 
     @property
     def destination(self) -> "Destination":
@@ -61,6 +53,10 @@ class Peer:
         self.entries: deque[Entry] = deque()
         self.turn = 0
 
+    def item(self) -> PeerItem:
+        """What stands for its next entry in the heaps."""
+        return self.job.key, self.turn, self.number, self
+
 
 class Job:
     """A message's share of a transport.
@@ -76,10 +72,7 @@ class Job:
         self.message = message
         self.key: JobKey = (number, LAST)
         self.peers: dict[Destination, Peer] = {}
-        self.entries = 0
-        self.selected = 0
-        self.slots = 0
-        self.children = 0
+        self.entries = self.selected = self.slots = self.children = 0
 
 
 class Destination:
@@ -87,7 +80,8 @@ class Destination:
 
     busy: deliveries under way. waiting: entries not selected. last_done: when a delivery ended.
     dead_until, paused_until: of the epoch, 0 if it is not; reason: "4.x.x why" while it is dead.
-    kept: the last delivery was to leave its connection open.
+    kept: the last delivery was to leave its connection open. offered: the item of `peers` that
+    stands for it among what is ready (`Transport.ready`).
     """
 
     __slots__ = ("busy", "dead_until", "kept", "last_done", "name", "offered", "paused_until",
@@ -97,16 +91,12 @@ class Destination:
         self.transport = transport
         self.name = name
         self.window = Window(transport.limits.window)
-        self.busy = 0
-        self.waiting = 0
-        self.last_done = 0.0
-        self.kept = False
-        self.dead_until = 0.0
-        self.paused_until = 0.0
+        self.busy = self.waiting = 0
+        self.last_done = self.dead_until = self.paused_until = self.warn_at = 0.0
         self.reason = ""
-        self.warn_at = 0.0
+        self.kept = False
         self.peers: list[PeerItem] = []
-        self.offered: ReadyItem | None = None
+        self.offered: PeerItem | None = None
 
     @property
     def can_take(self) -> bool:
@@ -147,23 +137,25 @@ class Transport:
     """What goes through the agents of one master.cf service.
 
     in_core: recipients in memory. dead_until, paused_until, reason: as of a destination.
+    ready: for each destination that can take a delivery its first peer; items that are not what
+    their destination has `offered` are stale. fresh: see `preemption`. big: jobs of so many entries
+    or more may be preempted.
     """
 
-    __slots__ = ("busy", "dead_until", "destinations", "fresh", "in_core", "jobs", "limits", "name",
-                 "paused_until", "ready", "reason", "unread")  # fmt: skip
+    __slots__ = ("big", "busy", "dead_until", "destinations", "fresh", "in_core", "jobs", "limits",
+                 "name", "paused_until", "ready", "reason", "unread")  # fmt: skip
 
     def __init__(self, name: str, limits: TransportLimits) -> None:
         self.name = name
         self.limits = limits
         self.destinations: dict[str, Destination] = {}
         self.jobs: dict[Message, Job] = {}
-        self.ready: list[ReadyItem] = []
-        self.fresh: dict[int, deque[Job]] = {}  # jobs with nothing selected, by number of entries
+        self.ready: list[PeerItem] = []
+        self.fresh: dict[int, deque[Job]] | None = None
+        self.big = limits.minimum_slots * limits.slot_cost or math.inf
         self.unread: deque[Job] = deque()  # jobs whose messages have unread recipients
-        self.busy = 0
-        self.in_core = 0
-        self.dead_until = 0.0
-        self.paused_until = 0.0
+        self.busy = self.in_core = 0
+        self.dead_until = self.paused_until = 0.0
         self.reason = ""
 
     @property
@@ -173,62 +165,59 @@ class Transport:
             return False
         return not (self.limits.transport_rate_delay and self.busy)
 
-
-def room_for(message: Message, transport: Transport, recipients: Sequence[Recipient]) -> int:
-    """The most recipients of an entry, 0 for no limit."""
-    limit = 1 if message.envelope.verp_delims else transport.limits.recipient_limit
-    if limit == 0 or limit > _ALWAYS_FIT:
-        limit = min(limit or len(recipients), _fitting(recipients)) or 1
-    return limit
+    def forget(self, job: Job) -> None:
+        """All of its entries have been selected or withdrawn, and there will be no more."""
+        del self.jobs[job.message]
+        if not self.jobs:
+            self.fresh = None
 
 
-def _fitting(recipients: Sequence[Recipient]) -> int:
-    """How many of such recipients a request to an agent has room for."""
-    return _REQUEST_ROOM // max(map(octets, recipients), default=1)
-
-
-def fill(
-    peer: Peer, message: Message, nexthop: Nexthop, recipients: Sequence[Recipient], limit: int
-) -> int:
+def fill(peer: Peer, nexthop: Nexthop, recipients: list[Recipient]) -> int:
     """Append recipients to the entries of a peer; returns how many entries were added."""
-    start = 0
-    if peer.entries and peer.entries[-1].nexthop == nexthop:
-        last = peer.entries[-1].recipients
-        start = limit - len(last) if limit else len(recipients)
+    message, entries = peer.job.message, peer.entries
+    if len(recipients) == 1 and not entries:  # most often
+        entries.append(Entry(peer, message, nexthop, recipients[:]))
+        return 1
+    limit, start = _room_for(message, peer.destination.transport, recipients), 0
+    if entries and entries[-1].nexthop == nexthop:
+        last = entries[-1].recipients
+        start = max(0, limit - len(last))
         last += recipients[:start]
-    step = limit or len(recipients)
-    added = 0
-    for at in range(start, len(recipients), step or 1):
-        peer.entries.append(Entry(peer, message, nexthop, list(recipients[at : at + step])))
-        added += 1
-    return added
+    added = range(start, len(recipients), limit)
+    for at in added:
+        entries.append(Entry(peer, message, nexthop, recipients[at : at + limit]))
+    return len(added)
+
+
+def _room_for(message: Message, transport: Transport, recipients: list[Recipient]) -> int:
+    """The most recipients of an entry."""
+    limit = 1 if message.envelope.verp_delims else transport.limits.recipient_limit
+    if 0 < limit <= _ALWAYS_FIT:
+        return limit
+    fitting = _REQUEST_ROOM // max(map(octets, recipients))
+    return max(1, min(limit or fitting, fitting))
 
 
 def offer(destination: Destination) -> None:
-    """Put a destination among those that can take a delivery, by its first peer."""
-    if not destination.can_take:
-        destination.offered = None
-        return
-    first = destination.first()
-    if first is None:
-        destination.offered = None
-        return
-    offered = destination.offered
-    if offered is not None and offered[0] is first[0] and offered[1:3] == first[1:3]:
-        return
-    item = (first[0], first[1], first[2], destination)
-    destination.offered = item
-    heappush(destination.transport.ready, item)
+    """What waits for a destination has changed, or whether it can take a delivery."""
+    if destination.can_take:
+        first = destination.first()
+        if first is not None and first is not destination.offered:
+            destination.offered = first
+            heappush(destination.transport.ready, first)
 
 
 def first_ready(transport: Transport) -> PeerItem | None:
-    """The peer to select from."""
+    """The peer to select from, at the top of both heaps; None if nothing may be delivered now."""
     ready = transport.ready
+    if not ready or not transport.can_deliver:
+        return None
     while ready:
-        destination = ready[0][3]
-        if destination.offered is ready[0]:
-            if destination.can_take and (first := destination.first()) is not None:
-                return first
-            destination.offered = None
+        item = ready[0]
+        destination = item[3].destination
+        if destination.offered is item:
+            if destination.can_take:
+                return item
+            destination.offered = None  # `offer` is called when that changes
         heappop(ready)
     return None

@@ -18,19 +18,33 @@ def _size(job: Job) -> int:
     return job.entries + job.message.unread
 
 
-def register(transport: Transport, job: Job) -> None:
-    """Make a job that has not begun a candidate for going ahead of others."""
+def register(fresh: dict[int, deque[Job]], job: Job, live: int) -> None:
+    """Make a job that has not begun a candidate for going ahead of others; live: jobs there are."""
     size = _size(job)
-    jobs = transport.fresh.get(size)
+    jobs = fresh.get(size)
     if jobs is None:
-        jobs = transport.fresh[size] = deque()
-    elif len(jobs) > 2 * len(transport.jobs) + 64:
-        live = [job for job in jobs if not _stale(job, size)]
+        jobs = fresh[size] = deque()
+    elif len(jobs) > 2 * live + 64:
+        fit = [job for job in jobs if not _stale(job, size)]
         jobs.clear()
-        jobs.extend(live)
+        jobs.extend(fit)
     while jobs and _stale(jobs[0], size):
         jobs.popleft()
     jobs.append(job)
+
+
+def _candidates(transport: Transport) -> dict[int, deque[Job]]:
+    """Jobs that have not begun, and stale ones, by size.
+
+    Most often nobody may be preempted: they are not collected before somebody may.
+    """
+    fresh = transport.fresh
+    if fresh is None:
+        fresh = transport.fresh = {}
+        for job in transport.jobs.values():
+            if not job.selected:
+                register(fresh, job, len(transport.jobs))
+    return fresh
 
 
 def _stale(job: Job, size: int) -> bool:
@@ -62,11 +76,12 @@ def _candidate(transport: Transport, current: Job, most: int, now: float) -> Job
     the longest waiting time for each delivery that it needs.
     """
     best, best_rank = None, -1.0
-    for size in [size for size in transport.fresh if size <= most]:
-        jobs = transport.fresh[size]
+    fresh = _candidates(transport)
+    for size in [size for size in fresh if size <= most]:
+        jobs = fresh[size]
         job = _first_unblocked(jobs, size, current)
         if not jobs:
-            del transport.fresh[size]
+            del fresh[size]
         if job is not None:
             rank = (now - job.message.queued + 1e-6) / size
             if rank > best_rank:

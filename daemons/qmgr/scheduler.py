@@ -18,7 +18,7 @@ What waits is in `jobs`, who may go ahead in `preemption`, who gets nothing for 
 `suspensions`; `counts` has all numbers that must agree.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final
@@ -33,7 +33,6 @@ from daemons.qmgr.jobs import (
     fill,
     first_ready,
     offer,
-    room_for,
 )
 from daemons.qmgr.message import Message
 from daemons.qmgr.params import TransportLimits
@@ -83,27 +82,21 @@ class Scheduler:
         transport: Transport,
         name: str,
         nexthop: Nexthop,
-        recipients: Sequence[Recipient],
+        recipients: list[Recipient],
     ) -> Destination:
         """Recipients of a message for a destination of this name."""
         destination = transport.destinations.get(name)
         if destination is None:
-            destination = Destination(transport, name)
-            transport.destinations[name] = destination
+            destination = transport.destinations[name] = Destination(transport, name)
         job = transport.jobs.get(message)
         if job is None:
             job = transport.jobs[message] = Job(message, next(self._numbers))
         peer = job.peers.get(destination)
         if peer is None:
             peer = job.peers[destination] = Peer(job, destination, next(self._numbers))
-        was_idle = not peer.entries
-        room = room_for(message, transport, recipients)
-        added = fill(peer, message, nexthop, recipients, room)
+            heappush(destination.peers, peer.item())
+        added = fill(peer, nexthop, recipients)
         self.counts.taken(job, destination, len(recipients), added)
-        if not added:
-            return destination
-        if was_idle:
-            heappush(destination.peers, (job.key, peer.turn, peer.number, peer))
         offer(destination)
         return destination
 
@@ -115,8 +108,8 @@ class Scheduler:
                 continue
             if message.unread:
                 transport.unread.append(job)
-            if not job.selected:
-                register(transport, job)
+            if transport.fresh is not None and not job.selected:
+                register(transport.fresh, job, len(transport.jobs))
 
     def room(self, message: Message, now: float) -> int:
         """How many more recipients of a message to read now; the most if nothing is in memory.
@@ -146,12 +139,13 @@ class Scheduler:
 
     def ready_count(self, transport: Transport, most: int) -> int:
         """How many entries `select` would find in a row, counted up to `most`."""
-        if not transport.ready or not transport.can_deliver or first_ready(transport) is None:
+        if first_ready(transport) is None:
             return 0
-        total = 0
+        total, seen = 0, set[Destination]()
         for item in transport.ready:
-            destination = item[3]
-            if destination.offered is item and destination.can_take:
+            destination = item[3].destination
+            if destination.offered is item and destination.can_take and destination not in seen:
+                seen.add(destination)
                 room = destination.window.concurrency - destination.busy
                 total += min(room, destination.waiting)
                 if total >= most:
@@ -160,52 +154,43 @@ class Scheduler:
 
     def select(self, transport: Transport, now: float) -> Entry | None:
         """Take the entry to deliver next; None if there is none that may be delivered now."""
-        if not transport.ready or not transport.can_deliver:
-            return None
         item = first_ready(transport)
         if item is None:
             return None
-        limits = transport.limits
-        peer = item[3]
-        job = peer.job
-        if job.entries >= limits.minimum_slots * limits.slot_cost > 0:
+        job = item[3].job
+        if job.entries >= transport.big:
             candidate = go_ahead(transport, job, now)
             if candidate is not None:
                 self._moved(candidate)
-                item = first_ready(transport)
-                if item is None:
-                    return None
-                peer = item[3]
-        return self._take(transport, peer, now)
+                item = first_ready(transport) or item
+        return self._take(transport, item[3])
 
     @staticmethod
     def _moved(job: Job) -> None:
         """The key of a job is another one."""
         for destination, peer in job.peers.items():
-            heappush(destination.peers, (job.key, peer.turn, peer.number, peer))
+            heappush(destination.peers, peer.item())
             offer(destination)
 
-    def _take(self, transport: Transport, peer: Peer, now: float) -> Entry:
+    def _take(self, transport: Transport, peer: Peer) -> Entry:
+        """The next entry of the peer that `first_ready` has found."""
         job, destination = peer.job, peer.destination
         entry = peer.entries.popleft()
-        entry.selected = now
         peer.turn += 1
         job.selected += 1
         job.slots += 1
-        self.counts.selected(entry)
+        self.counts.selected(destination)
+        destination.offered = None
+        heappop(transport.ready)
         heappop(destination.peers)
         if peer.entries:
-            heappush(destination.peers, (job.key, peer.turn, peer.number, peer))
+            heappush(destination.peers, peer.item())
         else:
             del job.peers[destination]
             if not job.peers and not job.message.unread:
-                del transport.jobs[job.message]
-                if not transport.jobs:
-                    transport.fresh.clear()
+                transport.forget(job)
         if destination.waiting:
             offer(destination)
-        else:
-            destination.offered = None
         return entry
 
     # what has happened
@@ -259,7 +244,6 @@ class Scheduler:
         transport = destination.transport
         destination.last_done = now
         self.counts.ended(entry)
-        self.counts.done(entry)
         limits = transport.limits
         if limits.transport_rate_delay:
             self.suspensions.pause(transport, limits.transport_rate_delay, now)
@@ -283,7 +267,7 @@ class Scheduler:
             peer.entries.clear()
             del job.peers[destination]
             if not job.peers and not job.message.unread:
-                del transport.jobs[job.message]
+                transport.forget(job)
         destination.peers.clear()
         destination.offered = None
         destination.forget_if_idle()
@@ -294,7 +278,7 @@ class Scheduler:
         for transport in self.transports.values():
             job = transport.jobs.get(message)
             if job is not None and not job.peers:
-                del transport.jobs[message]
+                transport.forget(job)
 
     def revive(self, transport: Transport, name: str) -> None:
         """Try this transport and destination again although they were dead."""

@@ -91,6 +91,18 @@ def test_recipients_are_batched() -> None:
     assert sizes == [50, 50, 20]
 
 
+def test_without_a_limit_recipients_join_those_that_wait() -> None:
+    """They may be more than come later."""
+    harness = Harness(recipients=0)
+    message = harness.message(a=5)
+    later = [Recipient(f"later{n}@a") for n in range(3)]
+    harness.scheduler.add(message, harness.transport, "a", Nexthop("a"), later)
+    entry = harness.select()
+    assert entry is not None
+    assert len(entry.recipients) == 8
+    assert harness.select() is None
+
+
 def test_destinations_of_a_message_take_turns() -> None:
     harness = Harness(recipients=1, initial=20)
     harness.message(a=3, b=3)
