@@ -54,7 +54,7 @@ class Dialogue:
         Raises ClientGone, ClientSilent, ServerStopping.
         """
         core = self.core
-        while core.drained() or (event := core.next_event()) is None:
+        while (event := core.next_event()) is None:
             self.flush()
             data = await self.channel.read(idle=idle)
             core.receive_data(data)

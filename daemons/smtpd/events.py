@@ -31,14 +31,19 @@ class DisconnectLine(NamedTuple):
 
     def text(self) -> str:
         """`disconnect from host[1.2.3.4] ehlo=1 mail=0/1 commands=1/2`."""
-        line, successes, commands = f"disconnect from {self.client}", 0, 0
-        for name, good, total in self.commands:
-            line += f" {name}={good}" if good == total else f" {name}={good}/{total}"
-            successes += good
-            commands += total
-        if successes == commands and commands:
-            return f"{line} commands={commands}"
-        return f"{line} commands={successes}/{commands}"
+        return f"disconnect from {self.client}{_counted(self.commands)}"
+
+
+@lru_cache(64)  # most sessions have the same commands
+def _counted(commands: tuple[tuple[str, int, int], ...]) -> str:
+    text, successes, all_of_them = "", 0, 0
+    for name, good, total in commands:
+        text += f" {name}={good}" if good == total else f" {name}={good}/{total}"
+        successes += good
+        all_of_them += total
+    if successes == all_of_them and all_of_them:
+        return f"{text} commands={all_of_them}"
+    return f"{text} commands={successes}/{all_of_them}"
 
 
 class SessionLost(NamedTuple):

@@ -19,22 +19,19 @@ from libmail.text.escapes import escaped
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["bare_newline_reply", "is_plain", "look_ahead", "read", "refusal", "split",
-           "too_early"]  # fmt: skip
+__all__ = ["bare_newline_reply", "look_ahead", "read", "refusal", "split", "too_early"]
 
 _SHOWN: Final = 100  # octets of unexpected input in the log
 _SHOWN_COMMAND: Final = 30  # octets of a command that is too long
 _SPACE: Final = " \t\r"
 
 
-def is_plain(session: "Session", event: Command) -> bool:
-    """Whether a command line needs none of what `read` does but to be decoded and recorded."""
-    commands = session.server.commands
-    return event.line.isascii() and not (event.too_long or event.bare_newline or commands.filters)
-
-
 async def read(session: "Session", event: Command) -> str | Reply:
-    """The command line, decoded and filtered, or the reply that refuses it. Raises SessionEnded."""
+    """The command line, decoded and filtered, or the reply that refuses it. Raises SessionEnded.
+
+    What is ASCII, not too long and ends in CRLF needs but to be decoded and recorded, if nothing is
+    filtered.
+    """
     line = event.line.decode("utf-8", "surrogateescape")
     shown = session.tally.heard(event.line)
     if event.too_long:

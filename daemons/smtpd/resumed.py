@@ -59,6 +59,6 @@ async def _go_on_within(session: "Session", secure: TlsSession) -> None:
         LOG.info(f"{session.client} cannot go on in the TLS session of tlsproxy: {error}")
         await session.send(_AGAIN)
         raise SessionEnded from None
-    session.tally.begin("STARTTLS")
+    session.tally.given["STARTTLS"] += 1
     await agree(session, tls)
     session.tally.succeeded("STARTTLS")

@@ -27,7 +27,7 @@ from daemons.smtpd.events import (
     say,
 )
 from daemons.smtpd.footer import filtered, reject_footer
-from daemons.smtpd.gates import is_plain, look_ahead, read, refusal, split, too_early
+from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
 from daemons.smtpd.rates import ClientRates
@@ -69,6 +69,19 @@ class Session:
                  "lookups", "may_verp", "milters", "overdue", "rates", "receiving", "said",
                  "server", "tally", "tls", "transaction", "unidentified", "verbs")  # fmt: skip
 
+    lookups: Lookups  # of the server, or those that record this session
+    transaction: Transaction | None
+    chunks: Chunks | None  # from the first BDAT of a message to its last
+    rates: ClientRates | None
+    forwarded: Forwarded | None
+    milters: SessionMilters | None
+    overdue: Answer | None
+    discard: frozenset[str]
+    line: str
+    unidentified: str
+    _ending: bool  # the client has said QUIT
+    _reason: Literal["lost connection", "timeout", "too many errors", ""]
+
     def __init__(
         self,
         server: Server,
@@ -82,29 +95,18 @@ class Session:
     ) -> None:
         """client: its names are not known yet. screened: another program has looked at whether it
         waits for the greeting. said, tls: see PassedClient."""
-        self.server = server
-        self._screened = screened
-        self.said = said
-        self.tls = tls
-        self.overdue: Answer | None = None
-        self.lookups: Lookups = server.lookups  # or those that record this session
-        self.verbs = verbs
+        self.server, self.verbs = server, verbs
+        self._screened, self.said, self.tls = screened, said, tls
         self.facts = Facts(client)
         self.dialogue = Dialogue(channel, server.params.line_length_limit)
         self.tally = Tally(server.params)
-        self.transaction: Transaction | None = None
-        self.chunks: Chunks | None = None  # from the first BDAT of a message to its last
-        self.rates: ClientRates | None = None
-        self.forwarded: Forwarded | None = None
-        self.authorization = NOT_AUTHORIZED
-        self.milters: SessionMilters | None = None
-        self.extras = NO_EXTRAS
-        self.login = Login()
-        self.discard: frozenset[str] = frozenset()
-        self.line = self.unidentified = ""
-        self.access_denied = self.complete = self.may_verp = self.receiving = False
-        self._ending = False  # the client has said QUIT
-        self._reason: Literal["lost connection", "timeout", "too many errors", ""] = ""
+        self.lookups = server.lookups
+        self.transaction = self.chunks = self.rates = self.forwarded = self.milters = None
+        self.overdue = None
+        self.authorization, self.extras, self.login = NOT_AUTHORIZED, NO_EXTRAS, Login()
+        self.discard = frozenset()
+        self.line = self.unidentified = self._reason = ""
+        self.access_denied = self.complete = self.may_verp = self.receiving = self._ending = False
 
     # sending and receiving
 
@@ -227,27 +229,37 @@ class Session:
     async def _converse(self) -> None:
         """Answer commands, up to the one that ends the session. Raises SessionEnded, ..."""
         dialogue, tally = self.dialogue, self.tally
+        await self._end_of_patience()
         while not self._ending:
-            if tally.errors and tally.exhausted:
-                await self._give_up()
             event = await dialogue.event(idle=self.transaction is None)
             if not isinstance(event, Command):
                 raise AssertionError(event)
             found = await self.answer_to(event)
-            if tally.errors:
-                await self._delay()
-            if found.reply.code < 400:
+            if found.reply.code < 400 and not tally.errors:
                 self._queue(found.reply)
             else:
-                await self.send(found.reply)
-                if found.reply.code in CLOSING:
-                    return
+                await self._answer_in_error(found)
             if found.then is not None:
                 dialogue.flush()
                 await found.then()
 
-    async def _give_up(self) -> NoReturn:
-        """smtpd_hard_error_limit."""
+    async def _answer_in_error(self, found: Answer) -> None:
+        """Answer a client that makes errors, with some delay if they are many.
+
+        Raises SessionEnded, ...
+        """
+        if self.tally.delay:
+            await self.dialogue.pause(self.tally.delay)
+        await self.send(found.reply)
+        if found.reply.code in CLOSING:
+            raise SessionEnded
+        if not self._ending:
+            await self._end_of_patience()
+
+    async def _end_of_patience(self) -> None:
+        """smtpd_hard_error_limit. Raises SessionEnded."""
+        if not self.tally.exhausted:
+            return
         self._reason = "too many errors"
         self.tally.kinds |= {"protocol"}
         host = self.server.params.myhostname
@@ -256,33 +268,37 @@ class Session:
 
     async def answer_to(self, event: Command) -> Answer:
         """The answer to a command line. Raises SessionEnded."""
-        if is_plain(self, event):
-            self.line = line = event.line.decode()
-            self.tally.heard(event.line)
-        else:
+        octets, bare_newline, too_long = event
+        commands, tally = self.server.commands, self.tally
+        if bare_newline or too_long or commands.filters or not octets.isascii():
             found = await read(self, event)
             if isinstance(found, Reply):
                 return self._fault(found)
             self.line = line = found
+        else:
+            self.line = line = octets.decode()
+            tally.heard(octets)
         if self.unidentified:
             await self._abort()
         word, argument = split(line)
-        commands = self.server.commands
         if commands.ignores_some and word and await commands.ignores(word):
-            self.tally.junk()
+            tally.junk()
             return answer(Reply(250, "2.0.0", "Ok"))
         verb = self.verbs.get(word.upper())
         if verb is None:
             return await self._unknown(word, line)
         if not self.access_denied or verb.ends:
             self.facts.where = verb.name
-        self.tally.begin(verb.name)
+        tally.given[verb.name] += 1
         if self.dialogue.core.pending:
             await look_ahead(self, verb)
         if verb.junk:
-            self.tally.junk()
-        answered = refusal(self, verb, argument) or await verb.run(self, argument)
-        self.tally.end(verb.name, answered)
+            tally.junk()
+        refused = None
+        if verb.depends or self.access_denied or self.server.options.must_encrypt:
+            refused = refusal(self, verb, argument)
+        answered = refused or await verb.run(self, argument)
+        tally.end(verb.name, answered)
         self._ending = verb.ends
         return answered
 
@@ -294,11 +310,6 @@ class Session:
         await self.send(Reply(421, "4.7.1", f"{self.server.params.myhostname} Error: {reason}"))
         raise SessionEnded
 
-    async def _delay(self) -> None:
-        """Delay the reply to a client that makes many errors."""
-        if self.tally.delay:
-            await self.dialogue.pause(self.tally.delay)
-
     def _fault(self, reply: Reply) -> Answer:
         """The answer to a line that is not a valid command."""
         found = answer(reply)
@@ -307,7 +318,7 @@ class Session:
 
     async def _unknown(self, word: str, line: str) -> Answer:
         self.facts.where = UNKNOWN
-        self.tally.begin(UNKNOWN)
+        self.tally.given[UNKNOWN] += 1
         if not word:
             return self._fault(Reply(500, "5.5.2", "Error: bad syntax"))
         if await self.server.commands.forbids(word):

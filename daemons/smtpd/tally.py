@@ -4,11 +4,12 @@ The transcript is mailed to the postmaster if notify_classes names a kind of err
 is the only place that keeps what a client sent, so secrets are masked here.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from daemons.smtpd.answer import Answer
 from daemons.smtpd.params import SmtpdParams
-from daemons.smtpd.secrets import MASK, masked
+from daemons.smtpd.secrets import FIRST, MASK, masked
 from libmail.clients.notice import Direction
 from libmail.lookup.watched import tell
 
@@ -19,16 +20,19 @@ UNKNOWN = "UNKNOWN"
 
 
 class Tally:
-    """The counters of one session. errors: so far. kinds: classes of errors, for notify_classes."""
+    """The counters of one session. errors: so far. kinds: classes of errors, for notify_classes.
 
-    __slots__ = ("_given", "_junk", "_kept", "_params", "_peer", "_secret", "_succeeded", "errors",
+    given: how often, by command.
+    """
+
+    __slots__ = ("_junk", "_kept", "_params", "_peer", "_secret", "_succeeded", "errors", "given",
                  "kinds", "transcript")  # fmt: skip
 
     def __init__(self, params: SmtpdParams) -> None:
         self._params = params
         self._kept = params.smtpd_history_flush_threshold
-        self._given: dict[str, int] = {}  # by command
-        self._succeeded: dict[str, int] = {}
+        self.given: dict[str, int] = defaultdict(int)
+        self._succeeded: dict[str, int] = defaultdict(int)
         self._junk = 0
         self._peer = ""  # under which the log tells of the session, "" if it does not
         self._secret = False  # the last line had a secret, and the next may be the rest of it
@@ -44,7 +48,9 @@ class Tally:
 
     def heard(self, line: bytes) -> bytes:
         """Record a command line. Returns it without secrets."""
-        self._secret, shown = masked(line, after_secret=self._secret)
+        shown = line
+        if self._secret or line[:1] in FIRST:
+            self._secret, shown = masked(line, after_secret=self._secret)
         if self._peer:
             tell("<", self._peer, shown)
         if len(self.transcript) < self._kept:
@@ -72,20 +78,16 @@ class Tally:
 
     # commands
 
-    def begin(self, name: str) -> None:
-        """Count a command."""
-        self._given[name] = self._given.get(name, 0) + 1
-
     def end(self, name: str, answer: Answer) -> None:
         """Count the outcome of a command."""
         if answer.error:
             self.fault(answer.kind)
         elif answer.counted:
-            self.succeeded(name)
+            self._succeeded[name] += 1
 
     def succeeded(self, name: str) -> None:
         """Count a success of a command, also of one whose effect comes after the reply."""
-        self._succeeded[name] = self._succeeded.get(name, 0) + 1
+        self._succeeded[name] += 1
 
     def fault(self, kind: str) -> None:
         """Count an error of the client."""
@@ -107,17 +109,17 @@ class Tally:
     @property
     def exhausted(self) -> bool:
         """Whether smtpd_hard_error_limit is reached."""
-        return self.errors >= self._params.smtpd_hard_error_limit
+        return 0 < self.errors >= self._params.smtpd_hard_error_limit
 
     @property
     def delay(self) -> float:
         """Seconds to wait before a reply: smtpd_error_sleep_time."""
         params = self._params
-        slow = self.errors >= params.smtpd_soft_error_limit
+        slow = 0 < self.errors >= params.smtpd_soft_error_limit
         return params.smtpd_error_sleep_time if slow else 0.0
 
     def counts(self, order: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
         """(name, successes, all) of the commands that were given, for the log."""
-        given, succeeded = self._given, self._succeeded
+        given, succeeded = self.given, self._succeeded
         names = sorted(given, key=[*order, UNKNOWN].index)
-        return tuple([(name.lower(), succeeded.get(name, 0), given[name]) for name in names])
+        return tuple([(name.lower(), succeeded[name], given[name]) for name in names])

@@ -1,7 +1,7 @@
 """The properties of an SMTP command. The table of all commands is `daemons.smtpd.verbs.VERBS`."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from daemons.smtpd.answer import Answer
@@ -25,7 +25,7 @@ class Verb:
     no_argument: nothing may follow the name. before_tls: allowed before STARTTLS where clients have
     to encrypt (RFC 3207 §4). junk: does not deliver mail, so that it counts towards
     smtpd_junk_command_limit. last: the client has to wait for the reply (RFC 2920 §3.1). ends: ends
-    the session.
+    the session. depends: whether it may be refused follows from what it is given, and by whom.
     """
 
     name: str
@@ -38,6 +38,10 @@ class Verb:
     junk: bool = False
     last: bool = False
     ends: bool = False
+    depends: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depends", self.no_argument or self.off is not None)
 
     def announced(self, session: "Session") -> str:
         """Its line in the answer to EHLO, "" for none."""

@@ -94,9 +94,10 @@ class Sasl:
     sender: str = ""
 
 
-@dataclass(slots=True)
 class Mail:
     """The transaction at hand. Addresses are in internal form, None: not given yet.
+
+    An instance holds what is other than here: one is made for each message, and for each EHLO.
 
     size: octets, as MAIL announced; when the content is complete, as they are. queue_id: "" before
     there is one. instance: the same for all that is asked about one message, "" until MAIL is over.

@@ -155,9 +155,7 @@ class ClientChannel:
 
     def ready(self, events: int) -> None:
         """Called by the poller."""
-        if events != READ and self._events & WRITE:
-            self._flush()
-        if events == WRITE or not self._events & READ:
+        if (events != READ or self._events != READ) and not self._may_read(events):
             return
         try:
             data = self._sock.recv(_READ, _AT_ONCE)
@@ -176,6 +174,12 @@ class ClientChannel:
             self._kept += len(data)
             if self._kept > _MOST_PENDING:
                 self._pause()  # let the client wait, rather than fill our memory
+
+    def _may_read(self, events: int) -> bool:
+        """Send what waits, if that is what happened; whether there may be something to read."""
+        if events != READ and self._events & WRITE:
+            self._flush()
+        return events != WRITE and bool(self._events & READ)
 
     def expire(self) -> None:
         """Called by the poller for deadlines that it was told of, which those here are not."""
@@ -258,18 +262,25 @@ class ClientChannel:
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
         self._idle = idle
+        if self._data or self._eof or self._blocked or self._paused or self._stopping:
+            data = await self._read_more()
+            if data:
+                return data
+        if self.request_limit is None:
+            self.deadline = self._loop.time() + self._limit
+            await self._wakeup
+        else:
+            await self._wait()
+        if not self._data:
+            raise ClientGone
+        return self._data.pop()  # the one piece that has woken us
+
+    async def _read_more(self) -> bytes:
+        """What has come meanwhile; b"": it has to be waited for. Raises as `read`."""
         if self._blocked:
             await self._written()
         if not self._data:
-            if self._eof or self._stopping or self._paused:
-                self._before_waiting()
-            if self.request_limit is None:
-                self.deadline = self._loop.time() + self._limit
-                await self._wakeup
-            else:
-                await self._wait()
-            if not self._data:
-                raise ClientGone
+            self._before_waiting()
         data = b"".join(self._data)  # which is the only piece itself, if there is one
         self._data.clear()
         self._kept = 0

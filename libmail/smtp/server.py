@@ -130,13 +130,6 @@ class SmtpServerCore:
         """Whether more was received than has become an event."""
         return self._at < len(self._buffer)
 
-    def drained(self) -> bool:
-        """Whether more has to be received before there is another event; then nothing is kept."""
-        if self._at < len(self._buffer) or self._mode not in _HUNGRY:
-            return False
-        self._buffer, self._at = b"", 0
-        return True
-
     def peek(self, size: int) -> bytes:
         """The beginning of what was received and has not become an event yet."""
         return self._buffer[self._at : self._at + size]
@@ -190,7 +183,10 @@ class SmtpServerCore:
         self._skipping = False
 
     def next_event(self) -> Event | None:
-        """The next event, None: more has to be received."""
+        """The next event, None: more has to be received; where all was used, none of it is kept."""
+        if self._at == len(self._buffer) and self._mode in _HUNGRY:
+            self._buffer, self._at = b"", 0
+            return None
         if self._mode is _Mode.COMMAND:
             return self._next_command()
         if self._mode is _Mode.DATA:
@@ -210,8 +206,6 @@ class SmtpServerCore:
         end = buffer.find(b"\n", start)
         if end < 0:
             if len(buffer) - start <= limit + 1:  # its last octet may be a carriage return
-                if start and start == len(buffer):
-                    self._buffer, self._at = b"", 0
                 return None
             self._at = len(buffer)
             self._skipping = True

@@ -65,6 +65,9 @@ class _Options:
     auth: str | None = None
 
 
+_NO_OPTIONS: Final = _Options()
+
+
 async def mail(session: Session, argument: str) -> Answer:
     """MAIL FROM:<path> parameters."""
     server, facts = session.server, session.facts
@@ -83,7 +86,7 @@ async def mail(session: Session, argument: str) -> Answer:
             problem = await address_problem(session, sender, argument[5:], _BAD, utf8=wants_utf8)
             if problem is not None:
                 return problem
-        options = await _options(session, rest) if rest else _Options()
+        options = await _options(session, rest) if rest else _NO_OPTIONS
     except AddressSyntax:
         return _BAD
     except UndeclaredUtf8:

@@ -10,7 +10,7 @@ from libmail.config import Config
 from libmail.config.main_cf import Entry
 from libmail.log import Fatal
 from libmail.lookup.context import LiveLookups
-from libmail.lookup.facts import Client, Facts, Mail, Sasl, Tls, Verdict
+from libmail.lookup.facts import Client, Facts, Sasl, Tls, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.policies import (
@@ -108,7 +108,10 @@ def session(where: str, **mail: object) -> Facts:
     client = Client(
         "192.0.2.7", "2525", "c.test", "r.test", server_address="192.0.2.1", server_port="25"
     )
-    return Facts(client, helo_name="h.test", where=where, mail=Mail(**mail))  # type: ignore[arg-type]
+    facts = Facts(client, helo_name="h.test", where=where)
+    for name, value in mail.items():
+        setattr(facts.mail, name, value)
+    return facts
 
 
 def names(found: Attributes) -> list[str]:

@@ -15,7 +15,7 @@ from libmail.log import LOG, Fatal
 from libmail.lookup.access import address_parents, domain_parents
 from libmail.lookup.context import LiveLookups, Lookups, RouteQuestion
 from libmail.lookup.dnslists import matches_pattern, valid_pattern
-from libmail.lookup.facts import Client, Facts, Mail, NameStatus, Verdict
+from libmail.lookup.facts import Client, Facts, NameStatus, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
@@ -118,11 +118,12 @@ class World:
         self.restrictions = Restrictions(params, compiled)
         self.facts = Facts(
             client=Client(address="203.0.113.2"),
-            mail=Mail(sender="a@known.test", recipient="alice@example.test"),
             helo_name="client.known.test",
             protocol="ESMTP",
             where="RCPT",
         )
+        mail = self.facts.mail
+        mail.sender, mail.recipient = "a@known.test", "alice@example.test"
         for name, value in facts.items():
             self.know(name, value)
         self.asked: list[Asked] = []

@@ -9,7 +9,7 @@ from libmail.config import Config
 from libmail.config.main_cf import Entry
 from libmail.ipc.messages import VerifyReply
 from libmail.lookup.context import LiveLookups
-from libmail.lookup.facts import Client, Facts, Mail, Verdict
+from libmail.lookup.facts import Client, Facts, Verdict
 from libmail.lookup.lists import compile_lists
 from libmail.lookup.params import RestrictionParams
 from libmail.lookup.record import Asked, RecordingLookups, ReplayedLookups
@@ -51,7 +51,8 @@ def decided(
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     record: list[Asked] = []
-    facts = Facts(Client("192.0.2.7"), where="RCPT", mail=Mail("a@x.test", "b@y.test"))
+    facts = Facts(Client("192.0.2.7"), where="RCPT")
+    facts.mail.sender, facts.mail.recipient = "a@x.test", "b@y.test"
     live = RecordingLookups(LiveLookups({VerifyQuestion: ask}), record)
     verdict = asyncio.run(restrictions.recipient(facts, live))
     assert asyncio.run(restrictions.recipient(facts, ReplayedLookups(record))) == verdict
