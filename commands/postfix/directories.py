@@ -24,7 +24,7 @@ __all__ = ["check_ownership", "create_missing", "network_problems", "open_to_use
 _PROGRAMS = ("daemon", "command")
 _PRIVATE = (
     "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "saved",
-    "tlstrace", "trace",
+    "spare", "tlstrace", "trace",
 )  # fmt: skip
 
 

@@ -214,7 +214,7 @@ def _destroy(work: _Work) -> None:
         raise Failure(f"Instance {gone.directory} is running: stop it first")
     _check_empty(gone)
     _deport(work)
-    for name in (*QUEUES, "private", "public", "pid", "import", "tlstrace"):
+    for name in (*QUEUES, "private", "public", "pid", "import", "spare", "tlstrace"):
         shutil.rmtree(f"{gone.queue}/{name}", ignore_errors=True)
     shutil.rmtree(gone.data, ignore_errors=True)
     for name in (*_FILES, "makedefs.out"):

@@ -63,6 +63,7 @@ from libmail.lookup.destination import LocalDomains, proxy_addresses
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFileWriter
+from libmail.queue.spare import SpareSupply
 from libmail.service.connection import Connection
 from libmail.service.exchanges import exchanges
 from libmail.service.pool import ServicePool
@@ -170,6 +171,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
     shared = Shared(
         params=params,
         directory=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
+        supply=SpareSupply(),
         mapper=mapper,
         editor=HeaderEditor(prepared.headers, mapper),
         inspector=prepared.inspector,

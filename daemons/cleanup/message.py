@@ -47,6 +47,7 @@ from libmail.message.headers import Batch
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
+from libmail.queue.spare import SpareSupply
 from libmail.smtp.address import address_fault
 
 __all__ = ["Message", "Shared"]
@@ -79,6 +80,7 @@ class Shared:
 
     params: CleanupParams
     directory: QueueDirectory
+    supply: SpareSupply
     mapper: AddressMapper
     editor: HeaderEditor
     inspector: Inspector
@@ -92,7 +94,10 @@ class Shared:
 def new_file(shared: Shared) -> QueueFileWriter:
     """An empty file in the incoming queue. Raises OSError."""
     return QueueFileWriter(
-        shared.directory, "incoming", long_ids=shared.params.enable_long_queue_ids
+        shared.directory,
+        "incoming",
+        long_ids=shared.params.enable_long_queue_ids,
+        supply=shared.supply,
     )
 
 

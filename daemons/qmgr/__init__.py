@@ -35,6 +35,7 @@ from libmail.config import ServiceEntry, read_master_cf
 from libmail.log import LOG
 from libmail.lookup.authorization import AuthorizedUsers
 from libmail.queue.directory import QueueDirectory
+from libmail.queue.spare import SpareFiles
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.service.user_limits import FIRST_MESSAGE, UserConnections
@@ -111,7 +112,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
             f"private/{name}", idle=params.ipc_idle, life=params.ipc_ttl, timeout=params.ipc_timeout
         )
 
-    store = Store(directory)
+    store = Store(directory, SpareFiles(params.queue_file_reuse_limit))
     services = ReportServices(
         bounce=pool(params.bounce_service_name),
         defer=pool(params.defer_service_name),

@@ -93,7 +93,7 @@ class Intake:
         if self.stopped or len(self._active) >= self._rules.active_limit:
             self.incoming.request()  # goes on when there is room
             return
-        self.take(Found("incoming", queue_id, False, False))
+        self.take(Found("incoming", queue_id, False, False, announced=True))
 
     def take(self, found: Found) -> None:
         """Move a message into the active queue and get it going."""
@@ -108,7 +108,7 @@ class Intake:
         )
         now = self._clock()
         try:
-            read = self._store.read(queue_id, now, limit)
+            read = self._store.read(queue_id, now, limit, announced=found.announced)
         except FileNotFoundError:
             return
         except QueueFileCorrupt as err:

@@ -108,6 +108,7 @@ class QueueManager:
         """
         if self._rules.intake.scans:
             self._store.recover()
+            self._store.spare.empty()
         self.intake.stopped = False
         self.intake.incoming.request()
         self.intake.feed()

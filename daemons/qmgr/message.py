@@ -18,6 +18,7 @@ class Message:
     resolved. deferred: some recipient will have to be tried again. traced: the trace log may have
     something about it. redirected: a recipient took the place of all (REDIRECT action). reported:
     recipients (offsets) of which the defer log tells already what a forced expiry is to tell.
+    reusable: its file may become another message's.
     """
 
     # What most messages leave as it is, is the class's.
@@ -30,6 +31,7 @@ class Message:
     deferred = False
     traced = False
     redirected = False
+    reusable = False
     reported = frozenset[int]()
 
     def __init__(

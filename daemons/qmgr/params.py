@@ -40,6 +40,7 @@ class QmgrParams:
     qmgr_message_active_limit: int
     qmgr_message_recipient_limit: int
     qmgr_message_recipient_minimum: int
+    queue_file_reuse_limit: int
     queue_run_delay: float
     queue_service_name: str
     recipient_delimiter: str

@@ -1,14 +1,15 @@
-"""The end of messages: their files are unlinked in a thread, while the queue manager goes on.
+"""The end of messages: a thread puts aside or unlinks their files; the queue manager goes on.
 
-unlink(2) may wait for the file system's journal, for longer than all else that a message costs
-here. What becomes due within `_GATHER` seconds is unlinked in one go: to wake a thread, and to be
-woken by it, costs more than an unlink that does not wait.
+rename(2) and unlink(2) may wait for the file system's journal, for longer than all else that a
+message costs here. What becomes due within `_GATHER` seconds is removed in one go: to wake a
+thread, and to be woken by it, costs more than an unlink that does not wait. Files that were put
+aside for new messages go when there were none for `_SPARE_TIME` seconds.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from daemons.qmgr.message import Message
 from daemons.qmgr.store import Store
@@ -19,6 +20,9 @@ from libmail.service.workers import Workers
 __all__ = ["Removal"]
 
 _GATHER: Final = 0.02
+_SPARE_TIME: Final = 10.0
+
+T = TypeVar("T")
 
 
 class Removal:
@@ -39,6 +43,8 @@ class Removal:
         self._due: list[Message] = []
         self._rest = asyncio.Event()  # nothing is due
         self._rest.set()
+        self._latest = 0.0  # when files were put aside, of the loop's clock
+        self._emptying = False  # it is planned
 
     def add(self, message: Message) -> None:
         """Remove a message, soon."""
@@ -52,22 +58,41 @@ class Removal:
 
     async def _run(self) -> None:
         due, self._due = self._due, []
-        names = [message.queue_id for message in due]
-        try:
-            removed = await self._workers.run(partial(self._store.remove, names))
-        except OSError:  # no thread is to be had
-            removed = self._store.remove(names)
+        removed = await self._in_thread(partial(self._store.remove, due))
         for message, result in zip(due, removed, strict=True):
             if isinstance(result, OSError):
                 self._store.keep(message.queue_id, result)
             elif result:
                 LOG.event(QueueRemoved(message.queue_id))
             self._gone(message)
+        if any(message.reusable for message in due):
+            self._empty_later()
         if self._due:
             self._begin_soon()
         else:
             self._rest.set()
 
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._workers.run(work)
+        except OSError:  # no thread is to be had
+            return work()
+
+    def _empty_later(self) -> None:
+        self._latest = self._loop.time()
+        if not self._emptying:
+            self._emptying = True
+            self._loop.call_later(_SPARE_TIME, self._empty_when_idle)
+
+    def _empty_when_idle(self) -> None:
+        left = self._latest + _SPARE_TIME - self._loop.time()
+        if left > 0:
+            self._loop.call_later(left, self._empty_when_idle)
+            return
+        self._emptying = False
+        self._spawn(self._in_thread(self._store.spare.empty))
+
     async def end(self) -> None:
-        """Wait until everything that is due has been removed."""
+        """Wait until everything that is due has been removed, also what was put aside."""
         await self._rest.wait()
+        self._store.spare.empty()

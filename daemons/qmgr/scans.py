@@ -13,12 +13,16 @@ _COMPLETE = stat.S_IXUSR
 
 
 class Found(NamedTuple):
-    """A complete file that may enter the active queue. expire: see `FORCED_EXPIRY`."""
+    """A complete file that may enter the active queue. expire: see `FORCED_EXPIRY`.
+
+    announced: found because cleanup(8) told of it.
+    """
 
     queue_name: str
     queue_id: QueueId
     expire: bool
     flush: bool
+    announced: bool = False
 
 
 class QueueScan:

@@ -16,6 +16,7 @@ from libmail.log import LOG
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import FORCED_EXPIRY, QueueFile, QueueFileCorrupt
 from libmail.queue.reasons import ReasonLog
+from libmail.queue.spare import SpareFiles
 
 # Plain numbers: the operators of IntFlag are slow.
 _VERIFY_ONLY: Final = EnvelopeFlag.VERIFY_ONLY.value
@@ -42,8 +43,10 @@ class Read(NamedTuple):
 class Store:
     """The queue as qmgr(8) uses it."""
 
-    def __init__(self, directory: QueueDirectory) -> None:
+    def __init__(self, directory: QueueDirectory, spare: SpareFiles) -> None:
+        """spare: gets the files of messages that are over."""
         self.directory = directory
+        self.spare: Final = spare
         self.files: Final = OpenFiles(directory)
         self.stuck: set[QueueId] = set()  # in active, though no longer active
         self._recovered: set[QueueId] = set()
@@ -105,16 +108,19 @@ class Store:
             return False
         return True
 
-    def read(self, queue_id: QueueId, now: float, limit: int) -> Read:
+    def read(self, queue_id: QueueId, now: float, limit: int, *, announced: bool) -> Read:
         """Read a file of the active queue, with at most `limit` recipients. It stays open.
 
-        Raises OSError, QueueFileCorrupt, StillDelivering.
+        announced: cleanup(8) told of it, so that no power failure can have spoiled it. Raises
+        OSError, QueueFileCorrupt, StillDelivering.
         """
         file = QueueFile(self.directory.path("active", queue_id), writable=True)
         try:
             if queue_id in self._recovered:
                 self._check_idle(queue_id, file)
             fcntl.flock(file.fd, fcntl.LOCK_SH)
+            if not announced:
+                file.verify(queue_id)
             envelope, preamble = file.envelope(), file.preamble
             recipients = list(islice(file.recipients(), limit + 1))
         except BaseException:
@@ -123,6 +129,7 @@ class Store:
         self.files.keep(queue_id, file.fd, now)
         size, arrival = preamble.size, preamble.arrival
         message = Message(queue_id, envelope, size=size, arrival=arrival, queued=now)
+        message.reusable = self.spare.possible and preamble.reusable
         if envelope.flags & _TRACED:
             message.tflags = _trace_flags(envelope.flags)
         if len(recipients) > limit:
@@ -213,14 +220,17 @@ class Store:
         for queue_id in stuck:
             self._defer(queue_id)
 
-    def remove(self, queue_ids: Iterable[QueueId]) -> list[bool | OSError]:
+    def remove(self, messages: Iterable[Message]) -> list[bool | OSError]:
         """The last step: every recipient is done, every report is sent. May run in a thread.
 
         Returns of each whether it was there, or why it could not be removed.
         """
-        return [self._remove(queue_id) for queue_id in queue_ids]
+        return [self._remove(message) for message in messages]
 
-    def _remove(self, queue_id: QueueId) -> bool | OSError:
+    def _remove(self, message: Message) -> bool | OSError:
+        queue_id = message.queue_id
+        if message.reusable and self.spare.keep(self.directory.path("active", queue_id)):
+            return True
         try:
             return self.directory.remove("active", queue_id)
         except OSError as err:

@@ -160,6 +160,10 @@ class Content:
         offset, length = self._file.preamble.body
         if not length:
             return header[-1:]
+        if self._file.preamble.reusable:  # the server may read what sendfile(2) has queued late
+            body = self._file.read(offset, length)
+            await wire.send_all(body, BODY)
+            return body[-1:]
         await wire.sendfile(self._file.fd, offset, length, BODY)
         return self._file.read(offset + length - 1, 1)
 

@@ -14,7 +14,8 @@ recipient is done:
     fields     address, orig_rcpt, dsn_orcpt, notify: NUL-terminated; readers skip more of them
 
 A file being written has mode 0600, a complete one 0700 (docs/queue.md tells the states). Times are
-seconds since the epoch.
+seconds since the epoch. A file may have belonged to another message before (spare.py); a small one
+has a checksum of all of it (checksum.py).
 """
 
 import os
@@ -27,9 +28,11 @@ from operator import add
 from typing import Final, NamedTuple
 
 from libmail.ipc.messages import Envelope, QueueId, Recipient
+from libmail.queue.checksum import content_checksum
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.envelope import BadEnvelope, encode_envelope, read_envelope, value_offset
 from libmail.queue.ids import make_queue_id
+from libmail.queue.spare import REUSABLE_SIZE, NewFile, SpareSupply
 
 __all__ = [
     "ANY_STATE",
@@ -54,11 +57,11 @@ DONE: Final = b"D"
 ANY_STATE: Final = TODO + DONE
 
 _MAGIC: Final = b"\x93MAILQ1\n"
-_LAYOUT: Final = struct.Struct("<8sII8QdII")
-_CHECKED: Final = _LAYOUT.size - 4
+_LAYOUT: Final = struct.Struct("<8sII8QdIII")  # the last two are checksums
+_CHECKED: Final = _LAYOUT.size - 8
 _ATTRIBUTES: Final = 2  # of the extents
 _OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # never wait for a FIFO
-_FIRST_READ: Final = 16384
+_FIRST_READ: Final = REUSABLE_SIZE
 _FLUSH_AT: Final = 1 << 18
 _MAX_RECORD: Final = 0xFFFF
 _MAX_ENVELOPE: Final = 1 << 20
@@ -95,7 +98,8 @@ class Preamble(NamedTuple):
     """The fixed-size record that describes a queue file.
 
     flags: ContentFlag bits. size: octets of header and body, as logged. attributes, recipients: the
-    two halves of the envelope. recipient_count: records in it, done or not.
+    two halves of the envelope. recipient_count: records in it, done or not. checksum: of the file
+    as it was completed, 0 for none.
     """
 
     flags: int
@@ -105,25 +109,36 @@ class Preamble(NamedTuple):
     recipients: Extent
     arrival: float
     recipient_count: int
+    checksum: int = 0
 
     @property
     def size(self) -> int:
         """Octets of message content."""
         return self.header.length + self.body.length
 
+    @property
+    def reusable(self) -> bool:
+        """Whether the file may become another message's, when this one is over: see spare.py."""
+        return self.checksum != 0
+
     def encode(self) -> bytes:
         """`PREAMBLE_SIZE` octets."""
-        flags, header, body, attributes, recipients, arrival, count = self
+        fixed = self.fixed()
+        checksums = zlib.crc32(fixed).to_bytes(4, "little") + self.checksum.to_bytes(4, "little")
+        return (fixed + checksums).ljust(PREAMBLE_SIZE, b"\0")
+
+    def fixed(self) -> bytes:
+        """The octets that the checksums are of."""
+        flags, header, body, attributes, recipients, arrival, count, _ = self
         extents = *header, *body, *attributes, *recipients
-        data = _LAYOUT.pack(_MAGIC, 1, flags, *extents, arrival, count, 0)[:_CHECKED]
-        return (data + zlib.crc32(data).to_bytes(4, "little")).ljust(PREAMBLE_SIZE, b"\0")
+        return _LAYOUT.pack(_MAGIC, 1, flags, *extents, arrival, count, 0, 0)[:_CHECKED]
 
     @classmethod
     def decode(cls, data: bytes, file_size: int) -> "Preamble":
         """From the first octets of a file of this size. Raises QueueFileCorrupt."""
         if len(data) < PREAMBLE_SIZE:
             raise QueueFileCorrupt("file too short")
-        magic, version, flags, *extents, arrival, count, crc = _LAYOUT.unpack_from(data)
+        magic, version, flags, *extents, arrival, count, crc, checksum = _LAYOUT.unpack_from(data)
         if magic != _MAGIC or version != 1:
             raise QueueFileCorrupt("not a complete queue file")
         if crc != zlib.crc32(data[:_CHECKED]):
@@ -136,7 +151,7 @@ class Preamble(NamedTuple):
         if not 0 <= arrival < _LATEST:  # in maildrop a user has written it
             raise QueueFileCorrupt("bad arrival time")
         header, body, attributes, recipients = map(Extent, offsets, lengths)
-        return cls(flags, header, body, attributes, recipients, arrival, count)
+        return cls(flags, header, body, attributes, recipients, arrival, count, checksum)
 
 
 def _encode_recipient(recipient: Recipient) -> bytes:
@@ -168,8 +183,8 @@ class QueueFileWriter:
     `discard`. Everything here raises OSError as it comes.
     """
 
-    __slots__ = ("_directory", "_offset", "_pending", "_size", "body", "fd", "header", "queue_id",
-                 "queue_name")  # fmt: skip
+    __slots__ = ("_directory", "_offset", "_old_size", "_pending", "_size", "body", "fd", "header",
+                 "queue_id", "queue_name")  # fmt: skip
 
     def __init__(
         self,
@@ -178,33 +193,47 @@ class QueueFileWriter:
         *,
         long_ids: bool,
         now: float | None = None,
+        supply: SpareSupply | None = None,
     ) -> None:
-        """Create an empty file in the queue; now: of the epoch, for its id."""
+        """Create an empty file in the queue, or take one of the supply; now: for its id."""
         stamp = time.time_ns() // 1000 if now is None else int(now * 1e6)
         seconds, microseconds = divmod(stamp, 1_000_000)
-        temporary = f"{queue_name}/{microseconds:06d}.{os.getpid()}"
-        while True:
-            try:
-                fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                break
-            except FileExistsError:
-                temporary += "x"
-        self.fd = fd
-        inode = os.fstat(fd).st_ino
-        self.queue_id: QueueId = make_queue_id(seconds, microseconds, inode, long=long_ids)
         self.queue_name = queue_name
         self._directory = directory
-        path = directory.path(queue_name, self.queue_id)
-        try:
-            os.rename(temporary, path)
-        except FileNotFoundError:
-            os.makedirs(directory.folder(queue_name, self.queue_id), 0o700, exist_ok=True)
-            os.rename(temporary, path)
+        while True:
+            file = supply.take() if supply is not None else None
+            if file is None:
+                file, supply = _create(queue_name, microseconds), None
+            self.fd = file.fd
+            self._old_size = file.size
+            self.queue_id: QueueId = make_queue_id(seconds, microseconds, file.inode, long=long_ids)
+            if self._name(file):
+                break
         self._pending: list[bytes] = [bytes(PREAMBLE_SIZE)]
         self._size = PREAMBLE_SIZE  # of _pending
         self._offset = 0  # of _pending in the file
         self.header = Extent(PREAMBLE_SIZE, 0)
         self.body = Extent(PREAMBLE_SIZE, 0)
+
+    def _name(self, file: NewFile) -> bool:
+        """Give the file its name; False, and it is closed, if another has come in its place."""
+        path = self.path
+        try:
+            try:
+                os.rename(file.path, path)
+            except FileNotFoundError:
+                os.makedirs(
+                    self._directory.folder(self.queue_name, self.queue_id), 0o700, exist_ok=True
+                )
+                os.rename(file.path, path)
+            if not file.size or os.stat(path).st_ino == file.inode:
+                return True
+            os.unlink(path)
+        except FileNotFoundError:
+            if not file.size:
+                raise
+        os.close(file.fd)
+        return False
 
     @property
     def path(self) -> str:
@@ -287,6 +316,11 @@ class QueueFileWriter:
         before = Extent(start, len(attributes)), Extent(start + len(attributes), len(data))
         arrival, count = envelope.arrival, len(records)
         preamble = Preamble(flags, self.header, self.body, *before, arrival, count)
+        end = start + len(attributes) + len(data)
+        if end <= REUSABLE_SIZE:  # nothing has been written yet
+            content = self._pending[1:]
+            checksum = content_checksum(self.queue_id, preamble.fixed(), content, attributes, data)
+            preamble = preamble._replace(checksum=checksum)
         self._append(attributes + data)
         if self._offset == 0 and self._pending:
             self._pending[0] = preamble.encode()
@@ -294,6 +328,8 @@ class QueueFileWriter:
         else:
             self._flush()
             os.pwrite(self.fd, preamble.encode(), 0)
+        if self._old_size > end:
+            os.ftruncate(self.fd, end)
         os.fchmod(self.fd, mode)
         return preamble
 
@@ -310,6 +346,17 @@ class QueueFileWriter:
         """Close and remove the file."""
         os.close(self.fd)
         self._directory.remove(self.queue_name, self.queue_id)
+
+
+def _create(queue_name: str, microseconds: int) -> NewFile:
+    temporary = f"{queue_name}/{microseconds:06d}.{os.getpid()}"
+    while True:
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            temporary += "x"
+        else:
+            return NewFile(fd, os.fstat(fd).st_ino, 0, temporary)
 
 
 def open_queue_file(path: str, *, writable: bool = False) -> int:
@@ -434,22 +481,34 @@ class QueueFile:
         """Make the envelope's warn_time negative in place: the delay notice was sent."""
         offset, length = self.preamble.attributes
         attributes = self.read(offset, length)
-        try:
-            at = value_offset(attributes, "warn_time")
-        except BadEnvelope as err:
-            raise QueueFileCorrupt(f"bad envelope: {err}") from err
+        at = value_offset(attributes, "warn_time")
         if at is not None:
             os.pwrite(self.fd, b"-", offset + at)
 
-    def replace_header(self, header: bytes, flags: int) -> None:
-        """Append another header and point the preamble to it (needs writable; no fsync)."""
-        offset = os.fstat(self.fd).st_size
-        os.pwrite(self.fd, header, offset)
-        self.preamble = self.preamble._replace(header=Extent(offset, len(header)), flags=flags)
-        os.pwrite(self.fd, self.preamble.encode(), 0)
+    def verify(self, queue_id: QueueId) -> None:
+        """Whether it is what was written for this id, as a whole. Raises QueueFileCorrupt.
+
+        A file without checksum, a large one or one of an earlier version, is not looked at.
+        """
+        preamble = self.preamble
+        if not preamble.checksum:
+            return
+        header, attributes = PREAMBLE_SIZE, preamble.attributes
+        content = self.read(header, attributes.offset - header)
+        records = bytearray(self.read(*preamble.recipients))
+        at = 0
+        while at < len(records):
+            after = _next_record(records, at, preamble.recipients.offset + at)
+            records[at : at + 1] = TODO
+            at = after
+        checksum = content_checksum(
+            queue_id, preamble.fixed(), (content,), self.read(*attributes), records
+        )
+        if checksum != preamble.checksum:
+            raise QueueFileCorrupt("content checksum mismatch")
 
 
-def _next_record(data: bytes, at: int, offset: int) -> int:
+def _next_record(data: bytes | bytearray, at: int, offset: int) -> int:
     """Where the record after the one at `at` begins; offset: of `at` in the file, for messages."""
     after = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")
     if after > len(data) or data[at] not in ANY_STATE:

@@ -29,6 +29,11 @@ class Vandal:
     dice: random.Random
     planted: set[str]
 
+    @property
+    def unbound(self) -> bytes:
+        """The good one, without the checksum that says whose it is."""
+        return self.good[:96] + bytes(4) + self.good[100:]
+
     def damaged(self) -> Iterator[bytes]:
         yield b""
         yield b"\0" * len(self.good)
@@ -163,7 +168,7 @@ def test_files_that_cannot_be_opened(vandal: Vandal) -> None:
     system = vandal.system
     system.allow("Permission denied")
     for queue in ("incoming", "deferred"):
-        vandal.plant(queue, contents=[vandal.good], mode=0o100)
+        vandal.plant(queue, contents=[vandal.unbound], mode=0o100)
     names = "|".join(vandal.planted)
     system.run("postqueue", "-f")
     system.wait_for_log(f"warning: open active ({names}): Permission denied", count=2)

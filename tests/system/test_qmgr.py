@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,3 +124,21 @@ def test_a_second_queue_manager_delivers_what_it_is_told_of() -> None:
             assert len(sink.messages) == 1
     finally:
         system.stop()
+
+
+def test_files_of_delivered_messages_are_used_again(system: Instance) -> None:
+    """Each message is its own, whatever was in the file before; and none stays on disk."""
+    spare = system.queue_directory / "spare"
+    texts = [f"{number}\r\n".encode() * lines for number, lines in enumerate((3000, 3, 2000, 1))]
+    port = free_port()
+    system.route("sink.test", f"smtp:[127.0.0.1]:{port}")
+    with PythonSink(port) as sink:
+        system.start()
+        for count, text in enumerate(texts, 1):
+            system.send("a@mail.test", ["b@sink.test"], b"Subject: x\r\n\r\n" + text)
+            system.wait_for_log(r"qmgr\[\d+\]: \w+: removed", count=count)
+        bodies = [message.content.partition(b"\r\n\r\n")[2] for message in sink.wait_for(4)]
+    assert bodies == texts
+    ids = re.findall(r"qmgr\[\d+\]: (\w+): removed", system.log_text())
+    assert len({queue_id[5:] for queue_id in ids}) < len(ids)  # behind microseconds, the inode
+    wait_until(lambda: not list(spare.iterdir()), lambda: list(spare.iterdir()))

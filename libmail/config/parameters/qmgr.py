@@ -42,6 +42,7 @@ PARAMETERS = by_name(
     Parameter("qmgr_message_active_limit", INT(1), "20000", "qmgr"),
     Parameter("qmgr_message_recipient_limit", INT(1), "20000", "qmgr"),
     Parameter("qmgr_message_recipient_minimum", INT(1), "10", "qmgr"),
+    Parameter("queue_file_reuse_limit", INT(0, 10000), "128", "qmgr"),
     Parameter("queue_run_delay", TIME("s", 1), "300s", "qmgr"),
     Parameter("transport_retry_time", TIME("s", 1), "60s", "qmgr"),
 )  # fmt: skip

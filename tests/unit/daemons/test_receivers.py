@@ -74,6 +74,7 @@ from libmail.lookup.rewriting import Rewriter
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileWriter, open_queue_file
+from libmail.queue.spare import SpareSupply
 from libmail.service.connection import Connection
 from libmail.service.pool import ServicePool
 from libmail.tables.builtin.inline import open_named as open_inline
@@ -147,8 +148,8 @@ def test_cleanup(
 
     async def serve(connection: Connection) -> None:
         shared = Shared(
-            CLEANUP, QUEUE, mapper, HeaderEditor(HEADERS, mapper), make_inspector(),
-            make_raw(), BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            CLEANUP, QUEUE, SpareSupply(), mapper, HeaderEditor(HEADERS, mapper),
+            make_inspector(), make_raw(), BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip
@@ -182,8 +183,9 @@ def test_what_faces_the_network_has_no_notifications(network: frozenset[int]) ->
 
     async def serve(connection: Connection) -> None:
         shared = Shared(
-            replace(CLEANUP, message_size_limit=1000), QUEUE, mapper, HeaderEditor(HEADERS, mapper),
-            make_inspector(), make_raw(), BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
+            replace(CLEANUP, message_size_limit=1000), QUEUE, SpareSupply(), mapper,
+            HeaderEditor(HEADERS, mapper), make_inspector(), make_raw(),
+            BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(*(ServicePool(f"private/{name}", wait=False) for name in ("bounce", "trace"))),
             FILTERS,
         )  # fmt: skip

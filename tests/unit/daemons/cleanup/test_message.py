@@ -29,6 +29,7 @@ from libmail.ipc.messages import (
 from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.queue.spare import SpareSupply
 from libmail.service.pool import ServicePool
 from libmail.smtp.address import MAX_ADDRESS
 from libmail.tables.maps import Maps
@@ -94,8 +95,8 @@ def submit(
     async def run() -> CleanupResult:
         mapper = make_mapper()
         shared = Shared(
-            params or PARAMS, QueueDirectory(frozenset(), 1), mapper, HeaderEditor(HEADERS, mapper),
-            inspector or make_inspector(), raw or make_raw(),
+            params or PARAMS, QueueDirectory(frozenset(), 1), SpareSupply(), mapper,
+            HeaderEditor(HEADERS, mapper), inspector or make_inspector(), raw or make_raw(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
             FILTERS,

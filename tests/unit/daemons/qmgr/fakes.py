@@ -40,6 +40,7 @@ from libmail.ipc.messages import (
 )
 from libmail.queue.directory import QUEUES, QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
+from libmail.queue.spare import SpareFiles
 from libmail.service.pool import ServicePool
 from tests.unit.waiting import until
 
@@ -71,7 +72,7 @@ def limits(
 
 
 def make_directories(top: Path) -> None:
-    for name in (*QUEUES, "private", "public"):
+    for name in (*QUEUES, "spare", "private", "public"):
         (top / name).mkdir(exist_ok=True)
 
 
@@ -204,7 +205,7 @@ class Bed:
         self.servers: list[asyncio.Server] = []
         self.tasks: set[asyncio.Task[object]] = set()
         self.scheduler = Scheduler(limits_of, dead_time=dead_time, retry_time=retry_time)
-        self.store = Store(DIRECTORY)
+        self.store = Store(DIRECTORY, SpareFiles(8))
         self.manager = QueueManager(
             rules=ManagerRules(
                 intake=IntakeRules(

@@ -287,6 +287,22 @@ def test_corrupt_file_disturbs_nobody() -> None:
     run(Bed, test)
 
 
+def test_a_file_of_another_message_is_found_by_a_scan() -> None:
+    """As a power failure may leave it: whole, but not what its name says."""
+
+    async def test(bed: Bed) -> None:
+        agent = RecordingAgent()
+        await bed.serve(smtp=agent)
+        one, name = put("incoming", ["a@smtp.test"]), put("incoming", ["b@smtp.test"])
+        os.rename(DIRECTORY.path("incoming", one), DIRECTORY.path("incoming", name))
+        bed.manager.begin()
+        await bed.idle()
+        assert files("corrupt") == {name}
+        assert agent.requests == []
+
+    run(Bed, test)
+
+
 def test_file_that_vanishes_is_no_error() -> None:
     async def test(bed: Bed) -> None:
         seen = list[DeliverRequest]()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemons.smtp.checks import ContentChecks
-from daemons.smtp.content import LineBreaker, stuff_dots
+from daemons.smtp.content import Content, LineBreaker, stuff_dots
 from daemons.smtp.generic import GenericMaps
-from libmail.ipc.messages import QueueId
+from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.rewriting import Rewriter
 from libmail.message.downgrade import Edit, LineEdits
 from libmail.message.mime import MimeLimits
+from libmail.net.wire import Wire
+from libmail.queue.directory import QueueDirectory
+from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from tests.unit.daemons.smtp.bench import REWRITE
@@ -138,3 +143,34 @@ def test_others_have_their_turn_in_a_header_of_many_fields(*, checked: bool) -> 
 
     asyncio.run(main())
     assert turns >= 20
+
+
+class _CopyingWire:
+    """Fails when it is to send what is in a file."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def send_at_once(self) -> None:
+        pass
+
+    async def send_all(self, data: bytes, phase: object) -> None:
+        self.sent += data
+
+
+def test_a_file_that_may_be_used_again_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the header is another: a server could read late what sendfile(2) has queued."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "active").mkdir()
+    writer = QueueFileWriter(QueueDirectory(), "active", long_ids=True)
+    writer.write_header(b"Subject: x\r\n")
+    writer.write_body(b"\r\nbody\r\n")
+    writer.complete(Envelope("a@x.test"), [Recipient("b@x.test")], ContentFlag(0))
+    writer.close()
+    wire = _CopyingWire()
+    with QueueFile(writer.path) as file:
+        content = Content(file, header=b"Subject: y\r\n")
+        asyncio.run(content.send(cast(Wire, wire), b""))
+    assert wire.sent == b"Subject: y\r\n\r\nbody\r\n.\r\n"

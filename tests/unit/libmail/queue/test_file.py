@@ -74,15 +74,6 @@ def test_marking_recipients_done(queue: QueueDirectory) -> None:
         assert list(file.recipients(first.offset)) == [second]
 
 
-def test_another_header(queue: QueueDirectory) -> None:
-    path = write(queue, b"Subject: x\r\n", [b"\r\nbody\r\n"])
-    with QueueFile(path, writable=True) as file:
-        file.replace_header(b"Subject: y\r\nX: z\r\n", ContentFlag.DOT_LINES)
-    with QueueFile(path) as file:
-        assert file.small_content() == b"Subject: y\r\nX: z\r\n\r\nbody\r\n"
-        assert file.preamble.flags == ContentFlag.DOT_LINES
-
-
 def test_unfinished_file_is_corrupt(queue: QueueDirectory) -> None:
     writer = QueueFileWriter(queue, "incoming", long_ids=True)
     writer.write_header(b"Subject: x\r\n")

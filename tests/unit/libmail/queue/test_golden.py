@@ -59,8 +59,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).mkdir()
 
 
-def test_message() -> None:
-    with QueueFile(str(GOLDEN / "message.1")) as file:
+@pytest.mark.parametrize("name", ["message.1", "message.2"])
+def test_message(name: str) -> None:
+    with QueueFile(str(GOLDEN / name)) as file:
+        file.verify(IDS[0])
         assert file.envelope() == ENVELOPE
         assert file.header() == b"Subject: golden\r\nMessage-Id: <m@x.test>\r\n"
         assert b"".join(file.body()) == b"\r\nbody\r\n.dot\r\n\xe4\r\n"
