@@ -9,7 +9,7 @@ reports among it, is done by the event loop, which stays root.
 """
 
 import errno
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,12 +26,13 @@ from libmail.agents.delivery import (
 from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
-from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
-from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
+from libmail.mailbox.content import delivery_headers, maildir_content, mbox_content
+from libmail.mailbox.maildir import MaildirWriter, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
-from libmail.privileges import BY_THREAD, Identity, acting_as
+from libmail.mailbox.turns import Turns
+from libmail.privileges import Actor, Identity
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
-from libmail.service.workers import Workers
+from libmail.service.workers import Job, Workers
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 from libmail.text.quoting import header_address
@@ -39,6 +40,10 @@ from libmail.text.quoting import header_address
 __all__ = ["SERVICE", "MailboxDelivery", "prepare"]
 
 _RELAY: Final = "virtual"
+_DIGITS: Final = 10
+_MAX_ID: Final = 2**32 - 2
+_INTO_MAILDIR: Final = Sent("2.0.0", "delivered to maildir", _RELAY, "delivered")
+_INTO_MBOX: Final = Sent("2.0.0", "delivered to mailbox", _RELAY, "delivered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,11 @@ class MailboxDelivery:
     """Delivers one recipient after the other into virtual mailboxes, many messages at a time."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self._workers = Workers(threads=BY_THREAD)
+        self._workers = Workers.acting()
+        self._turns = Turns()
         self._params = prepared.params
         self._prepared = prepared
+        self._maildirs = MaildirWriter(prepared.params.myhostname)
         self._locking = MboxLocking(
             prepared.params.virtual_mailbox_lock,
             prepared.params.deliver_lock_attempts,
@@ -120,8 +127,10 @@ class MailboxDelivery:
     async def _outcome(self, delivery: Delivery, recipient: Recipient) -> Outcome:
         address = recipient.address.lower()
         try:
-            mailbox = await self._find(self._prepared.mailboxes, address)
-            if mailbox is None:
+            found = await self._prepared.mailboxes.find_address(
+                address, self._params.recipient_delimiter
+            )
+            if found is None:
                 return Bounced(
                     dsn="5.1.1", reason=f'unknown user: "{recipient.address}"', relay=_RELAY
                 )
@@ -133,7 +142,7 @@ class MailboxDelivery:
         except ConfigurationProblem as err:
             LOG.warning(str(err))
             return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
-        path = f"{base.rstrip('/')}/{mailbox}"
+        path = f"{base}/{found.value}"
         if delivery.verify_only:
             kind = "maildir" if path.endswith("/") else "mailbox"
             return Sent(
@@ -144,16 +153,12 @@ class MailboxDelivery:
     def _base(self) -> str:
         """The directory of all mailboxes. Raises ConfigurationProblem."""
         base = self._params.virtual_mailbox_base
+        if base.startswith("/"):
+            return base.rstrip("/")
         if not base:
             raise ConfigurationProblem("virtual_mailbox_base is empty")
-        if not base.startswith("/"):
-            problem = "do not specify relative pathname"
-            raise ConfigurationProblem(f"{problem}: virtual_mailbox_base = {base}")
-        return base
-
-    async def _find(self, maps: Maps, address: str) -> str | None:
-        found = await maps.find_address(address, self._params.recipient_delimiter)
-        return None if found is None else found.value
+        problem = "do not specify relative pathname"
+        raise ConfigurationProblem(f"{problem}: virtual_mailbox_base = {base}")
 
     async def _owner(self, address: str, shown: str) -> Identity:
         """Whom to act as. Raises ConfigurationProblem, TableRetry."""
@@ -162,10 +167,11 @@ class MailboxDelivery:
             ("virtual_uid_maps", self._prepared.uids, self._params.virtual_minimum_uid),
             ("virtual_gid_maps", self._prepared.gids, 1),
         ):
-            value = await self._find(maps, address)
-            if value is None:
+            found = await maps.find_address(address, self._params.recipient_delimiter)
+            if found is None:
                 raise ConfigurationProblem(f"recipient {shown}: not found in {title}")
-            if not (value.isascii() and value.isdigit()) or int(value) < least:
+            value = found.value
+            if not _is_id(value) or int(value) < least:
                 kind = title[8:11]
                 raise ConfigurationProblem(f"recipient {shown}: bad {kind} {value} in {title}")
             numbers.append(int(value))
@@ -175,39 +181,48 @@ class MailboxDelivery:
     async def _write(
         self, delivery: Delivery, recipient: Recipient, path: str, owner: Identity
     ) -> Outcome:
-        maildir = path.endswith("/")
         original = recipient.orig_rcpt if self._params.enable_original_recipient else ""
+        sender = header_address(delivery.request.sender)
         headers = delivery_headers(
-            sender=header_address(delivery.request.sender),
+            sender=sender,
             orig_rcpt=header_address(original),
             delivered_to=header_address(recipient.address),
         )
-        store = self._file if maildir else self._append
+        maildir = path.endswith("/")
         try:
-            await self._workers.run(lambda: store(delivery, path, headers, owner))
+            if maildir:
+                await self._file(path, maildir_content(delivery.file, headers), owner)
+            else:
+                await self._append(path, mbox_content(delivery.file, sender, headers), owner)
         except OSError as err:
             return self._failure(err, path, owner, maildir=maildir)
-        kind = "maildir" if maildir else "mailbox"
-        return Sent(dsn="2.0.0", reason=f"delivered to {kind}", relay=_RELAY, action="delivered")
+        return _INTO_MAILDIR if maildir else _INTO_MBOX
 
-    # in threads
+    def _file(self, path: str, pieces: Iterator[bytes], owner: Identity) -> Job[None]:
+        def work(actor: Actor) -> None:
+            actor.become(owner)
+            self._maildirs.deliver(path.rstrip("/"), pieces)
 
-    def _file(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
-        lines = (headers, *local_lines(delivery.file))
-        with acting_as(owner):
-            deliver_to_maildir(path.rstrip("/"), lines, self._params.myhostname)
+        return self._workers.act(work)
 
-    def _append(self, delivery: Delivery, path: str, headers: bytes, owner: Identity) -> None:
-        start = mbox_from_line(header_address(delivery.request.sender), time.ctime())
-        pieces = (start, headers, *map(quote_from, local_lines(delivery.file)), b"\n")
-        with acting_as(owner):
+    async def _append(self, path: str, pieces: Iterator[bytes], owner: Identity) -> None:
+        params = self._params
+
+        def work(actor: Actor) -> None:
+            actor.become(owner)
             append_to_mbox(
                 path,
                 pieces,
                 self._locking,
-                size_limit=self._params.virtual_mailbox_limit,
-                owner=owner.uid if self._params.strict_mailbox_ownership else None,
+                size_limit=params.virtual_mailbox_limit,
+                owner=owner.uid if params.strict_mailbox_ownership else None,
             )
+
+        await self._turns.take(path)
+        try:
+            await self._workers.act(work)
+        finally:
+            self._turns.leave(path)
 
     @staticmethod
     def _failure(err: OSError, path: str, owner: Identity, *, maildir: bool) -> Outcome:
@@ -223,6 +238,12 @@ class MailboxDelivery:
         if err.errno == errno.EFBIG:
             return Bounced(dsn="5.2.2", reason=reason, relay=_RELAY)
         return Deferred(dsn="4.2.0", reason=reason, relay=_RELAY)
+
+
+def _is_id(value: str) -> bool:
+    """Whether it is a number that a user or group can have."""
+    usual = value.isascii() and value.isdigit() and len(value) <= _DIGITS
+    return usual and int(value) <= _MAX_ID
 
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:

@@ -5,11 +5,13 @@ anybody: `enter_jail`. The few that deliver as users keep root and use `acting_a
 mode (started by an ordinary user) nothing can be given up and nobody else be acted as.
 
 To the kernel each thread has ids of its own. The C library changes those of all threads together,
-as POSIX wants it; `acting_as` makes the system calls itself, by number, so that it is one thread
-that acts as a user, and no other one ever gets to see files as that user.
+as POSIX wants it; `Actor` makes the system calls itself, by number, so that it is one thread that
+acts as a user, and no other one ever gets to see files as that user. Only effective ids change: to
+signals and ptrace(2) of that user it stays a thread of root.
 """
 
 import ctypes
+import errno
 import os
 import platform
 import pwd
@@ -20,6 +22,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BY_THREAD",
+    "Actor",
     "Identity",
     "Jail",
     "acting_as",
@@ -32,6 +35,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _MOST_TEXT: Final = 4096  # a pipe takes at least that at once
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _AT_ONCE: Final = ctypes.PyDLL(None, use_errno=True)  # lets no other thread run meanwhile
+_NO_ID: Final = 2**32 - 1
 _KEEP: Final = -1  # of the three ids of setresuid(2), one that is to stay
 
 
@@ -63,7 +67,7 @@ _SET_IDS: Final = _system_call(ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _SET_GROUPS: Final = _system_call(ctypes.c_long, ctypes.c_void_p)
 
 BY_THREAD: Final = _NUMBERS is not None
-"""Whether `acting_as` is for the calling thread alone. If not, no other one may run meanwhile."""
+"""Whether acting is for the calling thread alone. If not, no other one may run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,61 @@ def enter_jail(jail: Jail) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
+class Actor:
+    """Whom the calling thread acts as. One for each thread, which changes its ids by nothing else.
+
+    It goes on acting as a user until it becomes another one, which may be the same again.
+    """
+
+    __slots__ = ("_now", "_own")
+
+    def __init__(self) -> None:
+        self._own = Identity("", os.geteuid(), os.getegid(), tuple(os.getgroups()))
+        self._now = self._own
+
+    def become(self, user: Identity) -> None:
+        """Have the effective rights of `user`.
+
+        Raises PermissionError when the process is neither root nor that user; OSError when there
+        can be no user of these numbers: the kernel would leave an id as it is for 2**32 - 1, and
+        take 2**32 for 0.
+        """
+        if user == self._now:
+            return
+        own = self._own
+        if user.uid == own.uid:
+            self.restore()
+            return
+        if own.uid != 0:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        if not (0 <= user.uid < _NO_ID and 0 <= user.gid < _NO_ID):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        try:
+            if self._now is not own:
+                _set_user(own.uid)
+            _set_groups(user.groups)
+            _set_group(user.gid)
+            _set_user(user.uid)
+        except BaseException:
+            self._leave()
+            raise
+        self._now = user
+
+    def restore(self) -> None:
+        """Act as nobody else any more."""
+        if self._now is not self._own:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            _set_user(self._own.uid)
+            _set_group(self._own.gid)
+            _set_groups(self._own.groups)
+        except OSError:
+            os._exit(1)  # whatever came next would be done as somebody else
+        self._now = self._own
+
+
 @contextmanager
 def acting_as(user: Identity) -> Iterator[None]:
     """Have the effective rights of `user` inside the block, in this thread; it must not await.
@@ -118,19 +177,12 @@ def acting_as(user: Identity) -> Iterator[None]:
     if os.geteuid() == user.uid:
         yield
         return
-    groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+    actor = Actor()
+    actor.become(user)
     try:
-        _set_groups(user.groups)
-        _set_group(user.gid)
-        _set_user(user.uid)
         yield
     finally:
-        try:
-            _set_user(uid)
-            _set_group(gid)
-            _set_groups(groups)
-        except OSError:
-            os._exit(1)  # whatever came next would be done as somebody else
+        actor.restore()
 
 
 def _set_groups(groups: Sequence[int]) -> None:

@@ -15,8 +15,14 @@ from daemons.local.stage import Stage
 from daemons.local.user import ROOT, CannotAct, User, acting
 from libmail.agents.delivery import Bounced, Delivery, Outcome
 from libmail.log import LOG
-from libmail.mailbox.content import delivery_headers, local_lines, mbox_from_line, quote_from
-from libmail.mailbox.maildir import deliver_to_maildir, warn_of_maildir
+from libmail.mailbox.content import (
+    delivery_headers,
+    local_lines,
+    maildir_content,
+    mbox_content,
+    mbox_from_line,
+)
+from libmail.mailbox.maildir import warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
 from libmail.privileges import Identity
 from libmail.text.quoting import header_address
@@ -46,16 +52,8 @@ def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
 
 
 def _mbox_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
-    start = mbox_from_line(header_address(stage.sender), time.ctime())
-    pieces = map(quote_from, local_lines(delivery.file))
-    yield start + _headers(settings, stage, "file") + next(pieces, b"")
-    yield from pieces
-    yield b"\n"
-
-
-def _maildir_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
-    yield _headers(settings, stage, "file")
-    yield from local_lines(delivery.file)
+    headers = _headers(settings, stage, "file")
+    return mbox_content(delivery.file, header_address(stage.sender), headers)
 
 
 def command_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
@@ -135,13 +133,10 @@ def _to_maildir(
 ) -> Outcome:
     if delivery.verify_only:
         return deliverable("delivers to maildir")
-    params = settings.params
-    pieces = _maildir_content(settings, stage, delivery)
+    pieces = maildir_content(delivery.file, _headers(settings, stage, "file"))
     try:
         with acting(identity):
-            deliver_to_maildir(
-                path.rstrip("/"), pieces, params.myhostname, size_limit=params.mailbox_size_limit
-            )
+            settings.maildirs.deliver(path.rstrip("/"), pieces)
     except OSError as err:
         if err.errno == errno.EACCES:
             warn_of_maildir(identity, str(err.strerror))

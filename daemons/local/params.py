@@ -9,6 +9,7 @@ from daemons.local.user import User, default_user
 from libmail.agents.delivery import DeliveryParams
 from libmail.agents.status_filter import StatusFilter, open_status_filter
 from libmail.log import Fatal
+from libmail.mailbox.maildir import MaildirWriter
 from libmail.mailbox.mbox import MboxLocking
 from libmail.service.skeleton import Startup
 from libmail.tables.maps import Maps
@@ -92,6 +93,7 @@ class Settings:
     mailbox_commands: Maps
     fallback_transports: Maps
     locking: MboxLocking
+    maildirs: MaildirWriter
     default: User
     is_root: bool
 
@@ -162,6 +164,7 @@ def prepare(startup: Startup) -> Settings:
             params.deliver_lock_delay,
             params.stale_lock_time,
         ),
+        maildirs=MaildirWriter(params.myhostname, size_limit=params.mailbox_size_limit),
         default=_default_user(params, is_root=is_root),
         is_root=is_root,
     )

@@ -1,12 +1,20 @@
 """A queued message as mailboxes want it: LF line ends, delivery headers, quoted From lines."""
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from libmail.queue.file import QueueFile
 
-__all__ = ["delivery_headers", "local_lines", "mbox_from_line", "quote_from"]
+__all__ = [
+    "delivery_headers",
+    "local_lines",
+    "maildir_content",
+    "mbox_content",
+    "mbox_from_line",
+    "quote_from",
+]
 
 _FROM: Final = re.compile(rb"^From ", re.MULTILINE)
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -29,7 +37,10 @@ def delivery_headers(*, sender: str | None, orig_rcpt: str = "", delivered_to: s
 
 
 def mbox_from_line(sender: str, ctime: str) -> bytes:
-    """The line that begins a message in an mbox file. ctime: as time.ctime() writes it."""
+    """The line that begins a message in an mbox file, and for a command.
+
+    ctime: as time.ctime() writes it.
+    """
     who = _CONTROLS.sub("_", sender) or "MAILER-DAEMON"
     return f"From {who}  {ctime}\n".encode("utf-8", "surrogateescape")
 
@@ -57,3 +68,20 @@ def local_lines(file: QueueFile, limit: int = _PIECE) -> Iterator[bytes]:
             yield block[:cut].replace(b"\r\n", b"\n")
     if rest:
         yield rest.replace(b"\r\n", b"\n")
+
+
+def maildir_content(file: QueueFile, headers: bytes) -> Iterator[bytes]:
+    """A file of a Maildir, in as few pieces as there can be."""
+    pieces = local_lines(file)
+    yield headers + next(pieces, b"")
+    yield from pieces
+
+
+def mbox_content(file: QueueFile, sender: str, headers: bytes) -> Iterator[bytes]:
+    """What is appended to an mbox file: From line, message, empty line; sender: external form."""
+    pieces = map(quote_from, local_lines(file))
+    last = mbox_from_line(sender, time.ctime()) + headers + next(pieces, b"")
+    for piece in pieces:
+        yield last
+        last = piece
+    yield last + b"\n"

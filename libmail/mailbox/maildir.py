@@ -9,14 +9,11 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
 
 from libmail.log import LOG
 from libmail.privileges import Identity
 
-__all__ = ["deliver_to_maildir", "warn_of_maildir"]
-
-_DELIVERIES: Final = itertools.count(1)  # of this process, whose threads deliver side by side
+__all__ = ["MaildirWriter", "warn_of_maildir"]
 
 
 def _create(name: str, folder: str) -> int:
@@ -42,53 +39,61 @@ def _make_folder(path: str) -> None:
             os.mkdir(path, 0o700)
 
 
-def _write_all(fd: int, pieces: Iterable[bytes], limit: int) -> None:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if limit and size > limit:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(fd, view) :]
-    os.fsync(fd)
-
-
 def warn_of_maildir(owner: Identity, problem: str) -> None:
     """Log what probably is behind a refused access to a Maildir. problem: with the file's name."""
     LOG.warning(f"maildir access problem for UID/GID={owner.uid}/{owner.gid}: {problem}")
     LOG.warning("perhaps you need to create the maildirs in advance")
 
 
-def deliver_to_maildir(
-    folder: str, pieces: Iterable[bytes], host: str, *, size_limit: int = 0
-) -> None:
-    """Write a message; it is durable and visible in new/ after return.
+class MaildirWriter:
+    """Writes messages into Maildirs; in threads, too, which then share the one of their process."""
 
-    folder: without a slash at its end. size_limit: octets of the file, 0 for none. Runs with the
-    rights of the mailbox's owner. Raises OSError, whose strerror is what a report says; nothing is
-    left behind then.
-    """
-    number = next(_DELIVERIES)
-    temporary = f"{folder}/tmp/{int(time.time())}.P{os.getpid()}Q{number}.{host}"
-    try:
-        fd = _create(temporary, folder)
-    except OSError as err:
-        text = f"create maildir file {temporary}: {err.strerror}"
-        raise OSError(err.errno, text, temporary) from err
-    try:
+    __slots__ = ("_count", "_end", "_host", "_limit")
+
+    def __init__(self, host: str, *, size_limit: int = 0) -> None:
+        """To be made in the process that delivers. size_limit: octets of a file, 0 for none."""
+        self._host = host
+        self._limit = size_limit
+        self._count = itertools.count(1)
+        self._end = f".P{os.getpid()}Q"
+
+    def deliver(self, folder: str, pieces: Iterable[bytes]) -> None:
+        """Write a message; it is durable and visible in new/ after return.
+
+        folder: without a slash at its end. Runs with the rights of the mailbox's owner. Raises
+        OSError, whose strerror is what a report says; nothing is left behind then.
+        """
+        host = self._host
+        temporary = f"{folder}/tmp/{int(time.time())}{self._end}{next(self._count)}.{host}"
         try:
-            _write_all(fd, pieces, size_limit)
-            status = os.fstat(fd)
+            fd = _create(temporary, folder)
         except OSError as err:
-            text = f"error writing message: {err.strerror}"
+            text = f"create maildir file {temporary}: {err.strerror}"
             raise OSError(err.errno, text, temporary) from err
-        finally:
-            os.close(fd)
-        now = time.time_ns() // 1000
-        name = f"{now // 1_000_000}.V{status.st_dev:x}I{status.st_ino:x}M{now % 1_000_000}.{host}"
-        os.rename(temporary, f"{folder}/new/{name}")
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+        try:
+            try:
+                self._write(fd, pieces)
+                status = os.fstat(fd)
+            except OSError as err:
+                text = f"error writing message: {err.strerror}"
+                raise OSError(err.errno, text, temporary) from err
+            finally:
+                os.close(fd)
+            now, part = divmod(time.time_ns() // 1000, 1_000_000)
+            name = f"{now}.V{status.st_dev:x}I{status.st_ino:x}M{part}.{host}"
+            os.rename(temporary, f"{folder}/new/{name}")
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _write(self, fd: int, pieces: Iterable[bytes]) -> None:
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if self._limit and size > self._limit:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            written = os.write(fd, piece)
+            while written < len(piece):
+                written += os.write(fd, memoryview(piece)[written:])
+        os.fsync(fd)

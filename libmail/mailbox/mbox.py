@@ -66,7 +66,9 @@ class MboxLocking:
 
 def _dotlock_once(lock: str, stale: float) -> bool:
     try:
-        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.mknod(
+            lock, stat.S_IFREG | 0o600
+        )  # as open(2) with O_EXCL, but there is nothing to close
     except FileExistsError:
         with suppress(FileNotFoundError, PermissionError):  # another's lock stays where it is
             if time.time() - os.stat(lock).st_mtime > stale:
@@ -88,8 +90,8 @@ def _fcntl_once(fd: int, method: str) -> bool:
     return True
 
 
-def _retry(attempt: Callable[[], bool], locking: MboxLocking, path: str, problem: str) -> None:
-    """Try until it works, for as long as `locking` says.
+def _retry(attempt: Callable[[], bool], locking: MboxLocking) -> bool:
+    """Try until it works, for as long as `locking` says; False: it did not.
 
     DIFFERS: from Postfix, which sleeps for the whole delay between attempts: pauses are short at
     first and grow with the time that has passed, for most locks are held by a delivery like this
@@ -99,53 +101,35 @@ def _retry(attempt: Callable[[], bool], locking: MboxLocking, path: str, problem
     waited = 0.0
     while not attempt():
         if waited >= limit:
-            raise LockTimeout(errno.EAGAIN, problem, path)
+            return False
         pause = min(max(_FIRST_PAUSE, waited / 10), locking.delay, limit - waited)
         time.sleep(pause)
         waited += pause
+    return True
 
 
 def _take_dotlock(path: str, locking: MboxLocking, *, optional: bool) -> str | None:
     """The name of the lock file that was made; None where none can be made, but need not be."""
     lock = f"{path}.lock"
-    doing = f"unable to create lock file {lock}"
-    problem = f"{doing}: {os.strerror(errno.EEXIST)}"
     try:
-        _retry(lambda: _dotlock_once(lock, locking.stale), locking, path, problem)
-    except LockTimeout:
-        raise
+        taken = _dotlock_once(lock, locking.stale) or _retry(
+            lambda: _dotlock_once(lock, locking.stale), locking
+        )
     except OSError as err:
-        told = _told(err, doing, path)
+        told = _told(err, f"unable to create lock file {lock}", path)
         if not optional:
             raise told from err
         LOG.warning(str(told.strerror))
         return None
+    if not taken:
+        problem = f"unable to create lock file {lock}: {os.strerror(errno.EEXIST)}"
+        raise LockTimeout(errno.EAGAIN, problem, path)
     return lock
 
 
 def _told(err: OSError, doing: str, path: str) -> OSError:
     """The error of a system call, with what we were about to do in its text."""
     return OSError(err.errno, f"{doing}: {err.strerror}", path)
-
-
-@contextmanager
-def _dotlocked(path: str, locking: MboxLocking, *, optional: bool) -> Iterator[None]:
-    lock = None
-    if "dotlock" in locking.methods:
-        lock = _take_dotlock(path, locking, optional=optional)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.unlink(lock)
-
-
-def _lock(fd: int, path: str, locking: MboxLocking) -> None:
-    """The locks that end with the file descriptor."""
-    problem = f"unable to lock for exclusive access: {os.strerror(errno.EAGAIN)}"
-    for method in locking.methods:
-        if method != "dotlock":
-            _retry(partial(_fcntl_once, fd, method), locking, path, problem)
 
 
 def _trusted_link(path: str) -> bool:
@@ -204,16 +188,17 @@ def _write(fd: int, path: str, pieces: Iterable[bytes], size: int, limit: int) -
         if limit and size > limit:
             problem = f"error writing message: {os.strerror(errno.EFBIG)}"
             raise MailboxTooLarge(errno.EFBIG, problem, path)
-        view = memoryview(piece)
-        while view:
-            try:
-                view = view[os.write(fd, view[:_WRITE_AT_ONCE]) :]
-            except OSError as err:
-                raise _told(err, "error writing message", path) from err
+        rest: bytes | memoryview = piece
+        try:
+            while rest:
+                written = os.write(fd, rest[:_WRITE_AT_ONCE])
+                rest = memoryview(rest)[written:]
+        except OSError as err:
+            raise _told(err, "error writing message", path) from err
 
 
-def _append(fd: int, path: str, pieces: Iterable[bytes], limit: int) -> None:
-    start = os.fstat(fd).st_size
+def _append(fd: int, path: str, pieces: Iterable[bytes], start: int, limit: int) -> None:
+    """start: the size of the file, which nobody else changes now."""
     try:
         _write(fd, path, pieces, start, limit)
         try:
@@ -249,8 +234,8 @@ def append_to_mbox(
     if special and not _regular(path):
         _append_unlocked(path, pieces)
         return
-    with _held(path, locking, owner=owner, new_owner=new_owner, optional=special) as fd:
-        _append(fd, path, pieces, size_limit)
+    with _held(path, locking, owner=owner, new_owner=new_owner, optional=special) as (fd, size):
+        _append(fd, path, pieces, size, size_limit)
 
 
 @contextmanager
@@ -271,16 +256,39 @@ def _held(
     owner: int | None,
     new_owner: tuple[int, int] | None,
     optional: bool,
-) -> Iterator[int]:
-    """The mailbox, open for appending and locked. optional: as for `_dotlocked`."""
-    with _dotlocked(path, locking, optional=optional):
+) -> Iterator[tuple[int, int]]:
+    """The mailbox, open for appending and locked, and its size.
+
+    optional: where no lock file can be made there need be none.
+    """
+    lock = None
+    if "dotlock" in locking.methods:
+        lock = _take_dotlock(path, locking, optional=optional)
+    try:
         fd = _open(path, new_owner)
         try:
-            _check(os.fstat(fd), path, owner)
-            _lock(fd, path, locking)
-            yield fd
+            yield fd, _ready(fd, path, locking, owner)
         finally:
             os.close(fd)
+    finally:
+        if lock is not None:
+            os.unlink(lock)
+
+
+def _ready(fd: int, path: str, locking: MboxLocking, owner: int | None) -> int:
+    """Check an open file, and take the locks that end with its descriptor. Returns its size."""
+    methods = [method for method in locking.methods if method != "dotlock"]
+    while methods and _fcntl_once(fd, methods[0]):
+        del methods[0]
+    status = os.fstat(fd)
+    _check(status, path, owner)
+    if not methods:  # the usual case, with one look at the file
+        return status.st_size
+    for method in methods:
+        if not _retry(partial(_fcntl_once, fd, method), locking):
+            problem = f"unable to lock for exclusive access: {os.strerror(errno.EAGAIN)}"
+            raise LockTimeout(errno.EAGAIN, problem, path)
+    return os.fstat(fd).st_size
 
 
 def _regular(path: str) -> bool:

@@ -1,23 +1,56 @@
 """Threads for work that may block for long, on a lock or on a file system that does not answer.
 
 There are as many as there is work at the same time, so that none waits for another. They are kept.
+Each acts as a user of its own where the work says so, see `libmail.privileges`.
 """
 
 import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
-__all__ = ["Workers"]
+from libmail.net.wakeup import Wakeup
+from libmail.privileges import BY_THREAD, Actor
+
+__all__ = ["Job", "Workers"]
 
 _STACK: Final = 1 << 19  # octets; the usual 8 MiB count against service_memory_limit
 
 T = TypeVar("T")
+
+
+class Job(Wakeup, Generic[T]):
+    """A piece of work, to be awaited at once, which gives its result, or raises its error."""
+
+    __slots__ = ("_failed", "_result", "_work")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[Actor], T]) -> None:
+        super().__init__(loop)
+        self._work = work
+        self._result: T | None = None
+        self._failed: Exception | None = None
+
+    def do(self, actor: Actor) -> None:
+        """Called by the thread."""
+        try:
+            self._result = self._work(actor)
+        except Exception as err:  # noqa: BLE001  it is raised to who asked for the work
+            self._failed = err
+
+    def __await__(self) -> Generator[Wakeup, None, T]:  # type: ignore[override]  # has a result
+        yield from super().__await__()
+        return cast(T, self._result)
+
+    def result(self) -> None:
+        """Called by the task when it is woken. Raises what the work did."""
+        super().result()
+        if self._failed is not None:
+            raise self._failed
 
 
 class Workers:
@@ -27,18 +60,44 @@ class Workers:
         """threads: without them all work is done here and now."""
         self._loop = asyncio.get_running_loop()
         self._threads = threads
-        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._queue: SimpleQueue[Job[object]] = SimpleQueue()
+        self._done: deque[Job[object]] = deque()
+        self._told = False  # the loop knows that something is done
         self._idle = 0
         threading.stack_size(_STACK)
 
+    @classmethod
+    def acting(cls) -> "Workers":
+        """For work that acts as users: in threads, where those have ids of their own."""
+        return cls(threads=BY_THREAD)
+
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises; other tasks run meanwhile. Raises OSError, too."""
-        if not self._threads:
+        """What `work` returns or raises, done as who the process is; other tasks run meanwhile.
+
+        Raises OSError, too, where no thread is to be had.
+        """
+
+        def as_oneself(actor: Actor) -> T:
+            actor.restore()
             return work()
-        self._provide()
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(lambda: self._work(work, future))
-        return await future
+
+        return await self.act(as_oneself)
+
+    def act(self, work: Callable[[Actor], T]) -> Job[T]:
+        """The same of work that says whom it acts as. It finds whoever was acted as last."""
+        job = Job(self._loop, work)
+        if self._threads:
+            self._provide()
+            self._queue.put(job)  # type: ignore[arg-type]  # nothing is put into it
+        else:
+            self._loop.call_soon(self._do_here, job)
+        return job
+
+    def _do_here(self, job: Job[T]) -> None:
+        actor = Actor()
+        job.do(actor)
+        actor.restore()
+        job.wake()
 
     def _provide(self) -> None:
         """Have a thread for one more piece of work."""
@@ -52,20 +111,21 @@ class Workers:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from err
 
     def _serve(self) -> None:
+        """In a thread: do it, and tell the loop, once for all that is done until it looks."""
+        actor = Actor()
         while True:
-            self._queue.get()()
+            job = self._queue.get()
+            job.do(actor)
+            self._done.append(job)
+            del job  # and the message with it, for as long as there is nothing to do
+            if not self._told:
+                self._told = True
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(self._settle)
 
-    def _work(self, work: Callable[[], T], future: "asyncio.Future[T]") -> None:
-        """In a thread: do it, and tell the loop."""
-        settle: Callable[[], None]
-        try:
-            settle = partial(future.set_result, work())
-        except Exception as err:  # noqa: BLE001  it is raised to who asked for the work
-            settle = partial(future.set_exception, err)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._done, future, settle)
-
-    def _done(self, future: "asyncio.Future[T]", settle: Callable[[], None]) -> None:
-        self._idle += 1
-        if not future.done():
-            settle()
+    def _settle(self) -> None:
+        self._told = False  # first: what is done from here on may come too late for this round
+        while self._done:
+            job = self._done.popleft()
+            self._idle += 1
+            job.wake()

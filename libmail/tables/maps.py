@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import Flag, auto
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from libmail.tables.braces import split_list
 from libmail.tables.registry import open_with
@@ -29,6 +29,9 @@ class AddressForms(Flag):
     AT_DOMAIN = auto()  # @domain
 
     DEFAULT = FULL | NO_EXTENSION | LOCAL_IF_LOCAL | AT_DOMAIN  # virtual(5), canonical(5)
+
+
+_DEFAULT: Final = AddressForms.DEFAULT  # to be compared with: operators of enumerations are slow
 
 
 class Found(NamedTuple):
@@ -172,8 +175,15 @@ class Maps:
         if not self.tables:
             return None
         odd = quote_local(address) != address
+        tried = not odd and (forms is _DEFAULT or AddressForms.FULL in forms)
+        if tried:  # before keys are made that are not needed: most are found so
+            found = await self.search(address)
+            if found is not None:
+                return found
         localpart = address.rpartition("@")[0]
         for key, extension, full in address_keys(address, delimiters, forms, local=local):
+            if full and tried:
+                continue
             found = None
             if odd and not key.startswith("@"):
                 alone = not full and localpart.startswith(key)

@@ -55,6 +55,8 @@ def quote_local(address: str) -> str:
 
 def header_address(address: str) -> str:
     """The external form for a header field of ours: no control characters."""
+    if _PLAIN(address) and address.isprintable():
+        return address
     return without_controls(quote_local(address))
 
 

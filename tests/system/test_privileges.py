@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from libmail.privileges import Identity, acting_as, identity_of
+from libmail.privileges import Actor, Identity, acting_as, identity_of, in_process_of
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, installation
 from tests.system.processes import Process, session_members, wait_until
@@ -217,19 +217,62 @@ def test_acting_as_a_user_is_for_one_thread() -> None:
     assert [(uid, gid, sorted(groups), caps) for uid, gid, groups, caps in found] == wanted
 
 
+def test_a_thread_goes_on_acting() -> None:
+    """From one user to the next it is never both, and what it may not become changes nothing."""
+    nobody, games = identity_of("nobody"), identity_of("games")
+
+    def ids() -> tuple[int, int, list[int], set[str]]:
+        powers = set(status(threading.get_native_id())["CapEff"])
+        return os.geteuid(), os.getegid(), sorted(os.getgroups()), powers
+
+    def act() -> None:
+        mine, actor = ids(), Actor()
+        for user in (nobody, games, games, nobody):
+            actor.become(user)
+            assert ids() == (user.uid, user.gid, sorted(user.groups), {"0" * 16})
+        actor.restore()
+        actor.restore()
+        assert ids() == mine
+        for impossible in (-1, 2**32 - 1, 2**32):  # to the kernel: as it is, as it is, root
+            with pytest.raises(OSError, match="Invalid argument"):
+                actor.become(Identity("", impossible, games.gid, games.groups))
+            with pytest.raises(OSError, match="Invalid argument"):
+                actor.become(Identity("", games.uid, impossible, games.groups))
+        assert ids() == mine
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(act).result()
+
+
+def test_only_root_acts_as_others() -> None:
+    """Who is not goes on as before; so does who becomes the user that it is."""
+    nobody, games = identity_of("nobody"), identity_of("games")
+
+    def act() -> str:
+        actor = Actor()
+        actor.become(nobody)
+        try:
+            actor.become(games)
+        except PermissionError as err:
+            return f"{err.strerror}, {os.geteuid()}"
+        return "allowed"
+
+    assert in_process_of(nobody, act) == f"Operation not permitted, {nobody.uid}"
+
+
 def test_deliveries_side_by_side_have_the_rights_of_their_owner(make_system: MakeSystem) -> None:
     """eve is bob, and her mailbox is in the home of alice: she never gets there."""
     alice, bob = pwd.getpwnam("nobody"), pwd.getpwnam("games")
     owners = {"alice": alice, "bob": bob, "eve": bob}
-    uids = " ".join(f"{{{name}@virtual.test={who.pw_uid}}}," for name, who in owners.items())
-    gids = " ".join(f"{{{name}@virtual.test={who.pw_gid}}}," for name, who in owners.items())
+    uid_map = " ".join(f"{{{name}@virtual.test={who.pw_uid}}}," for name, who in owners.items())
+    gid_map = " ".join(f"{{{name}@virtual.test={who.pw_gid}}}," for name, who in owners.items())
     boxes = "{alice@virtual.test=a/}, {bob@virtual.test=b/}, {eve@virtual.test=a/evil/}"
     system = make_system(
         privileged=True,
         main={
             "virtual_mailbox_maps": f"inline:{{ {boxes} }}",
-            "virtual_uid_maps": f"inline:{{ {uids} }}",
-            "virtual_gid_maps": f"inline:{{ {gids} }}",
+            "virtual_uid_maps": f"inline:{{ {uid_map} }}",
+            "virtual_gid_maps": f"inline:{{ {gid_map} }}",
             "virtual_minimum_uid": "1",
             "virtual_destination_recipient_limit": "1",
         },
@@ -253,5 +296,11 @@ def test_deliveries_side_by_side_have_the_rights_of_their_owner(make_system: Mak
     agents = [p for p in session_members(system.session) if service_of(p) == "virtual"]
     threads = [int(name) for p in agents for name in os.listdir(f"/proc/{p.pid}/task")]
     assert len(threads) > len(agents)
-    assert {word for pid in threads for word in status(pid)["Uid"] + status(pid)["Gid"]} == {"0"}
+    everybody = {("0", "0"), *((str(who.pw_uid), str(who.pw_gid)) for who in (alice, bob))}
+    for pid in threads:
+        uids, gids = status(pid)["Uid"], status(pid)["Gid"]
+        assert {uids[0], uids[2], gids[0], gids[2]} == {"0"}  # no process of a user gets at it
+        assert uids[1] == uids[3]  # effective, of the file system
+        assert gids[1] == gids[3]
+        assert (uids[1], gids[1]) in ({("0", "0")} if pid in {p.pid for p in agents} else everybody)
     assert len({tuple(status(pid)["Groups"]) for pid in threads}) == 1

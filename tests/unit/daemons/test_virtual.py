@@ -60,6 +60,9 @@ def test_delivery(tmp_path: Path) -> None:
         ({"virtual_uid_maps": ""}, "4.3.5"),
         ({"virtual_uid_maps": "static:nobody"}, "4.3.5"),
         ({"virtual_uid_maps": "static:0"}, "4.3.5"),
+        ({"virtual_uid_maps": f"static:{2**32 - 1}"}, "4.3.5"),  # setresuid(2): as it is, so root
+        ({"virtual_uid_maps": f"static:{2**32}"}, "4.3.5"),  # 0, where an id has 32 bits
+        ({"virtual_gid_maps": f"static:{'9' * 5000}"}, "4.3.5"),
         ({"virtual_gid_maps": "fail:x"}, "4.3.5"),
     ],
 )

@@ -30,6 +30,7 @@ from libmail.ipc.messages import (
     ResolveReply,
     Transport,
 )
+from libmail.mailbox.maildir import MaildirWriter
 from libmail.mailbox.mbox import MboxLocking
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
@@ -164,6 +165,7 @@ class Bench:
             mailbox_commands=Maps("mailbox_command_maps", params.mailbox_command_maps),
             fallback_transports=Maps("fallback_transport_maps", params.fallback_transport_maps),
             locking=MboxLocking(params.mailbox_delivery_lock, 2, 0.01),
+            maildirs=MaildirWriter(params.myhostname, size_limit=params.mailbox_size_limit),
             default=default_user(pwd.getpwuid(os.geteuid())),
             is_root=False,
         )

@@ -53,6 +53,21 @@ def test_nobody_waits_any_more() -> None:
     assert asyncio.run(run()) == "done"
 
 
+@pytest.mark.parametrize("threads", [True, False])
+def test_many_end_together(*, threads: bool) -> None:
+    """The loop is told of all that is done, however seldom it is."""
+
+    async def run() -> list[int]:
+        workers = Workers(threads=threads)
+
+        async def number(value: int) -> int:
+            return await workers.act(lambda _: value)
+
+        return await asyncio.gather(*map(number, range(200)))
+
+    assert asyncio.run(run()) == list(range(200))
+
+
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
