@@ -8,8 +8,8 @@ existing files rely on that. Here a process serves many, and the column keeps it
 - "-": default_process_limit processes of sessions_per_process clients each; where each client takes
   a thread, default_process_limit clients.
 
-Two kinds of program count processes instead: those that serve one client at a time, because they
-take on the rights of a user, and those that serve many clients in Postfix, too (qmgr,
+Two kinds of program count processes instead: those that serve one client at a time, because all
+they do is to run a command for it, and those that serve many clients in Postfix, too (qmgr,
 trivial-rewrite, ...), where `1` means that there is exactly one process, which takes all clients,
 whatever sessions_per_process is.
 """

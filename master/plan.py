@@ -17,6 +17,7 @@ from master.preload import load_program
 __all__ = ["Plan", "is_disabled", "plan_of"]
 
 _OTHER_DESCRIPTORS: Final = 100  # of a process: tables, other services, queue files
+_OF_A_COMMAND: Final = 8  # the client, its queue file, a folder, pipes, the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +105,20 @@ def _is_verbose(word: str) -> bool:
     return word.startswith("-v") and not word.strip("-v")
 
 
-def _most_sessions() -> int:
-    """Sessions for which a process has descriptors: children raise their limit to the hard one."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def _most_sessions(program: Service[object] | None) -> int:
+    """Sessions for which a process has descriptors: children raise their limit to the hard one.
+
+    Those that run commands do not, which would inherit that, and a session has more of them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if program is not None and program.commands:
+        return max(1, (soft - _OTHER_DESCRIPTORS) // _OF_A_COMMAND) if soft >= 0 else NO_LIMIT
     return NO_LIMIT if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_DESCRIPTORS)
 
 
 def _sessions(own: Config, entry: ServiceEntry, program: Service[object] | None) -> int:
     """How many clients a process serves at a time."""
-    most = _most_sessions()
+    most = _most_sessions(program)
     if program is not None and program.all_comers:
         return max(1, most * 3 // 4)  # the rest is for handing them over
     if program is not None and (program.shared or program.permanent) and entry.maxproc == 1:

@@ -4,20 +4,24 @@ called by: qmgr, local. asks: alias_maps and the other tables, trivial-rewrite, 
 writes: mailboxes, Maildirs, files, to commands; the done mark. tells: bounce, defer, trace; cleanup
 (what is forwarded), other delivery agents (mailbox_transport). needs: root, to act as users.
 
-One delivery at a time: while a process acts as a user, it must not serve another one. The work is
-in `recipient`; `stage` is what it hands from step to step.
+Deliveries go on side by side. What is done with the files of a user is done by threads, each of
+which acts as that user; the event loop stays root, and touches none of them. The work is in
+`recipient`; `stage` is what it hands from step to step.
 """
 
 from typing import Final
 
+from daemons.local.clients import Clients
 from daemons.local.params import Settings, prepare
-from daemons.local.recipient import Clients, RecipientDelivery
+from daemons.local.recipient import RecipientDelivery
 from libmail.agents.delivery import Delivery, DeliveryServices, delivery_handlers
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
+from libmail.mailbox.turns import Turns
 from libmail.message.delivered_to import earlier_recipients
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service
+from libmail.service.workers import Workers
 
 __all__ = ["SERVICE"]
 
@@ -32,6 +36,8 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
             ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout),
             timeout=params.ipc_timeout,
         ),
+        Workers.acting(),
+        Turns(),
     )
 
     async def agent(delivery: Delivery) -> None:
@@ -44,4 +50,4 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
     )
 
 
-SERVICE: Final = Service("local", prepare, _start, one_client=True, commands=True)
+SERVICE: Final = Service("local", prepare, _start, threads=True, commands=True)

@@ -1,7 +1,9 @@
 """aliases(5): looking up a name, and what its owner- companion changes."""
 
 from dataclasses import replace
+from functools import partial
 
+from daemons.local.clients import Clients
 from daemons.local.outcomes import deferred
 from daemons.local.params import AliasTable, Settings
 from daemons.local.stage import Expansion, Origin, Stage, members_of
@@ -18,12 +20,10 @@ __all__ = ["Aliased", "find_alias"]
 Aliased = Expansion | Outcome | None
 
 
-async def find_alias(
-    settings: Settings, rewrite: RewriteClient, stage: Stage, name: str
-) -> Aliased:
+async def find_alias(settings: Settings, clients: Clients, stage: Stage, name: str) -> Aliased:
     """Expand `name`; None where there is no such alias.
 
-    rewrite: makes the address of an owner complete. An alias that names itself means the user of
+    An alias that names itself means the user of
     that name; other loops end by their depth.
     """
     if stage.expanded == name:
@@ -32,9 +32,9 @@ async def find_alias(
         for table in settings.aliases:
             value = await table.maps.find(name)
             if value is not None:
-                found = _expand(settings, stage, name, value, table)
+                found = await _expand(settings, clients, stage, name, value, table)
                 if isinstance(found, Expansion):
-                    owned = await _owned(settings, rewrite, found.stage, name)
+                    owned = await _owned(settings, clients.rewrite, found.stage, name)
                     return replace(found, stage=owned)
                 return found
     except (TableRetry, ServiceUnavailable) as err:
@@ -43,12 +43,12 @@ async def find_alias(
     return None
 
 
-def _expand(
-    settings: Settings, stage: Stage, name: str, value: str, table: AliasTable
+async def _expand(
+    settings: Settings, clients: Clients, stage: Stage, name: str, value: str, table: AliasTable
 ) -> Expansion | Outcome:
     rights = None
     if table.owner:
-        rights = user_of_id(table.owner)
+        rights = await clients.workers.run(partial(user_of_id, table.owner))
         if rights is None:
             LOG.warning(f"cannot find alias database owner for {table.maps.tables[0].spec}")
             return deferred("cannot find alias database owner")

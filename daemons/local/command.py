@@ -1,11 +1,11 @@
 """Giving a message to a command: mailbox_command, or "|command" of an alias or .forward."""
 
-from daemons.local.expansion import expanded, values_of
+from daemons.local.expansion import Template, values_of
 from daemons.local.mailbox import command_content
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
-from daemons.local.user import CannotAct, User, acting
+from daemons.local.user import CannotAct, User, require_rights
 from libmail.agents.delivery import Delivery, Outcome
 from libmail.config import ConfigError
 from libmail.execution.result import judge
@@ -18,6 +18,7 @@ from libmail.execution.runner import (
 )
 from libmail.log import LOG
 from libmail.queue.origin import origin_of
+from libmail.service.workers import Workers
 from libmail.text.allowed import sanitised
 
 __all__ = ["deliver_to_command", "deliver_to_user_command"]
@@ -55,19 +56,19 @@ def _environment(
 
 
 async def deliver_to_command(
-    settings: Settings, stage: Stage, delivery: Delivery, command: str
+    settings: Settings, workers: Workers, stage: Stage, delivery: Delivery, command: str
 ) -> Outcome:
     """A "|command" that an alias or .forward names; command: without the bar."""
     if stage.origin.value not in settings.params.allow_mail_to_commands:
         return bounced("5.7.1", "mail to command is restricted")
-    return await _deliver(settings, stage, delivery, command, settings.rights_of(stage))
+    return await _deliver(settings, workers, stage, delivery, command)
 
 
 async def deliver_to_user_command(
-    settings: Settings, stage: Stage, delivery: Delivery, command: str
+    settings: Settings, workers: Workers, stage: Stage, delivery: Delivery, command: str
 ) -> Outcome:
     """mailbox_command, or what mailbox_command_maps says; stage.rights is the user."""
-    return await _deliver(settings, stage, delivery, command, settings.rights_of(stage))
+    return await _deliver(settings, workers, stage, delivery, command)
 
 
 def _folder(settings: Settings, stage: Stage, user: User) -> str | None:
@@ -76,19 +77,19 @@ def _folder(settings: Settings, stage: Stage, user: User) -> str | None:
     if not text:
         return None
     allowed = settings.params.execution_directory_expansion_filter
-    return expanded(text, values_of(stage, user), allowed)
+    return Template.of(text).expanded(values_of(stage, user), allowed)
 
 
 async def _deliver(
-    settings: Settings, stage: Stage, delivery: Delivery, command: str, user: User
+    settings: Settings, workers: Workers, stage: Stage, delivery: Delivery, command: str
 ) -> Outcome:
+    user = settings.rights_of(stage)
     if delivery.verify_only:
         reason = f"delivers to command: {command}"
         return deliverable(reason)
     params = settings.params
     try:
-        with acting(user.identity):
-            pass  # a command cannot be run as somebody whom we cannot be
+        require_rights(user.identity)
         result = await run_command(
             resolve_argv(command, params.local_command_shell),
             command_content(settings, stage, delivery),
@@ -98,6 +99,7 @@ async def _deliver(
                 folder=_folder(settings, stage, user), time_limit=params.command_time_limit
             ),
             program="local",
+            workers=workers,
         )
     except (CannotAct, ConfigError) as err:
         return misconfigured(str(err))

@@ -4,13 +4,14 @@ import os
 import stat
 
 from daemons.local.budget import Budget
-from daemons.local.expansion import expanded, mentions, values_of
+from daemons.local.expansion import values_of
 from daemons.local.lines import read_members
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, SeenFilter, Stage
-from daemons.local.user import User, acting
+from daemons.local.user import User, act_as
 from libmail.config import ConfigError
 from libmail.log import LOG
+from libmail.privileges import Actor
 
 __all__ = ["read_forward"]
 
@@ -20,22 +21,21 @@ def _paths(settings: Settings, stage: Stage, user: User) -> list[tuple[str, bool
     values = values_of(stage, user)
     allowed = settings.params.forward_expansion_filter
     paths: list[tuple[str, bool]] = []
-    for item in settings.params.forward_path.replace(",", " ").split():
+    for item in settings.forward_path:
         try:
-            path = expanded(item, values, allowed)
+            path = item.expanded(values, allowed)
         except ConfigError as err:
             LOG.warning(f"forward_path: {err}")
             continue
         if path:
-            paths.append((path, mentions(item, "extension")))
+            paths.append((path, "extension" in item.names))
     return paths
 
 
 def _usable(path: str, user: User) -> bool:
-    """Whether there is such a file, and nobody else can have put it there. Raises CannotAct."""
+    """Whether there is such a file, and nobody else can have put it there."""
     try:
-        with acting(user.identity):
-            status = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return False
     if not stat.S_ISREG(status.st_mode):
@@ -50,15 +50,15 @@ def _usable(path: str, user: User) -> bool:
 
 
 def read_forward(
-    settings: Settings, stage: Stage, user: User | None, seen: SeenFilter, budget: Budget
+    actor: Actor, settings: Settings, stage: Stage, user: User, seen: SeenFilter, budget: Budget
 ) -> Expansion | None:
-    """Expand the first .forward file of the user that can be used; None to use the mailbox.
+    """In a thread: expand the first .forward file of the user that can be used; None to use the
+    mailbox.
 
     So it is for a user who is named in the own file, and with an empty file. Raises CannotAct,
     ListTooLarge.
     """
-    if user is None:
-        return None
+    act_as(actor, user.identity)
     for path, matched in _paths(settings, stage, user):
         if not _usable(path, user):
             continue
@@ -66,7 +66,7 @@ def read_forward(
             return None
         try:
             budget.by_user()
-            members = read_members(path, user.identity, budget)
+            members = read_members(actor, path, user.identity, budget)
         except OSError as err:
             LOG.warning(f"cannot open file {path}: {err.strerror}")
             return None

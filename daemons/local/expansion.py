@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemons.local.stage import Stage
 from daemons.local.user import User
@@ -10,7 +10,7 @@ from libmail.config import ConfigError
 from libmail.config.expand import expand
 from libmail.text.allowed import sanitised
 
-__all__ = ["expanded", "expanded_leniently", "mentions", "values_of"]
+__all__ = ["Template", "expanded_leniently", "values_of"]
 
 _PLAIN: Final = re.compile(r"\$(?:\$|(\w+)|\{\s*(\w+)\s*\}|\(\s*(\w+)\s*\))", re.ASCII)
 
@@ -52,29 +52,36 @@ def _behind(text: str, at: int) -> int:
     return len(text)
 
 
-def expanded(text: str, values: dict[str, str], allowed: str) -> str | None:
-    """The text with all names replaced; None when it needs one that is not defined here.
+class Template(NamedTuple):
+    """A text to be expanded again and again. names: it needs the values of all of these."""
 
-    allowed: the characters that a value may have; others become "_". Raises ConfigError for
-    malformed text.
-    """
-    if any(not values.get(name) for name in _unconditional(text)):
-        return None
-    good = frozenset(allowed)
+    text: str
+    names: frozenset[str]
 
-    def lookup(name: str) -> str | None:
-        value = values.get(name)
-        if value is None:
-            raise ConfigError(f"unknown name in {text!r}: {name}")
-        value = sanitised(value, good) if good else value
-        return value.replace("$", "$$")  # it is not to be expanded again
+    @classmethod
+    def of(cls, text: str) -> "Template":
+        """Take the text apart."""
+        return cls(text, frozenset(_unconditional(text)))
 
-    return expand(text, lookup)
+    def expanded(self, values: dict[str, str], allowed: str) -> str | None:
+        """The text with all names replaced; None when it needs one that is not defined here.
 
+        allowed: the characters that a value may have; others become "_". Raises ConfigError for
+        malformed text.
+        """
+        for name in self.names:
+            if not values.get(name):
+                return None
+        good = frozenset(allowed)
 
-def mentions(text: str, name: str) -> bool:
-    """Whether the text needs the value of a name."""
-    return name in _unconditional(text)
+        def lookup(name: str) -> str | None:
+            value = values.get(name)
+            if value is None:
+                raise ConfigError(f"unknown name in {self.text!r}: {name}")
+            value = sanitised(value, good) if good else value
+            return value.replace("$", "$$")  # it is not to be expanded again
+
+        return expand(self.text, lookup)
 
 
 def expanded_leniently(text: str, values: dict[str, str]) -> str:

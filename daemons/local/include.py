@@ -9,9 +9,10 @@ from daemons.local.lines import read_members
 from daemons.local.outcomes import bounced, deferred, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Expansion, Origin, Stage
-from daemons.local.user import ROOT, CannotAct, acting, user_of_id
+from daemons.local.user import ROOT, CannotAct, act_as, user_of_id
 from libmail.agents.delivery import Bounced, Outcome
 from libmail.log import LOG
+from libmail.privileges import Actor
 
 __all__ = ["read_include"]
 
@@ -22,9 +23,9 @@ def _broken(problem: str) -> Bounced:
 
 
 def read_include(
-    settings: Settings, stage: Stage, path: str, budget: Budget
+    actor: Actor, settings: Settings, stage: Stage, path: str, budget: Budget
 ) -> Expansion | Outcome:
-    """Expand an :include: file; path: absolute.
+    """In a thread: expand an :include: file; path: absolute.
 
     Commands and files in it get the rights of the user whose .forward names it, or else those of
     the file's owner.
@@ -34,14 +35,15 @@ def read_include(
     me = stage.rights.identity if stage.rights else (ROOT if settings.is_root else None)
     identity = me or settings.default.identity
     try:
-        with acting(identity):
-            status = os.stat(path)
+        act_as(actor, identity)
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return _broken(f":include: file {path} is not a regular file")
         if status.st_mode & stat.S_IWOTH:
             return _broken(f":include: file {path} is world writable")
         rights = stage.rights
         if rights is None and status.st_uid:
+            actor.restore()
             rights = user_of_id(status.st_uid)
             if rights is None:
                 LOG.warning(f"cannot find username for uid {status.st_uid}")
@@ -50,7 +52,7 @@ def read_include(
             identity = rights.identity
         if stage.rights:
             budget.by_user()
-        members = read_members(path, identity, budget)
+        members = read_members(actor, path, identity, budget)
     except (CannotAct, ListTooLarge) as err:
         return misconfigured(str(err))
     except OSError as err:

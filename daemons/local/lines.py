@@ -5,20 +5,22 @@ import stat
 
 from daemons.local.budget import Budget
 from daemons.local.stage import members_of
-from daemons.local.user import acting
+from daemons.local.user import act_as
 from libmail.message.addresses import Mailbox
-from libmail.privileges import Identity
+from libmail.privileges import Actor, Identity
 
 __all__ = ["read_members"]
 
 
-def read_members(path: str, identity: Identity, budget: Budget) -> tuple[Mailbox, ...]:
+def read_members(
+    actor: Actor, path: str, identity: Identity, budget: Budget
+) -> tuple[Mailbox, ...]:
     """Read a list with the rights of `identity`. Lines that begin with "#" are comments.
 
     All of it or nothing. Raises OSError, CannotAct, ListTooLarge.
     """
-    with acting(identity):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    act_as(actor, identity)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

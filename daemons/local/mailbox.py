@@ -1,4 +1,7 @@
-"""Appending a message to a user's mailbox, or to a file that an alias names."""
+"""Appending a message to a user's mailbox, or to a file that an alias names: the part of threads.
+
+Each function acts as whom it has to, whoever the thread acted as before.
+"""
 
 import errno
 import os
@@ -7,12 +10,12 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import Stage
-from daemons.local.user import ROOT, CannotAct, User, acting
+from daemons.local.user import ROOT, CannotAct, User, act_as
 from libmail.agents.delivery import Bounced, Delivery, Outcome
 from libmail.log import LOG
 from libmail.mailbox.content import (
@@ -24,10 +27,10 @@ from libmail.mailbox.content import (
 )
 from libmail.mailbox.maildir import warn_of_maildir
 from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOwner, append_to_mbox
-from libmail.privileges import Identity
+from libmail.privileges import Actor, Identity
 from libmail.text.quoting import header_address
 
-__all__ = ["command_content", "deliver_to_file", "deliver_to_user"]
+__all__ = ["Place", "command_content", "deliver_to_file", "deliver_to_user", "place_of"]
 
 _FULL: Final = (errno.EFBIG, errno.EDQUOT)
 # What is likely to be better later. A mailbox that cannot be opened is not: so it is in Postfix.
@@ -39,6 +42,8 @@ _SYSTEM: Final = frozenset(
     (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
 )
 _BIFF_PORT: Final = 512
+_INTO_MAILDIR: Final = delivered("delivered to maildir")
+_INTO_MBOX: Final = delivered("delivered to mailbox")
 
 
 def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
@@ -80,42 +85,59 @@ def _failure(err: OSError, prefix: str) -> Outcome:
     return bounced("5.2.0", reason)
 
 
-def _spool_rights(directory: str, user: User) -> tuple[Identity, tuple[int, int] | None]:
-    """Whose rights a mailbox in the spool directory takes, and whom to give a new one.
+class Place(NamedTuple):
+    """A mailbox of a user. rights: those that it takes. new_owner: user and group id of a new one,
 
-    As the directory is made: everybody's, a group's (mail), or nobody's but root's.
+    where that is not who makes it. A path that ends in a slash is that of a Maildir.
     """
-    me = user.identity
+
+    path: str
+    rights: Identity
+    new_owner: tuple[int, int] | None = None
+
+
+def place_of(settings: Settings, stage: Stage, user: User) -> Place:
+    """home_mailbox or mail_spool_directory. To be called by a thread that acts as nobody."""
+    params, me = settings.params, user.identity
+    if params.home_mailbox:
+        return Place(f"{user.home}/{params.home_mailbox}", me)
+    directory = params.mail_spool_directory
+    if directory.endswith("/"):
+        return Place(f"{directory}{stage.user}/", me)
+    path = f"{directory}/{stage.user}"
+    if not settings.is_root:
+        return Place(path, me)
+    return _in_spool(path, directory, me)
+
+
+def _in_spool(path: str, directory: str, me: Identity) -> Place:
+    """As the directory is made: everybody's, a group's (mail), or nobody's but root's."""
     try:
         status = os.stat(directory)
     except OSError:
-        return ROOT, None  # the lock or the mailbox says what is wrong
+        return Place(path, ROOT)  # the lock or the mailbox says what is wrong
     if status.st_mode & stat.S_IWOTH:
-        return me, None
+        return Place(path, me)
     if status.st_mode & stat.S_IWGRP:
         group = status.st_gid
-        return Identity(me.name, me.uid, group, (group,)), None
-    return ROOT, (me.uid, me.gid)
+        return Place(path, Identity(me.name, me.uid, group, (group,)))
+    return Place(path, ROOT, (me.uid, me.gid))
 
 
-def deliver_to_user(settings: Settings, stage: Stage, delivery: Delivery, user: User) -> Outcome:
-    """home_mailbox or mail_spool_directory. Blocks while the mailbox is locked."""
-    params = settings.params
-    if params.home_mailbox:
-        path = f"{user.home}/{params.home_mailbox}"
-    elif params.mail_spool_directory.endswith("/"):
-        path = f"{params.mail_spool_directory}{stage.user}/"
-    else:
-        path = f"{params.mail_spool_directory}/{stage.user}"
+def deliver_to_user(
+    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, user: User, place: Place
+) -> Outcome:
+    """The mailbox of a user. Blocks while it is locked."""
     try:
-        if path.endswith("/"):
-            outcome = _to_maildir(settings, stage, delivery, path, user.identity)
+        if place.path.endswith("/"):
+            outcome = _to_maildir(actor, settings, stage, delivery, place.path, place.rights)
         else:
-            outcome = _to_mbox(settings, stage, delivery, path, user)
+            outcome = _to_mbox(actor, settings, stage, delivery, user, place)
     except CannotAct as err:
         return misconfigured(str(err))
-    if isinstance(outcome, Bounced) and not params.home_mailbox:
-        return _unless_no_spool(outcome, params.mail_spool_directory)
+    if isinstance(outcome, Bounced) and not settings.params.home_mailbox:
+        actor.restore()
+        return _unless_no_spool(outcome, settings.params.mail_spool_directory)
     return outcome
 
 
@@ -129,50 +151,53 @@ def _unless_no_spool(outcome: Bounced, directory: str) -> Outcome:
 
 
 def _to_maildir(
-    settings: Settings, stage: Stage, delivery: Delivery, path: str, identity: Identity
+    actor: Actor,
+    settings: Settings,
+    stage: Stage,
+    delivery: Delivery,
+    path: str,
+    identity: Identity,
 ) -> Outcome:
     if delivery.verify_only:
         return deliverable("delivers to maildir")
     pieces = maildir_content(delivery.file, _headers(settings, stage, "file"))
+    act_as(actor, identity)
     try:
-        with acting(identity):
-            settings.maildirs.deliver(path.rstrip("/"), pieces)
+        settings.maildirs.deliver(path.rstrip("/"), pieces)
     except OSError as err:
         if err.errno == errno.EACCES:
             warn_of_maildir(identity, str(err.strerror))
         return _failure(err, "maildir delivery failed: ")
-    return delivered("delivered to maildir")
+    return _INTO_MAILDIR
 
 
 def _to_mbox(
-    settings: Settings, stage: Stage, delivery: Delivery, path: str, user: User
+    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, user: User, place: Place
 ) -> Outcome:
     if delivery.verify_only:
         return deliverable("delivers to mailbox")
     params = settings.params
+    act_as(actor, place.rights)
     try:
-        if params.home_mailbox or not settings.is_root:
-            rights, new_owner = user.identity, None
-        else:
-            rights, new_owner = _spool_rights(params.mail_spool_directory, user)
-        with acting(rights):
-            append_to_mbox(
-                path,
-                _mbox_content(settings, stage, delivery),
-                settings.locking,
-                size_limit=params.mailbox_size_limit,
-                owner=user.identity.uid if params.strict_mailbox_ownership else None,
-                new_owner=new_owner,
-            )
+        append_to_mbox(
+            place.path,
+            _mbox_content(settings, stage, delivery),
+            settings.locking,
+            size_limit=params.mailbox_size_limit,
+            owner=user.identity.uid if params.strict_mailbox_ownership else None,
+            new_owner=place.new_owner,
+        )
     except OSError as err:
-        prefix = f"cannot update mailbox {path} for user {stage.user}. "
+        prefix = f"cannot update mailbox {place.path} for user {stage.user}. "
         return _failure(err, prefix)
     if params.biff:
-        _notify(stage.user, path)
-    return delivered("delivered to mailbox")
+        _notify(stage.user, place.path)
+    return _INTO_MBOX
 
 
-def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: str) -> Outcome:
+def deliver_to_file(
+    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, path: str
+) -> Outcome:
     """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
     params = settings.params
     if stage.origin.value not in params.allow_mail_to_files:
@@ -182,18 +207,18 @@ def deliver_to_file(settings: Settings, stage: Stage, delivery: Delivery, path: 
         if delivery.verify_only:
             return deliverable(f"delivers to file: {path}")
         if path.endswith("/"):
-            return _to_maildir(settings, stage, delivery, path, rights)
-        with acting(rights):
-            if _executable(path):
-                reason = f"cannot append message to file {path}: file is executable"
-                return bounced("5.7.1", reason)
-            append_to_mbox(
-                path,
-                _mbox_content(settings, stage, delivery),
-                settings.locking,
-                size_limit=params.mailbox_size_limit,
-                special=True,
-            )
+            return _to_maildir(actor, settings, stage, delivery, path, rights)
+        act_as(actor, rights)
+        if _executable(path):
+            reason = f"cannot append message to file {path}: file is executable"
+            return bounced("5.7.1", reason)
+        append_to_mbox(
+            path,
+            _mbox_content(settings, stage, delivery),
+            settings.locking,
+            size_limit=params.mailbox_size_limit,
+            special=True,
+        )
     except CannotAct as err:
         return misconfigured(str(err))
     except OSError as err:

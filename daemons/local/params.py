@@ -4,6 +4,7 @@ import os
 import pwd
 from dataclasses import dataclass, replace
 
+from daemons.local.expansion import Template
 from daemons.local.stage import Stage
 from daemons.local.user import User, default_user
 from libmail.agents.delivery import DeliveryParams
@@ -16,7 +17,7 @@ from libmail.tables.maps import Maps
 from libmail.tables.registry import without_proxy
 from libmail.tables.table import TableOptions
 
-__all__ = ["AliasTable", "LocalParams", "Settings", "prepare"]
+__all__ = ["AliasTable", "LocalParams", "Settings", "forward_path_of", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class AliasTable:
 class Settings:
     """What a process of local(8) works with; the same for all messages.
 
-    default: default_privs. is_root: it can act as any user.
+    forward_path: its items. default: default_privs. is_root: it can act as any user.
     """
 
     params: LocalParams
@@ -92,10 +93,24 @@ class Settings:
     mailbox_transports: Maps
     mailbox_commands: Maps
     fallback_transports: Maps
+    forward_path: tuple[Template, ...]
     locking: MboxLocking
     maildirs: MaildirWriter
     default: User
     is_root: bool
+
+    @property
+    def only_mailboxes(self) -> bool:
+        """Whether each user has a mailbox of ours, and nothing else is asked for it."""
+        params = self.params
+        maps = self.mailbox_transports or self.mailbox_commands
+        return not (maps or params.mailbox_transport or params.mailbox_command)
+
+    @property
+    def appends(self) -> bool:
+        """Whether mailboxes are mbox files."""
+        params = self.params
+        return not (params.home_mailbox or params.mail_spool_directory).endswith("/")
 
     def rights_of(self, stage: Stage) -> User:
         """Whose rights a delivery to a file or command takes."""
@@ -133,6 +148,11 @@ def _default_user(params: LocalParams, *, is_root: bool) -> User:
     return default_user(entry)
 
 
+def forward_path_of(params: LocalParams) -> tuple[Template, ...]:
+    """The items of forward_path."""
+    return tuple(map(Template.of, params.forward_path.replace(",", " ").split()))
+
+
 def prepare(startup: Startup) -> Settings:
     """Read parameters, open tables."""
     params = startup.config.load(LocalParams)
@@ -158,6 +178,7 @@ def prepare(startup: Startup) -> Settings:
         fallback_transports=Maps(
             "fallback_transport_maps", params.fallback_transport_maps, options
         ),
+        forward_path=forward_path_of(params),
         locking=MboxLocking(
             params.mailbox_delivery_lock,
             params.deliver_lock_attempts,

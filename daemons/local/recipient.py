@@ -4,53 +4,54 @@ What an alias or a .forward file names is delivered at once if it is a local add
 command; everything else leaves as a new message, when all the rest went well. So do the members of
 a list that has an owner, and of :include: files, so that one of them in trouble does not have the
 list expanded again. A recipient is done when nothing that it was expanded to is to be tried again.
+
+What may wait for a file system or the user database is done by threads, in `_find` and where `act`
+is called; the coroutine waits meanwhile, so that it all is one sequence. For a user without a
+.forward file who has a mailbox it is one such step.
 """
 
+import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from daemons.local.alias import find_alias
 from daemons.local.budget import Budget, ListTooLarge
+from daemons.local.clients import Clients
 from daemons.local.command import deliver_to_command, deliver_to_user_command
 from daemons.local.dotforward import read_forward
 from daemons.local.expansion import expanded_leniently, values_of
 from daemons.local.forward import Forwarder
 from daemons.local.include import read_include
-from daemons.local.mailbox import deliver_to_file, deliver_to_user
+from daemons.local.mailbox import deliver_to_file, deliver_to_user, place_of
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import MAX_LEVEL, Expansion, Origin, SeenFilter, Stage
-from daemons.local.user import CannotAct, User, acting, find_user
+from daemons.local.user import CannotAct, User, act_as, find_user
 from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.agents.handover import hand_over
-from libmail.clients.cleanup import CleanupClient
-from libmail.clients.rewrite import RewriteClient
 from libmail.config import ConfigError
 from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
 from libmail.log import LOG
 from libmail.message.addresses import Mailbox
 from libmail.message.delivered_to import had_before
+from libmail.privileges import Actor
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.address import split_address, unquote, xtext_encode
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableRetry
 
-__all__ = ["Clients", "RecipientDelivery"]
+__all__ = ["RecipientDelivery"]
 
 _INCLUDE: Final = ":include:"
 _MAILER_DAEMON: Final = "mailer-daemon"
 _REQUIRED: Final = (_MAILER_DAEMON, "postmaster")
 _DOUBLE_BOUNCE: Final = "double-bounce"
+_TURN: Final = 64  # members of a list, before other deliveries go on
 
-
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """The services that local(8) asks."""
-
-    rewrite: RewriteClient
-    cleanup: CleanupClient
+T = TypeVar("T")
 
 
 class RecipientDelivery:
@@ -114,7 +115,8 @@ class RecipientDelivery:
             stage = stage._replace(extension="")
         if stage.local.startswith("\\"):
             plain = stage._replace(local=stage.local[1:], user=stage.user[1:])
-            return await self._user(plain, find_user(plain.user))
+            find = partial(find_user, plain.user)
+            return await self._user(plain, await self._clients.workers.run(find))
         aliased = await self._alias(stage)
         if aliased is not None:
             return aliased
@@ -126,26 +128,54 @@ class RecipientDelivery:
     async def _alias(self, stage: Stage) -> bool | None:
         """None where neither the local part nor the user is an alias."""
         stage = stage._replace(unmatched="")
-        found = await find_alias(self._settings, self._clients.rewrite, stage, stage.local)
+        found = await find_alias(self._settings, self._clients, stage, stage.local)
         if found is None and stage.user != stage.local:
             if "alias" in self._params.propagate_unmatched_extensions:
                 stage = stage._replace(unmatched=stage.delimiter + stage.extension)
-            found = await find_alias(self._settings, self._clients.rewrite, stage, stage.user)
+            found = await find_alias(self._settings, self._clients, stage, stage.user)
         return None if found is None else await self._expansion(stage, found)
 
     async def _user_or_forward(self, stage: Stage) -> bool:
+        """Whose mailbox it is, and whether a .forward file says something else."""
+        find = partial(self._find, stage)
+        if self._settings.only_mailboxes and self._settings.appends:
+            found = await self._in_turn(stage.user, find)
+        else:
+            found = await self._clients.workers.act(find)
+        if found is None or isinstance(found, User):
+            return await self._user(stage, found)
+        return await self._expansion(stage, found)
+
+    def _find(self, stage: Stage, actor: Actor) -> User | Expansion | Outcome | None:
+        """In a thread: the user, what the .forward file says, or what came of it all."""
+        actor.restore()
         user = find_user(stage.user)
-        if user is not None and self._params.require_home_directory:
-            problem = _home_problem(user)
-            if problem is not None:
-                return await self._report(stage, problem)
+        if user is None:
+            return None
+        settings = self._settings
+        place = place_of(settings, stage, user) if settings.only_mailboxes else None
         try:
-            found = read_forward(self._settings, stage, user, self._seen, self._budget)
+            if self._params.require_home_directory:
+                problem = _home_problem(actor, user)
+                if problem is not None:
+                    return problem
+            found = read_forward(actor, settings, stage, user, self._seen, self._budget)
         except (CannotAct, ListTooLarge) as err:
-            return await self._report(stage, misconfigured(str(err)))
+            return misconfigured(str(err))
         if found is not None:
-            return await self._expansion(stage, found)
-        return await self._user(stage, user)
+            return found
+        if place is None or self._seen.been_here("mailbox", stage.local):
+            return user
+        return deliver_to_user(actor, settings, stage, self._delivery, user, place)
+
+    async def _in_turn(self, file: str, work: Callable[[Actor], T]) -> T:
+        """Work that appends to a file."""
+        turns = self._clients.turns
+        await turns.take(file)
+        try:
+            return await self._clients.workers.act(work)
+        finally:
+            turns.leave(file)
 
     async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
         """Deliver to all members."""
@@ -164,7 +194,9 @@ class RecipientDelivery:
                 addresses = [member.address for member in found.members]
                 await self._clients.rewrite.prefetch(inner.sender, addresses)
         final = True
-        for member in found.members:
+        for number, member in enumerate(found.members):
+            if number % _TURN == _TURN - 1:  # what is known may be done without a wait
+                await asyncio.sleep(0)
             final = await self._member(inner, member) and final
         return final
 
@@ -198,14 +230,19 @@ class RecipientDelivery:
         rights = self._settings.rights_of(stage).identity
         if self._seen.been_here("file", rights.uid, path):
             return True
-        outcome = deliver_to_file(self._settings, stage, self._delivery, path)
-        return await self._report(stage, outcome)
+
+        def work(actor: Actor) -> Outcome:
+            return deliver_to_file(actor, self._settings, stage, self._delivery, path)
+
+        return await self._report(stage, await self._in_turn(path, work))
 
     async def _command(self, stage: Stage, command: str) -> bool:
         rights = self._settings.rights_of(stage).identity
         if self._seen.been_here("command", rights.uid, command):
             return True
-        outcome = await deliver_to_command(self._settings, stage, self._delivery, command)
+        outcome = await deliver_to_command(
+            self._settings, self._clients.workers, stage, self._delivery, command
+        )
         return await self._report(stage, outcome)
 
     async def _include(self, stage: Stage, path: str) -> bool:
@@ -215,7 +252,11 @@ class RecipientDelivery:
             return True
         if "include" not in self._params.propagate_unmatched_extensions:
             stage = stage._replace(unmatched="")
-        return await self._expansion(stage, read_include(self._settings, stage, path, self._budget))
+
+        def work(actor: Actor) -> Expansion | Outcome:
+            return read_include(actor, self._settings, stage, path, self._budget)
+
+        return await self._expansion(stage, await self._clients.workers.act(work))
 
     async def _address(self, stage: Stage, written: str) -> bool:
         """An address as it is written: make it complete, and find out who delivers to it."""
@@ -265,10 +306,18 @@ class RecipientDelivery:
             return await self._report(stage, command)
         stage = stage._replace(rights=user)
         if command := command or params.mailbox_command:
-            outcome = await deliver_to_user_command(self._settings, stage, self._delivery, command)
+            outcome = await deliver_to_user_command(
+                self._settings, self._clients.workers, stage, self._delivery, command
+            )
         else:
-            outcome = deliver_to_user(self._settings, stage, self._delivery, user)
+            outcome = await self._in_turn(stage.user, partial(self._deliver_to, stage, user))
         return await self._report(stage, outcome)
+
+    def _deliver_to(self, stage: Stage, user: User, actor: Actor) -> Outcome:
+        """In a thread: the mailbox, where there was something to find out before."""
+        actor.restore()
+        place = place_of(self._settings, stage, user)
+        return deliver_to_user(actor, self._settings, stage, self._delivery, user, place)
 
     async def _unknown(self, stage: Stage) -> bool:
         params = self._params
@@ -349,13 +398,11 @@ def _extended(address: str, extension: str) -> str:
     return f"{local}{extension}@{domain}" if domain else local + extension
 
 
-def _home_problem(user: User) -> Deferred | None:
-    """require_home_directory."""
+def _home_problem(actor: Actor, user: User) -> Deferred | None:
+    """require_home_directory. Raises CannotAct."""
+    act_as(actor, user.identity)
     try:
-        with acting(user.identity):
-            os.stat(user.home)
-    except CannotAct as err:
-        return misconfigured(str(err))
+        os.stat(user.home)
     except OSError as err:
         reason = f"cannot access home directory {user.home}: {err.strerror}"
         return deferred(reason)

@@ -1,14 +1,24 @@
-"""The system's users: whom to deliver to, and whose rights to take on."""
+"""The system's users: whom to deliver to, and whose rights to take on.
+
+The user database may take its time, so it is asked in threads, too.
+"""
 
 import os
 import pwd
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from libmail.privileges import Identity, acting_as
+from libmail.privileges import Actor, Identity
 
-__all__ = ["ROOT", "CannotAct", "User", "acting", "default_user", "find_user", "user_of_id"]
+__all__ = [
+    "ROOT",
+    "CannotAct",
+    "User",
+    "act_as",
+    "default_user",
+    "find_user",
+    "require_rights",
+    "user_of_id",
+]
 
 
 class CannotAct(Exception):
@@ -57,10 +67,19 @@ def user_of_id(uid: int) -> User | None:
         return None
 
 
-@contextmanager
-def acting(identity: Identity) -> Iterator[None]:
-    """Have the rights of a user inside the block, which must not await. Raises CannotAct."""
+def act_as(actor: Actor, identity: Identity) -> None:
+    """Have the rights of a user from now on. Raises CannotAct."""
+    try:
+        actor.become(identity)
+    except PermissionError as err:
+        raise _cannot_act(identity) from err
+
+
+def require_rights(identity: Identity) -> None:
+    """For the event loop: whether commands can be run as a user. Raises CannotAct."""
     if os.geteuid() not in (0, identity.uid):
-        raise CannotAct(f"cannot deliver as user {identity.name} without root privileges")
-    with acting_as(identity):
-        yield
+        raise _cannot_act(identity)
+
+
+def _cannot_act(identity: Identity) -> CannotAct:
+    return CannotAct(f"cannot deliver as user {identity.name} without root privileges")

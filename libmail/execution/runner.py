@@ -15,12 +15,14 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from libmail.execution.pipes import Collector, Feeder
 from libmail.execution.result import CommandResult
 from libmail.log import LOG
 from libmail.privileges import Identity, acting_as
+from libmail.service.workers import Workers
 
 __all__ = [
     "CommandFailed",
@@ -99,45 +101,52 @@ def resolve_argv(command: str, shell: str = "") -> tuple[str, ...]:
 
 
 @contextmanager
-def _placed(root: str | None, folder: str | None, user: Identity) -> Iterator[None]:
-    """Be where the command is to begin. The block must not await. Raises _Misplaced.
+def _rooted(root: str, folder: str | None, user: Identity) -> Iterator[None]:
+    """Be where the command is to begin, in another root. The block must not await.
 
     A new process inherits the place. To change it here and back again saves Python code between
     fork and exec; only somebody with root's rights gets out of another root, so only root gets in.
+    It is the place of all threads: this is for processes of one client. Raises _Misplaced.
     """
-    if root is None and folder is None:
-        yield
-        return
     old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     old_folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _enter(root, folder, user)
         yield
     finally:
-        if root is not None:
-            os.fchdir(old_root)
-            with suppress(PermissionError):  # then we have not left it
-                os.chroot(".")
+        os.fchdir(old_root)
+        with suppress(PermissionError):  # then we have not left it
+            os.chroot(".")
         os.fchdir(old_folder)
         os.close(old_root)
         os.close(old_folder)
 
 
-def _enter(root: str | None, folder: str | None, user: Identity) -> None:
-    if root is not None:
-        try:
-            os.chroot(root)
-            os.chdir("/")
-        except OSError as err:
-            raise _Misplaced(f"chroot({root}): {err.strerror}") from err
+def _enter(root: str, folder: str | None, user: Identity) -> None:
+    try:
+        os.chroot(root)
+        os.chdir("/")
+    except OSError as err:
+        raise _Misplaced(f"chroot({root}): {err.strerror}") from err
     if folder is not None:
-        try:
-            with acting_as(user):
-                os.chdir(folder)
-        except OSError as err:
-            whose = f"uid={user.uid} gid={user.gid}"
-            text = f'cannot change directory to "{folder}" for {whose}: {err.strerror}'
-            raise _Misplaced(text) from err
+        with _opened(folder, user) as fd:
+            os.fchdir(fd)
+
+
+@contextmanager
+def _opened(folder: str, user: Identity) -> Iterator[int]:
+    """A folder that the user may enter. Raises _Misplaced."""
+    try:
+        with acting_as(user):
+            fd = os.open(f"{folder}/.", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as err:
+        whose = f"uid={user.uid} gid={user.gid}"
+        text = f'cannot change directory to "{folder}" for {whose}: {err.strerror}'
+        raise _Misplaced(text) from err
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class _Misplaced(Exception):
@@ -154,16 +163,30 @@ class _Start:
     place: Surroundings
 
     def run(self, stdin: int, output: int) -> "subprocess.Popen[bytes]":
-        """Start it; what is a script without "#!", by the shell. Raises OSError and others."""
-        with _placed(self.place.root, self.place.folder, self.user):
-            try:
-                return self._run(self.argv, stdin, output)
-            except OSError as err:
-                if err.errno != errno.ENOEXEC:
-                    raise
-                return self._run(("sh", *self.argv), stdin, output)
+        """Start it; what is a script without "#!", by the shell. Raises OSError and others.
 
-    def _run(self, argv: Sequence[str], stdin: int, output: int) -> "subprocess.Popen[bytes]":
+        Without another root this can be done by a thread among others.
+        """
+        root, folder = self.place.root, self.place.folder
+        if root is not None:
+            with _rooted(root, folder, self.user):
+                return self._run(None, stdin, output)
+        if folder is None:
+            return self._run(None, stdin, output)
+        with _opened(folder, self.user) as fd:
+            return self._run(f"/proc/self/fd/{fd}", stdin, output)  # of the new process
+
+    def _run(self, folder: str | None, stdin: int, output: int) -> "subprocess.Popen[bytes]":
+        try:
+            return self._execute(self.argv, folder, stdin, output)
+        except OSError as err:
+            if err.errno != errno.ENOEXEC:
+                raise
+            return self._execute(("sh", *self.argv), folder, stdin, output)
+
+    def _execute(
+        self, argv: Sequence[str], folder: str | None, stdin: int, output: int
+    ) -> "subprocess.Popen[bytes]":
         change = os.geteuid() != self.user.uid
         return subprocess.Popen(
             argv,
@@ -171,6 +194,7 @@ class _Start:
             stdin=stdin,
             stdout=output,
             stderr=output,
+            cwd=folder,
             env=dict(self.environment),
             start_new_session=True,
             user=self.user.uid if change else None,
@@ -214,10 +238,13 @@ async def run_command(
     *,
     program: str,
     function: str = "",
+    workers: Workers | None = None,
 ) -> CommandResult:
     """Run a command with the rights of `user` and the message `pieces` on standard input.
 
     argv: see `resolve_argv`. program, function: ours, for messages: "local", "pipe_command: ".
+    workers: of a process that has other clients, too, which are not to wait while this command is
+    loaded, perhaps from a file system that does not answer. No other root then.
     Raises CommandFailed when it cannot be started for want of rights or resources; a program that
     cannot be executed, or a folder that cannot be entered, is a failed command.
     """
@@ -228,7 +255,8 @@ async def run_command(
     process: subprocess.Popen[bytes] | None = None
     try:
         try:
-            process = _Start(argv, user, environment, place).run(stdin, output)
+            start = partial(_Start(argv, user, environment, place).run, stdin, output)
+            process = start() if workers is None else await workers.run(start)
         except (OSError, subprocess.SubprocessError, ValueError, _Misplaced) as err:
             return _not_started(err, argv[0], program, function)
         finally:
@@ -245,7 +273,10 @@ async def run_command(
     finally:
         if process is not None and process.returncode is None:
             _kill_group(process)  # first, or it might take the end of the pipe for that of the mail
-            process.wait()
+            if workers is None:
+                process.wait()
+            else:
+                await workers.run(process.wait)
         feeder.close()
         collector.close()
 

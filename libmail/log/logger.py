@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import time
+from _thread import get_ident  # commands load no more of threads than this
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -132,6 +133,7 @@ class PostlogSink:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
         self._connected = False
         self._later: Later | None = None
+        self._thread = 0  # whose lines wait
         self._waiting: list[tuple[int, int, str, str]] = []  # stamp, severity, head, text
         self._connect()
 
@@ -146,7 +148,7 @@ class PostlogSink:
             self._connected = False
 
     def __call__(self, severity: int, head: str, text: str) -> None:
-        if self._later is None:
+        if self._later is None or get_ident() != self._thread:
             if not self._send(f"{head}{text}\n".encode("utf-8", "replace")):
                 self._fallback(severity, head, text)
             return
@@ -168,9 +170,13 @@ class PostlogSink:
         return True
 
     def batch(self, later: Later | None) -> None:
-        """Send lines together; later: the loop's call_later. None: one by one again."""
+        """Send lines together; later: the loop's call_later. None: one by one again.
+
+        Lines of other threads than this one still go by themselves.
+        """
         self.flush()
         self._later = later
+        self._thread = get_ident()
 
     def flush(self) -> None:
         """Send what waits."""
@@ -235,13 +241,13 @@ class Logger:
 
     def _stamp(self, now: int) -> str:
         """The head of lines of this second; also right in a forked child."""
-        self._second = now
         self._pid = os.getpid()
         local = time.localtime(now)
         stamp = time.strftime("%b %d %H:%M:%S", local)
         if stamp[4] == "0":
             stamp = f"{stamp[:4]} {stamp[5:]}"
         self._head = f"{stamp} {self._host} {self._tag}[{self._pid}]: "
+        self._second = now  # last: another thread that finds it finds the head, too
         return self._head
 
     def batch(self, later: Later | None) -> None:

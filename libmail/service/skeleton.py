@@ -118,10 +118,10 @@ class Service(Generic[J]):
     """A daemon program.
 
     prepare: before the jail, returns what `start` needs. start: inside the event loop, after it.
-    one_client: sessions are served one at a time in a process, as the rights of a user are taken
-    on. threads: each session may take a thread, so there are no more than Postfix would have
-    processes. permanent: neither `max_idle` nor `max_use` ends it. commands: it runs programs as
-    users, so it may not give up gaining rights. shared: one process serves many clients in Postfix,
+    one_client: sessions are served one at a time in a process. threads: each session may take a
+    thread, so there are no more than Postfix would have processes. permanent: neither `max_idle`
+    nor `max_use` ends it. commands: it runs programs as users, so it may not give up gaining
+    rights. shared: one process serves many clients in Postfix,
     too, so the maxproc column counts processes; see master.capacity. A permanent one is shared.
     all_comers: a process takes as many clients as it has descriptors for, and turns away itself
     those that are too many.

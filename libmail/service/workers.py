@@ -43,7 +43,8 @@ class Job(Wakeup, Generic[T]):
             self._failed = err
 
     def __await__(self) -> Generator[Wakeup, None, T]:  # type: ignore[override]  # has a result
-        yield from super().__await__()
+        self._asyncio_future_blocking = True
+        yield self
         return cast(T, self._result)
 
     def result(self) -> None:

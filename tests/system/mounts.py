@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 import pytest
 
 _CLONE_NEWNS: Final = 0x00020000
+_SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 @functools.cache
@@ -73,3 +75,38 @@ def fill(folder: Path) -> Path:
             file.write(bytes(512))
     assert os.statvfs(folder).f_bavail == 0
     return path
+
+
+@contextlib.contextmanager
+def freezable(folder: Path, tmp_path: Path) -> Iterator[None]:
+    """A file system at the directory, owned as that is, for `frozen`.
+
+    tmp_path: where to keep it meanwhile.
+    """
+    status, image = folder.stat(), tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    make = ["mkfs.ext4", "-q", "-F", "-E", f"root_owner={status.st_uid}:{status.st_gid}"]
+    if shutil.which(make[0], path=_SYSTEM_PATH) is None:
+        pytest.skip("no mkfs.ext4")
+    environment = {**os.environ, "PATH": _SYSTEM_PATH}
+    subprocess.run([*make, str(image)], check=True, env=environment)
+    command = ["mount", "-o", "loop", str(image), str(folder)]
+    if not _unshare() or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("root may not mount here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """The file system there answers nobody who wants to write."""
+    command = shutil.which("fsfreeze", path=_SYSTEM_PATH)
+    if command is None or subprocess.run([command, "-f", folder]).returncode != 0:
+        pytest.skip("file systems cannot be frozen here")
+    try:
+        yield
+    finally:
+        subprocess.run([command, "-u", folder], check=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
+import re
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem
+from tests.system.mounts import freezable, frozen
 from tests.system.processes import wait_until
 
 MESSAGE = b"Subject: test\r\n\r\nFrom the start\r\n"
@@ -95,6 +100,91 @@ def test_slow_command_disturbs_nobody(make_system: MakeSystem) -> None:
     (out / "go").touch()
     system.wait_for_log("to=<slow@.*status=sent")
     system.wait_for_queue_empty()
+    assert len(agents(system)) == 1
+
+
+def test_a_mailbox_that_is_locked_disturbs_nobody(make_system: MakeSystem) -> None:
+    """Those who wait for it take turns; all are served by one process."""
+    system = make_system(
+        main={"mailbox_delivery_lock": "fcntl, dotlock", "deliver_lock_attempts": "1000"}
+    )
+    file = system.top / "home/file"
+    file.touch()
+    os.chown(file, system.user.pw_uid, system.user.pw_gid)
+    system.configure({"alias_maps": f"inline:{{{{file={file}}}}}"})
+    system.start()
+    with file.open("ab") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        for name in ("file", system.user.pw_name) * 3:
+            send(system, name)
+        system.wait_for_log(f"to=<{system.user.pw_name}@.*status=sent", count=3)
+        assert not system.log_lines("to=<file@")
+    system.wait_for_log("to=<file@.*status=sent", count=3)
+    assert file.read_bytes().count(b"\n\n>From the start\n\n") == 3
+    assert len(agents(system)) == 1
+
+
+@pytest.mark.root
+def test_users_side_by_side(make_system: MakeSystem) -> None:
+    """Each has what is written with the own rights; daemon's mailbox is in the folder of games."""
+    system = make_system(privileged=True)
+    users = [pwd.getpwnam(name) for name in ("games", "nobody", "daemon")]
+    folders = spool(system, users)
+    (folders / "daemon").rmdir()
+    (folders / "daemon").symlink_to(folders / "games")
+    system.allow("maildir access problem for|perhaps you need to create the maildirs")
+    system.start()
+    for _ in range(30):
+        send(system, *(user.pw_name for user in users))
+    for user in users[:2]:
+        system.wait_for_log(f"to=<{user.pw_name}@.*delivered to maildir", count=30)
+        files = list((folders / user.pw_name / "new").iterdir())
+        ids = {(one.stat().st_uid, one.stat().st_gid, one.stat().st_mode) for one in files}
+        assert ids == {(user.pw_uid, user.pw_gid, stat.S_IFREG | 0o600)}
+        assert len(files) == 30
+    system.wait_for_log("to=<daemon@.*status=bounced .*Permission denied", count=30)
+    assert len(agents(system)) == 1
+    system.wait_for_queue_empty()
+
+
+@pytest.mark.root
+def test_a_file_system_that_does_not_answer_disturbs_nobody(
+    make_system: MakeSystem, tmp_path: Path
+) -> None:
+    system = make_system(privileged=True)
+    users = [pwd.getpwnam(name) for name in ("games", "nobody")]
+    folders = spool(system, users)
+    with freezable(folders / "games", tmp_path):
+        system.start()
+        with frozen(folders / "games"):
+            for _ in range(3):
+                send(system, "games")
+                send(system, "nobody")
+            system.wait_for_log("to=<nobody@.*delivered to maildir", count=3)
+            assert not system.log_lines("to=<games@")
+        system.wait_for_log("to=<games@.*delivered to maildir", count=3)
+        assert len(list((folders / "games/new").iterdir())) == 3
+        assert len(agents(system)) == 1
+        system.wait_for_queue_empty()
+        system.stop()
+
+
+def spool(system: MailSystem, users: Sequence[pwd.struct_passwd]) -> Path:
+    """A folder with Maildirs, each closed to all but its owner; no .forward files."""
+    folders = system.top / "maildirs"
+    folders.mkdir()
+    for user in users:
+        folder = folders / user.pw_name
+        folder.mkdir(mode=0o700)
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    main = {"mail_spool_directory": f"{folders}/", "forward_path": ""}
+    system.configure({**main, "local_destination_recipient_limit": "1"})
+    return folders
+
+
+def agents(system: MailSystem) -> set[str]:
+    """The processes that have delivered."""
+    return set(re.findall(r"/local\[(\d+)\]: .*status=", system.log_text()))
 
 
 def test_command_time_limit(make_system: MakeSystem) -> None:

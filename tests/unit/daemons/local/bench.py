@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import cast
 
-from daemons.local.params import AliasTable, LocalParams, Settings
-from daemons.local.recipient import Clients, RecipientDelivery
+from daemons.local.clients import Clients
+from daemons.local.params import AliasTable, LocalParams, Settings, forward_path_of
+from daemons.local.recipient import RecipientDelivery
 from daemons.local.user import default_user
 from libmail.agents.delivery import Delivery, DeliveryParams, DeliveryServices, Outcome
 from libmail.agents.status_filter import StatusFilter
@@ -32,9 +33,11 @@ from libmail.ipc.messages import (
 )
 from libmail.mailbox.maildir import MaildirWriter
 from libmail.mailbox.mbox import MboxLocking
+from libmail.mailbox.turns import Turns
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServiceUnavailable
+from libmail.service.workers import Workers
 from libmail.tables.maps import Maps
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -164,6 +167,7 @@ class Bench:
             mailbox_transports=Maps("mailbox_transport_maps", params.mailbox_transport_maps),
             mailbox_commands=Maps("mailbox_command_maps", params.mailbox_command_maps),
             fallback_transports=Maps("fallback_transport_maps", params.fallback_transport_maps),
+            forward_path=forward_path_of(params),
             locking=MboxLocking(params.mailbox_delivery_lock, 2, 0.01),
             maildirs=MaildirWriter(params.myhostname, size_limit=params.mailbox_size_limit),
             default=default_user(pwd.getpwuid(os.geteuid())),
@@ -202,6 +206,8 @@ class Bench:
         clients = Clients(
             cast(RewriteClient, self.rewrite),
             cast(CleanupClient, self.cleanup),
+            Workers(),
+            Turns(),
         )
         for recipient in delivery.request.recipients:
             await RecipientDelivery(self.settings, clients, delivery, loops).deliver(recipient)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from libmail.log import Logger
+from libmail.log.logger import PostlogSink
 
 
 @pytest.fixture
@@ -53,3 +60,25 @@ def test_who_speaks_on_standard_error(
 ) -> None:
     monkeypatch.setattr("libmail.log.logger.os.isatty", lambda fd: terminal and fd == 2)
     assert log.shown_tag() == shown
+
+
+def test_lines_of_other_threads_go_by_themselves(short_tmp: Path) -> None:
+    """The event loop's timers are its own, and so is what waits to be sent together."""
+    timers: list[int] = []
+
+    def later(seconds: float, flush: Callable[[], None]) -> None:
+        timers.append(threading.get_ident())
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as postlogd:
+        postlogd.bind(str(short_tmp / "postlog"))
+        postlogd.setblocking(False)
+        logger = Logger()
+        logger.open(PostlogSink(str(short_tmp / "postlog"), lambda *_: None), "postfix/local")
+        logger.batch(later)
+        logger.info("one")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(logger.info, "two").result()
+        assert postlogd.recv(1000).endswith(b"]: two\n")
+        assert timers == [threading.get_ident()]
+        logger.batch(None)
+        assert postlogd.recv(1000).endswith(b"]: one\n")
