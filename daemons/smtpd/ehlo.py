@@ -2,23 +2,27 @@
 
 To announce another keyword: its place in `_ORDER` and `_LOGGED`, and either the `keyword` of a row
 in `daemons.smtpd.verbs.VERBS` or, where it is no command of its own, a function in `_EXTENSIONS`.
+What it depends on, besides the configuration, has to be among `_conditions`: clients with the same
+ones get the same reply.
 """
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from daemons.smtpd.answer import Answer, answer
 from libmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["ALMOST_ALL", "ehlo_reply", "logged", "offers_smtputf8"]
+__all__ = ["ALMOST_ALL", "Announcements", "logged", "offers_smtputf8"]
 
 # The keywords in the order of the reply, by their names in smtpd_discard_ehlo_keywords.
 _ORDER: Final = (
     "PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "VERP", "XCLIENT", "XFORWARD",
     "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS",
 )  # fmt: skip
+_MOST_MADE: Final = 64  # there are few kinds of clients, unless a table has many
 ALMOST_ALL: Final = frozenset(_ORDER) - {"ENHANCEDSTATUSCODES"}
 """Keywords to hide from a client that a Milter rejects at EHLO."""
 
@@ -70,8 +74,31 @@ def logged(discard: frozenset[str]) -> str:
     return ", ".join([keyword for keyword in _LOGGED if keyword in discard])
 
 
-def ehlo_reply(session: "Session") -> Reply:
-    """The reply to EHLO for the client of the session."""
+class Announcements:
+    """The answers to EHLO of a process, by their conditions."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Answer] = {}
+
+    def answer_for(self, session: "Session") -> Answer:
+        """The answer to EHLO for the client of the session."""
+        conditions = _conditions(session)
+        found = self._made.get(conditions)
+        if found is None:
+            if len(self._made) >= _MOST_MADE:
+                self._made.clear()
+            found = self._made[conditions] = answer(_reply(session))
+        return found
+
+
+def _conditions(session: "Session") -> tuple[object, ...]:
+    """All that the reply depends on besides the configuration; no transaction is under way."""
+    allowed = session.authorization
+    return (session.discard, session.facts.tls is None, session.login.announced, session.may_verp,
+            allowed.xclient, allowed.xforward)  # fmt: skip
+
+
+def _reply(session: "Session") -> Reply:
     verbs = {verb.keyword: verb.announced for verb in session.verbs.values() if verb.keyword}
     known = {**_EXTENSIONS, **verbs}
     shown = [word for word in _ORDER if word in known and word not in session.discard]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from daemons.smtpd.before_queue import Filter
 from daemons.smtpd.client_rules import ClientRules
 from daemons.smtpd.command_rules import CommandRules
+from daemons.smtpd.ehlo import Announcements
 from daemons.smtpd.guessing import Guesses
 from daemons.smtpd.logins import Logins
 from daemons.smtpd.params import SmtpdParams
@@ -57,6 +58,7 @@ class Server:
     postmaster: Postmaster = field(init=False)
     params: SmtpdParams = field(init=False)
     station: Station = field(init=False)
+    announcements: Announcements = field(default_factory=Announcements)
     options: Options = field(init=False)
     _pid: int = field(default_factory=os.getpid)
     _date: tuple[int, str] = (0, "")

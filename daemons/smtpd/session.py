@@ -69,6 +69,7 @@ class Session:
                  "lookups", "may_verp", "milters", "overdue", "rates", "receiving", "said",
                  "server", "tally", "tls", "transaction", "unidentified", "verbs")  # fmt: skip
 
+    server: Server
     lookups: Lookups  # of the server, or those that record this session
     transaction: Transaction | None
     chunks: Chunks | None  # from the first BDAT of a message to its last
@@ -79,6 +80,7 @@ class Session:
     discard: frozenset[str]
     line: str
     unidentified: str
+    may_verp: bool
     _ending: bool  # the client has said QUIT
     _reason: Literal["lost connection", "timeout", "too many errors", ""]
 

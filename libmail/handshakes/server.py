@@ -29,6 +29,7 @@ from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
 from libmail.tls.errors import TlsConfigError, TlsFailed
+from libmail.tls.facts import Trust
 from libmail.tls.levels import Level
 from libmail.tls.loglevel import LogLevel, LogLevels, open_loglevels
 from libmail.tls.params import ServerTlsParams, TlsParams
@@ -193,12 +194,12 @@ class Handshakes:
             )
 
     def _facts(self, connection: Connection) -> Tls:
-        agreed, trust, peer = connection.agreed, connection.trust, connection.peer
+        agreed, peer = connection.agreed, connection.peer
         if peer is None:
-            return Tls(agreed, trust, sni=connection.name)
+            return Tls(agreed, Trust.ANONYMOUS, sni=connection.name)
         return Tls(
             agreed,
-            trust,
+            connection.trust,
             peer.common_name,
             peer.issuer,
             peer.certificate_fingerprint(self._digest),

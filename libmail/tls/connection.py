@@ -79,7 +79,20 @@ class Step(Enum):
 
 
 class Connection:
-    """One end of a session; see the beginning of this module. Made by `accept` and `connect`."""
+    """One end of a session; see the beginning of this module. Made by `accept` and `connect`.
+
+    unusable: records and anchors that cannot be used. An instance holds what is other than here.
+    """
+
+    unusable: tuple[Tlsa, ...] = ()
+    _spec: ClientSpec | None = None
+    _watched: Callable[[str], None] | None = None
+    _trace: Trace | None = None
+    _dump: Dump | None = None
+    _unread = 0  # octets of input, at most; none: there is nothing to be had
+    _done = False
+    _end: TlsError | None = None  # None: the library holds the session
+    _without_data = 0  # records
 
     def __init__(
         self,
@@ -104,16 +117,7 @@ class Connection:
         negotiation.ssl = ssl
         SSL.SSL_set_ex_data(ssl, callbacks.SESSION_INDEX, self._callee)
         self.server = server
-        self.unusable: tuple[Tlsa, ...] = ()  # records and anchors that cannot be used
-        self._spec: ClientSpec | None = None
         self._ciphers = ciphers
-        self._watched: Callable[[str], None] | None = None
-        self._trace: Trace | None = None
-        self._dump: Dump | None = None
-        self._unread = 0  # octets of input, at most; none: there is nothing to be had
-        self._done = False
-        self._end: TlsError | None = None  # None: the library holds the session
-        self._without_data = 0  # records
         if server:
             SSL.SSL_set_accept_state(ssl)
         else:
@@ -157,11 +161,8 @@ class Connection:
         """What the network has to take, b"" for nothing."""
         if self._held is None:
             raise _closed()
-        size = _pending(self._out)
-        if not size:
-            return b""
-        data = taken(self._out, size)
-        if self._dump is not None:
+        data = taken(self._out)
+        if data and self._dump is not None:
             self._dump.sent(data, done=self._done)
         return data
 
@@ -438,18 +439,8 @@ _NO_MATCH: Final = Refusal(NO_DANE_MATCH, 0, verify_words(NO_DANE_MATCH))
 
 def accept(context: ServerContext) -> Connection:
     """The server's end of a session that a client begins."""
-    settings = context.settings
-    negotiation = Negotiation(
-        settings.verify_depth,
-        server=True,
-        tickets=settings.tickets,
-        ticket_cipher=context.ticket_cipher,
-        wants_name=settings.names,
-        wants_session=settings.cached,
-        accept_server_purpose=settings.accept_server_purpose,
-        keep=settings.cached,
-    )
-    return Connection(context.handle, context, negotiation, settings.ciphers, server=True)
+    negotiation, ciphers = Negotiation(context.terms), context.settings.ciphers
+    return Connection(context.handle, context, negotiation, ciphers, server=True)
 
 
 def connect(context: ClientContext, spec: ClientSpec, session: bytes = b"") -> Connection:
@@ -457,8 +448,7 @@ def connect(context: ClientContext, spec: ClientSpec, session: bytes = b"") -> C
 
     session: to be resumed, b"" for none.
     """
-    settings = context.settings
-    negotiation = Negotiation(settings.verify_depth, server=False, keep=settings.cached)
+    negotiation = Negotiation(context.terms)
     handle = context.variant(spec.ciphers, spec.protocols, spec.raw_keys)
     connection = Connection(handle, context, negotiation, spec.ciphers, server=False)
     connection.expect(spec, session)

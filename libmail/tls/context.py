@@ -17,6 +17,7 @@ from libmail.tls import callbacks
 from libmail.tls.base_context import BaseContext, Common, dh_parameters
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, at_least, clear_problems, problems
+from libmail.tls.negotiation import Terms
 from libmail.tls.settings import Protocols
 from libmail.tls.tickets import TicketKeys
 
@@ -92,6 +93,16 @@ class ServerContext(BaseContext):
         super().__init__(SSL.TLS_server_method(), settings)
         self.settings = settings
         self.ticket_cipher = self._ticket_cipher()
+        self.terms = Terms(
+            limit=settings.verify_depth,
+            server=True,
+            tickets=settings.tickets,
+            ticket_cipher=self.ticket_cipher,
+            wants_name=settings.names,
+            wants_session=settings.cached,
+            accept_server_purpose=settings.accept_server_purpose,
+            keep=settings.cached,
+        )
         self.set_versions(settings.ciphers, settings.protocols)
         if settings.preempt:
             SSL.SSL_CTX_set_options(self.handle, _SERVER_PREFERENCE)
@@ -182,6 +193,7 @@ class ClientContext:
     def __init__(self, settings: ClientSettings) -> None:
         """Raises TlsConfigError."""
         self.settings = settings
+        self.terms = Terms(limit=settings.verify_depth, server=False, keep=settings.cached)
         self._variants: OrderedDict[tuple[str, Protocols, bool], BaseContext] = OrderedDict()
         self.warnings = self._made().warnings
         if settings.raw_keys and not at_least(3, 2):

@@ -25,6 +25,10 @@ _GET_PEER_KEY: Final = 109  # SSL_CTRL_GET_PEER_TMP_KEY
 _GET_DIGEST: Final = 132  # SSL_CTRL_GET_SIGNATURE_NID
 _SIGNATURES: Final = {6: "RSA", 912: "RSA-PSS", 116: "DSA", 408: "ECDSA"}  # by NID
 _MOST_CERTIFICATES: Final = 100
+# Where the library writes to what it is asked for, to be read at once.
+_first: Final = FFI.new("int *")
+_second: Final = FFI.new("int *")
+_key: Final = FFI.new("EVP_PKEY **")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +109,24 @@ def matched_record(ssl: Handle) -> Tlsa | None:
 def agreement(ssl: Handle, *, server: bool) -> Agreed:
     """What was agreed upon. server: which end we are."""
     cipher = SSL.SSL_get_current_cipher(ssl)
-    of_bits = FFI.new("int *")
-    bits = SSL.SSL_CIPHER_get_bits(cipher, of_bits)
+    bits = SSL.SSL_CIPHER_get_bits(cipher, _first)
+    of_bits = int(_first[0])
     protocol, name = text(SSL.SSL_get_version(ssl)), text(SSL.SSL_CIPHER_get_name(cipher))
     resumed = bool(SSL.SSL_session_reused(ssl))
     if SSL.SSL_version(ssl) < _TLS_1_3:
-        return Agreed(protocol, name, bits, int(of_bits[0]), resumed)
+        return Agreed(protocol, name, bits, of_bits, resumed)
     exchange, ours, theirs = _exchange(ssl), None, None
     if not resumed:
         ours, theirs = _our_signature(ssl), _peer_signature(ssl)
     clear_problems()
     by_server, by_client = (ours, theirs) if server else (theirs, ours)
-    return Agreed(protocol, name, bits, int(of_bits[0]), resumed, exchange, by_server, by_client)
+    return Agreed(protocol, name, bits, of_bits, resumed, exchange, by_server, by_client)
 
 
 def _exchange(ssl: Handle) -> Algorithm | None:
-    target = FFI.new("EVP_PKEY **")
-    if SSL.SSL_ctrl(ssl, _GET_PEER_KEY, 0, target) != 1:
+    if SSL.SSL_ctrl(ssl, _GET_PEER_KEY, 0, _key) != 1:
         return Algorithm(text(SSL.SSL_get0_group_name(ssl))) if at_least(3, 2) else None
-    key = FFI.gc(target[0], CRYPTO.EVP_PKEY_free)
+    key = FFI.gc(_key[0], CRYPTO.EVP_PKEY_free)
     kind = text(CRYPTO.EVP_PKEY_get0_type_name(key))
     if kind == "EC":
         return Algorithm("ECDHE", _curve(key))
@@ -134,23 +137,21 @@ def _exchange(ssl: Handle) -> Algorithm | None:
 
 def _our_signature(ssl: Handle) -> Algorithm | None:
     key = SSL.SSL_get_privatekey(ssl)
-    kind, digest = FFI.new("int *"), FFI.new("int *")
-    if key == FFI.NULL or SSL.SSL_get_signature_type_nid(ssl, kind) != 1:
+    if key == FFI.NULL or SSL.SSL_get_signature_type_nid(ssl, _first) != 1:
         return None
-    SSL.SSL_ctrl(ssl, _GET_DIGEST, 0, digest)
-    return _signature(int(kind[0]), int(digest[0]), key)
+    SSL.SSL_ctrl(ssl, _GET_DIGEST, 0, _second)
+    return _signature(int(_first[0]), int(_second[0]), key)
 
 
 def _peer_signature(ssl: Handle) -> Algorithm | None:
     identity = peer_identity(ssl)
-    kind, digest = FFI.new("int *"), FFI.new("int *")
-    if identity is None or SSL.SSL_get_peer_signature_type_nid(ssl, kind) != 1:
+    if identity is None or SSL.SSL_get_peer_signature_type_nid(ssl, _first) != 1:
         return None
-    SSL.SSL_ctrl(ssl, _GET_PEER_DIGEST, 0, digest)
+    SSL.SSL_ctrl(ssl, _GET_PEER_DIGEST, 0, _second)
     key = identity.key.handle if identity.key else None
     if identity.certificate is not None:
         key = CRYPTO.X509_get0_pubkey(identity.certificate.handle)
-    return _signature(int(kind[0]), int(digest[0]), key) if key is not None else None
+    return _signature(int(_first[0]), int(_second[0]), key) if key is not None else None
 
 
 def _signature(kind: int, digest: int, key: Handle) -> Algorithm:

@@ -16,7 +16,15 @@ from libmail.tls.facts import CHAIN_TOO_LONG, INVALID_PURPOSE, WRONG_NAME, Refus
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, text
 from libmail.tls.tickets import NAME_SIZE, TicketKeys
 
-__all__ = ["Hello", "NameState", "Negotiation", "SavedSession", "decoded_session", "verify_words"]
+__all__ = [
+    "Hello",
+    "NameState",
+    "Negotiation",
+    "SavedSession",
+    "Terms",
+    "decoded_session",
+    "verify_words",
+]
 
 _ASK_LATER: Final = -1  # results of the callback for the ClientHello
 _FAIL: Final = 0
@@ -70,44 +78,45 @@ class SavedSession:
     data: bytes
 
 
-class Negotiation:
-    """The state of one session as far as callbacks touch it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What callbacks want to know of a context, the same for all its sessions.
 
     limit: how many certificates there may be above the peer's. wants_name, wants_session: whether
     a server's caller looks up chains by name and saved sessions. keep: whether sessions are kept.
     """
 
-    def __init__(
-        self,
-        limit: int,
-        *,
-        server: bool,
-        tickets: TicketKeys | None = None,
-        ticket_cipher: Handle | None = None,
-        wants_name: bool = False,
-        wants_session: bool = False,
-        accept_server_purpose: bool = False,
-        keep: bool = False,
-    ) -> None:
-        self.ssl: Handle = FFI.NULL
-        self.refused: Refusal | None = None  # the chain is not good
-        self.misnamed: Refusal | None = None  # the chain is good, for another name
-        self.name = ""
-        self.name_state = NameState.NONE
-        self.hello: Hello | None = None
-        self.answered = False
-        self.resume: bytes = b""  # what the caller has found for hello.session_id
-        self.saved: SavedSession | None = None
-        self.watch: Callable[[int, int], None] | None = None
-        self.watch_certificate: Callable[[int, bool, str], None] | None = None
-        self._limit = limit
-        self._server = server
-        self._tickets = tickets
-        self._ticket_cipher = ticket_cipher
-        self._wants_name = wants_name
-        self._wants_session = wants_session
-        self._accept_server_purpose = accept_server_purpose
-        self._keep = keep
+    limit: int
+    server: bool
+    tickets: TicketKeys | None = None
+    ticket_cipher: Handle | None = None
+    wants_name: bool = False
+    wants_session: bool = False
+    accept_server_purpose: bool = False
+    keep: bool = False
+
+
+class Negotiation:
+    """The state of one session as far as callbacks touch it.
+
+    refused: the chain is not good; misnamed: it is good, for another name. resume: what the caller
+    has found for hello.session_id. An instance holds what is other than here.
+    """
+
+    ssl: Handle
+    refused: Refusal | None = None
+    misnamed: Refusal | None = None
+    name = ""
+    name_state = NameState.NONE
+    hello: Hello | None = None
+    answered = False
+    resume = b""
+    saved: SavedSession | None = None
+    watch: Callable[[int, int], None] | None = None
+    watch_certificate: Callable[[int, bool, str], None] | None = None
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
 
     # -- certificates
 
@@ -115,7 +124,7 @@ class Negotiation:
         """Remember what is wrong, nearest to the peer first; the handshake goes on anyway."""
         depth = CRYPTO.X509_STORE_CTX_get_error_depth(store_context)
         code = 0 if good else CRYPTO.X509_STORE_CTX_get_error(store_context)
-        if depth > self._limit:
+        if depth > self._terms.limit:
             code = CHAIN_TOO_LONG
         certificate = CRYPTO.X509_STORE_CTX_get_current_cert(store_context)
         if self.watch_certificate is not None and certificate != FFI.NULL:
@@ -130,7 +139,7 @@ class Negotiation:
 
     def _server_purpose(self, certificate: Handle, depth: int) -> bool:
         """tls_trust_server_ccerts: a client may have a certificate that is for servers only."""
-        if not self._accept_server_purpose or certificate == FFI.NULL:
+        if not self._terms.accept_server_purpose or certificate == FFI.NULL:
             return False
         return CRYPTO.X509_check_purpose(certificate, _SERVER_PURPOSE, int(depth > 0)) == 1
 
@@ -141,7 +150,7 @@ class Negotiation:
         issuer = ""
         if certificate != FFI.NULL:
             issuer = one_line(Certificate.borrowed(certificate), issuer=True)
-        refusal = Refusal(code, depth, verify_words(code), issuer, self._limit)
+        refusal = Refusal(code, depth, verify_words(code), issuer, self._terms.limit)
         if code == WRONG_NAME:
             self.misnamed = refusal
         else:
@@ -159,11 +168,11 @@ class Negotiation:
         self.name = name
         if not valid:
             self.name_state = NameState.INVALID
-        session_id = self._asked_session() if self._wants_session else b""
-        if not session_id and not (name and self._wants_name):
+        session_id = self._asked_session() if self._terms.wants_session else b""
+        if not session_id and not (name and self._terms.wants_name):
             self.answered = True
             return _GO_ON
-        self.hello = Hello(name if self._wants_name else "", session_id)
+        self.hello = Hello(name if self._terms.wants_name else "", session_id)
         return _ASK_LATER
 
     def _extension(self, kind: int) -> bytes | None:
@@ -202,9 +211,9 @@ class Negotiation:
 
     def on_new_session(self, session: Handle) -> None:
         """Keep it for the caller, if it can be resumed, and by nothing else than a cache."""
-        if not self._keep or SSL.SSL_SESSION_is_resumable(session) != 1:
+        if not self._terms.keep or SSL.SSL_SESSION_is_resumable(session) != 1:
             return
-        if self._server and self._ticket_is_enough(session):
+        if self._terms.server and self._ticket_is_enough(session):
             return
         length = FFI.new("unsigned int *")
         identity = SSL.SSL_SESSION_get_id(session, length)
@@ -228,7 +237,7 @@ class Negotiation:
 
     def on_ticket(self, name: Handle, iv: Handle, cipher: Handle, mac: Handle, making: bool) -> int:
         """Encrypt or decrypt a ticket with the keys at hand."""
-        tickets, algorithm = self._tickets, self._ticket_cipher
+        tickets, algorithm = self._terms.tickets, self._terms.ticket_cipher
         if tickets is None or algorithm is None:
             return _NO_TICKET
         newest = tickets.to_issue()

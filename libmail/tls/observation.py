@@ -27,14 +27,15 @@ _octets: Final = FFI.buffer(_room)
 _get: Final = CRYPTO.BIO_read
 
 
-def taken(bio: Handle, size: int) -> bytes:
-    """What is in a memory BIO, up to so many octets."""
-    if size <= _FLIGHT:
-        data: bytes = _octets[: max(_get(bio, _room, size), 0)]
-    else:
-        buffer = new_buffer("char[]", size)
-        data = FFI.buffer(buffer)[: max(_get(bio, buffer, size), 0)]
-    return data
+def taken(bio: Handle) -> bytes:
+    """What is in a memory BIO."""
+    data: bytes = _octets[: max(_get(bio, _room, _FLIGHT), 0)]
+    if len(data) < _FLIGHT:
+        return data
+    size = CRYPTO.BIO_ctrl_pending(bio)
+    buffer = new_buffer("char[]", size)
+    rest: bytes = FFI.buffer(buffer)[: max(_get(bio, buffer, size), 0)]
+    return data + rest
 
 
 class Trace:
@@ -53,7 +54,7 @@ class Trace:
 
     def taken(self) -> bytes:
         """What was written since the last call."""
-        told = taken(self._bio, CRYPTO.BIO_ctrl_pending(self._bio))[: self._left]
+        told = taken(self._bio)[: self._left]
         self._left -= len(told)
         if not self._left:
             self.end()

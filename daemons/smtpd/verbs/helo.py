@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from daemons.smtpd.answer import CLOSING, Answer, answer
-from daemons.smtpd.ehlo import ALMOST_ALL, ehlo_reply, logged
+from daemons.smtpd.ehlo import ALMOST_ALL, logged
 from daemons.smtpd.logins import NoMechanisms
 from daemons.smtpd.session import Session
 from daemons.smtpd.verbs.auth import auth_unavailable
@@ -42,7 +42,7 @@ async def ehlo(session: Session, argument: str) -> Answer:
     facts.protocol = "ESMTP"
     if unwelcome is not None and unwelcome.reply.code >= 500:
         session.discard = ALMOST_ALL
-        return answer(ehlo_reply(session))
+        return session.server.announcements.answer_for(session)
     discard = await rules.discarded(facts.client.address)
     if discard and discard != session.discard and "SILENT-DISCARD" not in discard:
         LOG.info(f"discarding EHLO keywords: {logged(discard)}")
@@ -54,7 +54,7 @@ async def ehlo(session: Session, argument: str) -> Answer:
         )
     except NoMechanisms:
         return auth_unavailable(session)
-    return answer(ehlo_reply(session))
+    return session.server.announcements.answer_for(session)
 
 
 async def _gone(session: Session) -> Answer | None:
