@@ -2,29 +2,15 @@
 
 import asyncio
 import time
-from typing import Final, NamedTuple
+from collections import defaultdict
+from typing import Final
 
-from daemons.smtp.session import Session
+from daemons.smtp.session import Session, SessionKey
 from daemons.smtp.settings import SmtpParams
-from daemons.smtp.tls_policy import TlsKey
 
-__all__ = ["SessionCache", "SessionKey"]
+__all__ = ["SessionCache"]
 
 _GRAIN: Final = 0.05  # seconds between checks for expired sessions, at least
-
-
-class SessionKey(NamedTuple):
-    """What a session is good for: a message that needs anything else does not get it.
-
-    where: the destination, or the address of the server. tls: the TLS policy. smtputf8: servers
-    without it were skipped. login: what SASL credentials were looked up by, () for no login.
-    """
-
-    where: str
-    port: int
-    tls: TlsKey
-    smtputf8: bool
-    login: tuple[str, ...] = ()
 
 
 class SessionCache:
@@ -36,9 +22,9 @@ class SessionCache:
         self._life = params.smtp_connection_cache_time_limit
         self._age = params.smtp_connection_reuse_time_limit
         self._uses = params.smtp_connection_reuse_count_limit
-        self._by_key: dict[SessionKey, list[Session]] = {}
+        self._by_key: defaultdict[SessionKey, list[Session]] = defaultdict(list)
         # Sessions with their expiry times; in that order, as all live equally long.
-        self._kept: dict[Session, tuple[tuple[SessionKey, ...], float]] = {}
+        self._kept: dict[Session, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
@@ -52,11 +38,12 @@ class SessionCache:
 
     def put(self, session: Session, keys: tuple[SessionKey, ...]) -> None:
         """Keep a session. keys: the destination, and the server's address."""
-        self._kept[session] = keys, time.monotonic() + self._life
+        session.keys = keys
+        self._kept[session] = time.monotonic() + self._life
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._life, self._sweep)
         for key in keys:
-            self._by_key.setdefault(key, []).append(session)
+            self._by_key[key].append(session)
 
     def take(self, key: SessionKey) -> Session | None:
         """Take out the session that was put last under this key and is still open, or None."""
@@ -64,23 +51,26 @@ class SessionCache:
             session = sessions[-1]
             self._forget(session)
             if session.wire.quiet:
+                if session.keys[0] != key:
+                    session.keys = ()  # it may be another destination's from now on
                 return session
             session.wire.close()
         return None
 
     def _forget(self, session: Session) -> None:
-        keys, _ = self._kept.pop(session)
-        for key in keys:
+        del self._kept[session]
+        for key in session.keys:
             sessions = self._by_key[key]
-            sessions.remove(session)
-            if not sessions:
+            if len(sessions) > 1:
+                sessions.remove(session)
+            else:
                 del self._by_key[key]
 
     def _sweep(self) -> None:
         """Close expired sessions, and set the timer for the next."""
         now = time.monotonic()
         self._timer = None
-        for session, (_, until) in list(self._kept.items()):
+        for session, until in list(self._kept.items()):
             if until > now:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(max(until - now, _GRAIN), self._sweep)

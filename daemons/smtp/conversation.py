@@ -9,7 +9,7 @@ next session is tried.
 
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from daemons.smtp.failure import (
     Failure,
@@ -26,7 +26,7 @@ from daemons.smtp.ledger import Ledger
 from daemons.smtp.logins import LoginQuery
 from daemons.smtp.outgoing import Outgoing
 from daemons.smtp.pix import DELAY_DOT
-from daemons.smtp.recording import note_sent
+from daemons.smtp.recording import Notices, note_sent
 from daemons.smtp.requiretls import Verdict
 from daemons.smtp.route import Route
 from daemons.smtp.session import Session
@@ -52,6 +52,10 @@ from libmail.tables.table import TableRetry
 from libmail.tls.levels import Level
 
 __all__ = ["Conversation", "Mail"]
+
+_REPLY: Final = Next.REPLY  # members of enums are slow to find
+_CONTENT: Final = Next.CONTENT
+_RESET: Final = Next.RESET
 
 
 class Mail(NamedTuple):
@@ -100,7 +104,7 @@ class Conversation:
 
     async def begin(self, *, loop_detect: bool) -> None:
         """Begin a new session and deliver the message. loop_detect: it may be this system."""
-        session, ledger = self._session, self._ledger
+        client, session, ledger = self._client, self._session, self._ledger
         try:
             await self._introduce(loop_detect=loop_detect)
         except (LookupFailure, TableRetry):
@@ -124,11 +128,12 @@ class Conversation:
             await session.quit(skip_response=self._params.smtp_skip_quit_response)
             await ledger.fail(ledger.left, failure, session)
         except LocalTrouble:
-            await session.quit(skip_response=True)
+            session.leave()
             await ledger.fail(ledger.left, local_trouble(session), session)
         else:
             await self._transact()
-        await self._tell_postmaster()
+        if client.notices is not None:
+            await self._tell_postmaster(client.notices)
 
     async def _introduce(self, *, loop_detect: bool) -> None:
         """Greeting, EHLO, TLS, login. Raises what `begin` handles."""
@@ -199,40 +204,38 @@ class Conversation:
     async def resume(self) -> None:
         """Deliver the message in a cached session."""
         await self._transact()
-        await self._tell_postmaster()
-
-    async def _tell_postmaster(self) -> None:
-        """Report problems of the session, if notify_classes wants that; each of them once."""
         if self._client.notices is not None:
-            session, sender = self._session, self._request.sender
-            await self._client.notices.about(session.wire, session.relay, sender)
+            await self._tell_postmaster(self._client.notices)
+
+    async def _tell_postmaster(self, notices: Notices) -> None:
+        """Report problems of the session, if notify_classes wants that; each of them once."""
+        await notices.about(self._session.wire, self._session.relay, self._request.sender)
 
     # one transaction
 
     async def _transact(self) -> None:
-        session, ledger = self._session, self._ledger
-        ledger.set_actual_tls(self._tls.policy.level.label if session.secured else "none")
+        client, session, ledger = self._client, self._session, self._ledger
+        policy, route = self._tls.policy, self._route
+        ledger.set_actual_tls(policy.level.label if session.secured else "none")
         self._mail.delivery.connected = time.time()
         session.uses += 1
-        transaction = await self._plan(self._route.demand.judge(session, self._tls.policy.level))
-        if transaction is None:
+        transaction = self._plan(route.demand.judge(session, policy.level))
+        if isinstance(transaction, Failure):
+            await session.quit(skip_response=self._params.smtp_skip_quit_response)
+            await ledger.fail(ledger.left, transaction, session)
             return
-        keep = self._route.keep and self._may_stay and self._client.cache.fit(session)
-        early_quit = not (keep or self._client.settings.lmtp) and session.extensions.pipelining
+        # The TLS session, if any, may be one that serves no other message.
+        keep = route.keep and (policy.reuse or not session.secured) and client.cache.fit(session)
+        early_quit = not (keep or client.settings.lmtp) and session.extensions.pipelining
         failure = await self._attempt(transaction, b"QUIT\r\n" if early_quit else b"")
-        if session.uses > 1 and await self._is_stale(transaction, failure):
+        if session.uses > 1 and self._is_stale(transaction, failure):
             return
         await ledger.settle(session, transaction, failure)
         if failure is None:
             await self._end_session(transaction, keep=keep, quit_sent=early_quit)
 
-    @property
-    def _may_stay(self) -> bool:
-        """Whether the TLS session, if any, may serve more than one message."""
-        return not self._session.secured or self._tls.policy.reuse
-
-    async def _plan(self, verdict: Verdict) -> Transaction | None:
-        """The transaction; None, with outcomes for all, if this server cannot take the message."""
+    def _plan(self, verdict: Verdict) -> Transaction | Failure:
+        """The transaction; or why this server cannot take the message."""
         session, ledger, outgoing = self._session, self._ledger, self._mail.outgoing
         offered = session.extensions
         try:
@@ -246,9 +249,7 @@ class Conversation:
         if obstacle is not None:
             if obstacle.elsewhere and not verdict.lacks:
                 ledger.set_actual_tls(None)
-            await session.quit(skip_response=self._params.smtp_skip_quit_response)
-            await ledger.fail(ledger.left, obstacle, session)
-            return None
+            return obstacle
         return Transaction(
             mail,
             rcpts,
@@ -287,18 +288,17 @@ class Conversation:
     async def _converse(self, transaction: Transaction, after: bytes) -> None:
         """What is left of a transaction. Raises Lost, LocalTrouble, _Interrupted."""
         session, wire, queue_id = self._session, self._session.wire, self._request.queue_id
-        awaited, content = Next.REPLY, Next.CONTENT  # found once: members of enums are slow to find
         while True:
             if transaction.unsent and (commands := transaction.output()):
                 wire.send(commands)
-            if transaction.next is awaited:
+            if transaction.next is _REPLY:
                 phase = transaction.phase
                 reply = await session.reply(phase, queue_id)
                 transaction.receive(reply)
                 if not 200 <= reply.code < 300 and phase in OPTIONAL:
                     said_so = f"host {session.relay} said: {reply.text}"
                     LOG.warning(f"{said_so} (in reply to {phase.command})")
-            elif transaction.next is content and not self._probe:
+            elif transaction.next is _CONTENT and not self._probe:
                 await self._send_content(transaction, after)
                 transaction.content_sent()
             else:
@@ -332,7 +332,7 @@ class Conversation:
             return 0.0
         return self._params.smtp_pix_workaround_delay_time
 
-    async def _is_stale(self, transaction: Transaction, failure: Failure | None) -> bool:
+    def _is_stale(self, transaction: Transaction, failure: Failure | None) -> bool:
         """Whether a cached session turned out to be unusable, whatever the server is like."""
         session, probe = self._session, transaction.probe
         if transaction.confused:  # a reply that came late, to something before this message
@@ -341,7 +341,7 @@ class Conversation:
         if probe is None:  # it had ended
             return failure is not None and transaction.phase is RSET
         if not probe.positive:
-            await session.quit(skip_response=True)
+            session.leave()
             return True
         return False
 
@@ -350,10 +350,10 @@ class Conversation:
         session = self._session
         pipelining = session.extensions.pipelining
         keep = keep and not self._ledger.left  # else it would be the first that is tried again
-        if transaction.next is Next.CONTENT:
+        if transaction.next is _CONTENT:
             session.wire.close()  # a probe: there is no other way out of DATA without a message
             return
-        if transaction.next is Next.RESET:
+        if transaction.next is _RESET:
             keep, quit_sent = False, pipelining
             if not await session.reset(b"QUIT\r\n" if pipelining else b""):
                 session.wire.close()
@@ -363,7 +363,9 @@ class Conversation:
                 await session.await_goodbye()
             session.wire.close()
         elif keep and session.wire.quiet and not transaction.closing:
-            await self._tell_postmaster()
-            self._client.cache.put(session, self._route.keys(session, self._tls))
+            if self._client.notices is not None:
+                await self._tell_postmaster(self._client.notices)
+            keys = session.keys or self._route.keys(session, self._tls)
+            self._client.cache.put(session, keys)
         else:
             await session.quit(skip_response=self._params.smtp_skip_quit_response)

@@ -110,14 +110,13 @@ class Ledger:
             return 0
         if not self._settings.lmtp:
             if final[0].positive:
-                for recipient in accepted:
-                    await self._sent(recipient, final[0], session)
+                await self._sent(accepted, final[0], session)
             else:
                 await self.fail(accepted, said(session, final[0], END_OF_DATA), session)
             return len(accepted)
         for recipient, reply in zip(accepted, final, strict=False):
             if reply.positive:
-                await self._sent(recipient, reply, session)
+                await self._sent([recipient], reply, session)
             else:
                 await self.fail([recipient], said(session, reply, END_OF_DATA), session)
         return len(final)
@@ -127,36 +126,43 @@ class Ledger:
     ) -> None:
         replies = [reply for reply in transaction.rcpt if reply is not None and reply.positive]
         for recipient, reply in zip(accepted, replies, strict=True):
-            await self._accepted(recipient, reply, session, "deliverable")
+            outcome = self._success(reply, session, "deliverable")
+            await self._delivery.finish(recipient, outcome)
+            self.drop(recipient)
 
-    async def _sent(self, recipient: Recipient, reply: ServerReply, session: Session) -> None:
-        final = self._settings.flags.final and not session.extensions.dsn
-        if session.extensions.dsn and recipient.notify & _SUCCESS:
-            # The server reports success itself, RFC 3461 §5.2.1.
-            recipient = recipient._replace(notify=recipient.notify - _SUCCESS)
-        await self._accepted(recipient, reply, session, "delivered" if final else "relayed")
+    async def _sent(
+        self, recipients: Sequence[Recipient], reply: ServerReply, session: Session
+    ) -> None:
+        """The server accepted the message for these."""
+        dsn = session.extensions.dsn
+        final = self._settings.flags.final and not dsn
+        outcome = self._success(reply, session, "delivered" if final else "relayed")
+        for recipient in recipients:
+            if dsn and recipient.notify & _SUCCESS:
+                # The server reports success itself, RFC 3461 §5.2.1.
+                recipient = recipient._replace(notify=recipient.notify - _SUCCESS)
+            await self._delivery.finish(recipient, outcome)
+            self.drop(recipient)
 
-    async def _accepted(
+    def _success(
         self,
-        recipient: Recipient,
         reply: ServerReply,
         session: Session,
         action: Literal["delivered", "relayed", "deliverable"],
-    ) -> None:
-        """The server accepted the recipient, or the message for it."""
-        outcome = Sent(
-            dsn=reply.dsn,
-            reason=reply.text,
-            relay=session.relay,
-            action=action,
-            mta=session.host,
-            diag_type="smtp",
-            diag_text=reply.text,
-            conn_use=session.uses,
-            tls=self._tls,
+    ) -> Sent:
+        """The outcome of a recipient that the server accepted, or the message for it."""
+        text = reply.text
+        return Sent(
+            reply.dsn,
+            text,
+            session.relay,
+            action,
+            session.host,
+            "smtp",
+            text,
+            session.uses,
+            self._tls,
         )
-        await self._delivery.finish(recipient, outcome)
-        self.drop(recipient)
 
     # of a server, or of none
 

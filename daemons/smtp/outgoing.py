@@ -71,6 +71,11 @@ class Outgoing:
         return None
 
     @property
+    def asks_for_nothing(self) -> bool:
+        """Whether no server lacks what the message needs: SMTPUTF8, REQUIRETLS."""
+        return not self._delivery.request.envelope_flags & (_SMTPUTF8 | _REQUIRETLS)
+
+    @property
     def needs_smtputf8(self) -> bool:
         """Whether only a server with SMTPUTF8 can take the message."""
         request = self._delivery.request

@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from daemons.smtp.cache import SessionKey
 from daemons.smtp.requiretls import Demand
-from daemons.smtp.session import Session
+from daemons.smtp.session import Session, SessionKey
 from daemons.smtp.tls_policy import ServerTlsPolicy, TlsKey
 from libmail.lookup.next_hop import Destination
 from libmail.lookup.servers import Server
@@ -15,18 +14,18 @@ __all__ = ["Route"]
 class Route(NamedTuple):
     """A destination, and how its servers are to be spoken with.
 
-    text: as the next hop has it, in small letters unless it is a path. smtputf8: the message needs
-    that. keep: sessions, for the next message. loop_detect: a server may turn out to be this
-    system. login: see SessionKey. demand: of REQUIRETLS.
+    text: as the next hop has it, in small letters unless it is a path. keep: sessions, for the next
+    message. loop_detect: a server may turn out to be this system. smtputf8: the message needs that.
+    login: see SessionKey. demand: of REQUIRETLS.
     """
 
     text: str
     destination: Destination
-    smtputf8: bool
     keep: bool
     loop_detect: bool
-    login: tuple[str, ...]
-    demand: Demand
+    smtputf8: bool = False
+    login: tuple[str, ...] = ()
+    demand: Demand = Demand.DISABLE
 
     @property
     def name(self) -> str:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemons.smtp.failure import Failure, LocalTrouble, SiteFailed, refused
 from daemons.smtp.pix import NO_ESMTP, PixWorkarounds
 from daemons.smtp.recording import blame
 from daemons.smtp.settings import Settings
+from daemons.smtp.tls_policy import TlsKey
 from libmail.agents.delivery import Delivery
 from libmail.log import LOG
 from libmail.net.secure_wire import SecureWire
@@ -24,11 +25,25 @@ from libmail.smtp.client import (
     ServerReply,
 )
 
-__all__ = ["CLOSING", "Session"]
+__all__ = ["CLOSING", "Session", "SessionKey"]
 
 _NO_EXTENSIONS: Final = Extensions()
 CLOSING: Final = 221
 """The server hangs up."""
+
+
+class SessionKey(NamedTuple):
+    """What a session is good for: a message that needs anything else does not get it.
+
+    where: the destination, or the address of the server. tls: the TLS policy. smtputf8: servers
+    without it were skipped. login: what SASL credentials were looked up by, () for no login.
+    """
+
+    where: str
+    port: int
+    tls: TlsKey
+    smtputf8: bool
+    login: tuple[str, ...] = ()
 
 
 class Session:
@@ -37,11 +52,11 @@ class Session:
     host: its name. address: numeric, or the path of a UNIX socket. name: "host[address]". relay:
     with the port, as logged. hello: its answer to EHLO or HELO. pix: workarounds. secured: by TLS.
     verified: and the server is the one that was asked for. logged_in: by AUTH. uses: transactions.
-    born: monotonic time.
+    born: monotonic time. keys: what it was kept for, first of all a destination; () if it was not.
     """
 
-    __slots__ = ("address", "born", "extensions", "hello", "host", "logged_in", "name", "pix",
-                 "port", "relay", "secured", "uses", "verified", "wire")  # fmt: skip
+    __slots__ = ("address", "born", "extensions", "hello", "host", "keys", "logged_in", "name",
+                 "pix", "port", "relay", "secured", "uses", "verified", "wire")  # fmt: skip
 
     def __init__(self, wire: SecureWire, host: str, address: str, port: int) -> None:
         """port: 0 for a UNIX socket."""
@@ -59,6 +74,7 @@ class Session:
         self.logged_in = False
         self.uses = 0
         self.born = time.monotonic()
+        self.keys: tuple[SessionKey, ...] = ()
 
     async def reply(self, phase: Phase, queue_id: str = "") -> ServerReply:
         """The next reply; invalid lines in it are logged. Raises Lost.
@@ -198,4 +214,9 @@ class Session:
         self.wire.send(b"QUIT\r\n")
         if not skip_response:
             await self.await_goodbye()
+        self.wire.close()
+
+    def leave(self) -> None:
+        """Send QUIT and close, whatever the server says to that."""
+        self.wire.send(b"QUIT\r\n")
         self.wire.close()

@@ -14,10 +14,12 @@ from daemons.smtp.pix import PixWorkarounds
 from daemons.smtp.recording import Notices, RecordingWire, WatchedWire
 from daemons.smtp.replyfilter import ReplyFilter
 from daemons.smtp.requiretls import RequireTls
+from daemons.smtp.route import Route
 from daemons.smtp.settings import Settings
 from daemons.smtp.tls_policy import TlsPolicies
 from libmail.log import LOG
 from libmail.lookup.context import Lookups
+from libmail.lookup.next_hop import parse_destination
 from libmail.lookup.servers import ServerChoice
 from libmail.lookup.tlsa import DaneParams
 from libmail.lookup.watched import WatchedPeers
@@ -89,6 +91,9 @@ class SmtpClient:
         # Servers of one kind answer EHLO alike, message after message.
         self.extensions: Callable[[ServerReply, tuple[str, ...]], Extensions]
         self.extensions = lru_cache(256)(parse_extensions)
+        # Most messages go where others went before.
+        self.route: Callable[[str, bool], Route]
+        self.route = lru_cache(1024)(self._usual_route)
 
     def wire(self, family: int, *, watched: bool = False) -> SecureWire:
         """A socket with its source address, not yet connected. Raises OSError, SourceUnusable.
@@ -113,6 +118,18 @@ class SmtpClient:
                     wire.close()
                     raise SourceUnusable from None
         return wire
+
+    def _usual_route(self, text: str, keep: bool) -> Route:
+        """The route to a destination for mail that asks for nothing. Raises BadDestination."""
+        lmtp, port = self.settings.lmtp, self.decisions.default_port
+        known = self.settings.params.known_tcp_ports
+        destination = parse_destination(text, port, lmtp=lmtp, known=known)
+        return Route(
+            text=text if destination.path else text.lower(),
+            destination=destination,
+            keep=keep,
+            loop_detect=not lmtp and destination.port == port,
+        )
 
     async def discarded(self, address: str) -> tuple[str, ...]:
         """EHLO keywords to ignore from this server. Raises LookupFailure."""

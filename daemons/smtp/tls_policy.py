@@ -1,7 +1,7 @@
 """The TLS policy for each server, from parameters and tables; libmail.tls.policy decides."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Final, NamedTuple, Self
 
 from libmail.config import Config
@@ -77,6 +77,10 @@ class ServerTlsPolicy(NamedTuple):
         return self._replace(policy=PLAIN)
 
 
+def _made(policy: Policy, nexthop: str, host: str) -> ServerTlsPolicy:
+    return ServerTlsPolicy(policy, Where(nexthop, host), policy.level)
+
+
 class TlsPolicies:
     """Finds the policies of servers. tables: what it looks into, type:table by title."""
 
@@ -94,7 +98,7 @@ class TlsPolicies:
             self._sites: params.smtp_tls_per_site,
         }
         self._fixed = not any(self.tables.values())
-        self._usual: Policy | None = None  # where it does not depend on the server
+        self._usual: Callable[[str, str], ServerTlsPolicy] | None = None
 
     @property
     def ever(self) -> bool:
@@ -113,12 +117,12 @@ class TlsPolicies:
         of the server, "" for any of them. optional: the sender does not insist on TLS. Raises
         PolicyError, which is logged.
         """
+        if self._usual is not None and not optional:
+            return self._usual(nexthop, host)
         where = Where(nexthop, host)
-        policy = self._usual
-        if policy is None:
-            policy = await self._chosen(text, where, lookups)
-            if self._fixed and not policy.warning:
-                self._usual = policy
+        policy = await self._chosen(text, where, lookups)
+        if self._fixed and not policy.warning:  # it does not depend on the server
+            self._usual = lru_cache(1024)(partial(_made, policy))
         if policy.warning:
             LOG.warning(policy.warning)
         if optional:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from daemons.smtp.cache import SessionKey
 from daemons.smtp.conversation import Conversation, Mail
 from daemons.smtp.events import ConnectFailed
 from daemons.smtp.failure import Failure
@@ -20,7 +19,7 @@ from daemons.smtp.recording import WatchedWire
 from daemons.smtp.replyfilter import LineFilter
 from daemons.smtp.requiretls import Demand
 from daemons.smtp.route import Route
-from daemons.smtp.session import Session
+from daemons.smtp.session import Session, SessionKey
 from daemons.smtp.shared import SmtpClient, SourceUnusable
 from daemons.smtp.tls_policy import PLAIN, ServerTlsPolicy
 from libmail.agents.delivery import Delivery
@@ -30,7 +29,6 @@ from libmail.log import LOG
 from libmail.lookup.next_hop import (
     BadDestination,
     Destination,
-    parse_destination,
     split_destinations,
 )
 from libmail.lookup.servers import NoServers, Server
@@ -90,8 +88,10 @@ class Walk:
         if route.destination.path:
             await self._try_path(route, last=last)
             return False
-        if self._client.cache and await self._reuse_any(route):
-            return False
+        if self._client.cache:
+            tls = await self._policy_of_all(route)
+            if tls is not None and await self._reuse(route.key(tls.key), route, tls, last=False):
+                return False
         try:
             decisions = self._client.decisions
             servers, among_mx = await decisions.choice.servers(
@@ -108,25 +108,27 @@ class Walk:
 
     async def _route(self, text: str) -> Route | None:
         """The route; None, with the reason in the ledger, for an invalid destination."""
-        decisions, lmtp = self._client.decisions, self._settings.lmtp
+        client, outgoing = self._client, self._mail.outgoing
+        decisions = client.decisions
+        keep = self._settings.params.smtp_connection_cache_on_demand and (
+            self._request.flags & _KEEP != 0
+        )
         try:
-            known = self._settings.params.known_tcp_ports
-            destination = parse_destination(text, decisions.default_port, lmtp=lmtp, known=known)
+            route = client.route(text, keep)
         except BadDestination as error:
             LOG.warning(str(error))
             reason = f"Server configuration error: {error}"
             self._ledger.why = Failure("4.3.5", reason, site=True)
             return None
-        outgoing = self._mail.outgoing
-        demand = await self._demand(destination) if outgoing.requires_tls else _NO_DEMAND
+        if not keep and decisions.cache_destinations and await self._listed(route.destination):
+            route = client.route(text, True)
+        if outgoing.asks_for_nothing and decisions.logins is None:
+            return route
+        demand = await self._demand(route.destination) if outgoing.requires_tls else _NO_DEMAND
         if demand is None:
             return None
-        return Route(
-            text=text if destination.path else text.lower(),
-            destination=destination,
+        return route._replace(
             smtputf8=outgoing.needs_smtputf8,
-            keep=await self._wants_to_keep(destination),
-            loop_detect=not lmtp and destination.port == decisions.default_port,
             login=() if decisions.logins is None else decisions.logins.key(self._request.sender),
             demand=demand,
         )
@@ -152,12 +154,10 @@ class Walk:
         """What TLS policies are looked up by, without brackets and port."""
         return self._settings.params.myhostname if destination.path else destination.host
 
-    async def _wants_to_keep(self, destination: Destination) -> bool:
-        """Whether sessions with the destination are to be cached."""
-        if self._settings.params.smtp_connection_cache_on_demand and self._request.flags & _KEEP:
-            return True
+    async def _listed(self, destination: Destination) -> bool:
+        """smtp_connection_cache_destinations: sessions with the destination are to be cached."""
         listed = self._client.decisions.cache_destinations
-        return bool(listed) and await listed.match(destination.path or destination.host)
+        return await listed.match(destination.path or destination.host)
 
     # servers
 
@@ -192,16 +192,14 @@ class Walk:
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
             return None
 
-    async def _reuse_any(self, route: Route) -> bool:
-        """Use cached sessions of the destination. Returns whether no recipient is left."""
+    async def _policy_of_all(self, route: Route) -> ServerTlsPolicy | None:
+        """The TLS policy of cached sessions with any server; None where there can be none."""
         try:
             tls = await self._tls_policy(route, "")
         except PolicyError as error:
             self._ledger.why = Failure(error.dsn, error.reason, site=True)
-            return False
-        if route.demand.foresee(tls.policy.level).lacks:
-            return False
-        return await self._reuse(route.key(tls.key), route, tls, last=False)
+            return None
+        return None if route.demand.foresee(tls.policy.level).lacks else tls
 
     async def _try_servers(self, servers: Sequence[Server], route: Route, *, last: bool) -> None:
         sessions = self._settings.params.smtp_mx_session_limit
@@ -281,18 +279,15 @@ class Walk:
         """Use cached sessions. Returns whether no recipient is left."""
         while self._ledger.left and (session := self._client.cache.take(key)) is not None:
             self._ledger.last = last
-            await self._conversation(session, route, tls).resume()
+            await Conversation(self._client, self._mail, session, tls, route).resume()
         return not self._ledger.left
-
-    def _conversation(self, session: Session, route: Route, tls: ServerTlsPolicy) -> Conversation:
-        return Conversation(self._client, self._mail, session, tls, route)
 
     async def _begin(
         self, session: Session, route: Route, tls: ServerTlsPolicy, *, last: bool
     ) -> bool:
         """Deliver in a new session. Returns whether to retry without TLS."""
         self._ledger.last = last
-        conversation = self._conversation(session, route, tls)
+        conversation = Conversation(self._client, self._mail, session, tls, route)
         loop_detect = route.loop_detect and session.port == route.destination.port
         await conversation.begin(loop_detect=loop_detect)
         return conversation.retry_without_tls and bool(self._ledger.left)
