@@ -65,7 +65,7 @@ def prepare(startup: Startup) -> Prepared:
     entries = read_master_cf(startup.config.directory)
     for entry in entries:
         if entry.type == "unix":
-            limits.of(entry.name)
+            limits[entry.name]
     params = startup.config.load(QmgrParams)
     flushers = AuthorizedUsers(
         "authorized_flush_users",
@@ -134,10 +134,10 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
             defer_transports=frozenset(params.defer_transports),
             double_bounce_sender=params.double_bounce_sender,
             recipient_delimiter=params.recipient_delimiter,
-            limits=limits.of,
+            limits=limits.__getitem__,
         ),
         scheduler=Scheduler(
-            limits.of,
+            limits.__getitem__,
             dead_time=params.minimal_backoff_time,
             retry_time=params.transport_retry_time,
             dead_limit=params.qmgr_message_recipient_limit,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from daemons.qmgr.jobs import Entry
-from libmail.ipc.codec import Unframer, WireError
+from libmail.ipc.codec import Unframer
 from libmail.ipc.messages import CODEC, AgentReady, DeliverReply, Leaving
 from libmail.net.unix_stream import UnixStream, connect_unix
 
@@ -73,19 +73,21 @@ class AgentConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        self._unframer.receive_data(data)
-        try:
-            for event in self._unframer:
-                if isinstance(event, DeliverReply) and self.entry is not None:
-                    self._pool.on_reply(self, event)
-                elif isinstance(event, AgentReady) and not self.ready:
-                    self._pool.on_ready(self)
-                elif isinstance(event, Leaving):
-                    self._pool.on_leaving(self)
-                else:
-                    raise WireError(f"unexpected {type(event).__name__}")
-        except WireError as err:
-            self._pool.on_broken(self, str(err))
+        unframer = self._unframer
+        unframer.receive_data(data)
+        while unframer.units:
+            event = unframer.units.popleft()
+            if isinstance(event, DeliverReply) and self.entry is not None:
+                self._pool.on_reply(self, event)
+            elif isinstance(event, AgentReady) and not self.ready:
+                self._pool.on_ready(self)
+            elif isinstance(event, Leaving):
+                self._pool.on_leaving(self)
+            else:
+                self._pool.on_broken(self, f"unexpected {type(event).__name__}")
+                return
+        if unframer.error is not None:
+            self._pool.on_broken(self, str(unframer.error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""

@@ -9,7 +9,14 @@ from daemons.qmgr.deliveries import Deliveries
 from daemons.qmgr.jobs import Transport
 from daemons.qmgr.message import Message
 from daemons.qmgr.reports import log_status
-from daemons.qmgr.routing import RESOLVER_FAILURE, Discard, RoutingRules, needs_resolver, route
+from daemons.qmgr.routing import (
+    RESOLVER_FAILURE,
+    Discard,
+    Route,
+    RoutingRules,
+    needs_resolver,
+    route,
+)
 from daemons.qmgr.scheduler import Scheduler
 from daemons.qmgr.store import Store
 from libmail.ipc.messages import DsnNotify, Nexthop, Recipient, ResolveReply
@@ -52,7 +59,6 @@ class Assigner:
         resolver: Resolver,
         check_done: Callable[[Message], None],
         spawn: Callable[[Coroutine[object, object, object]], object],
-        clock: Callable[[], float],
     ) -> None:
         self._routing = routing
         self._scheduler = scheduler
@@ -61,11 +67,9 @@ class Assigner:
         self._resolver = resolver
         self._check_done = check_done
         self._spawn = spawn
-        self._clock = clock
 
-    def assign(self, message: Message, recipients: Sequence[Recipient]) -> None:
+    def assign(self, message: Message, recipients: list[Recipient]) -> None:
         """Find the routes, at once if they are known."""
-        message.refilled = self._clock()
         if message.reported:
             message.deferred = True
             recipients = [one for one in recipients if one.offset not in message.reported]
@@ -74,23 +78,23 @@ class Assigner:
             return
         if message.envelope.redirect:
             recipients = self._redirect(message, recipients)
-        self._scheduler.counts.held(message)  # the message does not end while this goes on
-        sender = message.envelope.sender
-        replies: list[ResolveReply | None]
-        if message.probe:
-            self._spawn(self._resolve(message, recipients, [None] * len(recipients)))
-            return
-        if needs_resolver(message):
-            known_route = self._resolver.known_route
-            replies = [known_route(sender, recipient.address) for recipient in recipients]
-            if None in replies:
-                self._spawn(self._resolve(message, recipients, replies))
-                return
+        replies = self._known_routes(message, recipients)
+        if None in replies and needs_resolver(message):
+            self._scheduler.counts.held(message)  # the message does not end while this goes on
+            self._spawn(self._resolve(message, recipients, replies))
         else:
-            replies = [None] * len(recipients)
-        self._assigned(message, recipients, replies)
+            self._assigned(message, recipients, replies)
 
-    def _redirect(self, message: Message, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
+    def _known_routes(
+        self, message: Message, recipients: list[Recipient]
+    ) -> list[ResolveReply | None]:
+        """Of each recipient, None where it is not known, or where nobody needs to know."""
+        if message.probe or not needs_resolver(message):
+            return [None] * len(recipients)
+        sender, known_route = message.envelope.sender, self._resolver.known_route
+        return [known_route(sender, recipient.address) for recipient in recipients]
+
+    def _redirect(self, message: Message, recipients: list[Recipient]) -> list[Recipient]:
         """A REDIRECT action: one recipient gets the message, in place of all."""
         keep = 0 if message.redirected else 1
         message.redirected = True
@@ -110,7 +114,7 @@ class Assigner:
     async def _resolve(
         self,
         message: Message,
-        recipients: Sequence[Recipient],
+        recipients: list[Recipient],
         replies: list[ResolveReply | None],
     ) -> None:
         sender = message.envelope.sender
@@ -124,6 +128,7 @@ class Assigner:
         for at, recipient in enumerate(recipients):
             if replies[at] is None:
                 replies[at] = await self._ask(sender, recipient.address, probe=probe)
+        self._scheduler.counts.released(message)
         self._assigned(message, recipients, replies)
 
     async def _ask(self, sender: str, address: str, *, probe: bool) -> ResolveReply:
@@ -138,41 +143,31 @@ class Assigner:
     def _assigned(
         self,
         message: Message,
-        recipients: Sequence[Recipient],
-        replies: Sequence[ResolveReply | None],
+        recipients: list[Recipient],
+        replies: list[ResolveReply | None],
     ) -> None:
         """Hand the recipients to the scheduler, grouped by destination, and get it going."""
-        groups: dict[tuple[str, str, str], tuple[Nexthop, list[Recipient]]] = {}
+        routes: list[Route] = []
         discarded: list[Recipient] = []
-        rules = self._routing
         for recipient, reply in zip(recipients, replies, strict=True):
-            found = route(rules, message, recipient, reply)
+            found = route(self._routing, message, recipient, reply)
             if isinstance(found, Discard):
                 discarded.append(found.recipient)
                 continue
+            routes.append(found)
             if recipient.notify & _SUCCESS:
                 message.traced = True
-            key = (found.transport, found.destination, found.nexthop.lower())
-            group = groups.get(key)
-            if group is None:
-                groups[key] = (found.nexthop, [found.recipient])
-            else:
-                group[1].append(found.recipient)
         transports: dict[str, Transport] = {}
-        ordered = sorted(groups.items()) if len(groups) > 1 else groups.items()
-        for (name, destination, _), (nexthop, members) in ordered:
-            if len(members) > 1:
-                members.sort(key=_by_domain)
-            transport = self._deliveries.enqueue(message, name, destination, nexthop, members)
+        for one, members in _grouped(routes):
+            transport = self._deliveries.enqueue(message, one, members)
             if transport is not None:
                 transports[transport.name] = transport
         if discarded:
             self._discard(message, discarded)
         self._scheduler.added(message, transports.values())
-        self._scheduler.counts.released(message)
+        self._check_done(message)  # now: it may be over when the first agent is asked
         for transport in transports.values():
             self._deliveries.wake(transport)
-        self._check_done(message)
 
     def _discard(self, message: Message, recipients: Sequence[Recipient]) -> None:
         text = "undeliverable postmaster notification discarded"
@@ -182,6 +177,19 @@ class Assigner:
             for recipient in recipients:
                 log_status(message, recipient, "2.0.0", "sent", text)
         self._mark_done(message, recipients)
+
+
+def _grouped(routes: list[Route]) -> Iterable[tuple[Route, list[Recipient]]]:
+    """The recipients with one destination together, as a transaction has them, in a fixed order."""
+    if len(routes) == 1:
+        return [(routes[0], [routes[0].recipient])]
+    groups: dict[tuple[str, str, str], tuple[Route, list[Recipient]]] = {}
+    for one in routes:
+        key = (one.transport, one.destination, one.nexthop.lower())
+        groups.setdefault(key, (one, []))[1].append(one.recipient)
+    for _, members in groups.values():
+        members.sort(key=_by_domain)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _by_domain(recipient: Recipient) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from daemons.qmgr.jobs import Entry, Transport
 from daemons.qmgr.message import Message
 from daemons.qmgr.open_files import OpenFiles
 from daemons.qmgr.reports import answer_probe, record_deferred
+from daemons.qmgr.routing import Route
 from daemons.qmgr.scheduler import Scheduler
 from libmail.ipc.messages import (
     CODEC,
@@ -23,7 +24,6 @@ from libmail.ipc.messages import (
     Nexthop,
     Recipient,
 )
-from libmail.ipc.messages import Transport as TransportName
 from libmail.log import LOG
 from libmail.message.verp import verp_sender
 from libmail.service.pool import ServiceClient
@@ -76,14 +76,10 @@ class Deliveries:
         self._timer_at = 0.0
 
     def enqueue(
-        self,
-        message: Message,
-        name: str,
-        destination: str,
-        nexthop: Nexthop,
-        recipients: list[Recipient],
+        self, message: Message, route: Route, recipients: list[Recipient]
     ) -> Transport | None:
-        """Give recipients to the scheduler, or to retry: if the destination is dead."""
+        """Give recipients with one route to the scheduler, or to retry: if that is dead."""
+        name, nexthop, destination, _ = route
         scheduler = self._scheduler
         transport = scheduler.transport(name)
         reason = scheduler.suspensions.reason(transport, destination)
@@ -95,7 +91,7 @@ class Deliveries:
             if name == retry or scheduler.transport(retry).dead_until:
                 self._defer_here(message, recipients, reason)
                 return None
-            return self.enqueue(message, retry, reason, Nexthop(reason), recipients)
+            return self.enqueue(message, route.instead(retry, reason), recipients)
         queue = scheduler.add(message, transport, destination, nexthop, recipients)
         self._clogs.check(queue, len(self._active), self._clock())
         return transport
@@ -109,7 +105,7 @@ class Deliveries:
 
     def _new_pool(self, transport: Transport) -> AgentPool:
         def take() -> tuple[Entry, bytes, int] | None:
-            while not self._stopped:
+            while transport.ready and not self._stopped:
                 now = self._clock()
                 entry = self._scheduler.select(transport, now)
                 if entry is None:
@@ -120,7 +116,9 @@ class Deliveries:
             return None
 
         def waiting(most: int) -> int:
-            return 0 if self._stopped else self._scheduler.ready_count(transport, most)
+            if not transport.ready or self._stopped:
+                return 0
+            return self._scheduler.ready_count(transport, most)
 
         def unreachable(reason: str) -> None:
             if transport.dead_until:
@@ -142,16 +140,17 @@ class Deliveries:
             return None
 
     def _request(self, entry: Entry, now: float) -> bytes:
-        message, destination = entry.message, entry.destination
+        message, destination = entry.message, entry.peer.destination
         envelope = message.envelope
+        sender = _verp_sender(entry) if envelope.verp_delims else envelope.sender
         keep = _KEEP if destination.in_demand(now) else 0
         return CODEC.encode(
             DeliverRequest(
                 flags=message.tflags | keep,
                 queue_id=message.queue_id,
-                transport=TransportName(destination.transport.name),
+                transport=destination.transport.name,
                 nexthop=entry.nexthop,
-                sender=_sender_for(entry),
+                sender=sender,
                 envelope_flags=envelope.flags,
                 dsn_envid=envelope.dsn_envid,
                 size=message.size,
@@ -275,11 +274,8 @@ class Deliveries:
             pool.close()
 
 
-def _sender_for(entry: Entry) -> str:
-    """The sender, which with VERP names the only recipient, as the client gave it."""
-    envelope = entry.message.envelope
-    if not envelope.verp_delims:
-        return envelope.sender
-    recipient = entry.recipients[0]
+def _verp_sender(entry: Entry) -> str:
+    """The sender, which names the only recipient, as the client gave it."""
+    envelope, recipient = entry.message.envelope, entry.recipients[0]
     whom = recipient.orig_rcpt or recipient.address
     return verp_sender(envelope.sender, envelope.verp_delims, whom)

@@ -97,15 +97,12 @@ class Intake:
 
     def take(self, found: Found) -> None:
         """Move a message into the active queue and get it going."""
-        queue_id = found.queue_id
+        queue_id, rules = found.queue_id, self._rules
         if queue_id in self._active or not self._store.activate(
             queue_id, found.queue_name, keep_log=found.expire
         ):
             return
-        limit = max(
-            self._rules.recipient_minimum,
-            self._rules.recipient_limit - self._counts.recipients,
-        )
+        limit = max(rules.recipient_minimum, rules.recipient_limit - self._counts.recipients)
         now = self._clock()
         try:
             read = self._store.read(queue_id, now, limit, announced=found.announced)
@@ -116,10 +113,10 @@ class Intake:
             return
         except StillDelivering:
             LOG.info(f"{queue_id}: skipped, still being delivered")
-            self._store.defer(queue_id, now + self._rules.retry_delay)
+            self._store.defer(queue_id, now + rules.retry_delay)
             return
         except OSError as err:
             LOG.warning(f"open active {queue_id}: {err.strerror}")
-            self._store.defer(queue_id, now + self._rules.retry_delay)
+            self._store.defer(queue_id, now + rules.retry_delay)
             return
         self._begin(read, found)

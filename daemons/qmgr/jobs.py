@@ -14,6 +14,7 @@ from daemons.qmgr.message import Message
 from daemons.qmgr.params import TransportLimits
 from libmail.ipc.batches import octets
 from libmail.ipc.messages import Nexthop, Recipient
+from libmail.ipc.messages import Transport as TransportName
 
 __all__ = ["LAST", "Destination", "Entry", "Job", "Peer", "PeerItem", "Transport", "fill",
            "first_ready", "offer"]  # fmt: skip
@@ -61,18 +62,18 @@ class Peer:
 class Job:
     """A message's share of a transport.
 
-    entries: of all peers, ever. selected: how many of them have been. slots: delivery slots that
-    it has accumulated, times the slot cost; below 0 after a loan. children: jobs that went ahead
-    of it.
+    entries: of all peers, ever. selected: how many of them have been, each of which has earned a
+    share of a delivery slot. spent: how many of these shares other jobs have used; more than there
+    are after a loan. children: jobs that went ahead of it.
     """
 
-    __slots__ = ("children", "entries", "key", "message", "peers", "selected", "slots")
+    __slots__ = ("children", "entries", "key", "message", "peers", "selected", "spent")
 
     def __init__(self, message: Message, number: int) -> None:
         self.message = message
         self.key: JobKey = (number, LAST)
         self.peers: dict[Destination, Peer] = {}
-        self.entries = self.selected = self.slots = self.children = 0
+        self.entries = self.selected = self.spent = self.children = 0
 
 
 class Destination:
@@ -124,13 +125,9 @@ class Destination:
     def first(self) -> PeerItem | None:
         """The peer whose turn it is."""
         peers = self.peers
-        while peers:
-            item = peers[0]
-            peer = item[3]
-            if peer.entries and item[1] == peer.turn and item[0] is peer.job.key:
-                return item
+        while peers and peers[0][0] is not peers[0][3].job.key:  # the job has gone ahead since
             heappop(peers)
-        return None
+        return peers[0] if peers else None
 
 
 class Transport:
@@ -146,7 +143,7 @@ class Transport:
                  "name", "paused_until", "ready", "reason", "unread")  # fmt: skip
 
     def __init__(self, name: str, limits: TransportLimits) -> None:
-        self.name = name
+        self.name = TransportName(name)
         self.limits = limits
         self.destinations: dict[str, Destination] = {}
         self.jobs: dict[Message, Job] = {}

@@ -98,7 +98,6 @@ class QueueManager:
             resolver=resolver,
             check_done=self._check_done,
             spawn=spawn,
-            clock=clock,
         )
 
     def begin(self) -> None:
@@ -143,7 +142,8 @@ class QueueManager:
 
     def _refill(self, message: Message) -> bool:
         """Read recipients, if there is room. Returns whether there were any."""
-        room = self._scheduler.room(message, self._clock())
+        now = self._clock()
+        room = self._scheduler.room(message, now)
         if message.in_core == 0 and message.open == 0:
             room = max(room, self._rules.intake.recipient_minimum)
         if room <= 0:
@@ -155,6 +155,7 @@ class QueueManager:
             message.next_offset = message.unread = 0
             message.deferred = True
             return False
+        message.refilled = now
         if not message.next_offset:
             self._scheduler.message_read(message)
         if recipients:

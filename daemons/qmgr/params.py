@@ -123,16 +123,13 @@ def transport_limits(config: Config, transport: str) -> TransportLimits:
     )
 
 
-class LimitsCache:
-    """`transport_limits`, read once for each transport."""
+class LimitsCache(dict[str, TransportLimits]):
+    """`transport_limits` by transport, each read once. Asking for one raises ConfigError."""
 
     def __init__(self, config: Config) -> None:
+        super().__init__()
         self._config = config
-        self._limits: dict[str, TransportLimits] = {}
 
-    def of(self, transport: str) -> TransportLimits:
-        """The limits of this transport."""
-        limits = self._limits.get(transport)
-        if limits is None:
-            limits = self._limits[transport] = transport_limits(self._config, transport)
+    def __missing__(self, transport: str) -> TransportLimits:
+        limits = self[transport] = transport_limits(self._config, transport)
         return limits

@@ -55,15 +55,15 @@ def go_ahead(transport: Transport, job: Job, now: float) -> Job | None:
     """The job that is to be selected from instead of `job`, right now in front of it, if any."""
     limits = transport.limits
     cost = limits.slot_cost
-    most = (job.slots + job.entries - job.selected) // cost
+    most = (job.entries - job.spent) // cost
     candidate = _candidate(transport, job, most, now)
     if candidate is None:
         return None
     needed = _size(candidate)
-    missing = needed - job.slots / cost
+    missing = needed - (job.selected - job.spent) / cost
     if missing > needed * limits.slot_discount / 100 + limits.slot_loan:
         return None
-    job.slots -= needed * cost
+    job.spent += needed * cost
     candidate.key = (*job.key[:-1], job.children, LAST)
     job.children += 1
     return candidate

@@ -77,6 +77,7 @@ class RequestConnection(asyncio.Protocol):
             self._ask(_Triggers(data.decode("ascii", "replace")))
             return
         self._unframer.receive_data(data)
+        self._begun = self._begun or bool(self._unframer.units)
         self._take()
 
     def _take(self) -> None:
@@ -87,10 +88,8 @@ class RequestConnection(asyncio.Protocol):
         self._read(wanted=not self._blocked)
         try:
             for _ in range(_TURN):
-                message = None if self._blocked else self._unframer.next_event()
-                if message is None:
+                if self._blocked or (message := self._unframer.next_event()) is None:
                     return
-                self._begun = True
                 self._receive(message)
         except WireError as err:
             LOG.seldom("qmgr: client broke the protocol", f": {err}")
@@ -120,14 +119,14 @@ class RequestConnection(asyncio.Protocol):
         self._take()
 
     def _receive(self, message: object) -> None:
-        if isinstance(message, QueueFlush):
-            if message.queue_id and not is_queue_id(message.queue_id):
-                raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
-            self._ask(message)
-        elif isinstance(message, NewMail) and self.trusted:
+        if isinstance(message, NewMail) and self.trusted:
             if not is_queue_id(message.queue_id):
                 raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
             self._handlers.new_mail(message.queue_id)
+        elif isinstance(message, QueueFlush):
+            if message.queue_id and not is_queue_id(message.queue_id):
+                raise WireError(f"bad queue id: {message.queue_id[:80]!r}")
+            self._ask(message)
         else:
             raise WireError(f"unexpected {type(message).__name__} from user id {self.uid}")
 

@@ -18,6 +18,7 @@ from libmail.ipc.messages import (
 _FAIL: Final = ResolveFlag.FAIL.value
 _ERROR: Final = ResolveFlag.ERROR.value
 _LOCAL: Final = ResolveFlag.LOCAL.value
+_NOWHERE: Final = _FAIL | _ERROR
 
 DEFERRED_TRANSPORT: Final = "4.3.2 deferred transport"
 RESOLVER_FAILURE: Final = "4.3.0 address resolver failure"
@@ -33,6 +34,10 @@ class Route(NamedTuple):
     nexthop: Nexthop
     destination: str
     recipient: Recipient
+
+    def instead(self, transport: str, reason: str) -> "Route":
+        """To a transport that reports, with a reason, "4.x.x text" or "5.x.x text"."""
+        return Route(transport, Nexthop(reason), reason, self.recipient)
 
 
 class Discard(NamedTuple):
@@ -77,20 +82,21 @@ def route(
         transport, _, nexthop = message.envelope.content_filter.partition(":")
         nexthop = nexthop or rules.default_filter_nexthop or recipient.address.rpartition("@")[2]
         return _to(rules, message, transport, Nexthop(nexthop), recipient)
-    flags = reply.flags
-    if flags & _FAIL:
-        return rules.retry(RESOLVER_FAILURE, recipient)
-    if flags & _ERROR:
-        return rules.bounce(BAD_ADDRESS, recipient)
-    if not reply.recipient:
-        return rules.bounce(NULL_RECIPIENT, recipient)
+    if reply.flags & _NOWHERE or not reply.recipient:
+        return _nowhere(rules, recipient, reply)
     if reply.recipient != recipient.address:
         recipient = recipient._replace(address=reply.recipient)
-    if flags & _LOCAL:
+    if reply.flags & _LOCAL:
         local = recipient.address.rpartition("@")[0] or recipient.address
         if local.lower() == rules.double_bounce_sender.lower():
             return Discard(recipient)
     return _to(rules, message, reply.transport, reply.nexthop, recipient)
+
+
+def _nowhere(rules: RoutingRules, recipient: Recipient, reply: ResolveReply) -> Route:
+    if reply.flags & _FAIL:
+        return rules.retry(RESOLVER_FAILURE, recipient)
+    return rules.bounce(BAD_ADDRESS if reply.flags & _ERROR else NULL_RECIPIENT, recipient)
 
 
 def _to(

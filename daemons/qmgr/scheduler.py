@@ -103,6 +103,8 @@ class Scheduler:
     def added(self, message: Message, transports: Iterable[Transport]) -> None:
         """All recipients of the message that are in memory have been added."""
         for transport in transports:
+            if not message.unread and transport.fresh is None:
+                continue  # most often
             job = transport.jobs.get(message)
             if job is None:
                 continue
@@ -178,7 +180,6 @@ class Scheduler:
         entry = peer.entries.popleft()
         peer.turn += 1
         job.selected += 1
-        job.slots += 1
         self.counts.selected(destination)
         destination.offered = None
         heappop(transport.ready)

@@ -31,10 +31,8 @@ class Suspensions:
     @staticmethod
     def reason(transport: Transport, name: str) -> str:
         """Why nothing is sent to this destination now, "4.x.x reason"; "" if it can be sent."""
-        if transport.dead_until:
-            return transport.reason
         destination = transport.destinations.get(name)
-        return destination.reason if destination is not None else ""
+        return transport.reason or (destination.reason if destination is not None else "")
 
     def declare_dead(self, what: Destination | Transport, reason: str, now: float) -> bool:
         """Returns whether it is dead now: there may be too many dead destinations."""

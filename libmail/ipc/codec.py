@@ -232,11 +232,13 @@ class _Message(Generic[M]):
 class Codec:
     """Encodes and decodes the given NamedTuples, told apart by their names."""
 
-    def __init__(self, classes: Iterable[type]) -> None:
+    def __init__(self, classes: Iterable[type], usual: Iterable[object] = ()) -> None:
+        """usual: messages that mostly come with just these values; they are recognised at once."""
         self._by_class: dict[type, _Message[object]] = {c: _Message(c) for c in classes}
         self._by_name = {c.name: c for c in self._by_class.values()}
         if len(self._by_name) != len(self._by_class):
             raise ValueError("two message types of one name")
+        self._usual = {self.attributes(message): message for message in usual}
 
     def attributes(self, message: object) -> bytes:
         """The attributes of `message`, without the length word. Raises WireError for a NUL."""
@@ -251,6 +253,9 @@ class Codec:
 
     def decode(self, data: bytes) -> object:
         """The message in a frame (without the length word). Raises WireError."""
+        usual = self._usual.get(data)
+        if usual is not None:
+            return usual
         parts = data.decode("utf-8", "surrogateescape").split("\0")
         if len(parts) < 3 or parts[0] != "request" or parts.pop() != "":
             raise WireError("a frame that does not begin with a request name")
@@ -310,19 +315,18 @@ class Unframer:
 
     def _cut(self, data: bytes) -> int:
         """Take the complete units. Returns where they end. Raises WireError."""
-        at, size, decode = 0, len(data), self._codec.decode
+        at, size = 0, len(data)
         self._end = _WORD
         while size - at >= _WORD:
-            start = at + _WORD
-            word = int.from_bytes(data[at:start], "big")
-            end = start + (word & _LENGTH)
+            word = int.from_bytes(data[at : at + _WORD], "big")
+            end = at + _WORD + (word & _LENGTH)
             if end > size:
                 self._end = end - at
-                if end - start > (MAX_CHUNK if word & CHUNK_BIT else MAX_FRAME):
-                    raise WireError(f"a unit of {end - start} octets")
+                if self._end - _WORD > (MAX_CHUNK if word & CHUNK_BIT else MAX_FRAME):
+                    raise WireError(f"a unit of {self._end - _WORD} octets")
                 break
-            unit = data[start:end]
-            self.units.append(Chunk(unit) if word & CHUNK_BIT else decode(unit))
+            unit = data[at + _WORD : end]
+            self.units.append(Chunk(unit) if word & CHUNK_BIT else self._codec.decode(unit))
             at = end
         return at
 

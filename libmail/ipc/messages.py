@@ -964,5 +964,6 @@ CODEC: Final = Codec(
         VerifyQuery,
         VerifyReply,
         VerifyUpdate,
-    ]
+    ],
+    usual=(AgentReady(), DeliverReply(deferred=False, dsn="", reason="")),
 )

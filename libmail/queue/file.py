@@ -384,9 +384,7 @@ class QueueFile:
     def __init__(self, path: str, *, writable: bool = False, fd: int = -1) -> None:
         """fd: the file, if it is open already; `close` closes it, and so does an error here."""
         self.path = path
-        self.fd = fd
-        if fd < 0:
-            self.fd = open_queue_file(path, writable=writable)
+        self.fd = fd if fd >= 0 else open_queue_file(path, writable=writable)
         try:
             self._head = os.pread(self.fd, _FIRST_READ, 0)
             size = len(self._head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import time
@@ -350,6 +351,31 @@ def test_file_that_vanishes_while_it_waits_for_its_turn() -> None:
         assert not files("active") | files("deferred") | files("corrupt")
 
     run(one_at_a_time, test)
+
+
+def test_a_probe_whose_file_cannot_be_opened_for_an_idle_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is over at once, and only once."""
+
+    def no_more_files(queue_id: QueueId, now: float) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def deliver(bed: Bed) -> None:
+        bed.manager.intake.new_mail(put("incoming", ["a@smtp.test"], envelope=PROBE))
+        await bed.idle()
+        assert not files("active") | files("deferred")
+
+    async def test(bed: Bed) -> None:
+        await bed.serve(probes=RecordingAgent())
+        bed.manager.begin()
+        await deliver(bed)
+        with monkeypatch.context() as patch:
+            patch.setattr(bed.store.files, "take", no_more_files)
+            await deliver(bed)
+        await deliver(bed)
+
+    run(Bed, test)
 
 
 def one_at_a_time() -> Bed:
