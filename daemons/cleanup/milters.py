@@ -14,8 +14,10 @@ session in daemons.smtpd.milters, those of the configuration in libmail.clients.
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from daemons.cleanup.envelope_limits import recipient_fault
@@ -29,7 +31,7 @@ from libmail.ipc.messages import CleanupFlag, CleanupStatus, DsnNotify, Envelope
 from libmail.log import LOG
 from libmail.message.addresses import AddressField
 from libmail.message.content import ContentScan
-from libmail.milter.conversation import PASS, Act, Decision
+from libmail.milter.conversation import PASS, Act, Decision, Event
 from libmail.milter.header import HeaderFields, header_field
 from libmail.milter.protocol import (
     BODY_CHUNK,
@@ -44,6 +46,7 @@ from libmail.milter.protocol import (
     Quarantine,
     ReplaceBody,
     connection,
+    header_event,
     strings,
 )
 from libmail.milter.settings import MilterSettings
@@ -73,7 +76,7 @@ _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
 _MIME_CONTENT: Final = int(ContentFlag.MIME_CONTENT)
 _OF_BODY: Final = _EIGHTBIT_BODY | _LONG_LINES | _DOT_LINES
 _MIME: Final = re.compile(rb"(?im)^(?:mime-version|content-type)[ \t]*:")
-_TURN: Final = 64  # fields, after which other messages have their turn
+_TURN: Final = 64  # events or changes, after which other messages have their turn
 _MAX_ADDRESS: Final = 1 << 12  # characters that a Milter may write for one
 _MILTER: Final = int(CleanupFlag.MILTER)
 _FieldEdit: TypeAlias = AddHeader | InsertHeader | ChangeHeader
@@ -330,10 +333,16 @@ class _MilterInspection:
 
         Raises Refused, Discarded.
         """
-        await self._show_header(link)
-        await self._show_body(link)
+        macros = self._chain.milters.macros
+        at_header = macros(link, Command.END_OF_HEADER, self._macro)
+        at_end = macros(link, Command.END_OF_BODY, self._macro)
+        events = self._content_events(link, at_header, at_end)
+        while portion := _portion(events):
+            self._decide(await link.events(portion), _WHERE)
+            if len(portion) == _TURN:
+                await asyncio.sleep(0)
         self._new_body, self._before = False, None
-        decision = await self._chain.tell(link, Command.END_OF_BODY, b"", self._macro, self._change)
+        decision = await link.event(Command.END_OF_BODY, b"", at_end, partial(self._change, link))
         if link.failed:
             self._undo()
         else:
@@ -342,29 +351,23 @@ class _MilterInspection:
                 self._content.end_body()
         self._decide(decision, _WHERE)
 
-    async def _show_header(self, link: MilterLink) -> None:
-        tell = self._chain.tell
-        if link.wants(Command.HEADER):
-            # the same for each
-            macros = self._chain.milters.macros(link, Command.HEADER, self._macro)
-            for number, data in enumerate(self._header.shown(), 1):
-                event = _header_event(link, data)
-                decision = await link.event(Command.HEADER, event, macros, more=True)
-                self._decide(decision, _WHERE)
-                if not link.wants(Command.HEADER):
-                    break
-                if number % _TURN == 0:
-                    await asyncio.sleep(0)
-        decision = await tell(link, Command.END_OF_HEADER, b"", self._macro, more=True)
-        self._decide(decision, _WHERE)
+    def _content_events(
+        self, link: MilterLink, at_header: bytes | None, at_end: bytes | None
+    ) -> Iterator[Event]:
+        """What a Milter is told before the end of the message, as long as it wants that.
 
-    async def _show_body(self, link: MilterLink) -> None:
+        at_header, at_end: macros.
+        """
+        for data in self._header.shown():
+            if not link.wants(Command.HEADER):
+                break
+            yield Command.HEADER, _header_event(link, data), at_header
+        yield Command.END_OF_HEADER, b"", at_header
         size = self._content.body_size()
         at = min(2, size)  # the empty line
         while at < size and link.wants(Command.BODY):
             data = self._content.read_body(at, min(_PIECE, size - at))
-            decision = await self._chain.tell(link, Command.BODY, data, self._macro, more=True)
-            self._decide(decision, _WHERE)
+            yield Command.BODY, data, at_end
             at += len(data)
 
     def _decide(self, decision: Decision, where: str) -> None:
@@ -596,13 +599,24 @@ def _dsn_arguments(text: str) -> tuple[int, str]:
     return notify, orcpt
 
 
+def _portion(events: Iterator[Event]) -> list[Event]:
+    """The next events: some dozens of small ones, or a large one."""
+    portion, octets = [], 0
+    for event in islice(events, _TURN):
+        portion.append(event)
+        octets += len(event[1])
+        if octets >= _PIECE:
+            break
+    return portion
+
+
 def _header_event(link: MilterLink, data: bytes) -> bytes:
     """Name and value of a field; lines end in LF, as Sendmail has it."""
     name, _, value = data.removesuffix(b"\r\n").partition(b":")
     value = value.replace(b"\r\n", b"\n")
     if not link.leading_space:
         value = value.removeprefix(b" ")
-    return strings(name.rstrip(), value)
+    return header_event(name.rstrip(), value)
 
 
 def _removes(edit: _FieldEdit) -> bool:

@@ -12,7 +12,7 @@ from libmail.clients.milter import HandedOver, MilterLink
 from libmail.clients.milters import MilterChain, Milters
 from libmail.log import LOG
 from libmail.lookup.client_rules import milters_for
-from libmail.lookup.facts import Effect, Facts, NameStatus
+from libmail.lookup.facts import Client, Effect, Facts, NameStatus
 from libmail.milter.conversation import Act, Decision
 from libmail.milter.protocol import Command, connection, strings
 from libmail.milter.settings import MilterSettings
@@ -165,12 +165,9 @@ class SessionMilters:
 
     def _macro(self, name: str) -> str | None:
         value = self._values.get(name)
-        if value is not None:
-            return value
-        if name == "i":
-            return self._session.queue_id or None
-        value_of = _VALUES.get(name)
-        return None if value_of is None else value_of(self._session.facts) or None
+        if value is None and (value_of := _VALUES.get(name)) is not None:
+            return value_of(self._session.facts) or None
+        return value
 
     async def _resolved(self, role: str, sender: str, address: str) -> dict[str, str]:
         """{mail_addr}, {mail_host}, {mail_mailer}, or those of rcpt."""
@@ -192,8 +189,10 @@ class SessionMilters:
 
     def message_ended(self, *, complete: bool) -> None:
         """The transaction is over. complete: cleanup(8) has reported its end."""
-        handed, self._handed = self._handed, False
-        begun, self._begun = self._begun, False
+        handed, begun = self._handed, self._begun
+        if not (handed or begun):
+            return
+        self._handed = self._begun = False
         self._values = {}
         for link in self._chain.links:
             if handed and not complete:
@@ -212,14 +211,14 @@ def _path(address: str, parameters: str) -> bytes:
     return strings(f"<{quote_local(address)}>", *parameters.split())
 
 
-def _client(facts: Facts) -> str:
-    client = facts.client
+def _client(client: Client) -> str:
     forged = "" if client.name.lower() == client.reverse_name.lower() else " (may be forged)"
     return f"{client.reverse_name} [{client.address}]{forged}"
 
 
 _VALUES: Final[Mapping[str, Callable[[Facts], str]]] = {
-    "_": _client,
+    "_": lambda facts: _client(facts.client),
+    "i": lambda facts: facts.mail.queue_id,
     "client_connections": lambda facts: str(facts.client.connections),
     "client_addr": lambda facts: facts.client.address,
     "client_name": lambda facts: facts.client.name,

@@ -11,12 +11,13 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from libmail.ipc.messages import MilterState
 from libmail.log import LOG
-from libmail.milter.conversation import PASS, Act, Conversation, Decision, Snapshot
+from libmail.milter.conversation import PASS, Act, Conversation, Decision, Event, Snapshot
 from libmail.milter.protocol import Command, Edit, MalformedReply, MilterError, Progress, Stage
 from libmail.milter.settings import MilterSettings
 from libmail.net.wakeup import Wakeup
@@ -83,7 +84,7 @@ class HandedOver(NamedTuple):
 class MilterLink:
     """One Milter in one session."""
 
-    __slots__ = ("_conversation", "_failed", "_settings", "_unsent", "_wire")
+    __slots__ = ("_conversation", "_failed", "_series", "_settings", "_unsent", "_wire")
 
     def __init__(self, settings: MilterSettings, conversation: Conversation | None = None) -> None:
         """Not connected yet: see `open`, `resumed`. conversation: so far."""
@@ -91,6 +92,7 @@ class MilterLink:
         self._conversation = conversation or Conversation(settings.version)
         self._wire: _Wire | None = None
         self._failed: Decision | None = None
+        self._series: deque[Event] = deque()  # events to be reported
         self._unsent = b""  # events that have no answer
 
     @property
@@ -114,7 +116,8 @@ class MilterLink:
             self._fail()
             return
         talk = self._conversation
-        await self._exchange(Command.NEGOTIATE, talk.start(), talk.accept_negotiation)
+        limit = settings.command_timeout
+        await self._exchange(talk.start(), limit, talk.accept_negotiation)
 
     # another process
 
@@ -185,28 +188,64 @@ class MilterLink:
         data: bytes = b"",
         macros: bytes | None = None,
         edit: Callable[[Edit], None] = no_edits,
-        *,
-        more: bool = False,
     ) -> Decision:
         """Report an event and wait for the decision.
 
-        macros: names and values; None for no list. edit: takes each change asked for. more: another
-        event follows at once, and an event without an answer is sent together with that.
+        macros: names and values; None for no list. edit: takes each change asked for.
         """
         if self._failed is not None:
             return self._failed
-        conversation = self._conversation
-        out = conversation.event(command, data, macros)
+        out = self._conversation.event(command, data, macros)
         if not out:
-            return conversation.standing
+            return self._conversation.standing
         if self._unsent:
             out, self._unsent = self._unsent + out, b""
-        if not conversation.awaiting:
-            if more and len(out) < _TOGETHER:
+        return await self._report(out, self._limit(command), edit)
+
+    async def events(self, events: Iterable[Event]) -> Decision:
+        """Report one event after the other, up to the first decision but to continue.
+
+        As long as the Milter says nothing else, each follows from within the callback in which the
+        answer to the one before it arrives. Another event has to follow this series: those that are
+        not answered are sent together with the next that is.
+        """
+        series, decision = self._series, PASS
+        series.extend(events)
+        while series and self._failed is None and decision is PASS:
+            out = self._next_events()
+            if self._conversation.awaiting or len(out) >= _TOGETHER:
+                decision = await self._report(out, self._settings.command_timeout, no_edits)
+            else:
                 self._unsent = out
-                return PASS
-            return PASS if await self._exchange(command, out, None) else self._failed or PASS
-        decision = PASS
+        series.clear()
+        return self._failed or decision
+
+    def _next_events(self) -> bytes:
+        """The next events of the series, up to one that is answered."""
+        conversation, series = self._conversation, self._series
+        out, self._unsent = self._unsent, b""
+        while series and not conversation.awaiting and len(out) < _TOGETHER:
+            out += conversation.event(*series.popleft())
+        return out
+
+    def _continue(self, data: bytes) -> bytes | None:
+        """What to send when the Milter has said this: b"" for nothing.
+
+        None: it has said something else than to go on.
+        """
+        if not self._conversation.continued(data):
+            return None
+        if not self._series:
+            return b""
+        out = self._next_events()
+        if self._conversation.awaiting:
+            return out
+        self._unsent = out
+        return b""
+
+    async def _report(self, out: bytes, limit: float, edit: Callable[[Edit], None]) -> Decision:
+        """Send events, and wait for the answer to the last one if it has any."""
+        conversation, decision = self._conversation, PASS
 
         def answered() -> bool:
             nonlocal decision
@@ -220,9 +259,9 @@ class MilterLink:
                     edit(answer)
             return True
 
-        if not await self._exchange(command, out, answered):
-            return self._failed or PASS
-        return decision
+        if await self._exchange(out, limit, answered if conversation.awaiting else None):
+            return decision
+        return self._failed or PASS
 
     def abort(self) -> None:
         """Report the end of the current message, if any. Does not wait, as the packet is tiny."""
@@ -247,7 +286,7 @@ class MilterLink:
     # the exchange
 
     async def _exchange(
-        self, command: Command, out: bytes, complete: Callable[[], bool] | None
+        self, out: bytes, limit: float, complete: Callable[[], bool] | None
     ) -> bool:
         """Send, and read until the answer is complete. False: it failed, and was logged.
 
@@ -256,12 +295,12 @@ class MilterLink:
         wire, conversation = self._wire, self._conversation
         if wire is None:
             raise AssertionError("not connected")
-        limit = self._limit(command)
         try:
-            await wire.send(out, limit)
+            if unsent := wire.send(out):
+                await wire.send_all(unsent, limit)
             while complete is not None:
-                data = await wire.receive(limit)
-                if conversation.continued(data):
+                data = await wire.receive(limit, self._continue)
+                if not data:
                     return True
                 conversation.receive_data(data)
                 if complete():
@@ -269,10 +308,10 @@ class MilterLink:
         except MalformedReply as error:
             self._broken(f"milter {self._settings.endpoint}: {error}", _MISTAKE)
         except MilterError as error:
-            when = "" if error.told else f" after event {_NAMES[command]}"
+            when = "" if error.told else f" after event {_NAMES[conversation.latest]}"
             self._broken(f"milter {self._settings.endpoint}: {error}{when}")
         except (OSError, TimeoutError) as error:
-            name, endpoint = _NAMES[command], self._settings.endpoint
+            name, endpoint = _NAMES[conversation.latest], self._settings.endpoint
             what = f"can't read {name} reply packet header"
             self._broken(f"milter {endpoint}: {what}: {_reason(error)}")
         return self._failed is None
@@ -307,7 +346,8 @@ class _Wire:
     longer than until another process goes on: of what the Milter says then, nothing is for us.
     """
 
-    __slots__ = ("_deadline", "_loop", "_received", "_timer", "_wakeup", "_watched", "sock")
+    __slots__ = ("_continue", "_deadline", "_limit", "_loop", "_received", "_timer", "_unsent",
+                 "_wakeup", "_watched", "sock")  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
         """sock: connected, does not block; owned from now on."""
@@ -315,19 +355,23 @@ class _Wire:
         self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup(self._loop)
         self._watched = False
-        self._received = b""
-        self._deadline = 0.0
+        self._continue: Callable[[bytes], bytes | None] = _nothing
+        self._received = b""  # what the caller is to see
+        self._unsent = b""  # of what `_continue` has given
+        self._limit = self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None  # one for many answers
 
-    async def send(self, data: bytes, limit: float) -> None:
-        """Mostly there is room for all of it at once. Raises OSError, TimeoutError."""
+    def send(self, data: bytes) -> bytes:
+        """Mostly there is room for all of it at once. Returns what is left. Raises OSError."""
         try:
-            sent = self.sock.send(data)
+            return data[self.sock.send(data) :]
         except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            async with asyncio.timeout(limit):
-                await self._loop.sock_sendall(self.sock, data[sent:])
+            return data
+
+    async def send_all(self, data: bytes, limit: float) -> None:
+        """Send what was left. Raises OSError, TimeoutError."""
+        async with asyncio.timeout(limit):
+            await self._loop.sock_sendall(self.sock, data)
 
     def say(self, data: bytes) -> bool:
         """Send a few octets without waiting. Returns whether that was possible."""
@@ -341,31 +385,51 @@ class _Wire:
         self._rest()
         return self.say(data)
 
-    async def receive(self, limit: float) -> bytes:
-        """What comes next. Raises OSError, and TimeoutError after `limit` seconds."""
+    async def receive(self, limit: float, go_on: Callable[[bytes], bytes | None]) -> bytes:
+        """What comes next, and was not for `go_on`. Raises OSError, and TimeoutError if nothing
+        comes for `limit` seconds.
+
+        go_on: is given what comes, and gives what to send then; after b"" there is no more to be
+        received, and after None it is for the caller.
+        """
+        self._continue, self._limit = go_on, limit
+        while True:
+            self._watch()
+            await self._wakeup
+            if not self._unsent:
+                return self._received
+            unsent, self._unsent = self._unsent, b""
+            await self.send_all(unsent, limit)
+
+    def _watch(self) -> None:
         if not self._watched:
             self._watched = True
             self._loop.add_reader(self.sock, self._ready)
-        self._deadline = self._loop.time() + limit
+        self._deadline = self._loop.time() + self._limit
         if self._timer is None or self._deadline < self._timer.when():
             self._set_timer()
-        await self._wakeup
-        if not self._received:
-            raise ConnectionResetError(0, "Application error")
-        return self._received
 
     def _ready(self) -> None:
         if not self._wakeup.waiting:
             self._rest()  # it is for the next event to find
             return
         try:
-            self._received = self.sock.recv(_READ)
+            data = self.sock.recv(_READ)
+            if not data:
+                raise ConnectionResetError(0, "Application error")
+            out = self._continue(data)
+            if out:
+                self._unsent = self.send(out)
         except BlockingIOError:
             return
         except OSError as error:
             self._wakeup.fail(error)
-        else:
+            return
+        if not out or self._unsent:
+            self._received = data if out is None else b""
             self._wakeup.wake()
+        else:
+            self._deadline = self._loop.time() + self._limit
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -398,6 +462,10 @@ class _Wire:
         if self._timer is not None:
             self._timer.cancel()
         self.sock.close()
+
+
+def _nothing(data: bytes) -> None:
+    """What comes is for the caller."""
 
 
 def _reason(error: OSError) -> str:

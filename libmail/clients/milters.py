@@ -16,7 +16,7 @@ from libmail.clients.milter import Dial, MilterLink
 from libmail.dns.native import ServerAddresses
 from libmail.milter.conversation import PASS, Act, Decision
 from libmail.milter.macros import encode_macros, macro_names, parse_defaults
-from libmail.milter.protocol import Command, Edit, Stage
+from libmail.milter.protocol import Command, Stage
 from libmail.milter.settings import MilterSettings, parse_milters
 from libmail.net.endpoint import EndpointOpener, parse_endpoint
 
@@ -123,42 +123,22 @@ class MilterChain:
         self.links = links
 
     async def event(
-        self,
-        command: Command,
-        data: bytes,
-        macro: Callable[[str], str | None],
-        edit: Callable[[MilterLink, Edit], None] | None = None,
+        self, command: Command, data: bytes, macro: Callable[[str], str | None]
     ) -> Decision:
         """Report an event to all that want it. Returns the first decision but to continue.
 
-        macro: values of the session or message. edit: called with each change requested.
+        macro: values of the session or message.
         """
         held = PASS
         for link in self.links:
-            decision = await self.tell(link, command, data, macro, edit)
+            told = link.wants(command) or link.notes(command)
+            macros = self.milters.macros(link, command, macro) if told else None
+            decision = await link.event(command, data, macros)
             if decision.act is Act.HOLD:
                 held = decision  # the others may still reject
             elif decision is not PASS:
                 return decision
         return held
-
-    async def tell(
-        self,
-        link: MilterLink,
-        command: Command,
-        data: bytes,
-        macro: Callable[[str], str | None],
-        edit: Callable[[MilterLink, Edit], None] | None = None,
-        *,
-        more: bool = False,
-    ) -> Decision:
-        """Report an event to one of them. more: another one follows at once."""
-        if not link.wants(command) and not link.notes(command):
-            return await link.event(command)
-        macros = self.milters.macros(link, command, macro)
-        if edit is None:
-            return await link.event(command, data, macros, more=more)
-        return await link.event(command, data, macros, lambda change: edit(link, change))
 
     def close(self) -> None:
         """The session is over."""

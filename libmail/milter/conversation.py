@@ -14,7 +14,7 @@ applies `milter_default_action`.
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from libmail.milter.protocol import (
     Accept,
@@ -44,6 +44,7 @@ from libmail.milter.protocol import (
     Stage,
     Steps,
     TempFail,
+    macro_packet,
     negotiation,
     packet,
     parse_answer,
@@ -51,7 +52,10 @@ from libmail.milter.protocol import (
 )
 from libmail.smtp.reply import Reply
 
-__all__ = ["PASS", "VERSIONS", "Act", "Conversation", "Decision", "Snapshot"]
+__all__ = ["PASS", "VERSIONS", "Act", "Conversation", "Decision", "Event", "Snapshot"]
+
+Event: TypeAlias = tuple[Command, bytes, bytes | None]
+"""What is reported: the command, its data, and macros (names and values); None for no list."""
 
 
 class Act(Enum):
@@ -211,6 +215,7 @@ class Conversation:
         "_skipped",
         "_state",
         "_wanted",
+        "latest",
         "leading_space",
     )
 
@@ -218,6 +223,7 @@ class Conversation:
         """version: one of VERSIONS, the newest that may be spoken.
 
         leading_space: whether field values keep the space behind the colon, in both directions.
+        latest: what was sent last.
         """
         self._offered = version
         self._reader = PacketReader()
@@ -231,6 +237,7 @@ class Conversation:
         self._wanted: frozenset[Command] = frozenset()
         self._answered: frozenset[Command] = frozenset()
         self.leading_space = False
+        self.latest = Command.NEGOTIATE
 
     # the connection
 
@@ -315,15 +322,17 @@ class Conversation:
         """
         if command is Command.MAIL:
             self._next_message()
-        about = packet(Command.MACRO, bytes([command]) + macros) if macros is not None else b""
         if not self.wants(command):
             if macros and self._state is _State.OPEN and self.notes(command):
-                self._noted[command] = about
+                self._noted[command] = macro_packet(command, macros)
             return b""
+        self.latest = command
         if command in self._answered:
             self._awaited = command
             self._answers = self._octets = 0
-        out = about + packet(command, data)
+        out = packet(command, data)
+        if macros is not None:
+            out = macro_packet(command, macros) + out
         return self.noted() + out if self._noted else out
 
     def abort(self) -> bytes:

@@ -38,12 +38,14 @@ class HeaderFields:
         return other
 
     def shown(self) -> Iterator[bytes]:
-        """The fields that Milters see, wire form. Nothing may be changed meanwhile."""
-        start = self._behind_own(0)
-        while start < len(self._data):
-            end = self._end_of_field(start)
-            yield bytes(self._data[start:end])
-            start = self._behind_own(end)
+        """The fields that Milters see, wire form, as they are now."""
+        data, (first, last) = bytes(self._data), self._own
+        for at, end in ((0, first), (last, len(data))):
+            for found in _LINE_END.finditer(data, at, end):
+                yield data[at : found.end()]
+                at = found.end()
+            if at < end:
+                yield data[at:end]
 
     def data(self) -> bytes:
         """The header as it is now."""

@@ -9,36 +9,40 @@ is left out; the null sender is one.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from itertools import chain
+from typing import Final, TypeAlias
 
 from libmail.milter.protocol import strings
 
 __all__ = ["encode_macros", "macro_names", "parse_defaults"]
 
+Name: TypeAlias = tuple[str, str]
+"""The name of a macro, and what it is called on the wire."""
+
 _SEPARATORS: Final = str.maketrans(dict.fromkeys(",\t\r\n\v\f", " "))
 
 
 @lru_cache(64)
-def macro_names(text: str) -> tuple[str, ...]:
-    """Names without braces, in their order."""
+def macro_names(text: str) -> tuple[Name, ...]:
+    """The names of a list, in their order."""
     words = text.translate(_SEPARATORS).split()
-    return tuple(word[1:-1] if word[0] + word[-1] == "{}" else word for word in words)
+    names = [word[1:-1] if word[0] + word[-1] == "{}" else word for word in words]
+    return tuple((name, name if len(name) == 1 else "{" + name + "}") for name in names)
 
 
 def encode_macros(
-    names: Iterable[str], known: Callable[[str], str | None], configured: Mapping[str, str]
+    names: Iterable[Name], known: Callable[[str], str | None], configured: Mapping[str, str]
 ) -> bytes:
     """Names and values for the packet.
 
     known: the value of a name, None for none. configured: values of names that have none.
     """
-    parts: list[str] = []
-    for name in names:
-        value = known(name)
-        if value is None and (value := configured.get(name)) is None:
-            continue
-        parts += (name if len(name) == 1 else "{" + name + "}", value)
-    return strings(*parts)
+    found = (
+        (called, value)
+        for name, called in names
+        if (value := known(name)) is not None or (value := configured.get(name)) is not None
+    )
+    return strings(*chain.from_iterable(found))
 
 
 def parse_defaults(elements: Iterable[str]) -> dict[str, str]:
@@ -54,5 +58,5 @@ def parse_defaults(elements: Iterable[str]) -> dict[str, str]:
         name, equals, setting = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise ValueError(f"malformed milter_macro_defaults entry: {element}")
-        defaults[macro_names(name)[0]] = setting
+        defaults[macro_names(name)[0][0]] = setting
     return defaults

@@ -5,8 +5,8 @@ answer, and data. Strings end in NUL. Text of the mail system is str here; conte
 bytes.
 """
 
-import ipaddress
 import re
+import socket
 import struct
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, TypeAlias
@@ -44,6 +44,8 @@ __all__ = [
     "Steps",
     "TempFail",
     "connection",
+    "header_event",
+    "macro_packet",
     "negotiation",
     "packet",
     "parse_answer",
@@ -305,21 +307,41 @@ def packet(command: Command, data: bytes = b"") -> bytes:
     return b"%b%c%b" % (_LENGTH.pack(len(data) + 1), command, data)
 
 
-def strings(*values: str | bytes) -> bytes:
+def macro_packet(command: Command, macros: bytes) -> bytes:
+    """The macros that go with a command."""
+    return b"%b%c%c%b" % (_LENGTH.pack(len(macros) + 2), Command.MACRO, command, macros)
+
+
+def strings(*values: str) -> bytes:
     """NUL-terminated strings; what is behind a NUL within one of them is cut off."""
-    encoded = [v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in values]
-    return b"".join([value.partition(b"\0")[0] + b"\0" for value in encoded])
+    text = "\0".join((*values, ""))
+    if text.count("\0") != len(values):
+        text = "".join([value.partition("\0")[0] + "\0" for value in values])
+    return text.encode("utf-8", "surrogateescape")
+
+
+def header_event(name: bytes, value: bytes) -> bytes:
+    """A field of the header. value: with LF at its line ends."""
+    return b"%b\0%b\0" % (name, value.partition(b"\0")[0])
 
 
 def connection(name: str, address: str, port: str) -> bytes:
     """What a Milter is told with CONNECT: who the client is, and from where it comes."""
-    try:
-        version = ipaddress.ip_address(address).version
-    except ValueError:
-        return strings(name) + b"U"
+    family = _family(address)
+    if family == b"U":
+        return strings(name) + family
     number = int(port) if port.isdigit() and int(port) < 65536 else 0
-    family = b"4" if version == 4 else b"6"
     return strings(name) + family + number.to_bytes(2, "big") + strings(address)
+
+
+def _family(address: str) -> bytes:
+    for family, letter in ((socket.AF_INET, b"4"), (socket.AF_INET6, b"6")):
+        try:
+            socket.inet_pton(family, address.partition("%")[0])
+        except (OSError, UnicodeError):
+            continue
+        return letter
+    return b"U"
 
 
 class PacketReader:

@@ -6,6 +6,8 @@ Used for the tables tcp, socketmap and memcache, policy servers, Milters, and Do
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from typing import TypeAlias, TypeVar
 
 from libmail.net.introduction import unix_socket
 
-__all__ = ["Endpoint", "EndpointOpener", "FindAddresses", "parse_endpoint", "parse_host_port"]
+__all__ = ["Endpoint", "EndpointOpener", "FindAddresses", "is_connected", "parse_endpoint",
+           "parse_host_port"]  # fmt: skip
 
 FindAddresses: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host. Raises OSError."""
@@ -119,8 +122,32 @@ async def _connected(
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, address)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS and not is_connected(sock):
+            code = await _outcome(loop, sock)
+        if code and code != errno.EINPROGRESS:
+            raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def is_connected(sock: socket.SocketType) -> bool:
+    """Whether it is: on the same host, as soon as the call that connects returns."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+async def _outcome(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> int:
+    """The error with which an attempt to connect ends, 0 for none."""
+    writable = asyncio.Event()
+    loop.add_writer(sock, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(sock)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

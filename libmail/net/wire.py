@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from libmail.net.buffers import limit_window
+from libmail.net.endpoint import is_connected
 from libmail.net.introduction import introduced
 from libmail.net.poller import READ, WRITE, Poller
 from libmail.net.wakeup import Wakeup
@@ -181,7 +182,7 @@ class Wire:
         try:
             await self._wakeup
         except TimeoutError:
-            if _is_connected(self._socket):
+            if is_connected(self._socket):
                 return
             raise _timed_out() from None
         if self._error is not None and self._error.errno != errno.ECONNRESET:
@@ -433,14 +434,6 @@ class Wire:
 
 def _timed_out() -> TimeoutError:
     return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-
-
-def _is_connected(sock: socket.SocketType) -> bool:
-    try:
-        sock.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 async def _connect_with_help(fd: int, address: Address, code: int) -> None:

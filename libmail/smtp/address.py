@@ -135,6 +135,8 @@ def split_path(text: str) -> tuple[str, str]:
     end of the text, and what follows ">" without a blank belongs to it.
     """
     text = text.lstrip(_SPACE)
+    if (match := _SIMPLE.match(text)) is not None and match.end() == len(text):
+        return text, ""
     angle = text.startswith("<")
     depth = 0
     for token in _TOKEN.finditer(text):

@@ -11,8 +11,8 @@ import pytest
 
 from libmail.clients.milter import MilterLink, default_decision
 from libmail.log import LOG
-from libmail.milter.conversation import PASS, Act, Decision
-from libmail.milter.protocol import AddHeader, Command, Edit, Stage
+from libmail.milter.conversation import PASS, Act, Decision, Event
+from libmail.milter.protocol import AddHeader, Command, Edit, Stage, Steps
 from libmail.milter.settings import MilterSettings
 from libmail.smtp.reply import Reply
 from tests.unit.libmail.milter.test_protocol import wire
@@ -27,7 +27,6 @@ def warnings() -> list[str]:
 
 SETTINGS = MilterSettings("inet:h:1", 30, 30, 300, "tempfail", "6")
 TEMPFAIL = Decision(Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later"))
-NEGOTIATED = wire("O", struct.pack(">III", 6, 1, 0))
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -36,15 +35,15 @@ async def packet(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-async def linked(script: Script) -> tuple[MilterLink, asyncio.Task[None]]:
-    """An open link whose Milter follows the script after the negotiation."""
+async def linked(script: Script, steps: int = 0) -> tuple[MilterLink, asyncio.Task[None]]:
+    """An open link whose Milter negotiates Steps, and then follows the script."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
 
     async def milter() -> None:
         reader, writer = await asyncio.open_connection(sock=theirs)
         assert (await packet(reader))[:1] == b"O"
-        writer.write(NEGOTIATED)
+        writer.write(wire("O", struct.pack(">III", 6, 1, steps)))
         await script(reader, writer)
         writer.close()
         await writer.wait_closed()
@@ -148,6 +147,77 @@ async def _handed_over() -> None:
     other.close(goodbye=False)
     link.close(goodbye=False)
     await milter
+
+
+FIELDS: list[Event] = [(Command.HEADER, b"%d\0v\0" % n, b"i\0Q\0") for n in range(3)]
+REST: list[Event] = [
+    (Command.END_OF_HEADER, b"", None), (Command.BODY, b"a" * (1 << 16), None),
+    (Command.BODY, b"b" * (1 << 21), None),  # more than a socket takes at once
+]  # fmt: skip
+
+
+async def heard_by(answers: dict[int, bytes], steps: int = 0) -> tuple[list[bytes], Decision]:
+    """What a Milter hears of a message, and the decision. answers: to the n-th event; "c" else."""
+    heard: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (event := await packet(reader))[:1] not in (b"Q", b"A"):
+            heard.append(event[:2])
+            silent = event[:1] == b"D" or (event[:1] == b"L" and steps)
+            if not silent:
+                said = [one for one in heard if one[:1] != b"D"]
+                writer.write(answers.get(len(said), wire("c")))
+
+    link, milter = await linked(script, steps)
+    decision = await link.events([*FIELDS, *REST])
+    if decision is PASS:
+        decision = await link.event(Command.END_OF_BODY)
+    link.close()
+    await milter
+    return heard, decision
+
+
+WITH_MACROS = [b"DL", b"L0", b"DL", b"L1", b"DL", b"L2"]
+REJECTED = Decision(Act.REFUSE, Reply(550, "5.7.1", "Command rejected"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "steps", "heard", "decision"),
+    [
+        ({}, 0, [*WITH_MACROS, b"N", b"Ba", b"Bb", b"E"], PASS),
+        ({}, int(Steps.NO_REPLY_HEADER), [*WITH_MACROS, b"N", b"Ba", b"Bb", b"E"], PASS),
+        ({2: wire("p") + wire("c")}, 0, [*WITH_MACROS, b"N", b"Ba", b"Bb", b"E"], PASS),
+        ({2: wire("s")}, 0, [*WITH_MACROS[:4], b"N", b"Ba", b"Bb", b"E"], PASS),
+        ({5: wire("s")}, 0, [*WITH_MACROS, b"N", b"Ba", b"E"], PASS),
+        ({2: wire("a")}, 0, WITH_MACROS[:4], PASS),
+        ({3: wire("r")}, 0, WITH_MACROS, REJECTED),
+        ({6: wire("r")}, 0, [*WITH_MACROS, b"N", b"Ba", b"Bb"], REJECTED),
+    ],
+)
+def test_a_series(
+    answers: dict[int, bytes], steps: int, heard: list[bytes], decision: Decision
+) -> None:
+    assert asyncio.run(heard_by(answers, steps)) == (heard, decision)
+
+
+async def stops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for _ in FIELDS:
+        await packet(reader)
+        await packet(reader)
+        writer.write(wire("c"))
+    assert await packet(reader) == b"N"
+
+
+async def _stopping() -> None:
+    link, milter = await linked(stops)
+    assert await link.events([*FIELDS, *REST]) == TEMPFAIL
+    await milter
+
+
+def test_the_event_at_which_a_milter_stops_is_named(warnings: list[str]) -> None:
+    asyncio.run(_stopping())
+    text = "milter inet:h:1: can't read SMFIC_EOH reply packet header: Application error"
+    assert warnings == [f"warning: {text}"]
 
 
 @pytest.mark.parametrize(

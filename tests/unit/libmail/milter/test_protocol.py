@@ -167,4 +167,6 @@ def test_bad_negotiations(name: str, data: bytes) -> None:
 
 
 def test_strings_end_at_their_nul() -> None:
-    assert protocol.strings("a", b"b\0c", "\udcff") == b"a\0b\0\xff\0"
+    assert protocol.strings("a", "b\0c", "\udcff") == b"a\0b\0\xff\0"
+    assert protocol.strings() == b""
+    assert protocol.header_event(b"a", b"b\0c") == b"a\0b\0"

@@ -38,7 +38,9 @@ def test_mistakes(text: str) -> None:
 
 
 def test_macros() -> None:
-    assert macro_names("i, {mail_addr} j mail_host") == ("i", "mail_addr", "j", "mail_host")
+    assert macro_names("i, {mail_addr} j mail_host") == (
+        ("i", "i"), ("mail_addr", "{mail_addr}"), ("j", "j"), ("mail_host", "{mail_host}"),
+    )  # fmt: skip
     known = {"i": "QID", "mail_addr": "a@b"}
     names = macro_names("i {mail_addr} j v")
     assert encode_macros(names, known.get, {"j": "host", "i": "none"}) == (
