@@ -34,19 +34,19 @@ class Dialogue:
         self.core = SmtpServerCore(line_limit)
         self.request_limit: RequestLimit | None = None
         self._line_limit = line_limit
-        self._out: list[bytes] = []
+        self._out = b""
         self._turn = 0
         self._busy_since = 0.0
 
     def send(self, data: bytes) -> None:
         """Queue a reply; it is sent before we wait for the client again."""
-        self._out.append(data)
+        self._out += data
 
     def flush(self) -> None:
         """Send what was queued, in one piece."""
         if self._out:
-            self.channel.write(b"".join(self._out))
-            self._out.clear()
+            data, self._out = self._out, b""
+            self.channel.write(data)
 
     async def event(self, *, idle: bool) -> Event:
         """The next command or piece of content. idle: as for `Channel.read`.

@@ -114,7 +114,7 @@ class SmtpServerCore:
         """line_limit: octets of a command line, line_length_limit."""
         self._limit = line_limit
         self._newlines = newlines
-        self._buffer = b""
+        self._buffer = b""  # what was received; empty when all of it was handed out
         self._at = 0  # of _buffer; what is before was handed out
         self._mode = _Mode.COMMAND
         self._skipping = False  # the rest of a command line that is too long
@@ -128,7 +128,7 @@ class SmtpServerCore:
     @property
     def pending(self) -> bool:
         """Whether more was received than has become an event."""
-        return self._at < len(self._buffer)
+        return bool(self._buffer)
 
     def peek(self, size: int) -> bytes:
         """The beginning of what was received and has not become an event yet."""
@@ -155,7 +155,7 @@ class SmtpServerCore:
 
     def receive_data(self, data: bytes) -> None:
         """Take what was received."""
-        if self._at < len(self._buffer):
+        if self._buffer:
             data = self._buffer[self._at :] + data
         self._buffer, self._at = data, 0
 
@@ -183,9 +183,8 @@ class SmtpServerCore:
         self._skipping = False
 
     def next_event(self) -> Event | None:
-        """The next event, None: more has to be received; where all was used, none of it is kept."""
-        if self._at == len(self._buffer) and self._mode in _HUNGRY:
-            self._buffer, self._at = b"", 0
+        """The next event, None: more has to be received."""
+        if not self._buffer and self._mode in _HUNGRY:
             return None
         if self._mode is _Mode.COMMAND:
             return self._next_command()
@@ -207,10 +206,12 @@ class SmtpServerCore:
         if end < 0:
             if len(buffer) - start <= limit + 1:  # its last octet may be a carriage return
                 return None
-            self._at = len(buffer)
+            self._buffer, self._at = b"", 0
             self._skipping = True
             return Command(_until_nul(buffer[start : start + limit]), False, too_long=True)
         self._at = end + 1
+        if self._at == len(buffer):
+            self._buffer, self._at = b"", 0
         bare = end == start or buffer[end - 1] != 0x0D
         line = buffer[start : end if bare else end - 1]
         if len(line) > limit:
@@ -220,9 +221,15 @@ class SmtpServerCore:
     def _skip(self) -> bool:
         """Drop the rest of a line that was too long; False: its end is still to come."""
         end = self._buffer.find(b"\n", self._at)
-        self._at = end + 1 if end >= 0 else len(self._buffer)
+        self._hand_out(end + 1 if end >= 0 else len(self._buffer))
         self._skipping = end < 0
         return not self._skipping
+
+    def _hand_out(self, end: int) -> None:
+        """What is before was handed out, or is left out."""
+        self._at = end
+        if end == len(self._buffer):
+            self._buffer, self._at = b"", 0
 
     # content up to the final dot
 
@@ -239,7 +246,7 @@ class SmtpServerCore:
         if start >= 0:
             raw = buffer[:start]
             piece = self._content(raw, before, dotted=has_leading_dot(raw))
-            self._buffer, self._at = buffer, end
+            self._buffer = buffer[end:]
             if not piece:
                 self._mode = _Mode.COMMAND
                 return EndOfData(self._bare)
@@ -297,7 +304,7 @@ class SmtpServerCore:
         if not self.pending:
             return None
         raw = self._buffer[self._at : self._at + self._left]
-        self._at += len(raw)
+        self._hand_out(self._at + len(raw))
         self._left -= len(raw)
         raw = self._carry + raw
         self._carry = b""

@@ -152,10 +152,9 @@ def path_of(session: Session, text: str, verb: str, *, utf8: bool) -> tuple[str,
     UndeclaredUtf8.
     """
     params = session.server.params
-    allowed = utf8 or not params.strict_smtputf8 or not params.smtputf8_enable
     try:
         address, rest = parse_path(text, utf8=True, strict=params.strict_rfc821_envelopes)
-        if not allowed and not address.isascii():
+        if not (address.isascii() or utf8) and params.strict_smtputf8 and params.smtputf8_enable:
             if split_address(address)[1].isascii():
                 raise UndeclaredUtf8
             raise AddressSyntax(text)
@@ -315,8 +314,8 @@ async def address_problem(
     except ServiceUnavailable as err:
         LOG.warning(f"resolve {address}: {err}")
         return answer(Reply(451, "4.3.0", f"<{address}>: Temporary lookup failure"))
-    domain = split_address(address)[1]
-    if resolved.flags & _ERROR or not (utf8 or domain.isascii()):
+    known = utf8 or address.isascii() or split_address(address)[1].isascii()
+    if resolved.flags & _ERROR or not known:
         where = session.facts.where
         path = split_path(text)[0]
         LOG.warning(f"Illegal address syntax from {session.client} in {where} command: {path}")
