@@ -137,15 +137,11 @@ class AgentPool:
             if not self._assign(connection):
                 idle.append(connection)
                 return
-        self._grow()
+        if self._retry is None and (waiting := self._dispatch.waiting(_MOST_PENDING)):
+            self._grow(waiting)
 
-    def _grow(self) -> None:
+    def _grow(self, waiting: int) -> None:
         """Ask for more agents, the more the more are at work already."""
-        if self._retry is not None:
-            return
-        waiting = self._dispatch.waiting(_MOST_PENDING)
-        if not waiting:  # most often, so before all else
-            return
         most = min(waiting, 1 + self.busy)
         while self._pending < most and self._open():
             if self._sweeper is None:

@@ -157,16 +157,16 @@ class Assigner:
             routes.append(found)
             if recipient.notify & _SUCCESS:
                 message.traced = True
-        transports: dict[str, Transport] = {}
+        transports: dict[Transport, None] = {}  # in order
         for one, members in _grouped(routes):
             transport = self._deliveries.enqueue(message, one, members)
             if transport is not None:
-                transports[transport.name] = transport
+                transports[transport] = None
         if discarded:
             self._discard(message, discarded)
-        self._scheduler.added(message, transports.values())
+        self._scheduler.added(message, transports)
         self._check_done(message)  # now: it may be over when the first agent is asked
-        for transport in transports.values():
+        for transport in transports:
             self._deliveries.wake(transport)
 
     def _discard(self, message: Message, recipients: Sequence[Recipient]) -> None:

@@ -98,6 +98,8 @@ class Deliveries:
 
     def wake(self, transport: Transport) -> None:
         """There may be something to deliver over this transport."""
+        if not transport.ready:
+            return
         pool = self._pools.get(transport.name)
         if pool is None:
             pool = self._pools[transport.name] = self._new_pool(transport)
@@ -171,7 +173,8 @@ class Deliveries:
             self._reroute(self._scheduler.destination_failed(entry, reason, now), reason)
         if self._feedback_debug:
             self._log_feedback(entry)
-        self._arm_timer()
+        if self._scheduler.suspensions.timers:
+            self._arm_timer()
         self._check_done(message)
 
     def _crashed(self, entry: Entry, why: str) -> None:

@@ -98,14 +98,15 @@ class Intake:
     def take(self, found: Found) -> None:
         """Move a message into the active queue and get it going."""
         queue_id, rules = found.queue_id, self._rules
-        if queue_id in self._active or not self._store.activate(
-            queue_id, found.queue_name, keep_log=found.expire
-        ):
+        if queue_id in self._active:
+            return
+        path = self._store.activate(queue_id, found.queue_name, keep_log=found.expire)
+        if not path:
             return
         limit = max(rules.recipient_minimum, rules.recipient_limit - self._counts.recipients)
         now = self._clock()
         try:
-            read = self._store.read(queue_id, now, limit, announced=found.announced)
+            read = self._store.read(queue_id, path, now, limit, announced=found.announced)
         except FileNotFoundError:
             return
         except QueueFileCorrupt as err:

@@ -12,7 +12,8 @@ class Message:
 
     size: octets of content. queued: when it entered the active queue (of the epoch). flush: its
     destinations are tried even if they are dead or deferred on purpose. forced_expiry: it is to be
-    returned now. tflags: TraceFlag bits for its deliveries. next_offset: recipients behind this
+    returned now. tflags: TraceFlag bits for its deliveries. probe: it asks only whether its
+    recipient takes mail, for verify(8). next_offset: recipients behind this
     record are not in memory; 0 when all are. unread: at most how many. in_core: recipients in
     memory without outcome. open: entries that are not done, plus one while recipients are being
     resolved. deferred: some recipient will have to be tried again. traced: the trace log may have
@@ -38,9 +39,9 @@ class Message:
         self,
         queue_id: QueueId,
         envelope: Envelope,
-        *,
         size: int,
         arrival: float,
+        *,
         queued: float,
         tflags: int = 0,
     ) -> None:
@@ -50,9 +51,5 @@ class Message:
         self.arrival: Final = arrival
         self.queued: Final = queued
         self.tflags = tflags
+        self.probe: Final = tflags & _PROBE != 0
         self.refilled = queued  # when recipients were read last
-
-    @property
-    def probe(self) -> bool:
-        """Whether it asks only whether its recipient takes mail, for verify(8)."""
-        return self.tflags & _PROBE != 0

@@ -47,19 +47,15 @@ class QueueScan:
         self._clock = clock
         self._files: Iterator[os.DirEntry[str]] | None = None
         self._wanted = False
+        self.pending = False  # there is something left to look at
         self._ignore_times = self._flush = False
         self._next_ignore_times = self._next_flush = False
 
     def request(self, *, ignore_times: bool = False, flush: bool = False) -> None:
         """Scan, after the scan that is under way."""
-        self._wanted = True
+        self._wanted = self.pending = True
         self._next_ignore_times |= ignore_times
         self._next_flush |= flush
-
-    @property
-    def pending(self) -> bool:
-        """Whether there is something left to look at."""
-        return self._wanted or self._files is not None
 
     def next_found(self, budget: int) -> tuple[Found | None, int]:
         """The next file to take, and what is left of the budget (files to look at)."""
@@ -73,6 +69,7 @@ class QueueScan:
             entry = next(files, None)
             if entry is None:
                 self._files = None
+                self.pending = self._wanted
                 return None, budget
             found = self._examine(entry)
             if found is not None:

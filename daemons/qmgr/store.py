@@ -70,16 +70,15 @@ class Store:
                 self._forget_deferral(queue_id)
         return len(self._recovered)
 
-    def activate(self, queue_id: QueueId, queue_name: str, *, keep_log: bool = False) -> bool:
-        """incoming or deferred -> active. Returns whether the file was there.
+    def activate(self, queue_id: QueueId, queue_name: str, *, keep_log: bool = False) -> str:
+        """incoming or deferred -> active. Returns its path there, "" if there was no file.
 
         keep_log: what is known of an earlier try is what the sender will be told.
         """
-        if not self.move(queue_id, queue_name, "active"):
-            return False
-        if queue_name == "deferred" and not keep_log:
+        path = self._move(queue_id, queue_name, "active")
+        if path and queue_name == "deferred" and not keep_log:
             self._forget_deferral(queue_id)
-        return True
+        return path
 
     def _forget_deferral(self, queue_id: QueueId) -> None:
         """What an earlier try has left. If it stays, a report will tell of that try as well."""
@@ -99,22 +98,27 @@ class Store:
 
     def move(self, queue_id: QueueId, old: str, new: str) -> bool:
         """Rename; False if the file is not in `old`."""
+        return bool(self._move(queue_id, old, new))
+
+    def _move(self, queue_id: QueueId, old: str, new: str) -> str:
+        """The new path, or ""."""
         try:
-            self.directory.rename(queue_id, old, new)
+            return self.directory.rename(queue_id, old, new)
         except FileNotFoundError:
-            return False
+            return ""
         except OSError as err:
             LOG.warning(f"{queue_id}: rename from {old} to {new}: {err.strerror}")
-            return False
-        return True
+            return ""
 
-    def read(self, queue_id: QueueId, now: float, limit: int, *, announced: bool) -> Read:
+    def read(
+        self, queue_id: QueueId, path: str, now: float, limit: int, *, announced: bool
+    ) -> Read:
         """Read a file of the active queue, with at most `limit` recipients. It stays open.
 
-        announced: cleanup(8) told of it, so that no power failure can have spoiled it. Raises
-        OSError, QueueFileCorrupt, StillDelivering.
+        path: where it is. announced: cleanup(8) told of it, so that no power failure can have
+        spoiled it. Raises OSError, QueueFileCorrupt, StillDelivering.
         """
-        file = QueueFile(self.directory.path("active", queue_id), writable=True)
+        file = QueueFile(path, writable=True)
         try:
             if queue_id in self._recovered:
                 self._check_idle(queue_id, file)
@@ -128,10 +132,9 @@ class Store:
             raise
         self.files.keep(queue_id, file.fd, now)
         size, arrival = preamble.size, preamble.arrival
-        message = Message(queue_id, envelope, size=size, arrival=arrival, queued=now)
+        tflags = _trace_flags(envelope.flags) if envelope.flags & _TRACED else 0
+        message = Message(queue_id, envelope, size, arrival, queued=now, tflags=tflags)
         message.reusable = self.spare.possible and preamble.reusable
-        if envelope.flags & _TRACED:
-            message.tflags = _trace_flags(envelope.flags)
         if len(recipients) > limit:
             del recipients[limit:]
             _more_to_read(message, recipients, preamble.recipient_count - limit)

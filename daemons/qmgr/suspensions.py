@@ -26,7 +26,8 @@ class Suspensions:
         self._dead_limit: Final = dead_limit
         self._dead = 0  # destinations
         self._numbers = count(1)
-        self._timers: list[tuple[float, int, Destination | Transport]] = []
+        # Of what is to end some time: when, and of whom. A heap.
+        self.timers: Final[list[tuple[float, int, Destination | Transport]]] = []
 
     @staticmethod
     def reason(transport: Transport, name: str) -> str:
@@ -54,17 +55,17 @@ class Suspensions:
         self._wake_at(what.paused_until, what)
 
     def _wake_at(self, when: float, what: Destination | Transport) -> None:
-        heappush(self._timers, (when, next(self._numbers), what))
+        heappush(self.timers, (when, next(self._numbers), what))
 
     def next_wake(self) -> float | None:
         """When `expire` is to be called next."""
-        return self._timers[0][0] if self._timers else None
+        return self.timers[0][0] if self.timers else None
 
     def expire(self, now: float) -> set[Transport]:
         """End what was to last until now; returns the transports that may deliver again."""
         changed: set[Transport] = set()
-        while self._timers and self._timers[0][0] <= now:
-            what = heappop(self._timers)[2]
+        while self.timers and self.timers[0][0] <= now:
+            what = heappop(self.timers)[2]
             if 0 < what.dead_until <= now:
                 self.revive(what)
             if 0 < what.paused_until <= now:

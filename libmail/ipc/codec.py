@@ -183,25 +183,24 @@ class _Message(Generic[M]):
     def _flat(self, message: M) -> tuple[str, int]:
         """The text of a message with tuples, and how many NULs there have to be."""
         nuls = self.nuls
-        values = cast(tuple[object, ...], message)
+        values: list[tuple[object, ...] | str] = [*message]  # type: ignore[misc]  # it is a tuple
         for at, item in self.items.items():
-            elements = cast(tuple[object, ...], values[at])
+            elements = values[at]
             nuls += len(elements) * item.width
-            encoded = f"{len(elements)}\0{item.encode(elements)}"
-            values = (*values[:at], encoded, *values[at + 1 :])
-        return self.format % values, nuls
+            values[at] = f"{len(elements)}\0{item.encode(elements)}"
+        return self.format % tuple(values), nuls
 
     def decode(self, parts: list[str]) -> M:
         """parts: names and values by turns. Raises WireError."""
         end = self.scalars
-        values: list[object] = [*parts[3:end:2]]
-        if parts[2:end:2] != self.names or len(values) != len(self.names):
+        if parts[2:end:2] != self.names or len(parts) < end:
             raise self._mismatch(parts[2:])
+        values: list[object] = [*parts[3:end:2]]
         for at, convert in self.converters:
             values[at] = convert(values[at])
         if self.items:
             values += self._tuples(parts)
-        elif len(parts) != end:
+        elif len(parts) > end:
             raise self._mismatch(parts[2:])
         return self.make(self.cls, values)
 

@@ -182,7 +182,7 @@ class PostlogSink:
         """Send what waits."""
         waiting, self._waiting = self._waiting, []
         if waiting and not self._send(
-            encode_batch((stamp, f"{head}{text}") for stamp, _, head, text in waiting)
+            encode_batch([(stamp, f"{head}{text}") for stamp, _, head, text in waiting])
         ):
             for _, severity, head, text in waiting:
                 self._fallback(severity, head, text)

@@ -41,7 +41,7 @@ def _float(text: str) -> float:
 _HINTS: Final = get_type_hints(Envelope)
 _NAMES: Final = list(Envelope._fields)
 _READERS: Final[dict[type, Callable[[str], object]]] = {
-    int: KnownValues({"0": 0}, _integer).__getitem__,
+    int: KnownValues({str(number): number for number in range(1024)}, _integer).__getitem__,
     float: KnownValues({"0.0": 0.0}, _float).__getitem__,
 }
 _NUMBERS: Final = [

@@ -22,10 +22,11 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntFlag
+from functools import partial
 from operator import add
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from libmail.ipc.messages import Envelope, QueueId, Recipient
 from libmail.queue.checksum import content_checksum
@@ -94,6 +95,9 @@ class Extent(NamedTuple):
         return self.offset + self.length
 
 
+_extent: Final = cast(Callable[[Iterable[int]], Extent], partial(tuple.__new__, Extent))
+
+
 class Preamble(NamedTuple):
     """The fixed-size record that describes a queue file.
 
@@ -150,7 +154,7 @@ class Preamble(NamedTuple):
             raise QueueFileCorrupt("envelope too large")
         if not 0 <= arrival < _LATEST:  # in maildrop a user has written it
             raise QueueFileCorrupt("bad arrival time")
-        header, body, attributes, recipients = map(Extent, offsets, lengths)
+        header, body, attributes, recipients = map(_extent, zip(offsets, lengths, strict=True))
         return cls(flags, header, body, attributes, recipients, arrival, count, checksum)
 
 

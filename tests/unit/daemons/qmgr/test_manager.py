@@ -683,10 +683,10 @@ def test_a_message_that_cannot_leave_active_is_tried_again(monkeypatch: pytest.M
         rename = DIRECTORY.rename
         broken = True
 
-        def limited(queue_id: QueueId, old: str, new: str) -> None:
+        def limited(queue_id: QueueId, old: str, new: str) -> str:
             if broken and new == "deferred":
                 raise PermissionError(13, "Permission denied")
-            rename(queue_id, old, new)
+            return rename(queue_id, old, new)
 
         monkeypatch.setattr(type(DIRECTORY), "rename", lambda _, *about: limited(*about))
         queue_id = put("incoming", ["a@smtp.test"])
