@@ -15,14 +15,34 @@ from libmail.net.wire import Wire
 from libmail.queue.file import ContentFlag, QueueFile
 from libmail.smtp.client import BODY, END_OF_DATA
 
-__all__ = ["PIECE", "Content", "Edit", "LineBreaker", "stuff_dots"]
+__all__ = [
+    "PIECE",
+    "USUAL_LIMIT",
+    "Content",
+    "Edit",
+    "LineBreaker",
+    "ended",
+    "goes_as_queued",
+    "stuff_dots",
+]
 
 _DOT: Final = b".\r\n"
 PIECE: Final = 1 << 18  # octets of the body that are read at a time
-_USUAL_LIMIT: Final = 998
+USUAL_LIMIT: Final = 998  # octets of a line, from which on there are LONG_LINES
 _AT_ONCE: Final = 1 << 14  # octets that are converted at once
 _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
 _DOT_LINES: Final = int(ContentFlag.DOT_LINES)
+_TO_EDIT: Final = _LONG_LINES | _DOT_LINES
+
+
+def goes_as_queued(file: QueueFile) -> bool:
+    """Whether no line of the file has to be changed, with a limit that is not below the usual."""
+    return not file.preamble.flags & _TO_EDIT
+
+
+def ended(content: bytes) -> bytes:
+    """Content with the end of data behind it, on a line of its own."""
+    return content + (_DOT if content.endswith(b"\n") else b"\r\n" + _DOT)
 
 
 def stuff_dots(lines: bytes) -> bytes:
@@ -115,7 +135,7 @@ class Content:
         # The flags tell of what is in the file only.
         other = convert is not None or checks is not None or _needs_edits(header, line_limit)
         # LONG_LINES tells of lines beyond the default limit only.
-        long_lines = flags & _LONG_LINES or line_limit < _USUAL_LIMIT
+        long_lines = flags & _LONG_LINES or line_limit < USUAL_LIMIT
         self._breaker: LineBreaker | None = None
         if line_limit and (long_lines or other):
             self._breaker = LineBreaker(line_limit)
@@ -133,8 +153,7 @@ class Content:
             data = self._prefix + small if self._prefix else small
             for edit in self._edits:
                 data = edit(data)
-            end = _DOT if data.endswith(b"\n") else b"\r\n" + _DOT
-            await wire.send_all(data + end + after, BODY)
+            await wire.send_all(ended(data) + after, BODY)
             return
         wire.send_at_once()
         if self._edits or self._convert is not None:

@@ -314,11 +314,15 @@ class Conversation:
             early = await wire.received_reply()
             if early is not None:
                 raise _Interrupted(early)
-        content = await self._mail.outgoing.content(self._ledger.left, session.extensions)
+        content = None if session.pix else self._mail.outgoing.as_queued(session.extensions)
         try:
-            await content.send(wire, after, pause=self._pause_before_dot())
+            if content is not None:
+                broken = False
+                await wire.send_all(content + after, BODY)
+            else:
+                broken = await self._send_edited(after)
             note_sent(wire, b".\r\n" + after)
-            if content.broken:
+            if broken:
                 limit, queue_id = self._params.smtp_line_length_limit, self._request.queue_id
                 LOG.info(f"{queue_id}: breaking line > {limit} bytes with <CR><LF>SPACE")
         except Lost as error:
@@ -327,10 +331,14 @@ class Conversation:
                 raise _Interrupted(reply) from None
             raise
 
-    def _pause_before_dot(self) -> float:
-        if DELAY_DOT not in self._session.pix:
-            return 0.0
-        return self._params.smtp_pix_workaround_delay_time
+    async def _send_edited(self, after: bytes) -> bool:
+        """Send content that is large, or may have to be changed. Returns whether lines were
+        broken."""
+        session, params = self._session, self._params
+        content = await self._mail.outgoing.content(self._ledger.left, session.extensions)
+        pause = params.smtp_pix_workaround_delay_time if DELAY_DOT in session.pix else 0.0
+        await content.send(session.wire, after, pause=pause)
+        return content.broken
 
     def _is_stale(self, transaction: Transaction, failure: Failure | None) -> bool:
         """Whether a cached session turned out to be unusable, whatever the server is like."""

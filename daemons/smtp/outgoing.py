@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from daemons.smtp.checks import ContentChecks
-from daemons.smtp.content import Content
+from daemons.smtp.content import Content, ended, goes_as_queued
 from daemons.smtp.failure import Failure, NamedServer
 from daemons.smtp.generic import GenericMaps
 from daemons.smtp.settings import Flags, Settings
@@ -57,6 +57,7 @@ class Outgoing:
         self._header = header
         self._checks = checks
         self._generic = generic
+        self._changes = settings.changes_content or header is not None or checks is not None
 
     def obstacle(self, server: NamedServer, offered: Extensions) -> Failure | None:
         """Why the message cannot be sent to this server; None if it can."""
@@ -82,7 +83,7 @@ class Outgoing:
         if not request.envelope_flags & _SMTPUTF8:
             return False
         return (
-            bool(int(self._delivery.file.preamble.flags) & _EIGHTBIT_HEADER)
+            bool(self._delivery.file.preamble.flags & _EIGHTBIT_HEADER)
             or not request.sender.isascii()
             or any(not recipient.address.isascii() for recipient in request.recipients)
         )
@@ -155,18 +156,31 @@ class Outgoing:
             for recipient in recipients
         ]
 
+    def as_queued(self, offered: Extensions) -> bytes | None:
+        """All of the content and its end, if it is small and goes out as it is in the file.
+
+        Else None: see `content`.
+        """
+        file = self._delivery.file
+        if self._changes or not goes_as_queued(file) or self._converts(offered):
+            return None
+        content = file.small_content()
+        return None if content is None else ended(content)
+
+    def _converts(self, offered: Extensions) -> bool:
+        """Whether 7-bit content is made of it."""
+        if offered.eightbit or self._settings.params.disable_mime_output_conversion:
+            return False
+        return bool(
+            self._delivery.file.preamble.flags & (_EIGHTBIT_BODY | _MIME_CONTENT)
+            or self._delivery.request.envelope_flags & _EIGHTBIT
+        )
+
     async def content(self, recipients: Sequence[Recipient], offered: Extensions) -> Content:
         """What follows DATA. Raises LocalTrouble."""
         file = self._delivery.file
-        flags = int(file.preamble.flags)
         convert = None
-        declared = (
-            flags & (_EIGHTBIT_BODY | _MIME_CONTENT)
-            or self._delivery.request.envelope_flags & _EIGHTBIT
-        )
-        if declared and not (
-            offered.eightbit or self._settings.params.disable_mime_output_conversion
-        ):
+        if self._converts(offered):
             convert = Downgrade(MimeSplitter(self._settings.mime_limits))
         header, checks = self._header, None
         if self._checks is not None and self._generic is not None:

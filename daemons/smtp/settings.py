@@ -3,8 +3,10 @@
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Final, NamedTuple
 
+from daemons.smtp.content import USUAL_LIMIT
 from libmail.config import Config
 from libmail.config.interfaces import own_interfaces
 from libmail.log import Fatal
@@ -123,7 +125,7 @@ class Flags(NamedTuple):
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """params: of the program that runs. limits: seconds for each phase, 0 for none. sources: the
     addresses to connect from, by address family, where that is not left to the system."""
@@ -133,6 +135,12 @@ class Settings:
     flags: Flags
     limits: Mapping[Phase, float]
     sources: Mapping[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def changes_content(self) -> bool:
+        """Whether content may need a look although it is fit for SMTP: for header lines to put in
+        front, and for a limit of its lines."""
+        return self.flags != Flags() or 0 < self.params.smtp_line_length_limit < USUAL_LIMIT
 
     @property
     def mime_limits(self) -> MimeLimits:

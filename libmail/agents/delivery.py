@@ -54,6 +54,7 @@ _SUCCESS: Final = int(DsnNotify.SUCCESS)
 _DELAY: Final = int(DsnNotify.DELAY)
 _CLEARED: Final = int(TraceFlag.DELAY_CLEARED)
 _RECORD: Final = int(TraceFlag.RECORD)
+_NO_RESULT: Final = "delivery agent gave no result"
 _USUAL_TEXT: Final = 4096  # characters of words that need no look at their length
 _PROBE: Final = int(TraceFlag.MTA_VERIFY)
 _VERIFY: Final = int(TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY)
@@ -444,33 +445,30 @@ async def _filtered(outcome: Outcome, status_filter: StatusFilter) -> Outcome:
 Agent = Callable[[Delivery], Awaitable[None]]
 
 
-async def _work(agent: Agent, delivery: Delivery) -> None:
-    """Run the agent; whatever it leaves without an outcome is deferred."""
-    try:
-        await agent(delivery)
-    except (OSError, QueueFileCorrupt, ServiceUnavailable) as err:
-        LOG.warning(f"{delivery.request.queue_id}: {err}")
-        reason = f"delivery failed: {getattr(err, 'strerror', None) or err}"
-    else:
-        reason = "delivery agent gave no result"
-    left = delivery.unfinished
-    if left:
-        await delivery.finish_all(left, Deferred(dsn="4.3.0", reason=reason, relay="none"))
-
-
 async def _deliver(
     agent: Agent, services: DeliveryServices, request: DeliverRequest, fd: int
 ) -> DeliverReply:
-    """fd: the queue file, which is closed; its lock tells a restarted qmgr(8) of the delivery."""
+    """Run the agent; whatever it leaves without an outcome is deferred.
+
+    fd: the queue file, which is closed; its lock tells a restarted qmgr(8) of the delivery.
+    """
     try:
         file = QueueFile(request.queue_id, fd=fd)
     except (OSError, QueueFileCorrupt) as err:
         LOG.warning(f"{request.queue_id}: read queue file: {err}")
         return DeliverReply(True, "", "")
-    with file:
-        delivery = Delivery(request, file, services, time.time())
-        await _work(agent, delivery)
+    delivery, reason = Delivery(request, file, services, time.time()), _NO_RESULT
+    try:
+        try:
+            await agent(delivery)
+        except (OSError, QueueFileCorrupt, ServiceUnavailable) as err:
+            LOG.warning(f"{request.queue_id}: {err}")
+            reason = f"delivery failed: {getattr(err, 'strerror', None) or err}"
+        if left := delivery.unfinished:
+            await delivery.finish_all(left, Deferred(dsn="4.3.0", reason=reason, relay="none"))
         return delivery.reply()
+    finally:
+        file.close()
 
 
 def delivery_handlers(runtime: Runtime, agent: Agent, services: DeliveryServices) -> Handlers:

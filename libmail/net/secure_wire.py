@@ -5,7 +5,7 @@ interleaved. A file is read and encrypted in pieces, where a plain wire uses sen
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Final, Protocol
 
 from libmail.net.poller import Poller
@@ -136,12 +136,13 @@ class SecureWire(Wire):
         """See Wire."""
         super().send(data if self._layer is None else self._layer.protect(data))
 
-    async def send_all(self, data: bytes, phase: Phase) -> None:
+    def send_all(self, data: bytes, phase: Phase) -> Coroutine[object, object, None]:
         """See Wire."""
-        layer = self._layer
-        if layer is None:
-            await super().send_all(data, phase)
-            return
+        if self._layer is None:
+            return super().send_all(data, phase)
+        return self._send_protected(data, phase, self._layer)
+
+    async def _send_protected(self, data: bytes, phase: Phase, layer: Layer) -> None:
         for at in range(0, len(data), _PIECE):
             super().send(layer.protect(data[at : at + _PIECE]))
             while self._out:

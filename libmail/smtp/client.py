@@ -200,8 +200,9 @@ class ReplyReader:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the server."""
-        rest = self._buffer[self._at :]
-        self._buffer, self._at = rest + data if rest else data, 0
+        if self._at < len(self._buffer):
+            data = self._buffer[self._at :] + data
+        self._buffer, self._at = data, 0
 
     def group(self, codes: tuple[int, ...]) -> Sequence[ServerReply]:
         """Replies with these codes, if just they were received; else nothing is given out."""
@@ -354,6 +355,18 @@ _CONTENT_NEXT: Final = Next.CONTENT
 _NOTHING_NEXT: Final = Next.NOTHING
 
 
+@lru_cache(512)
+def _course(
+    before: tuple[Phase, ...], recipients: int, *, reset: bool, data: bool
+) -> tuple[tuple[Phase, ...], tuple[int, ...], int]:
+    """The phases of a transaction; the codes after which content follows, () where there is to be
+    none; and the place of the first recipient."""
+    opening = ((RSET,) if reset else ()) + before + (MAIL,)
+    phases = opening + (RCPT,) * recipients + ((DATA,) if data else ())
+    hoped = (250,) * (len(phases) - 1) + (354,) if data else ()
+    return phases, hoped, len(opening)
+
+
 class Transaction:
     """One message to one server: RSET, XFORWARD (if asked for), MAIL, RCPT..., DATA, end of data.
 
@@ -398,24 +411,22 @@ class Transaction:
 
         before: what is said before MAIL. data: False for an address probe that ends after RCPT.
         """
-        phases, commands = ([RSET], [b"RSET\r\n"]) if reset else ([], [])
-        for phase, command in before:
-            phases.append(phase)
-            commands.append(command)
-        self._first_rcpt = first = len(phases) + 1
         number = len(recipients)
-        self._phases = phases = [*phases, MAIL, *[RCPT] * number]
-        self._commands = commands = [*commands, mail, *recipients]
-        self.hoped: tuple[int, ...] = ()
+        self._commands = commands = [mail, *recipients]
+        first: tuple[Phase, ...] = ()
+        if before:
+            commands[:0] = [command for _, command in before]
+            first = tuple([phase for phase, _ in before])
+        if reset:
+            commands.insert(0, b"RSET\r\n")
         if data:
-            phases.append(DATA)
             commands.append(b"DATA\r\n")
-            if pipelining:
-                self.hoped = (250,) * (first + number) + (354,)
+        self._phases, hoped, self._first_rcpt = _course(first, number, reset=reset, data=data)
+        self.hoped = hoped if pipelining else ()
         self._pipelining = pipelining
         self._lmtp = lmtp
         self._used = reset
-        self.phase = phases[0]
+        self.phase = self._phases[0]
         self.rcpt: list[ServerReply | None] = [None] * number
         self.final: list[ServerReply] = []
 
