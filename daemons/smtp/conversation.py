@@ -265,11 +265,6 @@ class Conversation:
         data."""
         session = self._session
         try:
-            if transaction.hoped:
-                session.wire.send(transaction.output())
-                replies = await session.wire.group(transaction.phase, transaction.hoped)
-                if replies:
-                    transaction.receive_hoped(replies)
             await self._converse(transaction, after)
         except Lost as error:
             session.wire.close()
@@ -286,12 +281,16 @@ class Conversation:
         return None
 
     async def _converse(self, transaction: Transaction, after: bytes) -> None:
-        """What is left of a transaction. Raises Lost, LocalTrouble, _Interrupted."""
+        """Raises Lost, LocalTrouble, _Interrupted."""
         session, wire, queue_id = self._session, self._session.wire, self._request.queue_id
         while True:
             if transaction.unsent and (commands := transaction.output()):
                 wire.send(commands)
             if transaction.next is _REPLY:
+                hoped = transaction.hoped
+                if hoped and (replies := await wire.group(transaction.phase, hoped)):
+                    transaction.receive_hoped(replies)
+                    continue
                 phase = transaction.phase
                 reply = await session.reply(phase, queue_id)
                 transaction.receive(reply)

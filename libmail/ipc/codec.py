@@ -138,6 +138,10 @@ class _Item:
             return tuple(texts)
         values: list[object] = [*texts]
         width = self.width
+        if len(texts) == width:  # most often there is one
+            for at, convert in self._converters:
+                values[at] = convert(values[at])
+            return (self._make(values),)
         for at, convert in self._converters:
             values[at::width] = map(convert, texts[at::width])
         return tuple(map(self._make, zip(*[iter(values)] * width, strict=True)))
@@ -218,7 +222,7 @@ class _Message(Generic[M]):
         for number, item in self.items.items():
             if at + 1 >= len(parts) or parts[at] != self.fields[number]:
                 raise self._mismatch(parts[at : at + 2])
-            end = at + 2 + _integer(parts[at + 1]) * item.width
+            end = at + 2 + cast(int, _INTEGERS[parts[at + 1]]) * item.width
             if not at + 2 <= end <= len(parts):
                 raise WireError(f"{self.name}: {self.fields[number]}: wrong number of elements")
             values.append(item.decode(parts[at + 2 : end]))

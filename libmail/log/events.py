@@ -32,9 +32,9 @@ def seconds_text(seconds: float) -> str:
     There are at most as many decimals as delay_logging_resolution_limit says.
     """
     digits = LOG.delay_digits
-    if digits == _USUAL_DIGITS and seconds < 10:  # five times for each delivery
-        if seconds < 0.005:
-            return "0"
+    if seconds < 0.005 and digits == _USUAL_DIGITS:  # five times for each delivery
+        return "0"
+    if seconds < 10 and digits == _USUAL_DIGITS:
         return f"{seconds:.2g}" if seconds >= 0.1 else f"{seconds:.2f}".rstrip("0")
     if seconds >= 10:
         return f"{seconds:.0f}"
@@ -70,7 +70,7 @@ class DeliveryStatus(NamedTuple):
         orig = f", orig_to=<{LOG.address(self.orig_rcpt)}>" if self.orig_rcpt else ""
         use = f", conn_use={self.conn_use}" if self.conn_use > 1 else ""
         tls = f", tls={self.tls}" if self.tls else ""
-        delays = "/".join([seconds_text(delay) for delay in self.delays])
+        delays = "/".join(map(seconds_text, self.delays))
         return (
             f"{self.queue_id}: to=<{LOG.address(self.recipient)}>{orig}, relay={self.relay}{use},"
             f" delay={seconds_text(self.delay)}, delays={delays}{tls}, dsn={self.dsn},"

@@ -211,22 +211,21 @@ class Connection(asyncio.Protocol):
         a client that does not take its answers.
         """
         while True:
+            if self._turn >= _TURN:
+                await self._give_way()
+            if not self._units:
+                self._unread = 0
+                error = self._error or self._unframer.error
+                if error is not None:
+                    self._error = error
+                    self.close()
+                    raise error
+                if self._paused_reading:
+                    self._resume_reading()
+                await self._wakeup
             unit = self.received()
             if unit is not None:
                 return unit
-            if self._turn >= _TURN:
-                await self._give_way()
-            if self._units:
-                continue
-            self._unread = 0
-            error = self._error or self._unframer.error
-            if error is not None:
-                self._error = error
-                self.close()
-                raise error
-            if self._paused_reading:
-                self._resume_reading()
-            await self._wakeup
 
     async def _give_way(self) -> None:
         self._turn = 0

@@ -209,8 +209,13 @@ class ReplyReader:
         data = self._buffer
         if self._at or self._lines or len(data) > MAX_LINE:
             return ()
-        found, replies = _group(data)
-        if found != codes:
+        if len(codes) > 1:
+            found, replies = _group(data)
+            if found != codes:
+                return ()
+        elif _WHOLE_REPLY.fullmatch(data) and (reply := _whole(data)).code == codes[0]:
+            replies = (reply,)
+        else:
             return ()
         self._buffer = b""
         return replies
@@ -380,8 +385,8 @@ class Transaction:
     reply to RSET. closing: the server has said that it is about to hang up. confused: a reply was
     none that the command can have (2xx to DATA, 3xx to another): it may be that to another one, and
     ends the transaction in a session that was used before. phase: what a missing reply would be a
-    reply to. unsent: there are commands for `output` yet. hoped: the codes of the replies after
-    which the content follows, where all commands are sent at once.
+    reply to. unsent: there are commands for `output` yet. hoped: the codes of the replies to all
+    that was sent, if it goes as it should; () where it does not, or commands go one by one.
     """
 
     # What most transactions leave as it is, is the class's.
@@ -445,7 +450,10 @@ class Transaction:
         return commands[sent]
 
     def receive_hoped(self, replies: Sequence[ServerReply]) -> None:
-        """Take the replies to all commands, with the codes in `hoped`."""
+        """Take the replies with the codes in `hoped`."""
+        if self.phase is END_OF_DATA:
+            self.final, self.next = [*replies], _NOTHING_NEXT
+            return
         if self._used:
             self.probe = replies[0]
         self.rcpt = [*replies[self._first_rcpt : -1]]
@@ -454,7 +462,7 @@ class Transaction:
 
     def receive(self, reply: ServerReply) -> None:
         """Take the reply to the command that `phase` tells."""
-        phase = self.phase
+        phase, self.hoped = self.phase, ()
         if phase is END_OF_DATA:
             self._receive_final(reply)
         else:
@@ -519,6 +527,7 @@ class Transaction:
             self.next = Next.RESET
         else:
             self.next = _REPLY_NEXT
+            self.hoped = (250,) * (self._accepted if self._lmtp else min(self._accepted, 1))
 
     def _receive_final(self, reply: ServerReply) -> None:
         if self._accepted:

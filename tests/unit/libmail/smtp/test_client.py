@@ -157,6 +157,24 @@ def test_a_group_of_replies(data: bytes, want: list[str]) -> None:
         assert [reply for reply in rest if reply is not None] == read([data])
 
 
+@pytest.mark.parametrize(
+    ("data", "want"),
+    [
+        (b"250 a\r\n", ["250 a"]),
+        (b"250-a\r\n250 b\r\n", ["250-a 250 b"]),
+        (b"451 a\r\n", []),
+        (b"250 a\r\n250 b\r\n", []),
+        (b"250 a\r\n2", []),
+        (b"250-a\r\n", []),
+    ],
+)
+def test_a_group_of_one(data: bytes, want: list[str]) -> None:
+    reader = ReplyReader()
+    reader.receive_data(data)
+    assert [reply.text for reply in reader.group((250,))] == want
+    assert reader.pending is not bool(want)
+
+
 def test_a_group_is_not_cut_out_of_what_came() -> None:
     reader = ReplyReader()
     reader.receive_data(b"250 a\r\n250 b\r\n354 c\r\n")
@@ -348,14 +366,44 @@ def test_hoped_replies_at_once_are_as_each_by_itself(
     def make() -> Transaction:
         return Transaction(b"M\r\n", R, pipelining=True, lmtp=lmtp, before=before, reset=reset)
 
+    def hoped(transaction: Transaction) -> list[ServerReply]:
+        codes = enumerate(transaction.hoped)
+        return [ServerReply(code, "2.0.0", (f"{code} {number}",)) for number, code in codes]
+
     one, other = make(), make()
     assert one.output() == other.output()
-    replies = [ServerReply(code, "2.0.0", (f"{code} {n}",)) for n, code in enumerate(one.hoped)]
-    one.receive_hoped(replies)
-    for reply in replies:
-        other.receive(reply)
-    assert vars(one) == vars(other)
-    assert (one.next, one.rcpt) == (Next.CONTENT, replies[-3:-1])
+    for last in (Next.CONTENT, Next.NOTHING):
+        replies = hoped(one)
+        one.receive_hoped(replies)
+        for reply in replies:
+            other.receive(reply)
+        assert {**vars(one), "hoped": ()} == vars(other)
+        assert one.next is last
+        if last is Next.CONTENT:
+            assert one.rcpt == replies[-3:-1]
+            one.content_sent()
+            other.content_sent()
+    assert len(one.final) == (2 if lmtp else 1)
+
+
+def test_what_was_not_hoped_for() -> None:
+    transaction = Transaction(b"M\r\n", R, pipelining=True)
+    transaction.output()
+    for reply in (OK, NO, OK):
+        transaction.receive(reply)
+        assert transaction.hoped == ()
+    transaction.receive(GO)
+    transaction.content_sent()
+    assert transaction.hoped == (250,)
+
+
+def test_nobody_is_accepted() -> None:
+    transaction = Transaction(b"M\r\n", R, pipelining=True)
+    transaction.output()
+    for reply in (OK, NO, NO, GO):
+        transaction.receive(reply)
+    transaction.content_sent()
+    assert transaction.hoped == ()
 
 
 @pytest.mark.parametrize("options", [{"pipelining": False}, {"pipelining": True, "data": False}])
