@@ -29,7 +29,6 @@ from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, maildir_content, mbox_content
 from libmail.mailbox.maildir import MaildirWriter, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
-from libmail.mailbox.turns import Turns
 from libmail.privileges import Actor, Identity
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.service.workers import Job, Workers
@@ -108,9 +107,9 @@ class MailboxDelivery:
 
     def __init__(self, prepared: Prepared) -> None:
         self._workers = Workers.acting()
-        self._turns = Turns()
         self._params = prepared.params
         self._prepared = prepared
+        self._only_owner = self._constant_owner()
         self._maildirs = MaildirWriter(prepared.params.myhostname)
         self._locking = MboxLocking(
             prepared.params.virtual_mailbox_lock,
@@ -135,7 +134,9 @@ class MailboxDelivery:
                     dsn="5.1.1", reason=f'unknown user: "{recipient.address}"', relay=_RELAY
                 )
             base = self._base()
-            owner = await self._owner(address, recipient.address)
+            owner = self._only_owner
+            if owner is None or not address.isascii():
+                owner = await self._owner(address, recipient.address)
         except TableRetry as err:
             LOG.warning(f"{delivery.request.queue_id}: {err}")
             return Deferred(dsn="4.3.5", reason="mail system configuration error", relay=_RELAY)
@@ -160,6 +161,13 @@ class MailboxDelivery:
         problem = "do not specify relative pathname"
         raise ConfigurationProblem(f"{problem}: virtual_mailbox_base = {base}")
 
+    def _constant_owner(self) -> Identity | None:
+        """The owner of all mailboxes, where main.cf says it without a table."""
+        uid, gid = self._prepared.uids.constant, self._prepared.gids.constant
+        if uid and gid and _is_id(uid, self._params.virtual_minimum_uid) and _is_id(gid, 1):
+            return _identity(int(uid), int(gid))
+        return None
+
     async def _owner(self, address: str, shown: str) -> Identity:
         """Whom to act as. Raises ConfigurationProblem, TableRetry."""
         numbers = []
@@ -170,23 +178,22 @@ class MailboxDelivery:
             found = await maps.find_address(address, self._params.recipient_delimiter)
             if found is None:
                 raise ConfigurationProblem(f"recipient {shown}: not found in {title}")
-            value = found.value
-            if not _is_id(value) or int(value) < least:
-                kind = title[8:11]
-                raise ConfigurationProblem(f"recipient {shown}: bad {kind} {value} in {title}")
-            numbers.append(int(value))
-        uid, gid = numbers
-        return Identity(f"uid {uid}", uid, gid, (gid,))
+            if not _is_id(found.value, least):
+                problem = f"bad {title[8:11]} {found.value} in {title}"
+                raise ConfigurationProblem(f"recipient {shown}: {problem}")
+            numbers.append(int(found.value))
+        return _identity(*numbers)
 
     async def _write(
         self, delivery: Delivery, recipient: Recipient, path: str, owner: Identity
     ) -> Outcome:
         original = recipient.orig_rcpt if self._params.enable_original_recipient else ""
         sender = header_address(delivery.request.sender)
+        shown = header_address(recipient.address)
         headers = delivery_headers(
             sender=sender,
-            orig_rcpt=header_address(original),
-            delivered_to=header_address(recipient.address),
+            orig_rcpt=shown if original == recipient.address else header_address(original),
+            delivered_to=shown,
         )
         maildir = path.endswith("/")
         try:
@@ -205,7 +212,7 @@ class MailboxDelivery:
 
         return self._workers.act(work)
 
-    async def _append(self, path: str, pieces: Iterator[bytes], owner: Identity) -> None:
+    def _append(self, path: str, pieces: Iterator[bytes], owner: Identity) -> Job[None]:
         params = self._params
 
         def work(actor: Actor) -> None:
@@ -218,11 +225,7 @@ class MailboxDelivery:
                 owner=owner.uid if params.strict_mailbox_ownership else None,
             )
 
-        await self._turns.take(path)
-        try:
-            await self._workers.act(work)
-        finally:
-            self._turns.leave(path)
+        return self._workers.act(work, lane=path)
 
     @staticmethod
     def _failure(err: OSError, path: str, owner: Identity, *, maildir: bool) -> Outcome:
@@ -240,10 +243,14 @@ class MailboxDelivery:
         return Deferred(dsn="4.2.0", reason=reason, relay=_RELAY)
 
 
-def _is_id(value: str) -> bool:
-    """Whether it is a number that a user or group can have."""
+def _is_id(value: str, least: int) -> bool:
+    """Whether it is a number that a user or group can have, and not less than `least`."""
     usual = value.isascii() and value.isdigit() and len(value) <= _DIGITS
-    return usual and int(value) <= _MAX_ID
+    return usual and least <= int(value) <= _MAX_ID
+
+
+def _identity(uid: int, gid: int) -> Identity:
+    return Identity(f"uid {uid}", uid, gid, (gid,))
 
 
 async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:

@@ -132,9 +132,9 @@ class Actor:
         can be no user of these numbers: the kernel would leave an id as it is for 2**32 - 1, and
         take 2**32 for 0.
         """
-        if user == self._now:
+        own, now = self._own, self._now
+        if user is now or (now is not own and user == now):
             return
-        own = self._own
         if user.uid == own.uid:
             self.restore()
             return
@@ -143,7 +143,7 @@ class Actor:
         if not (0 <= user.uid < _NO_ID and 0 <= user.gid < _NO_ID):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         try:
-            if self._now is not own:
+            if now is not own:
                 _set_user(own.uid)
             _set_groups(user.groups)
             _set_group(user.gid)

@@ -17,7 +17,6 @@ from daemons.local.recipient import RecipientDelivery
 from libmail.agents.delivery import Delivery, DeliveryServices, delivery_handlers
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
-from libmail.mailbox.turns import Turns
 from libmail.message.delivered_to import earlier_recipients
 from libmail.service.pool import ServicePool
 from libmail.service.skeleton import Handlers, Runtime, Service
@@ -37,7 +36,6 @@ async def _start(settings: Settings, runtime: Runtime) -> Handlers:
             timeout=params.ipc_timeout,
         ),
         Workers.acting(),
-        Turns(),
     )
 
     async def agent(delivery: Delivery) -> None:

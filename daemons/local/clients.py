@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.rewrite import RewriteClient
-from libmail.mailbox.turns import Turns
 from libmail.service.workers import Workers
 
 __all__ = ["Clients"]
@@ -12,9 +11,8 @@ __all__ = ["Clients"]
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """turns: at files that messages are appended to, by user name or path."""
+    """workers: their lanes are files that messages are appended to, by user name or path."""
 
     rewrite: RewriteClient
     cleanup: CleanupClient
     workers: Workers
-    turns: Turns

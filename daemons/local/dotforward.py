@@ -21,7 +21,7 @@ def _paths(settings: Settings, stage: Stage, user: User) -> list[tuple[str, bool
     values = values_of(stage, user)
     allowed = settings.params.forward_expansion_filter
     paths: list[tuple[str, bool]] = []
-    for item in settings.forward_path:
+    for item in settings.plan.forward_path:
         try:
             path = item.expanded(values, allowed)
         except ConfigError as err:

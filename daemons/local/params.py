@@ -3,6 +3,7 @@
 import os
 import pwd
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from daemons.local.expansion import Template
 from daemons.local.stage import Stage
@@ -17,7 +18,7 @@ from libmail.tables.maps import Maps
 from libmail.tables.registry import without_proxy
 from libmail.tables.table import TableOptions
 
-__all__ = ["AliasTable", "LocalParams", "Settings", "forward_path_of", "prepare"]
+__all__ = ["AliasTable", "LocalParams", "Plan", "Settings", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,36 @@ class AliasTable:
     owner: int
 
 
+class Plan(NamedTuple):
+    """What parameters mean for every delivery.
+
+    only_mailboxes: each user has a mailbox of ours, and nothing else is asked for it. appends:
+    mailboxes are mbox files. forward_path: its items.
+    """
+
+    only_mailboxes: bool
+    appends: bool
+    forward_path: tuple[Template, ...]
+
+    @classmethod
+    def of(cls, params: LocalParams) -> "Plan":
+        """Decide."""
+        elsewhere = params.mailbox_transport or params.mailbox_transport_maps
+        command = params.mailbox_command or params.mailbox_command_maps
+        return cls(
+            only_mailboxes=not (elsewhere or command),
+            appends=not (params.home_mailbox or params.mail_spool_directory).endswith("/"),
+            forward_path=tuple(
+                map(Template.of, params.forward_path.replace(",", " ").split()),
+            ),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a process of local(8) works with; the same for all messages.
 
-    forward_path: its items. default: default_privs. is_root: it can act as any user.
+    default: default_privs. is_root: it can act as any user.
     """
 
     params: LocalParams
@@ -93,24 +119,11 @@ class Settings:
     mailbox_transports: Maps
     mailbox_commands: Maps
     fallback_transports: Maps
-    forward_path: tuple[Template, ...]
+    plan: Plan
     locking: MboxLocking
     maildirs: MaildirWriter
     default: User
     is_root: bool
-
-    @property
-    def only_mailboxes(self) -> bool:
-        """Whether each user has a mailbox of ours, and nothing else is asked for it."""
-        params = self.params
-        maps = self.mailbox_transports or self.mailbox_commands
-        return not (maps or params.mailbox_transport or params.mailbox_command)
-
-    @property
-    def appends(self) -> bool:
-        """Whether mailboxes are mbox files."""
-        params = self.params
-        return not (params.home_mailbox or params.mail_spool_directory).endswith("/")
 
     def rights_of(self, stage: Stage) -> User:
         """Whose rights a delivery to a file or command takes."""
@@ -148,11 +161,6 @@ def _default_user(params: LocalParams, *, is_root: bool) -> User:
     return default_user(entry)
 
 
-def forward_path_of(params: LocalParams) -> tuple[Template, ...]:
-    """The items of forward_path."""
-    return tuple(map(Template.of, params.forward_path.replace(",", " ").split()))
-
-
 def prepare(startup: Startup) -> Settings:
     """Read parameters, open tables."""
     params = startup.config.load(LocalParams)
@@ -178,7 +186,7 @@ def prepare(startup: Startup) -> Settings:
         fallback_transports=Maps(
             "fallback_transport_maps", params.fallback_transport_maps, options
         ),
-        forward_path=forward_path_of(params),
+        plan=Plan.of(params),
         locking=MboxLocking(
             params.mailbox_delivery_lock,
             params.deliver_lock_attempts,

@@ -12,10 +12,9 @@ is called; the coroutine waits meanwhile, so that it all is one sequence. For a 
 
 import asyncio
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from daemons.local.alias import find_alias
 from daemons.local.budget import Budget, ListTooLarge
@@ -50,8 +49,6 @@ _MAILER_DAEMON: Final = "mailer-daemon"
 _REQUIRED: Final = (_MAILER_DAEMON, "postmaster")
 _DOUBLE_BOUNCE: Final = "double-bounce"
 _TURN: Final = 64  # members of a list, before other deliveries go on
-
-T = TypeVar("T")
 
 
 class RecipientDelivery:
@@ -120,14 +117,17 @@ class RecipientDelivery:
         aliased = await self._alias(stage)
         if aliased is not None:
             return aliased
-        stage = stage._replace(unmatched=stage.extension and stage.delimiter + stage.extension)
+        if stage.extension or stage.unmatched:
+            unmatched = stage.extension and stage.delimiter + stage.extension
+            stage = stage._replace(unmatched=unmatched)
         if stage.origin is Origin.INCLUDE or (stage.owner and stage.owner != stage.user):
             return await self._indirect(stage)
         return await self._user_or_forward(stage)
 
     async def _alias(self, stage: Stage) -> bool | None:
         """None where neither the local part nor the user is an alias."""
-        stage = stage._replace(unmatched="")
+        if stage.unmatched:
+            stage = stage._replace(unmatched="")
         found = await find_alias(self._settings, self._clients, stage, stage.local)
         if found is None and stage.user != stage.local:
             if "alias" in self._params.propagate_unmatched_extensions:
@@ -137,11 +137,9 @@ class RecipientDelivery:
 
     async def _user_or_forward(self, stage: Stage) -> bool:
         """Whose mailbox it is, and whether a .forward file says something else."""
-        find = partial(self._find, stage)
-        if self._settings.only_mailboxes and self._settings.appends:
-            found = await self._in_turn(stage.user, find)
-        else:
-            found = await self._clients.workers.act(find)
+        plan = self._settings.plan
+        lane = stage.user if plan.only_mailboxes and plan.appends else ""
+        found = await self._clients.workers.act(partial(self._find, stage), lane)
         if found is None or isinstance(found, User):
             return await self._user(stage, found)
         return await self._expansion(stage, found)
@@ -153,7 +151,7 @@ class RecipientDelivery:
         if user is None:
             return None
         settings = self._settings
-        place = place_of(settings, stage, user) if settings.only_mailboxes else None
+        place = place_of(settings, stage, user) if settings.plan.only_mailboxes else None
         try:
             if self._params.require_home_directory:
                 problem = _home_problem(actor, user)
@@ -167,15 +165,6 @@ class RecipientDelivery:
         if place is None or self._seen.been_here("mailbox", stage.local):
             return user
         return deliver_to_user(actor, settings, stage, self._delivery, user, place)
-
-    async def _in_turn(self, file: str, work: Callable[[Actor], T]) -> T:
-        """Work that appends to a file."""
-        turns = self._clients.turns
-        await turns.take(file)
-        try:
-            return await self._clients.workers.act(work)
-        finally:
-            turns.leave(file)
 
     async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
         """Deliver to all members."""
@@ -234,7 +223,7 @@ class RecipientDelivery:
         def work(actor: Actor) -> Outcome:
             return deliver_to_file(actor, self._settings, stage, self._delivery, path)
 
-        return await self._report(stage, await self._in_turn(path, work))
+        return await self._report(stage, await self._clients.workers.act(work, path))
 
     async def _command(self, stage: Stage, command: str) -> bool:
         rights = self._settings.rights_of(stage).identity
@@ -310,7 +299,8 @@ class RecipientDelivery:
                 self._settings, self._clients.workers, stage, self._delivery, command
             )
         else:
-            outcome = await self._in_turn(stage.user, partial(self._deliver_to, stage, user))
+            work = partial(self._deliver_to, stage, user)
+            outcome = await self._clients.workers.act(work, stage.user)
         return await self._report(stage, outcome)
 
     def _deliver_to(self, stage: Stage, user: User, actor: Actor) -> Outcome:

@@ -55,8 +55,11 @@ class Stage(NamedTuple):
         local, domain = split_address(address)
         local = local.casefold()
         user, extension = split_extension(local, delimiters)
+        recipient = self.recipient
+        if recipient.address != address:
+            recipient = recipient._replace(address=address)
         return self._replace(
-            recipient=self.recipient._replace(address=address),
+            recipient=recipient,
             local=local,
             user=user,
             extension=extension[1:],

@@ -2,6 +2,10 @@
 
 There are as many as there is work at the same time, so that none waits for another. They are kept.
 Each acts as a user of its own where the work says so, see `libmail.privileges`.
+
+Only work on the same mailbox file waits, in a lane: to find out again and again whether the lock of
+another thread has gone costs time that the file is not used in. A thread goes on with what waits in
+its lane by itself.
 """
 
 import asyncio
@@ -27,10 +31,14 @@ T = TypeVar("T")
 class Job(Wakeup, Generic[T]):
     """A piece of work, to be awaited at once, which gives its result, or raises its error."""
 
-    __slots__ = ("_failed", "_result", "_work")
+    __slots__ = ("_failed", "_result", "_work", "frees", "lane")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[Actor], T]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[Actor], T], lane: str
+    ) -> None:
         super().__init__(loop)
+        self.lane = lane
+        self.frees = True  # its thread has nothing more to do after it
         self._work = work
         self._result: T | None = None
         self._failed: Exception | None = None
@@ -62,6 +70,8 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._queue: SimpleQueue[Job[object]] = SimpleQueue()
+        self._lock = threading.Lock()  # held for a moment, never while something may block
+        self._lanes: dict[str, deque[Job[object]]] = {}  # what waits, where something is under way
         self._done: deque[Job[object]] = deque()
         self._told = False  # the loop knows that something is done
         self._idle = 0
@@ -84,15 +94,37 @@ class Workers:
 
         return await self.act(as_oneself)
 
-    def act(self, work: Callable[[Actor], T]) -> Job[T]:
-        """The same of work that says whom it acts as. It finds whoever was acted as last."""
-        job = Job(self._loop, work)
-        if self._threads:
-            self._provide()
-            self._queue.put(job)  # type: ignore[arg-type]  # nothing is put into it
-        else:
+    def act(self, work: Callable[[Actor], T], lane: str = "") -> Job[T]:
+        """The same of work that says whom it acts as. It finds whoever was acted as last.
+
+        lane: one piece of work after the other. "": none.
+        """
+        job = Job(self._loop, work, lane)
+        if not self._threads:
             self._loop.call_soon(self._do_here, job)
+        elif not (lane and self._waits(job)):
+            self._provide()
+            if lane:
+                self._lanes[lane] = deque()
+            self._queue.put(job)  # type: ignore[arg-type]  # nothing is put into it
         return job
+
+    def _waits(self, job: Job[T]) -> bool:
+        """Whether a thread takes it when it is done with what is under way in the lane."""
+        with self._lock:
+            waiting = self._lanes.get(job.lane)
+            if waiting is not None:
+                waiting.append(job)  # type: ignore[arg-type]  # as above
+        return waiting is not None
+
+    def _next(self, lane: str) -> Job[object] | None:
+        """In a thread: what it is to go on with."""
+        with self._lock:
+            waiting = self._lanes[lane]
+            if waiting:
+                return waiting.popleft()
+            del self._lanes[lane]
+        return None
 
     def _do_here(self, job: Job[T]) -> None:
         actor = Actor()
@@ -114,11 +146,14 @@ class Workers:
     def _serve(self) -> None:
         """In a thread: do it, and tell the loop, once for all that is done until it looks."""
         actor = Actor()
+        job: Job[object] | None = None
         while True:
-            job = self._queue.get()
+            job = job or self._queue.get()
             job.do(actor)
+            following = self._next(job.lane) if job.lane else None
+            job.frees = following is None
             self._done.append(job)
-            del job  # and the message with it, for as long as there is nothing to do
+            job = following  # and forget the one before, for as long as there is nothing to do
             if not self._told:
                 self._told = True
                 with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -128,5 +163,5 @@ class Workers:
         self._told = False  # first: what is done from here on may come too late for this round
         while self._done:
             job = self._done.popleft()
-            self._idle += 1
+            self._idle += job.frees
             job.wake()

@@ -117,6 +117,12 @@ class Maps:
             screens.append(screen)
         return any_first(screens)
 
+    @property
+    def constant(self) -> str | None:
+        """What all ASCII keys have; None: that depends on the key."""
+        constant: str | None = getattr(self.tables[0], "constant", None) if self.tables else None
+        return constant or None
+
     def __bool__(self) -> bool:
         """Tell whether there is any table."""
         return bool(self.tables)

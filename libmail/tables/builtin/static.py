@@ -11,18 +11,18 @@ __all__ = ["StaticTable", "open_named"]
 
 
 class StaticTable:
-    """A table that knows every key."""
+    """A table that knows every key. constant: what it says, of ASCII keys for certain."""
 
     pattern = True
 
     def __init__(self, spec: str, value: str, ready: KeyFilter) -> None:
         self.spec = spec
-        self._value = value
+        self.constant = value
         self._ready = ready
 
     async def lookup(self, key: str) -> str | None:
         """Return the value, whatever the key."""
-        return None if self._ready(key) is None else self._value
+        return None if self._ready(key) is None else self.constant
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

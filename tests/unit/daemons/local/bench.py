@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from daemons.local.clients import Clients
-from daemons.local.params import AliasTable, LocalParams, Settings, forward_path_of
+from daemons.local.params import AliasTable, LocalParams, Plan, Settings
 from daemons.local.recipient import RecipientDelivery
 from daemons.local.user import default_user
 from libmail.agents.delivery import Delivery, DeliveryParams, DeliveryServices, Outcome
@@ -33,7 +33,6 @@ from libmail.ipc.messages import (
 )
 from libmail.mailbox.maildir import MaildirWriter
 from libmail.mailbox.mbox import MboxLocking
-from libmail.mailbox.turns import Turns
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.service.pool import ServiceUnavailable
@@ -167,7 +166,7 @@ class Bench:
             mailbox_transports=Maps("mailbox_transport_maps", params.mailbox_transport_maps),
             mailbox_commands=Maps("mailbox_command_maps", params.mailbox_command_maps),
             fallback_transports=Maps("fallback_transport_maps", params.fallback_transport_maps),
-            forward_path=forward_path_of(params),
+            plan=Plan.of(params),
             locking=MboxLocking(params.mailbox_delivery_lock, 2, 0.01),
             maildirs=MaildirWriter(params.myhostname, size_limit=params.mailbox_size_limit),
             default=default_user(pwd.getpwuid(os.geteuid())),
@@ -207,7 +206,6 @@ class Bench:
             cast(RewriteClient, self.rewrite),
             cast(CleanupClient, self.cleanup),
             Workers(),
-            Turns(),
         )
         for recipient in delivery.request.recipients:
             await RecipientDelivery(self.settings, clients, delivery, loops).deliver(recipient)

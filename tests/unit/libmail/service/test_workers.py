@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from libmail.privileges import Actor
 from libmail.service.workers import Workers
 
 
@@ -66,6 +67,39 @@ def test_many_end_together(*, threads: bool) -> None:
         return await asyncio.gather(*map(number, range(200)))
 
     assert asyncio.run(run()) == list(range(200))
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_lanes(*, threads: bool) -> None:
+    """What is in one lane is done in its order, and never two of it; others do not wait."""
+
+    async def run() -> None:
+        workers, go, done = Workers(threads=threads), threading.Event(), list[str]()
+
+        async def add(name: str, lane: str) -> None:
+            def work(_: Actor) -> None:
+                if threads and name == "a1":
+                    go.wait()
+                done.append(name)
+                if name == "a2":
+                    raise ValueError(name)
+
+            await workers.act(work, lane)
+
+        waiting = [asyncio.create_task(add(name, "a")) for name in ("a1", "a2", "a3")]
+        await asyncio.sleep(0)
+        await add("b1", "b")
+        await add("c1", "")
+        if threads:
+            assert done == ["b1", "c1"]
+        go.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in results] == [type(None), ValueError, type(None)]
+        assert [name for name in done if name[0] == "a"] == ["a1", "a2", "a3"]
+        await add("a4", "a")
+        assert done[-1] == "a4"
+
+    asyncio.run(run())
 
 
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
