@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import smtplib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.system.conftest import MakeSystem
+from tests.system.filters import GTUBE, Spampd
 from tests.system.harness import MailSystem, free_port
 from tests.system.processes import session_members, wait_until
 
@@ -78,3 +80,37 @@ def test_large_mail_is_not_held_in_memory(make_system: MakeSystem, options: str)
         peak = re.search(r"VmHWM:\s*([0-9]+) kB", status)
         assert peak is not None
         assert int(peak[1]) < 120_000
+
+
+@OPTIONS
+def test_spampd(make_system: MakeSystem, options: str) -> None:
+    """A proxy that passes on commands, and marks spam."""
+    onward = free_port()
+    with closing(Spampd(onward)) as spampd:
+        system = make_system(
+            main={
+                "smtpd_proxy_filter": f"127.0.0.1:{spampd.port}",
+                "smtpd_proxy_options": options,
+            },
+            master=[
+                f"127.0.0.1:{onward} inet n - n - - smtpd -o smtpd_proxy_filter= "
+                "-o smtpd_authorized_xforward_hosts=127.0.0.1 -o syslog_name=postfix/inner "
+                "-o smtpd_sender_restrictions=inline:{refused@x.test=REJECT}",
+            ],
+        )
+        system.allow(f'proxy 127.0.0.1:{spampd.port} rejected "rcpt TO:')
+        system.start()
+        with system.smtp() as client:
+            client.ehlo("client.test")
+            for text in (MESSAGE, b"Subject: spam\r\n\r\n" + GTUBE + b"\r\n"):
+                client.sendmail("a@x.test", ["alice@virtual.test"], text)
+            with pytest.raises(smtplib.SMTPException):
+                client.sendmail("refused@x.test", ["alice@virtual.test"], MESSAGE)
+        system.wait_for_log(r"inner/smtpd.* reject: RCPT from .*: 554 5.7.1 <refused@x.test>: ")
+        system.wait_for_log(r"inner/smtpd.*orig_client=localhost\[127.0.0.1\]", count=2)
+        system.wait_for_queue_empty()
+    clean, spam = sorted(delivered(system), key=lambda content: b"\nX-Spam-Flag: YES\n" in content)
+    assert b"\nX-Spam-Status: No, " in clean
+    assert clean.endswith(b"\n\n.dot\n..\nz\n")
+    assert b"\nX-Spam-Status: Yes, " in spam
+    assert GTUBE in spam
