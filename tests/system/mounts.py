@@ -1,4 +1,4 @@
-"""A small file system of a test's own, in a mount namespace that ends with the test session.
+"""Small file systems of a test's own, in a mount namespace that ends with the test session.
 
 Needs root, and a kernel that lets root mount: in some containers it does not, and the test is
 skipped.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import os
-import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,11 @@ import pytest
 
 _CLONE_NEWNS: Final = 0x00020000
 _SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+_EXT4_IOC_SHUTDOWN: Final = 0x8004587D
+_NOLOGFLUSH: Final = 2
+_FIFREEZE: Final = 0xC0045877
+_FITHAW: Final = 0xC0045878
+_SIZE: Final = 1 << 26
 
 
 @functools.cache
@@ -45,6 +52,60 @@ def tmpfs(folder: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ext4:
+    """A mounted file system in a file."""
+
+    image: Path
+    folder: Path
+
+    def mount(self) -> bool:
+        """Returns whether root may do it here. What the journal has is recovered."""
+        command = ["mount", "-o", "loop", str(self.image), str(self.folder)]
+        return _unshare() and subprocess.run(command, capture_output=True).returncode == 0
+
+    def unmount(self, *options: str) -> None:
+        subprocess.run(["umount", *options, str(self.folder)], check=True)
+
+    def fail(self) -> None:
+        """As at a power failure: what is not on disk by now is lost, and all else fails."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, _EXT4_IOC_SHUTDOWN, struct.pack("=I", _NOLOGFLUSH))
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It answers nobody who wants to write."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        fcntl.ioctl(folder, _FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(folder, _FITHAW, 0)
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def ext4(folder: Path, tmp_path: Path) -> Iterator[Ext4]:
+    """An empty file system at the directory, owned as that is. tmp_path: where its file is."""
+    status, disk = folder.stat(), Ext4(tmp_path / "image", folder)
+    with disk.image.open("wb") as file:
+        file.truncate(_SIZE)
+    make = ["mkfs.ext4", "-q", "-F", "-E", f"root_owner={status.st_uid}:{status.st_gid}"]
+    environment = {**os.environ, "PATH": _SYSTEM_PATH}
+    subprocess.run([*make, str(disk.image)], check=True, env=environment)
+    if not disk.mount():
+        pytest.skip("root may not mount here")
+    try:
+        (folder / "lost+found").rmdir()
+        folder.chmod(status.st_mode & 0o7777)
+        yield disk
+    finally:
+        disk.unmount("--lazy")
 
 
 @contextlib.contextmanager
@@ -75,38 +136,3 @@ def fill(folder: Path) -> Path:
             file.write(bytes(512))
     assert os.statvfs(folder).f_bavail == 0
     return path
-
-
-@contextlib.contextmanager
-def freezable(folder: Path, tmp_path: Path) -> Iterator[None]:
-    """A file system at the directory, owned as that is, for `frozen`.
-
-    tmp_path: where to keep it meanwhile.
-    """
-    status, image = folder.stat(), tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    make = ["mkfs.ext4", "-q", "-F", "-E", f"root_owner={status.st_uid}:{status.st_gid}"]
-    if shutil.which(make[0], path=_SYSTEM_PATH) is None:
-        pytest.skip("no mkfs.ext4")
-    environment = {**os.environ, "PATH": _SYSTEM_PATH}
-    subprocess.run([*make, str(image)], check=True, env=environment)
-    command = ["mount", "-o", "loop", str(image), str(folder)]
-    if not _unshare() or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("root may not mount here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def frozen(folder: Path) -> Iterator[None]:
-    """The file system there answers nobody who wants to write."""
-    command = shutil.which("fsfreeze", path=_SYSTEM_PATH)
-    if command is None or subprocess.run([command, "-f", folder]).returncode != 0:
-        pytest.skip("file systems cannot be frozen here")
-    try:
-        yield
-    finally:
-        subprocess.run([command, "-u", folder], check=True)

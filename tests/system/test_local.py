@@ -14,7 +14,7 @@ import pytest
 
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem
-from tests.system.mounts import freezable, frozen
+from tests.system.mounts import ext4
 from tests.system.processes import wait_until
 
 MESSAGE = b"Subject: test\r\n\r\nFrom the start\r\n"
@@ -154,9 +154,9 @@ def test_a_file_system_that_does_not_answer_disturbs_nobody(
     system = make_system(privileged=True)
     users = [pwd.getpwnam(name) for name in ("games", "nobody")]
     folders = spool(system, users)
-    with freezable(folders / "games", tmp_path):
+    with ext4(folders / "games", tmp_path) as disk:
         system.start()
-        with frozen(folders / "games"):
+        with disk.frozen():
             for _ in range(3):
                 send(system, "games")
                 send(system, "nobody")
