@@ -82,22 +82,16 @@ class Check:
     by_name: finds the first restriction that the right-hand side of an access table names.
     A permit becomes `defer_if_permit` from the moment on that a restriction wanted that, in this
     stage of the session or in an earlier one; a refusal becomes `defer_if_reject` within a stage.
+    An instance holds what is other than here.
     """
 
-    __slots__ = (
-        "_by_name",
-        "_level",
-        "_warned_at",
-        "defer_if_permit",
-        "defer_if_reject",
-        "depth",
-        "facts",
-        "lookups",
-        "params",
-        "permitted_by",
-        "unlisted",
-        "verdict",
-    )
+    permitted_by = ""  # the word of an access table that permitted
+    depth = 0
+    defer_if_permit: Reply | None = None
+    defer_if_reject: Reply | None = None
+    unlisted = False  # the recipient was looked for in the tables of its class
+    _level = 0  # of lists within lists, through classes and access tables
+    _warned_at = 0  # the level of a warn_if_reject that holds, with all that is below it
 
     def __init__(
         self,
@@ -110,14 +104,7 @@ class Check:
         self.lookups = lookups
         self.params = params
         self._by_name = by_name
-        self.permitted_by = ""  # the word of an access table that permitted
-        self.depth = 0
         self.verdict = Verdict()
-        self.defer_if_permit: Reply | None = None
-        self.defer_if_reject: Reply | None = None
-        self.unlisted = False  # the recipient was looked for in the tables of its class
-        self._level = 0  # of lists within lists, through classes and access tables
-        self._warned_at = 0  # the level of a warn_if_reject that holds, with all that is below it
 
     def by_name(self, rest: list[str]) -> Rule | None:
         """The restriction or class that these words begin with; its words are taken off."""

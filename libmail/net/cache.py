@@ -30,13 +30,11 @@ class ExpiringCache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """Return what was put, or None where it is not there or its time is over."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if self._clock() >= entry[0]:
-            del self._entries[key]
-            return None
-        self._entries.move_to_end(key)
-        return entry[1]
+        if entry is not None and self._clock() < entry[0]:
+            self._entries.move_to_end(key)
+            return entry[1]
+        self._entries.pop(key, None)
+        return None
 
     def put(self, key: K, value: V, life: float | None = None) -> None:
         """Keep a value for `life` seconds, at most the cache's own life."""
