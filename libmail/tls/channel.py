@@ -49,16 +49,21 @@ class TlsChannel:
 
     async def read(self, *, idle: bool) -> bytes:
         """What the client sent next. Raises ClientGone, ClientSilent, ServerStopping."""
-        while not (data := self._decrypted()):
+        connection = self._connection
+        data = b""
+        if self._data or connection.unread or connection.end is not None:
+            data = self._decrypted()
+        while not data:
             if self._turn >= _TURN:
                 self._turn = 0
                 await self._channel.give_way()
             received = await self._channel.read(idle=idle)
             self._turn += len(received)
             try:
-                self._connection.receive(received)
+                connection.receive(received)
             except TlsFailed:
                 raise ClientGone from None
+            data = self._decrypted()
         self._data = b""
         return data
 

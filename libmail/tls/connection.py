@@ -89,9 +89,9 @@ class Connection:
     _watched: Callable[[str], None] | None = None
     _trace: Trace | None = None
     _dump: Dump | None = None
-    _unread = 0  # octets of input, at most; none: there is nothing to be had
+    unread = 0  # octets of input, at most; none: there is nothing to be had
     _done = False
-    _end: TlsError | None = None  # None: the library holds the session
+    end: TlsError | None = None  # what ended the session; None: the library holds it
     _without_data = 0  # records
 
     def __init__(
@@ -142,8 +142,8 @@ class Connection:
         if self._held is None:
             raise _closed()
         size = len(data)
-        self._unread += size
-        if self._unread > _MOST_UNREAD:
+        self.unread += size
+        if self.unread > _MOST_UNREAD:
             raise TlsFailed("too much input that nobody reads")
         if size:
             if self._dump is not None:
@@ -154,7 +154,7 @@ class Connection:
         """The network brings no more: the peer has closed the connection."""
         if self._held is None:
             raise _closed()
-        self._unread += 1  # to be found by whoever reads
+        self.unread += 1  # to be found by whoever reads
         CRYPTO.BIO_ctrl(self._in, _EOF_IS_AN_END, 0, FFI.NULL)
 
     def output(self) -> bytes:
@@ -173,7 +173,7 @@ class Connection:
         self._raise_end()
         if self._done:
             return Step.DONE
-        if self.server and not self._unread:
+        if self.server and not self.unread:
             return Step.WANT_INPUT  # buffers of 34 KB can wait until there is something for them
         clear_problems()
         result = SSL.SSL_do_handshake(self._ssl)
@@ -225,22 +225,21 @@ class Connection:
 
     def read(self) -> bytes:
         """All that has come, b"" if nothing has. Raises TlsClosed, TlsFailed at the end of it."""
-        if self._end is not None:
-            raise self._end
-        if not self._unread:
+        self._raise_end()
+        if not self.unread:
             return b""
         ssl, parts = self._held, []
         clear_problems()
-        while self._unread:
+        while self.unread:
             result = _decrypt(ssl, _CONTENT, _RECORD, _COUNT)
             if callbacks.kept:
                 callbacks.raise_kept()
             if result == 1:
                 parts.append(_CONTENT_OCTETS[: int(_COUNT[0])])
                 if not _pending(self._in):
-                    self._unread = 0  # a record is read whole, and no more than one at a time
+                    self.unread = 0  # a record is read whole, and no more than one at a time
             elif not self._may_go_on(SSL.SSL_get_error(ssl, result)):
-                self._unread = 0
+                self.unread = 0
         if not parts:
             self._raise_end()
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -252,7 +251,7 @@ class Connection:
             return False
         self._without_data += 1
         if self._without_data > _MOST_WITHOUT_DATA:
-            self._end = TlsFailed("too many records without data")
+            self.end = TlsFailed("too many records without data")
             return False
         return True
 
@@ -261,8 +260,8 @@ class Connection:
 
         Raises TlsFailed.
         """
-        if self._end is not None and not isinstance(self._end, TlsClosed):
-            raise self._end
+        if self.end is not None and not isinstance(self.end, TlsClosed):
+            raise self.end
         if not data:
             return
         ssl = self._held
@@ -276,7 +275,7 @@ class Connection:
 
     def shutdown(self) -> None:
         """Say that no more will come (close_notify); the peer's answer is not waited for."""
-        if self._done and (self._end is None or isinstance(self._end, TlsClosed)):
+        if self._done and (self.end is None or isinstance(self.end, TlsClosed)):
             SSL.SSL_shutdown(self._ssl)
             clear_problems()
 
@@ -286,7 +285,7 @@ class Connection:
             FFI.release(self._held)
             self._held = None
             self._trace = None
-            self._end = _closed()
+            self.end = _closed()
 
     # -- what the session is
 
@@ -411,12 +410,12 @@ class Connection:
     # -- the end
 
     def _raise_end(self) -> None:
-        if self._end is not None:
-            raise self._end
+        if self.end is not None:
+            raise self.end
 
     def _note_end(self, code: int) -> None:
         if code == _CLOSED:
-            self._end = TlsClosed("the peer has closed the TLS session")
+            self.end = TlsClosed("the peer has closed the TLS session")
         elif code != _WANT_READ:
             self._failed(code)
 
@@ -426,8 +425,8 @@ class Connection:
         if self._watched is not None:
             self._watched(f"{self._verb}:error in {text(SSL.SSL_state_string_long(self._ssl))}")
         lost = code == _SYSTEM or any("unexpected eof" in line for line in found)
-        self._end = TlsFailed("lost connection" if lost else "-1", () if lost else found, lost=lost)
-        return self._end
+        self.end = TlsFailed("lost connection" if lost else "-1", () if lost else found, lost=lost)
+        return self.end
 
 
 def _closed() -> TlsFailed:
