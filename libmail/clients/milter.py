@@ -213,35 +213,30 @@ class MilterLink:
         series.extend(events)
         while series and self._failed is None and decision is PASS:
             out = self._next_events()
-            if self._conversation.awaiting or len(out) >= _TOGETHER:
+            if not out and len(self._unsent) >= _TOGETHER:
+                out, self._unsent = self._unsent, b""
+            if out:
                 decision = await self._report(out, self._settings.command_timeout, no_edits)
-            else:
-                self._unsent = out
         series.clear()
         return self._failed or decision
 
     def _next_events(self) -> bytes:
-        """The next events of the series, up to one that is answered."""
-        conversation, series = self._conversation, self._series
-        out, self._unsent = self._unsent, b""
-        while series and not conversation.awaiting and len(out) < _TOGETHER:
+        """The next events of the series up to one that is answered; until that comes, they wait."""
+        conversation, series, out = self._conversation, self._series, self._unsent
+        while series and len(out) < _TOGETHER:
             out += conversation.event(*series.popleft())
-        return out
+            if conversation.awaiting:
+                self._unsent = b""
+                return out
+        self._unsent = out
+        return b""
 
     def _continue(self, data: bytes) -> bytes | None:
         """What to send when the Milter has said this: b"" for nothing.
 
         None: it has said something else than to go on.
         """
-        if not self._conversation.continued(data):
-            return None
-        if not self._series:
-            return b""
-        out = self._next_events()
-        if self._conversation.awaiting:
-            return out
-        self._unsent = out
-        return b""
+        return self._next_events() if self._conversation.continued(data) else None
 
     async def _report(self, out: bytes, limit: float, edit: Callable[[Edit], None]) -> Decision:
         """Send events, and wait for the answer to the last one if it has any."""

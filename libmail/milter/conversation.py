@@ -330,10 +330,10 @@ class Conversation:
         if command in self._answered:
             self._awaited = command
             self._answers = self._octets = 0
-        out = packet(command, data)
-        if macros is not None:
-            out = macro_packet(command, macros) + out
-        return self.noted() + out if self._noted else out
+        about = b"" if macros is None else macro_packet(command, macros)
+        if self._noted:
+            about = self.noted() + about
+        return about + packet(command, data)
 
     def abort(self) -> bytes:
         """End the current message, if any; another may follow."""
