@@ -228,8 +228,7 @@ class Wire:
     def _receive(self, data: bytes) -> None:
         """Take what the network has brought, b"" for its end."""
         if data:
-            self._reader.receive_data(data)
-            if self._reader.full:
+            if self._reader.receive_data(data):
                 self._pause_reading()
         else:
             self._pause_reading()
@@ -269,7 +268,7 @@ class Wire:
         return reply
 
     async def group(self, phase: Phase, codes: tuple[int, ...]) -> Sequence[ServerReply]:
-        """Replies with these codes, if they come together and alone. Raises Lost.
+        """Replies with these codes, if they come together, see `ReplyReader.group`. Raises Lost.
 
         Else none, once something has come: then it is the turn of `reply`. phase: of the first.
         """

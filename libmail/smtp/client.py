@@ -193,29 +193,29 @@ class ReplyReader:
         """Lines of a reply that is not complete, and whether one of them is none of a reply."""
         return tuple(self._lines), bool(self._garbage)
 
-    @property
-    def full(self) -> bool:
-        """Whether so much waits that no more should be read from the server."""
-        return len(self._buffer) - self._at > _MAX_REPLY
-
-    def receive_data(self, data: bytes) -> None:
-        """Take bytes from the server."""
+    def receive_data(self, data: bytes) -> bool:
+        """Take bytes from the server. Returns whether so much waits that no more should be read."""
         if self._at < len(self._buffer):
             data = self._buffer[self._at :] + data
         self._buffer, self._at = data, 0
+        return len(data) > _MAX_REPLY
 
     def group(self, codes: tuple[int, ...]) -> Sequence[ServerReply]:
-        """Replies with these codes, if just they were received; else nothing is given out."""
-        data = self._buffer
-        if self._at or self._lines or len(data) > MAX_LINE:
+        """Replies with these codes, if just they were received; else nothing is given out.
+
+        One may have others behind it.
+        """
+        data, at = self._buffer, self._at
+        if len(codes) == 1:
+            reply = self._whole_reply()
+            if reply is not None and reply.code == codes[0]:
+                return (reply,)
+            self._at = at
             return ()
-        if len(codes) > 1:
-            found, replies = _group(data)
-            if found != codes:
-                return ()
-        elif _WHOLE_REPLY.fullmatch(data) and (reply := _whole(data)).code == codes[0]:
-            replies = (reply,)
-        else:
+        if at or self._lines or len(data) > MAX_LINE:
+            return ()
+        found, replies = _group(data)
+        if found != codes:
             return ()
         self._buffer = b""
         return replies
@@ -244,7 +244,7 @@ class ReplyReader:
         """The next line that was received, without its end, for `accept`. Raises ReplyTooLong."""
         end = self._buffer.find(b"\n", self._at)
         if end < 0:
-            if self.full:
+            if len(self._buffer) - self._at > _MAX_REPLY:
                 raise ReplyTooLong
             return None
         line = self._buffer[self._at : end].rstrip(b"\r")

@@ -163,16 +163,21 @@ def test_a_group_of_replies(data: bytes, want: list[str]) -> None:
         (b"250 a\r\n", ["250 a"]),
         (b"250-a\r\n250 b\r\n", ["250-a 250 b"]),
         (b"451 a\r\n", []),
-        (b"250 a\r\n250 b\r\n", []),
-        (b"250 a\r\n2", []),
+        (b"250 a\r\n221 b\r\n", ["250 a"]),
+        (b"250 a\r\n2", ["250 a"]),
         (b"250-a\r\n", []),
+        (b"a\r\n250 b\r\n", []),
     ],
 )
 def test_a_group_of_one(data: bytes, want: list[str]) -> None:
-    reader = ReplyReader()
+    reader, other = ReplyReader(), ReplyReader()
     reader.receive_data(data)
+    other.receive_data(data)
     assert [reply.text for reply in reader.group((250,))] == want
-    assert reader.pending is not bool(want)
+    if want:
+        other.next_reply()
+    assert reader.next_reply() == other.next_reply()
+    assert reader.pending is other.pending
 
 
 def test_a_group_is_not_cut_out_of_what_came() -> None:
