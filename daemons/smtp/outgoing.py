@@ -141,19 +141,13 @@ class Outgoing:
 
     def rcpts(self, recipients: Sequence[Recipient], offered: Extensions) -> list[bytes]:
         """The RCPT commands. Raises UnsafeAddress."""
-        quote = self._settings.params.smtp_quote_rfc821_envelope
+        quote, addresses = self._settings.params.smtp_quote_rfc821_envelope, self._addresses
         utf8 = bool(self._delivery.request.envelope_flags & _SMTPUTF8)
         return [
             rcpt_command(
-                self._addresses.get(recipient.address, recipient.address),
-                offered,
-                orcpt=recipient.dsn_orcpt,
-                orig_rcpt=recipient.orig_rcpt,
-                notify=recipient.notify,
-                smtputf8=utf8,
-                quote=quote,
+                addresses.get(one.address, one.address), one, offered, smtputf8=utf8, quote=quote
             )
-            for recipient in recipients
+            for one in recipients
         ]
 
     def as_queued(self, offered: Extensions) -> bytes | None:

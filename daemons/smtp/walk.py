@@ -211,9 +211,10 @@ class Walk:
                 continue
             if not self._may_connect(route, tls, server.host):
                 continue
-            where = route.server_key(server.host, server.address, port, tls.key)
-            if self._client.cache and await self._reuse(where, route, tls, last=final):
-                return
+            if self._client.cache:
+                where = route.server_key(server.host, server.address, port, tls.key)
+                if await self._reuse(where, route, tls, last=final):
+                    return
             if await self._try_server(server, route, tls, last=final):
                 sessions -= 1
             if not self._ledger.left or sessions == 0:
@@ -221,13 +222,16 @@ class Walk:
 
     def _wrapping_fits(self, tls: ServerTlsPolicy, port: int) -> bool:
         """Whether the TLS level allows wrapper mode, if that is on; otherwise nothing is sent."""
+        wrapped = self._settings.params.smtp_tls_wrappermode
+        if not wrapped and port != _SMTPS:
+            return True
         prefix = "lmtp" if self._settings.lmtp else "smtp"
         level = f'"{prefix}_tls_security_level = encrypt" (or stronger)'
-        if self._settings.params.smtp_tls_wrappermode:
+        if wrapped:
             if not tls.policy.level.enforced:
                 LOG.warning(f"{prefix}_tls_wrappermode requires {level}")
                 return False
-        elif port == _SMTPS:
+        else:
             mode = f'"{prefix}_tls_wrappermode = yes"'
             LOG.info(f"SMTPS wrappermode (TCP port {_SMTPS}) requires setting {mode}, and {level}")
         return True

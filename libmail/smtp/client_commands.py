@@ -7,7 +7,7 @@ command early is refused: an address that holds a line end is no address.
 import re
 from typing import Final, NamedTuple
 
-from libmail.ipc.messages import DsnNotify
+from libmail.ipc.messages import DsnNotify, Recipient
 from libmail.smtp.address import quote_local, xtext_encode
 from libmail.smtp.client import Extensions
 
@@ -76,20 +76,19 @@ def notify_text(notify: int) -> str:
 
 def rcpt_command(
     address: str,
+    recipient: Recipient,
     offered: Extensions,
     *,
-    orcpt: str = "",
-    orig_rcpt: str = "",
-    notify: int = 0,
     smtputf8: bool = False,
     quote: bool = True,
 ) -> bytes:
-    """RCPT with its CRLF. orcpt: "type;xtext" as the client gave it. Raises UnsafeAddress.
+    """RCPT with its CRLF. address: of the recipient, as the server is told. Raises UnsafeAddress.
 
-    Without orcpt, the original recipient is passed on as it was when the mail came in.
+    Without dsn_orcpt, the original recipient is passed on as it was when the mail came in.
     """
     text = f"RCPT TO:<{_path(address, quote=quote)}>"
     if offered.dsn:
+        orig_rcpt, orcpt, notify = recipient.orig_rcpt, recipient.dsn_orcpt, recipient.notify
         if orcpt:
             text += f" ORCPT={_NOT_A_VALUE.sub('?', orcpt)}"
         elif orig_rcpt:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libmail.ipc.messages import DsnNotify
+from libmail.ipc.messages import DsnNotify, Recipient
 from libmail.smtp.client import (
     DATA,
     END_OF_DATA,
@@ -263,8 +263,10 @@ def test_commands() -> None:
         b'MAIL FROM:<"a b"@x.test> SIZE=10 BODY=8BITMIME ENVID=id+3D1 RET=FULL SMTPUTF8\r\n'
     )
     assert mail_command(Sender(""), Extensions()) == b"MAIL FROM:<>\r\n"
-    assert rcpt_command("c@x.test", Extensions(), orig_rcpt="o@x.test") == b"RCPT TO:<c@x.test>\r\n"
-    assert rcpt_command("c@x.test", EVERYTHING, orig_rcpt="ö@x.test", smtputf8=True) == (
+    told = Recipient("c@x.test", "o@x.test", "", 0, 0)
+    assert rcpt_command("c@x.test", told, Extensions()) == b"RCPT TO:<c@x.test>\r\n"
+    told = Recipient("c@x.test", "ö@x.test", "", 0, 0)
+    assert rcpt_command("c@x.test", told, EVERYTHING, smtputf8=True) == (
         b"RCPT TO:<c@x.test> ORCPT=utf-8;+C3+B6@x.test\r\n"
     )
     assert notify_text(DsnNotify.SUCCESS | DsnNotify.FAILURE) == "SUCCESS,FAILURE"
@@ -281,8 +283,8 @@ def test_a_command_is_one_line(address: str, orcpt: str) -> None:
 
     with contextlib.suppress(UnsafeAddress, UnicodeEncodeError):
         check(mail_command(Sender(address, envid=orcpt), EVERYTHING))
-        check(rcpt_command(address, EVERYTHING, orcpt=orcpt))
-        check(rcpt_command(address, EVERYTHING, orig_rcpt=orcpt))
+        check(rcpt_command(address, Recipient(address, "", orcpt, 0, 0), EVERYTHING))
+        check(rcpt_command(address, Recipient(address, orcpt, "", 0, 0), EVERYTHING))
 
 
 # -- transactions
