@@ -17,6 +17,7 @@ final, notify, reports          the end: the final envelope, qmgr, reports to th
 """
 
 import os
+import signal
 import socket
 import time
 from dataclasses import dataclass, replace
@@ -166,6 +167,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         each of the two processes would wait for the other when the system is stopped."""
         return ServicePool(path, idle=0.0, timeout=params.ipc_timeout)
 
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # see SpareSupply
     rewriter = RewriteClient(pool(f"private/{params.rewrite_service_name}"))
     mapper = AddressMapper(prepared.mapping, prepared.tables, rewriter)
     shared = Shared(

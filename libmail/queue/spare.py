@@ -23,7 +23,6 @@ What a power failure makes of such a file, and how that is found out, is told by
 
 import fcntl
 import os
-import signal
 import stat
 import time
 from collections.abc import Iterable
@@ -80,14 +79,15 @@ class NewFile(NamedTuple):
 
 
 class SpareSupply:
-    """The side of cleanup(8): takes files for new messages."""
+    """The side of cleanup(8): takes files for new messages.
+
+    Its process ignores SIGIO: the kernel sends it when somebody opens a file during the moment of
+    the lease.
+    """
 
     def __init__(self) -> None:
         self._names: Iterable[str] = iter(())
         self._looked = -_LOOK_AGAIN
-        # Who opens a file during the moment of the lease makes the kernel send this, which
-        # would end the process.
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
 
     def take(self) -> NewFile | None:
         """One for the caller, who gives it another name. None: there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,4 +142,8 @@ def test_files_of_delivered_messages_are_used_again(system: Instance) -> None:
     assert bodies == texts
     ids = re.findall(r"qmgr\[\d+\]: (\w+): removed", system.log_text())
     assert len({queue_id[5:] for queue_id in ids}) < len(ids)  # behind microseconds, the inode
+    (cleanup,) = (p.pid for p in session_members(system.session) if "cleanup" in p.title())
+    ignored = re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{cleanup}/status").read_text())
+    assert ignored
+    assert int(ignored[1], 16) & 1 << signal.SIGIO - 1  # sent to who has a lease
     wait_until(lambda: not list(spare.iterdir()), lambda: list(spare.iterdir()))

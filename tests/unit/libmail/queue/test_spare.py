@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -181,11 +180,6 @@ def test_without_a_directory_nothing_is_kept() -> None:
     assert SpareSupply().take() is None
     assert path_of(old).exists()
     assert not SpareFiles(0).possible
-
-
-def test_who_opens_a_file_at_the_moment_of_the_lease_ends_no_process() -> None:
-    SpareSupply()
-    assert signal.getsignal(signal.SIGIO) is signal.SIG_IGN
 
 
 def test_a_large_file_has_no_checksum_and_is_not_reusable() -> None:
