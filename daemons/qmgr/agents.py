@@ -40,12 +40,14 @@ class Dispatch:
     """What the pool asks and tells the queue manager.
 
     take: the next entry, its encoded request and the open file that goes with it, if there is any.
-    waiting: how many there are to take, counted up to the argument.
+    ready: whether there may be one. waiting: how many there are to take, counted up to the
+    argument.
     replied: an entry is done. crashed: an agent broke off in the middle of one. unreachable: no
     agent can be reached; the text says why.
     """
 
     take: Callable[[], tuple[Entry, bytes, int] | None]
+    ready: Callable[[], bool]
     waiting: Callable[[int], int]
     replied: Callable[[Entry, DeliverReply], None]
     crashed: Callable[[Entry, str], None]
@@ -130,7 +132,7 @@ class AgentPool:
     def wake(self) -> None:
         """There may be something to deliver."""
         idle = self._idle
-        while idle:
+        while idle and self._dispatch.ready():
             connection = idle.pop()
             if connection.transport is None or connection.transport.is_closing():
                 continue

@@ -165,7 +165,8 @@ class Assigner:
         if discarded:
             self._discard(message, discarded)
         self._scheduler.added(message, transports)
-        self._check_done(message)  # now: it may be over when the first agent is asked
+        if not message.open or message.next_offset:  # now: it may be over when an agent is asked
+            self._check_done(message)
         for transport in transports:
             self._deliveries.wake(transport)
 

@@ -117,6 +117,9 @@ class Deliveries:
                     return entry, self._request(entry, now), fd
             return None
 
+        def ready() -> bool:
+            return bool(transport.ready) and not self._stopped
+
         def waiting(most: int) -> int:
             if not transport.ready or self._stopped:
                 return 0
@@ -128,7 +131,7 @@ class Deliveries:
             LOG.warning(f"connect to transport private/{transport.name}: {reason}")
             self._transport_failed(transport, "4.3.0 mail transport unavailable")
 
-        dispatch = Dispatch(take, waiting, self._replied, self._crashed, unreachable)
+        dispatch = Dispatch(take, ready, waiting, self._replied, self._crashed, unreachable)
         return AgentPool(f"private/{transport.name}", dispatch, self._agent_times)
 
     def _open(self, entry: Entry, now: float) -> int | None:

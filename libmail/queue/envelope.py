@@ -58,22 +58,16 @@ def encode_envelope(envelope: Envelope) -> bytes:
         raise ValueError(str(err)) from err
 
 
-def _words(data: bytes) -> list[str]:
-    """Names and values by turns, behind those that say what this is. Raises BadEnvelope."""
+def read_envelope(data: bytes) -> Envelope:
+    """The envelope, whatever version has written it. Raises BadEnvelope."""
     words = data.decode("utf-8", "surrogateescape").split("\0")
     if words.pop() or len(words) % 2:
         raise BadEnvelope("a name without value")
     if words[:2] != _HEAD:
         raise BadEnvelope("no envelope")
-    return words
-
-
-def read_envelope(data: bytes) -> Envelope:
-    """The envelope, whatever version has written it. Raises BadEnvelope."""
-    words = _words(data)
-    texts = words[3::2]
-    if words[2::2] != _NAMES:  # of another version
-        found = dict(zip(words[2::2], texts, strict=True))
+    names, texts = words[2::2], words[3::2]
+    if names != _NAMES:  # of another version
+        found = dict(zip(names, texts, strict=True))
         if _NEEDED not in found:
             raise BadEnvelope(f"no {_NEEDED}")
         texts = [found.get(name, _DEFAULTS[name]) for name in _NAMES]
