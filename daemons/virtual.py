@@ -9,6 +9,7 @@ reports among it, is done by the event loop, which stays root.
 """
 
 import errno
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -213,14 +214,14 @@ class MailboxDelivery:
         return self._workers.act(work)
 
     def _append(self, path: str, pieces: Iterator[bytes], owner: Identity) -> Job[None]:
-        params = self._params
+        params, began = self._params, time.monotonic()
 
         def work(actor: Actor) -> None:
             actor.become(owner)
             append_to_mbox(
                 path,
                 pieces,
-                self._locking,
+                self._locking.since(began),
                 size_limit=params.virtual_mailbox_limit,
                 owner=owner.uid if params.strict_mailbox_ownership else None,
             )

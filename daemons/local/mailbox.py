@@ -125,14 +125,20 @@ def _in_spool(path: str, directory: str, me: Identity) -> Place:
 
 
 def deliver_to_user(
-    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, user: User, place: Place
+    actor: Actor,
+    settings: Settings,
+    stage: Stage,
+    delivery: Delivery,
+    user: User,
+    place: Place,
+    began: float,
 ) -> Outcome:
-    """The mailbox of a user. Blocks while it is locked."""
+    """The mailbox of a user. Blocks while it is locked. began: see `MboxLocking.since`."""
     try:
         if place.path.endswith("/"):
             outcome = _to_maildir(actor, settings, stage, delivery, place.path, place.rights)
         else:
-            outcome = _to_mbox(actor, settings, stage, delivery, user, place)
+            outcome = _to_mbox(actor, settings, stage, delivery, user, place, began)
     except CannotAct as err:
         return misconfigured(str(err))
     if isinstance(outcome, Bounced) and not settings.params.home_mailbox:
@@ -172,7 +178,13 @@ def _to_maildir(
 
 
 def _to_mbox(
-    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, user: User, place: Place
+    actor: Actor,
+    settings: Settings,
+    stage: Stage,
+    delivery: Delivery,
+    user: User,
+    place: Place,
+    began: float,
 ) -> Outcome:
     if delivery.verify_only:
         return deliverable("delivers to mailbox")
@@ -182,7 +194,7 @@ def _to_mbox(
         append_to_mbox(
             place.path,
             _mbox_content(settings, stage, delivery),
-            settings.locking,
+            settings.locking.since(began),
             size_limit=params.mailbox_size_limit,
             owner=user.identity.uid if params.strict_mailbox_ownership else None,
             new_owner=place.new_owner,
@@ -196,7 +208,7 @@ def _to_mbox(
 
 
 def deliver_to_file(
-    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, path: str
+    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, path: str, began: float
 ) -> Outcome:
     """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
     params = settings.params
@@ -215,7 +227,7 @@ def deliver_to_file(
         append_to_mbox(
             path,
             _mbox_content(settings, stage, delivery),
-            settings.locking,
+            settings.locking.since(began),
             size_limit=params.mailbox_size_limit,
             special=True,
         )

@@ -12,6 +12,7 @@ is called; the coroutine waits meanwhile, so that it all is one sequence. For a 
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -139,12 +140,12 @@ class RecipientDelivery:
         """Whose mailbox it is, and whether a .forward file says something else."""
         plan = self._settings.plan
         lane = stage.user if plan.only_mailboxes and plan.appends else ""
-        found = await self._clients.workers.act(partial(self._find, stage), lane)
+        found = await self._clients.workers.act(partial(self._find, stage, time.monotonic()), lane)
         if found is None or isinstance(found, User):
             return await self._user(stage, found)
         return await self._expansion(stage, found)
 
-    def _find(self, stage: Stage, actor: Actor) -> User | Expansion | Outcome | None:
+    def _find(self, stage: Stage, began: float, actor: Actor) -> User | Expansion | Outcome | None:
         """In a thread: the user, what the .forward file says, or what came of it all."""
         actor.restore()
         user = find_user(stage.user)
@@ -164,7 +165,7 @@ class RecipientDelivery:
             return found
         if place is None or self._seen.been_here("mailbox", stage.local):
             return user
-        return deliver_to_user(actor, settings, stage, self._delivery, user, place)
+        return deliver_to_user(actor, settings, stage, self._delivery, user, place, began)
 
     async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
         """Deliver to all members."""
@@ -220,8 +221,10 @@ class RecipientDelivery:
         if self._seen.been_here("file", rights.uid, path):
             return True
 
+        began = time.monotonic()
+
         def work(actor: Actor) -> Outcome:
-            return deliver_to_file(actor, self._settings, stage, self._delivery, path)
+            return deliver_to_file(actor, self._settings, stage, self._delivery, path, began)
 
         return await self._report(stage, await self._clients.workers.act(work, path))
 
@@ -299,15 +302,15 @@ class RecipientDelivery:
                 self._settings, self._clients.workers, stage, self._delivery, command
             )
         else:
-            work = partial(self._deliver_to, stage, user)
+            work = partial(self._deliver_to, stage, user, time.monotonic())
             outcome = await self._clients.workers.act(work, stage.user)
         return await self._report(stage, outcome)
 
-    def _deliver_to(self, stage: Stage, user: User, actor: Actor) -> Outcome:
+    def _deliver_to(self, stage: Stage, user: User, began: float, actor: Actor) -> Outcome:
         """In a thread: the mailbox, where there was something to find out before."""
         actor.restore()
         place = place_of(self._settings, stage, user)
-        return deliver_to_user(actor, self._settings, stage, self._delivery, user, place)
+        return deliver_to_user(actor, self._settings, stage, self._delivery, user, place, began)
 
     async def _unknown(self, stage: Stage) -> bool:
         params = self._params

@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -55,13 +55,23 @@ class MailboxTooLarge(OSError):
 class MboxLocking:
     """methods: any of fcntl, flock, dotlock; attempts, delay: deliver_lock_attempts and _delay (s);
 
-    stale: stale_lock_time (s), the age at which a lock file is taken to be forgotten.
+    stale: stale_lock_time (s), the age at which a lock file is taken to be forgotten. waited: for
+    so many seconds the delivery has waited already.
     """
 
     methods: tuple[str, ...]
     attempts: int = 20
     delay: float = 1.0
     stale: float = 500.0
+    waited: float = 0.0
+
+    def since(self, began: float) -> "MboxLocking":
+        """For a delivery that began then (time.monotonic): what it waited for others counts.
+
+        Else each of those that wait for one another would find the lock after the one before.
+        """
+        waited = time.monotonic() - began
+        return self if waited < self.delay else replace(self, waited=waited)
 
 
 def _dotlock_once(lock: str, stale: float) -> bool:
@@ -98,7 +108,7 @@ def _retry(attempt: Callable[[], bool], locking: MboxLocking) -> bool:
     one, which takes milliseconds.
     """
     limit = locking.delay * max(locking.attempts - 1, 0)
-    waited = 0.0
+    waited = locking.waited
     while not attempt():
         if waited >= limit:
             return False

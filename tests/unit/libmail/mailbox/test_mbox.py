@@ -7,6 +7,8 @@ import fcntl
 import os
 import pty
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,22 @@ def test_each_lock_keeps_out_the_same_process(tmp_path: Path, method: str) -> No
         with pytest.raises(LockTimeout):
             append_to_mbox(path, (b"x",), locking)
     append_to_mbox(path, (b"x",), locking)
+
+
+def test_waiting_before_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait for one another all give up when the first one does."""
+    path, pauses = str(tmp_path / "box"), list[float]()
+    locking = MboxLocking(("fcntl",), attempts=2, delay=0.01)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with locked_mbox(path, locking):
+        for waited, tries_again in ((0.0, True), (10.0, False)):
+            with pytest.raises(LockTimeout):
+                append_to_mbox(path, (b"x",), replace(locking, waited=waited))
+            assert bool(pauses) is tries_again
+            pauses.clear()
+    assert locking.since(time.monotonic()) == locking
+    assert locking.since(time.monotonic() - 5).waited >= 5
+    append_to_mbox(path, (b"x",), locking.since(time.monotonic() - 5))
 
 
 def test_fcntl_lock_of_others(tmp_path: Path) -> None:
