@@ -153,15 +153,15 @@ class Ledger:
         """The outcome of a recipient that the server accepted, or the message for it."""
         text = reply.text
         return Sent(
-            reply.dsn,
-            text,
-            session.relay,
-            action,
-            session.host,
-            "smtp",
-            text,
-            session.uses,
-            self._tls,
+            dsn=reply.dsn,
+            reason=text,
+            relay=session.relay,
+            action=action,
+            mta=session.host,
+            diag_type="smtp",
+            diag_text=text,
+            conn_use=session.uses,
+            tls=self._tls,
         )
 
     # of a server, or of none
