@@ -93,15 +93,16 @@ class SpareSupply:
         """One for the caller, who gives it another name. None: there is none."""
         if _SET_LEASE is None:
             return None
-        for name in self._names:
-            spare = _claim(f"{_DIRECTORY}/{name}", _SET_LEASE)
-            if spare is not None:
-                return spare
-        now = time.monotonic()
-        if now - self._looked >= _LOOK_AGAIN:
+        while True:
+            for name in self._names:
+                spare = _claim(f"{_DIRECTORY}/{name}", _SET_LEASE)
+                if spare is not None:
+                    return spare
+            now = time.monotonic()
+            if now - self._looked < _LOOK_AGAIN:
+                return None
             self._looked = now
             self._names = iter(_names())
-        return None
 
 
 def _names() -> list[str]:

@@ -58,14 +58,11 @@ def deliver(queue_id: QueueId, spare: SpareFiles) -> None:
 
 
 def test_the_next_message_gets_the_file() -> None:
-    spare, supply = SpareFiles(4), SpareSupply()
-    assert supply.take() is None  # so it looks again, later
+    spare = SpareFiles(4)
     old = write(b"secret\r\n" * 1000)
     inode = path_of(old).stat().st_ino
     deliver(old, spare)
-    supply = SpareSupply()
-    supply.take()
-    new = write(b"short\r\n", supply=supply)
+    new = write(b"short\r\n", supply=SpareSupply())
     info = path_of(new).stat()
     assert (info.st_ino, stat.S_IMODE(info.st_mode)) == (inode, 0o700)
     assert new != old
@@ -78,20 +75,13 @@ def test_the_next_message_gets_the_file() -> None:
     assert not os.listdir("spare")
 
 
-def supplied(spare: SpareFiles) -> SpareSupply:
-    """Which has seen what is there."""
-    supply = SpareSupply()
-    supply.take()
-    return supply
-
-
 def test_a_file_that_somebody_has_open_is_not_used() -> None:
     spare = SpareFiles(4)
     old = write(b"x\r\n")
     reader = open_queue_file(str(path_of(old)))
     try:
         deliver(old, spare)
-        new = write(b"y\r\n", supply=supplied(spare))
+        new = write(b"y\r\n", supply=SpareSupply())
         assert path_of(new).stat().st_ino != os.fstat(reader).st_ino
         assert b"x\r\n" in os.pread(reader, REUSABLE_SIZE, 0)
     finally:
@@ -125,7 +115,7 @@ def test_a_file_that_is_not_as_it_was_left_is_not_used(spoil: Callable[[Path], N
     deliver(write(b"x\r\n"), spare)
     (left,) = Path("spare").iterdir()
     spoil(left)
-    new = write(b"y\r\n", supply=supplied(spare))
+    new = write(b"y\r\n", supply=SpareSupply())
     with QueueFile(str(path_of(new))) as file:
         assert file.small_content() == b"Subject: x\r\n\r\ny\r\n"
     target = Path("target")
@@ -146,21 +136,21 @@ class Overtaken(SpareSupply):
 def test_a_file_that_was_replaced_meanwhile_is_not_used() -> None:
     spare = SpareFiles(4)
     deliver(write(b"x\r\n"), spare)
-    supply = Overtaken()
-    supply.take()
-    new = write(b"y\r\n", supply=supply)
+    new = write(b"y\r\n", supply=Overtaken())
     with QueueFile(str(path_of(new))) as file:
         file.verify(new)
     assert os.listdir("incoming") == [new]
 
 
 def test_a_file_that_another_process_took_is_not_used() -> None:
-    spare = SpareFiles(4)
-    deliver(write(b"x\r\n"), spare)
-    one, two = supplied(spare), supplied(spare)
-    first = write(b"1\r\n", supply=one)
+    spare, one, two = SpareFiles(4), SpareSupply(), SpareSupply()
+    for _ in range(2):
+        deliver(write(b"x\r\n"), spare)
+    first = write(b"1\r\n", supply=one)  # which has seen both
     second = write(b"2\r\n", supply=two)
-    assert sorted(os.listdir("incoming")) == sorted([first, second])
+    assert not os.listdir("spare")
+    third = write(b"3\r\n", supply=one)
+    assert sorted(os.listdir("incoming")) == sorted([first, second, third])
 
 
 def test_their_number_is_bounded() -> None:
@@ -209,7 +199,7 @@ def test_after_a_power_failure_only_whole_files_are_what_their_names_say() -> No
             file.mark_done(recipient)
     before = path_of(old).read_bytes()
     assert spare.keep(str(path_of(old)))
-    new = write(b"new\r\n" * 350, "c@x.test", supply=supplied(spare))
+    new = write(b"new\r\n" * 350, "c@x.test", supply=SpareSupply())
     after = path_of(new).read_bytes()
     sectors = -(-max(len(before), len(after)) // SECTOR)
     size = sectors * SECTOR
