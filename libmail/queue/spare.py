@@ -18,6 +18,9 @@ What had the file before must not see what comes after it:
   never sent so.
 - What the old message had beyond the end of the new one is cut off before the file is complete.
 
+A short queue id is an inode and the microseconds of a second: the fewer inodes there are, the
+sooner one comes again in the log. So each `_USES`-th file goes in spite of all.
+
 What a power failure makes of such a file, and how that is found out, is told by checksum.py.
 """
 
@@ -34,6 +37,7 @@ __all__ = ["REUSABLE_SIZE", "NewFile", "SpareFiles", "SpareSupply"]
 REUSABLE_SIZE: Final = 16384  # octets of a file, at most
 _DIRECTORY: Final = "spare"
 _LOOK_AGAIN: Final = 0.02  # seconds between two looks for more
+_USES: Final = 8  # of a file, on average
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _SET_LEASE: Final[int | None] = getattr(fcntl, "F_SETLEASE", None)  # Linux has it
 
@@ -45,6 +49,7 @@ class SpareFiles:
         """limit: how many at most; 0 for none."""
         self._names = [f"{_DIRECTORY}/{number:02x}" for number in range(limit)]
         self._next = 0
+        self._offered = 0
         self.possible: Final = bool(limit) and _SET_LEASE is not None
 
     def keep(self, path: str) -> bool:
@@ -53,6 +58,9 @@ class SpareFiles:
         Returns whether it was done. May run in a thread, one at a time.
         """
         at = self._next
+        self._offered += 1
+        if self._offered % _USES == 0:
+            return False
         try:
             os.rename(path, self._names[at])
         except OSError:

@@ -155,11 +155,17 @@ def test_a_file_that_another_process_took_is_not_used() -> None:
 
 def test_their_number_is_bounded() -> None:
     spare = SpareFiles(3)
-    for _ in range(10):
+    for _ in range(7):
         deliver(write(b"x\r\n"), spare)
     assert len(os.listdir("spare")) == 3
     spare.empty()
     assert not os.listdir("spare")
+
+
+def test_some_are_not_kept_for_the_sake_of_other_inodes() -> None:
+    spare = SpareFiles(100)
+    kept = [spare.keep(str(path_of(write(b"x\r\n")))) for _ in range(64)]
+    assert kept.count(False) == 8
 
 
 def test_without_a_directory_nothing_is_kept() -> None:
