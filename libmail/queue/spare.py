@@ -133,7 +133,8 @@ def _claim(path: str, set_lease: int) -> NewFile | None:
         return None
     try:
         info = os.fstat(fd)
-        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= REUSABLE_SIZE:
+        sized = 0 < info.st_size <= REUSABLE_SIZE
+        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and sized:
             fcntl.fcntl(fd, set_lease, fcntl.F_WRLCK)
             fcntl.fcntl(fd, set_lease, fcntl.F_UNLCK)
             os.fchmod(fd, 0o600)

@@ -93,6 +93,10 @@ def grow(path: Path) -> None:
     os.truncate(path, REUSABLE_SIZE + 1)
 
 
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
 def link(path: Path) -> None:
     os.link(path, "another")
 
@@ -109,7 +113,7 @@ def queue_up(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("spoil", [grow, link, swap, queue_up])
+@pytest.mark.parametrize("spoil", [grow, empty, link, swap, queue_up])
 def test_a_file_that_is_not_as_it_was_left_is_not_used(spoil: Callable[[Path], None]) -> None:
     spare = SpareFiles(4)
     deliver(write(b"x\r\n"), spare)
