@@ -30,7 +30,7 @@ from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, maildir_content, mbox_content
 from libmail.mailbox.maildir import MaildirWriter, warn_of_maildir
 from libmail.mailbox.mbox import MboxLocking, NotOwner, append_to_mbox
-from libmail.privileges import Actor, Identity
+from libmail.privileges import MAX_ID, Actor, Identity
 from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.service.workers import Job, Workers
 from libmail.tables.maps import Maps
@@ -41,7 +41,6 @@ __all__ = ["SERVICE", "MailboxDelivery", "prepare"]
 
 _RELAY: Final = "virtual"
 _DIGITS: Final = 10
-_MAX_ID: Final = 2**32 - 2
 _INTO_MAILDIR: Final = Sent("2.0.0", "delivered to maildir", _RELAY, "delivered")
 _INTO_MBOX: Final = Sent("2.0.0", "delivered to mailbox", _RELAY, "delivered")
 
@@ -247,7 +246,7 @@ class MailboxDelivery:
 def _is_id(value: str, least: int) -> bool:
     """Whether it is a number that a user or group can have, and not less than `least`."""
     usual = value.isascii() and value.isdigit() and len(value) <= _DIGITS
-    return usual and least <= int(value) <= _MAX_ID
+    return usual and least <= int(value) <= MAX_ID
 
 
 def _identity(uid: int, gid: int) -> Identity:

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BY_THREAD",
+    "MAX_ID",
     "Actor",
     "Identity",
     "Jail",
@@ -35,7 +36,6 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _MOST_TEXT: Final = 4096  # a pipe takes at least that at once
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _AT_ONCE: Final = ctypes.PyDLL(None, use_errno=True)  # lets no other thread run meanwhile
-_NO_ID: Final = 2**32 - 1
 _KEEP: Final = -1  # of the three ids of setresuid(2), one that is to stay
 
 
@@ -65,6 +65,9 @@ def _system_call(*arguments: type) -> Callable[..., int]:
 
 _SET_IDS: Final = _system_call(ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _SET_GROUPS: Final = _system_call(ctypes.c_long, ctypes.c_void_p)
+
+MAX_ID: Final = 2**32 - 2
+"""The largest number of a user or group: the next one stands for none."""
 
 BY_THREAD: Final = _NUMBERS is not None
 """Whether acting is for the calling thread alone. If not, no other one may run meanwhile."""
@@ -140,7 +143,7 @@ class Actor:
             return
         if own.uid != 0:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        if not (0 <= user.uid < _NO_ID and 0 <= user.gid < _NO_ID):
+        if not (0 <= user.uid <= MAX_ID and 0 <= user.gid <= MAX_ID):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         try:
             if now is not own:

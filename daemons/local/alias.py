@@ -23,8 +23,7 @@ Aliased = Expansion | Outcome | None
 async def find_alias(settings: Settings, clients: Clients, stage: Stage, name: str) -> Aliased:
     """Expand `name`; None where there is no such alias.
 
-    An alias that names itself means the user of
-    that name; other loops end by their depth.
+    An alias that names itself means the user of that name; other loops end by their depth.
     """
     if stage.expanded == name:
         return None

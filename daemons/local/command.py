@@ -61,14 +61,7 @@ async def deliver_to_command(
     """A "|command" that an alias or .forward names; command: without the bar."""
     if stage.origin.value not in settings.params.allow_mail_to_commands:
         return bounced("5.7.1", "mail to command is restricted")
-    return await _deliver(settings, workers, stage, delivery, command)
-
-
-async def deliver_to_user_command(
-    settings: Settings, workers: Workers, stage: Stage, delivery: Delivery, command: str
-) -> Outcome:
-    """mailbox_command, or what mailbox_command_maps says; stage.rights is the user."""
-    return await _deliver(settings, workers, stage, delivery, command)
+    return await deliver_to_user_command(settings, workers, stage, delivery, command)
 
 
 def _folder(settings: Settings, stage: Stage, user: User) -> str | None:
@@ -80,9 +73,10 @@ def _folder(settings: Settings, stage: Stage, user: User) -> str | None:
     return Template.of(text).expanded(values_of(stage, user), allowed)
 
 
-async def _deliver(
+async def deliver_to_user_command(
     settings: Settings, workers: Workers, stage: Stage, delivery: Delivery, command: str
 ) -> Outcome:
+    """mailbox_command, or what mailbox_command_maps says; stage.rights is the user."""
     user = settings.rights_of(stage)
     if delivery.verify_only:
         reason = f"delivers to command: {command}"

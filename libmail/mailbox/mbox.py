@@ -76,9 +76,7 @@ class MboxLocking:
 
 def _dotlock_once(lock: str, stale: float) -> bool:
     try:
-        os.mknod(
-            lock, stat.S_IFREG | 0o600
-        )  # as open(2) with O_EXCL, but there is nothing to close
+        os.mknod(lock, stat.S_IFREG | 0o600)  # as open(2) with O_EXCL, with nothing to close
     except FileExistsError:
         with suppress(FileNotFoundError, PermissionError):  # another's lock stays where it is
             if time.time() - os.stat(lock).st_mtime > stale:
@@ -122,9 +120,7 @@ def _take_dotlock(path: str, locking: MboxLocking, *, optional: bool) -> str | N
     """The name of the lock file that was made; None where none can be made, but need not be."""
     lock = f"{path}.lock"
     try:
-        taken = _dotlock_once(lock, locking.stale) or _retry(
-            lambda: _dotlock_once(lock, locking.stale), locking
-        )
+        taken = _retry(partial(_dotlock_once, lock, locking.stale), locking)
     except OSError as err:
         told = _told(err, f"unable to create lock file {lock}", path)
         if not optional:

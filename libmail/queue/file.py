@@ -493,7 +493,7 @@ class QueueFile:
         A file without checksum, a large one or one of an earlier version, is not looked at.
         """
         preamble = self.preamble
-        if not preamble.checksum:
+        if not preamble.reusable:
             return
         header, attributes = PREAMBLE_SIZE, preamble.attributes
         content = self.read(header, attributes.offset - header)

@@ -19,6 +19,13 @@ from tests.system.processes import PATIENCE, wait_until
 from tests.system.sink import PythonSink, Received
 
 SMTP_CLIENTS: Final = 5
+TRIED_SOON: Final = {
+    "minimal_backoff_time": "1s",
+    "maximal_backoff_time": "2s",
+    "queue_run_delay": "1s",
+    "transport_retry_time": "1s",
+}
+"""For main.cf: what is deferred when something breaks off is tried again at once."""
 SIZES: Final = 8  # how many different ones there are
 
 

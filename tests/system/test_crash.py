@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.system.conftest import MakeSystem
 from tests.system.harness import Instance, MailSystem, free_port
-from tests.system.numbered import Clients, number_of, queue_id_of, wait_for_all
+from tests.system.numbered import TRIED_SOON, Clients, number_of, queue_id_of, wait_for_all
 from tests.system.processes import kill, session_members, wait_until
 from tests.system.sink import PythonSink, Received
 
@@ -59,10 +59,7 @@ def test_nothing_is_lost(make_system: MakeSystem) -> None:
     dice, port = random.Random(seed), free_port()
     system = make_system(
         main={
-            "minimal_backoff_time": "1s",
-            "maximal_backoff_time": "2s",
-            "queue_run_delay": "1s",
-            "transport_retry_time": "1s",
+            **TRIED_SOON,
             "service_throttle_time": "1s",
             "default_destination_concurrency_limit": str(LIMIT),
         }

@@ -25,7 +25,7 @@ from libmail.queue.spare import SpareFiles, SpareSupply
 from tests.system.conftest import MakeSystem
 from tests.system.harness import MailSystem, free_port
 from tests.system.mounts import Ext4, ext4
-from tests.system.numbered import Clients, content_of, number_of, wait_for_all
+from tests.system.numbered import TRIED_SOON, Clients, content_of, number_of, wait_for_all
 from tests.system.sink import PythonSink, Received
 
 FAILURES: Final = 4
@@ -43,12 +43,7 @@ def disk(system: MailSystem, tmp_path: Path) -> Iterator[Ext4]:
 @pytest.fixture
 def system(make_system: MakeSystem) -> MailSystem:
     system = make_system(
-        main={
-            "minimal_backoff_time": "1s",
-            "maximal_backoff_time": "2s",
-            "queue_run_delay": "1s",
-            "transport_retry_time": "1s",
-        },
+        main=TRIED_SOON,
         privileged=True,
     )
     system.allow("(?:warning|error|fatal): ")
