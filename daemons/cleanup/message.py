@@ -6,6 +6,7 @@ before that removes the file. What need not wait for the disk is done
 `meanwhile`: the file of the client's next message.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -399,11 +400,15 @@ class Message:
         writer.complete(final, recipients, self._content_flags)
         durable = shared.commit.fsync(writer.fd)
         if self.meanwhile is not None:
-            self._next_id = self.meanwhile()
+            asyncio.get_running_loop().call_soon(self._prepare_next, self.meanwhile)
         await durable
         writer.close()
         self._open = False
         self.queued = writer.queue_name == "incoming"
+
+    def _prepare_next(self, meanwhile: Callable[[], QueueId]) -> None:
+        """Called when the disk has begun to work."""
+        self._next_id = meanwhile()
 
     def _findings(self, found: RecipientList) -> Findings:
         header, autodetect = self._header, bool(self._flags & _SMTPUTF8_AUTODETECT)

@@ -8,17 +8,18 @@ are done. The C library has no functions for these system calls, so they are mad
 import errno
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 import cffi
 
-__all__ = ["KernelFsync"]
+__all__ = ["AT_ONCE", "KernelFsync"]
 
 _FSYNC: Final = 2  # IOCB_CMD_FSYNC
 _TELL: Final = 1  # IOCB_FLAG_RESFD
 _IN_FLIGHT: Final = 256
-_AT_ONCE: Final = 64  # results taken by one call
+AT_ONCE: Final = 64
+"""Requests begun, and results taken, by one call."""
 
 
 class _Numbers(NamedTuple):
@@ -49,6 +50,12 @@ _FFI.cdef(
     long syscall(long number, long a, long b, long c, long d, long e);
     """
 )
+# The text of a type is parsed once, before a fork: each takes a millisecond.
+_LONG: Final = _FFI.typeof("long")
+_CONTEXT: Final = _FFI.typeof("unsigned long *")
+_REQUESTS: Final = _FFI.typeof("struct iocb[]")
+_POINTERS: Final = _FFI.typeof("struct iocb *[]")
+_RESULTS: Final = _FFI.typeof("struct io_event[]")
 
 
 class _Libc(Protocol):
@@ -75,7 +82,7 @@ class _Result(Protocol):
 
 
 def _address(of: cffi.FFI.CData) -> int:
-    return int(_FFI.cast("long", of))
+    return int(_FFI.cast(_LONG, of))
 
 
 class KernelFsync:
@@ -90,21 +97,22 @@ class KernelFsync:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self._syscall = cast(_Libc, _FFI.dlopen(None)).syscall
         self._numbers = numbers
-        context = _FFI.new("unsigned long *")
+        context = _FFI.new(_CONTEXT)
         if self._syscall(numbers.setup, _IN_FLIGHT, _address(context), 0, 0, 0) != 0:
             raise OSError(_FFI.errno, os.strerror(_FFI.errno))
         self._context = _address(context[0])
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        request = _FFI.new("struct iocb *")
-        self._request = cast(_Request, request)
-        self._request.opcode = _FSYNC
-        self._request.flags = _TELL
-        self._request.eventfd = self.eventfd
-        requests = _FFI.new("struct iocb *[1]", [request])
-        results = _FFI.new("struct io_event[]", _AT_ONCE)
+        requests = _FFI.new(_REQUESTS, AT_ONCE)
+        self._requests = cast(list[_Request], requests)
+        for request in requests:
+            request.opcode = _FSYNC
+            request.flags = _TELL
+            request.eventfd = self.eventfd
+        pointers = _FFI.new(_POINTERS, [requests + at for at in range(AT_ONCE)])
+        results = _FFI.new(_RESULTS, AT_ONCE)
         self._results = cast(list[_Result], results)
-        self._memory = (request, requests, results)  # cffi frees what nobody refers to
-        self._requests_at = _address(requests)
+        self._memory = (requests, pointers, results)  # cffi frees what nobody refers to
+        self._pointers_at = _address(pointers)
         self._results_at = _address(results)
 
     def __del__(self) -> None:
@@ -112,13 +120,18 @@ class KernelFsync:
             self._syscall(self._numbers.destroy, self._context, 0, 0, 0, 0)
             os.close(self.eventfd)
 
-    def submit(self, fd: int, tag: int) -> bool:
-        """Begin an fsync. False: not now (too many under way), or not for this file."""
-        request = self._request
-        request.data = tag
-        request.fd = fd
-        submitted = self._syscall(self._numbers.submit, self._context, 1, self._requests_at, 0, 0)
-        return submitted == 1
+    def submit(self, files: Sequence[tuple[int, int]]) -> int:
+        """Begin to fsync some, at most AT_ONCE: descriptor and tag of each.
+
+        Returns how many of these have begun; of the next one the kernel says no, or not now (too
+        many under way).
+        """
+        for request, (fd, tag) in zip(self._requests, files, strict=False):
+            request.fd = fd
+            request.data = tag
+        numbers, at = self._numbers, self._pointers_at
+        begun = self._syscall(numbers.submit, self._context, len(files), at, 0, 0)
+        return max(begun, 0)
 
     def collect(self, done: Callable[[int, int], None]) -> None:
         """Call `done` with tag and error number (0: success) of each fsync that has ended."""
@@ -126,10 +139,10 @@ class KernelFsync:
             os.eventfd_read(self.eventfd)
         except BlockingIOError:
             return
-        taken = _AT_ONCE
-        while taken == _AT_ONCE:
+        taken = AT_ONCE
+        while taken == AT_ONCE:
             taken = self._syscall(
-                self._numbers.getevents, self._context, 0, _AT_ONCE, self._results_at, 0
+                self._numbers.getevents, self._context, 0, AT_ONCE, self._results_at, 0
             )
             for at in range(taken):
                 result = self._results[at]

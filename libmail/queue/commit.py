@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final
 
-from libmail.queue.aio import KernelFsync
+from libmail.queue.aio import AT_ONCE, KernelFsync
 
 __all__ = ["GroupCommit"]
 
@@ -38,7 +38,10 @@ class GroupCommit:
         self._way = kernel or _Threads(loop, threads or 2)
 
     def fsync(self, fd: int) -> "asyncio.Future[None]":
-        """A future that completes when the file is on disk, or has the OSError."""
+        """A future that completes when the file is on disk, or has the OSError.
+
+        The file stays open until then, or until the future is cancelled.
+        """
         return self._way.fsync(fd)
 
 
@@ -50,24 +53,45 @@ def _kernel(loop: asyncio.AbstractEventLoop) -> "_Kernel | None":
 
 
 class _Kernel:
-    """The futures of what the kernel has under way."""
+    """The futures of what the kernel has under way.
+
+    What comes in one turn of the loop is begun at its end, by one system call: begun one by one,
+    each would have its worker of the kernel interrupt this process at once.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, aio: KernelFsync) -> None:
         self._loop = loop
         self._aio = aio
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._number = 0
+        self._new: list[Request] = []
         loop.add_reader(aio.eventfd, aio.collect, self._done)
 
     def fsync(self, fd: int) -> "asyncio.Future[None]":
-        """Begin; what the kernel does not take is done here and now."""
+        """Begin soon."""
+        if not self._new:
+            self._loop.call_soon(self._begin)
         future = self._loop.create_future()
-        self._number += 1
-        if self._aio.submit(fd, self._number):
-            self._waiting[self._number] = future
-        else:
-            _settle(future, _fsync(fd))
+        self._new.append((fd, future))
         return future
+
+    def _begin(self) -> None:
+        # Who has given up may have closed its file.
+        new, self._new = [one for one in self._new if not one[1].done()], []
+        while new:
+            files = []
+            for fd, future in new[:AT_ONCE]:
+                self._number += 1
+                self._waiting[self._number] = future
+                files.append((fd, self._number))
+            begun = self._aio.submit(files)
+            for _, number in files[begun:]:
+                del self._waiting[number]
+            if begun < len(files):  # what the kernel does not take is done here and now
+                fd, future = new[begun]
+                _settle(future, _fsync(fd))
+                begun += 1
+            del new[:begun]
 
     def _done(self, number: int, error: int) -> None:
         _settle(self._waiting.pop(number), OSError(error, os.strerror(error)) if error else None)

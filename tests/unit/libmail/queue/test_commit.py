@@ -76,11 +76,29 @@ def test_the_loop_may_end_meanwhile(tmp_path: Path, round_: int) -> None:
     os.close(fd)
 
 
+@WAYS
+@pytest.mark.parametrize("bad", [0, 1, 70, 99])
+def test_one_that_fails_stops_no_other(tmp_path: Path, threads: int | None, bad: int) -> None:
+    async def run() -> list[BaseException | None]:
+        group = GroupCommit(threads)
+        fds = [os.open(tmp_path / str(at), os.O_CREAT | os.O_WRONLY) for at in range(100)]
+        os.close(fds[bad])
+        found = await asyncio.gather(*map(group.fsync, fds), return_exceptions=True)
+        for fd in fds[:bad] + fds[bad + 1 :]:
+            os.close(fd)
+        return found
+
+    found = asyncio.run(run())
+    assert isinstance(found.pop(bad), OSError)
+    assert found == [None] * 99
+
+
 def test_the_file_may_be_closed_meanwhile(tmp_path: Path) -> None:
     async def run() -> None:
         group = GroupCommit()
         fd = os.open(tmp_path / "file", os.O_CREAT | os.O_WRONLY)
         future = group.fsync(fd)
+        await asyncio.sleep(0)
         os.close(fd)
         await future
 
