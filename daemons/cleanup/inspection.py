@@ -7,6 +7,7 @@ parameter needs that, and returns the content to be written. Actions that concer
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -36,16 +37,13 @@ _FILTER: Final = int(CleanupFlag.FILTER)
 _BOUNCE: Final = int(CleanupFlag.BOUNCE)
 _AT_ONCE: Final = 500  # pieces, after which other sessions have their turn
 _SHOWN: Final = 200  # octets of a line in the log
-_IDENTITY: Final = (
-    b"",
-    b"7bit",
-    b"8bit",
-    b"binary",
-)  # encodings that change nothing, RFC 2045 §6.2
+_ENCODED: Final = (b"base64", b"quoted-printable")
 _IN_HEADER: Final = "improper use of 8-bit data in message header"
 _IN_BODY: Final = "improper use of 8-bit data in message body"
 _DOMAIN: Final = "invalid message/* or multipart/* encoding domain"
 _NESTING: Final = "MIME nesting exceeds safety limit"
+_FAULTS: Final = (_NESTING, _IN_HEADER, _IN_BODY, _DOMAIN)  # the first one is told to the client
+_WIDE_OCTET: Final = re.compile(rb"[\x80-\xff]")
 
 
 class Discarded(Exception):
@@ -149,16 +147,15 @@ class Inspection:
         self._in_parts = False  # the body has, and so it is parsed
         self._show = printable if params.smtputf8_enable else printable_octets
         self._rejected: Refused | None = None  # raised when the field at hand is done
-        self._pending: Refused | None = None  # raised as soon as there is more to look at
+        self._faults: set[str] = set()  # of the form; they count when all has been looked at
 
     # the message header
 
     def worthwhile(self, data: bytes, found: Sequence[Field]) -> Sequence[Field]:
         """The fields of the message header that `field` has to see, in order."""
-        self._raise_pending()
         strict = self._inspector.strict.header and not data.isascii()
         if strict or self._splitter.may_go_too_deep(data):
-            return found  # the one behind that which is wrong raises it
+            return found
         looked = self._checks.worthwhile(data, found)
         if len(looked) == len(found):
             return found
@@ -167,7 +164,6 @@ class Inspection:
 
     async def field(self, data: bytes, field: Field) -> Checked:
         """What to write instead of a field of the message header."""
-        self._raise_pending()
         (piece,) = self._splitter.fields(data, (field,))
         self._check_field(piece)
         return await self._checked(piece)
@@ -181,10 +177,10 @@ class Inspection:
         """The message header is complete. Returns whether the body has to be inspected."""
         self._splitter.end_header()
         self._check_domain()
-        self._raise_pending()
         inspector = self._inspector
         self._in_parts = inspector.structure and not self._splitter.plain
-        return self._in_parts or bool(inspector.tables.body) or inspector.strict.body
+        lines = bool(inspector.tables.body) or inspector.strict.body
+        return self._in_parts or lines or bool(self._faults)
 
     async def made_field(self, data: bytes) -> bytes:
         """What to write instead of a field that a Milter has made, b"" for nothing."""
@@ -213,7 +209,7 @@ class Inspection:
         except ChecksFailed as err:
             raise self._failed(err) from err
         self.field_done()
-        self._raise_pending()
+        self._raise_fault()
         return rest
 
     async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
@@ -238,7 +234,6 @@ class Inspection:
             self._check_domain()
             return before
         self._check_field(piece)
-        self._raise_pending()
         checked = await self._checked(piece)
         self.field_done()
         return before + checked.joined(data)
@@ -250,8 +245,14 @@ class Inspection:
             raise self._failed(err) from err
 
     async def _text(self, data: bytes) -> bytes:
-        self._check_body_octets(data)
-        self._raise_pending()
+        at = self._wide_line(data)
+        if at < 0:
+            return await self._lines(data)
+        before = await self._lines(data[:at]) if at else b""
+        self._mime_error(_IN_BODY, data[at : at + 4 * _SHOWN].partition(b"\r\n")[0])
+        return before + await self._lines(data[at:])
+
+    async def _lines(self, data: bytes) -> bytes:
         try:
             checked = await self._checks.body(data)
         except ChecksFailed as err:
@@ -268,42 +269,44 @@ class Inspection:
 
     def _check_field(self, piece: Piece) -> None:
         if self._inspector.strict.header and not piece.data.isascii():
-            self._mime_error(_IN_HEADER, piece.data[:-2].decode("utf-8", "surrogateescape"))
+            self._mime_error(_IN_HEADER, piece.data[:-2])
         if self._splitter.too_deep and self._inspector.bounded:
-            self._mime_error(_NESTING, piece.data[:-2].decode("utf-8", "surrogateescape"))
+            self._mime_error(_NESTING, piece.data[:-2])
 
-    def _check_body_octets(self, data: bytes) -> None:
-        if not self._inspector.strict.body or data.isascii() or self._splitter.wide_body:
-            return
-        line = next(line for line in data.split(b"\r\n") if not line.isascii())
-        self._mime_error(_IN_BODY, line.decode("utf-8", "surrogateescape"))
+    def _wide_line(self, data: bytes) -> int:
+        """Where the first line of the body begins that is wrong by its octets; -1: none is."""
+        strict = self._inspector.strict.body and _IN_BODY not in self._faults
+        if not strict or data.isascii() or self._splitter.wide_body:
+            return -1
+        found = _WIDE_OCTET.search(data)
+        return -1 if found is None else data.rfind(b"\n", 0, found.start()) + 1
 
     def _check_domain(self) -> None:
-        splitter = self._splitter
-        if (
-            self._inspector.strict.domain
-            and (splitter.type.is_message or splitter.type.kind == b"multipart")
-            and splitter.encoding not in _IDENTITY
+        """RFC 2045 §6.4, RFC 2046 §5.2: what is made of parts has no encoding of its own."""
+        kind, encoding = self._splitter.type, self._splitter.encoding
+        if self._inspector.strict.domain and (
+            (kind.holds_parts and encoding in _ENCODED) or (kind.is_7bit and self._splitter.wide)
         ):
-            self._mime_error(_DOMAIN, splitter.encoding.decode())
+            self._mime_error(_DOMAIN, encoding)
 
-    def _mime_error(self, reason: str, text: str) -> None:
-        """Refuse the message for its form; the current field is still written, for the report."""
-        if self._pending is not None or self.actions.refused is not None:
+    def _mime_error(self, reason: str, text: bytes) -> None:
+        """The form is wrong: each fault is told once, and the message is looked at to its end."""
+        if reason in self._faults:
             return
-        shown, sender = self._show(text)[:_SHOWN], self._envelope.sender
-        origin, recipient = shown_origin(self._envelope), self._recipient
-        LOG.event(MimeErrorLine(self._queue_id, reason, shown, origin, sender, recipient))
-        self._checks.stopped = True
-        err = Refused(CleanupStatus.CONTENT, "5.6.0", reason)
-        if self._returned:
-            self.actions.refused = err
-        else:
-            self._pending = err
+        self._faults.add(reason)
+        shown = self._show(text.decode("utf-8", "surrogateescape"))[:_SHOWN]
+        sender, origin = self._envelope.sender, shown_origin(self._envelope)
+        LOG.event(MimeErrorLine(self._queue_id, reason, shown, origin, sender, self._recipient))
 
-    def _raise_pending(self) -> None:
-        if self._pending is not None:
-            raise self._pending
+    def _raise_fault(self) -> None:
+        """Refuse the message for its form, unless that has been done for its content."""
+        if not self._faults or self.actions.refused is not None:
+            return
+        reason = next(fault for fault in _FAULTS if fault in self._faults)
+        err = Refused(CleanupStatus.CONTENT, "5.6.0", reason)
+        if not self._returned:
+            raise err
+        self.actions.refused = err
 
     # actions
 

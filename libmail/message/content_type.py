@@ -39,6 +39,17 @@ class ContentType(NamedTuple):
         return self.kind == b"message" and self.subtype in (b"rfc822", b"global")
 
     @property
+    def holds_parts(self) -> bool:
+        """Whether its parts or its message are encoded one by one, RFC 2045 §6.4. What
+        message/global holds may be encoded, RFC 6532 §3.5."""
+        return self.kind == b"multipart" or (self.kind, self.subtype) == (b"message", b"rfc822")
+
+    @property
+    def is_7bit(self) -> bool:
+        """Whether the body must be 7-bit data, RFC 2046 §5.2.2 and §5.2.3."""
+        return self.kind == b"message" and self.subtype in (b"partial", b"external-body")
+
+    @property
     def is_composite(self) -> bool:
         """Whether the body has encodings of its own, RFC 2045 §6.4."""
         return self.kind in (b"multipart", b"message")

@@ -282,12 +282,68 @@ def test_strictness(
     assert send.result(off, HEADER + data).status == 0
 
 
-def test_the_last_field_of_a_header_is_refused_behind_it(send: Sender, logged: list[str]) -> None:
-    inspector = make_inspector(strict_7bit_headers=True)
-    send.result(inspector, b"Date: d\r\nX: \xc3\xa4\r\n\r\n")
-    send.result(inspector, b"Date: d\r\nX: \xc3\xa4\r\nY: a\r\n\r\n")
-    words = [line.partition(" ")[0].partition("=")[0] for line in logged]
-    assert words == ["reject:", "message-id", "removed", "reject:", "removed"]
+ENCODED = [
+    (b"message/rfc822", (b"base64", b"quoted-printable")),
+    (b"multipart/x", (b"base64", b"quoted-printable")),
+    (b"message/partial", (b"8bit", b"binary")),
+    (b"message/external-body", (b"8bit", b"binary")),
+    (b"message/global", ()),
+    (b"message/delivery-status", ()),
+    (b"text/plain", ()),
+]
+
+
+@pytest.mark.parametrize(("kind", "wrong"), ENCODED)
+def test_what_may_be_encoded(send: Sender, kind: bytes, wrong: tuple[bytes, ...]) -> None:
+    inspector = make_inspector(strict_mime_encoding_domain=True)
+    refused = []
+    for encoding in (b"7bit", b"8bit", b"binary", b"base64", b"quoted-printable", b"x-other"):
+        fields = b"Content-Type: %s\r\nContent-Transfer-Encoding: %s\r\n" % (kind, encoding)
+        if send.result(inspector, HEADER + fields + b"\r\nx\r\n").status:
+            refused.append(encoding)
+    assert refused == [*wrong]
+
+
+FAULTY: Final = (
+    b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    b"X: \xc3\xa4\r\nX: \xc3\xa4\r\n\r\nwarn\r\nb\xc3\xa4\r\nwarn\r\nb\xc3\xa4\r\n"
+)
+
+
+def test_a_faulty_message_is_read_to_its_end(send: Sender, logged: list[str]) -> None:
+    inspector = make_inspector(
+        nested="{/^X/ WARN}", body="{/^warn/ WARN}",
+        strict_8bitmime=True, strict_mime_encoding_domain=True,
+    )  # fmt: skip
+    result = send.result(inspector, HEADER + FAULTY)
+    reason = "improper use of 8-bit data in message header"
+    assert (result.status, result.dsn, result.reason) == (CleanupStatus.CONTENT, "5.6.0", reason)
+    told = [line.partition(" from ")[0] for line in logged if WHO in line or FROM in line]
+    assert told == [
+        "reject: mime-error invalid message/* or multipart/* encoding domain: base64",
+        "reject: mime-error improper use of 8-bit data in message header: X: ä",
+        "warning: header X: ä",
+        "warning: header X: ä",
+        "warning: body warn",
+        "reject: mime-error improper use of 8-bit data in message body: bä",
+        "warning: body warn",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "reason"),
+    [
+        (b"stop", CleanupStatus.CONTENT, "no"),
+        (b"drop", 0, ""),
+        (b"else", CleanupStatus.CONTENT, "improper use of 8-bit data in message header"),
+    ],
+)
+def test_what_tables_say_of_a_faulty_message_counts_more(
+    send: Sender, line: bytes, status: int, reason: str
+) -> None:
+    inspector = make_inspector(body="{/^stop/ REJECT no} {/^drop/ DISCARD}", strict_8bitmime=True)
+    result = send.result(inspector, HEADER + b"X: \xc3\xa4\r\n\r\n" + line + b"\r\n")
+    assert (result.status, result.reason) == (status, reason)
 
 
 def nested_parts(depth: int) -> bytes:
