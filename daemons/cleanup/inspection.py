@@ -37,6 +37,7 @@ _FILTER: Final = int(CleanupFlag.FILTER)
 _BOUNCE: Final = int(CleanupFlag.BOUNCE)
 _AT_ONCE: Final = 500  # pieces, after which other sessions have their turn
 _SHOWN: Final = 200  # octets of a line in the log
+_SHOWN_FAULT: Final = 100  # and of one whose form is wrong
 _ENCODED: Final = (b"base64", b"quoted-printable")
 _IN_HEADER: Final = "improper use of 8-bit data in message header"
 _IN_BODY: Final = "improper use of 8-bit data in message body"
@@ -227,6 +228,8 @@ class Inspection:
         try:
             before = await self._checks.end()
             if place is Place.DELIMITER:
+                if self._wide_line(data) >= 0:
+                    self._mime_error(_IN_BODY, data[:-2])
                 return before + await self._checks.delimiter(data)
         except ChecksFailed as err:
             raise self._failed(err) from err
@@ -249,7 +252,7 @@ class Inspection:
         if at < 0:
             return await self._lines(data)
         before = await self._lines(data[:at]) if at else b""
-        self._mime_error(_IN_BODY, data[at : at + 4 * _SHOWN].partition(b"\r\n")[0])
+        self._mime_error(_IN_BODY, data[at : at + _SHOWN_FAULT].partition(b"\r\n")[0])
         return before + await self._lines(data[at:])
 
     async def _lines(self, data: bytes) -> bytes:
@@ -294,7 +297,8 @@ class Inspection:
         if reason in self._faults:
             return
         self._faults.add(reason)
-        shown = self._show(text.decode("utf-8", "surrogateescape"))[:_SHOWN]
+        line = text[: 2 * _SHOWN_FAULT].replace(b"\r\n", b"\n")[:_SHOWN_FAULT]
+        shown = self._show(line.decode("utf-8", "surrogateescape"))
         sender, origin = self._envelope.sender, shown_origin(self._envelope)
         LOG.event(MimeErrorLine(self._queue_id, reason, shown, origin, sender, self._recipient))
 

@@ -15,7 +15,7 @@ from libmail.log import LOG
 from libmail.message.content import StrayFilter
 from libmail.message.downgrade import Downgrade
 from libmail.message.headers import Batch, HeaderReader
-from libmail.message.mime import MimeLimits, MimeSplitter
+from libmail.message.mime import MimeLimits
 from libmail.text.printable import printable
 
 __all__ = ["RawContent", "RawParams", "RawRules", "Stage", "characters"]
@@ -179,7 +179,7 @@ class _Conversion:
 
     def __init__(self, rules: RawRules) -> None:
         self._reader = HeaderReader(rules.size_limit)
-        self._downgrade = Downgrade(MimeSplitter(rules.limits))
+        self._downgrade = Downgrade(rules.limits)
         self._in_header = True
 
     def feed(self, data: bytes) -> bytes:

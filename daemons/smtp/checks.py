@@ -1,7 +1,8 @@
 """smtp_header_checks and its kin: changes of outgoing content by tables.
 
 The header is checked first and its addresses are mapped afterwards, so that rules see the message
-as it is in the queue. Asks: tables.
+as it is in the queue. Where 7-bit data is made of it, they see what the server gets.
+Asks: tables.
 """
 
 import asyncio
@@ -14,12 +15,14 @@ from daemons.smtp.generic import GenericMaps
 from libmail.ipc.messages import QueueId
 from libmail.log import LOG
 from libmail.lookup.content_checks import Action, ChecksFailed, CheckTables, LineChecks, Part
+from libmail.message.downgrade import Downgrade
 from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 from libmail.tables.table import TableRetry
 
 __all__ = ["ContentChecks", "OutgoingChecks"]
 
 _TURN: Final = 500  # pieces, after which other sessions have their turn
+_AT_ONCE: Final = 1 << 14  # octets that are converted at once
 _SHOWN: Final = 200  # characters of a line in the log
 
 
@@ -36,10 +39,12 @@ class ContentChecks:
         """Whether anything is checked."""
         return self.tables.any
 
-    def begin(self, queue_id: QueueId, generic: GenericMaps) -> "OutgoingChecks":
-        """For one message to one server. generic: maps the addresses of its header."""
-        splitter = MimeSplitter(self._limits)
-        return OutgoingChecks(queue_id, self.tables, splitter, generic, self._line_limit)
+    def begin(self, queue_id: QueueId, generic: GenericMaps, *, convert: bool) -> "OutgoingChecks":
+        """For one message to one server. generic: maps the addresses of its header. convert: the
+        server takes 7-bit data only."""
+        return OutgoingChecks(
+            queue_id, self.tables, self._limits, generic, self._line_limit, convert=convert
+        )
 
 
 class OutgoingChecks:
@@ -49,13 +54,17 @@ class OutgoingChecks:
         self,
         queue_id: QueueId,
         tables: CheckTables,
-        splitter: MimeSplitter,
+        limits: MimeLimits,
         generic: GenericMaps,
         line_limit: int,
+        *,
+        convert: bool,
     ) -> None:
         self._queue_id = queue_id
         self._tables = tables
-        self._splitter = splitter
+        self._downgrade = Downgrade(limits) if convert else None
+        downgrade = self._downgrade
+        self._splitter = MimeSplitter(limits) if downgrade is None else downgrade.splitter
         self._generic = generic
         self._checks = LineChecks(tables, self._log, self._unsupported, line_limit=line_limit)
 
@@ -76,17 +85,25 @@ class OutgoingChecks:
     @property
     def body_too(self) -> bool:
         """Whether the body may change."""
-        return self._tables.structure
+        return self._tables.structure or self._downgrade is not None
 
     async def body(self, data: bytes) -> bytes:
         """The part of the body to send now, after the header."""
-        return await self._pieces(self._splitter.feed(data))
+        return await self._pieces(self._splitter.feed(data), len(data))
 
     async def end(self) -> bytes:
         """The rest of the body."""
-        return await self._pieces(self._splitter.end()) + await self._line_end()
+        rest = await self._pieces(self._splitter.end())
+        if self._downgrade is not None:
+            rest += await self._piece(self._downgrade.rest())
+        return rest + await self._line_end()
 
-    async def _pieces(self, pieces: Iterable[Piece]) -> bytes:
+    async def _pieces(self, pieces: Iterable[Piece], size: int = 0) -> bytes:
+        """size: octets of what they come from."""
+        if self._downgrade is not None:
+            pieces = self._downgrade.pieces(pieces)
+            if size > _AT_ONCE:
+                pieces = await asyncio.to_thread(list, pieces)
         done: list[bytes] = []
         for piece in pieces:
             done.append(await self._piece(piece))

@@ -11,7 +11,6 @@ from daemons.smtp.settings import Flags, Settings
 from libmail.agents.delivery import Delivery
 from libmail.ipc.messages import EnvelopeFlag, Recipient
 from libmail.message.downgrade import Downgrade
-from libmail.message.mime import MimeSplitter
 from libmail.queue.file import ContentFlag
 from libmail.queue.origin import origin_of
 from libmail.smtp.client import Extensions, Phase
@@ -173,16 +172,16 @@ class Outgoing:
     async def content(self, recipients: Sequence[Recipient], offered: Extensions) -> Content:
         """What follows DATA. Raises LocalTrouble."""
         file = self._delivery.file
-        convert = None
-        if self._converts(offered):
-            convert = Downgrade(MimeSplitter(self._settings.mime_limits))
+        convert = self._converts(offered)
         header, checks = self._header, None
         if self._checks is not None and self._generic is not None:
-            checks = self._checks.begin(self._delivery.request.queue_id, self._generic)
-            header = await checks.header(file.header())
+            checks = self._checks.begin(
+                self._delivery.request.queue_id, self._generic, convert=convert
+            )
+            header, convert = await checks.header(file.header()), False
         return Content(
             file,
-            convert=convert,
+            convert=Downgrade(self._settings.mime_limits) if convert else None,
             prefix=self._prefix(recipients[0]) if recipients else b"",
             header=header,
             checks=checks if checks is not None and checks.body_too else None,

@@ -22,7 +22,7 @@ _TOKEN: Final = re.compile(
 _COMMENT_PART: Final = re.compile(rb"[()]|\\.", re.S)
 _PAIR: Final = re.compile(rb"\\(.)", re.S)
 _FOLD: Final = re.compile(rb"\r?\n")
-_ENCODING: Final = re.compile(rb'[^\x00-\x20\x7f()<>@,;:\\"\[\]?=]+')
+_ENCODING: Final = re.compile(rb'[^\x00-\x20\x7f()<>@,;:\\".\[\]]+')  # RFC 822, not RFC 2045
 _MEMBERS: Final = 3  # tokens of a parameter that count
 
 
@@ -37,6 +37,11 @@ class ContentType(NamedTuple):
     def is_message(self) -> bool:
         """Whether the body is a message with a header of its own, RFC 2046 §5.2, RFC 6532 §3.7."""
         return self.kind == b"message" and self.subtype in (b"rfc822", b"global")
+
+    @property
+    def is_global(self) -> bool:
+        """Whether that message may have 8-bit data in its header."""
+        return self.kind == b"message" and self.subtype == b"global"
 
     @property
     def holds_parts(self) -> bool:

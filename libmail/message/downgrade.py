@@ -5,11 +5,11 @@ stays, as nobody can tell what it is. For servers without 8BITMIME (RFC 6152 §3
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from libmail.message.headers import Field
-from libmail.message.mime import MimeSplitter, Piece, Place
+from libmail.message.mime import MimeLimits, MimeSplitter, Piece, Place
 
 __all__ = ["Downgrade", "LineEdits"]
 
@@ -53,43 +53,65 @@ class LineEdits:
 
 
 class Downgrade:
-    """One message: its header, then its body in any pieces, then the end; all in wire form."""
+    """One message: its header, then its body in any pieces, then the end; all in wire form.
 
-    def __init__(self, splitter: MimeSplitter) -> None:
-        self._splitter = splitter
+    splitter: what takes the message apart; see `pieces`.
+    """
+
+    def __init__(self, limits: MimeLimits) -> None:
+        self.splitter: Final = MimeSplitter(limits, whole_global=True)
         self._lines = LineEdits((_quoted_printable,))
 
     def header(self, data: bytes) -> bytes:
         """The header of the message."""
-        return self._converted(self._splitter.header(data))
+        return self._converted(self.splitter.header(data))
 
     def fields(self, data: bytes, found: Iterable[Field]) -> bytes:
         """Some fields of the message header, where it comes in batches; then `end_header`."""
-        return self._converted(self._splitter.fields(data, found))
+        return self._converted(self.splitter.fields(data, found))
 
     def end_header(self) -> bytes:
         """The message has no more fields."""
-        return self._piece(*self._splitter.end_header())
+        return self._piece(*self.splitter.end_header())
 
     def feed(self, data: bytes) -> bytes:
         """What can be told of the body now."""
-        return self._converted(self._splitter.feed(data))
+        return self._converted(self.splitter.feed(data))
 
     def end(self) -> bytes:
         """The rest."""
-        return self._converted(self._splitter.end()) + self._lines.end()
+        return self._converted(self.splitter.end()) + self.rest().data
 
     def _converted(self, pieces: Iterable[Piece]) -> bytes:
         return b"".join([self._piece(*piece) for piece in pieces])
 
+    def pieces(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """What becomes of pieces of the splitter, for those who have a use for their places; then
+        `rest`."""
+        for place, data in pieces:
+            converted = self._piece(place, data)
+            if place is not Place.END:
+                if converted:
+                    yield Piece(place, converted)
+                continue
+            if converted:
+                yield Piece(self.splitter.header_place, converted)
+            yield Piece(place, b"")
+
+    def rest(self) -> Piece:
+        """The last line of the body, if it has no end."""
+        return Piece(Place.BODY, self._lines.end())
+
     def _piece(self, place: Place, data: bytes) -> bytes:
-        splitter = self._splitter
+        """A field that comes at the end of a header is what becomes of that."""
+        splitter = self.splitter
         if place is Place.BODY:
             return self._lines.feed(data) if splitter.wide_body else data
         if place is Place.END:
             if not splitter.wide:
                 return b""
-            encoding = b"7bit" if splitter.type.is_composite else b"quoted-printable"
+            parts = splitter.type.is_composite and not splitter.whole
+            encoding = b"7bit" if parts else b"quoted-printable"
             return b"Content-Transfer-Encoding: " + encoding + b"\r\n"
         if place is Place.MIME and splitter.wide and _is_encoding(data):
             return b""  # another one stands at the end of the header

@@ -84,12 +84,17 @@ class MimeSplitter:
     """One message: `fields` and `end_header`, then `feed` as often as needed, then `end`.
 
     type, encoding: of the entity at hand, as far as its header is known; encoding b"" is 7bit.
+    header_place: what its fields are, but for those that are about MIME.
     too_deep: there were more boundaries than mime_nesting_limit allows; those are not followed.
     """
 
-    def __init__(self, limits: MimeLimits) -> None:
+    def __init__(self, limits: MimeLimits, *, whole_global: bool = False) -> None:
+        """whole_global: a message/global with 8-bit data is body and nothing else, as it can be
+        encoded (RFC 6532 §3.5)."""
+        self._whole_global = whole_global
         self.type = PLAIN_TEXT
         self.encoding = b""
+        self.header_place = Place.PRIMARY
         self.too_deep = False
         self._limits = limits
         self._levels: list[_Level] = []
@@ -104,7 +109,16 @@ class MimeSplitter:
     @property
     def plain(self) -> bool:
         """Whether what follows a header is body and nothing else."""
-        return not self._levels and not self.type.is_message
+        return not self._levels and not self._message_follows
+
+    @property
+    def _message_follows(self) -> bool:
+        return self.type.is_message and not self.whole
+
+    @property
+    def whole(self) -> bool:
+        """Whether the body at hand would have a header, and is not looked into."""
+        return self._whole_global and self.type.is_global and self.wide
 
     @property
     def wide(self) -> bool:
@@ -213,11 +227,13 @@ class MimeSplitter:
 
     def _end_header(self) -> None:
         self._marks = tuple(level.mark for level in self._levels)
-        self._place = Place.NESTED if self.type.is_message else Place.BODY
+        self._place = Place.NESTED if self._message_follows else Place.BODY
         self._gap = True
 
     def _begin_header(self, place: Place, kind: ContentType) -> None:
         self._place = place
+        if place is not Place.BODY:
+            self.header_place = place
         self.type = kind
         self.encoding = b""
 
@@ -250,8 +266,8 @@ class MimeSplitter:
         end = data.find(b"\n", found) + 1
         if end and data.startswith(self._marks, found):
             line = self._take(Place.DELIMITER, end)
+            yield line  # still of the part in front of it
             self._at_delimiter(line.data)
-            yield line
             return True
         if len(data) - found > _MAX_DELIMITER:
             self._line_start = False

@@ -370,7 +370,7 @@ def downgrade(data: bytes) -> None:
     rest, pieces = split(data)
     results = []
     for parts in ([rest], pieces):
-        engine = Downgrade(MimeSplitter(MIME_LIMITS))
+        engine = Downgrade(MIME_LIMITS)
         sent = [engine.header(b"Content-Transfer-Encoding: 8bit\r\n\r\n"[:-2])]
         sent += [engine.feed(part) for part in (b"\r\n", *parts)]
         results.append(b"".join((*sent, engine.end())))

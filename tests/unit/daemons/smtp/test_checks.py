@@ -13,6 +13,7 @@ from libmail.agents.delivery import Deferred, Outcome, Sent
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.rewriting import Rewriter
+from libmail.queue.file import ContentFlag
 from libmail.tables.maps import Maps
 from libmail.tables.match import StringList
 from tests.unit.daemons.smtp.bench import EHLO, REWRITE, Bench, RecordedDelivery, Server
@@ -23,7 +24,13 @@ BODY = b"\r\n--b\r\nX-Part: 1\r\n\r\ngr\xc3\xbcn\r\nline\r\n--b--\r\n"
 
 
 def deliver(
-    folder: Path, server: Server, header: str = "", body: str = "", *, eightbit: int = 0
+    folder: Path,
+    server: Server,
+    header: str = "",
+    body: str = "",
+    *,
+    eightbit: int = 0,
+    content: tuple[bytes, bytes] = (HEADER, BODY),
 ) -> tuple[Outcome, list[str]]:
     lines: list[str] = []
     LOG.open(lambda severity, head, text: lines.append(text), "postfix/smtp")
@@ -41,7 +48,10 @@ def deliver(
     async def main() -> Outcome:
         async with server:
             delivery = bench.delivery(
-                f"[127.0.0.1]:{server.port}", header=HEADER, body=BODY, content_flags=eightbit
+                f"[127.0.0.1]:{server.port}",
+                header=content[0],
+                body=content[1],
+                content_flags=eightbit,
             )
             outgoing = Outgoing(delivery, bench.settings, {}, None, checks, generic)
             with delivery.file:
@@ -71,6 +81,32 @@ def test_body_that_begins_with_a_dot(tmp_path: Path) -> None:
     assert [line.partition(": ")[2] for line in lines if ": info: " in line] == [
         "info: body --b: b", "info: body --b--: b",
     ]  # fmt: skip
+
+
+CONVERTED = (
+    HEADER + b"X: y\r\nContent-Transfer-Encoding: 7bit\r\n",
+    b"\r\n--b\r\nX-Part: 1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BCn\r\n"
+    b"--b--\r\n",
+)
+
+
+def test_rules_see_the_content_that_the_server_gets(tmp_path: Path) -> None:
+    server = Server({"EHLO": "250-mx\n250 SIZE"})
+    wide = b"Content-Transfer-Encoding: 8bit\r\n"
+    header = HEADER + wide + b"X: y\r\n"
+    body = b"\r\n--b\r\nX-Part: 1\r\n" + wide + b"\r\ngr\xc3\xbcn\r\n--b--\r\n"
+    outcome, lines = deliver(
+        tmp_path, server, "pcre:{{/^Content-Trans/ INFO}}", "pcre:{{/^gr/ INFO}}",
+        eightbit=int(ContentFlag.EIGHTBIT_BODY), content=(header, body),
+    )  # fmt: skip
+    assert isinstance(outcome, Sent)
+    want = b"".join(CONVERTED).replace(b"a@in", b"a@out")
+    assert server.contents == [want]
+    assert [line.partition(": ")[2] for line in lines if ": info: " in line] == [
+        "info: header Content-Transfer-Encoding: 7bit",
+        "info: header Content-Transfer-Encoding: quoted-printable",
+        "info: body gr=C3=BCn",
+    ]
 
 
 def test_unsupported_action(tmp_path: Path) -> None:

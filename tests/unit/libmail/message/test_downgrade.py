@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from libmail.message.downgrade import Downgrade
 from libmail.message.headers import cut_field, fields
-from libmail.message.mime import MimeLimits, MimeSplitter
+from libmail.message.mime import MimeLimits
 
 TEXT = st.lists(
     st.sampled_from([b"a", b".", b"\r\n", b"\n", b"=", b" ", b"\xc3\xa9", b"abcdefgh" * 4]),
@@ -24,7 +24,7 @@ LIMITS = MimeLimits(nesting=100, boundary=2048, field=3000, cut=lambda text: cut
 def downgrade(message: bytes, size: int = 1 << 18) -> bytes:
     found = fields(message)
     end = found[-1].end if found else 0
-    engine = Downgrade(MimeSplitter(LIMITS))
+    engine = Downgrade(LIMITS)
     pieces = [engine.header(message[:end])]
     pieces += [engine.feed(message[at : at + size]) for at in range(end, len(message), size)]
     return b"".join((*pieces, engine.end()))
@@ -40,6 +40,14 @@ QUOTED = "Content-Transfer-Encoding: quoted-printable\n"
 SEVENBIT = "Content-Transfer-Encoding: 7bit\n"
 CASES = {
     "moved to the end": (f"{EIGHTBIT}X: y\n\né=\n", f"X: y\n{QUOTED}\n=C3=A9=3D\n"),
+    "message/global": (
+        f"Content-Type: message/global\n{EIGHTBIT}\nX: é\n{EIGHTBIT}\nb=\n",
+        f"Content-Type: message/global\n{QUOTED}\nX: =C3=A9\n{EIGHTBIT}\nb=3D\n",
+    ),
+    "message/global in 7 bits": (
+        f"Content-Type: message/global\n\nX: y\n{EIGHTBIT}\né\n",
+        f"Content-Type: message/global\n\nX: y\n{QUOTED}\n=C3=A9\n",
+    ),
     "without 8-bit data": (f"{EIGHTBIT}\nabc \ndef=\n", f"{QUOTED}\nabc=20\ndef=3D\n"),
     "no body": (EIGHTBIT, QUOTED),
     "comments": (
