@@ -28,6 +28,7 @@ _FAMILIES: Final = {
     "ipv6": socket.AF_INET6,
 }
 _NO_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_NAME_ONLY: Final = socket.NI_NAMEREQD | socket.NI_NUMERICSERV  # or it reads /etc/services
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _OTHER_PROTOCOL: Final = frozenset({socket.EAI_ADDRFAMILY, socket.EAI_FAMILY})
 
@@ -103,7 +104,7 @@ class NativeResolver:
     async def _find_name(self, address: str) -> str | DnsError:
         loop = asyncio.get_running_loop()
         try:
-            name, _ = await loop.getnameinfo((address, 0), socket.NI_NAMEREQD)
+            name, _ = await loop.getnameinfo((address, 0), _NAME_ONLY)
         except socket.gaierror as error:
             return _error(address, f"unable to look up the name of {address}", error)
         return name.removesuffix(".")

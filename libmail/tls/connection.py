@@ -43,6 +43,7 @@ from libmail.tls.negotiation import (
     verify_words,
 )
 from libmail.tls.observation import Dump, Trace, follow, new_buffer, taken
+from libmail.tls.own_sessions import OwnSessions
 from libmail.tls.peer_checks import expect
 from libmail.tls.pem import Chain
 
@@ -130,10 +131,10 @@ class Connection:
             raise _closed()
         return self._held
 
-    def expect(self, spec: ClientSpec, session: bytes = b"") -> None:
+    def expect(self, spec: ClientSpec, own: OwnSessions, session: bytes = b"") -> None:
         """Say which server is the right one. session: see `connect`. Raises TlsConfigError."""
         self._spec = spec
-        self.unusable = expect(self._ssl, spec, session)
+        self.unusable = expect(self._ssl, spec, own, session)
 
     # -- octets of the network
 
@@ -306,8 +307,8 @@ class Connection:
 
     @property
     def chain_sent(self) -> tuple[Certificate, ...]:
-        """The certificates that the peer has sent."""
-        return peer_chain(self._ssl)
+        """The certificates that the peer has sent; none in a session that was resumed."""
+        return () if self.resumed else peer_chain(self._ssl)
 
     def bindings(self) -> dict[str, bytes]:
         """The data of channel bindings by name, after the handshake."""
@@ -450,5 +451,5 @@ def connect(context: ClientContext, spec: ClientSpec, session: bytes = b"") -> C
     negotiation = Negotiation(context.terms)
     handle = context.variant(spec.ciphers, spec.protocols, spec.raw_keys)
     connection = Connection(handle, context, negotiation, spec.ciphers, server=False)
-    connection.expect(spec, session)
+    connection.expect(spec, context.own, session)
     return connection

@@ -18,6 +18,7 @@ from libmail.tls.base_context import BaseContext, Common, dh_parameters
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, at_least, clear_problems, problems
 from libmail.tls.negotiation import Terms
+from libmail.tls.own_sessions import OwnSessions
 from libmail.tls.settings import Protocols
 from libmail.tls.tickets import TicketKeys
 
@@ -188,12 +189,18 @@ class ServerContext(BaseContext):
 
 
 class ClientContext:
-    """For the sessions that we begin. warnings: what the log should say of the settings."""
+    """For the sessions that we begin. warnings: what the log should say of the settings.
+
+    own: those that can be resumed.
+    """
 
     def __init__(self, settings: ClientSettings) -> None:
         """Raises TlsConfigError."""
         self.settings = settings
-        self.terms = Terms(limit=settings.verify_depth, server=False, keep=settings.cached)
+        self.own = OwnSessions()
+        self.terms = Terms(
+            limit=settings.verify_depth, server=False, keep=settings.cached, own=self.own
+        )
         self._variants: OrderedDict[tuple[str, Protocols, bool], BaseContext] = OrderedDict()
         self.warnings = self._made().warnings
         if settings.raw_keys and not at_least(3, 2):

@@ -282,6 +282,7 @@ _SSL: Final = """
     const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *len);
     int SSL_SESSION_is_resumable(const SSL_SESSION *session);
     int SSL_SESSION_has_ticket(const SSL_SESSION *session);
+    SSL_SESSION *SSL_SESSION_dup(const SSL_SESSION *session);
     void SSL_SESSION_free(SSL_SESSION *session);
     SSL_SESSION *d2i_SSL_SESSION(SSL_SESSION **target, const unsigned char **data, long len);
     int i2d_SSL_SESSION(const SSL_SESSION *session, unsigned char **target);

@@ -13,7 +13,8 @@ from typing import Final
 
 from libmail.tls.certificate import Certificate, encoded, one_line
 from libmail.tls.facts import CHAIN_TOO_LONG, INVALID_PURPOSE, WRONG_NAME, Refusal
-from libmail.tls.library import CRYPTO, FFI, SSL, Handle, clear_problems, octets, text
+from libmail.tls.library import CRYPTO, FFI, SSL, Handle, octets, text
+from libmail.tls.own_sessions import OwnSessions, decoded_session
 from libmail.tls.tickets import NAME_SIZE, TicketKeys
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Negotiation",
     "SavedSession",
     "Terms",
-    "decoded_session",
     "verify_words",
 ]
 
@@ -84,6 +84,7 @@ class Terms:
 
     limit: how many certificates there may be above the peer's. wants_name, wants_session: whether
     a server's caller looks up chains by name and saved sessions. keep: whether sessions are kept.
+    own: where a client has them, too.
     """
 
     limit: int
@@ -94,6 +95,7 @@ class Terms:
     wants_session: bool = False
     accept_server_purpose: bool = False
     keep: bool = False
+    own: OwnSessions | None = None
 
 
 class Negotiation:
@@ -223,6 +225,8 @@ class Negotiation:
             return
         if len(data) <= _LONGEST_SESSION:
             self.saved = SavedSession(octets(identity, int(length[0])), data)
+            if self._terms.own is not None:
+                self._terms.own.keep(data, session)
 
     def _ticket_is_enough(self, session: Handle) -> bool:
         newer = SSL.SSL_version(self.ssl) >= _TLS_1_3
@@ -275,16 +279,6 @@ def _set_mac(mac: Handle, key: bytes) -> bool:
         ],
     )
     return CRYPTO.EVP_MAC_CTX_set_params(mac, parameters) == 1
-
-
-def decoded_session(data: bytes) -> Handle:
-    """A session of its encoding, NULL for what is none; the caller owns it."""
-    source, start = FFI.from_buffer("unsigned char[]", data), FFI.new("unsigned char **")
-    start[0] = source
-    session = SSL.d2i_SSL_SESSION(FFI.NULL, start, len(data))
-    if session == FFI.NULL:
-        clear_problems()  # or the handshake that goes on would fail of them
-    return session
 
 
 def verify_words(code: int) -> str:

@@ -8,7 +8,7 @@ from libmail.tls.client_spec import ClientSpec
 from libmail.tls.dane import Tlsa
 from libmail.tls.errors import TlsConfigError
 from libmail.tls.library import FFI, SSL, Handle, clear_problems, problems
-from libmail.tls.negotiation import decoded_session
+from libmail.tls.own_sessions import OwnSessions
 
 __all__ = ["expect"]
 
@@ -20,20 +20,19 @@ _MULTI_LABEL_WILDCARDS: Final = 0x8
 _LONGEST_NAME: Final = 255
 
 
-def expect(ssl: Handle, spec: ClientSpec, saved: bytes = b"") -> tuple[Tlsa, ...]:
+def expect(ssl: Handle, spec: ClientSpec, own: OwnSessions, saved: bytes = b"") -> tuple[Tlsa, ...]:
     """Configure a session. Returns the TLSA records, or anchors, that the library cannot use.
 
-    saved: a session to be resumed, b"" for none. Raises TlsConfigError.
+    saved: a session to be resumed, b"" for none. own: of this process. Raises TlsConfigError.
     """
     unusable = _add_records(ssl, spec)
     _add_names(ssl, spec)
     if spec.server_name:
         _ask_for(ssl, spec.server_name)
     if saved:
-        session = decoded_session(saved)
+        session = own.find(saved)
         if session != FFI.NULL:  # one of another version of the library is as good as none
             SSL.SSL_set_session(ssl, session)
-            SSL.SSL_SESSION_free(session)
     clear_problems()
     return unusable
 

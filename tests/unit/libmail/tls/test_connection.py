@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import cffi
 import pytest
 
+from libmail.tls import own_sessions
 from libmail.tls.authorities import Authorities
 from libmail.tls.chains_by_name import ChainsByName
 from libmail.tls.client_spec import ClientSpec
@@ -537,6 +538,38 @@ def test_sessions_in_a_cache(issued: Issued, authority: Authority) -> None:
         again = Pair(context, client, spec, session=mine.data, lookup=lambda _: answer)  # noqa: B023
         lost = again.shake()
         assert not lost.server.agreed.resumed
+
+
+@VERSIONS
+def test_own_sessions_are_not_decoded_again(
+    issued: Issued, authority: Authority, protocols: Protocols, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they are resumed, and also if their connection was cut off."""
+    monkeypatch.setattr(own_sessions, "decoded_session", lambda _: FFI.NULL)
+    context = ServerContext(server_settings(issued, tickets=ticket_keys(time.time())))
+    client, spec = trusting(authority, cached=True), replace(NAMED, protocols=protocols)
+    ended, cut = Pair(context, client, spec).shake(), Pair(context, client, spec).shake()
+    one, other = session_of(ended), session_of(cut)
+    ended.client.shutdown()
+    for pair in (ended, cut):
+        pair.client.close()
+    for session in (one, one, other, one):
+        again = Pair(context, client, spec, session=session).shake()
+        assert again.client.agreed.resumed
+        assert again.client.trust is Trust.VERIFIED
+        assert again.client.chain_sent == ()
+        again.client.shutdown()
+        again.client.close()
+
+
+def test_own_sessions_are_not_many(issued: Issued, authority: Authority) -> None:
+    context = ServerContext(server_settings(issued, tickets=ticket_keys(time.time())))
+    client = trusting(authority, cached=True)
+    sessions = [session_of(Pair(context, client, SPEC).shake()) for _ in range(60)]
+    assert len(set(sessions)) == 60
+    assert len(client.own._sessions) == 50
+    for session in (sessions[0], sessions[-1]):
+        assert Pair(context, client, SPEC, session=session).shake().client.agreed.resumed
 
 
 def test_session_of_nonsense_is_none(server: ServerContext, client: ClientContext) -> None:
