@@ -25,6 +25,7 @@ from libmail.agents.delivery import (
     delivery_handlers,
 )
 from libmail.agents.status_filter import StatusFilter, open_status_filter
+from libmail.files.commit import Steps
 from libmail.ipc.messages import Recipient
 from libmail.log import LOG, Fatal
 from libmail.mailbox.content import delivery_headers, maildir_content, mbox_content
@@ -206,18 +207,18 @@ class MailboxDelivery:
         return _INTO_MAILDIR if maildir else _INTO_MBOX
 
     def _file(self, path: str, pieces: Iterator[bytes], owner: Identity) -> Job[None]:
-        def work(actor: Actor) -> None:
+        def work(actor: Actor) -> Steps[None]:
             actor.become(owner)
-            self._maildirs.deliver(path.rstrip("/"), pieces)
+            return self._maildirs.deliver(path.rstrip("/"), pieces)
 
-        return self._workers.act(work)
+        return self._workers.write(work)
 
     def _append(self, path: str, pieces: Iterator[bytes], owner: Identity) -> Job[None]:
         params, began = self._params, time.monotonic()
 
-        def work(actor: Actor) -> None:
+        def work(actor: Actor) -> Steps[None]:
             actor.become(owner)
-            append_to_mbox(
+            return append_to_mbox(
                 path,
                 pieces,
                 self._locking.since(began),
@@ -225,7 +226,7 @@ class MailboxDelivery:
                 owner=owner.uid if params.strict_mailbox_ownership else None,
             )
 
-        return self._workers.act(work, lane=path)
+        return self._workers.write(work, lane=path)
 
     @staticmethod
     def _failure(err: OSError, path: str, owner: Identity, *, maildir: bool) -> Outcome:

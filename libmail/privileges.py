@@ -15,6 +15,7 @@ import errno
 import os
 import platform
 import pwd
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,17 +117,21 @@ def enter_jail(jail: Jail) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
-class Actor:
-    """Whom the calling thread acts as. One for each thread, which changes its ids by nothing else.
+class Actor(threading.local):
+    """Whom the calling thread acts as, which changes its ids by nothing else.
 
-    It goes on acting as a user until it becomes another one, which may be the same again.
+    It goes on acting as a user until it becomes another one, which may be the same again. Threads
+    may share one: it has a state for each.
     """
-
-    __slots__ = ("_now", "_own")
 
     def __init__(self) -> None:
         self._own = Identity("", os.geteuid(), os.getegid(), tuple(os.getgroups()))
         self._now = self._own
+
+    @property
+    def user(self) -> Identity:
+        """Who that is now."""
+        return self._now
 
     def become(self, user: Identity) -> None:
         """Have the effective rights of `user`.

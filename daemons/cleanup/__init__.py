@@ -45,6 +45,7 @@ from libmail.clients.milters import MilterParams, Milters
 from libmail.clients.rewrite import RewriteClient
 from libmail.config import ConfigError
 from libmail.config.interfaces import own_interfaces
+from libmail.files.commit import GroupCommit
 from libmail.ipc.codec import Chunk, WireError
 from libmail.ipc.messages import (
     CleanupAbort,
@@ -61,7 +62,6 @@ from libmail.ipc.messages import (
 from libmail.log import LOG
 from libmail.lookup.content_checks import CheckTables
 from libmail.lookup.destination import LocalDomains, proxy_addresses
-from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFileWriter
 from libmail.queue.spare import SpareSupply

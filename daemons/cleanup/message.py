@@ -31,6 +31,7 @@ from daemons.cleanup.status import (
     refused_by_system,
 )
 from libmail.clients.milter import MilterLink
+from libmail.files.commit import GroupCommit
 from libmail.ipc.messages import (
     CleanupAmend,
     CleanupFlag,
@@ -45,7 +46,6 @@ from libmail.log import LOG
 from libmail.log.events import QueueRemoved
 from libmail.message.content import ContentScan
 from libmail.message.headers import Batch
-from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFileWriter
 from libmail.queue.spare import SpareSupply

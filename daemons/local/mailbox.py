@@ -17,6 +17,7 @@ from daemons.local.params import Settings
 from daemons.local.stage import Stage
 from daemons.local.user import ROOT, CannotAct, User, act_as
 from libmail.agents.delivery import Bounced, Delivery, Outcome
+from libmail.files.commit import Steps
 from libmail.log import LOG
 from libmail.mailbox.content import (
     delivery_headers,
@@ -132,13 +133,15 @@ def deliver_to_user(
     user: User,
     place: Place,
     began: float,
-) -> Outcome:
+) -> Steps[Outcome]:
     """The mailbox of a user. Blocks while it is locked. began: see `MboxLocking.since`."""
     try:
         if place.path.endswith("/"):
-            outcome = _to_maildir(actor, settings, stage, delivery, place.path, place.rights)
+            outcome = yield from _to_maildir(
+                actor, settings, stage, delivery, place.path, place.rights
+            )
         else:
-            outcome = _to_mbox(actor, settings, stage, delivery, user, place, began)
+            outcome = yield from _to_mbox(actor, settings, stage, delivery, user, place, began)
     except CannotAct as err:
         return misconfigured(str(err))
     if isinstance(outcome, Bounced) and not settings.params.home_mailbox:
@@ -163,13 +166,13 @@ def _to_maildir(
     delivery: Delivery,
     path: str,
     identity: Identity,
-) -> Outcome:
+) -> Steps[Outcome]:
     if delivery.verify_only:
         return deliverable("delivers to maildir")
     pieces = maildir_content(delivery.file, _headers(settings, stage, "file"))
     act_as(actor, identity)
     try:
-        settings.maildirs.deliver(path.rstrip("/"), pieces)
+        yield from settings.maildirs.deliver(path.rstrip("/"), pieces)
     except OSError as err:
         if err.errno == errno.EACCES:
             warn_of_maildir(identity, str(err.strerror))
@@ -185,13 +188,13 @@ def _to_mbox(
     user: User,
     place: Place,
     began: float,
-) -> Outcome:
+) -> Steps[Outcome]:
     if delivery.verify_only:
         return deliverable("delivers to mailbox")
     params = settings.params
     act_as(actor, place.rights)
     try:
-        append_to_mbox(
+        yield from append_to_mbox(
             place.path,
             _mbox_content(settings, stage, delivery),
             settings.locking.since(began),
@@ -209,7 +212,7 @@ def _to_mbox(
 
 def deliver_to_file(
     actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, path: str, began: float
-) -> Outcome:
+) -> Steps[Outcome]:
     """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
     params = settings.params
     if stage.origin.value not in params.allow_mail_to_files:
@@ -219,12 +222,12 @@ def deliver_to_file(
         if delivery.verify_only:
             return deliverable(f"delivers to file: {path}")
         if path.endswith("/"):
-            return _to_maildir(actor, settings, stage, delivery, path, rights)
+            return (yield from _to_maildir(actor, settings, stage, delivery, path, rights))
         act_as(actor, rights)
         if _executable(path):
             reason = f"cannot append message to file {path}: file is executable"
             return bounced("5.7.1", reason)
-        append_to_mbox(
+        yield from append_to_mbox(
             path,
             _mbox_content(settings, stage, delivery),
             settings.locking.since(began),

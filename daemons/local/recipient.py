@@ -33,6 +33,7 @@ from daemons.local.user import CannotAct, User, act_as, find_user
 from libmail.agents.delivery import Bounced, Deferred, Delivery, Outcome, Sent
 from libmail.agents.handover import hand_over
 from libmail.config import ConfigError
+from libmail.files.commit import Steps
 from libmail.ipc.messages import DsnNotify, Recipient, ResolveFlag
 from libmail.log import LOG
 from libmail.message.addresses import Mailbox
@@ -140,12 +141,16 @@ class RecipientDelivery:
         """Whose mailbox it is, and whether a .forward file says something else."""
         plan = self._settings.plan
         lane = stage.user if plan.only_mailboxes and plan.appends else ""
-        found = await self._clients.workers.act(partial(self._find, stage, time.monotonic()), lane)
+        found = await self._clients.workers.write(
+            partial(self._find, stage, time.monotonic()), lane
+        )
         if found is None or isinstance(found, User):
             return await self._user(stage, found)
         return await self._expansion(stage, found)
 
-    def _find(self, stage: Stage, began: float, actor: Actor) -> User | Expansion | Outcome | None:
+    def _find(
+        self, stage: Stage, began: float, actor: Actor
+    ) -> Steps[User | Expansion | Outcome | None]:
         """In a thread: the user, what the .forward file says, or what came of it all."""
         actor.restore()
         user = find_user(stage.user)
@@ -165,7 +170,9 @@ class RecipientDelivery:
             return found
         if place is None or self._seen.been_here("mailbox", stage.local):
             return user
-        return deliver_to_user(actor, settings, stage, self._delivery, user, place, began)
+        return (
+            yield from deliver_to_user(actor, settings, stage, self._delivery, user, place, began)
+        )
 
     async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
         """Deliver to all members."""
@@ -223,10 +230,10 @@ class RecipientDelivery:
 
         began = time.monotonic()
 
-        def work(actor: Actor) -> Outcome:
+        def work(actor: Actor) -> Steps[Outcome]:
             return deliver_to_file(actor, self._settings, stage, self._delivery, path, began)
 
-        return await self._report(stage, await self._clients.workers.act(work, path))
+        return await self._report(stage, await self._clients.workers.write(work, path))
 
     async def _command(self, stage: Stage, command: str) -> bool:
         rights = self._settings.rights_of(stage).identity
@@ -303,10 +310,10 @@ class RecipientDelivery:
             )
         else:
             work = partial(self._deliver_to, stage, user, time.monotonic())
-            outcome = await self._clients.workers.act(work, stage.user)
+            outcome = await self._clients.workers.write(work, stage.user)
         return await self._report(stage, outcome)
 
-    def _deliver_to(self, stage: Stage, user: User, began: float, actor: Actor) -> Outcome:
+    def _deliver_to(self, stage: Stage, user: User, began: float, actor: Actor) -> Steps[Outcome]:
         """In a thread: the mailbox, where there was something to find out before."""
         actor.restore()
         place = place_of(self._settings, stage, user)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
+from libmail.files.commit import Steps
 from libmail.log import LOG
 from libmail.privileges import Identity
 
@@ -57,8 +58,8 @@ class MaildirWriter:
         self._count = itertools.count(1)
         self._end = f".P{os.getpid()}Q"
 
-    def deliver(self, folder: str, pieces: Iterable[bytes]) -> None:
-        """Write a message; it is durable and visible in new/ after return.
+    def deliver(self, folder: str, pieces: Iterable[bytes]) -> Steps[None]:
+        """Write a message; it is durable and visible in new/ at the end.
 
         folder: without a slash at its end. Runs with the rights of the mailbox's owner. Raises
         OSError, whose strerror is what a report says; nothing is left behind then.
@@ -73,6 +74,7 @@ class MaildirWriter:
         try:
             try:
                 self._write(fd, pieces)
+                yield fd
                 status = os.fstat(fd)
             except OSError as err:
                 text = f"error writing message: {err.strerror}"
@@ -96,4 +98,3 @@ class MaildirWriter:
             written = os.write(fd, piece)
             while written < len(piece):
                 written += os.write(fd, memoryview(piece)[written:])
-        os.fsync(fd)

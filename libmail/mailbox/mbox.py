@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from libmail.files.commit import Steps
 from libmail.log import LOG
 
 __all__ = [
@@ -203,12 +204,12 @@ def _write(fd: int, path: str, pieces: Iterable[bytes], size: int, limit: int) -
             raise _told(err, "error writing message", path) from err
 
 
-def _append(fd: int, path: str, pieces: Iterable[bytes], start: int, limit: int) -> None:
+def _append(fd: int, path: str, pieces: Iterable[bytes], start: int, limit: int) -> Steps[None]:
     """start: the size of the file, which nobody else changes now."""
     try:
         _write(fd, path, pieces, start, limit)
         try:
-            os.fsync(fd)
+            yield fd
         except OSError as err:
             raise _told(err, "error writing message", path) from err
     except BaseException:
@@ -225,8 +226,8 @@ def append_to_mbox(
     owner: int | None = None,
     new_owner: tuple[int, int] | None = None,
     special: bool = False,
-) -> None:
-    """Append `pieces` (From line, message, empty line) to the mailbox, durable after return.
+) -> Steps[None]:
+    """Append `pieces` (From line, message, empty line) to the mailbox, durable at the end.
 
     Runs with the rights of the mailbox's owner; blocks while it waits for locks. size_limit: octets
     of the whole mailbox, 0 for none. owner: user id that the file must have
@@ -241,7 +242,7 @@ def append_to_mbox(
         _append_unlocked(path, pieces)
         return
     with _held(path, locking, owner=owner, new_owner=new_owner, optional=special) as (fd, size):
-        _append(fd, path, pieces, size, size_limit)
+        yield from _append(fd, path, pieces, size, size_limit)
 
 
 @contextmanager

@@ -6,6 +6,11 @@ Each acts as a user of its own where the work says so, see `libmail.privileges`.
 Only work on the same mailbox file waits, in a lane: to find out again and again whether the lock of
 another thread has gone costs time that the file is not used in. A thread goes on with what waits in
 its lane by itself.
+
+No thread waits for the disk where the kernel can tell the loop what is on it: with threads that do,
+and all of which want the interpreter lock afterwards, a delivery took up to twice the time. Work
+that writes files says by `Steps` what has to be on disk before it goes on, perhaps in another
+thread, as the same user.
 """
 
 import asyncio
@@ -15,11 +20,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar, cast
 
+from libmail.files.commit import GroupCommit, Steps, at_once
 from libmail.net.wakeup import Wakeup
-from libmail.privileges import BY_THREAD, Actor
+from libmail.privileges import BY_THREAD, Actor, Identity
 
 __all__ = ["Job", "Workers"]
 
@@ -31,24 +38,19 @@ T = TypeVar("T")
 class Job(Wakeup, Generic[T]):
     """A piece of work, to be awaited at once, which gives its result, or raises its error."""
 
-    __slots__ = ("_failed", "_result", "_work", "frees", "lane")
+    __slots__ = ("_failed", "_result", "fd", "frees", "lane")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, work: Callable[[Actor], T], lane: str
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lane: str) -> None:
         super().__init__(loop)
         self.lane = lane
         self.frees = True  # its thread has nothing more to do after it
-        self._work = work
+        self.fd = -1  # what has to be on disk before it goes on; -1: it is over
         self._result: T | None = None
         self._failed: Exception | None = None
 
     def do(self, actor: Actor) -> None:
-        """Called by the thread."""
-        try:
-            self._result = self._work(actor)
-        except Exception as err:  # noqa: BLE001  it is raised to who asked for the work
-            self._failed = err
+        """Called by a thread. Never raises."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Wakeup, None, T]:  # type: ignore[override]  # has a result
         self._asyncio_future_blocking = True
@@ -60,6 +62,62 @@ class Job(Wakeup, Generic[T]):
         super().result()
         if self._failed is not None:
             raise self._failed
+
+
+class _Acting(Job[T]):
+    """Work that is done in one go."""
+
+    __slots__ = ("_work",)
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[Actor], T], lane: str
+    ) -> None:
+        super().__init__(loop, lane)
+        self._work = work
+
+    def do(self, actor: Actor) -> None:
+        """Called by the thread."""
+        try:
+            self._result = self._work(actor)
+        except Exception as err:  # noqa: BLE001  it is raised to who asked for the work
+            self._failed = err
+
+
+class _Writing(Job[T]):
+    """Work by steps. error: what fsync(2) of `fd` said, to be set before it goes on."""
+
+    __slots__ = ("_begin", "_steps", "_user", "error")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, begin: Callable[[Actor], Steps[T]], lane: str
+    ) -> None:
+        super().__init__(loop, lane)
+        self.error: BaseException | None = None
+        self._begin = begin
+        self._steps: Steps[T] | None = None
+        self._user: Identity | None = None  # as whom it goes on
+
+    def do(self, actor: Actor) -> None:
+        """Called by a thread: until something has to be on disk, or to the end."""
+        self.fd = -1
+        try:
+            self.fd = self._step(actor)
+            self._user = actor.user
+        except StopIteration as end:
+            self._result = end.value
+        except Exception as err:  # noqa: BLE001  it is raised to who asked for the work
+            self._failed = err
+
+    def _step(self, actor: Actor) -> int:
+        if self._steps is None or self._user is None:
+            self._steps = self._begin(actor)
+            return next(self._steps)
+        try:
+            actor.become(self._user)
+        except OSError:
+            os._exit(1)  # what it has begun would be cleaned up as somebody else
+        error, self.error = self.error, None
+        return next(self._steps) if error is None else self._steps.throw(error)
 
 
 class Workers:
@@ -75,6 +133,8 @@ class Workers:
         self._done: deque[Job[object]] = deque()
         self._told = False  # the loop knows that something is done
         self._idle = 0
+        self._actor = Actor()
+        self._commit: GroupCommit | None = None
         threading.stack_size(_STACK)
 
     @classmethod
@@ -99,7 +159,16 @@ class Workers:
 
         lane: one piece of work after the other. "": none.
         """
-        job = Job(self._loop, work, lane)
+        return self._take(_Acting(self._loop, work, lane))
+
+    def write(self, work: Callable[[Actor], Steps[T]], lane: str = "") -> Job[T]:
+        """The same of work by steps, which has its lane for itself until the last of them."""
+        if not self._threads:
+            return self.act(lambda actor: at_once(work(actor)), lane)
+        return self._take(_Writing(self._loop, work, lane))
+
+    def _take(self, job: Job[T]) -> Job[T]:
+        lane = job.lane
         if not self._threads:
             self._loop.call_soon(self._do_here, job)
         elif not (lane and self._waits(job)):
@@ -127,9 +196,8 @@ class Workers:
         return None
 
     def _do_here(self, job: Job[T]) -> None:
-        actor = Actor()
-        job.do(actor)
-        actor.restore()
+        job.do(self._actor)
+        self._actor.restore()
         job.wake()
 
     def _provide(self) -> None:
@@ -145,12 +213,13 @@ class Workers:
 
     def _serve(self) -> None:
         """In a thread: do it, and tell the loop, once for all that is done until it looks."""
-        actor = Actor()
+        actor = self._actor
         job: Job[object] | None = None
         while True:
             job = job or self._queue.get()
             job.do(actor)
-            following = self._next(job.lane) if job.lane else None
+            over = job.fd < 0
+            following = self._next(job.lane) if job.lane and over else None
             job.frees = following is None
             self._done.append(job)
             job = following  # and forget the one before, for as long as there is nothing to do
@@ -164,4 +233,18 @@ class Workers:
         while self._done:
             job = self._done.popleft()
             self._idle += job.frees
-            job.wake()
+            if isinstance(job, _Writing) and job.fd >= 0:
+                self._synchronize(job)
+            else:
+                job.wake()
+
+    def _synchronize(self, job: _Writing[object]) -> None:
+        if self._commit is None:
+            self._commit = GroupCommit()
+        self._commit.fsync(job.fd).add_done_callback(partial(self._go_on, job))
+
+    def _go_on(self, job: _Writing[object], future: "asyncio.Future[None]") -> None:
+        job.error = future.exception()
+        with suppress(OSError):  # no new thread: one of those that there are does it
+            self._provide()
+        self._queue.put(job)

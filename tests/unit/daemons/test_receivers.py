@@ -37,6 +37,7 @@ from daemons.qmgr.requests import RequestConnection, RequestHandlers
 from daemons.verify.verifier import Verifier, VerifyParams
 from libmail.agents.delivery import Bounced, Delivery, DeliveryParams, DeliveryServices, _deliver
 from libmail.config import Config
+from libmail.files.commit import GroupCommit
 from libmail.ipc.codec import Chunk
 from libmail.ipc.messages import (
     CODEC,
@@ -71,7 +72,6 @@ from libmail.ipc.messages import (
 )
 from libmail.lookup.resolving import AddressResolver
 from libmail.lookup.rewriting import Rewriter
-from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import QueueFile, QueueFileWriter, open_queue_file
 from libmail.queue.spare import SpareSupply

@@ -16,6 +16,7 @@ from daemons.cleanup.params import CleanupParams
 from daemons.cleanup.raw import RawRules
 from daemons.cleanup.recipients import BccTables
 from daemons.cleanup.reports import Reports
+from libmail.files.commit import GroupCommit
 from libmail.ipc.messages import (
     CleanupAmend,
     CleanupFlag,
@@ -26,7 +27,6 @@ from libmail.ipc.messages import (
     QueueId,
     Recipient,
 )
-from libmail.queue.commit import GroupCommit
 from libmail.queue.directory import QueueDirectory
 from libmail.queue.file import ContentFlag, QueueFile, QueueFileWriter
 from libmail.queue.spare import SpareSupply

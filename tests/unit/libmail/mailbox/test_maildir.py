@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from libmail.files.commit import at_once
 from libmail.mailbox.maildir import MaildirWriter
 
 
@@ -20,7 +21,7 @@ def test_deliver(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "Maildir"
     writer = MaildirWriter("host.test")
     for number in range(3):
-        writer.deliver(str(folder), (b"one", str(number).encode()))
+        at_once(writer.deliver(str(folder), (b"one", str(number).encode())))
     new = sorted((folder / "new").iterdir())
     assert sorted(file.read_bytes() for file in new) == [b"one0", b"one1", b"one2"]
     assert all(re.fullmatch(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d+\.host\.test", f.name) for f in new)
@@ -37,14 +38,14 @@ def test_others_make_the_maildir_meanwhile(tmp_path: Path, monkeypatch: pytest.M
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
     monkeypatch.setattr(os, "mkdir", too_late)
-    MaildirWriter("h").deliver(str(tmp_path / "deep/Maildir"), (b"x",))
+    at_once(MaildirWriter("h").deliver(str(tmp_path / "deep/Maildir"), (b"x",)))
     assert made == ["deep", "Maildir", "cur", "new", "tmp"]
     assert len(list((tmp_path / "deep/Maildir/new").iterdir())) == 1
 
 
 def test_size_limit(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="error writing message: File too large"):
-        MaildirWriter("h", size_limit=4).deliver(str(tmp_path / "m"), (b"12", b"345"))
+        at_once(MaildirWriter("h", size_limit=4).deliver(str(tmp_path / "m"), (b"12", b"345")))
     assert not list((tmp_path / "m/tmp").iterdir())
     assert not list((tmp_path / "m/new").iterdir())
 
@@ -52,7 +53,7 @@ def test_size_limit(tmp_path: Path) -> None:
 def test_cannot_create(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"")
     with pytest.raises(OSError, match=r"create maildir file .*/m/tmp/\d+\.P\d+Q\d+\.h: Not a dir"):
-        MaildirWriter("h").deliver(str(tmp_path / "m"), (b"x",))
+        at_once(MaildirWriter("h").deliver(str(tmp_path / "m"), (b"x",)))
 
 
 def test_threads_deliver_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_threads_deliver_side_by_side(tmp_path: Path, monkeypatch: pytest.Monkey
         yield str(number).encode()
 
     def deliver(number: int) -> None:
-        writer.deliver(str(tmp_path / "m"), pieces(number))
+        at_once(writer.deliver(str(tmp_path / "m"), pieces(number)))
 
     (tmp_path / "m").mkdir()
     with ThreadPoolExecutor(4) as pool:

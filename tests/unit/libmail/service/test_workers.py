@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from libmail.privileges import Actor
-from libmail.service.workers import Workers
+from libmail.files.commit import Steps
+from libmail.privileges import Actor, Identity
+from libmail.service.workers import Job, Workers
 
 
 @pytest.mark.parametrize("threads", [True, False])
@@ -100,6 +106,91 @@ def test_lanes(*, threads: bool) -> None:
         assert done[-1] == "a4"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_steps(tmp_path: Path, *, threads: bool) -> None:
+    """Work goes on when its file is on disk; what follows in its lane waits, others do not."""
+
+    async def run() -> list[str]:
+        workers, done = Workers(threads=threads), list[str]()
+
+        async def add(name: str, lane: str) -> str:
+            def work(_: Actor) -> Steps[str]:
+                with open(tmp_path / name, "wb") as file:
+                    for number in range(3):
+                        done.append(f"{name}{number}")
+                        yield file.fileno()
+                return name
+
+            return await workers.write(work, lane)
+
+        assert await asyncio.gather(*(add(name, "lane") for name in "abc")) == ["a", "b", "c"]
+        assert done == [f"{name}{number}" for name in "abc" for number in range(3)]
+        await asyncio.gather(*(add(str(number), "") for number in range(300)))
+        return done
+
+    assert len(asyncio.run(run())) == 303 * 3
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_steps_hear_of_errors(*, threads: bool) -> None:
+    async def run() -> str:
+        workers = Workers(threads=threads)
+        reader, writer = os.pipe()
+
+        def work(_: Actor) -> Steps[str]:
+            try:
+                yield writer  # a pipe cannot be on disk
+            except OSError as err:
+                return str(err.strerror)
+            finally:
+                os.close(reader)
+                os.close(writer)
+            return "written"
+
+        def fails(_: Actor) -> Steps[None]:
+            yield os.open("/", os.O_RDONLY)
+            raise ValueError("later")
+
+        with pytest.raises(ValueError, match="later"):
+            await workers.write(fails, "lane")
+        return await workers.write(work, "lane")
+
+    assert asyncio.run(run()) == os.strerror(errno.EINVAL)
+
+
+def test_steps_go_on_as_the_same_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever thread, and whomever that has been meanwhile."""
+    acts, mine = threading.local(), os.geteuid()
+    user = Identity("somebody", mine + 1, mine + 1, ())
+
+    def become(actor: Actor, who: Identity) -> None:
+        acts.user = who
+
+    monkeypatch.setattr(Actor, "become", become)
+    monkeypatch.setattr(Actor, "user", property(lambda _: acts.user))
+
+    async def run() -> list[tuple[Identity, Identity]]:
+        workers = Workers()
+
+        def work(name: int, who: Identity, actor: Actor) -> Steps[tuple[Identity, Identity]]:
+            actor.become(who)
+            before = acts.user
+            with open(tmp_path / str(name), "wb") as file:
+                yield file.fileno()
+            return before, acts.user
+
+        def write(name: int) -> Job[tuple[Identity, Identity]]:
+            return workers.write(partial(work, name, replace(user, uid=mine + name)))
+
+        async def one(name: int) -> tuple[Identity, Identity]:
+            return await write(name)
+
+        return await asyncio.gather(*map(one, range(1, 100)))
+
+    for before, after in asyncio.run(run()):
+        assert before is after
 
 
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:

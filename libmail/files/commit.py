@@ -1,18 +1,39 @@
-"""fsync without waiting, so that the kernel groups the commits of all messages in flight."""
+"""fsync without waiting, so that the kernel groups the commits of all messages in flight.
+
+In code that writes files and may run in threads, `Steps` keep the order of what is done readable:
+a generator yields each descriptor that is to be on disk before it goes on, and whoever runs it
+sees to that, in whatever way.
+"""
 
 import asyncio
 import os
+from collections.abc import Generator
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
-from libmail.queue.aio import AT_ONCE, KernelFsync
+from libmail.files.aio import AT_ONCE, KernelFsync
 
-__all__ = ["GroupCommit"]
+__all__ = ["GroupCommit", "Steps", "at_once"]
 
 _BATCH: Final = 64
 
+T = TypeVar("T")
 Request = tuple[int, "asyncio.Future[None]"]
+Steps: TypeAlias = Generator[int, None, T]
+"""Yields descriptors that are to be on disk, see above; errors of fsync(2) are thrown into it."""
+
+
+def at_once(steps: Steps[T]) -> T:
+    """Take all steps here and now. Raises what they raise."""
+    try:
+        fd = next(steps)
+        while True:
+            error = _fsync(fd)
+            fd = next(steps) if error is None else steps.throw(error)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def _settle(future: "asyncio.Future[None]", error: OSError | None) -> None:
@@ -65,7 +86,7 @@ class _Kernel:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._number = 0
         self._new: list[Request] = []
-        loop.add_reader(aio.eventfd, aio.collect, self._done)
+        loop.add_reader(aio.eventfd, self._collect)
 
     def fsync(self, fd: int) -> "asyncio.Future[None]":
         """Begin soon."""
@@ -79,22 +100,29 @@ class _Kernel:
         # Who has given up may have closed its file.
         new, self._new = [one for one in self._new if not one[1].done()], []
         while new:
-            files = []
-            for fd, future in new[:AT_ONCE]:
-                self._number += 1
-                self._waiting[self._number] = future
-                files.append((fd, self._number))
-            begun = self._aio.submit(files)
-            for _, number in files[begun:]:
-                del self._waiting[number]
-            if begun < len(files):  # what the kernel does not take is done here and now
-                fd, future = new[begun]
+            first = self._number + 1
+            files = [(fd, first + at) for at, (fd, _) in enumerate(new[:AT_ONCE])]
+            try:
+                begun = self._aio.submit(files)
+            except OSError as err:
+                if isinstance(err, BlockingIOError) and self._waiting:
+                    self._new = new  # until one of those under way has ended
+                    return
+                fd, future = new.pop(0)  # fsync(2) says why, or does it
                 _settle(future, _fsync(fd))
-                begun += 1
+                continue
+            for (_, number), (_, future) in zip(files[:begun], new, strict=False):
+                self._waiting[number] = future
+            self._number += begun
             del new[:begun]
 
     def _done(self, number: int, error: int) -> None:
         _settle(self._waiting.pop(number), OSError(error, os.strerror(error)) if error else None)
+
+    def _collect(self) -> None:
+        self._aio.collect(self._done)
+        if self._new:
+            self._begin()
 
 
 class _Threads:

@@ -123,15 +123,17 @@ class KernelFsync:
     def submit(self, files: Sequence[tuple[int, int]]) -> int:
         """Begin to fsync some, at most AT_ONCE: descriptor and tag of each.
 
-        Returns how many of these have begun; of the next one the kernel says no, or not now (too
-        many under way).
+        Returns how many of these have begun, one at least. Raises OSError if not even the first
+        has: BlockingIOError when too many are under way.
         """
         for request, (fd, tag) in zip(self._requests, files, strict=False):
             request.fd = fd
             request.data = tag
         numbers, at = self._numbers, self._pointers_at
         begun = self._syscall(numbers.submit, self._context, len(files), at, 0, 0)
-        return max(begun, 0)
+        if begun > 0:
+            return begun
+        raise OSError(_FFI.errno, os.strerror(_FFI.errno))
 
     def collect(self, done: Callable[[int, int], None]) -> None:
         """Call `done` with tag and error number (0: success) of each fsync that has ended."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from libmail.queue import commit
-from libmail.queue.aio import KernelFsync
-from libmail.queue.commit import GroupCommit
+from libmail.files import commit
+from libmail.files.aio import KernelFsync
+from libmail.files.commit import GroupCommit
 
 WAYS = pytest.mark.parametrize("threads", [None, 1, 2])
 
