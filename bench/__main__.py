@@ -192,7 +192,8 @@ def main() -> int:
     tempfile.tempdir = options.directory
     if options.census:
         with sinks() as ports:
-            run_census([load.name for load in census_loads(1) if load.name in options.rows], ports)
+            counted = [row.name for row in (*census_loads(1), *filters.ROWS)]
+            run_census([name for name in counted if name in options.rows], ports)
         return 0
     names = sides(options.only)
     print(table.surroundings(options.rounds, options.scale))

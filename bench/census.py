@@ -19,9 +19,11 @@ import signal
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from bench.filters import ROWS, Setup
 from bench.loads import Load, Ports, aliases, census_loads, routes
 from bench.measure import measure
 from tests.system.harness import (
@@ -52,15 +54,19 @@ Figures = Mapping[str, float]
 class CountingSystem(Instance):
     """Our mail system, started by a script that makes each process leave its figures at its end.
 
-    tool: a command that runs the interpreter of master(8) and of all that it forks, or nothing.
+    setup: what it has beside the settings of the load. tool: a command that runs the interpreter
+    of master(8) and of all that it forks, or nothing.
     """
 
-    def __init__(self, ports: Ports, load: Load, tool: str = "") -> None:
+    def __init__(self, ports: Ports, load: Load, setup: Setup, tool: str = "") -> None:
         # What faces the network could make no file for its figures.
-        main = {**load.settings(ports), "mail_network_syscall_filter": "no"}
+        main = {**load.settings(ports), **setup.main, "mail_network_syscall_filter": "no"}
         super().__init__(main=main, privileged=os.geteuid() == 0, name="bench.test")
         (self.config_directory / "transport").write_text(routes(ports))
         aliases(self.config_directory)
+        for name, text in setup.files:
+            (self.config_directory / name).write_text(text)
+        self.configure({}, setup.master)
         self.counts = self.top / "counts"
         self.counts.mkdir()
         self.counts.chmod(0o1777)
@@ -113,13 +119,20 @@ class CountingSystem(Instance):
 @contextlib.contextmanager
 def _running(ports: Ports, load: Load, tool: str = "") -> Iterator[CountingSystem]:
     """A system that has had the load."""
-    system = CountingSystem(ports, load, tool)
-    try:
-        system.start()
-        measure(system, load.traffic, load.messages, 1)
-        yield system
-    finally:
-        system.stop(check=False)
+    with _setup(load.name) as setup:
+        system = CountingSystem(ports, load, setup, tool)
+        try:
+            system.start()
+            measure(system, load.traffic, load.messages, 1)
+            yield system
+        finally:
+            system.stop(check=False)
+
+
+def _setup(name: str) -> contextlib.AbstractContextManager[Setup]:
+    """What the systems of a row have beside the settings of its load: a filter, or nothing."""
+    found = [row for row in ROWS if row.name == name]
+    return found[0].setup() if found else contextlib.nullcontext(Setup({}))
 
 
 def _difference(little: Load, much: Load, ports: Ports, tool: str = "") -> Figures:
@@ -218,7 +231,9 @@ def _counted(name: str, ports: Ports) -> dict[str, list[float]]:
 
 
 def _load(name: str, messages: int) -> Load:
-    return next(load for load in census_loads(messages) if load.name == name)
+    """Through a filter goes what is relayed in other rows."""
+    found = {load.name: load for load in census_loads(messages)}
+    return found.get(name) or replace(found["relay"], name=name)
 
 
 def _written() -> dict[tuple[str, str], list[float]]:
