@@ -192,7 +192,7 @@ def main() -> int:
     tempfile.tempdir = options.directory
     if options.census:
         with sinks() as ports:
-            counted = [row.name for row in (*census_loads(1), *filters.ROWS)]
+            counted = [load.name for load in census_loads(1)] + [row.name for row in filters.ROWS]
             run_census([name for name in counted if name in options.rows], ports)
         return 0
     names = sides(options.only)

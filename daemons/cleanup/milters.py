@@ -358,10 +358,13 @@ class _MilterInspection:
 
         at_header, at_end: macros.
         """
-        for data in self._header.shown():
-            if not link.wants(Command.HEADER):
+        spaced = link.leading_space
+        for number, (name, value) in enumerate(self._header.shown()):
+            if not (number % _TURN or link.wants(Command.HEADER)):
                 break
-            yield Command.HEADER, _header_event(link, data), at_header
+            if not spaced and value[:1] == b" ":
+                value = value[1:]
+            yield Command.HEADER, header_event(name, value), at_header
         yield Command.END_OF_HEADER, b"", at_header
         size = self._content.body_size()
         at = min(2, size)  # the empty line
@@ -608,15 +611,6 @@ def _portion(events: Iterator[Event]) -> list[Event]:
         if octets >= _PIECE:
             break
     return portion
-
-
-def _header_event(link: MilterLink, data: bytes) -> bytes:
-    """Name and value of a field; lines end in LF, as Sendmail has it."""
-    name, _, value = data.removesuffix(b"\r\n").partition(b":")
-    value = value.replace(b"\r\n", b"\n")
-    if not link.leading_space:
-        value = value.removeprefix(b" ")
-    return header_event(name.rstrip(), value)
 
 
 def _removes(edit: _FieldEdit) -> bool:

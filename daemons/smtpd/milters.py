@@ -4,7 +4,7 @@ The chain of a session is opened when the client is greeted, and closed with it.
 a message the connections go to cleanup(8), see `states`; smtpd(8) keeps them for what follows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from daemons.smtpd.answer import CLOSING, Answer, answer
@@ -13,7 +13,7 @@ from libmail.clients.milters import MilterChain, Milters
 from libmail.log import LOG
 from libmail.lookup.client_rules import milters_for
 from libmail.lookup.facts import Client, Effect, Facts, NameStatus
-from libmail.milter.conversation import Act, Decision
+from libmail.milter.conversation import PASS, Act, Decision
 from libmail.milter.protocol import Command, connection, strings
 from libmail.milter.settings import MilterSettings
 from libmail.smtp.address import quote_local
@@ -108,9 +108,9 @@ class SessionMilters:
             return Reply(554, "", f"{host} ESMTP not accepting connections")
         return None  # it is told at MAIL
 
-    async def helo(self) -> Answer | None:
+    def helo(self) -> Awaitable[Answer | None]:
         """Report HELO or EHLO."""
-        return await self._tell(Command.HELO, strings(self._session.facts.helo_name))
+        return self._tell(Command.HELO, strings(self._session.facts.helo_name))
 
     async def mail(self, parameters: str) -> Answer | None:
         """Report MAIL. parameters: of the command, as the client gave them."""
@@ -126,19 +126,19 @@ class SessionMilters:
         self._values |= await self._resolved("rcpt", mail.sender or "", recipient)
         return await self._tell(Command.RCPT, _path(recipient, parameters))
 
-    async def data(self) -> Answer | None:
+    def data(self) -> Awaitable[Answer | None]:
         """Report DATA, or the first BDAT."""
-        return await self._tell(Command.DATA)
+        return self._tell(Command.DATA)
 
-    async def unknown(self, line: str) -> Answer | None:
+    def unknown(self, line: str) -> Awaitable[Answer | None]:
         """Report an unknown command; without its arguments, as the original does."""
-        return await self._tell(Command.UNKNOWN, strings(line.partition(" ")[0]))
+        return self._tell(Command.UNKNOWN, strings(line.partition(" ")[0]))
 
     async def _tell(self, command: Command, data: bytes = b"") -> Answer | None:
         decision = self._always
         if decision is None:
             decision = await self._chain.event(command, data, self._macro)
-        return self._carry_out(decision)
+        return None if decision is PASS else self._carry_out(decision)
 
     def _carry_out(self, decision: Decision) -> Answer | None:
         session = self._session
@@ -198,7 +198,7 @@ class SessionMilters:
             if handed and not complete:
                 link.lost()
             elif begun:
-                link.abort()
+                link.abort(at_once=not handed)  # the Milter knows that a message is complete
 
     def close(self) -> None:
         """The session is over."""

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import os
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -26,7 +25,6 @@ from libmail.smtp.reply import Reply, ReplySyntax, parse_reply
 __all__ = ["Dial", "HandedOver", "MilterLink", "default_decision", "no_edits"]
 
 _READ: Final = 1 << 16
-_TOGETHER: Final = 1 << 16  # octets of events without answers that wait for the next one
 _NAMES: Final = {
     Command.ABORT: "SMFIC_ABORT",
     Command.BODY: "SMFIC_BODY",
@@ -84,7 +82,7 @@ class HandedOver(NamedTuple):
 class MilterLink:
     """One Milter in one session."""
 
-    __slots__ = ("_conversation", "_failed", "_series", "_settings", "_unsent", "_wire")
+    __slots__ = ("_conversation", "_decision", "_edit", "_failed", "_settings", "_wire")
 
     def __init__(self, settings: MilterSettings, conversation: Conversation | None = None) -> None:
         """Not connected yet: see `open`, `resumed`. conversation: so far."""
@@ -92,8 +90,8 @@ class MilterLink:
         self._conversation = conversation or Conversation(settings.version)
         self._wire: _Wire | None = None
         self._failed: Decision | None = None
-        self._series: deque[Event] = deque()  # events to be reported
-        self._unsent = b""  # events that have no answer
+        self._decision = PASS  # about the event at hand
+        self._edit: Callable[[Edit], None] = no_edits  # takes changes that the Milter asks for
 
     @property
     def failed(self) -> bool:
@@ -110,14 +108,14 @@ class MilterLink:
         settings = self._settings
         try:
             async with asyncio.timeout(settings.connect_timeout):
-                self._wire = _Wire(await connect())
+                self._wire = _Wire(await connect(), self._conversation.continued)
         except (OSError, TimeoutError) as error:
             LOG.warning(f"connect to Milter service {settings.endpoint}: {_reason(error)}")
             self._fail()
             return
         talk = self._conversation
         limit = settings.command_timeout
-        await self._exchange(talk.start(), limit, talk.accept_negotiation)
+        await self._exchange(talk.start(), limit, self._negotiated)
 
     # another process
 
@@ -129,7 +127,7 @@ class MilterLink:
         known, wire = self._settings, self._wire
         limits = known.command_timeout, known.content_timeout
         if self._failed is None and wire is not None:
-            if wire.hand_over(self._conversation.noted()):
+            if wire.hand_over(self._conversation.unsent()):
                 version, edits, steps, silent, _ = self._conversation.snapshot()
                 at_header = self.macros(Stage.END_OF_HEADER, end_of_header_macros)
                 at_end = self.macros(Stage.END_OF_MESSAGE, end_of_data_macros)
@@ -160,7 +158,7 @@ class MilterLink:
             link._fail()
         else:
             sock.setblocking(False)
-            link._wire = _Wire(sock)
+            link._wire = _Wire(sock, link._conversation.continued)
         return link
 
     # events
@@ -195,12 +193,15 @@ class MilterLink:
         """
         if self._failed is not None:
             return self._failed
-        out = self._conversation.event(command, data, macros)
+        conversation, settings = self._conversation, self._settings
+        out = conversation.event(command, data, macros)
         if not out:
-            return self._conversation.standing
-        if self._unsent:
-            out, self._unsent = self._unsent + out, b""
-        return await self._report(out, self._limit(command), edit)
+            return conversation.standing
+        self._edit, self._decision = edit, PASS
+        at_end = command is Command.END_OF_BODY  # there, answers may take longer
+        limit = settings.content_timeout if at_end else settings.command_timeout
+        await self._exchange(out, limit, self._answered if conversation.awaited else None)
+        return self._failed or self._decision
 
     async def events(self, events: Iterable[Event]) -> Decision:
         """Report one event after the other, up to the first decision but to continue.
@@ -209,58 +210,40 @@ class MilterLink:
         answer to the one before it arrives. Another event has to follow this series: those that are
         not answered are sent together with the next that is.
         """
-        series, decision = self._series, PASS
-        series.extend(events)
-        while series and self._failed is None and decision is PASS:
-            out = self._next_events()
-            if not out and len(self._unsent) >= _TOGETHER:
-                out, self._unsent = self._unsent, b""
-            if out:
-                decision = await self._report(out, self._settings.command_timeout, no_edits)
-        series.clear()
-        return self._failed or decision
+        if self._failed is not None:
+            return self._failed
+        conversation, limit = self._conversation, self._settings.command_timeout
+        self._edit, self._decision = no_edits, PASS
+        conversation.line_up(events)
+        while self._decision is PASS and self._failed is None and (out := conversation.proceed()):
+            await self._exchange(out, limit, self._answered if conversation.awaited else None)
+        return self._failed or self._decision
 
-    def _next_events(self) -> bytes:
-        """The next events of the series up to one that is answered; until that comes, they wait."""
-        conversation, series, out = self._conversation, self._series, self._unsent
-        while series and len(out) < _TOGETHER:
-            out += conversation.event(*series.popleft())
-            if conversation.awaiting:
-                self._unsent = b""
-                return out
-        self._unsent = out
-        return b""
+    def _negotiated(self, data: bytes) -> bool:
+        """Take an answer to the offer. Returns whether it is complete."""
+        self._conversation.receive_data(data)
+        return self._conversation.accept_negotiation()
 
-    def _continue(self, data: bytes) -> bytes | None:
-        """What to send when the Milter has said this: b"" for nothing.
+    def _answered(self, data: bytes) -> bool:
+        """Take answers to an event. Returns whether the last one is there."""
+        conversation = self._conversation
+        conversation.receive_data(data)
+        while conversation.awaited:
+            answer = conversation.next_answer()
+            if answer is None:
+                return False
+            if isinstance(answer, Decision):
+                self._decision = answer
+            elif not isinstance(answer, Progress):
+                self._edit(answer)
+        return True
 
-        None: it has said something else than to go on.
+    def abort(self, *, at_once: bool = True) -> None:
+        """Report the end of the current message, if any. Does not wait, as the packet is tiny.
+
+        at_once: else together with what is reported next.
         """
-        return self._next_events() if self._conversation.continued(data) else None
-
-    async def _report(self, out: bytes, limit: float, edit: Callable[[Edit], None]) -> Decision:
-        """Send events, and wait for the answer to the last one if it has any."""
-        conversation, decision = self._conversation, PASS
-
-        def answered() -> bool:
-            nonlocal decision
-            while conversation.awaiting:
-                answer = conversation.next_answer()
-                if answer is None:
-                    return False
-                if isinstance(answer, Decision):
-                    decision = answer
-                elif not isinstance(answer, Progress):
-                    edit(answer)
-            return True
-
-        if await self._exchange(out, limit, answered if conversation.awaiting else None):
-            return decision
-        return self._failed or PASS
-
-    def abort(self) -> None:
-        """Report the end of the current message, if any. Does not wait, as the packet is tiny."""
-        out = b"" if self._failed is not None else self._conversation.abort()
+        out = b"" if self._failed is not None else self._conversation.abort(at_once=at_once)
         if out and self._wire is not None:
             self._wire.say(out)  # the next event, if any, will find and log the problem
 
@@ -281,49 +264,40 @@ class MilterLink:
     # the exchange
 
     async def _exchange(
-        self, out: bytes, limit: float, complete: Callable[[], bool] | None
-    ) -> bool:
-        """Send, and read until the answer is complete. False: it failed, and was logged.
+        self, out: bytes, limit: float, answered: Callable[[bytes], bool] | None
+    ) -> None:
+        """Send, and read until the answer is complete, or log why that has failed.
 
-        complete: None where there is no answer.
+        answered: takes what the Milter says, and returns whether that is all; None for no answer.
         """
-        wire, conversation = self._wire, self._conversation
+        wire = self._wire
         if wire is None:
             raise AssertionError("not connected")
         try:
             if unsent := wire.send(out):
                 await wire.send_all(unsent, limit)
-            while complete is not None:
-                data = await wire.receive(limit, self._continue)
-                if not data:
-                    return True
-                conversation.receive_data(data)
-                if complete():
-                    return True
-        except MalformedReply as error:
-            self._broken(f"milter {self._settings.endpoint}: {error}", _MISTAKE)
-        except MilterError as error:
-            when = "" if error.told else f" after event {_NAMES[conversation.latest]}"
-            self._broken(f"milter {self._settings.endpoint}: {error}{when}")
-        except (OSError, TimeoutError) as error:
-            name, endpoint = _NAMES[conversation.latest], self._settings.endpoint
-            what = f"can't read {name} reply packet header"
-            self._broken(f"milter {endpoint}: {what}: {_reason(error)}")
-        return self._failed is None
+            while answered is not None:
+                await wire.receive(limit)
+                if wire.unsent:
+                    await wire.send_rest(limit)
+                elif not wire.received or answered(wire.received):
+                    return
+        except (MilterError, OSError) as error:
+            self._broken(error)
 
-    def _limit(self, command: Command) -> float:
-        """Seconds: answers at the end of a message may take longer."""
-        settings = self._settings
-        if command is Command.END_OF_BODY:
-            return settings.content_timeout
-        return settings.command_timeout
-
-    def _broken(self, text: str, decision: Decision | None = None) -> None:
-        """decision: instead of the default action."""
-        LOG.warning(text)
+    def _broken(self, error: MilterError | OSError) -> None:
+        """The exchange has failed."""
+        endpoint, latest = self._settings.endpoint, _NAMES[self._conversation.latest]
+        if not isinstance(error, MilterError):
+            text = f"can't read {latest} reply packet header: {_reason(error)}"
+        elif error.told or isinstance(error, MalformedReply):
+            text = str(error)
+        else:
+            text = f"{error} after event {latest}"
+        LOG.warning(f"milter {endpoint}: {text}")
         if self._wire is not None:
             self._wire.shut_down()
-        self._fail(decision)
+        self._fail(_MISTAKE if isinstance(error, MalformedReply) else None)
 
     def _fail(self, decision: Decision | None = None) -> None:
         settings = self._settings
@@ -341,18 +315,22 @@ class _Wire:
     longer than until another process goes on: of what the Milter says then, nothing is for us.
     """
 
-    __slots__ = ("_continue", "_deadline", "_limit", "_loop", "_received", "_timer", "_unsent",
-                 "_wakeup", "_watched", "sock")  # fmt: skip
+    __slots__ = ("_continue", "_deadline", "_limit", "_loop", "_timer", "_wakeup", "_watched",
+                 "received", "sock", "unsent")  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
-        """sock: connected, does not block; owned from now on."""
+    def __init__(self, sock: socket.socket, go_on: Callable[[bytes], bytes | None]) -> None:
+        """sock: connected, does not block; owned from now on.
+
+        go_on: is given what comes, and gives what to send then; after b"" there is no more to be
+        received, and after None it is for the caller.
+        received: what came for the caller. unsent: what is left of that which `go_on` has given.
+        """
         self.sock = sock
         self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup(self._loop)
         self._watched = False
-        self._continue: Callable[[bytes], bytes | None] = _nothing
-        self._received = b""  # what the caller is to see
-        self._unsent = b""  # of what `_continue` has given
+        self._continue = go_on
+        self.received = self.unsent = b""
         self._limit = self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None  # one for many answers
 
@@ -362,6 +340,11 @@ class _Wire:
             return data[self.sock.send(data) :]
         except BlockingIOError:
             return data
+
+    async def send_rest(self, limit: float) -> None:
+        """Send what is unsent. Raises OSError, TimeoutError."""
+        data, self.unsent = self.unsent, b""
+        await self.send_all(data, limit)
 
     async def send_all(self, data: bytes, limit: float) -> None:
         """Send what was left. Raises OSError, TimeoutError."""
@@ -380,29 +363,19 @@ class _Wire:
         self._rest()
         return self.say(data)
 
-    async def receive(self, limit: float, go_on: Callable[[bytes], bytes | None]) -> bytes:
-        """What comes next, and was not for `go_on`. Raises OSError, and TimeoutError if nothing
-        comes for `limit` seconds.
-
-        go_on: is given what comes, and gives what to send then; after b"" there is no more to be
-        received, and after None it is for the caller.
+    def receive(self, limit: float) -> Wakeup:
+        """To be awaited, at once: until something comes that is not just another occasion to go on,
+        or something is left unsent. Raises OSError, and TimeoutError if nothing comes for `limit`
+        seconds.
         """
-        self._continue, self._limit = go_on, limit
-        while True:
-            self._watch()
-            await self._wakeup
-            if not self._unsent:
-                return self._received
-            unsent, self._unsent = self._unsent, b""
-            await self.send_all(unsent, limit)
-
-    def _watch(self) -> None:
         if not self._watched:
             self._watched = True
             self._loop.add_reader(self.sock, self._ready)
-        self._deadline = self._loop.time() + self._limit
-        if self._timer is None or self._deadline < self._timer.when():
+        self._limit = limit
+        self._deadline = deadline = self._loop.time() + limit
+        if self._timer is None or deadline < self._timer.when():
             self._set_timer()
+        return self._wakeup
 
     def _ready(self) -> None:
         if not self._wakeup.waiting:
@@ -410,18 +383,18 @@ class _Wire:
             return
         try:
             data = self.sock.recv(_READ)
-            if not data:
-                raise ConnectionResetError(0, "Application error")
             out = self._continue(data)
             if out:
-                self._unsent = self.send(out)
+                self.unsent = self.send(out)
+            elif not data:
+                raise ConnectionResetError(0, "Application error")
         except BlockingIOError:
             return
         except OSError as error:
             self._wakeup.fail(error)
             return
-        if not out or self._unsent:
-            self._received = data if out is None else b""
+        if not out or self.unsent:
+            self.received = data if out is None else b""
             self._wakeup.wake()
         else:
             self._deadline = self._loop.time() + self._limit
@@ -457,10 +430,6 @@ class _Wire:
         if self._timer is not None:
             self._timer.cancel()
         self.sock.close()
-
-
-def _nothing(data: bytes) -> None:
-    """What comes is for the caller."""
 
 
 def _reason(error: OSError) -> str:

@@ -10,6 +10,7 @@ Which macros go with an event: `_MACROS`, unless the Milter asked for others.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from libmail.clients.milter import Dial, MilterLink
@@ -18,7 +19,7 @@ from libmail.milter.conversation import PASS, Act, Decision
 from libmail.milter.macros import encode_macros, macro_names, parse_defaults
 from libmail.milter.protocol import Command, Stage
 from libmail.milter.settings import MilterSettings, parse_milters
-from libmail.net.endpoint import EndpointOpener, parse_endpoint
+from libmail.net.endpoint import Endpoint, EndpointOpener, parse_endpoint
 
 __all__ = ["MilterChain", "MilterParams", "Milters"]
 
@@ -96,9 +97,7 @@ class Milters:
 
     def dial(self, settings: MilterSettings) -> Dial:
         """The function that connects to a Milter."""
-        return EndpointOpener(
-            parse_endpoint(settings.endpoint), lambda: self._addresses
-        ).open_socket
+        return EndpointOpener(_endpoint(settings.endpoint), lambda: self._addresses).open_socket
 
     def macros(
         self, link: MilterLink, command: Command, known: Callable[[str], str | None]
@@ -113,6 +112,12 @@ class Milters:
             stage, ours = self._lists[command]
             names = link.macros(stage, ours)
         return encode_macros(macro_names(names), known, self._configured) if names else None
+
+
+@lru_cache(64)
+def _endpoint(text: str) -> Endpoint:
+    """As `parse_endpoint`, for the same one again and again."""
+    return parse_endpoint(text)
 
 
 class MilterChain:
@@ -134,10 +139,11 @@ class MilterChain:
             told = link.wants(command) or link.notes(command)
             macros = self.milters.macros(link, command, macro) if told else None
             decision = await link.event(command, data, macros)
-            if decision.act is Act.HOLD:
-                held = decision  # the others may still reject
-            elif decision is not PASS:
+            if decision is PASS:
+                continue
+            if decision.act is not Act.HOLD:
                 return decision
+            held = decision  # the others may still reject
         return held
 
     def close(self) -> None:

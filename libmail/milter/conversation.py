@@ -11,7 +11,8 @@ comes to an end, has broken the protocol (`MilterError`); the caller then closes
 applies `milter_default_action`.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
@@ -125,6 +126,7 @@ class _Event(NamedTuple):
 _NEVER: Final = Steps(0)
 _MOST_ANSWERS: Final = 10_000  # to one event, beside pieces of a body
 _MOST_OCTETS: Final = 1 << 24  # of these
+_TOGETHER: Final = 1 << 16  # octets of events without answers that wait for the next one
 _EVENTS: Final[Mapping[Command, _Event]] = {
     Command.CONNECT: _Event(Steps.NO_CONNECT, Steps.NO_REPLY_CONNECT, session=True),
     Command.HELO: _Event(Steps.NO_HELO, Steps.NO_REPLY_HELO, session=True),
@@ -205,7 +207,7 @@ class Conversation:
     __slots__ = (
         "_answered",
         "_answers",
-        "_awaited",
+        "_asked",
         "_decided",
         "_negotiated",
         "_noted",
@@ -214,7 +216,10 @@ class Conversation:
         "_reader",
         "_skipped",
         "_state",
+        "_steps",
+        "_unsent",
         "_wanted",
+        "awaited",
         "latest",
         "leading_space",
     )
@@ -222,18 +227,24 @@ class Conversation:
     def __init__(self, version: int = 6) -> None:
         """version: one of VERSIONS, the newest that may be spoken.
 
+        awaited: the event that the Milter has to answer before the next one, if any.
         leading_space: whether field values keep the space behind the colon, in both directions.
         latest: what was sent last.
         """
         self._offered = version
         self._reader = PacketReader()
         self._negotiated: Negotiated | None = None
-        self._awaited: Command | None = None
+        self._asked: Mapping[int, str] = {}  # names of macros by stage
+        self.awaited: Command | None = None
         self._answers = self._octets = 0  # so far, to the event that awaits some
         self._state = _State.OPEN
         self._decided = PASS  # while the session has ended
         self._noted: dict[Command, bytes] = {}  # macros that go before the next event
         self._skipped: Command | None = None  # more of them are not wanted of this message
+        self._steps: deque[tuple[Command, bytes]] = (
+            deque()
+        )  # lined up: up to an event, what to send
+        self._unsent = b""  # events without answers, and the end of a message: before the next one
         self._wanted: frozenset[Command] = frozenset()
         self._answered: frozenset[Command] = frozenset()
         self.leading_space = False
@@ -264,7 +275,7 @@ class Conversation:
         return True
 
     def _agree(self, negotiated: Negotiated) -> None:
-        self._negotiated = negotiated
+        self._negotiated, self._asked = negotiated, negotiated.macros
         self._wanted, self._answered = _wanted(negotiated.version, negotiated.steps)
         self.leading_space = bool(negotiated.steps & _LEADING_SPACE)
 
@@ -277,7 +288,7 @@ class Conversation:
 
     def macros(self, stage: Stage, ours: str) -> str:
         """The names of macros for a stage: those that the Milter asked for, or `ours`."""
-        return self.negotiated.macros.get(stage, ours)
+        return self._asked.get(stage, ours)
 
     def snapshot(self) -> Snapshot:
         """The state for the process that goes on with this connection, between two events."""
@@ -309,16 +320,18 @@ class Conversation:
         known = command in _NOTED and _EVENTS[command].since <= self.negotiated.version
         return known and self._state is not _State.ENDED
 
-    def noted(self) -> bytes:
-        """What is to be sent before another process goes on: macros of events not wanted."""
-        noted, self._noted = self._noted, {}
-        return b"".join(noted.values())
+    def unsent(self) -> bytes:
+        """What is to be sent before anything else, and before another process goes on: what has
+        waited for that, and macros of events not wanted."""
+        out = self._unsent + b"".join(self._noted.values())
+        self._unsent, self._noted = b"", {}
+        return out
 
     def event(self, command: Command, data: bytes = b"", macros: bytes | None = None) -> bytes:
         """What to send for an event; b"" when the Milter does not want it.
 
         data: of the packet. macros: names and values, which go before it; None for no list.
-        If `awaiting` is true afterwards, answers must be read before the next event.
+        If one is `awaited` afterwards, answers must be read before the next event.
         """
         if command is Command.MAIL:
             self._next_message()
@@ -326,29 +339,77 @@ class Conversation:
             if macros and self._state is _State.OPEN and self.notes(command):
                 self._noted[command] = macro_packet(command, macros)
             return b""
+        self._begin(command)
+        out = packet(command, data)
+        if macros is not None:
+            out = macro_packet(command, macros) + out
+        if self._unsent or self._noted:
+            out = self.unsent() + out
+        return out
+
+    def _begin(self, command: Command) -> None:
+        """An event is sent."""
         self.latest = command
         if command in self._answered:
-            self._awaited = command
+            self.awaited = command
             self._answers = self._octets = 0
-        about = b"" if macros is None else macro_packet(command, macros)
-        if self._noted:
-            about = self.noted() + about
-        return about + packet(command, data)
 
-    def abort(self) -> bytes:
-        """End the current message, if any; another may follow."""
-        self._awaited = None
+    def line_up(self, events: Iterable[Event]) -> None:
+        """Events that are to be reported one after the other, as `event`, while nothing is decided.
+
+        What there is to send for them, `proceed` and `continued` tell. Other events have to follow:
+        those that are not answered are sent together with the next that is.
+        """
+        steps, out, about, known = self._steps, b"", b"", None
+        latest: Command | None = None
+        for command, data, macros in events:
+            if command is not latest or macros is not known:
+                if not self.wants(command):
+                    continue
+                latest, known = command, macros
+                about = b"" if macros is None else macro_packet(command, macros)
+                out += self.unsent()
+            out += about + packet(command, data)
+            if command in self._answered:
+                steps.append((command, out))
+                out = b""
+        if latest is not None and len(out) >= _TOGETHER:
+            steps.append((latest, out))
+            out = b""
+        self._unsent += out
+
+    def proceed(self) -> bytes:
+        """What to send next of that which is lined up; b"" for nothing."""
+        steps, out = self._steps, b""
+        while steps and self.awaited is None:
+            command, data = steps.popleft()
+            self._begin(command)
+            out += data
+        return out
+
+    def abort(self, *, at_once: bool = True) -> bytes:
+        """End the current message, if any; another may follow.
+
+        at_once: else the Milter is told before anything else that it is told.
+        """
+        self.awaited = None
         self._next_message()
-        return b"" if self._state is _State.ENDED else packet(Command.ABORT)
+        if self._state is _State.ENDED:
+            return b""
+        out, self._unsent = self._unsent + packet(Command.ABORT), b""
+        if not at_once:
+            out, self._unsent = b"", out
+        return out
 
     def _next_message(self) -> None:
         self._skipped = None
+        self._steps.clear()
         if self._state is _State.SILENT:
             self._state = _State.OPEN
 
     def quit(self) -> bytes:
         """End the connection, unless the Milter has decided about the session already."""
-        return b"" if self._state is _State.ENDED else packet(Command.QUIT)
+        return self._unsent if self._state is _State.ENDED else self._unsent + packet(Command.QUIT)
 
     @property
     def standing(self) -> Decision:
@@ -358,24 +419,19 @@ class Conversation:
     # answers
 
     @property
-    def awaiting(self) -> bool:
-        """Whether the Milter has to answer."""
-        return self._awaited is not None
-
-    @property
     def clean(self) -> bool:
         """Whether the connection can be handed over or kept: nothing is pending."""
-        return self._awaited is None and not self._reader.pending
+        return self.awaited is None and not self._reader.pending
 
-    def continued(self, data: bytes) -> bool:
-        """Whether these bytes from the Milter are all that it mostly says: to go on.
+    def continued(self, data: bytes) -> bytes | None:
+        """What to send when the Milter has said this; b"" for nothing.
 
-        Then they are taken; else they are for `receive_data`.
+        None: it is not just what a Milter mostly says, to go on; then it is for `receive_data`.
         """
-        if data != _CONTINUE or self._awaited is None or self._reader.pending:
-            return False
-        self._awaited = None
-        return True
+        if data != _CONTINUE or self.awaited is None or self._reader.pending:
+            return None
+        self.awaited = None
+        return self.proceed() if self._steps else b""
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the Milter."""
@@ -389,7 +445,7 @@ class Conversation:
         received = self._reader.next_packet()
         if received is None:
             return None
-        awaited = self._awaited
+        awaited = self.awaited
         if awaited is None:
             raise MilterError("answer to no event")
         answer = parse_answer(*received)
@@ -400,7 +456,7 @@ class Conversation:
             return answer  # type: ignore[return-value]
         if isinstance(answer, Progress):
             return answer
-        self._awaited = None
+        self.awaited = None
         return self._decide(awaited, answer)
 
     def _count(self, answer: Answer, octets: int) -> None:
@@ -418,6 +474,18 @@ class Conversation:
             raise MilterError("change request that was not negotiated")
 
     def _decide(self, awaited: Command, answer: Answer) -> Decision:
+        decision = self._decision(awaited, answer)
+        if not isinstance(answer, Continue):
+            self._forget_unwanted()
+        return decision
+
+    def _forget_unwanted(self) -> None:
+        """Of what is lined up, report no more than is still wanted."""
+        self._steps = deque(step for step in self._steps if self.wants(step[0]))
+        if self._state is not _State.OPEN:
+            self._unsent = b""
+
+    def _decision(self, awaited: Command, answer: Answer) -> Decision:
         session = _EVENTS[awaited].session
         match answer:
             case Continue():

@@ -37,15 +37,19 @@ class HeaderFields:
         other._own = self._own
         return other
 
-    def shown(self) -> Iterator[bytes]:
-        """The fields that Milters see, wire form, as they are now."""
-        data, (first, last) = bytes(self._data), self._own
-        for at, end in ((0, first), (last, len(data))):
-            for found in _LINE_END.finditer(data, at, end):
-                yield data[at : found.end()]
-                at = found.end()
-            if at < end:
-                yield data[at:end]
+    def shown(self) -> Iterator[tuple[bytes, bytes]]:
+        """The fields that Milters see, as they are now: name, and what is behind the colon.
+
+        Lines of a value end in LF, as Sendmail has it.
+        """
+        first, last = self._own
+        for start, end in ((0, first), (last, len(self._data))):
+            data, at = bytes(self._data[start:end].replace(b"\r\n", b"\n")), 0
+            for found in _LINE_END.finditer(data):
+                end_of_field = found.end()
+                name, _, value = data[at : end_of_field - 1].partition(b":")
+                yield name.rstrip(), value
+                at = end_of_field
 
     def data(self) -> bytes:
         """The header as it is now."""

@@ -9,7 +9,6 @@ is left out; the null sender is one.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from itertools import chain
 from typing import Final, TypeAlias
 
 from libmail.milter.protocol import strings
@@ -37,12 +36,14 @@ def encode_macros(
 
     known: the value of a name, None for none. configured: values of names that have none.
     """
-    found = (
-        (called, value)
-        for name, called in names
-        if (value := known(name)) is not None or (value := configured.get(name)) is not None
-    )
-    return strings(*chain.from_iterable(found))
+    found: list[str] = []
+    for name, called in names:
+        value = known(name)
+        if value is None:
+            value = configured.get(name)
+        if value is not None:
+            found += called, value
+    return strings(*found)
 
 
 def parse_defaults(elements: Iterable[str]) -> dict[str, str]:

@@ -347,26 +347,22 @@ def _family(address: str) -> bytes:
 class PacketReader:
     """Bytes in, packets out; a packet is bounded, and nothing is copied more than once."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("pending",)
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    @property
-    def pending(self) -> bool:
-        """Whether anything was received that `next_packet` has not given out."""
-        return bool(self._buffer)
+        """pending: what was received and `next_packet` has not given out."""
+        self.pending = bytearray()
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the Milter."""
-        self._buffer += data
+        self.pending += data
 
     def next_packet(self) -> tuple[int, bytes] | None:
         """The octet that names the answer, and its data; None if more is needed.
 
         Raises MilterError.
         """
-        buffer = self._buffer
+        buffer = self.pending
         if len(buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(buffer)

@@ -776,7 +776,7 @@ def _answered(pieces: Iterable[bytes]) -> list[object]:
     try:
         for piece in pieces:
             one.receive_data(piece)
-            while one.awaiting and (answer := one.next_answer()) is not None:
+            while one.awaited and (answer := one.next_answer()) is not None:
                 said.append(answer)
     except milter.MilterError as error:
         said.append(str(error))

@@ -46,7 +46,7 @@ def test_an_event_goes_with_its_macros() -> None:
     assert one.event(Command.MAIL, b"<a@b>\0", b"i\0QID\0") == (
         wire("D", b"Mi\0QID\0") + wire("M", b"<a@b>\0")
     )
-    assert one.awaiting
+    assert one.awaited
     assert one.next_answer() is None
     assert answer(one, wire("c")) is PASS
     assert one.clean
@@ -56,11 +56,11 @@ def test_what_is_not_wanted_is_not_sent() -> None:
     """But its macros, before the next event: a Milter may use them until the end."""
     one = opened(steps=Steps.NO_HELO | Steps.NO_REPLY_RCPT | Steps.NO_HEADERS)
     assert one.event(Command.HELO, b"x\0", b"j\0y\0") == b""
-    assert not one.awaiting
+    assert not one.awaited
     noted = wire("D", b"Hj\0y\0")
     assert one.event(Command.RCPT, b"<a@b>\0") == noted + wire("R", b"<a@b>\0")
-    assert not one.awaiting
-    assert one.event(Command.HEADER, b"a\0b\0", b"i\0y\0") == one.noted() == b""
+    assert not one.awaited
+    assert one.event(Command.HEADER, b"a\0b\0", b"i\0y\0") == one.unsent() == b""
 
 
 def test_macros_that_wait_are_told_before_another_process_goes_on() -> None:
@@ -68,8 +68,8 @@ def test_macros_that_wait_are_told_before_another_process_goes_on() -> None:
     for value in (b"i\0a\0", b"i\0b\0"):
         one.event(Command.MAIL, b"<>\0", value)
     one.event(Command.DATA, b"", b"i\0c\0")
-    assert one.noted() == wire("D", b"Mi\0b\0") + wire("D", b"Ti\0c\0")
-    assert one.noted() == b""
+    assert one.unsent() == wire("D", b"Mi\0b\0") + wire("D", b"Ti\0c\0")
+    assert one.unsent() == b""
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_changes_come_before_the_decision() -> None:
     one.event(Command.END_OF_BODY)
     assert answer(one, wire("p") + wire("h", b"X\0y\0") + wire("c")) == Progress()
     assert one.next_answer() == AddHeader(b"X", b"y")
-    assert one.awaiting
+    assert one.awaited
     assert one.next_answer() is PASS
-    assert not one.awaiting
+    assert not one.awaited
 
 
 def test_skip_is_for_one_kind_of_event_and_for_one_message() -> None:
@@ -202,7 +202,7 @@ def test_whatever_a_milter_says(said: list[tuple[str, bytes]]) -> None:
         try:
             for name, data in said:
                 one.receive_data(wire(name, data))
-            while one.awaiting and one.next_answer() is not None:
+            while one.awaited and one.next_answer() is not None:
                 pass
         except MilterError:
             return
@@ -211,11 +211,60 @@ def test_whatever_a_milter_says(said: list[tuple[str, bytes]]) -> None:
 def test_to_go_on_is_taken_at_once() -> None:
     one = opened()
     go_on = wire("c")
-    assert not one.continued(go_on)  # nothing is awaited
+    assert one.continued(go_on) is None  # nothing is awaited
     one.event(Command.MAIL, b"<>\0")
-    assert not one.continued(wire("a"))
-    assert one.continued(go_on)
+    assert one.continued(wire("a")) is None
+    assert one.continued(go_on) == b""
     assert one.clean
     one.event(Command.RCPT, b"<>\0")
     one.receive_data(go_on[:2])
-    assert not one.continued(go_on)
+    assert one.continued(go_on) is None
+
+
+def test_what_is_lined_up_follows_answer_by_answer() -> None:
+    one = opened(steps=Steps.NO_REPLY_END_OF_HEADER)
+    event = Command.HEADER, b"a\0b\0", b"i\0Q\0"
+    one.line_up([event, event, (Command.END_OF_HEADER, b"", None), (Command.BODY, b"b", None)])
+    field = wire("D", b"Li\0Q\0") + wire("L", b"a\0b\0")
+    assert one.proceed() == field
+    assert one.proceed() == b""  # its answer is awaited
+    assert one.continued(wire("c")) == field
+    assert one.continued(wire("c")) == wire("N") + wire("B", b"b")
+    assert one.latest is Command.BODY
+    assert one.continued(wire("c")) == b""
+
+
+def test_what_is_lined_up_without_answers_waits_for_the_next_event() -> None:
+    one = opened(steps=Steps.NO_REPLY_BODY)
+    one.line_up([(Command.END_OF_HEADER, b"", None), (Command.BODY, b"b", None)])
+    assert one.proceed() == wire("N")
+    assert one.continued(wire("c")) == b""
+    assert one.event(Command.END_OF_BODY) == wire("B", b"b") + wire("E")
+    assert one.continued(wire("c")) == b""
+    one.line_up([(Command.BODY, b"b" * (1 << 16), None)])
+    assert one.proceed() == wire("B", b"b" * (1 << 16))  # too large to wait
+    assert one.awaited is None
+
+
+@pytest.mark.parametrize("code", ["a", "d", "r", "t", "4"])
+def test_of_what_is_lined_up_nothing_follows_a_decision(code: str) -> None:
+    one = opened(steps=Steps.NO_REPLY_BODY)
+    fields = [(Command.HEADER, b"a\0b\0", None)] * 2
+    one.line_up([*fields, (Command.END_OF_HEADER, b"", None), (Command.BODY, b"b", None)])
+    one.proceed()
+    answer(one, wire(code))
+    assert one.proceed() == b""
+    assert not one.event(Command.END_OF_BODY)
+
+
+def test_a_message_that_has_ended_is_told_with_what_comes_next() -> None:
+    one = opened()
+    assert one.abort(at_once=False) == b""
+    assert one.event(Command.MAIL, b"<>\0") == wire("A") + wire("M", b"<>\0")
+    one.continued(wire("c"))
+    assert one.abort(at_once=False) == b""
+    assert one.unsent() == wire("A")  # another process goes on
+    assert one.abort(at_once=False) == b""
+    assert one.abort() == wire("A") * 2
+    assert one.abort(at_once=False) == b""
+    assert one.quit() == wire("A") + wire("Q")
