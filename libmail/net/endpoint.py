@@ -11,13 +11,14 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from libmail.net.introduction import unix_socket
 
 __all__ = ["Endpoint", "EndpointOpener", "FindAddresses", "is_connected", "parse_endpoint",
            "parse_host_port"]  # fmt: skip
 
+_UNIX: Final = ("unix", "local")  # the latter is the word of libmilter
 FindAddresses: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host. Raises OSError."""
 
@@ -41,13 +42,13 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Parse `inet:host:port` or `unix:path`. Raises ValueError with the reason."""
+    """Parse `inet:host:port`, `unix:path` or `local:path`. Raises ValueError with the reason."""
     kind, colon, rest = text.partition(":")
-    if kind == "unix" and rest:
+    if kind in _UNIX and rest:
         return Endpoint(rest)
     if kind == "inet" and rest:
         return parse_host_port(rest)
-    if colon and kind not in ("inet", "unix"):
+    if colon and kind not in ("inet", *_UNIX):
         raise ValueError(f'invalid transport name: {kind} in "{text}"')
     raise ValueError(f'need service transport:endpoint instead of "{text}"')
 

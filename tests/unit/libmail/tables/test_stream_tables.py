@@ -431,6 +431,7 @@ def test_in_a_loop(socket_path: Path) -> None:
         ("inet:[::1]:80", Endpoint("", "::1", 80), "[::1]:80"),
         ("inet:127.0.0.1:smtp", Endpoint("", "127.0.0.1", 25), "127.0.0.1:25"),
         ("unix:/run/x", Endpoint("/run/x"), "/run/x"),
+        ("local:run/x", Endpoint("run/x"), "run/x"),
         ("inet:99", Endpoint("", "localhost", 99), "localhost:99"),
     ],
 )
@@ -446,6 +447,8 @@ def test_endpoints(text: str, endpoint: Endpoint, shown: str) -> None:
         "foo",
         "inet",
         "unix:",
+        "local:",
+        "LOCAL:/run/x",
         "tcp:a:1",
         "inet:::1:80",
         "inet:a:0",
