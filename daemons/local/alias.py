@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from daemons.local.clients import Clients
 from daemons.local.outcomes import deferred
@@ -17,6 +18,7 @@ from libmail.tables.table import TableRetry
 
 __all__ = ["Aliased", "find_alias"]
 
+_SHOWN: Final = 1000  # characters of an alias in the log
 Aliased = Expansion | Outcome | None
 
 
@@ -58,7 +60,7 @@ async def _expand(
     inner = stage._replace(expanded=name, origin=Origin.ALIAS, rights=rights, level=stage.level + 1)
     if not settings.params.frozen_delivered_to:
         inner = inner._replace(delivered_to=stage.recipient.address)
-    return Expansion(inner, members)
+    return Expansion(inner, members, f"aliased to {value[:_SHOWN]}")
 
 
 async def _owned(settings: Settings, rewrite: RewriteClient, stage: Stage, name: str) -> Stage:

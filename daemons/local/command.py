@@ -52,6 +52,7 @@ def _environment(
     allowed = frozenset(settings.params.command_expansion_filter)
     environment = exported(settings.params.export_environment)
     environment.update({name: sanitised(text, allowed) for name, text in said.items() if text})
+    environment.setdefault("SENDER", "")  # also that of a report, which is nobody
     return environment
 
 

@@ -83,5 +83,5 @@ def read_forward(
             inner = inner._replace(delivered_to=stage.recipient.address)
         if matched or "forward" not in settings.params.propagate_unmatched_extensions:
             inner = inner._replace(unmatched="")
-        return Expansion(inner, members)
+        return Expansion(inner, members, f"forward via file: {path}")
     return None

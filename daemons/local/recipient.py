@@ -178,6 +178,8 @@ class RecipientDelivery:
         """Deliver to all members."""
         if not isinstance(found, Expansion):
             return await self._report(stage, found)
+        if self._delivery.probe and found.told:
+            return await self._report(stage, deliverable(found.told))
         inner, recipient = found.stage, stage.recipient
         if self._budget.spent:
             return True
@@ -217,6 +219,8 @@ class RecipientDelivery:
         text = member.plain
         if text.startswith("/"):
             return await self._file(stage, text)
+        if text.startswith("~"):
+            return await self._file_at_home(stage, text)
         if text.startswith("|"):
             return await self._command(stage, text[1:].strip())
         if text.lower().startswith(_INCLUDE):
@@ -234,6 +238,17 @@ class RecipientDelivery:
             return deliver_to_file(actor, self._settings, stage, self._delivery, path, began)
 
         return await self._report(stage, await self._clients.workers.write(work, path))
+
+    async def _file_at_home(self, stage: Stage, text: str) -> bool:
+        """`~/file` is one in the home directory of whoever wrote it, of a user, that is."""
+        home = stage.rights.home if stage.rights else ""
+        if not text.startswith("~/"):
+            return await self._report(
+                stage, misconfigured(f"bad home directory syntax for: {text}")
+            )
+        if not home.startswith("/"):
+            return await self._report(stage, misconfigured(f"unknown home directory for: {text}"))
+        return await self._file(stage, home.rstrip("/") + text[1:])
 
     async def _command(self, stage: Stage, command: str) -> bool:
         rights = self._settings.rights_of(stage).identity

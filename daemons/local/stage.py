@@ -70,10 +70,15 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """What an alias, a .forward or an :include: file names. stage: what the members inherit."""
+    """What an alias, a .forward or an :include: file names.
+
+    stage: what the members inherit. told: all that verify(8) is told of it, instead of what becomes
+    of the members; "" where they are asked.
+    """
 
     stage: Stage
     members: tuple[Mailbox, ...]
+    told: str = ""
 
 
 class SeenFilter:

@@ -160,8 +160,8 @@ class Delivery:
     arrival: when the message began to arrive. received: when the agent got the request (time.time).
     connected: when it had a connection, set by the agent for the delays in the log; 0: at once.
     verify_only: find out whether the mail could be delivered, without delivering it (sendmail -bv,
-    address probes). destination_dsn/_reason: set if the destination failed as a whole. deferred:
-    some recipient is to be tried again.
+    address probes). probe: it is an address probe. destination_dsn/_reason: set if the destination
+    failed as a whole. deferred: some recipient is to be tried again.
     """
 
     connected = 0.0
@@ -178,6 +178,7 @@ class Delivery:
         self.arrival: Final = file.preamble.arrival
         self.received: Final = received
         self.verify_only: Final = request.flags & _VERIFY != 0
+        self.probe: Final = request.flags & _PROBE != 0
         self._open = {recipient.offset: recipient for recipient in request.recipients}
 
     @property
@@ -318,7 +319,7 @@ class Delivery:
         word: Literal["deliverable", "undeliverable"] = (
             "deliverable" if isinstance(outcome, Sent) else "undeliverable"
         )
-        if self.request.flags & _PROBE:
+        if self.probe:
             await self._answer_probe(recipient, outcome)
         elif not await self._record(self.services.trace, recipient, outcome, word):
             retry = Deferred(dsn="4.3.0", reason="trace service unavailable", relay=outcome.relay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -376,6 +377,41 @@ def test_verify(tmp_path: Path) -> None:
     ]
     assert not bench.mailbox()
     assert not bench.cleanup.submissions
+
+
+def test_probe_asks_no_further(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {"wrong": "x@bad.test"})
+    (tmp_path / "forward").write_text(f"{ME}, friend@far.test")
+    delivery = bench.deliver("wrong@here.test", MINE, flags=TraceFlag.MTA_VERIFY)
+    assert delivery.said == [
+        "wrong@here.test 2.0.0 aliased to x@bad.test",
+        f"{MINE} 2.0.0 forward via file: {tmp_path}/forward",
+    ]
+
+
+def test_file_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = pwd.getpwnam(ME)
+    own = pwd.struct_passwd((*entry[:5], f"{tmp_path}/", *entry[6:]))
+    monkeypatch.setattr("daemons.local.user.pwd.getpwnam", lambda _: own)
+    bench = Bench(tmp_path)
+    (tmp_path / "forward").write_text("~/notes, ~bob/x")
+    delivery = bench.deliver(MINE)
+    assert [(one.dsn, one.reason) for _, one in delivery.outcomes] == [
+        ("2.0.0", f"delivered to file: {tmp_path}/notes"),
+        ("4.3.5", "mail system configuration error"),
+    ]
+    assert (tmp_path / "notes").read_bytes().endswith(b"\nhello\n>From here\n\n")
+
+
+def test_home_of_nobody(tmp_path: Path) -> None:
+    (outcome,) = Bench(tmp_path, {"list": "~/notes"}).deliver("list@here.test").outcomes
+    assert isinstance(outcome[1], Deferred)
+
+
+def test_command_is_told_of_the_null_sender(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, mailbox_command=f"env >{tmp_path}/env")
+    bench.deliver(MINE, sender="")
+    assert "SENDER=" in (tmp_path / "env").read_text().splitlines()
 
 
 def test_other_user_without_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
