@@ -11,6 +11,7 @@ from libmail.ipc.messages import (
     Recipient,
     ResolveFlag,
     ResolveReply,
+    TraceFlag,
     Transport,
 )
 
@@ -18,6 +19,7 @@ from libmail.ipc.messages import (
 _FAIL: Final = ResolveFlag.FAIL.value
 _ERROR: Final = ResolveFlag.ERROR.value
 _LOCAL: Final = ResolveFlag.LOCAL.value
+_VERIFY: Final = (TraceFlag.USER_VERIFY | TraceFlag.MTA_VERIFY).value
 _NOWHERE: Final = _FAIL | _ERROR
 
 DEFERRED_TRANSPORT: Final = "4.3.2 deferred transport"
@@ -69,7 +71,12 @@ class RoutingRules:
 
 def needs_resolver(message: Message) -> bool:
     """Whether the route depends on trivial-rewrite(8)."""
-    return not message.envelope.content_filter and not message.forced_expiry
+    if message.forced_expiry:
+        return False
+    # REDIRECT overrides the filter, header_checks(5), and who only asks where mail goes wants to
+    # know what is behind the filter.
+    passes_by = message.envelope.redirect or message.tflags & _VERIFY
+    return bool(passes_by) or not message.envelope.content_filter
 
 
 def route(

@@ -18,6 +18,7 @@ from libmail.ipc.messages import (
     Recipient,
     ResolveFlag,
     ResolveReply,
+    TraceFlag,
     Transport,
 )
 from tests.unit.daemons.qmgr.fakes import limits
@@ -30,13 +31,21 @@ def limits_of(transport: str) -> TransportLimits:
 RULES = RoutingRules("error", "retry", "", frozenset({"uucp"}), "double-bounce", "+-", limits_of)
 
 
-def message(*, content_filter: str = "", flush: bool = False, forced: bool = False) -> Message:
+def message(
+    *,
+    content_filter: str = "",
+    redirect: str = "",
+    flush: bool = False,
+    forced: bool = False,
+    tflags: int = 0,
+) -> Message:
     one = Message(
         queue_id=QueueId("1"),
-        envelope=Envelope(sender="", content_filter=content_filter),
+        envelope=Envelope(sender="", content_filter=content_filter, redirect=redirect),
         size=1,
         arrival=1.0,
         queued=1.0,
+        tflags=tflags,
     )
     one.flush, one.forced_expiry = flush, forced
     return one
@@ -90,6 +99,16 @@ CASES = {
         message(content_filter="scan:"),
         None,
         ("scan", "b.test", "b.test", "u@b.test"),
+    ),
+    "redirected past the filter": (
+        message(content_filter="scan:", redirect="u@b.test"),
+        reply(),
+        ("smtp", "b.test", "b.test", "u@b.test"),
+    ),
+    "only asked for": (
+        message(content_filter="scan:", tflags=TraceFlag.USER_VERIFY),
+        reply(),
+        ("smtp", "b.test", "b.test", "u@b.test"),
     ),
     "expired": (
         message(forced=True),
