@@ -40,7 +40,7 @@ from libmail.ipc.messages import TlsSession
 from libmail.log import LOG
 from libmail.lookup.context import Lookups
 from libmail.lookup.expansion import session_values
-from libmail.lookup.facts import Client, Facts, Mail, Verdict
+from libmail.lookup.facts import END_OF_MESSAGE, Client, Facts, Mail, Verdict
 from libmail.lookup.xclient import Forwarded
 from libmail.net.channel import Channel, ClientGone, ClientSilent, ServerStopping
 from libmail.smtp.footer import add_footer
@@ -50,6 +50,7 @@ from libmail.text.escapes import escaped
 
 __all__ = ["Session"]
 
+_LOST: Final = "lost connection"
 _SHOWN: Final = 100  # octets of unexpected input in the log
 
 
@@ -144,7 +145,7 @@ class Session:
         except SessionEnded:
             pass
         except ClientGone:
-            self._reason = "lost connection"
+            self._reason = _LOST
         except ClientSilent:
             self._reason = "timeout"
             await self.send(Reply(421, "4.4.2", f"{host} Error: timeout exceeded"))
@@ -162,7 +163,9 @@ class Session:
             transaction = self.transaction
             octets = transaction.octets if self.receiving and transaction is not None else None
             where = self.facts.where
-            LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
+            # Many clients go without QUIT when they are done: that is nothing to tell.
+            if where != END_OF_MESSAGE or self._reason != _LOST:
+                LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
         self._abandon()
         if self.milters is not None:
             self.milters.close()

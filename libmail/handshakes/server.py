@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Final
 
 from libmail.clients.tlsmgr import Spawn, TlsmgrClient, TlsmgrClientParams
@@ -150,7 +151,8 @@ class Handshakes:
             connection.dump(LOG.info, peer, after=loglevel.all_octets)
         self._tracer.begin(connection, loglevel)
         try:
-            return await secured(channel, connection, self._answer, received), connection
+            answer = partial(self._answer, peer)
+            return await secured(channel, connection, answer, received), connection
         finally:
             self._tracer.end(connection, address)
 
@@ -158,7 +160,7 @@ class Handshakes:
         if self._tlsmgr is not None:
             self._tlsmgr.trace(program, address, text)
 
-    async def _answer(self, connection: Connection) -> None:
+    async def _answer(self, peer: str, connection: Connection) -> None:
         """Look up the chains and the session that a client asks for. Raises TlsFailed if a lookup
         fails, as the client must not get other chains than those for the name."""
         hello = connection.hello
@@ -166,6 +168,8 @@ class Handshakes:
             raise AssertionError(connection)
         try:
             chains = await self._names.chains(hello.name) if hello.name else None
+            if hello.name and chains is None:
+                LOG.info(f"TLS SNI {hello.name} from {peer} not matched, using default chain")
             session = b""
             if hello.session_id and self._tlsmgr is not None:
                 session = await self._tlsmgr.session(self._key(hello.session_id))

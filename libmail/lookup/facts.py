@@ -13,6 +13,7 @@ __all__ = [
     "DATA",
     "DUNNO",
     "END_OF_DATA",
+    "END_OF_MESSAGE",
     "ETRN",
     "HELO",
     "PERMIT",
@@ -34,6 +35,9 @@ __all__ = [
     "Verdict",
     "named",
 ]
+
+END_OF_MESSAGE: Final = "END-OF-MESSAGE"
+"""Where a session is behind the content of a message, as the log names it."""
 
 
 class NameStatus(Enum):

@@ -14,6 +14,7 @@ from daemons.smtpd.session import Session
 from daemons.smtpd.transaction import Chunks, Extras, Transaction
 from libmail.ipc.messages import CleanupAmend, CleanupResult, CleanupStatus, Envelope, EnvelopeFlag
 from libmail.log import LOG
+from libmail.lookup.facts import END_OF_MESSAGE
 from libmail.net.channel import ClientGone
 from libmail.service.pool import ServiceUnavailable
 from libmail.smtp.reply import Reply
@@ -262,7 +263,7 @@ def _envelope(session: Session, transaction: Transaction, context: str) -> Envel
 
 async def _finish(session: Session, transaction: Transaction, *, bare_newline: bool) -> Answer:
     """The content is complete: commit it, and answer for it."""
-    session.facts.where = "END-OF-MESSAGE"
+    session.facts.where = END_OF_MESSAGE
     session.receiving = False
     found = await _final(session, transaction, bare_newline=bare_newline)
     session.drop_transaction()

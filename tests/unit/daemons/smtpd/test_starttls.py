@@ -388,6 +388,21 @@ def test_a_certificate_is_required(
     )
 
 
+def test_name_without_a_chain_of_its_own(tmp_path: Path, authority: Authority) -> None:
+    async def talk(instance: Instance) -> None:
+        client = Client(instance)
+        await client.connect()
+        await client.say("EHLO x", "STARTTLS")
+        await client.secure(server_hostname="Other.example.test")
+        assert await client.say("QUIT") == "221 2.0.0 Bye\r\n"
+        await client.gone()
+        told = "TLS SNI other.example.test from unknown[127.0.0.1] not matched, using default chain"
+        assert told in instance.mail.log
+
+    chain = authority.issue("one.example.test").chain
+    serve(tmp_path, authority, talk, f"tls_server_sni_maps = inline:{{one.example.test={chain}}}")
+
+
 def test_loglevel_2(tmp_path: Path, authority: Authority) -> None:
     """The course of a handshake, what the certificate is, and no word of the end."""
     own = authority.self_signed("stranger.example.test").chain
