@@ -26,7 +26,6 @@ from libmail.ipc.messages import (
     SubmitResult,
 )
 from libmail.log import LOG
-from libmail.lookup.authorization import user_name
 from libmail.message.dates import rfc5322_date
 from libmail.message.verp import usable_delimiters
 from libmail.service.connection import Connection
@@ -144,7 +143,7 @@ class Submitter:
         connection.send(SubmitOpened())
         envelope = self.user_envelope(message, uid)
         if not message.sender and not message.null_sender:
-            envelope = envelope._replace(sender=user_name(uid))
+            envelope = envelope._replace(sender=self._prepared.users.name_of(uid))
         held = _Held(self._held, uid)
         try:
             recipients, first = await self._receive_recipients(connection, held)
@@ -162,7 +161,9 @@ class Submitter:
 
     async def _refusal(self, message: SubmitOpen, uid: int) -> SubmitResult | None:
         """Why a submission cannot be taken, before anything of it is."""
-        sender = message.sender or ("" if message.null_sender else user_name(uid))
+        sender = message.sender
+        if not sender and not message.null_sender:
+            sender = self._prepared.users.name_of(uid)
         try:
             allowed = await self._prepared.users.allows(uid)
             unlisted = await self._prepared.senders.refusal(uid, sender)

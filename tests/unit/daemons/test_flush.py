@@ -101,7 +101,7 @@ def test_what_qmgr_was_not_told_is_not_forgotten(world: World) -> None:
 def test_refusals(
     world: World, site: str, uid: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libmail.lookup.authorization.user_name", lambda uid: "bob")
+    monkeypatch.setattr("libmail.lookup.authorization.UserNames.find", lambda *_: "bob")
     assert world.send(site, uid) == reason
     assert world.qmgr.flushed == []
 

@@ -95,7 +95,7 @@ def test_long_listing(short_tmp: Path) -> None:
 
 
 def test_refusal(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libmail.lookup.authorization.user_name", lambda uid: "bob")
+    monkeypatch.setattr("libmail.lookup.authorization.UserNames.find", lambda *_: "bob")
     monkeypatch.setattr("libmail.lookup.authorization.os.getuid", lambda: -1)
     monkeypatch.setattr(Connection, "credentials", type("C", (), {"uid": 2002}))
     make("a@b", "c@d")
