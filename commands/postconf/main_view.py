@@ -31,22 +31,29 @@ __all__ = ["MainView"]
 
 TRANSPORTS = ("local", "pipe", "virtual", "smtp", "lmtp", "error", "retry", "discard")
 COMMANDS_WITH_LIMIT = ("pipe", "spawn")
-USUAL_DIRECTORIES = (DEFAULT_CONFIG_DIRECTORY, "/etc/postfix")
 
 
 class MainView:
     """The names that exist for a main.cf and a master.cf, and their values.
 
-    quiet: no warnings about settings that are unused or deprecated.
+    quiet: no warnings about settings that are unused or deprecated. chosen: option or environment
+    say where the files are, which then counts as a setting.
     """
 
     def __init__(
-        self, config: Config, entries: Sequence[MasterLine], defaults: bool, quiet: bool = False
+        self,
+        config: Config,
+        entries: Sequence[MasterLine],
+        defaults: bool,
+        *,
+        quiet: bool = False,
+        chosen: bool = False,
     ) -> None:
         self._config = Config(config.directory, process_name="postconf") if defaults else config
         self._entries = entries
         self._defaults = defaults
         self._quiet = quiet
+        self._chosen = chosen
         self._service = _service_names(entries)
         self._builtin = (frozenset(all_parameters()) | COMPUTED) - self._service
         self._unused: tuple[str, ...] = ()
@@ -68,10 +75,8 @@ class MainView:
             if word in classes or "all" in classes:
                 found |= members
         if only_set:
-            moved = self._config.directory not in USUAL_DIRECTORIES
-            found = {
-                n for n in found if self._config.is_set(n) or (moved and n == "config_directory")
-            }
+            chosen = {"config_directory"} if self._chosen else ()
+            found = {name for name in found if self._config.is_set(name) or name in chosen}
             found -= set(READ_ONLY)
         return sorted(found)
 

@@ -38,7 +38,7 @@ __all__ = [
     "split_pattern",
 ]  # fmt: skip
 
-WIDTHS = (10, 5, 7, 7, 7, 7, 7)
+COLUMN_ENDS = (11, 17, 25, 33, 41, 49, 57)
 FLAGS = (2, 3, 4)
 READ_ONLY = ("process_id", "process_name", "service_name")
 
@@ -117,8 +117,11 @@ class MasterLine:
 
     def text(self, fold: bool) -> str:
         """The entry in columns."""
-        columns = [f"{word:<{width}}" for word, width in zip(self.fields[:7], WIDTHS, strict=True)]
-        return self.command_text(" ".join([*columns, ""]), fold)
+        line = ""
+        for word, column in zip(self.fields[:7], COLUMN_ENDS, strict=True):
+            # After a long word, the later ones are back in their columns as soon as they can be.
+            line = f"{line}{word} ".ljust(column)
+        return self.command_text(line, fold)
 
     def _items(self) -> Iterator[tuple[str, bool]]:
         """(text, is it a `-o`) of each argument, a `-o` together with its value."""

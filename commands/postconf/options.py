@@ -79,10 +79,14 @@ class Request:
         return next((what for letter, what in wanted.items() if letter in self.flags), "both")
 
     @property
+    def chosen_directory(self) -> str | None:
+        """Where main.cf is, if option or environment say so."""
+        return self.given_directory or os.environ.get("MAIL_CONFIG") or None
+
+    @property
     def directory(self) -> str:
         """Where main.cf is."""
-        from_environment = os.environ.get("MAIL_CONFIG")
-        return self.given_directory or from_environment or DEFAULT_CONFIG_DIRECTORY
+        return self.chosen_directory or DEFAULT_CONFIG_DIRECTORY
 
 
 def parse(argv: Sequence[str]) -> Request:

@@ -124,12 +124,14 @@ def rebuild_tables(config: Config, entries: Sequence[ServiceEntry]) -> None:
 def check(config: Config) -> None:
     """Create directories, complain about what looks wrong. Raises Fatal, ConfigError."""
     # Only here: what the other commands do not need takes a while to load.
+    from commands.postconf.command_line import complain_about
     from commands.postfix.classes import class_problems
     from commands.postfix.jails import copies_that_differ, dns_problems
     from commands.postfix.relaying import relay_problems
     from commands.postfix.tables import table_problems
 
     entries = check_configuration(config)
+    complain_about(config.directory)
     warn_without_effect(config, entries)
     owner, privileged = mail_account(config)
     check_ownership(config, owner, privileged=privileged)

@@ -79,6 +79,22 @@ def test_settings_of_the_file(directory: Path, capsys: pytest.CaptureFixture[str
     assert f"postconf: warning: {directory}/main.cf: unused parameter: unused=1\n" in output.err
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_directory_is_a_setting_where_it_was_chosen(
+    directory: Path,
+    chosen: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("commands.postconf.options.DEFAULT_CONFIG_DIRECTORY", str(directory))
+    monkeypatch.setattr("libmail.config.core.DEFAULT_CONFIG_DIRECTORY", str(directory))
+    monkeypatch.delenv("MAIL_CONFIG", raising=False)
+    if chosen:
+        monkeypatch.setenv("MAIL_CONFIG", str(directory))
+    assert main(["-n"]) == 0
+    assert ("\nconfig_directory = " in capsys.readouterr().out) is chosen
+
+
 def test_listing_is_sorted_and_complete(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

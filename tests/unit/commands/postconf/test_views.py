@@ -104,6 +104,21 @@ def test_malformed_values(
     assert main(["-c", str(tmp_path), "-e", "mydestination=x"]) == 0
 
 
+def test_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "master.cf").write_text(
+        "smtp inet n - y - - smtpd\npostlog unix-dgram n - n - 1 postlogd\n"
+        "127.0.0.1:10025 inet n - n - - smtpd\na-name-longer-than-two-columns unix - n n - 2 pipe\n"
+    )
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.12\n")
+    assert main(["-c", str(tmp_path), "-M"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "smtp       inet  n       -       y       -       -       smtpd",
+        "postlog    unix-dgram n  -       n       -       1       postlogd",
+        "127.0.0.1:10025 inet n   -       n       -       -       smtpd",
+        "a-name-longer-than-two-columns unix - n n -      2       pipe",
+    ]
+
+
 def test_deprecated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "virtual_maps = x\nsmtpd_tls_eecdh_grade = auto\n"
     _, _, warnings = _run(tmp_path, text, "-n", capsys)
