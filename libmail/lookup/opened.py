@@ -1,7 +1,7 @@
 """Opening what decisions look into, which happens before the jail."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from libmail.config import Config
@@ -99,12 +99,14 @@ def own_addresses(config: Config) -> tuple[str, ...]:
 def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
     """What the resolution of addresses asks: domains and tables. Raises Fatal, ConfigError."""
     options = TableOptions.of(config)
-    maps = {
+    literal = replace(options, literal=True)  # where mail goes is not for its sender to say
+    routes = {
         "transport_maps": params.transport_maps,
-        "relocated_maps": params.relocated_maps,
         "sender_dependent_relayhost_maps": params.sender_dependent_relayhost_maps,
         "sender_dependent_default_transport_maps": params.sender_dependent_default_transport_maps,
     }
+    maps = {name: Maps(name, tables, literal) for name, tables in routes.items()}
+    maps["relocated_maps"] = Maps("relocated_maps", params.relocated_maps, options)
     virtual = {
         "virtual_alias_domains": params.virtual_alias_domains,
         "virtual_mailbox_domains": params.virtual_mailbox_domains,
@@ -115,7 +117,7 @@ def open_routing(config: Config, params: ResolveParams) -> LiveLookups:
     parent = "relay_domains" in params.parent_domain_matches_subdomains
     return LiveLookups(
         {},
-        maps={name: Maps(name, tables, options) for name, tables in maps.items()},
+        maps=maps,
         lists={
             "mydestination": LocalDomains(names, addresses),
             "relay_domains": DomainList(

@@ -168,6 +168,8 @@ class TableOptions:
     config: main.cf, for what table types read there; by default all parameters have defaults.
     sensitive: values name users, files or commands. So tables are refused whose answers nobody
         vouches for (tcp, socketmap, memcache), and one behind `proxy:` is opened directly.
+    literal: results of patterns may not have text of the key (`$1`), as with sensitive ones: who
+        writes an address must not choose a transport or a host.
     """
 
     fold: bool = True
@@ -177,6 +179,7 @@ class TableOptions:
     log: Log = LOG
     config: Config = _DEFAULTS
     sensitive: bool = False
+    literal: bool = False
     duplicates: Duplicates = "error"
     files: Callable[[str], str] | None = None
 

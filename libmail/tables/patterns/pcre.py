@@ -127,6 +127,11 @@ def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     lines = read_rules(kind, name)
     spec = f"{kind}:{name}"
     rules = parse_rules(
-        PcreEngine(), name, lines, options.log, sensitive=options.sensitive, files=options.files
+        PcreEngine(),
+        name,
+        lines,
+        options.log,
+        literal=options.sensitive or options.literal,
+        files=options.files,
     )
     return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)

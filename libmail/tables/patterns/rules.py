@@ -193,13 +193,13 @@ def parse_rules(
     lines: Iterable[tuple[int, str]],
     log: Log,
     *,
-    sensitive: bool = False,
+    literal: bool = False,
     files: Callable[[str], str] | None = None,
 ) -> list[Rule]:
     """Compile the rules of a table; `lines`: number and text of its logical lines.
 
-    sensitive: results may not have text of the key, which could name a file or command. files:
-    gives the value for names of files, where results are that; raises EntryError.
+    literal: results may not have text of the key, which could name a file, a command or a host.
+    files: gives the value for names of files, where results are that; raises EntryError.
     """
     rules: list[Rule] = []
     open_ifs: list[tuple[int, int]] = []  # index of the rule, line number
@@ -213,7 +213,7 @@ def parse_rules(
         try:
             if not text[0].isalnum():
                 rule = _result_rule(engine, number, text, warn, log, files=files)
-                if rule.parts and sensitive:
+                if rule.parts and literal:
                     raise _SkipRule(
                         "regular expression substitution is not allowed: skipping this rule"
                     )

@@ -1,7 +1,7 @@
 """proxy:type:name - a table that proxymap(8) has open, for many processes: proxymap(8).
 
-It is opened directly, by this process and before its jail, where its values are sensitive, and
-where master.cf has no proxymap service.
+It is opened directly, by this process and before its jail, where its values are sensitive, where
+its patterns may not give text of the key, and where master.cf has no proxymap service.
 
 An answer serves for two seconds: a busy smtpd asks for the same recipients and domains again and
 again, and one exchange takes longer than the rest of a RCPT command.
@@ -138,7 +138,9 @@ def open_named(kind: str, name: str, options: TableOptions) -> Table:
     if ":" not in inner:
         raise TableConfigError(f'open dictionary: expecting "type:name" form instead of "{inner}"')
     service = options.config.text("proxymap_service_name")
-    if options.sensitive or not _has_service(options.config, service):
+    # proxymap(8) does not know what its answers are for.
+    direct = options.sensitive or (options.literal and is_pattern(inner))
+    if direct or not _has_service(options.config, service):
         return open_with(inner, options)
     return ProxyTable(inner, service, options)
 

@@ -155,11 +155,14 @@ def test_any_text_is_parsed_or_warned_about(
     lookup_now(open_table(f"{kind}:{path}", log=Recorder()), "some key")
 
 
+@pytest.mark.parametrize("option", ["sensitive", "literal"])
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
-def test_sensitive_results_have_no_text_of_the_key(kind: str) -> None:
+def test_literal_results_have_no_text_of_the_key(kind: str, option: str) -> None:
     log = Recorder()
     spec = f"{kind}:{{{{/^(.*)@a$/ |$1}} {{/^(b)@/ fixed}}}}"
-    table = open_with(spec, TableOptions(strict=True, sensitive=True, log=log))
+    sensitive = option == "sensitive"
+    options = TableOptions(strict=True, log=log, sensitive=sensitive, literal=not sensitive)
+    table = open_with(spec, options)
     assert lookup_now(table, "x@a") is None
     assert lookup_now(table, "b@c") == "fixed"
     assert [line for line in log.lines if "substitution is not allowed" in line] == log.lines
