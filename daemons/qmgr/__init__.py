@@ -41,7 +41,7 @@ from libmail.service.skeleton import Handlers, Runtime, Service, Startup
 from libmail.service.user_limits import FIRST_MESSAGE, UserConnections
 from libmail.tables.table import TableOptions
 
-__all__ = ["SERVICE"]
+__all__ = ["SERVICE", "backoff_of"]
 
 _PROGRAMS: Final = ("qmgr", "oqmgr")
 _RETRY: Final = "retry"  # the service that defers; its name is no parameter
@@ -83,6 +83,22 @@ def _owner(entries: Sequence[ServiceEntry], announced: str) -> str:
     return announced if announced in names or not names else names[0]
 
 
+def backoff_of(params: QmgrParams) -> Backoff:
+    """When to try again, and for how long: reports for no longer than other mail."""
+    lifetime, bounce_lifetime = params.maximal_queue_lifetime, params.bounce_queue_lifetime
+    if bounce_lifetime > lifetime:
+        LOG.warning(
+            "bounce_queue_lifetime is larger than maximal_queue_lifetime"
+            " - adjusting bounce_queue_lifetime"
+        )
+    return Backoff(
+        minimal=params.minimal_backoff_time,
+        maximal=params.maximal_backoff_time,
+        lifetime=lifetime,
+        bounce_lifetime=min(bounce_lifetime, lifetime),
+    )
+
+
 def _rules(params: QmgrParams, *, owner: bool) -> ManagerRules:
     return ManagerRules(
         intake=IntakeRules(
@@ -119,12 +135,6 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         trace=pool(params.trace_service_name),
         verify=pool(params.address_verify_service_name),
     )
-    backoff = Backoff(
-        minimal=params.minimal_backoff_time,
-        maximal=params.maximal_backoff_time,
-        lifetime=params.maximal_queue_lifetime,
-        bounce_lifetime=params.bounce_queue_lifetime,
-    )
     return QueueManager(
         rules=_rules(params, owner=prepared.owner),
         routing=RoutingRules(
@@ -144,7 +154,7 @@ def _manager(prepared: Prepared, runtime: Runtime) -> QueueManager:
         ),
         store=store,
         resolver=RewriteClient(pool(params.rewrite_service_name)),
-        closing=Closing(store, services, backoff),
+        closing=Closing(store, services, backoff_of(params)),
         clogs=ClogWarnings(
             params.qmgr_message_active_limit,
             params.qmgr_clog_warn_time if params.helpful_warnings else 0,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemons.qmgr import backoff_of
 from daemons.qmgr.backoff import Backoff
 from daemons.qmgr.feedback import Feedback, FeedbackSyntax, Scale, Window, WindowRules
+from daemons.qmgr.params import QmgrParams
+from libmail.config import open_config
 
 
 @pytest.mark.parametrize(
@@ -126,3 +131,9 @@ def test_lifetime(sender: str, age: float, want: bool) -> None:
 
 def test_no_lifetime_means_one_try() -> None:
     assert Backoff(300, 4000, 0, 0).expired("a@b", 1000, 1000)
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(1, 3600), (200, 432000)])
+def test_reports_live_no_longer_than_other_mail(hours: int, seconds: int, tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(f"maximal_queue_lifetime = {hours}h\n")
+    assert backoff_of(open_config(str(tmp_path)).load(QmgrParams)).bounce_lifetime == seconds
