@@ -58,6 +58,7 @@ class Walk:
         self._ledger = Ledger(delivery, client.settings)
         self._mail = Mail(delivery=delivery, outgoing=outgoing, ledger=self._ledger)
         self._loops = False  # this system is the best MX host of the destination tried last
+        self._falls_back = False  # that destination is an smtp_fallback_relay
 
     async def run(self) -> None:
         """Deliver the message, until every recipient has an outcome."""
@@ -66,6 +67,7 @@ class Walk:
         fallback = [] if self._settings.lmtp else list(params.smtp_fallback_relay)
         while texts and ledger.left:
             text = texts.pop(0)
+            self._falls_back = text in params.smtp_fallback_relay and not fallback
             if not texts:
                 texts, fallback = fallback, []
             among_mx = await self._try_destination(text, last=not texts)
@@ -352,7 +354,7 @@ class Walk:
         if not failure.temporary and not self._settings.lmtp:
             relay = params.relayhost
             culprit = ""
-            if params.smtp_fallback_relay:
+            if self._falls_back:
                 culprit = "smtp_fallback_relay"
             elif relay and self._request.nexthop == relay:
                 culprit = "relayhost"

@@ -603,8 +603,9 @@ def test_seven_bit_server(tmp_path: Path) -> None:
     assert server.contents == [HEADER + encoding + b"\r\n=E9\r\n"]
 
 
-def test_loop_detection(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, own=frozenset(["127.0.0.1"]))
+@pytest.mark.parametrize("fallback", ["", "[127.0.0.9]"])
+def test_loop_detection(tmp_path: Path, fallback: str) -> None:
+    bench = Bench(tmp_path, own=frozenset(["127.0.0.1"]), smtp_fallback_relay=fallback)
 
     async def main() -> dict[str, Outcome]:
         return await bench.run(bench.delivery("[127.0.0.1]"))
@@ -613,6 +614,19 @@ def test_loop_detection(tmp_path: Path) -> None:
     assert isinstance(outcome, Bounced)
     assert outcome.dsn == "5.4.6"
     assert outcome.reason == "mail for 127.0.0.1 loops back to myself"
+
+
+def test_fallback_that_is_this_system(tmp_path: Path, logged: list[str]) -> None:
+    bench = Bench(tmp_path, own=frozenset(["127.0.0.1"]), smtp_fallback_relay="[127.0.0.1]")
+
+    async def main() -> dict[str, Outcome]:
+        return await bench.run(bench.delivery("[127.0.0.2]:1"))
+
+    outcome = asyncio.run(main())["b@example.org"]
+    assert isinstance(outcome, Deferred)
+    assert outcome.dsn == "4.3.5"
+    assert outcome.reason == "mail for 127.0.0.1 loops back to myself"
+    assert "warning: smtp_fallback_relay configuration problem" in logged
 
 
 @pytest.mark.parametrize(
