@@ -19,7 +19,10 @@ from libmail.text.escapes import escaped
 if TYPE_CHECKING:
     from daemons.smtpd.session import Session
 
-__all__ = ["bare_newline_reply", "look_ahead", "read", "refusal", "split", "too_early"]
+__all__ = ["NOT_ENCRYPTED", "bare_newline_reply", "look_ahead", "read", "refusal", "split",
+           "too_early"]  # fmt: skip
+
+NOT_ENCRYPTED: Final = answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
 
 _SHOWN: Final = 100  # octets of unexpected input in the log
 _SHOWN_COMMAND: Final = 30  # octets of a command that is too long
@@ -133,7 +136,7 @@ def refusal(session: "Session", verb: Verb, argument: str) -> Answer | None:
             Reply(503, "5.7.0", f"Error: access denied for {session.facts.client.shown}")
         )
     if session.server.options.must_encrypt and not (verb.before_tls or session.facts.tls):
-        return answer(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+        return NOT_ENCRYPTED
     if argument and verb.no_argument:
         return answer(Reply(501, "5.5.4", f"Syntax: {verb.name}"))
     return None if verb.off is None else verb.off(session)

@@ -27,7 +27,7 @@ from daemons.smtpd.events import (
     say,
 )
 from daemons.smtpd.footer import filtered, reject_footer
-from daemons.smtpd.gates import look_ahead, read, refusal, split, too_early
+from daemons.smtpd.gates import NOT_ENCRYPTED, look_ahead, read, refusal, split, too_early
 from daemons.smtpd.logins import Login
 from daemons.smtpd.milters import SessionMilters, open_chain
 from daemons.smtpd.rates import ClientRates
@@ -292,6 +292,7 @@ class Session:
         verb = self.verbs.get(word.upper())
         if verb is None:
             return await self._unknown(word, line)
+        before = self.facts.where
         if not self.access_denied or verb.ends:
             self.facts.where = verb.name
         tally.given[verb.name] += 1
@@ -302,6 +303,8 @@ class Session:
         refused = None
         if verb.depends or self.access_denied or self.server.options.must_encrypt:
             refused = refusal(self, verb, argument)
+            if refused is NOT_ENCRYPTED:  # as if it had not been said
+                self.facts.where = before
         answered = refused or await verb.run(self, argument)
         tally.end(verb.name, answered)
         self._ending = verb.ends
