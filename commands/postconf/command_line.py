@@ -66,33 +66,16 @@ def fatal(text: str) -> int:
     return 1
 
 
-def complain_about(directory: str) -> None:
-    """Warn of settings that nothing uses or that will go, as with `postconf -n`.
-
-    Raises ConfigError, OSError.
-    """
-    request = parse(["-c", directory, "-n"])
-    view = _view(request, _open(request), _entries(request, needed=True))
-    view.warn_unused_settings()
-    view.warn_unused_options()
-
-
-def _view(request: Request, config: Config, entries: Sequence[master_view.MasterLine]) -> MainView:
-    defaults, quiet = "d" in request.flags, "q" in request.flags
-    chosen = request.chosen_directory is not None
-    view = MainView(config, entries, defaults, quiet=quiet, chosen=chosen)
-    if not defaults:
-        view.check_expansions()
-        view.warn_undefined()
-    return view
-
-
 def show(request: Request) -> None:
     """Print what was asked for, with warnings about odd configurations around it."""
     config = _open(request)
     entries = _entries(request, request.target != "p")
     defaults, expand = "d" in request.flags, "x" in request.flags
-    view = _view(request, config, entries)
+    chosen = request.chosen_directory is not None
+    view = MainView(config, entries, defaults, quiet="q" in request.flags, chosen=chosen)
+    if not defaults:
+        view.check_expansions()
+        view.warn_undefined()
     if request.target == "p":
         print_lines(_main_lines(request, view))
     else:

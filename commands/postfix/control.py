@@ -124,14 +124,13 @@ def rebuild_tables(config: Config, entries: Sequence[ServiceEntry]) -> None:
 def check(config: Config) -> None:
     """Create directories, complain about what looks wrong. Raises Fatal, ConfigError."""
     # Only here: what the other commands do not need takes a while to load.
-    from commands.postconf.command_line import complain_about
     from commands.postfix.classes import class_problems
     from commands.postfix.jails import copies_that_differ, dns_problems
     from commands.postfix.relaying import relay_problems
     from commands.postfix.tables import table_problems
 
     entries = check_configuration(config)
-    complain_about(config.directory)
+    _have_postconf_complain(config)
     warn_without_effect(config, entries)
     owner, privileged = mail_account(config)
     check_ownership(config, owner, privileged=privileged)
@@ -148,6 +147,16 @@ def check(config: Config) -> None:
     problems += _problems_of_tls(config, entries)
     for text in problems:
         warning(text)
+
+
+def _have_postconf_complain(config: Config) -> None:
+    """postconf(1) knows which settings nothing uses, and which will go. Raises Fatal."""
+    program = program_directory(config, "command_directory") + "/postconf"
+    command = [program, "-c", config.directory, "-n"]
+    try:
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    except OSError as err:
+        raise Fatal(f"{program}: {err.strerror}") from err
 
 
 def _problems_of_tls(config: Config, entries: Sequence[ServiceEntry]) -> list[str]:

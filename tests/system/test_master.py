@@ -550,3 +550,11 @@ def test_a_service_without_a_place_left_hurries(make_system: MakeSystem) -> None
     third.close()
     fourth.close()
     assert len(system.log_lines("has reached its process limit")) == 1
+
+
+def test_check_tells_of_settings_that_nothing_uses(make_system: MakeSystem) -> None:
+    system = make_system()
+    system.configure({"mydestinatoin": "x.test"})
+    done = system.run("postfix", "check")
+    assert done.returncode == 0
+    assert done.stderr.count(b"main.cf: unused parameter: mydestinatoin=x.test\n") == 1
