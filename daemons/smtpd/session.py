@@ -159,13 +159,12 @@ class Session:
 
     def _finish(self) -> None:
         self.dialogue.close()
-        if self._reason:
+        where = self.facts.where
+        # Many clients go without QUIT when they are done: that is nothing to tell.
+        if self._reason and (self._reason, where) != (_LOST, END_OF_MESSAGE):
             transaction = self.transaction
             octets = transaction.octets if self.receiving and transaction is not None else None
-            where = self.facts.where
-            # Many clients go without QUIT when they are done: that is nothing to tell.
-            if where != END_OF_MESSAGE or self._reason != _LOST:
-                LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
+            LOG.event(SessionLost(self.queue_id, self._reason, where, self.client, octets))
         self._abandon()
         if self.milters is not None:
             self.milters.close()
