@@ -17,7 +17,7 @@ __all__ = ["AT_ONCE", "KernelFsync"]
 
 _FSYNC: Final = 2  # IOCB_CMD_FSYNC
 _TELL: Final = 1  # IOCB_FLAG_RESFD
-_IN_FLIGHT: Final = 256
+_IN_FLIGHT: Final = 1024  # more than one process delivers at a time, should all be stuck
 AT_ONCE: Final = 64
 """Requests begun, and results taken, by one call."""
 

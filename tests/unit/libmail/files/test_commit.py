@@ -17,7 +17,7 @@ WAYS = pytest.mark.parametrize("threads", [None, 1, 2])
 
 
 @WAYS
-@pytest.mark.parametrize("count", [1, 20, 600])
+@pytest.mark.parametrize("count", [1, 20, 3000])
 def test_all_complete(tmp_path: Path, threads: int | None, count: int) -> None:
     async def run() -> None:
         group = GroupCommit(threads)
