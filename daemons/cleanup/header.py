@@ -6,7 +6,6 @@ a batch without any change is not copied at all.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -37,7 +36,6 @@ _NOTED: Final = frozenset(
 )
 _ENCODINGS: Final = {b"7bit": False, b"8bit": True, b"binary": True}
 _COMPOSITE: Final = (b"multipart/", b"message/")
-_FOLD: Final = re.compile(r"\r\n[ \t]*")
 _AT_ONCE: Final = 1000  # fields, after which other sessions have their turn
 _name: Final = itemgetter(0)  # of a field
 
@@ -243,9 +241,9 @@ class HeaderEdit:
         self._log_id(text, resent=True)
 
     def _log_id(self, text: bytes, *, resent: bool = False) -> str:
-        value = text.strip().decode("utf-8", "surrogateescape")
+        value = text.lstrip().removesuffix(b"\r\n").decode("utf-8", "surrogateescape")
         if "\r" in value:
-            value = _FOLD.sub(" ", value)
+            value = value.replace("\r\n", "\n")
         LOG.event(MessageId(self._queue_id, value, resent))
         return value
 

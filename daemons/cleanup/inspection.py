@@ -279,7 +279,7 @@ class Inspection:
     def _wide_line(self, data: bytes) -> int:
         """Where the first line of the body begins that is wrong by its octets; -1: none is."""
         strict = self._inspector.strict.body and _IN_BODY not in self._faults
-        if not strict or data.isascii() or self._splitter.wide_body:
+        if not strict or data.isascii() or not self._splitter.narrow_body:
             return -1
         found = _WIDE_OCTET.search(data)
         return -1 if found is None else data.rfind(b"\n", 0, found.start()) + 1

@@ -116,7 +116,7 @@ class AddressMapper:
         rules = self._rules[name]
         for maps in rules.maps:
             address = await self._canonical(maps, queue_id, address)
-        if address.startswith("@") and name.endswith("sender"):
+        if name == ENVELOPE_SENDER and address.startswith("@") and not split_address(address)[0]:
             return ""
         if rules.masquerade:
             address = await self._masquerade(queue_id, address)

@@ -5,6 +5,7 @@ is read as generously as the original reads it: words without a comma between th
 """
 
 import re
+from enum import Enum
 from typing import Final
 
 from libmail.message.tokens import Kind, Token, external, internal, tokenize
@@ -22,17 +23,18 @@ __all__ = [
 # RFC 5322 §3.6.2, §3.6.3 and §3.6.6, and others that hold addresses in practice; in lower case.
 SENDER_FIELDS: Final = frozenset(
     (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
-     b"disposition-notification-to", b"mail-reply-to",
-     b"resent-from", b"resent-sender", b"resent-reply-to")
+     b"disposition-notification-to", b"mail-followup-to",
+     b"resent-from", b"resent-sender")
 )  # fmt: skip
 RECIPIENT_FIELDS: Final = frozenset(
-    (b"to", b"cc", b"bcc", b"apparently-to", b"mail-followup-to",
-     b"resent-to", b"resent-cc", b"resent-bcc")
+    (b"to", b"cc", b"bcc", b"apparently-to",
+     b"resent-to", b"resent-cc", b"resent-bcc", b"resent-reply-to")
 )  # fmt: skip
 
 _LINE: Final = 70
 _COMMA: Final = Token(Kind.SPECIAL, ",")
-_TIGHT: Final = frozenset(".@%!<>")
+_GROUP: Final = Token(Kind.SPECIAL, ":")  # behind the name of a group, and none else
+_TIGHT: Final = frozenset(".@%!<>|;:")
 
 # Fields that need no rewriting: a list of plain addresses, each with a domain of two or more
 # labels, bare or in angle brackets behind a phrase. Nothing quoted in the address, no route, no
@@ -72,7 +74,8 @@ class Mailbox:
         self.bracketed = bracketed
 
     def __str__(self) -> str:
-        return f"<{self.address}{self._comments}>" if self.bracketed else self.address
+        inside = self.address + self._comments if self.address else self._comments[1:]
+        return f"<{inside}>" if self.bracketed else self.address
 
 
 class AddressField:
@@ -84,7 +87,6 @@ class AddressField:
         Only for text that is to be shown: recipients have no limit, none of them may get lost.
         """
         self.nodes: list[Token | Mailbox] = []
-        self._run: list[Token] = []
         tokens = tokenize(value, limit + 1 if limit else 0)
         self.truncated: Final = bool(limit) and len(tokens) > limit
         self._parse(_whole_addresses(tokens, limit) if self.truncated else tokens)
@@ -95,81 +97,30 @@ class AddressField:
         return [node for node in self.nodes if isinstance(node, Mailbox)]
 
     def _parse(self, tokens: list[Token]) -> None:
-        ends = _bracket_ends(tokens)
-        last_end = max((at for at, token in enumerate(tokens) if _is(token, ";")), default=-1)
-        at, in_group = 0, False
-        while at < len(tokens):
-            token = tokens[at]
-            if _is(token, ",") or _is(token, ";"):
-                self._addresses()
-                self.nodes.append(token)
-                in_group = in_group and token.text == ","
-            elif _is(token, ":") and not in_group and at < last_end:
-                self._phrase()
-                self.nodes.append(token)
-                in_group = True
-            elif at in ends:
-                self._phrase()
-                self.nodes.append(Mailbox(tokens[at + 1 : ends[at]], bracketed=True))
-                at = ends[at]
-            elif _is(token, ">"):
-                self._addresses()
-                self.nodes.append(token)
-            else:
-                self._run.append(token)
-            at += 1
-        self._addresses()
-
-    def _phrase(self) -> None:
-        """The words since the last separator were the name of a mailbox or group."""
-        self.nodes += self._run
-        self._run = []
-
-    def _addresses(self) -> None:
-        """The words since the last separator are addresses, or comments.
-
-        Comments stand behind the address whose words they are among or in front of.
-        """
-        run, self._run = self._run, []
-        current: list[Token] = []
-        comments: list[Token] = []
-        waiting: list[Token] = []  # comments since the last word
-        for token in run:
-            if token.kind is Kind.COMMENT:
-                waiting.append(token)
-                continue
-            if current and _words(current[-1], token):
-                self._bare(current, comments)
-                current, comments = [], []
-            comments += waiting
-            waiting = []
-            current.append(token)
-        if current:
-            self._bare(current, comments + waiting)
-        else:
-            self.nodes += waiting
-
-    def _bare(self, tokens: list[Token], comments: list[Token]) -> None:
-        previous = next((n for n in reversed(self.nodes) if not _is_comment(n)), _COMMA)
-        if isinstance(previous, Mailbox) or previous.text in (";", ">"):
-            self.nodes.append(_COMMA)
-        self.nodes.append(Mailbox(tokens, bracketed=False))
-        self.nodes += comments
+        """From the end to the begin: what a word is follows from what is behind it."""
+        reader = _Reader(tokens)
+        for node in reader.nodes():
+            if _needs_comma(node, self.nodes):
+                self.nodes.append(_COMMA)
+            self.nodes.append(node)
 
     def render(self, name: str) -> str:
-        """The field "name: value" in standard form, folded with CRLF and a tab at commas."""
+        """The field "name: value" in standard form, folded at commas and where comments were."""
         lines = [""]
-        previous = ""
+        previous, in_front = "", None
         for node in self.nodes:
             text = str(node)
             special = isinstance(node, Token) and node.kind is Kind.SPECIAL
             bracketed = isinstance(node, Mailbox) and node.bracketed
             opening = special and text == "<"
             tight = not (bracketed or opening) and (special or previous in _TIGHT)
-            if lines[-1] and (previous == ":" or not tight):
+            if lines[-1] and (in_front is _GROUP or not tight):
                 lines[-1] += " "
-            lines[-1] += text
+            first, *others = text.split("\n")  # of a folded comment
+            lines[-1] += first
+            lines += others
             previous = text if special else text[-1:] if text.endswith(">") else ""
+            in_front = node
             if special and text == ",":
                 lines.append("")
         if self.truncated and not lines[-1]:
@@ -178,15 +129,18 @@ class AddressField:
 
 
 def _folded(head: str, lines: list[str]) -> str:
+    """The lines with CRLF and white space, or with a space, between them."""
     parts = [head]
     width = len(head)
     for number, line in enumerate(lines):
-        if number and width + 1 + len(line) >= _LINE:
-            parts.append(f"\r\n\t{line}")
-            width = len(line)
+        length = len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
+        if number and width + 1 + length >= _LINE:
+            parts.append("\r\n" if line.startswith((" ", "\t")) else "\r\n\t")
+            width = length
         else:
-            parts.append(f" {line}")
-            width += 1 + len(line)
+            parts.append(" ")
+            width += 1 + length
+        parts.append(line)
     return "".join(parts)
 
 
@@ -211,20 +165,110 @@ def _whole_addresses(tokens: list[Token], limit: int) -> list[Token]:
     return tokens[:end]
 
 
-def _bracket_ends(tokens: list[Token]) -> dict[int, int]:
-    """For each "<" that has one: where its ">" is.
+class _Mode(Enum):
+    """What words are, as seen from the end of the field."""
 
-    Read from the end: an address goes from a ">" back to the next "<", whatever is between them.
+    ADDRESSES = 1
+    PHRASE = 2  # the name of a mailbox
+    GROUP_NAME = 3  # and all else up to a comma
+
+
+class _Reader:
+    """Reads the tokens of a field backwards. in_group: there was a semicolon."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._opening = [at for at, token in enumerate(tokens) if _is(token, "<")]
+        self._parts: list[list[Token | Mailbox]] = []  # the last one first
+        self._run: list[Token] = []  # words of addresses, the last one first
+        self._mode = _Mode.ADDRESSES
+        self._in_group = False
+
+    def nodes(self) -> list[Token | Mailbox]:
+        """All of them, in order."""
+        at = len(self._tokens) - 1
+        while at >= 0:
+            at = self._read(at) - 1
+        self._end_run()
+        return [node for part in reversed(self._parts) for node in part]
+
+    def _read(self, at: int) -> int:
+        """The token at `at`, and those in front of it to which it leads; returns where they
+        begin."""
+        token, mode = self._tokens[at], self._mode
+        if _is(token, ","):
+            self._separate(token, _Mode.ADDRESSES)
+        elif mode is _Mode.GROUP_NAME:
+            self._parts.append([token])
+        elif _is(token, ";"):
+            self._separate(token, _Mode.ADDRESSES)
+            self._in_group = True
+        elif _is(token, ":") and self._in_group:
+            self._separate(_GROUP, _Mode.GROUP_NAME)
+        elif _is(token, ":") and mode is _Mode.PHRASE:
+            self._separate(token, _Mode.ADDRESSES)
+        elif _is(token, ">"):
+            return self._bracketed(at)
+        elif mode is _Mode.PHRASE:
+            self._parts.append([token])
+        else:
+            self._run.append(token)
+        return at
+
+    def _separate(self, token: Token, mode: _Mode) -> None:
+        self._end_run()
+        self._parts.append([token])
+        self._mode = mode
+
+    def _bracketed(self, at: int) -> int:
+        """An address goes from a ">" back to the next "<", whatever is between them."""
+        while self._opening and self._opening[-1] > at:
+            self._opening.pop()
+        self._end_run()
+        if not self._opening:
+            self._parts.append([self._tokens[at]])
+            return at
+        start = self._opening.pop()
+        self._parts.append([Mailbox(self._tokens[start + 1 : at], bracketed=True)])
+        self._mode = _Mode.PHRASE
+        return start
+
+    def _end_run(self) -> None:
+        if self._run:
+            self._parts.append(_bare(self._run[::-1]))
+            self._run = []
+
+
+def _bare(run: list[Token]) -> list[Token | Mailbox]:
+    """Words that are addresses, or comments.
+
+    Comments stand behind the address whose words they are among or in front of.
     """
-    ends: dict[int, int] = {}
-    end = -1
-    for at in range(len(tokens) - 1, -1, -1):
-        if end < 0 and _is(tokens[at], ">"):
-            end = at
-        elif end >= 0 and _is(tokens[at], "<"):
-            ends[at] = end
-            end = -1
-    return ends
+    nodes: list[Token | Mailbox] = []
+    current: list[Token] = []
+    comments: list[Token] = []
+    waiting: list[Token] = []  # comments since the last word
+    for token in run:
+        if token.kind is Kind.COMMENT:
+            waiting.append(token)
+            continue
+        if current and _words(current[-1], token):
+            nodes += (Mailbox(current, bracketed=False), *comments)
+            current, comments = [], []
+        comments += waiting
+        waiting = []
+        current.append(token)
+    if current:
+        nodes += (Mailbox(current, bracketed=False), *comments)
+    return nodes + waiting
+
+
+def _needs_comma(node: Token | Mailbox, before: list[Token | Mailbox]) -> bool:
+    """Whether a bare address stands behind something without a comma between them."""
+    if isinstance(node, Token) or node.bracketed:
+        return False
+    previous = next((one for one in reversed(before) if not _is_comment(one)), _COMMA)
+    return isinstance(previous, Mailbox) or previous.text in (";", ">")
 
 
 def addresses_in(value: str) -> list[str]:

@@ -27,7 +27,8 @@ _MEMBERS: Final = 3  # tokens of a parameter that count
 
 
 class ContentType(NamedTuple):
-    """kind, subtype: in lower case. boundaries: of a multipart, as many as are given."""
+    """kind, subtype: in lower case. boundaries: of a multipart, as many as are given; b"" makes
+    a delimiter of each line that begins with "--"."""
 
     kind: bytes
     subtype: bytes
@@ -111,7 +112,7 @@ def parse_content_type(value: bytes) -> ContentType:
         return PLAIN_TEXT
     kind, subtype = head[0].text.lower(), b""
     if len(head) == _MEMBERS and head[1].text == b"/":
-        subtype = head[2].text.lower()
+        subtype = head[2].text.lower() if head[2].kind == "atom" else b""
     elif kind not in (b"multipart", b"message"):
         return PLAIN_TEXT
     boundaries: list[bytes] = []
@@ -119,7 +120,7 @@ def parse_content_type(value: bytes) -> ContentType:
         for tokens in sections:
             if len(tokens) == _MEMBERS and tokens[1].text == b"=":
                 name = tokens[0]
-                if name.kind == "atom" and name.text.lower() == b"boundary" and tokens[2].text:
+                if name.kind == "atom" and name.text.lower() == b"boundary":
                     boundaries.append(tokens[2].text)
     return ContentType(kind, subtype, tuple(boundaries))
 

@@ -31,6 +31,7 @@ STRUCTURE: Final = frozenset((b"content-type", b"content-transfer-encoding"))
 """The fields that tell of the body."""
 _ENCODINGS: Final = frozenset((b"7bit", b"8bit", b"binary", b"base64", b"quoted-printable"))
 _WIDE: Final = (b"8bit", b"binary")
+_NARROW: Final = (b"", b"7bit")
 Step = Generator["Piece", None, bool]  # returns whether there may be more to tell
 _DIGEST_PART: Final = ContentType(b"message", b"rfc822")  # RFC 2046 §5.1.5
 _MAX_DELIMITER: Final = 8192  # octets of a delimiter line
@@ -129,6 +130,11 @@ class MimeSplitter:
     def wide_body(self) -> bool:
         """Whether it does so for the text of the body at hand, which belongs to no part of it."""
         return self.encoding in _WIDE and self.type.kind != b"multipart"
+
+    @property
+    def narrow_body(self) -> bool:
+        """Whether the text of the body at hand is declared to be 7-bit data and not encoded."""
+        return self.encoding in _NARROW or self.type.kind == b"multipart"
 
     def may_go_too_deep(self, header: bytes) -> bool:
         """Whether these fields of the message may name more boundaries than are allowed."""

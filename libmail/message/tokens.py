@@ -43,6 +43,7 @@ class Token(NamedTuple):
 _ATEXT: Final = re.compile(r"[^\x00-\x20()<>@,;:\\\".\[\]!%|\x7f]+")
 _ESCAPED: Final = re.compile(r'["\\\r]')
 _UNESCAPE: Final = re.compile(r"\\(.)", re.S)
+_WHITE: Final = re.compile(r"[\t\r\n]")
 # "!" and "%" are operators of older address forms (user%host@relay, host!user); "|" is one, so that
 # |"command with arguments" is one member of a list.
 _TOKEN: Final = re.compile(
@@ -72,10 +73,10 @@ def _comment_end(text: str, start: int) -> int:
 def tokenize(text: str, limit: int = 0) -> list[Token]:
     """The tokens of `text`: all, or with a limit at most that many of its beginning.
 
-    Line ends are spaces, also where something is quoted or lacks its end.
+    Line ends are spaces, also where something is quoted or lacks its end; those of comments stay.
     """
     if "\n" in text:
-        text = text.rstrip("\r\n").replace("\r\n", " ").replace("\n", " ")
+        text = text.rstrip("\r\n").replace("\r\n", "\n")
     tokens: list[Token] = []
     at, spaced = 0, False
     while at < len(text):
@@ -90,18 +91,16 @@ def tokenize(text: str, limit: int = 0) -> list[Token]:
                 continue
             case "atom":
                 word = found[0]
-                if "\\" in word:
-                    word = _UNESCAPE.sub(r"\1", word)
-                token = Token(Kind.ATOM, word, spaced)
+                token = Token(Kind.ATOM, _plain(word) if "\\" in word else word, spaced)
             case "quoted":
-                token = Token(Kind.QUOTED, _UNESCAPE.sub(r"\1", found["words"]), spaced)
+                token = Token(Kind.QUOTED, _plain(found["words"]), spaced)
             case "literal":
-                token = Token(Kind.LITERAL, f"[{found['host']}]", spaced)
+                token = Token(Kind.LITERAL, f"[{_plain(found['host'])}]", spaced)
             case _ if found[0] == "\\":
                 continue  # the last character, with nothing to escape
             case _ if found[0] == "(":
                 at = _comment_end(text, found.start())
-                token = Token(Kind.COMMENT, _closed(text[found.start() : at]), spaced)
+                token = Token(Kind.COMMENT, text[found.start() : at], spaced)
             case _:
                 token = Token(Kind.SPECIAL, found[0], spaced)
         tokens.append(token)
@@ -111,12 +110,9 @@ def tokenize(text: str, limit: int = 0) -> list[Token]:
     return tokens
 
 
-def _closed(comment: str) -> str:
-    """A comment with the closing parentheses that it lacks."""
-    parts = _COMMENT_PART.findall(comment)
-    if parts[-1] == "\\":
-        parts.pop()  # with nothing to escape
-    return "".join(parts) + ")" * (parts.count("(") - parts.count(")"))
+def _plain(word: str) -> str:
+    """A word without backslashes; each octet of white space in it is a space."""
+    return _WHITE.sub(" ", _UNESCAPE.sub(r"\1", word) if "\\" in word else word)
 
 
 def external(tokens: list[Token]) -> str:
@@ -134,7 +130,10 @@ def internal(tokens: list[Token]) -> str:
 
 
 def _apart(tokens: list[Token], at: int) -> bool:
-    """Whether a space keeps this token from the word in front of it."""
-    if at == 0 or tokens[at - 1].kind is Kind.SPECIAL:
+    """Whether a space keeps this token from the one in front of it."""
+    if at == 0:
         return False
-    return tokens[at].kind is not Kind.SPECIAL or tokens[at].text == "<"
+    before, token = tokens[at - 1], tokens[at]
+    if before.kind is Kind.SPECIAL or token.kind is Kind.SPECIAL:
+        return before.text == "," or token.text == "<"
+    return not before.kind is token.kind is Kind.ATOM

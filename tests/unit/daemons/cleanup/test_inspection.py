@@ -304,6 +304,18 @@ def test_what_may_be_encoded(send: Sender, kind: bytes, wrong: tuple[bytes, ...]
     assert refused == [*wrong]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "refused"),
+    [(b"7bit", True), (b"base64", False), (b"quoted-printable", False), (b"x-other", True)],
+)
+def test_8bit_data_that_is_said_to_be_encoded(
+    send: Sender, encoding: bytes, *, refused: bool
+) -> None:
+    inspector = make_inspector(strict_8bitmime=True)
+    data = b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n\xc3\xa4\r\n"
+    assert bool(send.result(inspector, HEADER + data).status) is refused
+
+
 FAULTY: Final = (
     b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
     b"X: \xc3\xa4\r\nX: \xc3\xa4\r\n\r\nwarn\r\nb\xc3\xa4\r\nwarn\r\nb\xc3\xa4\r\n"
