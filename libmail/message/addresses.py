@@ -24,7 +24,7 @@ __all__ = [
 SENDER_FIELDS: Final = frozenset(
     (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to",
      b"disposition-notification-to", b"mail-followup-to",
-     b"resent-from", b"resent-sender")
+     b"resent-from", b"resent-sender", b"return-path")
 )  # fmt: skip
 RECIPIENT_FIELDS: Final = frozenset(
     (b"to", b"cc", b"bcc", b"apparently-to",

@@ -186,12 +186,12 @@ class Maps:
             found = await self.search(address)
             if found is not None:
                 return found
-        localpart = address.rpartition("@")[0]
+        localpart, _, domain = address.rpartition("@")
         for key, extension, full in address_keys(address, delimiters, forms, local=local):
             if full and tried:
                 continue
             found = None
-            if odd and not key.startswith("@"):
+            if odd and (full or key != f"@{domain}"):
                 alone = not full and localpart.startswith(key)
                 quoted = quote_local(f"{key}@")[:-1] if alone else quote_local(key)
                 found = await self.search(quoted, partial=not full)

@@ -96,6 +96,9 @@ FINDS = [
     ("u v+x@d.test", 'inline:{{"u v"=8},@d.test=5}', ("8", "+x")),
     ("u v+x@d.test", "inline:{{u v=9},@d.test=5}", ("9", "+x")),
     ("a@b@d.test", 'inline:{{"a@b"=1},{a@b=2}}', ("1", "")),
+    ("@b@d.test", 'inline:{{"@b"@d.test=1},{@b@d.test=2}}', ("1", "")),
+    ("@b@d.test", 'inline:{{"@b"=3},@d.test=5}', ("3", "")),
+    ("@d.test", 'inline:{{""@d.test=1},@d.test=5}', ("1", "")),
     ("a@b+x@d.test", 'inline:{{"a@b"=1},{a@b=2}}', ("1", "+x")),
 ]
 
