@@ -6,7 +6,7 @@ from daemons.smtpd.answer import SessionEnded
 from libmail.handshakes.events import TlsError
 from libmail.log import LOG
 from libmail.lookup.facts import Tls
-from libmail.net.channel import ClientGone, ServerStopping
+from libmail.net.channel import ClientChannel, ClientGone, ServerStopping
 from libmail.tls.errors import TlsFailed, warn_of_problems
 from libmail.tls.facts import Trust
 
@@ -43,11 +43,11 @@ async def start_tls(session: "Session", received: bytes = b"") -> None:
     received: what has been read of the handshake. Raises SessionEnded, ClientGone.
     """
     setup, dialogue, client = session.server.tls, session.dialogue, session.client
-    if setup.handshakes is None:
+    if setup.handshakes is None or not isinstance(dialogue.channel, ClientChannel):
         raise AssertionError(session)
     try:
         who = session.facts.client
-        inside, tls = await setup.handshakes.perform(
+        layer, tls = await setup.handshakes.perform(
             dialogue.channel,
             client,
             setup.patience,
@@ -63,7 +63,7 @@ async def start_tls(session: "Session", received: bytes = b"") -> None:
         raise ClientGone from None
     except ServerStopping:
         raise SessionEnded from None  # there is no way to say anything now
-    dialogue.channel, dialogue.bindings = inside, inside.bindings
+    dialogue.bindings = layer.bindings
     await agree(session, tls)
 
 

@@ -28,7 +28,6 @@ from libmail.net.wakeup import Wakeup
 from libmail.service.connection import Connection
 from libmail.service.passing import stream_socket
 from libmail.service.skeleton import Runtime
-from libmail.tls.channel import TlsChannel
 from libmail.tls.errors import TlsFailed, warn_of_problems
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class _ClearEnd(asyncio.Protocol):
     close: called when it is closed.
     """
 
-    def __init__(self, inside: TlsChannel, close: Callable[[], None]) -> None:
+    def __init__(self, inside: ClientChannel, close: Callable[[], None]) -> None:
         self._inside = inside
         self._close = close
         self._blocked = False
@@ -129,14 +128,14 @@ class Proxy:
         self._channels.add(channel)
         try:
             address = client.partition("[")[2].partition("]")[0]
-            inside, tls = await handshakes.perform(channel, client, timeout, address=address)
+            _, tls = await handshakes.perform(channel, client, timeout, address=address)
 
             def close() -> None:
                 channel.limit(timeout)
-                inside.close()
+                channel.close()
 
             channel.limit(_IDLE)
-            await self._relay(inside, clear, CODEC.encode(told(tls, handshakes.terms)), close)
+            await self._relay(channel, clear, CODEC.encode(told(tls, handshakes.terms)), close)
         except TlsFailed as error:
             warn_of_problems(error.problems)
             LOG.event(HandshakeFailed(client, error.reason))
@@ -148,7 +147,7 @@ class Proxy:
 
     async def _relay(
         self,
-        inside: TlsChannel,
+        inside: ClientChannel,
         clear: socket.socket,
         session: bytes,
         close: Callable[[], None],

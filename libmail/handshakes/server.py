@@ -20,17 +20,18 @@ from libmail.files.approved import ApprovedFiles
 from libmail.handshakes.events import TlsEstablished, TlsPeer
 from libmail.log import LOG
 from libmail.lookup.facts import Tls
-from libmail.net.channel import Channel
+from libmail.net.channel import ClientChannel
 from libmail.tables.maps import Maps
 from libmail.tables.table import TableOptions, TableRetry
 from libmail.tls.certificate import fingerprint
 from libmail.tls.chains_by_name import ChainsByName
-from libmail.tls.channel import TlsChannel, first_record, secured
+from libmail.tls.channel import first_record, secured
 from libmail.tls.config_file import use_config_file
 from libmail.tls.connection import Connection, accept
 from libmail.tls.context import ServerContext
 from libmail.tls.errors import TlsConfigError, TlsFailed
 from libmail.tls.facts import Trust
+from libmail.tls.layer import TlsLayer
 from libmail.tls.levels import Level
 from libmail.tls.loglevel import LogLevel, LogLevels, open_loglevels
 from libmail.tls.params import ServerTlsParams, TlsParams
@@ -111,27 +112,27 @@ class Handshakes:
 
     async def perform(
         self,
-        channel: Channel,
+        channel: ClientChannel,
         peer: str,
         timeout: float,
         received: bytes = b"",
         *,
         name: str = "",
         address: str = "",
-    ) -> tuple[TlsChannel, Tls]:
+    ) -> tuple[TlsLayer, Tls]:
         """Perform a handshake and log the result.
 
-        Returns the channel to use from then on, and the facts for restrictions. peer: the client,
-        for the log. timeout: seconds for the whole handshake. received: data of the handshake that
-        was read already. name, address: of the client, for its log level. Raises TlsFailed,
-        ServerStopping, which the caller logs.
+        Returns the layer that the channel is in from then on, and the facts for restrictions.
+        peer: the client, for the log. timeout: seconds for the whole handshake. received: data of
+        the handshake that was read already. name, address: of the client, for its log level.
+        Raises TlsFailed, ServerStopping, which the caller logs.
         """
         loglevel = await self._loglevels.of(name, address)
         try:
             async with asyncio.timeout(timeout):
                 if not loglevel.states:  # which tell of a handshake from its beginning
                     received = await first_record(channel, received)
-                inside, connection = await self._shake(channel, peer, received, address, loglevel)
+                layer, connection = await self._shake(channel, peer, received, address, loglevel)
         except TimeoutError:
             raise TlsFailed("Connection timed out", lost=True) from None
         facts = self._facts(connection)
@@ -139,11 +140,11 @@ class Handshakes:
         saved = connection.saved_session()
         if saved is not None and self._tlsmgr is not None:
             self._tlsmgr.keep(self._key(saved.session_id), saved.data)
-        return inside, facts
+        return layer, facts
 
     async def _shake(
-        self, channel: Channel, peer: str, received: bytes, address: str, loglevel: LogLevel
-    ) -> tuple[TlsChannel, Connection]:
+        self, channel: ClientChannel, peer: str, received: bytes, address: str, loglevel: LogLevel
+    ) -> tuple[TlsLayer, Connection]:
         connection = accept(self._context)
         if loglevel.states:
             connection.watch(LOG.info, peer)

@@ -3,6 +3,9 @@
 It reads and writes its socket itself, which a `Poller` watches with those of all other clients: a
 session is short, and an asyncio transport costs more than its dialogue.
 
+Within TLS what is read is decrypted where it arrives, so that a session is resumed with what its
+client has said, and never for a part of a record.
+
 Two rules keep a client from monopolizing the process. A session with much to do yields to the
 others (`give_way`), and nothing is read for it meanwhile. And nothing is read from a client that
 does not read our replies: `read` waits until it has, for smtpd_timeout at most; then the connection
@@ -19,6 +22,7 @@ from typing import Final, Protocol
 
 from libmail.ipc.messages import TlsSession
 from libmail.net.ends import Ends, ends_of
+from libmail.net.layer import Layer
 from libmail.net.poller import READ, WRITE, Poller
 from libmail.net.wakeup import Wakeup
 
@@ -112,9 +116,9 @@ class ClientChannel:
     """
 
     __slots__ = ("_blocked", "_closing", "_data", "_ended", "_eof", "_events", "_fd", "_idle",
-                 "_kept", "_limit", "_loop", "_open", "_out", "_over", "_paused", "_poller",
-                 "_sock", "_stopping", "_wakeup", "deadline", "ends", "passed", "request_limit",
-                 "said", "tls")  # fmt: skip
+                 "_kept", "_layer", "_limit", "_loop", "_open", "_out", "_over", "_paused",
+                 "_poller", "_sock", "_stopping", "_wakeup", "deadline", "ends", "passed",
+                 "request_limit", "said", "tls")  # fmt: skip
 
     def __init__(
         self,
@@ -142,6 +146,7 @@ class ClientChannel:
         self._ended = ended
         self._data: list[bytes] = []
         self._kept = 0  # octets of _data that nobody waited for
+        self._layer: Layer | None = None
         self._out = b""  # what the socket did not take yet
         self._events = READ  # that the poller watches for
         self._eof = self._paused = self._idle = self._closing = self._over = self._stopping = False
@@ -169,11 +174,28 @@ class ClientChannel:
             self._watch()
             self._wakeup.wake()
             return
+        if self._layer is not None:
+            data = self._decrypted(self._layer, data)
+            if not data:
+                return
         self._data.append(data)
         if not self._wakeup.wake():
             self._kept += len(data)
             if self._kept > _MOST_PENDING:
                 self._pause()  # let the client wait, rather than fill our memory
+
+    def _decrypted(self, layer: Layer, data: bytes) -> bytes:
+        """What the client has said; b"" for nothing yet, or nothing more."""
+        data = layer.decrypt(data)
+        if layer.ended:
+            self.write(b"")  # an alert, perhaps
+            self._eof = True
+            self._watch()
+            if not data:
+                self._wakeup.wake()
+        elif not data and self.request_limit is None:
+            self.deadline = self._loop.time() + self._limit  # it is not silent
+        return data
 
     def _may_read(self, events: int) -> bool:
         """Send what waits, if that is what happened; whether there may be something to read."""
@@ -242,6 +264,8 @@ class ClientChannel:
 
     def write(self, data: bytes) -> None:
         """Send; does not wait: `read` and `give_way` do, when the client is slow."""
+        if self._layer is not None and not (data := self._layer.protect(data)):
+            return
         if not self._out:
             try:
                 data = data[self._sock.send(data, _AT_ONCE) :]
@@ -339,6 +363,9 @@ class ClientChannel:
         """Close after what was written has been sent, or the client did not take it in time."""
         if not self._closing:
             self._closing = True
+            if self._layer is not None:
+                self._out += self._layer.end()
+                self._flush()
             if self._out:
                 self._pause()
                 self.deadline = self._loop.time() + self._limit
@@ -346,6 +373,15 @@ class ClientChannel:
                 self._end()
 
     # for its owner
+
+    def enter(self, layer: Layer) -> None:
+        """Have all go through a layer whose handshake is complete, from what has come since on."""
+        self._layer = layer
+        received = b"".join(self._data)
+        self.discard_input()
+        if data := self._decrypted(layer, received):
+            self._data.append(data)
+            self._kept = len(data)
 
     def limit(self, seconds: float) -> None:
         """Another limit than smtpd_timeout from now on."""

@@ -6,37 +6,16 @@ interleaved. A file is read and encrypted in pieces, where a plain wire uses sen
 
 import os
 from collections.abc import Coroutine, Mapping
-from typing import Final, Protocol
+from typing import Final
 
+from libmail.net.layer import Layer
 from libmail.net.poller import Poller
 from libmail.net.wire import Lost, Wire
 from libmail.smtp.client import STARTTLS, Phase, ReplyReader
 
-__all__ = ["Layer", "SecureWire"]
+__all__ = ["SecureWire"]
 
 _PIECE: Final = 1 << 18  # octets that are encrypted at a time
-
-
-class Layer(Protocol):
-    """Encryption, without I/O."""
-
-    def handshake(self) -> bool:
-        """Go on with the handshake; whether it is complete. Raises an error of the layer."""
-
-    def receive(self, data: bytes) -> None:
-        """Take input from the network; b"" for its end."""
-
-    def read(self) -> bytes | None:
-        """Decrypted input; None when the server has ended the session, or broke the protocol."""
-
-    def protect(self, data: bytes) -> bytes:
-        """Encrypt data; the output also has whatever else the layer has to send."""
-
-    def bindings(self) -> Mapping[str, bytes]:
-        """The data of channel bindings (RFC 5056) by name."""
-
-    def end(self) -> bytes:
-        """End the session; its last output."""
 
 
 class SecureWire(Wire):

@@ -142,14 +142,12 @@ class Connection:
         """Take what the network has brought. Raises TlsFailed for what is far too much."""
         if self._held is None:
             raise _closed()
-        size = len(data)
-        self.unread += size
+        self.unread += len(data)
         if self.unread > _MOST_UNREAD:
             raise TlsFailed("too much input that nobody reads")
-        if size:
-            if self._dump is not None:
-                self._dump.received(bytes(data), done=self._done)
-            _put(self._in, data if isinstance(data, bytes) else FFI.from_buffer(data), size)
+        if self._dump is not None and data:
+            self._dump.received(bytes(data), done=self._done)
+        _put(self._in, data if isinstance(data, bytes) else FFI.from_buffer(data), len(data))
 
     def end_of_input(self) -> None:
         """The network brings no more: the peer has closed the connection."""
@@ -163,7 +161,7 @@ class Connection:
         if self._held is None:
             raise _closed()
         data = taken(self._out)
-        if data and self._dump is not None:
+        if self._dump is not None and data:
             self._dump.sent(data, done=self._done)
         return data
 
@@ -171,7 +169,8 @@ class Connection:
 
     def handshake(self) -> Step:
         """Go on with the handshake. Raises TlsFailed."""
-        self._raise_end()
+        if self.end is not None:
+            raise self.end
         if self._done:
             return Step.DONE
         if self.server and not self.unread:
@@ -226,24 +225,31 @@ class Connection:
 
     def read(self) -> bytes:
         """All that has come, b"" if nothing has. Raises TlsClosed, TlsFailed at the end of it."""
-        self._raise_end()
+        if self.end is not None:
+            raise self.end
         if not self.unread:
             return b""
-        ssl, parts = self._held, []
         clear_problems()
+        parts = [self._record()]
         while self.unread:
-            result = _decrypt(ssl, _CONTENT, _RECORD, _COUNT)
-            if callbacks.kept:
-                callbacks.raise_kept()
-            if result == 1:
-                parts.append(_CONTENT_OCTETS[: int(_COUNT[0])])
-                if not _pending(self._in):
-                    self.unread = 0  # a record is read whole, and no more than one at a time
-            elif not self._may_go_on(SSL.SSL_get_error(ssl, result)):
-                self.unread = 0
-        if not parts:
-            self._raise_end()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.append(self._record())
+        content = b"".join(parts)  # which is the only part itself, if there is one
+        if not content and self.end is not None:
+            raise self.end
+        return content
+
+    def _record(self) -> bytes:
+        """What is in the next record, b"" for nothing. Sets unread to 0 if it was the last."""
+        result = _decrypt(self._held, _CONTENT, _RECORD, _COUNT)
+        if callbacks.kept:
+            callbacks.raise_kept()
+        if result == 1:
+            if not _pending(self._in):
+                self.unread = 0  # a record is read whole, and no more than one at a time
+            return _CONTENT_OCTETS[: int(_COUNT[0])]  # type: ignore[no-any-return]
+        if not self._may_go_on(SSL.SSL_get_error(self._held, result)):
+            self.unread = 0
+        return b""
 
     def _may_go_on(self, code: int) -> bool:
         """Whether more can be read, as the last record was none of data."""
@@ -265,14 +271,13 @@ class Connection:
             raise self.end
         if not data:
             return
-        ssl = self._held
         clear_problems()
         source = data if isinstance(data, bytes) else FFI.from_buffer(data)
-        result = _encrypt(ssl, source, len(data), _COUNT)
+        result = _encrypt(self._held, source, len(data), _COUNT)
         if callbacks.kept:
             callbacks.raise_kept()
         if result != 1:
-            raise self._failed(SSL.SSL_get_error(ssl, result))
+            raise self._failed(SSL.SSL_get_error(self._held, result))
 
     def shutdown(self) -> None:
         """Say that no more will come (close_notify); the peer's answer is not waited for."""
@@ -409,10 +414,6 @@ class Connection:
         return self._trace.taken() if self._trace is not None else b""
 
     # -- the end
-
-    def _raise_end(self) -> None:
-        if self.end is not None:
-            raise self.end
 
     def _note_end(self, code: int) -> None:
         if code == _CLOSED:

@@ -1,21 +1,22 @@
-"""A client's session as a layer of encryption for `libmail.net.secure_wire`."""
+"""A session as a layer of encryption, see `libmail.net.layer`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from libmail.tls.connection import Connection, Step
-from libmail.tls.errors import TlsClosed, TlsFailed, warn_of_problems
+from libmail.tls.errors import TlsClosed, TlsError, TlsFailed, warn_of_problems
 
 __all__ = ["TlsLayer"]
 
 
 class TlsLayer:
-    """Over a connection of our own. failed: why it has ended before its time."""
+    """Over a connection of our own. ended: see `Layer`. failed: why it has, before its time."""
 
-    __slots__ = ("_connection", "_failed")
+    __slots__ = ("_connection", "_failed", "ended")
 
     def __init__(self, connection: Connection) -> None:
+        self.ended = False
         self._connection = connection
         self._failed: TlsFailed | None = None
 
@@ -48,13 +49,28 @@ class TlsLayer:
             warn_of_problems(error.problems)
             return None
 
+    def decrypt(self, data: bytes) -> bytes:
+        """Take input from the network, and return what can be read of it by now."""
+        connection = self._connection
+        try:
+            connection.receive(data)
+            content = connection.read()
+        except TlsError as error:
+            self.ended = True
+            if isinstance(error, TlsFailed):
+                warn_of_problems(error.problems)
+            return b""
+        self.ended = connection.end is not None
+        return content
+
     def protect(self, data: bytes) -> bytes:
         """Encrypt data; the output also has alerts and other records to send."""
+        connection = self._connection
         try:
-            self._connection.write(data)
+            connection.write(data)
         except TlsFailed:
-            pass  # that it was lost shows when a reply is awaited
-        return self._output()
+            return self._output()  # that it was lost shows when something is awaited
+        return connection.output()
 
     def bindings(self) -> Mapping[str, bytes]:
         """The data of channel bindings by name."""
