@@ -81,7 +81,6 @@ _TYPES: Final = """
 
 _CRYPTO: Final = """
     unsigned long OpenSSL_version_num(void);
-    const char *OpenSSL_version(int type);
     void CRYPTO_free(void *ptr, const char *file, int line);
     int CONF_modules_load_file(const char *filename, const char *appname, unsigned long flags);
     void CONF_modules_finish(void);
@@ -90,10 +89,8 @@ _CRYPTO: Final = """
     unsigned long ERR_get_error_all(const char **file, int *line, const char **func,
                                     const char **data, int *flags);
     void ERR_error_string_n(unsigned long e, char *buf, size_t len);
-    const char *ERR_reason_error_string(unsigned long e);
 
     int RAND_bytes(unsigned char *buf, int num);
-    void RAND_seed(const void *buf, int num);
 
     const BIO_METHOD *BIO_s_mem(void);
     BIO *BIO_new(const BIO_METHOD *type);
@@ -113,7 +110,6 @@ _CRYPTO: Final = """
     X509_NAME *X509_get_subject_name(const X509 *x509);
     X509_NAME *X509_get_issuer_name(const X509 *x509);
     X509_NAME *X509_NAME_dup(const X509_NAME *name);
-    void X509_NAME_free(X509_NAME *name);
     char *X509_NAME_oneline(const X509_NAME *name, char *buf, int size);
     int X509_NAME_get_index_by_NID(const X509_NAME *name, int nid, int lastpos);
     X509_NAME_ENTRY *X509_NAME_get_entry(const X509_NAME *name, int loc);
@@ -139,13 +135,11 @@ _CRYPTO: Final = """
     int i2d_PUBKEY(const EVP_PKEY *key, unsigned char **target);
     void EVP_PKEY_free(EVP_PKEY *key);
     int EVP_PKEY_up_ref(EVP_PKEY *key);
-    int EVP_PKEY_get_base_id(const EVP_PKEY *key);
     int EVP_PKEY_get_bits(const EVP_PKEY *key);
     const char *EVP_PKEY_get0_type_name(const EVP_PKEY *key);
     int EVP_PKEY_get_group_name(const EVP_PKEY *key, char *name, size_t size, size_t *len);
 
     const EVP_MD *EVP_get_digestbyname(const char *name);
-    int EVP_MD_get_size(const EVP_MD *md);
     int EVP_Digest(const void *data, size_t count, unsigned char *md, unsigned int *size,
                    const EVP_MD *type, void *engine);
     const EVP_CIPHER *EVP_get_cipherbyname(const char *name);
@@ -165,14 +159,12 @@ _CRYPTO: Final = """
 
     X509_STORE *X509_STORE_new(void);
     void X509_STORE_free(X509_STORE *store);
-    int X509_STORE_up_ref(X509_STORE *store);
     int X509_STORE_add_cert(X509_STORE *store, X509 *x509);
     X509_LOOKUP *X509_STORE_add_lookup(X509_STORE *store, X509_LOOKUP_METHOD *method);
     X509_LOOKUP_METHOD *X509_LOOKUP_meth_new(const char *name);
     int X509_LOOKUP_meth_set_get_by_subject(X509_LOOKUP_METHOD *method, subject_cb callback);
     int X509_LOOKUP_set_method_data(X509_LOOKUP *lookup, void *data);
     void *X509_LOOKUP_get_method_data(const X509_LOOKUP *lookup);
-    X509_STORE *X509_LOOKUP_get_store(const X509_LOOKUP *lookup);
     int X509_OBJECT_set1_X509(X509_OBJECT *object, X509 *x509);
     unsigned long X509_NAME_hash_ex(const X509_NAME *name, void *libctx, const char *propq,
                                     int *ok);
@@ -226,8 +218,6 @@ _SSL: Final = """
     void SSL_set_bio(SSL *ssl, BIO *rbio, BIO *wbio);
     void SSL_set_accept_state(SSL *ssl);
     void SSL_set_connect_state(SSL *ssl);
-    uint64_t SSL_set_options(SSL *ssl, uint64_t options);
-    int SSL_set_cipher_list(SSL *ssl, const char *list);
     int SSL_do_handshake(SSL *ssl);
     int SSL_get_error(const SSL *ssl, int ret);
     int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *read);
@@ -265,7 +255,6 @@ _SSL: Final = """
     int SSL_use_cert_and_key(SSL *ssl, X509 *x509, EVP_PKEY *key, OPENSSL_STACK *chain,
                              int override);
 
-    int SSL_set1_host(SSL *ssl, const char *name);
     int SSL_add1_host(SSL *ssl, const char *name);
     void SSL_set_hostflags(SSL *ssl, unsigned int flags);
     const char *SSL_get0_peername(SSL *ssl);
@@ -273,13 +262,11 @@ _SSL: Final = """
     unsigned long SSL_dane_set_flags(SSL *ssl, unsigned long flags);
     int SSL_dane_tlsa_add(SSL *ssl, uint8_t usage, uint8_t selector, uint8_t mtype,
                           const unsigned char *data, size_t dlen);
-    int SSL_get0_dane_authority(SSL *ssl, X509 **mcert, EVP_PKEY **mspki);
     int SSL_get0_dane_tlsa(SSL *ssl, uint8_t *usage, uint8_t *selector, uint8_t *mtype,
                            const unsigned char **data, size_t *dlen);
     EVP_PKEY *SSL_get0_peer_rpk(const SSL *ssl);
 
     int SSL_set_session(SSL *ssl, SSL_SESSION *session);
-    SSL_SESSION *SSL_get_session(const SSL *ssl);
     const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *len);
     int SSL_SESSION_is_resumable(const SSL_SESSION *session);
     int SSL_SESSION_has_ticket(const SSL_SESSION *session);

@@ -25,7 +25,6 @@ class TlsParams:
     tls_eecdh_strong_curve: str
     tls_eecdh_ultra_curve: str
     tls_export_cipherlist: str
-    tls_fast_shutdown_enable: bool
     tls_ffdhe_auto_groups: str
     tls_high_cipherlist: str
     tls_low_cipherlist: str

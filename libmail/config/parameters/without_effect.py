@@ -24,7 +24,7 @@ NEVER = _words(
     non_bdb_migration_allow_user_prefixes non_bdb_migration_level non_bdb_migration_log_redirect
     non_bdb_migration_service_name process_id_directory qmgr_fudge_factor qmgr_ipc_timeout
     queue_file_attribute_count_limit sun_mailtool_compatibility tls_daemon_random_bytes
-    tls_random_bytes tls_random_exchange_name tls_random_prng_update_period
+    tls_fast_shutdown_enable tls_random_bytes tls_random_exchange_name tls_random_prng_update_period
     tls_random_reseed_period tls_random_source tlsproxy_client_CAfile tlsproxy_client_CApath
     tlsproxy_client_cert_file tlsproxy_client_chain_files tlsproxy_client_dcert_file
     tlsproxy_client_dkey_file tlsproxy_client_eccert_file tlsproxy_client_eckey_file
