@@ -69,6 +69,11 @@ _NOTIFY: Final = {
     "FAILURE": DsnNotify.FAILURE,
     "DELAY": DsnNotify.DELAY,
 }
+# Attributes of enumerations are slow.
+_HEADER: Final = Command.HEADER
+_END_OF_HEADER: Final = Command.END_OF_HEADER
+_BODY: Final = Command.BODY
+_END_OF_BODY: Final = Command.END_OF_BODY
 _EIGHTBIT_HEADER: Final = int(ContentFlag.EIGHTBIT_HEADER)
 _EIGHTBIT_BODY: Final = int(ContentFlag.EIGHTBIT_BODY)
 _LONG_LINES: Final = int(ContentFlag.LONG_LINES)
@@ -334,15 +339,15 @@ class _MilterInspection:
         Raises Refused, Discarded.
         """
         macros = self._chain.milters.macros
-        at_header = macros(link, Command.END_OF_HEADER, self._macro)
-        at_end = macros(link, Command.END_OF_BODY, self._macro)
+        at_header = macros(link, _END_OF_HEADER, self._macro)
+        at_end = macros(link, _END_OF_BODY, self._macro)
         events = self._content_events(link, at_header, at_end)
         while portion := _portion(events):
             self._decide(await link.events(portion), _WHERE)
             if len(portion) == _TURN:
                 await asyncio.sleep(0)
         self._new_body, self._before = False, None
-        decision = await link.event(Command.END_OF_BODY, b"", at_end, partial(self._change, link))
+        decision = await link.event(_END_OF_BODY, b"", at_end, partial(self._change, link))
         if link.failed:
             self._undo()
         else:
@@ -360,17 +365,17 @@ class _MilterInspection:
         """
         spaced = link.leading_space
         for number, (name, value) in enumerate(self._header.shown()):
-            if not (number % _TURN or link.wants(Command.HEADER)):
+            if not (number % _TURN or link.wants(_HEADER)):
                 break
             if not spaced and value[:1] == b" ":
                 value = value[1:]
-            yield Command.HEADER, header_event(name, value), at_header
-        yield Command.END_OF_HEADER, b"", at_header
+            yield _HEADER, header_event(name, value), at_header
+        yield _END_OF_HEADER, b"", at_header
         size = self._content.body_size()
         at = min(2, size)  # the empty line
-        while at < size and link.wants(Command.BODY):
+        while at < size and link.wants(_BODY):
             data = self._content.read_body(at, min(_PIECE, size - at))
-            yield Command.BODY, data, at_end
+            yield _BODY, data, at_end
             at += len(data)
 
     def _decide(self, decision: Decision, where: str) -> None:

@@ -30,6 +30,13 @@ _RESOLVES: Final = {
     NameStatus.FORGED: "FORGED",
     NameStatus.TRY_AGAIN: "TEMP",
 }
+# Attributes of enumerations are slow.
+_CONNECT: Final = Command.CONNECT
+_HELO: Final = Command.HELO
+_MAIL: Final = Command.MAIL
+_RCPT: Final = Command.RCPT
+_DATA: Final = Command.DATA
+_UNKNOWN: Final = Command.UNKNOWN
 _TEMPFAIL: Final = Decision(
     Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later")
 )
@@ -96,9 +103,7 @@ class SessionMilters:
     async def greeting(self) -> Reply | None:
         """Report the connection. Returns the reply instead of the banner, if any."""
         client = self._session.facts.client
-        refused = await self._tell(
-            Command.CONNECT, connection(client.name, client.address, client.port)
-        )
+        refused = await self._tell(_CONNECT, connection(client.name, client.address, client.port))
         if refused is None:
             return None
         host = self._session.server.params.myhostname
@@ -110,29 +115,29 @@ class SessionMilters:
 
     def helo(self) -> Awaitable[Answer | None]:
         """Report HELO or EHLO."""
-        return self._tell(Command.HELO, strings(self._session.facts.helo_name))
+        return self._tell(_HELO, strings(self._session.facts.helo_name))
 
     async def mail(self, parameters: str) -> Answer | None:
         """Report MAIL. parameters: of the command, as the client gave them."""
         self._begun = True
         sender = self._session.facts.mail.sender or ""
         self._values = await self._resolved("mail", "", sender)
-        return await self._tell(Command.MAIL, _path(sender, parameters))
+        return await self._tell(_MAIL, _path(sender, parameters))
 
     async def rcpt(self, parameters: str) -> Answer | None:
         """Report a recipient that the restrictions accepted."""
         mail = self._session.facts.mail
         recipient = mail.recipient or ""
         self._values |= await self._resolved("rcpt", mail.sender or "", recipient)
-        return await self._tell(Command.RCPT, _path(recipient, parameters))
+        return await self._tell(_RCPT, _path(recipient, parameters))
 
     def data(self) -> Awaitable[Answer | None]:
         """Report DATA, or the first BDAT."""
-        return self._tell(Command.DATA)
+        return self._tell(_DATA)
 
     def unknown(self, line: str) -> Awaitable[Answer | None]:
         """Report an unknown command; without its arguments, as the original does."""
-        return self._tell(Command.UNKNOWN, strings(line.partition(" ")[0]))
+        return self._tell(_UNKNOWN, strings(line.partition(" ")[0]))
 
     async def _tell(self, command: Command, data: bytes = b"") -> Answer | None:
         decision = self._always
@@ -164,10 +169,8 @@ class SessionMilters:
     # macros
 
     def _macro(self, name: str) -> str | None:
-        value = self._values.get(name)
-        if value is None and (value_of := _VALUES.get(name)) is not None:
-            return value_of(self._session.facts) or None
-        return value
+        value_of = _VALUES.get(name)
+        return self._values.get(name) if value_of is None else value_of(self._session.facts) or None
 
     async def _resolved(self, role: str, sender: str, address: str) -> dict[str, str]:
         """{mail_addr}, {mail_host}, {mail_mailer}, or those of rcpt."""

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from libmail.ipc.messages import MilterState
@@ -47,6 +48,9 @@ _DEFAULTS: Final = {
     "shutdown": Decision(Act.DISCONNECT, Reply(421, "4.7.0", "Server closing connection")),
     "tempfail": Decision(Act.REFUSE, Reply(451, "4.7.1", "Service unavailable - try again later")),
 }
+_END_OF_HEADER_STAGE: Final = int(Stage.END_OF_HEADER)
+_END_OF_MESSAGE_STAGE: Final = int(Stage.END_OF_MESSAGE)
+_END_OF_BODY: Final = Command.END_OF_BODY  # attributes of enumerations are slow
 _MISTAKE: Final = Decision(
     Act.REFUSE, Reply(451, "4.3.5", "Server configuration problem - try again later")
 )
@@ -129,8 +133,8 @@ class MilterLink:
         if self._failed is None and wire is not None:
             if wire.hand_over(self._conversation.unsent()):
                 version, edits, steps, silent, _ = self._conversation.snapshot()
-                at_header = self.macros(Stage.END_OF_HEADER, end_of_header_macros)
-                at_end = self.macros(Stage.END_OF_MESSAGE, end_of_data_macros)
+                at_header = self.macros(_END_OF_HEADER_STAGE, end_of_header_macros)
+                at_end = self.macros(_END_OF_MESSAGE_STAGE, end_of_data_macros)
                 state = MilterState(
                     known.endpoint, *limits, known.default_action, connected=True, version=version,
                     edits=edits, steps=steps, silent=silent, end_of_header_macros=at_header,
@@ -144,14 +148,12 @@ class MilterLink:
     @classmethod
     def resumed(cls, state: MilterState, sock: socket.socket | None) -> "MilterLink":
         """Go on with a connection of another process."""
-        settings = MilterSettings(
-            state.endpoint, state.command_timeout, state.command_timeout, state.content_timeout,
-            state.default_action, str(state.version),
+        settings = _settings(
+            state.endpoint, state.command_timeout, state.content_timeout, state.default_action,
+            state.version,
         )  # fmt: skip
-        macros = (
-            (int(Stage.END_OF_HEADER), state.end_of_header_macros),
-            (int(Stage.END_OF_MESSAGE), state.end_of_data_macros),
-        )
+        at_header, at_end = state.end_of_header_macros, state.end_of_data_macros
+        macros = (_END_OF_HEADER_STAGE, at_header), (_END_OF_MESSAGE_STAGE, at_end)
         known = Snapshot(state.version, state.edits, state.steps, state.silent, macros)
         link = cls(settings, Conversation.resumed(known))
         if sock is None:
@@ -171,8 +173,8 @@ class MilterLink:
         """Whether the Milter is told the macros of such an event in any case."""
         return self._failed is None and self._conversation.notes(command)
 
-    def macros(self, stage: Stage, ours: str) -> str:
-        """The list of macros for a stage."""
+    def macros(self, stage: int, ours: str) -> str:
+        """The list of macros for a Stage."""
         return ours if self._failed is not None else self._conversation.macros(stage, ours)
 
     @property
@@ -198,7 +200,7 @@ class MilterLink:
         if not out:
             return conversation.standing
         self._edit, self._decision = edit, PASS
-        at_end = command is Command.END_OF_BODY  # there, answers may take longer
+        at_end = command is _END_OF_BODY  # there, answers may take longer
         limit = settings.content_timeout if at_end else settings.command_timeout
         await self._exchange(out, limit, self._answered if conversation.awaited else None)
         return self._failed or self._decision
@@ -306,6 +308,16 @@ class MilterLink:
             action = settings.default_action
             LOG.warning(f"milter {settings.endpoint}: unrecognized default action: {action}")
         self.close()
+
+
+@lru_cache(64)
+def _settings(
+    endpoint: str, command_timeout: float, content_timeout: float, action: str, version: int
+) -> MilterSettings:
+    """What there is to know of a Milter to which another process has connected."""
+    return MilterSettings(
+        endpoint, command_timeout, command_timeout, content_timeout, action, str(version)
+    )
 
 
 class _Wire:

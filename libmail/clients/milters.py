@@ -75,7 +75,7 @@ class Milters:
         given = {name: value for name, value in ours.items() if value}
         self._configured = parse_defaults(params.milter_macro_defaults) | given
         self._lists = {
-            command: (stage, str(getattr(params, parameter)))
+            command: (int(stage), str(getattr(params, parameter)))
             for command, (stage, parameter) in _MACROS.items()
         }
         self._general = MilterSettings(
@@ -106,11 +106,11 @@ class Milters:
 
         known: values of the session or message.
         """
-        if command is Command.UNKNOWN:
+        found = self._lists.get(command)
+        if found is None:
             names = self.params.milter_unknown_command_macros
         else:
-            stage, ours = self._lists[command]
-            names = link.macros(stage, ours)
+            names = link.macros(*found)
         return encode_macros(macro_names(names), known, self._configured) if names else None
 
 

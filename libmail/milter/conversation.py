@@ -42,7 +42,6 @@ from libmail.milter.protocol import (
     ReplaceBody,
     Shutdown,
     Skip,
-    Stage,
     Steps,
     TempFail,
     macro_packet,
@@ -108,6 +107,9 @@ VERSIONS: Final[Mapping[int, tuple[Edits, Steps]]] = {
     6: (_EDITS, _STEPS_6),
 }
 """The actions and steps that are offered in each version of the protocol (milter_protocol)."""
+_OFFERS: Final[Mapping[int, tuple[int, int, int]]] = {
+    version: (version, int(edits), int(steps)) for version, (edits, steps) in VERSIONS.items()
+}
 
 
 class _Event(NamedTuple):
@@ -175,6 +177,21 @@ class _State(Enum):
     ENDED = "ended"  # the session was decided
 
 
+# Attributes of enumerations are slow.
+_OPEN: Final = _State.OPEN
+_SILENT: Final = _State.SILENT
+_ENDED: Final = _State.ENDED
+_MAIL: Final = Command.MAIL
+_ABORT: Final = packet(Command.ABORT)
+_QUIT: Final = packet(Command.QUIT)
+
+
+@lru_cache(8)
+def _offer(version: int) -> bytes:
+    edits, steps = VERSIONS[version]
+    return negotiation(version, edits, steps)
+
+
 @lru_cache(64)
 def _wanted(version: int, steps: int) -> tuple[frozenset[Command], frozenset[Command]]:
     """The events that are reported, and those that are answered. steps: a plain integer, as
@@ -237,7 +254,7 @@ class Conversation:
         self._asked: Mapping[int, str] = {}  # names of macros by stage
         self.awaited: Command | None = None
         self._answers = self._octets = 0  # so far, to the event that awaits some
-        self._state = _State.OPEN
+        self._state = _OPEN
         self._decided = PASS  # while the session has ended
         self._noted: dict[Command, bytes] = {}  # macros that go before the next event
         self._skipped: Command | None = None  # more of them are not wanted of this message
@@ -254,24 +271,23 @@ class Conversation:
 
     def start(self) -> bytes:
         """The first packet; its answer goes to `accept_negotiation`."""
-        edits, steps = VERSIONS[self._offered]
-        return negotiation(self._offered, edits, steps)
+        return _offer(self._offered)
 
     def accept_negotiation(self) -> bool:
         """Whether the answer to `start` is complete. Raises MilterError."""
         received = self._reader.next_packet()
         if received is None:
             return False
-        answer = parse_negotiation(*received)
-        edits, steps = VERSIONS[self._offered]
-        if answer.version > self._offered or answer.version not in range(1, 7):
-            versions = f"{answer.version} conflict with MTA protocol version {self._offered}"
+        version, edits, steps, macros = parse_negotiation(*received)
+        ours, our_edits, our_steps = _OFFERS[self._offered]
+        if not 0 < version <= ours:
+            versions = f"{version} conflict with MTA protocol version {ours}"
             raise MilterError(f"protocol version {versions}", told=True)
-        if unknown := answer.edits & ~int(edits):
-            masks = f"0x{unknown:x} conflict with MTA request mask 0x{int(edits):x}"
+        if unknown := edits & ~our_edits:
+            masks = f"0x{unknown:x} conflict with MTA request mask 0x{our_edits:x}"
             raise MilterError(f"request mask {masks}", told=True)
         # Steps that were not offered do nothing.
-        self._agree(answer._replace(steps=answer.steps & int(steps)))
+        self._agree(Negotiated(version, edits, steps & our_steps, macros))
         return True
 
     def _agree(self, negotiated: Negotiated) -> None:
@@ -286,14 +302,14 @@ class Conversation:
             raise AssertionError("no negotiation yet")
         return self._negotiated
 
-    def macros(self, stage: Stage, ours: str) -> str:
-        """The names of macros for a stage: those that the Milter asked for, or `ours`."""
+    def macros(self, stage: int, ours: str) -> str:
+        """The names of macros for a Stage: those that the Milter asked for, or `ours`."""
         return self._asked.get(stage, ours)
 
     def snapshot(self) -> Snapshot:
         """The state for the process that goes on with this connection, between two events."""
         known = self.negotiated
-        silent = self._state is not _State.OPEN
+        silent = self._state is not _OPEN
         return Snapshot(
             known.version, known.edits, known.steps, silent, tuple(known.macros.items())
         )
@@ -304,21 +320,19 @@ class Conversation:
         self = cls(state.version)
         version, edits, steps, _, macros = state
         self._agree(Negotiated(version, edits, steps, dict(macros)))
-        self._state = _State.SILENT if state.silent else _State.OPEN
+        self._state = _SILENT if state.silent else _OPEN
         return self
 
     # events
 
     def wants(self, command: Command) -> bool:
         """Whether the Milter wants such an event now."""
-        return (
-            command in self._wanted and self._state is _State.OPEN and command is not self._skipped
-        )
+        return command in self._wanted and self._state is _OPEN and command is not self._skipped
 
     def notes(self, command: Command) -> bool:
         """Whether it gets the macros of an event in any case: it may use them later."""
         known = command in _NOTED and _EVENTS[command].since <= self.negotiated.version
-        return known and self._state is not _State.ENDED
+        return known and self._state is not _ENDED
 
     def unsent(self) -> bytes:
         """What is to be sent before anything else, and before another process goes on: what has
@@ -333,26 +347,22 @@ class Conversation:
         data: of the packet. macros: names and values, which go before it; None for no list.
         If one is `awaited` afterwards, answers must be read before the next event.
         """
-        if command is Command.MAIL:
+        if command is _MAIL:
             self._next_message()
         if not self.wants(command):
-            if macros and self._state is _State.OPEN and self.notes(command):
+            if macros and self._state is _OPEN and self.notes(command):
                 self._noted[command] = macro_packet(command, macros)
             return b""
-        self._begin(command)
+        self.latest = command
+        if command in self._answered:
+            self.awaited = command
+            self._answers = self._octets = 0
         out = packet(command, data)
         if macros is not None:
             out = macro_packet(command, macros) + out
         if self._unsent or self._noted:
             out = self.unsent() + out
         return out
-
-    def _begin(self, command: Command) -> None:
-        """An event is sent."""
-        self.latest = command
-        if command in self._answered:
-            self.awaited = command
-            self._answers = self._octets = 0
 
     def line_up(self, events: Iterable[Event]) -> None:
         """Events that are to be reported one after the other, as `event`, while nothing is decided.
@@ -382,8 +392,10 @@ class Conversation:
         """What to send next of that which is lined up; b"" for nothing."""
         steps, out = self._steps, b""
         while steps and self.awaited is None:
-            command, data = steps.popleft()
-            self._begin(command)
+            self.latest, data = steps.popleft()
+            if self.latest in self._answered:
+                self.awaited = self.latest
+                self._answers = self._octets = 0
             out += data
         return out
 
@@ -394,9 +406,9 @@ class Conversation:
         """
         self.awaited = None
         self._next_message()
-        if self._state is _State.ENDED:
+        if self._state is _ENDED:
             return b""
-        out, self._unsent = self._unsent + packet(Command.ABORT), b""
+        out, self._unsent = self._unsent + _ABORT, b""
         if not at_once:
             out, self._unsent = b"", out
         return out
@@ -404,12 +416,12 @@ class Conversation:
     def _next_message(self) -> None:
         self._skipped = None
         self._steps.clear()
-        if self._state is _State.SILENT:
-            self._state = _State.OPEN
+        if self._state is _SILENT:
+            self._state = _OPEN
 
     def quit(self) -> bytes:
         """End the connection, unless the Milter has decided about the session already."""
-        return self._unsent if self._state is _State.ENDED else self._unsent + packet(Command.QUIT)
+        return self._unsent if self._state is _ENDED else self._unsent + _QUIT
 
     @property
     def standing(self) -> Decision:
@@ -482,7 +494,7 @@ class Conversation:
     def _forget_unwanted(self) -> None:
         """Of what is lined up, report no more than is still wanted."""
         self._steps = deque(step for step in self._steps if self.wants(step[0]))
-        if self._state is not _State.OPEN:
+        if self._state is not _OPEN:
             self._unsent = b""
 
     def _decision(self, awaited: Command, answer: Answer) -> Decision:
@@ -491,7 +503,7 @@ class Conversation:
             case Continue():
                 return PASS
             case Accept():
-                self._state = _State.ENDED if session else _State.SILENT
+                self._state = _ENDED if session else _SILENT
                 return PASS
             case Skip():
                 if awaited in (Command.HEADER, Command.BODY):
@@ -500,12 +512,12 @@ class Conversation:
             case Discard():
                 if session:
                     return PASS  # there is nothing yet to discard
-                self._state = _State.SILENT
+                self._state = _SILENT
                 return _DISCARD
             case ConnectionFailed():
                 raise _unexpected("SMFIR_CONN_FAIL")
             case Shutdown():
-                self._state = _State.ENDED
+                self._state = _ENDED
                 return _SHUTDOWN
             case Reject():
                 return self._refused(awaited, _REJECT)
@@ -519,9 +531,9 @@ class Conversation:
     def _refused(self, awaited: Command, decision: Decision) -> Decision:
         """The state after a rejection; that of a recipient changes nothing for the others."""
         if _EVENTS[awaited].session:
-            self._state, self._decided = _State.ENDED, decision
+            self._state, self._decided = _ENDED, decision
         elif awaited not in (Command.RCPT, Command.UNKNOWN):
-            self._state = _State.SILENT
+            self._state = _SILENT
         return decision
 
 
