@@ -211,7 +211,11 @@ class _Importer:
         for kind, (data, time) in logs.items():
             targets = list(foreign_targets(data, offsets, time))
             if targets:
-                ReasonLog(self._directory, kind).append(queue_id, targets, sync=True)
+                fd = ReasonLog(self._directory, kind).append(queue_id, targets)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
 
 
 def _reader(fd: int) -> ReadAt:

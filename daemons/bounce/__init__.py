@@ -6,6 +6,8 @@ cleanup (notifications), flush (what was deferred for a site). needs: mail_owner
 One program under three service names, each with a log directory of that name.
 """
 
+import os
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from daemons.bounce.notify import (
@@ -21,6 +23,7 @@ from daemons.bounce.notify import (
 from daemons.bounce.params import BounceParams, Prepared, prepare
 from libmail.clients.cleanup import CleanupClient
 from libmail.clients.flush import FlushClient
+from libmail.files.commit import GroupCommit
 from libmail.ipc.codec import WireError
 from libmail.ipc.messages import (
     BounceAppend,
@@ -56,13 +59,17 @@ def _wanted(targets: list[Target], bit: DsnNotify, default: bool) -> list[Target
 
 
 class Reporter:
-    """Answers requests for one of the three services. network: users who may add to logs only."""
+    """Answers requests for one of the three services.
+
+    fsync: returns when a file is on disk, or raises OSError. network: users who may only add.
+    """
 
     def __init__(
         self,
         prepared: Prepared,
         service: str,
         notifier: Notifier,
+        fsync: Callable[[int], Awaitable[None]],
         network: frozenset[int] = frozenset(),
     ) -> None:
         params = prepared.params
@@ -73,6 +80,7 @@ class Reporter:
         self._queue = QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth)
         self._name = service if service in _LOGS else "bounce"
         self._log = ReasonLog(self._queue, self._name)
+        self._fsync = fsync
         self._flush_service = FlushClient(prepared.flush_params, prepared.flush_domains)
 
     async def serve(self, connection: Connection) -> None:
@@ -80,7 +88,7 @@ class Reporter:
         while True:
             request = await connection.receive()
             if isinstance(request, BounceAppend):
-                reply = self._append(request)
+                reply = await self._append(request)
                 if self._name == "defer" and not reply.status:
                     addresses = [target.address for target in request.targets]
                     await self._flush_service.deferred(request.queue_id, addresses)
@@ -90,11 +98,16 @@ class Reporter:
             else:
                 raise WireError(f"unexpected {type(request).__name__}")
 
-    def _append(self, request: BounceAppend) -> BounceReply:
+    async def _append(self, request: BounceAppend) -> BounceReply:
         if not is_queue_id(request.queue_id):
             return BounceReply(CleanupStatus.BAD, "bad queue id")
         try:
-            self._log.append(request.queue_id, request.targets, sync=self._name != "defer")
+            fd = self._log.append(request.queue_id, request.targets)
+            try:
+                if self._name != "defer":
+                    await self._fsync(fd)
+            finally:
+                os.close(fd)
         except OSError as err:
             LOG.warning(f"{request.queue_id}: append to {self._name} log: {err.strerror}")
             return BounceReply(CleanupStatus.WRITE, err.strerror or "write error")
@@ -244,7 +257,8 @@ async def _start(prepared: Prepared, runtime: Runtime) -> Handlers:
     params = prepared.params
     pool = ServicePool(f"public/{params.cleanup_service_name}", timeout=params.ipc_timeout)
     notifier = Notifier(prepared, CleanupClient(pool, timeout=params.ipc_timeout))
-    reporter = Reporter(prepared, runtime.service, notifier, runtime.network)
+    fsync = GroupCommit().fsync
+    reporter = Reporter(prepared, runtime.service, notifier, fsync, runtime.network)
     return Handlers(stream=exchanges(runtime, reporter.serve, network=True))
 
 

@@ -64,8 +64,9 @@ class ReasonLog:
         self._directory = directory
         self._queue_name = queue_name
 
-    def append(self, queue_id: QueueId, targets: Iterable[Target], *, sync: bool) -> None:
-        """Add records; sync: they are on disk after return."""
+    def append(self, queue_id: QueueId, targets: Iterable[Target]) -> int:
+        """Add records. Returns the descriptor of the log, which is the caller's: to close it, and
+        before that, if the records have to outlive a crash, to have it on disk."""
         data = b"".join(map(_encode, targets))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         path = self._directory.path(self._queue_name, queue_id)
@@ -77,10 +78,10 @@ class ReasonLog:
         try:
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            if sync:
-                os.fsync(fd)
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        return fd
 
     def read(self, queue_id: QueueId) -> list[Target]:
         """The records, in order, without repetitions; [] without a log."""

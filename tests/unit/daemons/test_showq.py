@@ -81,7 +81,7 @@ def make(sender: str, *recipients: str) -> QueueId:
 def test_listing(short_tmp: Path) -> None:
     name = make("", "c@d", "é@f")
     target = Target("c@d", "c@d", "", 0, 0, "delayed", "4.4.1", "no route")
-    ReasonLog(QUEUE, "defer").append(name, [target], sync=False)
+    os.close(ReasonLog(QUEUE, "defer").append(name, [target]))
     (found,) = listed_to(lister("static:anyone"), short_tmp)
     assert (found.queue_name, found.queue_id, found.sender) == ("deferred", name, "MAILER-DAEMON")
     assert (found.time, found.size, found.forced_expire) == (1700000000, 12, False)

@@ -140,7 +140,7 @@ def test_failures_that_nobody_was_told_of(queue: Path, tmp_path: Path, sendmail:
     recipients = [Recipient("gone@y.test"), Recipient("one@y.test")]
     writer = add(Envelope("a@x.test"), recipients, done=1)
     target = Target("gone@y.test", "", "", 0, 0, "failed", "5.1.1", "unknown user")
-    ReasonLog(DIRECTORY, "bounce").append(writer.queue_id, [target], sync=False)
+    os.close(ReasonLog(DIRECTORY, "bounce").append(writer.queue_id, [target]))
     export(tmp_path / "export")
     submit(tmp_path / "export", sendmail)
     assert given(sendmail)[0][0][-2:] == ["one@y.test", "gone@y.test"]

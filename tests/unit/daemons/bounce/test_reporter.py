@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,10 @@ class FakeNotifier(Notifier):
         return self.status
 
 
+async def fsync(fd: int) -> None:
+    os.fsync(fd)
+
+
 class World:
     def __init__(
         self,
@@ -107,13 +112,13 @@ class World:
         )
         prepared = Prepared(params, "doubles", builtin_templates(), {}, FLUSH, flush_domains(FLUSH))
         self.notifier = FakeNotifier(prepared)
-        self.reporter = Reporter(prepared, service, self.notifier)
+        self.reporter = Reporter(prepared, service, self.notifier, fsync)
         self.service = service
         self.logged: list[str] = []
         LOG.open(lambda severity, head, text: self.logged.append(text), "postfix/bounce")
 
     def append(self, *targets: Target, queue_id: QueueId) -> int:
-        return self.reporter._append(BounceAppend(queue_id, targets)).status
+        return asyncio.run(self.reporter._append(BounceAppend(queue_id, targets))).status
 
     def flush(self, kind: str, queue_id: QueueId, sender: str = "me@x", flags: int = 0,
               targets: tuple[Target, ...] = (), verp: str = "") -> int:  # fmt: skip

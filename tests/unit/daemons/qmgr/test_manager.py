@@ -222,7 +222,7 @@ def test_forced_expiry_tells_why_mail_was_deferred() -> None:
         with QueueFile(path) as file:
             first = next(file.recipients())
         reason = Target(first.address, "", "", 0, first.offset, "delayed", "4.4.1", "no route")
-        ReasonLog(DIRECTORY, "defer").append(queue_id, [reason], sync=False)
+        os.close(ReasonLog(DIRECTORY, "defer").append(queue_id, [reason]))
         bed.manager.begin()
         bed.manager.trigger("D")
         await bed.idle()

@@ -58,7 +58,7 @@ def test_listing() -> None:
     with QueueFile(QUEUE.path("deferred", deferred), writable=True) as file:
         file.mark_done(list(file.recipients())[1])
     target = Target("c@d", "c@d", "", 0, 0, "delayed", "4.4.1", "no route")
-    ReasonLog(QUEUE, "defer").append(deferred, [target], sync=False)
+    os.close(ReasonLog(QUEUE, "defer").append(deferred, [target]))
     os.chmod(QUEUE.path("hold", hold), 0o700 | FORCED_EXPIRY)
     first, second = list_queue(QUEUE)
     assert (first.queue_name, first.queue_id, first.sender) == ("deferred", deferred, "a@b")
@@ -71,7 +71,7 @@ def test_listing_shows_what_an_alias_stands_for() -> None:
     deferred = make("deferred", "a b@c", "list@d", "e f@g")
     member = Target("member@d", "list@d", "", 0, 100, "delayed", "4.3.0", "later")
     targets = [member, member._replace(reason="full")]
-    ReasonLog(QUEUE, "defer").append(deferred, targets, sync=False)
+    os.close(ReasonLog(QUEUE, "defer").append(deferred, targets))
     (found,) = list_queue(QUEUE)
     assert [(recipient.address, recipient.reason) for recipient in found.recipients] == [
         ("member@d", "later"), ("member@d", "full"), ("list@d", ""), ('"e f"@g', ""),

@@ -25,8 +25,8 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReasonLog:
 
 def test_append_read_remove(log: ReasonLog) -> None:
     second = TARGET._replace(address="c@d", reason="=\udcff = é ")
-    log.append(ID, [TARGET], sync=True)
-    log.append(ID, [second], sync=False)
+    os.close(log.append(ID, [TARGET]))
+    os.close(log.append(ID, [second]))
     assert log.read(ID) == [TARGET, second._replace(reason="=? = é")]
     assert oct(os.stat("defer/A/B/ABCDEF12").st_mode & 0o777) == "0o600"
     log.remove(ID)
@@ -36,20 +36,20 @@ def test_append_read_remove(log: ReasonLog) -> None:
 
 def test_each_destination_of_a_recipient_counts_once(log: ReasonLog) -> None:
     other = TARGET._replace(reason="delivers to command: x", time=1.0)
-    log.append(ID, [TARGET, TARGET._replace(offset=9), other], sync=False)
-    log.append(ID, [TARGET._replace(time=2.0), other._replace(time=3.0)], sync=False)
+    os.close(log.append(ID, [TARGET, TARGET._replace(offset=9), other]))
+    os.close(log.append(ID, [TARGET._replace(time=2.0), other._replace(time=3.0)]))
     assert log.read(ID) == [TARGET, TARGET._replace(offset=9), other]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 100])
 def test_a_torn_record_is_left_out(log: ReasonLog, cut: int) -> None:
-    log.append(ID, [TARGET, TARGET._replace(address="c@d")], sync=False)
+    os.close(log.append(ID, [TARGET, TARGET._replace(address="c@d")]))
     path = "defer/A/B/ABCDEF12"
     os.truncate(path, os.stat(path).st_size - cut)
     left = log.read(ID)
     assert left[0] == TARGET
     assert len(left) == (2 if cut == 1 else 1)
-    log.append(ID, [TARGET._replace(address="e@f")], sync=False)
+    os.close(log.append(ID, [TARGET._replace(address="e@f")]))
     assert "e@f" in [target.address for target in log.read(ID)]
 
 
@@ -64,7 +64,7 @@ def test_any_text_makes_one_record(log: ReasonLog, texts: list[tuple[str, str, s
         TARGET._replace(address=address, reason=reason, diag_text=diagnosis, offset=at)
         for at, (address, reason, diagnosis) in enumerate(texts)
     ]
-    log.append(ID, targets, sync=False)
+    os.close(log.append(ID, targets))
     assert [target.offset for target in log.read(ID)] == list(range(len(texts)))
 
 
