@@ -167,7 +167,8 @@ class HeaderEdit:
         text, left = (data, [field]) if instead is None else (instead, fields(instead)[:1])
         if left:
             self._note(left)
-            changed = await self._field(text, left[0]) or instead
+            edited = await self._field(text, left[0])
+            changed = instead if edited is None else edited
         inspection.field_done()
         if not before:
             return changed
@@ -264,7 +265,7 @@ class HeaderEdit:
 
     def end(self) -> Header:
         """The header is complete: hop count, missing fields. Raises Refused."""
-        if self._hops > self._editor.params.hopcount_limit:
+        if self._hops >= self._editor.params.hopcount_limit:
             LOG.warning(f"{self._queue_id}: message rejected: hopcount exceeded")
             raise Refused(CleanupStatus.HOPS, "5.4.0", "too many hops")
         seen = self._seen

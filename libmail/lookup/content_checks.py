@@ -208,7 +208,12 @@ class LineChecks:
         at, before = min(limit - seen, end), -1
         while at != before and at < end:  # line ends count once
             at, before = min(limit - seen + data.count(b"\n", 0, at), end), at
-        return min(data.find(b"\n", max(at - 1, 0)) + 1 or end, end)
+        line_end = min(data.find(b"\n", max(at - 1, 0)) + 1 or end, end)
+        start = data.rfind(b"\n", 0, max(at - 1, 0)) + 1
+        if line_end - start <= self._line_limit + 2:
+            return line_end
+        pieces = -(-(at - start) // self._line_limit)  # of which the last one is looked at in part
+        return min(start + pieces * self._line_limit, line_end)
 
     def _worthwhile(self, data: bytes, end: int) -> Iterator[tuple[int, int]]:
         """The lines, and pieces of long lines, before `end` that may be in a table, in order."""

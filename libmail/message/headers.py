@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 __all__ = ["Batch", "Field", "HeaderReader", "Scan", "cut_behind_piece", "cut_field",
            "each_field", "fields", "scan", "with_cut_fields"]  # fmt: skip
 
-# A field with all of its continuation lines: its name, and what is behind the colon. A name that is
-# longer than a line may be (line_length_limit) makes no field.
-_FIELD: Final = re.compile(rb"([!-9;-~]{1,2048})[ \t]{0,2048}:([^\n]*+\n(?:[ \t][^\n]*+\n)*)")
+# A field with all of its continuation lines: its name, and what is behind the colon. A name that
+# does not fit into a line with its colon (line_length_limit) makes no field.
+_FIELD: Final = re.compile(rb"([!-9;-~]{1,2047})[ \t]{0,2048}:([^\n]*+\n(?:[ \t][^\n]*+\n)*)")
 # The beginning of what may become a field.
-_UNFINISHED: Final = re.compile(rb"[!-9;-~]{0,2048}[ \t]{0,2048}\Z|[!-9;-~]{1,2048}[ \t]{0,2048}:")
+_UNFINISHED: Final = re.compile(rb"[!-9;-~]{0,2047}[ \t]{0,2048}\Z|[!-9;-~]{1,2047}[ \t]{0,2048}:")
 _ENDED: Final = re.compile(rb"\n[^ \t]")  # a line, and no continuation
 
 

@@ -98,6 +98,14 @@ def test_fields_and_lines(send: Sender, logged: list[str]) -> None:
         assert send.content(inspector, data[:at], data[at:]) == want
 
 
+@pytest.mark.parametrize("action", ["WARN", "PREPEND X-Seen: y", "REPLACE Bcc: x@y", "DUNNO"])
+def test_fields_that_are_dropped_are_so_behind_the_tables(send: Sender, action: str) -> None:
+    inspector = make_inspector(f"{{/^Bcc/ {action}}}")
+    kept = b"X-Seen: y\r\n" if "PREPEND" in action else b""
+    data = HEADER + b"Bcc: a@b\r\nX: y\r\n\r\n"
+    assert send.content(inspector, data) == HEADER + kept + b"X: y\r\n\r\n"
+
+
 MULTIPART = (
     HEADER + b"Content-Type: multipart/mixed; boundary=b\r\nX-Where: top\r\n\r\nX-Where: pre\r\n"
     b"--b\r\nX-Where: part\r\n\r\nX-Where: text\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n"
@@ -251,6 +259,14 @@ def test_mistakes_are_warned_of(send: Sender, action: str, warning: str) -> None
     data = HEADER + b"X: a\r\n\r\nbody\r\n"
     assert send.content(make_inspector(f"{{/^X:/ {action}}}"), data) == data
     assert f"warning: {warning}" in lines
+
+
+def test_a_long_line_is_looked_at_up_to_the_piece_with_the_limit(
+    send: Sender, logged: list[str]
+) -> None:
+    inspector = make_inspector("", "{/^a/ WARN}", body_checks_size_limit=2100)
+    send.content(inspector, HEADER + b"\r\n" + b"a" * 9000 + b"\r\na\r\n")
+    assert len([line for line in logged if line.startswith("warning: body a")]) == 2
 
 
 def test_a_table_that_does_not_answer(send: Sender) -> None:
