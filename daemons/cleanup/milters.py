@@ -322,9 +322,9 @@ class _MilterInspection:
         await self._tell_all(Command.HELO, strings(envelope.helo_name or name), "HELO")
         self._told = {"mail_addr": envelope.sender}
         await self._tell_all(Command.MAIL, strings(quote_local(envelope.sender)), "MAIL")
-        for recipient in list(self._recipients.recipients):
-            self._told["rcpt_addr"] = self._log_recipient = recipient.address
-            await self._tell_all(Command.RCPT, strings(quote_local(recipient.address)), "RCPT")
+        for address in self._recipients.given:
+            self._told["rcpt_addr"] = self._log_recipient = address
+            await self._tell_all(Command.RCPT, strings(quote_local(address)), "RCPT")
         self._log_recipient = last
         await self._tell_all(Command.DATA, b"", "DATA")
 

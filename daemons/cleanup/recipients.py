@@ -58,12 +58,13 @@ class RecipientList:
     """Collects the recipients of one message. Everything raises Refused.
 
     recipients: the result. expanded: reports for senders who asked to be told of success, for
-    recipients that became others (RFC 3461 §5.2.7). last: the one that the client gave last.
+    recipients that became others (RFC 3461 §5.2.7). given: those of the client, before aliases make
+    others of them. last: the one that the client gave last.
     redirected: an address that takes the place of all, "" for none.
     """
 
     __slots__ = ("_bcc", "_flags", "_local", "_mapper", "_params", "_queue_id", "_seen", "expanded",
-                 "last", "recipients", "redirected")  # fmt: skip
+                 "given", "last", "recipients", "redirected")  # fmt: skip
 
     def __init__(
         self, params: CleanupParams, mapper: AddressMapper, bcc: BccTables, flags: int,
@@ -81,6 +82,7 @@ class RecipientList:
         self.recipients: list[Recipient] = []
         self.redirected = ""
         self.expanded: list[Target] = []
+        self.given: list[str] = []
         self.last = ""
 
     async def add_all(self, recipients: Iterable[Recipient], sender: str) -> None:
@@ -90,6 +92,7 @@ class RecipientList:
             await self._add_found(self._bcc.sender_bcc_maps, sender)
         for recipient in recipients:
             address = self.last = await self._add(recipient)
+            self.given.append(address)
             if bcc and self._bcc.recipient_bcc_maps:
                 await self._add_found(self._bcc.recipient_bcc_maps, address)
         if bcc and self._params.always_bcc:

@@ -62,6 +62,22 @@ def test_changes(make_system: MakeSystem) -> None:
     assert milter.said("B") == [b"body\r\n"] * 2
 
 
+def test_recipients_of_local_mail_as_they_were_given(make_system: MakeSystem) -> None:
+    """A Milter sees them complete, but before aliases, and no automatic copies."""
+    tables = {
+        "virtual_alias_maps": "inline:{ticket@virtual.test=alice@virtual.test}",
+        "canonical_maps": "inline:{old@virtual.test=bob@virtual.test}",
+        "always_bcc": "carol@virtual.test",
+    }
+    with Milter() as milter:
+        system = system_with(make_system, milter, **tables)
+        names = ("ticket@virtual.test", "old@virtual.test")
+        system.sendmail("-f", "a@x.test", *names, stdin=MESSAGE)
+        delivered(system, 1)
+        system.wait_for_queue_empty()
+    assert milter.said("R") == [b"ticket@virtual.test\0", b"bob@virtual.test\0"]
+
+
 MADE = (
     ("h", b"X-Ignore\0yes\0"),
     ("h", b"X-Warn\0yes\0"),
