@@ -41,7 +41,10 @@ class SearchRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AttributeNames:
-    """The attributes with results, by their treatment, as in the client file."""
+    """The attributes with results, by their treatment, as in the client file.
+
+    One that is named more than once is terminal, else leaf, else ordinary, else special.
+    """
 
     ordinary: Sequence[str] = ()
     special: Sequence[str] = ()
@@ -68,10 +71,10 @@ class Expansion:
         missing: called with the name of an entry that one points to and that is not there.
         """
         self._all = names.all
-        self._ordinary = _folded(names.ordinary)
-        self._special = _folded(names.special)
         self._terminal = _folded(names.terminal)
-        self._leaf = _folded(names.leaf)
+        self._leaf = _folded(names.leaf) - self._terminal
+        self._ordinary = _folded(names.ordinary) - self._leaf - self._terminal
+        self._special = _folded(names.special) - self._ordinary - self._leaf - self._terminal
         self._search = search
         self._limit = limit
         self._missing = missing

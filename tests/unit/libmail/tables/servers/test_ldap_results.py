@@ -71,6 +71,12 @@ class Directory:
         ),
         (
             "cn=team",
+            AttributeNames(["mail"], ["member"], leaf=["Mail"]),
+            ["alice@a", "alice2@a", "bob@a"],
+        ),
+        ("cn=alice", AttributeNames(["mail"], ["mail"]), ["alice@a", "alice2@a"]),
+        (
+            "cn=team",
             AttributeNames(["mail"], ["member"], ["maildrop"]),
             ["team@a", "box", "bob@a"],
         ),
