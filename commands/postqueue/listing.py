@@ -130,7 +130,7 @@ def table_lines(messages: Iterable[QueuedMessage], *, long_ids: bool) -> Iterato
             yield f"{name:<17s} {message.size:8d} {stamp[:19]} {_sender(message)}"
         else:
             yield f"{name:<12s}{message.size:7d} {stamp[:20]} {_sender(message)}"
-        yield from _recipient_lines(message, 48 if long_ids else 41)
+        yield from _recipient_lines(message, 47 if long_ids else 41)
         yield ""
     if not count:
         yield "Mail queue is empty"

@@ -222,7 +222,7 @@ class RecipientDelivery:
         if text.startswith("~"):
             return await self._file_at_home(stage, text)
         if text.startswith("|"):
-            return await self._command(stage, text[1:].strip())
+            return await self._command(stage, text[1:])
         if text.lower().startswith(_INCLUDE):
             return await self._include(stage, text[len(_INCLUDE) :])
         return await self._address(stage, member.address)

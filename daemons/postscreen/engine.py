@@ -77,9 +77,9 @@ class Engine:
             reply = await self._answer(command)
             if self.state.wants_tls or (self.state.rejected and self._goes_on()):
                 break
-            reply = await finished(self._prepared, reply, self._ends)
             if self.state.rejected:
                 self._reject(reply)
+            reply = await finished(self._prepared, reply, self._ends)
             replies.append(reply.wire())
         return b"".join(replies)
 

@@ -83,6 +83,17 @@ def test_table() -> None:
     ]  # fmt: skip
 
 
+def test_table_of_long_queue_ids() -> None:
+    found = message(queue_id="4jf2kf5YMsz5j", recipients=[QueuedRecipient("c@d", "no")])
+    stamp = time.ctime(1700000000)[:19]
+    assert list(table_lines([found], long_ids=True))[:-2] == [
+        "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------",
+        f"4jf2kf5YMsz5j         2048 {stamp} a@b",
+        " " * 74 + "(no)",
+        " " * 47 + "c@d",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "start"),
     [

@@ -337,6 +337,14 @@ def test_what_comes_early_behind_starttls(world: World) -> None:
     assert world.logged == [f"COMMAND PIPELINING from {CLIENT} after STARTTLS: NOOP\\r\\n"]
 
 
+def test_the_log_has_no_footer(world: World) -> None:
+    talk = Talk(world, {"smtpd_reject_footer": "call us"})
+    last = talk.each("EHLO c.test\r\nMAIL FROM:<a@c.test>\r\nRCPT TO:<b@mail.test>\r\n")[-1]
+    assert last == "450 4.3.2 call us"
+    reason = f"NOQUEUE: reject: RCPT from {CLIENT}: 450 4.3.2 Service currently unavailable; "
+    assert world.logged[-1].startswith(reason)
+
+
 def test_starttls_without_tlsproxy(world: World) -> None:
     talk = Talk(world, {"smtpd_tls_security_level": "may", "postscreen_reject_footer": "(sorry)"})
     assert talk.say("STARTTLS\r\nNOOP\r\n") == []
