@@ -38,7 +38,7 @@ class ApprovedFiles:
         """Raises OSError."""
         self._fd = os.memfd_create("approved files")
         self._digests = mmap.mmap(-1, _MOST * _ROW)
-        self._used: dict[FilesKey, tuple[bytes, bytes]] = {}
+        self._used: dict[FilesKey, tuple[bytes, bytes, bytes]] = {}
 
     # for readers
 
@@ -59,7 +59,8 @@ class ApprovedFiles:
 
     def use(self, key: FilesKey, contents: Contents) -> None:
         """Tell that this process uses these contents."""
-        self._used[key] = self._digest(key), _digest(*contents)
+        name = _name(key)
+        self._used[key] = name, self._approved(name), _digest(*contents)
 
     def forget_contents(self) -> None:
         """Have no way to them any more; the digests stay."""
@@ -73,17 +74,17 @@ class ApprovedFiles:
     @property
     def replaced(self) -> str:
         """A file of which others contents were approved than this process uses; "" for none."""
-        for key, (at_first, used) in self._used.items():
-            now = self._digest(key)
+        for key, (name, at_first, used) in self._used.items():
+            now = self._approved(name)
             if now == used:
-                self._used[key] = used, used  # from now on the older one would be another one
+                self._used[key] = name, used, used  # from now on the older one would be another one
             elif now not in (b"", at_first):
                 return key[1]
         return ""
 
-    def _digest(self, key: FilesKey) -> bytes:
-        """Of what is approved; b"" for nothing."""
-        name, at = _digest(*(word.encode("utf-8", "surrogateescape") for word in key)), -1
+    def _approved(self, name: bytes) -> bytes:
+        """The digest of what is approved under a name; b"" for nothing."""
+        at = -1
         while (at := self._digests.find(name, at + 1)) >= 0:
             if at % _ROW == 0:
                 return self._digests[at + _DIGEST : at + _ROW]
@@ -93,10 +94,7 @@ class ApprovedFiles:
 
     def replace(self, approved: Mapping[FilesKey, Contents]) -> None:
         """Have these, and nothing else. Raises ValueError for too much."""
-        rows = [
-            _digest(*(word.encode("utf-8", "surrogateescape") for word in key)) + _digest(*contents)
-            for key, contents in approved.items()
-        ]
+        rows = [_name(key) + _digest(*contents) for key, contents in approved.items()]
         texts = [
             [key, [data.decode("latin-1") for data in contents]]
             for key, contents in approved.items()
@@ -107,6 +105,11 @@ class ApprovedFiles:
         os.pwrite(self._fd, hashlib.sha256(body).digest() + body, 0)
         os.ftruncate(self._fd, len(body) + _SEAL)
         self._digests[:] = b"".join(rows).ljust(_MOST * _ROW, b"\0")
+
+
+def _name(key: FilesKey) -> bytes:
+    """Of a group of files in the table of digests."""
+    return _digest(*(word.encode("utf-8", "surrogateescape") for word in key))
 
 
 def _digest(*parts: bytes) -> bytes:
