@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
@@ -76,6 +76,11 @@ def no_edits(edit: Edit) -> None:
     raise AssertionError(edit)
 
 
+async def _known(decision: Decision) -> Decision:
+    """What nobody needs to be asked for."""
+    return decision
+
+
 class HandedOver(NamedTuple):
     """A link to be handed over. sock: its connection, which stays open here, too; None for none."""
 
@@ -133,8 +138,9 @@ class MilterLink:
         if self._failed is None and wire is not None:
             if wire.hand_over(self._conversation.unsent()):
                 version, edits, steps, silent, _ = self._conversation.snapshot()
-                at_header = self.macros(_END_OF_HEADER_STAGE, end_of_header_macros)
-                at_end = self.macros(_END_OF_MESSAGE_STAGE, end_of_data_macros)
+                asked = self._conversation.asked
+                at_header = asked.get(_END_OF_HEADER_STAGE, end_of_header_macros)
+                at_end = asked.get(_END_OF_MESSAGE_STAGE, end_of_data_macros)
                 state = MilterState(
                     known.endpoint, *limits, known.default_action, connected=True, version=version,
                     edits=edits, steps=steps, silent=silent, end_of_header_macros=at_header,
@@ -173,37 +179,37 @@ class MilterLink:
         """Whether the Milter is told the macros of such an event in any case."""
         return self._failed is None and self._conversation.notes(command)
 
-    def macros(self, stage: int, ours: str) -> str:
-        """The list of macros for a Stage."""
-        return ours if self._failed is not None else self._conversation.macros(stage, ours)
+    @property
+    def asked(self) -> Mapping[int, str]:
+        """The lists of macros that the Milter asked for, by Stage."""
+        return self._conversation.asked
 
     @property
     def leading_space(self) -> bool:
         """Whether values of fields keep the space behind the colon."""
         return self._failed is None and self._conversation.leading_space
 
-    async def event(
+    def event(
         self,
         command: Command,
         data: bytes = b"",
         macros: bytes | None = None,
         edit: Callable[[Edit], None] = no_edits,
-    ) -> Decision:
-        """Report an event and wait for the decision.
+    ) -> Awaitable[Decision]:
+        """Report an event and wait for the decision; to be awaited at once.
 
         macros: names and values; None for no list. edit: takes each change asked for.
         """
         if self._failed is not None:
-            return self._failed
+            return _known(self._failed)
         conversation, settings = self._conversation, self._settings
         out = conversation.event(command, data, macros)
         if not out:
-            return conversation.standing
+            return _known(conversation.standing)
         self._edit, self._decision = edit, PASS
         at_end = command is _END_OF_BODY  # there, answers may take longer
         limit = settings.content_timeout if at_end else settings.command_timeout
-        await self._exchange(out, limit, self._answered if conversation.awaited else None)
-        return self._failed or self._decision
+        return self._exchange(out, limit, self._answered if conversation.awaited else None)
 
     async def events(self, events: Iterable[Event]) -> Decision:
         """Report one event after the other, up to the first decision but to continue.
@@ -267,10 +273,11 @@ class MilterLink:
 
     async def _exchange(
         self, out: bytes, limit: float, answered: Callable[[bytes], bool] | None
-    ) -> None:
+    ) -> Decision:
         """Send, and read until the answer is complete, or log why that has failed.
 
         answered: takes what the Milter says, and returns whether that is all; None for no answer.
+        Returns the decision about the event at hand.
         """
         wire = self._wire
         if wire is None:
@@ -283,9 +290,10 @@ class MilterLink:
                 if wire.unsent:
                     await wire.send_rest(limit)
                 elif not wire.received or answered(wire.received):
-                    return
+                    break
         except (MilterError, OSError) as error:
             self._broken(error)
+        return self._failed or self._decision
 
     def _broken(self, error: MilterError | OSError) -> None:
         """The exchange has failed."""
@@ -397,11 +405,13 @@ class _Wire:
             data = self.sock.recv(_READ)
             out = self._continue(data)
             if out:
-                self.unsent = self.send(out)
+                self.unsent = out
+                self.unsent = out[self.sock.send(out) :]
             elif not data:
                 raise ConnectionResetError(0, "Application error")
         except BlockingIOError:
-            return
+            if not self.unsent:
+                return  # there was nothing to receive
         except OSError as error:
             self._wakeup.fail(error)
             return

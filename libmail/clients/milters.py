@@ -110,7 +110,8 @@ class Milters:
         if found is None:
             names = self.params.milter_unknown_command_macros
         else:
-            names = link.macros(*found)
+            stage, ours = found
+            names = link.asked.get(stage, ours)
         return encode_macros(macro_names(names), known, self._configured) if names else None
 
 

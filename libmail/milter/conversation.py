@@ -224,7 +224,6 @@ class Conversation:
     __slots__ = (
         "_answered",
         "_answers",
-        "_asked",
         "_decided",
         "_negotiated",
         "_noted",
@@ -236,6 +235,7 @@ class Conversation:
         "_steps",
         "_unsent",
         "_wanted",
+        "asked",
         "awaited",
         "latest",
         "leading_space",
@@ -244,6 +244,7 @@ class Conversation:
     def __init__(self, version: int = 6) -> None:
         """version: one of VERSIONS, the newest that may be spoken.
 
+        asked: lists of macros that the Milter wants instead of ours, by Stage.
         awaited: the event that the Milter has to answer before the next one, if any.
         leading_space: whether field values keep the space behind the colon, in both directions.
         latest: what was sent last.
@@ -251,7 +252,7 @@ class Conversation:
         self._offered = version
         self._reader = PacketReader()
         self._negotiated: Negotiated | None = None
-        self._asked: Mapping[int, str] = {}  # names of macros by stage
+        self.asked: Mapping[int, str] = {}
         self.awaited: Command | None = None
         self._answers = self._octets = 0  # so far, to the event that awaits some
         self._state = _OPEN
@@ -291,7 +292,7 @@ class Conversation:
         return True
 
     def _agree(self, negotiated: Negotiated) -> None:
-        self._negotiated, self._asked = negotiated, negotiated.macros
+        self._negotiated, self.asked = negotiated, negotiated.macros
         self._wanted, self._answered = _wanted(negotiated.version, negotiated.steps)
         self.leading_space = bool(negotiated.steps & _LEADING_SPACE)
 
@@ -301,10 +302,6 @@ class Conversation:
         if self._negotiated is None:
             raise AssertionError("no negotiation yet")
         return self._negotiated
-
-    def macros(self, stage: int, ours: str) -> str:
-        """The names of macros for a Stage: those that the Milter asked for, or `ours`."""
-        return self._asked.get(stage, ours)
 
     def snapshot(self) -> Snapshot:
         """The state for the process that goes on with this connection, between two events."""

@@ -142,7 +142,7 @@ async def _handed_over() -> None:
     state, sock = link.hand_over("i", "j")
     assert sock is not None
     other = MilterLink.resumed(state, sock.dup())
-    assert other.macros(Stage.END_OF_MESSAGE, "x") == "j"
+    assert other.asked[Stage.END_OF_MESSAGE] == "j"
     assert await other.event(Command.BODY, b"hello") is PASS
     other.close(goodbye=False)
     link.close(goodbye=False)
