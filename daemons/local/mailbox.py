@@ -31,7 +31,7 @@ from libmail.mailbox.mbox import LockTimeout, MailboxTooLarge, NotMailbox, NotOw
 from libmail.privileges import Actor, Identity
 from libmail.text.quoting import header_address
 
-__all__ = ["Place", "command_content", "deliver_to_file", "deliver_to_user", "place_of"]
+__all__ = ["Appending", "Place", "command_content", "place_of"]
 
 _FULL: Final = (errno.EFBIG, errno.EDQUOT)
 # What is likely to be better later. A mailbox that cannot be opened is not: so it is in Postfix.
@@ -55,11 +55,6 @@ def _headers(settings: Settings, stage: Stage, context: str) -> bytes:
         orig_rcpt=header_address(original),
         delivered_to=header_address(stage.delivered_to) if wanted else "",
     )
-
-
-def _mbox_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
-    headers = _headers(settings, stage, "file")
-    return mbox_content(delivery.file, header_address(stage.sender), headers)
 
 
 def command_content(settings: Settings, stage: Stage, delivery: Delivery) -> Iterator[bytes]:
@@ -125,29 +120,94 @@ def _in_spool(path: str, directory: str, me: Identity) -> Place:
     return Place(path, ROOT, (me.uid, me.gid))
 
 
-def deliver_to_user(
-    actor: Actor,
-    settings: Settings,
-    stage: Stage,
-    delivery: Delivery,
-    user: User,
-    place: Place,
-    began: float,
-) -> Steps[Outcome]:
-    """The mailbox of a user. Blocks while it is locked. began: see `MboxLocking.since`."""
-    try:
-        if place.path.endswith("/"):
-            outcome = yield from _to_maildir(
-                actor, settings, stage, delivery, place.path, place.rights
+class Appending(NamedTuple):
+    """A message that is to be appended to something. began: see `MboxLocking.since`."""
+
+    settings: Settings
+    stage: Stage
+    delivery: Delivery
+    began: float
+
+    def to_user(self, actor: Actor, user: User, place: Place) -> Steps[Outcome]:
+        """The mailbox of a user. Blocks while it is locked."""
+        params = self.settings.params
+        try:
+            if place.path.endswith("/"):
+                outcome = yield from self._to_maildir(actor, place.path, place.rights)
+            else:
+                outcome = yield from self._to_mbox(actor, user, place)
+        except CannotAct as err:
+            return misconfigured(str(err))
+        if isinstance(outcome, Bounced) and not params.home_mailbox:
+            actor.restore()
+            return _unless_no_spool(outcome, params.mail_spool_directory)
+        return outcome
+
+    def to_file(self, actor: Actor, path: str) -> Steps[Outcome]:
+        """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
+        settings, stage = self.settings, self.stage
+        if stage.origin.value not in settings.params.allow_mail_to_files:
+            return bounced("5.7.1", "mail to file is restricted")
+        rights = settings.rights_of(stage).identity
+        try:
+            if self.delivery.verify_only:
+                return deliverable(f"delivers to file: {path}")
+            if path.endswith("/"):
+                return (yield from self._to_maildir(actor, path, rights))
+            act_as(actor, rights)
+            if _executable(path):
+                reason = f"cannot append message to file {path}: file is executable"
+                return bounced("5.7.1", reason)
+            yield from append_to_mbox(
+                path,
+                self._mbox_content(),
+                settings.locking.since(self.began),
+                size_limit=settings.params.mailbox_size_limit,
+                special=True,
             )
-        else:
-            outcome = yield from _to_mbox(actor, settings, stage, delivery, user, place, began)
-    except CannotAct as err:
-        return misconfigured(str(err))
-    if isinstance(outcome, Bounced) and not settings.params.home_mailbox:
-        actor.restore()
-        return _unless_no_spool(outcome, settings.params.mail_spool_directory)
-    return outcome
+        except CannotAct as err:
+            return misconfigured(str(err))
+        except OSError as err:
+            return _failure(err, f"cannot append message to file {path}: ")
+        return delivered(f"delivered to file: {path}")
+
+    def _to_maildir(self, actor: Actor, path: str, rights: Identity) -> Steps[Outcome]:
+        delivery, settings = self.delivery, self.settings
+        if delivery.verify_only:
+            return deliverable("delivers to maildir")
+        pieces = maildir_content(delivery.file, _headers(settings, self.stage, "file"))
+        act_as(actor, rights)
+        try:
+            yield from settings.maildirs.deliver(path.rstrip("/"), pieces)
+        except OSError as err:
+            if err.errno == errno.EACCES:
+                warn_of_maildir(rights, str(err.strerror))
+            return _failure(err, "maildir delivery failed: ")
+        return _INTO_MAILDIR
+
+    def _to_mbox(self, actor: Actor, user: User, place: Place) -> Steps[Outcome]:
+        if self.delivery.verify_only:
+            return deliverable("delivers to mailbox")
+        params, name = self.settings.params, self.stage.user
+        act_as(actor, place.rights)
+        try:
+            yield from append_to_mbox(
+                place.path,
+                self._mbox_content(),
+                self.settings.locking.since(self.began),
+                size_limit=params.mailbox_size_limit,
+                owner=user.identity.uid if params.strict_mailbox_ownership else None,
+                new_owner=place.new_owner,
+            )
+        except OSError as err:
+            return _failure(err, f"cannot update mailbox {place.path} for user {name}. ")
+        if params.biff:
+            _notify(name, place.path)
+        return _INTO_MBOX
+
+    def _mbox_content(self) -> Iterator[bytes]:
+        headers = _headers(self.settings, self.stage, "file")
+        return mbox_content(self.delivery.file, header_address(self.stage.sender), headers)
 
 
 def _unless_no_spool(outcome: Bounced, directory: str) -> Outcome:
@@ -157,88 +217,6 @@ def _unless_no_spool(outcome: Bounced, directory: str) -> Outcome:
         return outcome
     LOG.warning(f"mail_spool_directory {directory} is not there")
     return deferred(outcome.reason, "4.3.5")
-
-
-def _to_maildir(
-    actor: Actor,
-    settings: Settings,
-    stage: Stage,
-    delivery: Delivery,
-    path: str,
-    identity: Identity,
-) -> Steps[Outcome]:
-    if delivery.verify_only:
-        return deliverable("delivers to maildir")
-    pieces = maildir_content(delivery.file, _headers(settings, stage, "file"))
-    act_as(actor, identity)
-    try:
-        yield from settings.maildirs.deliver(path.rstrip("/"), pieces)
-    except OSError as err:
-        if err.errno == errno.EACCES:
-            warn_of_maildir(identity, str(err.strerror))
-        return _failure(err, "maildir delivery failed: ")
-    return _INTO_MAILDIR
-
-
-def _to_mbox(
-    actor: Actor,
-    settings: Settings,
-    stage: Stage,
-    delivery: Delivery,
-    user: User,
-    place: Place,
-    began: float,
-) -> Steps[Outcome]:
-    if delivery.verify_only:
-        return deliverable("delivers to mailbox")
-    params = settings.params
-    act_as(actor, place.rights)
-    try:
-        yield from append_to_mbox(
-            place.path,
-            _mbox_content(settings, stage, delivery),
-            settings.locking.since(began),
-            size_limit=params.mailbox_size_limit,
-            owner=user.identity.uid if params.strict_mailbox_ownership else None,
-            new_owner=place.new_owner,
-        )
-    except OSError as err:
-        prefix = f"cannot update mailbox {place.path} for user {stage.user}. "
-        return _failure(err, prefix)
-    if params.biff:
-        _notify(stage.user, place.path)
-    return _INTO_MBOX
-
-
-def deliver_to_file(
-    actor: Actor, settings: Settings, stage: Stage, delivery: Delivery, path: str, began: float
-) -> Steps[Outcome]:
-    """A file, device, or (with a slash at the end) Maildir that an alias or .forward names."""
-    params = settings.params
-    if stage.origin.value not in params.allow_mail_to_files:
-        return bounced("5.7.1", "mail to file is restricted")
-    rights = settings.rights_of(stage).identity
-    try:
-        if delivery.verify_only:
-            return deliverable(f"delivers to file: {path}")
-        if path.endswith("/"):
-            return (yield from _to_maildir(actor, settings, stage, delivery, path, rights))
-        act_as(actor, rights)
-        if _executable(path):
-            reason = f"cannot append message to file {path}: file is executable"
-            return bounced("5.7.1", reason)
-        yield from append_to_mbox(
-            path,
-            _mbox_content(settings, stage, delivery),
-            settings.locking.since(began),
-            size_limit=params.mailbox_size_limit,
-            special=True,
-        )
-    except CannotAct as err:
-        return misconfigured(str(err))
-    except OSError as err:
-        return _failure(err, f"cannot append message to file {path}: ")
-    return delivered(f"delivered to file: {path}")
 
 
 def _executable(path: str) -> bool:

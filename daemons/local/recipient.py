@@ -25,7 +25,7 @@ from daemons.local.dotforward import read_forward
 from daemons.local.expansion import expanded_leniently, values_of
 from daemons.local.forward import Forwarder
 from daemons.local.include import read_include
-from daemons.local.mailbox import deliver_to_file, deliver_to_user, place_of
+from daemons.local.mailbox import Appending, place_of
 from daemons.local.outcomes import bounced, deferred, deliverable, delivered, misconfigured
 from daemons.local.params import Settings
 from daemons.local.stage import MAX_LEVEL, Expansion, Origin, SeenFilter, Stage
@@ -141,17 +141,18 @@ class RecipientDelivery:
         """Whose mailbox it is, and whether a .forward file says something else."""
         plan = self._settings.plan
         lane = stage.user if plan.only_mailboxes and plan.appends else ""
-        found = await self._clients.workers.write(
-            partial(self._find, stage, time.monotonic()), lane
-        )
+        work = partial(self._find, self._appending(stage))
+        found = await self._clients.workers.write(work, lane)
         if found is None or isinstance(found, User):
             return await self._user(stage, found)
         return await self._expansion(stage, found)
 
-    def _find(
-        self, stage: Stage, began: float, actor: Actor
-    ) -> Steps[User | Expansion | Outcome | None]:
+    def _appending(self, stage: Stage) -> Appending:
+        return Appending(self._settings, stage, self._delivery, time.monotonic())
+
+    def _find(self, appending: Appending, actor: Actor) -> Steps[User | Expansion | Outcome | None]:
         """In a thread: the user, what the .forward file says, or what came of it all."""
+        stage = appending.stage
         actor.restore()
         user = find_user(stage.user)
         if user is None:
@@ -170,9 +171,7 @@ class RecipientDelivery:
             return found
         if place is None or self._seen.been_here("mailbox", stage.local):
             return user
-        return (
-            yield from deliver_to_user(actor, settings, stage, self._delivery, user, place, began)
-        )
+        return (yield from appending.to_user(actor, user, place))
 
     async def _expansion(self, stage: Stage, found: Expansion | Outcome) -> bool:
         """Deliver to all members."""
@@ -231,11 +230,10 @@ class RecipientDelivery:
         rights = self._settings.rights_of(stage).identity
         if self._seen.been_here("file", rights.uid, path):
             return True
-
-        began = time.monotonic()
+        appending = self._appending(stage)
 
         def work(actor: Actor) -> Steps[Outcome]:
-            return deliver_to_file(actor, self._settings, stage, self._delivery, path, began)
+            return appending.to_file(actor, path)
 
         return await self._report(stage, await self._clients.workers.write(work, path))
 
@@ -324,15 +322,15 @@ class RecipientDelivery:
                 self._settings, self._clients.workers, stage, self._delivery, command
             )
         else:
-            work = partial(self._deliver_to, stage, user, time.monotonic())
+            work = partial(self._deliver_to, self._appending(stage), user)
             outcome = await self._clients.workers.write(work, stage.user)
         return await self._report(stage, outcome)
 
-    def _deliver_to(self, stage: Stage, user: User, began: float, actor: Actor) -> Steps[Outcome]:
+    def _deliver_to(self, appending: Appending, user: User, actor: Actor) -> Steps[Outcome]:
         """In a thread: the mailbox, where there was something to find out before."""
         actor.restore()
-        place = place_of(self._settings, stage, user)
-        return deliver_to_user(actor, self._settings, stage, self._delivery, user, place, began)
+        place = place_of(self._settings, appending.stage, user)
+        return appending.to_user(actor, user, place)
 
     async def _unknown(self, stage: Stage) -> bool:
         params = self._params
