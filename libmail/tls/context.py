@@ -174,7 +174,8 @@ class ServerContext(BaseContext):
         name = self.settings.ticket_cipher
         if not name or self.settings.tickets is None:
             return None
-        cipher = CRYPTO.EVP_get_cipherbyname(name.encode())
+        cipher = CRYPTO.EVP_CIPHER_fetch(FFI.NULL, name.encode(), FFI.NULL)
+        clear_problems()
         if (
             cipher == FFI.NULL
             or CRYPTO.EVP_CIPHER_get_block_size(cipher) != _CBC_BLOCK
@@ -185,7 +186,7 @@ class ServerContext(BaseContext):
                 f"tls_session_ticket_cipher: invalid value: {name}; session tickets disabled"
             )
             return None
-        return cipher
+        return FFI.gc(cipher, CRYPTO.EVP_CIPHER_free)
 
 
 class ClientContext:

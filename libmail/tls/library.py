@@ -142,7 +142,8 @@ _CRYPTO: Final = """
     const EVP_MD *EVP_get_digestbyname(const char *name);
     int EVP_Digest(const void *data, size_t count, unsigned char *md, unsigned int *size,
                    const EVP_MD *type, void *engine);
-    const EVP_CIPHER *EVP_get_cipherbyname(const char *name);
+    EVP_CIPHER *EVP_CIPHER_fetch(void *context, const char *name, const char *properties);
+    void EVP_CIPHER_free(EVP_CIPHER *cipher);
     int EVP_CIPHER_get_key_length(const EVP_CIPHER *cipher);
     int EVP_CIPHER_get_iv_length(const EVP_CIPHER *cipher);
     int EVP_CIPHER_get_block_size(const EVP_CIPHER *cipher);

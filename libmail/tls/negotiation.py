@@ -15,7 +15,7 @@ from libmail.tls.certificate import Certificate, encoded, one_line
 from libmail.tls.facts import CHAIN_TOO_LONG, INVALID_PURPOSE, WRONG_NAME, Refusal
 from libmail.tls.library import CRYPTO, FFI, SSL, Handle, octets, text
 from libmail.tls.own_sessions import OwnSessions, decoded_session
-from libmail.tls.tickets import NAME_SIZE, TicketKeys
+from libmail.tls.tickets import MAC_KEY_SIZE, NAME_SIZE, TicketKeys
 
 __all__ = [
     "Hello",
@@ -45,9 +45,19 @@ _UTF8: Final = 4  # types of OSSL_PARAM(3)
 _OCTETS: Final = 5
 _data: Final = FFI.new("unsigned char **")  # where the library says what it has, and how much
 _length: Final = FFI.new("size_t *")
+# The parameters of tickets' message authentication codes: HMAC with SHA-256 and a key.
 _HASH: Final = FFI.new("char[]", b"SHA256")
 _PARAMETER_DIGEST: Final = FFI.new("char[]", b"digest")
 _PARAMETER_KEY: Final = FFI.new("char[]", b"key")
+_MAC_KEY: Final = FFI.new("unsigned char[]", MAC_KEY_SIZE)
+_MAC_PARAMETERS: Final = FFI.new(
+    "OSSL_PARAM[3]",
+    [
+        (_PARAMETER_KEY, _OCTETS, _MAC_KEY, MAC_KEY_SIZE, 0),
+        (_PARAMETER_DIGEST, _UTF8, _HASH, 6, 0),
+        (FFI.NULL, 0, FFI.NULL, 0, 0),
+    ],
+)
 
 
 class NameState(Enum):
@@ -255,7 +265,8 @@ class Negotiation:
                 return -1
         secret = key.cipher_key
         done = CRYPTO.EVP_CipherInit_ex(cipher, algorithm, FFI.NULL, secret, iv, int(making))
-        if done != 1 or not _set_mac(mac, key.mac_key):
+        FFI.memmove(_MAC_KEY, key.mac_key, MAC_KEY_SIZE)
+        if done != 1 or CRYPTO.EVP_MAC_CTX_set_params(mac, _MAC_PARAMETERS) != 1:
             return -1
         return _TICKET if making or key is newest else _TICKET_RENEW
 
@@ -265,20 +276,6 @@ class Negotiation:
         """Tell whoever wants to follow the handshake."""
         if self.watch is not None:
             self.watch(where, result)
-
-
-def _set_mac(mac: Handle, key: bytes) -> bool:
-    """Have a message authentication code be HMAC with SHA-256 and the key."""
-    secret = FFI.new("unsigned char[]", key)
-    parameters = FFI.new(
-        "OSSL_PARAM[3]",
-        [
-            (_PARAMETER_KEY, _OCTETS, secret, len(key), 0),
-            (_PARAMETER_DIGEST, _UTF8, _HASH, 6, 0),
-            (FFI.NULL, 0, FFI.NULL, 0, 0),
-        ],
-    )
-    return CRYPTO.EVP_MAC_CTX_set_params(mac, parameters) == 1
 
 
 def verify_words(code: int) -> str:
