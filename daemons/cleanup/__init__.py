@@ -135,13 +135,11 @@ def prepare(startup: Startup) -> Prepared:
 
 def _inspector(params: InspectionParams, options: TableOptions) -> Inspector:
     options = replace(options, utf8=False)  # content may be in any encoding
-    tables = CheckTables(
-        header=Maps("header_checks", params.header_checks, options),
-        mime=Maps("mime_header_checks", params.mime_header_checks, options),
-        nested=Maps("nested_header_checks", params.nested_header_checks, options),
-        body=Maps("body_checks", params.body_checks, options),
-    )
-    return Inspector(params, tables)
+    specs = (
+        params.header_checks, params.mime_header_checks, params.nested_header_checks,
+        params.body_checks,
+    )  # fmt: skip
+    return Inspector(params, CheckTables.open("", specs, options))
 
 
 def _milter_inspector(params: InspectionParams, options: TableOptions) -> Inspector | None:

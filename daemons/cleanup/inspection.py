@@ -16,7 +16,7 @@ from daemons.cleanup.events import MimeErrorLine, check_line, shown_origin
 from daemons.cleanup.params import InspectionParams
 from daemons.cleanup.recipients import RecipientList
 from daemons.cleanup.status import Refused
-from libmail.dsn.codes import split_dsn
+from libmail.dsn.codes import adapt_class, split_dsn
 from libmail.ipc.messages import CleanupFlag, CleanupStatus, Envelope, QueueId
 from libmail.log import LOG
 from libmail.lookup.content_checks import (
@@ -334,6 +334,9 @@ class Inspection:
 
     def _reject(self, action: Action, part: Part) -> None:
         dsn, text = split_dsn(action.text, "5.7.1")
+        if dsn.startswith("2"):
+            LOG.warning(f"bad DSN action in {action.text} -- need 4.x.x or 5.x.x")
+            dsn = adapt_class(dsn, "4")
         text = text or "message content rejected"
         self._log("reject", part, f"{dsn} {text}")
         self._checks.stopped = True

@@ -113,19 +113,12 @@ def _generic(
 def _checks(params: SmtpParams, prefix: str, options: TableOptions) -> ContentChecks:
     options = replace(options, utf8=False)  # content may be in any encoding
 
-    def maps(title: str, specs: tuple[str, ...]) -> Maps:
-        return Maps(title, specs, options)
-
-    return ContentChecks(
-        CheckTables(
-            header=maps(f"{prefix}_header_checks", params.smtp_header_checks),
-            mime=maps(f"{prefix}_mime_header_checks", params.smtp_mime_header_checks),
-            nested=maps(f"{prefix}_nested_header_checks", params.smtp_nested_header_checks),
-            body=maps(f"{prefix}_body_checks", params.smtp_body_checks),
-        ),
-        mime_limits(params),
-        line_limit=params.line_length_limit,
-    )
+    specs = (
+        params.smtp_header_checks, params.smtp_mime_header_checks,
+        params.smtp_nested_header_checks, params.smtp_body_checks,
+    )  # fmt: skip
+    tables = CheckTables.open(f"{prefix}_", specs, options)
+    return ContentChecks(tables, mime_limits(params), line_limit=params.line_length_limit)
 
 
 def _decisions(

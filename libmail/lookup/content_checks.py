@@ -14,16 +14,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from libmail.log import LOG
 from libmail.message.headers import Field
 from libmail.message.mime import Place
 from libmail.tables.maps import Maps
-from libmail.tables.table import TableRetry
+from libmail.tables.table import TableOptions, TableRetry
 
 __all__ = ["Action", "CheckTables", "Checked", "ChecksFailed", "LineChecks", "Part"]
 
+_PARAMETERS: Final = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
 _HEADER: Final = re.compile(r"[!-9;-~]+[ \t]*:")
 _LINE_END: Final = re.compile(rb"\r?\n\Z")
 _WORDS: Final = re.compile(r"[ \t]+")
@@ -48,6 +49,21 @@ class CheckTables(NamedTuple):
     mime: Maps
     nested: Maps
     body: Maps
+
+    @classmethod
+    def open(cls, prefix: str, specs: Sequence[Sequence[str]], options: TableOptions) -> Self:
+        """The tables of four parameters, whose names begin with `prefix`.
+
+        Those for parts are by default those for the header: they are opened once. Raises
+        TableConfigError.
+        """
+        header, *others = specs
+        first = Maps(f"{prefix}{_PARAMETERS[0]}", header, options)
+        maps = [
+            first.titled(prefix + name) if spec == header else Maps(prefix + name, spec, options)
+            for name, spec in zip(_PARAMETERS[1:], others, strict=True)
+        ]
+        return cls(first, *maps)
 
     @property
     def structure(self) -> bool:

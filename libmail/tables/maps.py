@@ -7,6 +7,7 @@ Called by: everything that looks something up under a parameter's name.  The tab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from enum import Flag, auto
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -105,6 +106,12 @@ class Maps:
         self._options = TableOptions() if options is None else options
         names = split_list(specs) if isinstance(specs, str) else specs
         self.tables: tuple[Table, ...] = tuple(open_with(name, self._options) for name in names)
+
+    def titled(self, title: str) -> Maps:
+        """The same tables under another title."""
+        other = copy(self)
+        other.title = title
+        return other
 
     @cached_property
     def screen(self) -> First | None:

@@ -201,6 +201,13 @@ def test_reject(
     assert logged[1:] == [f"reject: {where} Stop: way{WHO}: {dsn} {reason}", "removed (canceled)"]
 
 
+def test_a_status_of_success_is_none_to_reject_with(send: Sender, logged: list[str]) -> None:
+    inspector = make_inspector("{/^Stop/ REJECT 2.7.9 odd}")
+    result = send.result(inspector, HEADER + b"Stop: x\r\n\r\n")
+    assert (result.status, result.dsn, result.reason) == (CleanupStatus.DEFER, "4.7.9", "odd")
+    assert "bad DSN action in 2.7.9 odd -- need 4.x.x or 5.x.x" in logged
+
+
 def test_what_affects_the_message(send: Sender, logged: list[str]) -> None:
     inspector = make_inspector(
         "{/^Hold: (.)/ HOLD $1} {/^Filter: (.*)/ FILTER $1} {/^Bcc-To:/ BCC carol@example.test}"
