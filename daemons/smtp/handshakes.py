@@ -151,6 +151,7 @@ class Handshake:
         self._loglevel = loglevel
         self._cached = cached
         self._tracer = tracer
+        self._trust = Trust.ANONYMOUS
 
     async def perform(self, *, hold: bool) -> PolicyError | None:
         """Perform the handshake and log the result. Returns the error if the policy is not met.
@@ -175,21 +176,24 @@ class Handshake:
         finally:
             self._tracer.end(self._connection, session.address)
         session.secured = True
-        session.verified = self._connection.trust is Trust.VERIFIED
+        self._trust = self._connection.trust
+        session.verified = self._trust is Trust.VERIFIED
         self._tell()
         if _goes_unchecked(self._policy.level, self._connection):
             return None
-        return self._policy.unmet(self._connection.trust)
+        return self._policy.unmet(self._trust)
 
     def _tell(self) -> None:
         connection, peer, level = self._connection, self._session.relay, self._loglevel
-        refused, policy = connection.refused, self._policy
+        policy = self._policy
+        told = policy.level.matches_peer or level.states
+        refused = connection.refused if told else None
         if level.states and (line := connection.peer_line(peer, policy.digest)):
             LOG.event(TlsPeer(peer, line))
-        if refused is not None and (policy.level.matches_peer or level.states):
+        if refused is not None:
             LOG.event(TlsPeer(peer, refused.text("server", peer)))
         if level.summary:
-            agreed, trust = connection.agreed, policy.told(connection.trust)
+            agreed, trust = connection.agreed, policy.told(self._trust)
             LOG.event(
                 TlsEstablished(
                     peer,
@@ -210,7 +214,7 @@ class Handshake:
         """What reports say against it, None for nothing. unmet: what `perform` has returned."""
         if self._policy.unusable or not self._connection.usable_records:
             return ReportedFailure(FailureType.TLSA_INVALID, "all TLSA records unusable")
-        if unmet is None and not self._policy.fails_test(self._connection.trust):
+        if unmet is None and not self._policy.fails_test(self._trust):
             return None
         return distrust(self._connection.refused, resumed=self.resumed)
 
