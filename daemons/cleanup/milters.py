@@ -438,7 +438,7 @@ class _MilterInspection:
             case AddRecipient(address, arguments):
                 self._add_recipient(link, address, arguments)
             case DeleteRecipient(address):
-                self._recipients.remove(_plain(address) or address)
+                self._delete_recipient(_plain(address) or address)
             case ChangeSender(address, _):
                 self._change_sender(link, address)
             case Quarantine():
@@ -519,6 +519,12 @@ class _MilterInspection:
             self._warn(link, "recipient", text)
         else:
             self._added.append(recipient)
+
+    def _delete_recipient(self, address: str) -> None:
+        """Also one that a Milter has added."""
+        self._recipients.remove(address)
+        folded = address.lower()
+        self._added = [one for one in self._added if one.address.lower() != folded]
 
     async def apply(self) -> None:
         """Apply the changes that wait until all Milters are done. Raises Refused, Discarded."""

@@ -220,6 +220,16 @@ def test_a_change_that_makes_no_sense_is_passed_over(make_system: MakeSystem) ->
         system.wait_for_log("bad (?:sender|recipient)", count=len(BAD_CHANGES))
 
 
+def test_a_recipient_that_was_added_may_be_taken_away(make_system: MakeSystem) -> None:
+    bob = b"<bob@virtual.test>\0"
+    with Milter(edits=[("+", bob), ("-", bob)]) as milter:
+        system = system_with(make_system, milter)
+        system.send("a@x.test", ["alice@virtual.test"], MESSAGE)
+        system.wait_for_log("nrcpt=1 ")
+        system.wait_for_queue_empty()
+    assert "to=<bob" not in system.log_text()
+
+
 def test_without_recipients_a_message_vanishes(make_system: MakeSystem) -> None:
     with Milter(edits=[("-", b"<alice@virtual.test>\0")]) as milter:
         system = system_with(make_system, milter)
