@@ -173,7 +173,7 @@ async def start(prepared: Prepared, runtime: Runtime) -> Handlers:
         directory=QueueDirectory(frozenset(params.hash_queue_names), params.hash_queue_depth),
         supply=SpareSupply(),
         mapper=mapper,
-        editor=HeaderEditor(prepared.headers, mapper),
+        editor=HeaderEditor(prepared.headers, mapper, prepared.inspector.parts),
         inspector=prepared.inspector,
         raw=prepared.raw,
         bcc=prepared.bcc,

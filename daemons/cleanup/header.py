@@ -15,11 +15,13 @@ from daemons.cleanup.inspection import Inspection
 from daemons.cleanup.mapping import HEADER_RECIPIENT, HEADER_SENDER, AddressMapper
 from daemons.cleanup.missing import REDISTRIBUTION, VISIBLE_RECIPIENTS, MissingFields
 from daemons.cleanup.params import HeaderParams
+from daemons.cleanup.parts import PartHeaders
 from daemons.cleanup.status import Refused
 from libmail.ipc.messages import CleanupStatus, Envelope, EnvelopeFlag, QueueId
 from libmail.log import LOG
 from libmail.message.addresses import RECIPIENT_FIELDS, SENDER_FIELDS, AddressField, complete
 from libmail.message.headers import Field, HeaderReader, cut_field, fields
+from libmail.message.mime import MimeLimits
 from libmail.smtp.address import quote_local
 from libmail.smtp.reply import reply_text
 
@@ -60,8 +62,12 @@ class Header(NamedTuple):
 class HeaderEditor:
     """The parameters and tables for editing headers; `begin` edits that of one message."""
 
-    def __init__(self, params: HeaderParams, mapper: AddressMapper) -> None:
+    def __init__(
+        self, params: HeaderParams, mapper: AddressMapper, parts: MimeLimits | None = None
+    ) -> None:
+        """parts: how far parts are followed, None if they are not."""
         self.params: Final = params
+        self.parts: Final = parts
         self.mapper: Final = mapper
         self.missing: Final = MissingFields(params)
         self.requires_tls: Final = params.requiretls_enable and params.requiretls_esmtp_header
@@ -105,7 +111,8 @@ class HeaderEdit:
     """One header: `edit` for each batch of fields, then `end`."""
 
     __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_flags", "_hops",
-                 "_inspection", "_mapping", "_message_id", "_queue_id", "_seen")  # fmt: skip
+                 "_inspection", "_mapping", "_message_id", "_parts", "_queue_id",
+                 "_seen")  # fmt: skip
 
     def __init__(
         self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
@@ -121,6 +128,7 @@ class HeaderEdit:
         self._message_id: str | None = None
         self._eightbit: bool | None = None
         self._composite = False
+        self._parts: PartHeaders | None = None
         self._flags = 0
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
@@ -252,7 +260,20 @@ class HeaderEdit:
         self._eightbit = _ENCODINGS.get(text.strip().lower(), self._eightbit)
 
     def _note_type(self, text: bytes) -> None:
-        self._composite = text.lstrip().lower().startswith(_COMPOSITE)
+        folded = text.lower()
+        self._composite = folded.lstrip().startswith(_COMPOSITE)
+        limits = self._editor.parts
+        if limits is None or self._inspection is not None:  # which follows them
+            return
+        if self._parts is None and (b"multipart" in folded or b"message" in folded):
+            self._parts = PartHeaders(limits)
+        if self._parts is not None:
+            self._parts.note_type(text)
+
+    def end_of_fields(self) -> PartHeaders | None:
+        """What edits the headers of parts, if there may be some."""
+        parts = self._parts
+        return parts if parts is not None and parts.end_header() else None
 
     def _note_tls_required(self, text: bytes) -> None:
         if self._editor.params.tls_required_enable and text.strip().lower() == b"no":

@@ -84,6 +84,7 @@ class Inspector:
 
     bounded: messages beyond mime_nesting_limit are refused, as their inner headers would escape
     the tables and strict_* parameters. structure: the MIME structure of messages is parsed.
+    parts: how far it is, None if not at all (disable_mime_input_processing).
     """
 
     def __init__(self, params: InspectionParams, tables: CheckTables) -> None:
@@ -97,6 +98,7 @@ class Inspector:
             cut=lambda text: cut_behind_piece(text, size_limit, line_limit),
         )
         mime = not params.disable_mime_input_processing
+        self.parts: Final = self.limits if mime else None
         both = params.strict_8bitmime
         self.strict: Final = Strictness(
             mime and (both or params.strict_7bit_headers),

@@ -19,6 +19,7 @@ from daemons.cleanup.inspection import Discarded, Inspection, Inspector, Request
 from daemons.cleanup.mapping import AddressMapper
 from daemons.cleanup.milters import FileContent, MilterSelection
 from daemons.cleanup.params import CleanupParams
+from daemons.cleanup.parts import PartHeaders
 from daemons.cleanup.raw import RawRules, Stage
 from daemons.cleanup.recipients import BccTables, RecipientList, map_sender
 from daemons.cleanup.reports import Reports
@@ -138,7 +139,7 @@ class Message:
         self._scan = ContentScan()
         self._reader = shared.editor.reader()
         self._header: Header | None = None
-        self._body_inspection: Inspection | None = None
+        self._body_inspection: Inspection | PartHeaders | None = None
         self._tail = b""
         self._content_flags = 0
         self.links: list[MilterLink] = []  # Milters of the session
@@ -260,7 +261,9 @@ class Message:
                 extra = self._shared.editor.non_empty_end()
                 rest = b"\r\n" + rest
             self._end_header(stages.edit.end(), extra)
-            if stages.inspection is not None and await stages.inspection.end_header():
+            if stages.inspection is None:
+                self._body_inspection = stages.edit.end_of_fields()
+            elif await stages.inspection.end_header():
                 self._body_inspection = stages.inspection
             await self._body(rest)
 

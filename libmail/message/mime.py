@@ -145,6 +145,10 @@ class MimeSplitter:
         for field in found:
             yield self._field(data, field, Place.PRIMARY)
 
+    def note_type(self, value: bytes) -> None:
+        """A Content-Type field of the message, where its other fields do not matter."""
+        self._set_type(parse_content_type(value))
+
     def end_header(self) -> Piece:
         """The message has no more fields."""
         self._end_header()

@@ -130,6 +130,28 @@ def test_each_place_has_its_table(send: Sender, size: int) -> None:
     assert send.content(inspector, *pieces) == want
 
 
+PARTS = (
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\nA : pre\r\n--b\r\nA : part\r\n\r\n"
+    b"A : text\r\n"
+    b"--b\r\nContent-Type: message/rfc822\r\n\r\nA\t: inner\r\n folded\r\n\r\nA : text\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("inspector", [make_inspector(), make_inspector("{/^none/ WARN}")])
+def test_headers_of_parts_are_in_normal_form(send: Sender, inspector: Inspector, size: int) -> None:
+    data = HEADER + PARTS
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    want = data.replace(b"A : part", b"A: part").replace(b"A\t: inner", b"A: inner")
+    assert send.content(inspector, *pieces) == want
+
+
+def test_a_message_that_is_not_in_parts_is_not_looked_into(send: Sender) -> None:
+    for kind in (b"text/plain", b"message/partial", b"x/multipart"):
+        data = HEADER + PARTS.replace(b"multipart/mixed", kind)
+        assert send.content(make_inspector(), data) == data
+
+
 LINES = (
     b"X-One: seen\r\n", b"Hop: y\r\n", b"x-ONE: folded\r\n\tseen\r\n", b"X-One : seen\r\n",
     b"X-Two: y\r\n", b"X-Three: seen\r\n", b"Message-Id: <seen@y>\r\n", b"X-\xc3\xa9: seen\r\n",

@@ -96,7 +96,8 @@ def submit(
         mapper = make_mapper()
         shared = Shared(
             params or PARAMS, QueueDirectory(frozenset(), 1), SpareSupply(), mapper,
-            HeaderEditor(HEADERS, mapper), inspector or make_inspector(), raw or make_raw(),
+            HeaderEditor(HEADERS, mapper, make_inspector().parts), inspector or make_inspector(),
+            raw or make_raw(),
             BccTables(Maps("a", ()), Maps("b", ())), GroupCommit(1),
             Reports(ServicePool("private/bounce"), ServicePool("private/trace")),
             FILTERS,
