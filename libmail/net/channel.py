@@ -177,6 +177,7 @@ class ClientChannel:
         if self._layer is not None:
             data = self._decrypted(self._layer, data)
             if not data:
+                self.write(b"")  # a client that says nothing may wait for the library's answer
                 return
         self._data.append(data)
         if not self._wakeup.wake():

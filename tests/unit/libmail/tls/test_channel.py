@@ -8,7 +8,9 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Coroutine
+from typing import Protocol, cast
 
+import cffi
 import pytest
 
 from libmail.net.channel import ClientChannel, ClientGone, RequestLimit
@@ -19,11 +21,37 @@ from libmail.tls.connection import Connection, Step, accept, connect
 from libmail.tls.context import ClientContext, ClientSettings, ServerContext, ServerSettings
 from libmail.tls.errors import TlsClosed, TlsFailed
 from libmail.tls.layer import TlsLayer
+from libmail.tls.library import FFI
 from libmail.tls.pem import load_chains
 from libmail.tls.settings import Protocols
 from tests.certificates import Authority
 from tests.unit.libmail.tls.pair import ANY, CIPHERS, GROUPS, TLS_1_2, TLS_1_3
 from tests.unit.waiting import PATIENCE, until
+
+
+class Renegotiation(Protocol):
+    """Of the library, what the engine does not use."""
+
+    def SSL_clear_options(self, ssl: object, options: int) -> int: ...  # noqa: N802
+    def SSL_renegotiate(self, ssl: object) -> int: ...  # noqa: N802
+    def SSL_do_handshake(self, ssl: object) -> int: ...  # noqa: N802
+
+
+_EXTRA = cffi.FFI()
+_EXTRA.cdef(
+    "uint64_t SSL_clear_options(void *ssl, uint64_t options); int SSL_renegotiate(void *ssl);"
+    "int SSL_do_handshake(void *ssl);"
+)
+_LIBRARY = cast(Renegotiation, _EXTRA.dlopen("libssl.so.3"))
+
+
+def asks_to_renegotiate(client: Connection) -> bytes:
+    """What a client sends that wants another handshake within TLS 1.2."""
+    ssl = _EXTRA.cast("void *", int(FFI.cast("uintptr_t", client._ssl)))
+    _LIBRARY.SSL_clear_options(ssl, 1 << 30)
+    assert _LIBRARY.SSL_renegotiate(ssl) == 1
+    _LIBRARY.SSL_do_handshake(ssl)
+    return client.output()
 
 
 class Network:
@@ -312,6 +340,24 @@ def test_part_of_a_record_is_a_sign_of_life(ends: Ends, *, whole: bool) -> None:
         assert (channel.deadline > deadline) is not whole
         network.bring(record[-1:])
         assert await reading == b"NOOP\r\n"
+        await network.end()
+
+    run(main())
+
+
+def test_a_client_that_wants_to_renegotiate_is_told_at_once(ends: Ends) -> None:
+    """That it may not: it would not say anything before it knows."""
+
+    async def main() -> None:
+        network = Network(ends.client(TLS_1_2))
+        channel = await shaken(network, ends.server(TLS_1_2))
+        reading = asyncio.create_task(channel.read(idle=True))
+        before = len(network.octets)
+        network.bring(asks_to_renegotiate(network.client))
+        await until(lambda: len(network.octets) > before)
+        assert network.octets[before : before + 1] == b"\x15"  # an alert
+        assert not reading.done()
+        reading.cancel()
         await network.end()
 
     run(main())
