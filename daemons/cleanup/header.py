@@ -27,6 +27,7 @@ from libmail.smtp.reply import reply_text
 
 __all__ = ["Header", "HeaderEdit", "HeaderEditor"]
 
+_RECEIVED: Final = b"received"
 _ADDRESSES: Final = SENDER_FIELDS | RECIPIENT_FIELDS
 _MIME: Final = frozenset((b"mime-version", b"content-type"))
 _REQUIRED: Final = b"Require-TLS-ESMTP: yes\r\n"
@@ -108,11 +109,15 @@ class HeaderEditor:
 
 
 class HeaderEdit:
-    """One header: `edit` for each batch of fields, then `end`."""
+    """One header: `edit` for each batch of fields, then `end`.
+
+    own: the first Received: field, which is that of this system, as header_checks left it; b"" for
+    none. Milters do not see it.
+    """
 
     __slots__ = ("_composite", "_editor", "_eightbit", "_envelope", "_flags", "_hops",
                  "_inspection", "_mapping", "_message_id", "_parts", "_queue_id",
-                 "_seen")  # fmt: skip
+                 "_seen", "own")  # fmt: skip
 
     def __init__(
         self, editor: HeaderEditor, envelope: Envelope, queue_id: QueueId, mapping: bool,
@@ -130,11 +135,15 @@ class HeaderEdit:
         self._composite = False
         self._parts: PartHeaders | None = None
         self._flags = 0
+        self.own = b""
 
     async def edit(self, data: bytes, found: list[Field], end: int) -> bytes:
         """The edited form of data[:end], whose fields are `found`. Raises Refused, Discarded."""
         inspection = self._inspection
         inspected = () if inspection is None else frozenset(inspection.worthwhile(data, found))
+        first = next((f for f in found if f.name == _RECEIVED), None) if not self._hops else None
+        if first is not None:
+            self.own = data[first.start : first.end]
         self._note([field for field in found if field not in inspected] if inspected else found)
         pieces: list[bytes] = []
         kept = 0  # data up to here is in pieces
@@ -146,6 +155,8 @@ class HeaderEdit:
             if changed is not None:
                 pieces += (data[kept : field.start], changed)
                 kept = field.end
+                if field is first and not changed.endswith(self.own):
+                    self.own = changed
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         if pieces:
@@ -166,7 +177,7 @@ class HeaderEdit:
         """Which fields there are; those that are dropped count, too."""
         names = [*map(_name, found)]
         self._seen |= _NOTED.intersection(names)
-        self._hops += names.count(b"received")
+        self._hops += names.count(_RECEIVED)
 
     async def _inspected(self, inspection: Inspection, data: bytes, field: Field) -> bytes | None:
         """As `_field`, after header_checks; fields that PREPEND adds are not edited."""

@@ -68,6 +68,7 @@ class RequestedActions:
     redirect: str = ""
     bcc: list[str] | None = None
     refused: Refused | None = None  # of a message that goes back to its sender
+    passed: bool = False  # Milters need not see it either
 
     async def apply(self, recipients: RecipientList) -> None:
         """Refuse the message, or change its recipients, as requested. Raises Refused."""
@@ -375,7 +376,7 @@ class Inspection:
             return
         self._log("redirect", part, action.text)
         self.actions.redirect = action.text
-        self._checks.stopped = True
+        self._checks.stopped = self.actions.passed = True
 
     def _bcc(self, action: Action, part: Part) -> None:
         if "@" not in action.text:
@@ -389,7 +390,7 @@ class Inspection:
 
     def _pass(self, action: Action, part: Part) -> None:
         self._log("pass", part, action.text)
-        self._checks.stopped = True
+        self._checks.stopped = self.actions.passed = True
 
 
 _ACTIONS: Final = {

@@ -111,6 +111,16 @@ class _Stages(NamedTuple):
     edit: HeaderEdit
 
 
+def _passed(stages: _Stages | None) -> bool:
+    """Whether a table wants nothing more to be checked, by Milters neither."""
+    return bool(stages and stages.inspection and stages.inspection.actions.passed)
+
+
+def _own_field(stages: _Stages | None) -> bytes:
+    """The Received: field of this system, b"" if there is none."""
+    return stages.edit.own if stages else b""
+
+
 class Message:
     """One message on its way into the queue. `finish` or `discard` ends it.
 
@@ -334,7 +344,7 @@ class Message:
         try:
             if self._refused is None and not self._flags & _DISCARD:
                 await self._end_content()
-                if self.links or self._shared.milters.others:
+                if (self.links or self._shared.milters.others) and not _passed(self._stages):
                     await self._show_to_milters()
             if self._flags & _DISCARD:
                 self.discard("discarded")
@@ -362,7 +372,7 @@ class Message:
         if milters is None:
             return
         self.links = []
-        content = FileContent(self._writer, self._content_flags)
+        content = FileContent(self._writer, self._content_flags, _own_field(self._stages))
         envelope, held = self._require_envelope(), bool(self._flags & _HOLD)
         found = self._expanded or await self._expand_recipients(envelope)
         outcome = await milters.inspect(self.queue_id, envelope, content, found, held=held)

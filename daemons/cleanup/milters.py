@@ -61,7 +61,6 @@ from libmail.smtp.address import (
 
 __all__ = ["FileContent", "MessageMilters", "MilterSelection", "Outcome"]
 
-_OWN_FIELDS: Final = 1  # the Received: that this system has put on top is not shown
 _PIECE: Final = BODY_CHUNK
 _WHERE: Final = "END-OF-MESSAGE"
 _NOTIFY: Final = {
@@ -91,11 +90,13 @@ _LOCAL_CLIENT: Final = ("localhost", "127.0.0.1")
 class FileContent:
     """Header and body of a queue file that is being written, for Milters to read and replace.
 
-    flags: ContentFlag bits, kept up to date.
+    flags: ContentFlag bits, kept up to date. own: the field that this system has put on top, which
+    they do not see.
     """
 
-    def __init__(self, file: QueueFileWriter, flags: int) -> None:
+    def __init__(self, file: QueueFileWriter, flags: int, own: bytes) -> None:
         self._file = file
+        self.own = own
         self._scan = ContentScan()
         self._line_ends = _LineEnds()
         self.flags = flags
@@ -292,7 +293,7 @@ class _MilterInspection:
         self._envelope = envelope
         self._content = content
         self._recipients = recipients
-        self._header = HeaderFields(content.header(), own=_OWN_FIELDS)
+        self._header = HeaderFields(content.header(), own=content.own)
         self._header_changed = False
         self._before: _Before | None = None  # before the changes of the current Milter
         self._new_body = False  # the current Milter has begun to replace the body

@@ -23,13 +23,11 @@ class HeaderFields:
 
     __slots__ = ("_data", "_own")
 
-    def __init__(self, header: bytes | bytearray, own: int = 0) -> None:
-        """header: fields only, each with its CRLF. own: number of fields at the top to hide."""
+    def __init__(self, header: bytes | bytearray, own: bytes = b"") -> None:
+        """header: fields only, each with its CRLF. own: the text of the field to hide, if any."""
         self._data = bytearray(header)
-        end = 0
-        for _ in range(own):
-            end = self._end_of_field(end)
-        self._own = (0, end)  # where those are that are hidden
+        at = (b"\n" + header).find(b"\n" + own) if own else -1
+        self._own = (at, at + len(own)) if at >= 0 else (0, 0)  # where that is
 
     def copy(self) -> "HeaderFields":
         """The same, to come back to."""

@@ -809,7 +809,7 @@ _EDITED: Final = b"Received: x\r\nX: 1\r\n\tmore\r\nY: 2\r\nX: 3\r\n"
 @target(b"a", b"i", b"c", b"X", b"Y", b"\n", b"\r", b"\0", b" ", b":", b"\x01", b"\x02")
 def milter_edits(data: bytes) -> None:
     """However a header is edited, it is one again, and none of the values ends it."""
-    header = HeaderFields(_EDITED, own=1)
+    header = HeaderFields(_EDITED, own=b"Received: x\r\n")
     for at in range(0, len(data), 8):
         how, index, name, *value = data[at : at + 8].ljust(3, b"X")
         called, text = (b"X", b"Y", b"Z")[name % 3], b" " + bytes(value)

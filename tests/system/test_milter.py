@@ -78,6 +78,37 @@ def test_recipients_of_local_mail_as_they_were_given(make_system: MakeSystem) ->
     assert milter.said("R") == [b"ticket@virtual.test\0", b"bob@virtual.test\0"]
 
 
+OWN_HIDDEN = [b"X-Spf", b"Subject", b"X-Drop"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ("/^X-Nothing/ IGNORE", OWN_HIDDEN),
+        ("/^Received: from/ IGNORE", OWN_HIDDEN),
+        ("/^(Received: )from/ REPLACE $${1}somewhere", OWN_HIDDEN),
+        ("/^X-Drop/ PASS", []),
+        ("/^X-Drop/ REDIRECT alice@virtual.test", []),
+    ],
+)
+def test_what_is_shown_beside_header_checks(
+    make_system: MakeSystem, rule: str, wanted: list[bytes]
+) -> None:
+    """Our own Received: is hidden, wherever it is; who was let pass is not shown at all."""
+    tables = {
+        "header_checks": f"pcre:{{{{{rule}}}}}",
+        "smtpd_recipient_restrictions": "check_recipient_access"
+        " inline:{{alice@virtual.test = PREPEND X-Spf: yes}}, permit_mynetworks, reject",
+    }
+    with Milter() as milter:
+        system = system_with(make_system, milter, **tables)
+        with system.smtp() as client:
+            client.sendmail("a@x.test", ["alice@virtual.test"], MESSAGE)
+        delivered(system)
+    shown = [data.partition(b"\0")[0] for data in milter.said("L")]
+    assert [name for name in shown if name not in (b"Message-Id", b"Date", b"From")] == wanted
+
+
 MADE = (
     ("h", b"X-Ignore\0yes\0"),
     ("h", b"X-Warn\0yes\0"),
