@@ -146,6 +146,18 @@ def test_headers_of_parts_are_in_normal_form(send: Sender, inspector: Inspector,
     assert send.content(inspector, *pieces) == want
 
 
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+@pytest.mark.parametrize("before", [b"", b"text\r\n" * 200])
+def test_headers_of_parts_behind_much_text(send: Sender, before: bytes, size: int) -> None:
+    """Of a field that is too large, what follows the line with the last octet goes."""
+    kind, _, parts = PARTS.replace(b" :", b":").replace(b"\t:", b":").partition(b"\r\n\r\n")
+    large = b"A: " + b"y" * 400
+    text = HEADER + kind + b"\r\n\r\n" + before + parts.replace(b"A: inner", large)
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    got = send.content(make_inspector(), *pieces)
+    assert got == text.replace(large + b"\r\n folded", large)
+
+
 def test_a_message_that_is_not_in_parts_is_not_looked_into(send: Sender) -> None:
     for kind in (b"text/plain", b"message/partial", b"x/multipart"):
         data = HEADER + PARTS.replace(b"multipart/mixed", kind)
