@@ -150,13 +150,16 @@ def check(config: Config) -> None:
 
 
 def _have_postconf_complain(config: Config) -> None:
-    """postconf(1) knows which settings nothing uses, and which will go. Raises Fatal."""
+    """postconf(1) knows which settings nothing uses. What will go is no fault yet. Raises Fatal."""
     program = program_directory(config, "command_directory") + "/postconf"
     command = [program, "-c", config.directory, "-n"]
     try:
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
     except OSError as err:
         raise Fatal(f"{program}: {err.strerror}") from err
+    for line in done.stderr.splitlines(keepends=True):
+        if b" will be removed; instead, " not in line:
+            os.write(2, line)
 
 
 def _problems_of_tls(config: Config, entries: Sequence[ServiceEntry]) -> list[str]:

@@ -554,7 +554,8 @@ def test_a_service_without_a_place_left_hurries(make_system: MakeSystem) -> None
 
 def test_check_tells_of_settings_that_nothing_uses(make_system: MakeSystem) -> None:
     system = make_system()
-    system.configure({"mydestinatoin": "x.test"})
+    system.configure({"mydestinatoin": "x.test", "smtpd_use_tls": "no"})
     done = system.run("postfix", "check")
     assert done.returncode == 0
     assert done.stderr.count(b"main.cf: unused parameter: mydestinatoin=x.test\n") == 1
+    assert b"smtpd_use_tls" not in done.stderr
