@@ -435,5 +435,7 @@ def session_key(service: str, parts: Sequence[str], spec: ClientSpec) -> str:
 
     A session that is resumed is not verified again, so whatever was asked for is in the name.
     """
-    text = repr((service, tuple(parts), spec)).encode("utf-8", "surrogateescape")
+    prints = sorted(spec.fingerprints)  # a set has another order after a restart
+    described = service, tuple(parts), replace(spec, fingerprints=frozenset()), prints
+    text = repr(described).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()
