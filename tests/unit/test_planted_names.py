@@ -29,6 +29,7 @@ FINE: Final = {
     ("libmail/tables/disk/cdb_file.py", "write_cdb"): "exclusive, beside a place that was checked",
     ("libmail/tables/building/command_line.py", "run"): "/dev/null",
     ("libmail/tables/builtin/unix.py", "_lines"): "/etc",
+    ("libmail/lookup/authorization.py", "__init__"): "/etc",
     ("libmail/service/memory.py", "limit_memory"): "/proc",
     ("libmail/tls/traces.py", "write"): "tlsmgr, which is mail_owner for good; exclusive",
     ("daemons/postlogd.py", "prepare"): "/dev/null",
