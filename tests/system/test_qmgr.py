@@ -82,7 +82,8 @@ def test_reload_hands_the_queue_over(system: Instance) -> None:
 
 
 def test_expired_mail_is_returned(system: Instance) -> None:
-    system.configure({"maximal_queue_lifetime": "0", "virtual_alias_maps": ""})
+    never = dict.fromkeys(("maximal_queue_lifetime", "bounce_queue_lifetime"), "0")
+    system.configure({**never, "virtual_alias_maps": ""})
     system.route("down.test", f"smtp:[127.0.0.1]:{free_port()}")
     system.start()
     system.send("alice@virtual.test", ["b@down.test"], MESSAGE)

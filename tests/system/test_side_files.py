@@ -60,7 +60,7 @@ def test_deferred_mail_is_listed_and_tried_again(make_system: MakeSystem) -> Non
 
 
 def test_a_message_that_expires_without_records_is_reported(make_system: MakeSystem) -> None:
-    system = make(make_system, maximal_queue_lifetime="3s")
+    system = make(make_system, maximal_queue_lifetime="3s", bounce_queue_lifetime="3s")
     with closed(system, "defer", 0o555):
         system.sendmail("-f", "alice@virtual.test", "x@later.test", stdin=MESSAGE)
         system.wait_for_log("status=expired, returned to sender")
