@@ -7,10 +7,10 @@ Only work on the same mailbox file waits, in a lane: to find out again and again
 another thread has gone costs time that the file is not used in. A thread goes on with what waits in
 its lane by itself.
 
-No thread waits for the disk where the kernel can tell the loop what is on it: with threads that do,
-and all of which want the interpreter lock afterwards, a delivery took up to twice the time. Work
-that writes files says by `Steps` what has to be on disk before it goes on, perhaps in another
-thread, as the same user.
+Outside of lanes no thread waits for the disk where the kernel can tell the loop what is on it: with
+threads that do, and all of which want the interpreter lock afterwards, a delivery took up to twice
+the time. Work that writes files says by `Steps` what has to be on disk before it goes on, perhaps
+in another thread, as the same user.
 """
 
 import asyncio
@@ -162,8 +162,12 @@ class Workers:
         return self._take(_Acting(self._loop, work, lane))
 
     def write(self, work: Callable[[Actor], Steps[T]], lane: str = "") -> Job[T]:
-        """The same of work by steps, which has its lane for itself until the last of them."""
-        if not self._threads:
+        """The same of work by steps, which has its lane for itself until the last of them.
+
+        In a lane they are taken at once: who comes next waits for the disk in any case, and for a
+        way by the loop on top of it.
+        """
+        if lane or not self._threads:
             return self.act(lambda actor: at_once(work(actor)), lane)
         return self._take(_Writing(self._loop, work, lane))
 
