@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
-from libmail.tables.lines import read_rules
-from libmail.tables.patterns.rules import Groups, Matcher, PatternError, RuleTable, parse_rules
-from libmail.tables.table import TableConfigError, TableOptions, key_filter
+from libmail.tables.patterns.rules import Groups, Matcher, PatternError, RuleTable, open_rules
+from libmail.tables.table import TableConfigError, TableOptions
 from libmail.text.pcre2 import FFI, JIT_COMPLETE, LIBRARY, LIBRARY_NAME, Functions
 
 __all__ = ["PcreEngine", "open_named"]
@@ -124,14 +123,4 @@ class PcreEngine:
 
 def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `pcre:name` or `pcre:{ {rule} ... }`; raises `TableConfigError`."""
-    lines = read_rules(kind, name)
-    spec = f"{kind}:{name}"
-    rules = parse_rules(
-        PcreEngine(),
-        name,
-        lines,
-        options.log,
-        literal=options.sensitive or options.literal,
-        files=options.files,
-    )
-    return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)
+    return open_rules(PcreEngine(), kind, name, options)

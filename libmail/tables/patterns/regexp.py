@@ -7,9 +7,8 @@ from typing import Final, Protocol, cast
 
 import cffi
 
-from libmail.tables.lines import read_rules
-from libmail.tables.patterns.rules import Groups, Matcher, PatternError, RuleTable, parse_rules
-from libmail.tables.table import TableOptions, key_filter
+from libmail.tables.patterns.rules import Groups, Matcher, PatternError, RuleTable, open_rules
+from libmail.tables.table import TableOptions
 
 __all__ = ["RegexpEngine", "open_named"]
 
@@ -139,14 +138,4 @@ class RegexpEngine:
 
 def open_named(kind: str, name: str, options: TableOptions) -> RuleTable:
     """Open `regexp:name` or `regexp:{ {rule} ... }`; raises `TableConfigError`."""
-    lines = read_rules(kind, name)
-    spec = f"{kind}:{name}"
-    rules = parse_rules(
-        RegexpEngine(),
-        name,
-        lines,
-        options.log,
-        literal=options.sensitive or options.literal,
-        files=options.files,
-    )
-    return RuleTable(kind, name, rules, key_filter(spec, options, pattern=True), options.log)
+    return open_rules(RegexpEngine(), kind, name, options)

@@ -17,11 +17,13 @@ from itertools import chain
 from typing import Final, Protocol
 
 from libmail.tables.entries import EntryError
+from libmail.tables.lines import read_rules
 from libmail.tables.patterns.literals import required_text
-from libmail.tables.table import KeyFilter, Log
+from libmail.tables.table import KeyFilter, Log, TableOptions, key_filter
 from libmail.text.search import first_of
 
-__all__ = ["Engine", "Groups", "Matcher", "PatternError", "RuleTable", "parse_rules"]
+__all__ = ["Engine", "Groups", "Matcher", "PatternError", "RuleTable", "open_rules",
+           "parse_rules"]  # fmt: skip
 
 _BLANKS: Final = " \t\r\n\v\f"
 _LETTERS: Final = re.compile(r"\S*", re.ASCII)
@@ -185,6 +187,14 @@ class RuleTable:
 
     def close(self) -> None:
         """Do nothing: compiled patterns go with the table."""
+
+
+def open_rules(engine: Engine, kind: str, name: str, options: TableOptions) -> RuleTable:
+    """Open `kind:name` or `kind:{ {rule} ... }`. Raises TableConfigError."""
+    lines, literal = read_rules(kind, name), options.sensitive or options.literal
+    rules = parse_rules(engine, name, lines, options.log, literal=literal, files=options.files)
+    ready = key_filter(f"{kind}:{name}", options, pattern=True)
+    return RuleTable(kind, name, rules, ready, options.log)
 
 
 def parse_rules(
