@@ -29,6 +29,7 @@ from libmail.clients.milter import MilterLink
 from libmail.clients.milters import MilterChain, Milters
 from libmail.ipc.messages import CleanupFlag, CleanupStatus, DsnNotify, Envelope, QueueId, Recipient
 from libmail.log import LOG
+from libmail.lookup.facts import END_OF_MESSAGE
 from libmail.message.addresses import AddressField
 from libmail.message.content import ContentScan
 from libmail.milter.conversation import PASS, Act, Decision, Event
@@ -62,7 +63,6 @@ from libmail.smtp.address import (
 __all__ = ["FileContent", "MessageMilters", "MilterSelection", "Outcome"]
 
 _PIECE: Final = BODY_CHUNK
-_WHERE: Final = "END-OF-MESSAGE"
 _NOTIFY: Final = {
     "SUCCESS": DsnNotify.SUCCESS,
     "FAILURE": DsnNotify.FAILURE,
@@ -344,7 +344,7 @@ class _MilterInspection:
         at_end = macros(link, _END_OF_BODY, self._macro)
         events = self._content_events(link, at_header, at_end)
         while portion := _portion(events):
-            self._decide(await link.events(portion), _WHERE)
+            self._decide(await link.events(portion), END_OF_MESSAGE)
             if len(portion) == _TURN:
                 await asyncio.sleep(0)
         self._new_body, self._before = False, None
@@ -355,7 +355,7 @@ class _MilterInspection:
             await self._check_changes()
             if self._new_body:
                 self._content.end_body()
-        self._decide(decision, _WHERE)
+        self._decide(decision, END_OF_MESSAGE)
 
     def _content_events(
         self, link: MilterLink, at_header: bytes | None, at_end: bytes | None
@@ -402,7 +402,7 @@ class _MilterInspection:
 
     def _hold(self) -> None:
         if not self.outcome.hold:
-            self._log("milter-hold", _WHERE, "milter triggers HOLD action")
+            self._log("milter-hold", END_OF_MESSAGE, "milter triggers HOLD action")
         self.outcome.hold = True
 
     def _log(self, action: str, where: str, what: str) -> None:

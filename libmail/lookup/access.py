@@ -10,6 +10,7 @@ from libmail.lookup.context import LookupFailure
 from libmail.lookup.facts import (
     CLIENT,
     DUNNO,
+    END_OF_MESSAGE,
     ETRN,
     HELO,
     PERMIT,
@@ -260,7 +261,7 @@ def _may_be_done(check: Check, subject: Subject, table: str, word: str) -> bool:
     elif not params.smtpd_delay_reject and subject in (CLIENT, HELO):
         where = f"{CLIENT.words} or {HELO.words} restrictions"
         why = f"with smtpd_delay_reject=no, action {word} is always skipped in {where}"
-    elif word == "PREPEND" and check.facts.where == "END-OF-MESSAGE":
+    elif word == "PREPEND" and check.facts.where == END_OF_MESSAGE:
         why = f"action {word} must be used before smtpd_end_of_data_restrictions"
     else:
         return True

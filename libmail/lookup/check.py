@@ -19,6 +19,7 @@ from libmail.lookup.facts import (
     DATA,
     DUNNO,
     END_OF_DATA,
+    END_OF_MESSAGE,
     HELO,
     PERMIT,
     RECIPIENT,
@@ -138,7 +139,7 @@ class Check:
         if subject is DATA:
             return "DATA"
         if subject is END_OF_DATA:
-            return "END-OF-MESSAGE"
+            return END_OF_MESSAGE
         return facts.mail.recipient or ""
 
     def rejected(self, subject: Subject, reason: str) -> str:

@@ -14,7 +14,7 @@ from libmail.log import Fatal
 from libmail.lookup.access import act
 from libmail.lookup.check import Check, Rule
 from libmail.lookup.context import LookupFailure, Question
-from libmail.lookup.facts import Facts, Outcome, Sasl, Subject, Tls
+from libmail.lookup.facts import END_OF_MESSAGE, Facts, Outcome, Sasl, Subject, Tls
 from libmail.lookup.params import RestrictionParams
 from libmail.net.endpoint import parse_endpoint
 from libmail.smtp.address import xtext_encode
@@ -42,7 +42,7 @@ _SETTINGS: Final[Mapping[str, Kind]] = {
     "timeout": TIME("s", 1),
     "try_limit": INT(1),
 }
-_COUNTING: Final = frozenset({"DATA", "BDAT", "END-OF-MESSAGE"})
+_COUNTING: Final = frozenset({"DATA", "BDAT", END_OF_MESSAGE})
 _VOUCHED_FOR: Final = frozenset({Trust.TRUSTED, Trust.VERIFIED})
 
 
